@@ -1,0 +1,97 @@
+# Every target works on a fresh machine with Python 3.10 or newer (with pip and venv) and make. The environment is made
+# once in .venv and again when pyproject.toml changes.
+
+PYTHON ?= python3
+JOBS ?= 2
+# More arguments for pytest: make test ARGS="-k nonce -x"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+DIST := dist
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
+
+# What runs for minutes, needs a runtime or prints tables has a target of its own.
+QUICK := not exhaustive and not fuzz and not soak and not oci and not benchmark
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types layers exhaustive fuzz soak oci bench guest-layer sbom dist clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "nvattest needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@$(PIP) install 'pip>=22.3'
+	@touch $@
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/.made
+	$(PIP) install --editable .
+	@touch $@
+
+# The development set-up holds the run-time set-up, so it counts for both.
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+demo: $(VENV)/.runtime ## attest a simulated node, step by step
+	$(BIN)/nvattest attest --simulate
+
+test: $(VENV)/.dev ## the tests of every change, in a few minutes at most
+	$(BIN)/pytest -n $(JOBS) -m "$(QUICK)" $(ARGS)
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## let ruff write the format
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev ## import direction, sans-IO below level 6, the public surface
+	$(BIN)/pytest tests/unit/test_layering.py tests/unit/test_public_surface.py $(ARGS)
+
+exhaustive: $(VENV)/.dev ## every bit and every length instead of a sample
+	$(BIN)/pytest -n $(JOBS) -m exhaustive $(ARGS)
+
+fuzz: $(VENV)/.dev ## long random hunts
+	$(BIN)/pytest -n $(JOBS) -m fuzz $(ARGS)
+
+soak: $(VENV)/.dev ## long runs and fleets
+	$(BIN)/pytest -m soak $(ARGS)
+
+oci: $(VENV)/.dev ## the hook under real container runtimes (runc and crun; root)
+	@for runtime in runc crun; do command -v $$runtime >/dev/null || missing="$$missing $$runtime"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; \
+	elif [ -n "$$missing" ]; then echo "make oci needs$$missing" >&2; exit 1; fi
+	$(BIN)/pytest -m oci $(ARGS)
+
+bench: $(VENV)/.dev ## print the tables of time and memory
+	$(BIN)/pytest -s -m benchmark $(ARGS)
+
+guest-layer: $(VENV)/.runtime ## the self-contained hook for a guest image, in dist/
+	@test -f examples/guest-layer/build.py || { echo "examples/guest-layer/build.py is missing from this checkout" >&2; exit 1; }
+	$(BIN)/python examples/guest-layer/build.py --output $(DIST)
+
+# A second environment holds what users install and nothing else, so that the list names no development tool.
+sbom: $(VENV)/.dev ## the bill of materials of an installation (CycloneDX), in dist/
+	@mkdir -p $(DIST) build
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(PIP) --python build/sbom/bin/python install .
+	$(PIP) install 'cyclonedx-bom>=5'
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file $(DIST)/nvattest.cdx.json build/sbom/bin/python
+
+dist: $(VENV)/.dev ## wheel and source distribution, in dist/
+	rm -f $(DIST)/nvattest-*.whl $(DIST)/nvattest-*.tar.gz
+	$(BIN)/python -m build --outdir $(DIST)
+
+clean: ## remove everything that these targets made
+	rm -rf $(VENV) $(DIST) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,141 @@
+"""Verify NVIDIA confidential GPUs and NVSwitches: evidence in, an appraisal with every check out.
+
+    import nvattest
+
+    evidence = nvattest.load_evidence(open("evidence.json", "rb").read())
+    bundle = nvattest.load_bundle(open("bundle.json", "rb").read())
+    appraisal = nvattest.verify(evidence, collateral=bundle, nonce=nvattest.Nonce.from_hex("931d…"))
+    appraisal.require()
+
+Names are imported when they are used: ``import nvattest`` itself costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvattest._version import __version__
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.check import Check, Outcome
+    from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+    from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRule
+    from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.claims import claims_of
+    from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
+    from nvattest.errors import (
+        CollateralError,
+        CollectionError,
+        InputError,
+        NotTrustedError,
+        NvattestError,
+        ParseError,
+        PolicyError,
+        ResultCode,
+        TokenError,
+    )
+    from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
+    from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
+    from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
+    from nvattest.session import verify
+
+_HOMES = {
+    "Appraisal": "appraisal.results",
+    "Architecture": "model",
+    "Check": "appraisal.check",
+    "Collateral": "appraisal.inputs",
+    "CollateralError": "errors",
+    "CollectionError": "errors",
+    "DeviceAppraisal": "appraisal.results",
+    "DeviceKind": "model",
+    "Evidence": "evidence",
+    "EvidenceForm": "evidence",
+    "EvidencePolicy": "appraisal.policy",
+    "InputError": "errors",
+    "NVIDIA_ANCHORS": "pki.anchors",
+    "Nonce": "model",
+    "NotTrustedError": "errors",
+    "NvattestError": "errors",
+    "OcspAnswer": "appraisal.inputs",
+    "Outcome": "appraisal.check",
+    "ParseError": "errors",
+    "PolicyError": "errors",
+    "ResultCode": "errors",
+    "RevocationMode": "appraisal.policy",
+    "RimAnswer": "appraisal.inputs",
+    "Source": "appraisal.inputs",
+    "TokenError": "errors",
+    "TopologyRule": "appraisal.policy",
+    "TrustAnchors": "pki.anchors",
+    "Unavailable": "appraisal.inputs",
+    "VerificationTime": "model",
+    "Verifier": "appraisal.verifier",
+    "appraisal_to_json": "appraisal.serialize",
+    "claims_of": "claims",
+    "dump_bundle": "collateral.bundle",
+    "dump_evidence": "evidence",
+    "load_bundle": "collateral.bundle",
+    "load_evidence": "evidence",
+    "merge_bundles": "collateral.bundle",
+    "trust_anchors_from_pem": "pki.anchors",
+    "verify": "session",
+}
+
+__all__ = [  # noqa: RUF022 - sorted by a test, dunder first
+    "__version__",
+    "Appraisal",
+    "Architecture",
+    "Check",
+    "Collateral",
+    "CollateralError",
+    "CollectionError",
+    "DeviceAppraisal",
+    "DeviceKind",
+    "Evidence",
+    "EvidenceForm",
+    "EvidencePolicy",
+    "InputError",
+    "NVIDIA_ANCHORS",
+    "Nonce",
+    "NotTrustedError",
+    "NvattestError",
+    "OcspAnswer",
+    "Outcome",
+    "ParseError",
+    "PolicyError",
+    "ResultCode",
+    "RevocationMode",
+    "RimAnswer",
+    "Source",
+    "TokenError",
+    "TopologyRule",
+    "TrustAnchors",
+    "Unavailable",
+    "VerificationTime",
+    "Verifier",
+    "appraisal_to_json",
+    "claims_of",
+    "dump_bundle",
+    "dump_evidence",
+    "load_bundle",
+    "load_evidence",
+    "merge_bundles",
+    "trust_anchors_from_pem",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nvattest' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"nvattest.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

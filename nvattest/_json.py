@@ -1,0 +1,76 @@
+"""JSON from strangers: bounded, UTF-8, no repeated keys, no NaN, no deep nesting; and canonical writing for people."""
+
+from __future__ import annotations
+
+import json
+
+from nvattest.errors import ParseError, ResultCode
+
+JsonObject = dict[str, object]
+
+
+def load_json(
+    data: bytes | str,
+    *,
+    source: str,
+    maximum: int,
+    result_code: ResultCode = ResultCode.BAD_ARGUMENT,
+) -> object:
+    """Read one JSON document. Integers stay integers up to 19 digits; longer ones are refused.
+
+    Raises:
+        ParseError: too large, not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested too deeply.
+    """
+
+    def fail(message: str, code: str, offset: int | None = None) -> ParseError:
+        return ParseError(message, source=source, offset=offset, code=code, result_code=result_code)
+
+    def unique(pairs: list[tuple[str, object]]) -> JsonObject:
+        members: JsonObject = {}
+        for key, value in pairs:
+            if key in members:
+                raise fail(f"the key {key[:80]!r} appears twice in one object", "duplicate-key")
+            members[key] = value
+        return members
+
+    def integer(text: str) -> int:
+        if len(text) > 20:
+            raise fail(f"a number of {len(text)} digits", "json")
+        return int(text)
+
+    def no_constant(text: str) -> object:
+        raise fail(f"not JSON: {text}", "json")
+
+    if len(data) > maximum:
+        raise fail(f"{len(data)} bytes, at most {maximum} are read", "too-large")
+    if isinstance(data, bytes):
+        try:
+            data = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise fail("not UTF-8", "json", error.start) from None
+    try:
+        document: object = json.loads(data, object_pairs_hook=unique, parse_int=integer, parse_constant=no_constant)
+    except json.JSONDecodeError as error:
+        offset = len(data[: error.pos].encode("utf-8", "surrogatepass"))
+        raise fail(f"not JSON: {error.msg}", "json", offset) from None
+    except RecursionError:
+        raise fail("nested too deeply", "json") from None
+    return document
+
+
+def dump_json(value: object) -> str:
+    """JSON for people and for comparison: four spaces, sorted keys, as NVIDIA's tools print it."""
+    return json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False)
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words for error messages."""
+    names: dict[type, str] = {
+        dict: "an object",
+        list: "an array",
+        str: "a text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null")

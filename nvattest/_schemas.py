@@ -1,0 +1,30 @@
+"""The schemas that ship with the package: the XSD profile of the RIMs and the JSON Schemas of every file format."""
+
+from __future__ import annotations
+
+import os
+
+
+def schema_path(name: str) -> str:
+    """The path of a schema, in an installed wheel or in a checkout.
+
+    Raises:
+        FileNotFoundError: the package does not have this schema.
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    checkout = os.path.dirname(here)
+    folders = [os.path.join(here, "schemas")]
+    # Only a checkout has its schemas beside the package; beside an installed package stand strangers' files.
+    if os.path.isfile(os.path.join(checkout, "pyproject.toml")):
+        folders.append(os.path.join(checkout, "schemas"))
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f"nvattest was installed without its schema {name}")
+
+
+def schema_bytes(name: str) -> bytes:
+    """The text of a schema."""
+    with open(schema_path(name), "rb") as file:
+        return file.read()

@@ -1,0 +1,178 @@
+"""The words that every room shares: kinds and architectures of devices, the requester nonce, the clock."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+
+from nvattest.errors import InputError
+
+__all__ = ["Architecture", "DeviceKind", "Nonce", "VerificationTime", "format_time", "parse_time"]
+
+NONCE_SIZE = 32
+
+# RFC 3339, narrower than what datetime.fromisoformat takes, and the same on every version of Python.
+_INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt]((?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-]\d\d:[0-5]\d))", re.ASCII
+)
+
+
+class DeviceKind(Enum):
+    """What a device is. The value is the word used on the command line and in claims."""
+
+    GPU = "gpu"
+    NVSWITCH = "nvswitch"
+
+    @property
+    def label(self) -> str:
+        """The prefix of a device's name in tokens and text: ``GPU-0``, ``SWITCH-3``."""
+        return "GPU" if self is DeviceKind.GPU else "SWITCH"
+
+
+class Architecture(Enum):
+    """Architectures that this program verifies. The value is the word in NVIDIA's evidence JSON."""
+
+    HOPPER = "HOPPER"
+    BLACKWELL = "BLACKWELL"
+    LS10 = "LS10"
+
+    @property
+    def kind(self) -> DeviceKind:
+        """Hopper and Blackwell are GPUs, LS10 is an NVSwitch."""
+        return DeviceKind.NVSWITCH if self is Architecture.LS10 else DeviceKind.GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Nonce:
+    """The requester nonce: the 32 bytes of GET_MEASUREMENTS that make a report fresh (DSP0274, 10.11).
+
+    Raises:
+        InputError: the value is not bytes, or does not have exactly 32 of them.
+    """
+
+    value: bytes
+
+    def __post_init__(self) -> None:
+        if type(self.value) is not bytes:
+            raise InputError(
+                f"a nonce is bytes, not {type(self.value).__name__}",
+                code="nonce-type",
+                hint="read hexadecimal digits with Nonce.from_hex",
+            )
+        if len(self.value) != NONCE_SIZE:
+            raise InputError(
+                f"a nonce has exactly {NONCE_SIZE} bytes; this one has {len(self.value)}",
+                code="nonce-size",
+                hint="give 64 hexadecimal digits",
+            )
+
+    @classmethod
+    def from_hex(cls, text: str) -> Nonce:
+        """Read 64 hexadecimal digits, with or without a leading ``0x``.
+
+        Raises:
+            InputError: other characters, or another length.
+        """
+        digits = text[2:] if text[:2] in ("0x", "0X") else text
+        try:
+            # fromhex skips white space, which a nonce does not have.
+            value = bytes.fromhex(digits) if digits.isascii() and digits.isalnum() else None
+        except ValueError:
+            value = None
+        if value is None:
+            raise InputError(
+                f"not a hexadecimal nonce: {text[:80]!r}", code="nonce-hex", hint="give 64 hexadecimal digits"
+            )
+        return cls(value)
+
+    def hex(self) -> str:
+        """The nonce as 64 lower-case hexadecimal digits, as in ``eat_nonce``."""
+        return self.value.hex()
+
+    def __str__(self) -> str:
+        return self.value.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationTime:
+    """The instants at which validity is judged: ``device`` for the device chain, ``rim`` for the RIM chains.
+
+    Each also judges the revocation answers of its chain. Both are aware datetimes in UTC. A live verification uses one
+    instant for both; evidence recorded earlier is judged at the times at which its collateral was recorded.
+
+    Raises:
+        InputError: a datetime without a time zone, or one that UTC cannot express.
+    """
+
+    device: datetime
+    rim: datetime
+
+    def __post_init__(self) -> None:
+        for name in ("device", "rim"):
+            value: datetime = getattr(self, name)
+            if value.utcoffset() is None:
+                raise InputError(
+                    f"the {name} time has no time zone", code="time-zone", hint="give an aware datetime, best in UTC"
+                )
+            object.__setattr__(self, name, _to_utc(value, str(value)))
+
+    @classmethod
+    def at(cls, instant: datetime) -> VerificationTime:
+        """One instant for everything."""
+        return cls(device=instant, rim=instant)
+
+    @classmethod
+    def parse(cls, text: str) -> VerificationTime:
+        """Read ``TIME`` or ``device=TIME,rim=TIME`` where TIME is RFC 3339, such as ``2025-08-21T07:00:00Z``.
+
+        Raises:
+            InputError: not such a text.
+        """
+        if "=" not in text:
+            return cls.at(parse_time(text))
+        parts = dict(part.partition("=")[::2] for part in text.split(","))
+        if set(parts) != {"device", "rim"} or text.count(",") != 1:
+            raise InputError(
+                f"not a verification time: {text[:120]!r}", code="time", hint="give TIME or device=TIME,rim=TIME"
+            )
+        return cls(device=parse_time(parts["device"]), rim=parse_time(parts["rim"]))
+
+    def __str__(self) -> str:
+        device, rim = format_time(self.device), format_time(self.rim)
+        return device if device == rim else f"device={device},rim={rim}"
+
+
+def parse_time(text: str) -> datetime:
+    """Read one RFC 3339 instant with its zone into UTC.
+
+    Raises:
+        InputError: not an instant, or one without a zone.
+    """
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise _not_an_instant(text)
+    date, clock, fraction, zone = match.groups()
+    try:
+        value = datetime.fromisoformat(f"{date}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}")
+    except ValueError:
+        raise _not_an_instant(text) from None
+    return _to_utc(value, text)
+
+
+def _not_an_instant(text: str) -> InputError:
+    return InputError(f"not an instant: {text[:80]!r}", code="time", hint="write it as 2025-08-21T07:00:00Z")
+
+
+def _to_utc(value: datetime, text: str) -> datetime:
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise InputError(f"an instant out of range: {text[:80]!r}", code="time") from None
+
+
+def format_time(value: datetime) -> str:
+    """An instant as ``2025-08-21T07:00:00Z``, the form of every output."""
+    # Not strftime: its %Y has no leading zeros on Linux.
+    return value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -1,0 +1,413 @@
+"""The order of the rooms (design section 3) and the absence of IO below level 6 (rule 1), read from the imports.
+
+A module imports from lower levels and from its own room. Levels 7.x order the wiring and the faces of the program among
+themselves. Whoever adds a room gives it a level in ``LEVELS``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import nvattest
+
+PACKAGE = Path(nvattest.__file__).resolve().parent
+
+# The facade is the package's own __init__: what people import. Nothing below it may ask it for anything.
+FACADE = "nvattest"
+
+LEVELS: Mapping[str, float] = {
+    "_version": 0,
+    "_schemas": 0,
+    "_registry": 0,
+    "_wire": 0,
+    "_json": 0,
+    "errors": 0,
+    "model": 0,
+    "spdm": 1,
+    "evidence": 1,
+    "pki": 2,
+    "rim": 3,
+    "appraisal": 4,
+    "claims": 5,
+    "policy": 5,
+    "token": 5,
+    "devices": 6,
+    "collateral": 6,
+    "tee": 6,
+    "session": 7.0,
+    FACADE: 7.1,
+    "testing": 7.1,
+    "compat": 7.2,
+    "kata": 7.2,
+    "cli": 7.3,
+    "__main__": 7.4,
+}
+
+# Level 0 is one room: its files are the words that everyone shares.
+SHARED_LEVEL = 0
+
+IO_LEVEL = 6
+
+# Reads the schemas that ship in the package, and nothing else.
+IO_EXEMPT = frozenset({"_schemas"})
+
+FORBIDDEN_IMPORTS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "socket",
+            "socketserver",
+            "ssl",
+            "http",
+            "urllib.request",
+            "urllib3",
+            "requests",
+            "httpx",
+            "ftplib",
+            "smtplib",
+        ),
+        "the network",
+    ),
+    **dict.fromkeys(
+        ("os", "posix", "io", "pathlib", "tempfile", "shutil", "glob", "fileinput", "mmap", "fcntl", "sqlite3", "dbm"),
+        "files and the environment",
+    ),
+    **dict.fromkeys(("importlib.resources", "pkgutil", "linecache", "zoneinfo"), "files"),
+    **dict.fromkeys(("time", "sched"), "the clock"),
+    **dict.fromkeys(("random", "secrets"), "randomness"),
+    **dict.fromkeys(("threading", "_thread", "multiprocessing", "concurrent", "asyncio", "queue"), "threads"),
+    **dict.fromkeys(("subprocess", "pty", "signal", "select", "selectors", "atexit", "platform"), "the process"),
+    **dict.fromkeys(("ctypes", "cffi", "pynvml"), "drivers"),
+}
+
+FORBIDDEN_NAMES: Mapping[str, str] = {
+    "datetime.datetime.now": "the clock",
+    "datetime.datetime.utcnow": "the clock",
+    "datetime.datetime.today": "the clock",
+    "datetime.date.today": "the clock",
+    "uuid.uuid1": "the clock",
+    "uuid.uuid4": "randomness",
+    "sys.stdin": "files",
+    "sys.stdout": "files",
+    "sys.stderr": "files",
+    "sys.argv": "the process",
+    "sys.exit": "the process",
+    "logging.basicConfig": "the process",
+    "importlib.import_module": "an import that this test cannot read",
+}
+
+FORBIDDEN_BUILTINS: Mapping[str, str] = {
+    "open": "files",
+    "print": "files",
+    "input": "files",
+    "breakpoint": "the process",
+    "eval": "code that this test cannot read",
+    "exec": "code that this test cannot read",
+    "__import__": "an import that this test cannot read",
+}
+
+
+def room_of(module: str) -> str:
+    """``nvattest.spdm.report`` is in the room ``spdm``; ``nvattest`` itself is the facade."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else FACADE
+
+
+def imported_modules(node: ast.Import | ast.ImportFrom, module: str, *, is_package: bool) -> list[str]:
+    """The dotted names that one import statement may load, with ``from package import name`` kept as one name."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        parts = module.split(".")
+        package = parts if is_package else parts[:-1]
+        package = package[: len(package) - (node.level - 1)]
+        base = ".".join([*package, base] if base else package)
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def bound_names(tree: ast.Module) -> set[str]:
+    """Names that the module itself gives a meaning somewhere, so that they are not the builtins."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+    return names
+
+
+def import_aliases(tree: ast.Module) -> dict[str, str]:
+    """What a name means that an import bound: ``dt`` is ``datetime.datetime``."""
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.partition(".")[0]
+                aliases[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return aliases
+
+
+def dotted(node: ast.expr, aliases: Mapping[str, str]) -> str | None:
+    """``dt.now`` as ``datetime.datetime.now``, or None where the expression is not a plain dotted name."""
+    if isinstance(node, ast.Name):
+        return aliases.get(node.id)
+    if isinstance(node, ast.Attribute):
+        base = dotted(node.value, aliases)
+        return base and f"{base}.{node.attr}"
+    return None
+
+
+def forbidden_prefix(name: str) -> str | None:
+    """The forbidden module that importing ``name`` loads, if any."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        prefix = ".".join(parts[:end])
+        if prefix in FORBIDDEN_IMPORTS:
+            return prefix
+    return None
+
+
+def upward_imports(module: str, tree: ast.Module, where: str, *, is_package: bool) -> Iterator[str]:
+    """Imports that point upwards or sideways, wherever in the file and for whatever purpose they stand."""
+    room = room_of(module)
+    level = LEVELS[room]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for name in imported_modules(node, module, is_package=is_package):
+            if name.partition(".")[0] != "nvattest":
+                continue
+            target = room_of(name)
+            if target not in LEVELS:
+                if isinstance(node, ast.ImportFrom) and name.count(".") == 1:
+                    target = FACADE  # ``from nvattest import Appraisal``: a name of the facade
+                else:
+                    yield f"{where}:{node.lineno}: imports {name}, whose room {target!r} has no level: give it a level"
+                    continue
+            if target == room:
+                continue
+            target_level = LEVELS[target]
+            if target_level < level or (target_level == level == SHARED_LEVEL):
+                continue
+            direction = "upwards" if target_level > level else "sideways"
+            yield (
+                f"{where}:{node.lineno}: {module} (level {level:g}) imports {name} (level {target_level:g}): that points "
+                f"{direction}; import from lower levels or pass the value as an argument"
+            )
+
+
+def io_uses(module: str, tree: ast.Module, where: str, *, is_package: bool) -> Iterator[str]:
+    """What touches the world in a module that must not."""
+    rule = f"{module} is below level {IO_LEVEL} and must not touch"
+    aliases = import_aliases(tree)
+    shadowed = bound_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name in imported_modules(node, module, is_package=is_package):
+                found = forbidden_prefix(name)
+                if found:
+                    yield f"{where}:{node.lineno}: imports {found}; {rule} {FORBIDDEN_IMPORTS[found]}"
+                elif name in FORBIDDEN_NAMES:
+                    yield f"{where}:{node.lineno}: imports {name}; {rule} {FORBIDDEN_NAMES[name]}"
+        elif isinstance(node, ast.Attribute):
+            name_or_none = dotted(node, aliases)
+            if name_or_none is not None and name_or_none in FORBIDDEN_NAMES:
+                yield f"{where}:{node.lineno}: uses {name_or_none}; {rule} {FORBIDDEN_NAMES[name_or_none]}"
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            if node.id in FORBIDDEN_BUILTINS and node.id not in shadowed:
+                yield f"{where}:{node.lineno}: uses {node.id}(); {rule} {FORBIDDEN_BUILTINS[node.id]}"
+        elif isinstance(node, ast.Global):
+            yield (
+                f"{where}:{node.lineno}: changes the module's {', '.join(node.names)}; a module below level {IO_LEVEL} "
+                "has no state: pass an object along"
+            )
+
+
+def violations(module: str, source: str, *, where: str = "fake.py", is_package: bool = False) -> list[str]:
+    """Every breach of the two rules in one module, in words, with file and line."""
+    room = room_of(module)
+    if room not in LEVELS:
+        return [
+            f"{where}:1: {module} is in the room {room!r}, which has no level: give it a level in {__name__}.LEVELS"
+        ]
+    tree = ast.parse(source)
+    found = list(upward_imports(module, tree, where, is_package=is_package))
+    if LEVELS[room] < IO_LEVEL and room not in IO_EXEMPT:
+        found += io_uses(module, tree, where, is_package=is_package)
+    return found
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Every module of the installed package, by its dotted name."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+MODULES = modules()
+
+
+@pytest.mark.parametrize(("module", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_a_module_imports_downwards_and_touches_the_world_only_from_level_6(module: str, path: Path) -> None:
+    found = violations(
+        module,
+        path.read_text(encoding="utf-8"),
+        where=str(path.relative_to(PACKAGE.parent)),
+        is_package=path.name == "__init__.py",
+    )
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_shared_level_has_no_import_cycle() -> None:
+    edges: dict[str, set[str]] = {}
+    for module, path in MODULES:
+        room = room_of(module)
+        if LEVELS.get(room) != SHARED_LEVEL:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        targets = edges.setdefault(room, set())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                targets |= {
+                    room_of(name)
+                    for name in imported_modules(node, module, is_package=False)
+                    if name.startswith("nvattest.")
+                }
+    order: list[str] = []
+    while len(order) < len(edges):
+        free = sorted(room for room, targets in edges.items() if room not in order and targets <= {*order})
+        assert free, f"import cycle among {sorted(set(edges) - set(order))}"
+        order += free
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "said"),
+    [
+        ("nvattest.nowhere", "", "give it a level"),
+        ("nvattest.nowhere.deep", "x = 1", "give it a level"),
+        (
+            "nvattest.spdm.report",
+            "from nvattest.appraisal.check import Check",
+            "fake.py:1: nvattest.spdm.report (level 1)",
+        ),
+        ("nvattest.spdm.report", "import nvattest.appraisal.check", "upwards"),
+        ("nvattest.spdm.report", "from nvattest import rim", "upwards"),
+        ("nvattest.spdm.report", "from nvattest import verify", "upwards"),
+        ("nvattest.spdm.report", "import nvattest", "upwards"),
+        ("nvattest.spdm.report", "from ..pki import chain", "upwards"),
+        ("nvattest.spdm.report", "from .. import pki", "upwards"),
+        ("nvattest.spdm.report", "from nvattest.unheard import x", "has no level"),
+        ("nvattest.spdm.report", "def f():\n    from nvattest.rim import x", "fake.py:2"),
+        (
+            "nvattest.spdm.report",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nvattest.pki.chain import ValidatedChain",
+            "fake.py:3",
+        ),
+        ("nvattest.evidence", "from nvattest.spdm.report import Report", "sideways"),
+        ("nvattest.claims.gpu", "from nvattest.policy import x", "sideways"),
+        ("nvattest.session", "from nvattest.cli import main", "upwards"),
+        ("nvattest.kata.hook", "from nvattest.cli import main", "upwards"),
+        ("nvattest", "from nvattest.testing import Platform", "sideways"),
+        ("nvattest.pki.ocsp", "import os", "imports os"),
+        ("nvattest.pki.ocsp", "import os.path as p", "imports os"),
+        ("nvattest.pki.ocsp", "from os import environ", "imports os"),
+        ("nvattest.pki.ocsp", "import urllib.request", "the network"),
+        ("nvattest.pki.ocsp", "from urllib import request", "the network"),
+        ("nvattest.pki.ocsp", "from http.client import HTTPConnection", "the network"),
+        ("nvattest.pki.ocsp", "def f():\n    import requests", "fake.py:2"),
+        ("nvattest.pki.ocsp", "import time", "the clock"),
+        ("nvattest.pki.ocsp", "import secrets", "randomness"),
+        ("nvattest.pki.ocsp", "import threading", "threads"),
+        ("nvattest.rim.document", "import pynvml", "drivers"),
+        ("nvattest.rim.document", "from pathlib import Path", "files"),
+        ("nvattest.rim.document", "from io import BytesIO", "files"),
+        (
+            "nvattest.pki.chain",
+            "from datetime import datetime\nx = datetime.now()",
+            "fake.py:2: uses datetime.datetime.now",
+        ),
+        ("nvattest.pki.chain", "import datetime as d\nx = d.datetime.utcnow()", "the clock"),
+        ("nvattest.pki.chain", "from datetime import datetime as dt\nfactory = dt.now", "the clock"),
+        ("nvattest.pki.chain", "from uuid import uuid4", "randomness"),
+        ("nvattest.pki.chain", "import sys\nsys.stderr.write('x')", "files"),
+        ("nvattest.pki.chain", "from importlib import import_module", "cannot read"),
+        ("nvattest.pki.chain", "x = open('f')", "uses open()"),
+        ("nvattest.pki.chain", "def f():\n    print('x')", "fake.py:2: uses print()"),
+        ("nvattest.pki.chain", "x = __import__('os')", "cannot read"),
+        ("nvattest.pki.chain", "seen = 0\ndef f():\n    global seen\n    seen = 1", "no state"),
+        ("nvattest.model", "import os", "imports os"),
+        ("nvattest.errors", "from nvattest.spdm import report", "upwards"),
+    ],
+)
+def test_the_reader_of_imports_sees_a_breach(module: str, source: str, said: str) -> None:
+    found = violations(module, source)
+    assert found
+    assert said in "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("nvattest.spdm.report", "from nvattest.spdm.opaque import parse_opaque"),
+        ("nvattest.spdm.report", "from . import opaque\nfrom .opaque import parse_opaque"),
+        ("nvattest.spdm.report", "from nvattest.errors import ParseError\nfrom nvattest import _wire"),
+        ("nvattest._wire", "from nvattest.errors import ParseError"),
+        ("nvattest._schemas", "import os\nx = open('f')"),
+        ("nvattest.pki.chain", "from datetime import datetime, timezone\ndef f(at: datetime): return at.astimezone()"),
+        ("nvattest.pki.chain", "from urllib.parse import urlsplit"),
+        ("nvattest.pki.chain", "def f(open): return open(1)"),
+        ("nvattest.pki.chain", "class A:\n    def now(self): return self.now()"),
+        ("nvattest.devices.nvml", "import os, pynvml, threading, time\nfrom nvattest.rim import ids"),
+        ("nvattest.cli.attest", "from nvattest import Appraisal\nfrom nvattest.kata import hook\nprint('x')"),
+        ("nvattest", "from nvattest.session import Session\nfrom importlib import import_module"),
+    ],
+)
+def test_the_reader_of_imports_lets_the_permitted_pass(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+def test_a_relative_import_of_a_package_starts_at_itself() -> None:
+    assert violations("nvattest.spdm", "from .report import parse_report", is_package=True) == []
+    assert violations("nvattest.spdm", "from ..pki import chain", is_package=True)
+
+
+PROBE = """
+import json, logging, os, sys, threading, warnings
+before = (list(logging.root.handlers), logging.root.level, dict(os.environ), threading.active_count(),
+          list(warnings.filters), sys.excepthook)
+import nvattest
+after = (list(logging.root.handlers), logging.root.level, dict(os.environ), threading.active_count(),
+         list(warnings.filters), sys.excepthook)
+print(json.dumps({"modules": sorted(sys.modules), "untouched": before == after, "files": os.listdir(".")}))
+"""
+
+HEAVY = ("lxml", "requests", "urllib3", "jwt", "pynvml", "xmlschema", "regopy", "awscrt", "jinja2", "rich", "pytest")
+
+
+def test_importing_nvattest_loads_nothing_heavy_and_leaves_no_trace(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    seen = json.loads(result.stdout)
+    assert [name for name in HEAVY if name in seen["modules"]] == []
+    assert seen["untouched"], "importing nvattest changed logging, the environment, threads, warnings or the excepthook"
+    assert seen["files"] == []
+    assert list(tmp_path.iterdir()) == []
