@@ -1,0 +1,108 @@
+"""The report of one device: request, response and signature in one piece, as NVML and NSCQ give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from nvattest._registry import GpuField
+from nvattest.errors import ParseError, ResultCode
+from nvattest.model import DeviceKind
+from nvattest.spdm.fields import GpuFields, SwitchFields, gpu_fields, switch_fields
+from nvattest.spdm.measurements import MeasurementBlock, MeasurementsResponse, parse_response
+from nvattest.spdm.opaque import OpaqueData, parse_opaque
+from nvattest.spdm.request import REQUEST_SIZE, SOURCE, GetMeasurementsRequest, parse_request
+
+__all__ = ["MAXIMUM_SIZE", "FeatureMode", "Report", "feature_mode", "parse_report"]
+
+MAXIMUM_SIZE: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A parsed report. Parsed is not believed: nothing in it counts before ``signature`` over ``signed`` is checked."""
+
+    raw: bytes
+    kind: DeviceKind
+    request: GetMeasurementsRequest
+    response: MeasurementsResponse
+    opaque: OpaqueData
+    fields: GpuFields | SwitchFields
+
+    @property
+    def signed(self) -> bytes:
+        """What the device signed: the request, and the response up to its signature (DSP0274 1.1, 10.11.2: L2)."""
+        return self.raw[: REQUEST_SIZE + self.response.signed_length]
+
+    @property
+    def signature(self) -> bytes:
+        """ECDSA P-384 over SHA-384, r‖s, 96 bytes."""
+        return self.response.signature
+
+    @property
+    def trailing(self) -> bytes:
+        """Bytes after the signature, which nothing protects."""
+        return self.response.trailing
+
+    @property
+    def measurements(self) -> Mapping[int, MeasurementBlock]:
+        """The blocks by their index, which counts from 1."""
+        return {block.index: block for block in self.response.blocks}
+
+
+def parse_report(data: bytes, kind: DeviceKind) -> Report:
+    """Read the report of a GPU or an NVSwitch.
+
+    Raises:
+        ParseError: more than 64 KiB, or not such a report; ``offset`` counts from its first byte.
+    """
+    if len(data) > MAXIMUM_SIZE:
+        raise ParseError(
+            f"{len(data)} bytes, at most {MAXIMUM_SIZE} are read",
+            source=SOURCE,
+            offset=MAXIMUM_SIZE,
+            code="too-large",
+            result_code=ResultCode.SPDM_PARSE_ERROR,
+        )
+    request = parse_request(data[:REQUEST_SIZE])
+    response = parse_response(data[REQUEST_SIZE:], origin=REQUEST_SIZE)
+    opaque = parse_opaque(response.opaque, origin=REQUEST_SIZE + response.opaque_offset)
+    fields = gpu_fields(opaque) if kind is DeviceKind.GPU else switch_fields(opaque)
+    return Report(raw=data, kind=kind, request=request, response=response, opaque=opaque, fields=fields)
+
+
+class FeatureMode(Enum):
+    """How a GPU is used: several GPUs with encrypted links, one GPU alone, or protected PCIe."""
+
+    MPT = "mpt"
+    SPT = "spt"
+    PPCIE = "ppcie"
+
+
+_MODES: Final = {0: FeatureMode.MPT, 1: FeatureMode.SPT, 2: FeatureMode.PPCIE}
+
+
+def feature_mode(report: Report) -> FeatureMode | None:
+    """The mode that the report states; None for an NVSwitch and for opaque data older than version 1.
+
+    The numbers are those of NVIDIA's C++ verifier; its Python SDK calls 0 SPT and 1 MPT.
+
+    Raises:
+        ParseError: a feature flag without a meaning.
+    """
+    flag = report.fields.feature_flag if isinstance(report.fields, GpuFields) else None
+    if flag is None:
+        return None
+    mode = _MODES.get(flag)
+    if mode is None:
+        entry = report.opaque.entry(GpuField.FEATURE_FLAG)
+        raise ParseError(
+            f"feature flag {flag} is unknown, expected 0 (MPT), 1 (SPT) or 2 (PPCIE)",
+            source=SOURCE,
+            offset=None if entry is None else entry.offset,
+            code="feature-flag",
+            result_code=ResultCode.SPDM_OPAQUE_DATA_PARSE_ERROR,
+        )
+    return mode

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import nvattest
+from nvattest.errors import InputError, ParseError, ResultCode
+from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
+from nvattest.model import Architecture, DeviceKind
+
+NONCE = bytes(range(32))
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "schemas" / "evidence-1.json").read_text())
+REAL = (
+    "blackwell-575.32-attsdk", "hgx4-switch", "hgx8-gpu-590.12", "hopper-550.90.07-nvtrust",
+    "hopper-560.00-invalidsig-attsdk", "hopper-580.159.03-attsdk", "hopper-590.12-multi4", "hopper-590.12-single",
+    "ls10-attsdk", "ls10-multi4", "ls10-single",
+)  # fmt: skip
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    members = {
+        "arch": "HOPPER",
+        "nonce": NONCE.hex(),
+        "evidence": b64(b"report"),
+        "certificate": b64(b"chain"),
+    } | changes
+    return {key: value for key, value in members.items() if value is not ...}
+
+
+def load(document: object) -> tuple[Evidence, ...]:
+    return load_evidence(json.dumps(document))
+
+
+def refused(document: object) -> ParseError:
+    with pytest.raises(ParseError) as caught:
+        load(document)
+    return caught.value
+
+
+def in_schema(document: object) -> bool:
+    return bool(jsonschema.Draft202012Validator(SCHEMA).is_valid(document))
+
+
+EVIDENCE = Evidence(architecture=Architecture.HOPPER, nonce=NONCE, report=b"report", certificate_chain=b"chain")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_evidence_is_read_and_written_back_as_it_was(real_data: Path, name: str) -> None:
+    data = (real_data / "evidence" / f"{name}.json").read_bytes()
+    items = load_evidence(data)
+    document = json.loads(data)
+    assert dump_evidence(items) == document
+    assert in_schema(document)
+    for evidence, source in zip(items, document, strict=True):
+        assert evidence.nonce == bytes.fromhex(source["nonce"])
+        assert evidence.report[4:36] == evidence.nonce
+        assert evidence.certificate_chain.startswith(b"-----BEGIN CERTIFICATE-----")
+        assert evidence.kind is (DeviceKind.NVSWITCH if source["arch"] == "LS10" else DeviceKind.GPU)
+
+
+def test_text_beside_the_report_becomes_hints(real_data: Path) -> None:
+    items = load_evidence((real_data / "evidence" / "hgx8-gpu-590.12.json").read_bytes())
+    assert items[0].hints == {"driver_version": "590.12", "vbios_version": "96.00.A5.00.01", "version": "1.0"}
+    assert load([item(uuid="unknown", number=3, deep=[1], long="x" * 300, bell="\a", **{"\ud800": "y"})])[0].hints == {}
+
+
+@pytest.mark.parametrize("form", EvidenceForm)
+def test_every_form_reads_back(form: EvidenceForm) -> None:
+    items = (EVIDENCE, dataclasses.replace(EVIDENCE, report=b"another"))
+    document = dump_evidence(items, form=form)
+    assert in_schema(document)
+    expected = (
+        items if form is not EvidenceForm.COCO else tuple(dataclasses.replace(each, nonce=None) for each in items)
+    )
+    assert load(document) == expected
+    assert load_evidence(json.dumps(document).encode()) == expected
+
+
+def test_forms_look_as_their_readers_expect() -> None:
+    payload = {"evidence": b64(b"report"), "certificate": b64(b"chain")}
+    plain = {"arch": "HOPPER", "nonce": NONCE.hex(), **payload}
+    hinted = dataclasses.replace(EVIDENCE, hints={"uuid": "GPU-1"})
+    assert dump_evidence([EVIDENCE]) == [plain]
+    assert dump_evidence([EVIDENCE], form=EvidenceForm.ENVELOPE) == {"evidences": [plain]}
+    assert dump_evidence([EVIDENCE], form=EvidenceForm.NRAS) == {
+        "nonce": NONCE.hex(),
+        "arch": "HOPPER",
+        "evidence_list": [payload],
+    }
+    assert dump_evidence([EVIDENCE, hinted], form=EvidenceForm.COCO) == {
+        "device_evidence_list": [
+            {"arch": "HOPPER", "uuid": "unknown", **payload},
+            {"arch": "HOPPER", "uuid": "GPU-1", **payload},
+        ]
+    }
+    assert load(dump_evidence([hinted])) == (hinted,)
+
+
+def test_the_nras_form_needs_one_architecture_and_one_nonce() -> None:
+    switch = dataclasses.replace(EVIDENCE, architecture=Architecture.LS10)
+    other = dataclasses.replace(EVIDENCE, nonce=bytes(32))
+    for items in ([], [EVIDENCE, switch], [EVIDENCE, other], [dataclasses.replace(EVIDENCE, nonce=None)]):
+        with pytest.raises(InputError) as caught:
+            dump_evidence(items, form=EvidenceForm.NRAS)
+        assert caught.value.code == "evidence-form"
+
+
+def test_gpu_names_are_read_in_any_case_and_switch_names_as_they_are() -> None:
+    assert load([item(arch="hopper"), item(arch="Blackwell")])[1].architecture is Architecture.BLACKWELL
+    assert load([item(arch="LS10")])[0].architecture is Architecture.LS10
+    for name, result in (("ls10", 502), ("LR10", 602), ("SV10", 602), ("AMPERE", 502), ("", 502), ("HOPPER ", 502)):
+        error = refused([item(), item(arch=name)])
+        assert (error.code, error.result_code.value) == ("architecture", result)
+        assert "item 1: 'arch'" in str(error)
+
+
+def test_a_nonce_may_be_missing_or_have_a_prefix() -> None:
+    assert load([item(nonce=...)])[0].nonce is None
+    assert load([item(nonce="0x" + NONCE.hex().upper())])[0].nonce == NONCE
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"nonce": "00"}, "nonce-hex"),
+        ({"nonce": "zz" * 32}, "nonce-hex"),
+        ({"nonce": " " + "0" * 63}, "nonce-hex"),
+        ({"nonce": "\u0661" * 64}, "nonce-hex"),
+        ({"nonce": "0x0x" + "0" * 62}, "nonce-hex"),
+        ({"nonce": None}, "evidence-item"),
+        ({"arch": ...}, "evidence-item"),
+        ({"arch": 9}, "evidence-item"),
+        ({"evidence": ...}, "evidence-item"),
+        ({"evidence": ["x"]}, "evidence-item"),
+        ({"certificate": ...}, "evidence-item"),
+        ({"certificate": {}}, "evidence-item"),
+        ({"evidence": ""}, "base64"),
+        ({"evidence": "AAA"}, "base64"),
+        ({"evidence": "AAAA\n"}, "base64"),
+        ({"evidence": "AA AA"}, "base64"),
+        ({"evidence": "AB=="}, "base64"),
+        ({"evidence": "AAAA="}, "base64"),
+        ({"evidence": "AA==AA=="}, "base64"),
+        ({"evidence": "-_-_"}, "base64"),
+        ({"evidence": "\u00e4AAA"}, "base64"),
+        ({"evidence": "\ud800AAA"}, "base64"),
+        ({"certificate": "===="}, "base64"),
+        ({"evidence": b64(bytes(65537))}, "too-large"),
+        ({"evidence": b64(bytes(65540))}, "too-large"),
+        ({"certificate": b64(bytes(65537))}, "too-large"),
+    ],
+)
+def test_a_wrong_member_is_refused_by_item_and_key(change: dict[str, Any], code: str) -> None:
+    error = refused([item(), item(**change)])
+    assert error.code == code
+    assert f"item 1: {next(iter(change))!r}" in str(error)
+
+
+def test_the_largest_report_and_chain_are_read() -> None:
+    large = load([item(evidence=b64(bytes(65536)), certificate=b64(bytes(65536)))])[0]
+    assert (len(large.report), len(large.certificate_chain)) == (65536, 65536)
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        ([], "no-devices"),
+        ({"evidences": []}, "no-devices"),
+        ({"device_evidence_list": []}, "no-devices"),
+        ({"evidence_list": [], "arch": "HOPPER"}, "no-devices"),
+        ({"evidences": None}, "evidence-form"),
+        ({"evidences": {"0": item()}}, "evidence-form"),
+        ({"evidences": [item()], "evidence_list": [item()]}, "evidence-form"),
+        ({}, "evidence-form"),
+        ({"": [item()]}, "evidence-form"),
+        (item(), "evidence-form"),
+        (None, "evidence-form"),
+        ("[]", "evidence-form"),
+        (3, "evidence-form"),
+        ([None], "evidence-item"),
+        ([[item()]], "evidence-item"),
+        ([item(), "x"], "evidence-item"),
+        ({"arch": "HOPPER", "evidence_list": [item()]}, "evidence-item"),
+        ({"evidence_list": [item(arch=...)]}, "evidence-item"),
+        ([item()] * 65, "too-many-devices"),
+    ],
+)
+def test_another_form_is_refused(document: object, code: str) -> None:
+    assert refused(document).code == code
+    assert not in_schema(document)
+
+
+def test_64_devices_are_read() -> None:
+    assert len(load([item()] * 64)) == 64
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        (b"", 0),
+        (b"[", 1),
+        (b"[] x", 3),
+        ('["ä", x]'.encode(), 7),
+        (b"\xef\xbb\xbf[]", 0),
+        (b"\xff[]", 0),
+        (b"[\xc3", 1),
+        (b"[NaN]", None),
+        (b"[-Infinity]", None),
+        (b'"\x00"', 1),
+        ('["\ud800", x]', 8),
+    ],
+)
+def test_what_is_not_json_is_refused_at_its_byte(data: bytes | str, offset: int | None) -> None:
+    with pytest.raises(ParseError) as caught:
+        load_evidence(data)
+    assert (caught.value.code, caught.value.offset) == ("json", offset)
+    assert caught.value.result_code is ResultCode.EVIDENCE_MALFORMED
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["[" * 200_000, '{"a":' * 200_000, '[{"a":' * 100_000 + "1" + "}]" * 100_000],
+    ids=["array", "object", "both"],
+)
+def test_a_nesting_bomb_is_refused(data: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        load_evidence(data)
+    assert caught.value.code == "json"
+
+
+def test_a_number_of_a_million_digits_costs_nothing() -> None:
+    text = json.dumps([item()])[:-2] + ', "n": ' + "9" * 1_000_000 + ', "f": 1e' + "9" * 1_000_000 + "}]"
+    assert load_evidence(text) == (EVIDENCE,)
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"arch": "LS10", "arch": "LS10"}]', '{"evidences": [], "x": {"a": 1, "\\u0061": 2}}']
+)
+def test_a_repeated_key_is_refused(text: str) -> None:
+    with pytest.raises(ParseError, match="appears twice") as caught:
+        load_evidence(text)
+    assert caught.value.code == "duplicate-key"
+
+
+def test_more_than_16_mib_are_not_read() -> None:
+    with pytest.raises(ParseError) as caught:
+        load_evidence(b" " * (16 * 1024 * 1024 + 1))
+    assert caught.value.code == "too-large"
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_reading_evidence_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, nvattest.evidence, nvattest.spdm.report\n"
+        "heavy = {'cryptography', 'lxml', 'requests', 'jwt', 'asyncio', 'socket', 'logging', 'urllib.request'}\n"
+        "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=Path(nvattest.__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr
