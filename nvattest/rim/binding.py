@@ -1,0 +1,108 @@
+"""Is this RIM about this device? A genuine signature says who wrote a RIM, not which part it describes.
+
+What the RIM says is compared with what the device's signed report and certificate chain say. NVIDIA's tools compare the
+version only; a RIM of another chip with the same version string would pass there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from nvattest._registry import RIM_MANUFACTURER_ID
+from nvattest.errors import ResultCode
+from nvattest.model import DeviceKind
+from nvattest.rim.ids import RimRole
+from nvattest.rim.verify import VerifiedRim
+
+__all__ = ["BindingFinding", "bind_rim"]
+
+_EDITIONS: Final = {DeviceKind.GPU: "GPU", DeviceKind.NVSWITCH: "SWITCH"}
+_ROLE_KINDS: Final = {
+    RimRole.DRIVER: DeviceKind.GPU,
+    RimRole.VBIOS: DeviceKind.GPU,
+    RimRole.BIOS: DeviceKind.NVSWITCH,
+}
+_VERSION_CODES: Final = {
+    RimRole.DRIVER: ResultCode.GPU_DRIVER_RIM_VERSION_MISMATCH,
+    RimRole.VBIOS: ResultCode.GPU_VBIOS_RIM_VERSION_MISMATCH,
+    RimRole.BIOS: ResultCode.SWITCH_VBIOS_RIM_VERSION_MISMATCH,
+}
+# "NVIDIA Reference Value L3 GH100 002", "… LS10 CA", "… GB100-CC …": letters of the family, digits of the chip.
+_CHIP: Final = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})_?[0-9]{2,3}(?![A-Za-z0-9])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindingFinding:
+    """One way in which a RIM is not about the device.
+
+    ``rule`` is a stable word: ``role``, ``version``, ``product``, ``name``, ``edition``, ``manufacturer``, ``signer``.
+    """
+
+    rule: str
+    message: str
+    expected: str
+    found: str
+    result_code: ResultCode
+
+
+def bind_rim(
+    rim: VerifiedRim, *, role: RimRole, version: str, chip: str, kind: DeviceKind
+) -> tuple[BindingFinding, ...]:
+    """Compare a RIM with a device; an empty tuple means that it describes the device.
+
+    Args:
+        rim: a verified RIM.
+        role: what it was fetched for.
+        version: the driver's, VBIOS' or switch BIOS' version in the signed report, exact in every character.
+        chip: the chip that the device's chain names (``GH100``, ``GB100``, ``LS_10``).
+        kind: GPU or NVSwitch.
+    """
+    product = chip.replace("_", "")
+    findings: list[BindingFinding] = []
+
+    def compare(rule: str, what: str, found: str, expected: str, code: ResultCode) -> None:
+        # An empty expectation is something that nobody could read from the evidence: it matches nothing.
+        if found != expected or not expected:
+            findings.append(
+                BindingFinding(
+                    rule=rule,
+                    message=f"the {role.value} RIM's {what} is {found!r}; expected {expected!r}",
+                    expected=expected,
+                    found=found,
+                    result_code=code,
+                )
+            )
+
+    if _ROLE_KINDS[role] is not kind:
+        compare("role", "kind of device", _ROLE_KINDS[role].value, kind.value, ResultCode.RIM_INVALID_SCHEMA)
+    compare("version", "version", rim.version, version, _VERSION_CODES[role])
+    compare("product", "product", rim.product, product, ResultCode.RIM_INVALID_SCHEMA)
+    compare("name", "name", rim.name, product, ResultCode.RIM_INVALID_SCHEMA)
+    compare("edition", "edition", rim.edition, _EDITIONS[kind], ResultCode.RIM_INVALID_SCHEMA)
+    compare(
+        "manufacturer",
+        "FirmwareManufacturerId",
+        rim.manufacturer_id,
+        RIM_MANUFACTURER_ID,
+        ResultCode.RIM_INVALID_SCHEMA,
+    )
+    families = _signer_families(rim)
+    # NVIDIA keeps one branch of authorities per family. Names are no contract, so a branch that names no chip passes,
+    # and one authority may serve several chips of its family (GB100, GB102); another family never passes.
+    if families:
+        compare(
+            "signer",
+            "signer's chip family",
+            "/".join(families),
+            product.rstrip("0123456789"),
+            ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+        )
+    return tuple(findings)
+
+
+def _signer_families(rim: VerifiedRim) -> list[str]:
+    # The root, last, serves all chips and names none.
+    common_names = [certificate.common_name or "" for certificate in rim.chain.certificates[:-1]]
+    return sorted({match.group(1) for name in common_names for match in _CHIP.finditer(name)})

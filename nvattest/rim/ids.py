@@ -1,0 +1,107 @@
+"""Names of reference manifests: which RIM describes which part of which device.
+
+A RIM id is made from signed fields of the report only. It becomes a file name and a part of a URL, so its alphabet is
+small (``is_rim_id``). The same id is sometimes issued again with other content: an id names a place, not a document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from nvattest import _registry
+from nvattest.errors import InputError
+from nvattest.model import Architecture
+
+if TYPE_CHECKING:
+    from nvattest.spdm.report import Report
+
+__all__ = ["RimRole", "gpu_driver_rim_id", "gpu_vbios_rim_id", "is_rim_id", "rim_ids", "switch_bios_rim_id"]
+
+_RIM_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+class RimRole(Enum):
+    """What a RIM describes: the GPU's driver, the GPU's VBIOS, or the switch's BIOS."""
+
+    DRIVER = "driver"
+    VBIOS = "vbios"
+    BIOS = "bios"
+
+
+def is_rim_id(text: str) -> bool:
+    """Whether this text may name a RIM: 1 to 128 of ``A-Z a-z 0-9 . _ -``, without a leading dot."""
+    return _RIM_ID.fullmatch(text) is not None
+
+
+def gpu_driver_rim_id(architecture: Architecture, driver_version: str, chip_info: str | None = None) -> str:
+    """The id of a driver RIM. ``chip_info`` is opaque field 35 of a Blackwell report; Hopper ids do not use it.
+
+    Raises:
+        InputError: a switch has no driver RIM; or a part with characters that an id may not have.
+    """
+    if architecture is Architecture.HOPPER:
+        return _checked(_registry.RIM_HOPPER_DRIVER.format(driver=driver_version))
+    if architecture is Architecture.BLACKWELL:
+        chip = _registry.RIM_BLACKWELL_DEFAULT_CHIP if chip_info is None else chip_info
+        return _checked(_registry.RIM_BLACKWELL_DRIVER.format(chip=chip, driver=driver_version))
+    raise InputError(f"{architecture.value} has no driver RIM", code="rim-id", hint="a switch has a BIOS RIM only")
+
+
+def gpu_vbios_rim_id(project: str, project_sku: str, chip_sku: str, vbios: str) -> str:
+    """The id of a VBIOS RIM: ``vbios`` as ``96.00.9F.00.01``, in either case; the others are opaque fields 17, 18, 15.
+
+    Raises:
+        InputError: a part with characters that an id may not have.
+    """
+    return _checked(
+        _registry.RIM_VBIOS.format(project=project, project_sku=project_sku, chip_sku=chip_sku, vbios=_compact(vbios))
+    )
+
+
+def switch_bios_rim_id(bios: str) -> str:
+    """The id of an LS10 BIOS RIM: ``bios`` as ``96.10.55.00.01``, in either case.
+
+    Raises:
+        InputError: characters that an id may not have.
+    """
+    return _checked(_registry.RIM_SWITCH_BIOS.format(bios=_compact(bios)))
+
+
+def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]:
+    """Which RIMs describe the device of this report: driver and VBIOS for a GPU, the BIOS for a switch.
+
+    Raises:
+        InputError: the report is not of this architecture's kind of device, or its fields do not make an id.
+    """
+    from nvattest.spdm.fields import GpuFields, SwitchFields
+
+    fields = report.fields
+    if architecture is Architecture.LS10 and isinstance(fields, SwitchFields):
+        return {RimRole.BIOS: switch_bios_rim_id(fields.bios_version)}
+    if architecture is not Architecture.LS10 and isinstance(fields, GpuFields):
+        return {
+            RimRole.DRIVER: gpu_driver_rim_id(architecture, fields.driver_version, fields.chip_info),
+            RimRole.VBIOS: gpu_vbios_rim_id(fields.project, fields.project_sku, fields.chip_sku, fields.vbios_version),
+        }
+    raise InputError(
+        f"a report of a {report.kind.value} cannot be of architecture {architecture.value}",
+        code="architecture",
+        hint="give the architecture that the device's certificate chain names",
+    )
+
+
+def _compact(version: str) -> str:
+    return version.replace(".", "").upper()
+
+
+def _checked(rim_id: str) -> str:
+    if not is_rim_id(rim_id):
+        raise InputError(
+            f"not a RIM id: {rim_id[:160]!r}",
+            code="rim-id",
+            hint="a RIM id has 1 to 128 letters, digits, dots, dashes and underscores",
+        )
+    return rim_id

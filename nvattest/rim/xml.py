@@ -1,0 +1,126 @@
+"""The door for XML: a byte gate that knows no XML tree, then lxml with everything dangerous switched off.
+
+The gate refuses what the profile never uses (DTD, entities, comments, CDATA, processing instructions, ``xml:*``
+attributes, other encodings) before a parser sees it. In well-formed UTF-8 text ``<!`` and ``<?`` are always markup and
+``&`` always starts a reference, so searching bytes is exact; a false alarm can only refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from nvattest.rim._fault import fault
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+__all__ = ["MAX_RIM_SIZE", "read_xml"]
+
+MAX_RIM_SIZE: Final = 1 << 20
+# 256 Resources, written with end tags, and the rest of the document.
+MAX_TAGS: Final = 1024
+# 256 Resources with 16 alternatives each have some 6000 attributes.
+MAX_EQUAL_SIGNS: Final = 8192
+MAX_NAMESPACE_DECLARATIONS: Final = 64
+
+_DECLARATION: Final = re.compile(
+    rb"""<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*["']1\.0["']"""
+    rb"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*["'](?i:utf-8)["'])?"""
+    rb"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*["'](?:yes|no)["'])?[ \t\r\n]*\?>"""
+)
+_XML_ATTRIBUTE: Final = re.compile(rb"[ \t\r\n]xml:")
+
+
+def read_xml(data: bytes) -> _Element:
+    """The root element of a small, plain UTF-8 document.
+
+    Raises:
+        ParseError: too large, not UTF-8, not well-formed, or with a construct that RIMs do not have; code ``rim-size``,
+            ``rim-encoding``, ``rim-dtd``, ``rim-comment``, ``rim-cdata``, ``rim-processing-instruction``,
+            ``rim-entity``, ``rim-xml-attribute``, ``rim-limits`` or ``rim-xml``.
+    """
+    _gate(data)
+    from lxml import etree
+
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        attribute_defaults=False,
+        huge_tree=False,
+        recover=False,
+        remove_comments=False,
+        remove_pis=False,
+        strip_cdata=False,
+    )
+    try:
+        root = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        raise fault(f"not well-formed XML: {error.msg}", "rim-xml", offset=_offset_of(data, error.position)) from None
+    except (ValueError, etree.LxmlError) as error:
+        raise fault(f"unreadable XML: {error}", "rim-xml") from None
+    information: Any = root.getroottree().docinfo
+    # The gate has seen to this already; the parser's own word costs nothing.
+    if information.doctype or information.internalDTD is not None or information.externalDTD is not None:
+        raise fault("a document type is not allowed", "rim-dtd")
+    return root
+
+
+def _gate(data: bytes) -> None:
+    if not data:
+        raise fault("empty", "rim-size", offset=0)
+    if len(data) > MAX_RIM_SIZE:
+        raise fault(f"{len(data)} bytes; a RIM has at most {MAX_RIM_SIZE}", "rim-size", offset=MAX_RIM_SIZE)
+    zero = data.find(b"\0")
+    if zero >= 0:
+        raise fault("a NUL byte; RIMs are UTF-8 text", "rim-encoding", offset=zero)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise fault("not UTF-8", "rim-encoding", offset=error.start) from None
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise fault("a byte order mark; RIMs are plain UTF-8", "rim-encoding", offset=0)
+    body = 0
+    if data.startswith((b"<?xml ", b"<?xml\t", b"<?xml\r", b"<?xml\n")):
+        declaration = _DECLARATION.match(data)
+        if declaration is None:
+            raise fault("the XML declaration is not version 1.0 in UTF-8", "rim-encoding", offset=0)
+        body = declaration.end()
+    _refuse(data, data.find(b"<!--", body), "a comment", "rim-comment")
+    _refuse(data, data.find(b"<![", body), "a CDATA or conditional section", "rim-cdata")
+    _refuse(data, data.find(b"<!", body), "a document type or entity declaration", "rim-dtd")
+    _refuse(data, data.find(b"<?", body), "a processing instruction", "rim-processing-instruction")
+    _refuse(data, data.find(b"&", body), "an entity or character reference", "rim-entity")
+    attribute = _XML_ATTRIBUTE.search(data, body)
+    if attribute is not None:
+        # With none of these, C14N 1.0 (which lxml has) and C14N 1.1 (which RIMs name) give the same bytes.
+        _refuse(data, attribute.start(), "an xml:* attribute", "rim-xml-attribute")
+    for mark, limit, name in (
+        (b"<", MAX_TAGS, "tags"),
+        (b"=", MAX_EQUAL_SIGNS, "attributes"),
+        (b"xmlns", MAX_NAMESPACE_DECLARATIONS, "namespace declarations"),
+    ):
+        count = data.count(mark)
+        if count > limit:
+            raise fault(f"{count} {name}; a RIM has at most {limit}", "rim-limits")
+
+
+def _refuse(data: bytes, offset: int, what: str, code: str) -> None:
+    if offset >= 0:
+        text = data[offset : offset + 40].decode("utf-8", "replace")
+        raise fault(f"{what} is not allowed in a RIM: {text!r}", code, offset=offset)
+
+
+def _offset_of(data: bytes, position: tuple[int, int] | None) -> int | None:
+    if position is None or position[0] < 1:
+        return None
+    line, column = position
+    start = 0
+    for _ in range(line - 1):
+        start = data.find(b"\n", start) + 1
+        if start == 0:
+            return None
+    return min(start + max(column - 1, 0), len(data))
