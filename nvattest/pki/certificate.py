@@ -1,0 +1,352 @@
+"""X.509 certificates as frozen values (RFC 5280). The library parses; exact bytes and bounds are ours."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+from nvattest._registry import OID_DMTF_DEVICE_INFO, OID_ECDSA_SHA384, OID_OCSP_SIGNING
+from nvattest.errors import ParseError, ResultCode
+from nvattest.pki import _name
+from nvattest.pki._der import BIT_STRING, OID, SEQUENCE, DerReader
+from nvattest.pki.ecdsa import P384_SPKI_PREFIX, is_p384
+
+MAX_CERTIFICATE_SIZE: Final = 16 * 1024
+MAX_CHAIN_SIZE: Final = 64 * 1024
+MAX_EXTENSIONS: Final = 32
+
+# What the library raises for certificates it does not like; some it only warns about, and a program may turn warnings
+# into errors.
+LIBRARY_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UserWarning,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+_OID_BASIC_CONSTRAINTS = "2.5.29.19"
+_OID_KEY_USAGE = "2.5.29.15"
+_OID_EXTENDED_KEY_USAGE = "2.5.29.37"
+# The critical extensions whose meaning is checked (RFC 5280, 4.2: any other critical one refuses the certificate).
+_PROCESSED = frozenset({_OID_BASIC_CONSTRAINTS, _OID_KEY_USAGE, _OID_EXTENDED_KEY_USAGE})
+
+_ECDSA_SHA384_DER = bytes.fromhex("300a06082a8648ce3d040303")
+_PKCS1_ARC = bytes.fromhex("2a864886f70d0101")
+_EXPLICIT_VERSION = 0xA0
+_MAX_SERIAL_BYTES = 20
+_SOURCE = "certificate"
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----")
+_SPACE = re.compile(rb"[ \t\r\n]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Certificate:
+    """One certificate; two are equal if their DER is. Nothing here says that it may be trusted.
+
+    Times are aware datetimes in UTC. ``is_ca`` and ``path_length`` are None without basicConstraints (``path_length``
+    also without a limit), ``key_cert_sign`` and ``digital_signature`` None without keyUsage, ``extended_key_usage``
+    None without that extension. ``unknown_critical`` lists the critical extensions that nothing here checks.
+    """
+
+    der: bytes
+    sha256: bytes = field(compare=False)
+    serial: int = field(compare=False)
+    subject_der: bytes = field(compare=False)
+    issuer_der: bytes = field(compare=False)
+    not_before: datetime = field(compare=False)
+    not_after: datetime = field(compare=False)
+    spki_der: bytes = field(compare=False)
+    tbs: bytes = field(compare=False)
+    signature: bytes = field(compare=False)
+    is_p384: bool = field(compare=False)
+    is_ecdsa_sha384: bool = field(compare=False)
+    is_ca: bool | None = field(compare=False)
+    path_length: int | None = field(compare=False)
+    key_cert_sign: bool | None = field(compare=False)
+    digital_signature: bool | None = field(compare=False)
+    extended_key_usage: tuple[str, ...] | None = field(compare=False)
+    unknown_critical: tuple[str, ...] = field(compare=False)
+    _x509: x509.Certificate = field(compare=False)
+    _extensions: x509.Extensions = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Certificate {self.subject!r} serial {self.serial:x}>"
+
+    @property
+    def subject(self) -> str:
+        """The subject as RFC 4514 text."""
+        return _name.rfc4514(self.subject_der)
+
+    @property
+    def issuer(self) -> str:
+        """The issuer as RFC 4514 text."""
+        return _name.rfc4514(self.issuer_der)
+
+    @property
+    def common_name(self) -> str | None:
+        """The first CN of the subject."""
+        return _name.first(self.subject_der, _name.COMMON_NAME)
+
+    @property
+    def subject_serial(self) -> str | None:
+        """The serialNumber attribute of the subject, which is not the certificate's serial number."""
+        return _name.first(self.subject_der, _name.SERIAL_NUMBER)
+
+    @property
+    def label(self) -> str:
+        """How messages call this certificate: its common name, else its subject."""
+        return self.common_name or self.subject or f"serial {self.serial:x}"
+
+    @property
+    def signature_algorithm_oid(self) -> str:
+        """The signature algorithm, the same inside and outside of the signed part."""
+        return OID_ECDSA_SHA384 if self.is_ecdsa_sha384 else self._x509.signature_algorithm_oid.dotted_string
+
+    @property
+    def ocsp_signing(self) -> bool:
+        """Whether extendedKeyUsage has id-kp-OCSPSigning (RFC 6960, 4.2.2.2)."""
+        return self.extended_key_usage is not None and OID_OCSP_SIGNING in self.extended_key_usage
+
+    @property
+    def key_bits(self) -> bytes:
+        """The content of the subjectPublicKey BIT STRING, which OCSP and key identifiers digest (RFC 6960, 4.1.1)."""
+        if self.is_p384:
+            return self.spki_der[len(P384_SPKI_PREFIX) - 1 :]
+        outer = DerReader(self.spki_der, source=_SOURCE).inner(SEQUENCE, "SubjectPublicKeyInfo")
+        outer.element(SEQUENCE, "AlgorithmIdentifier")
+        return outer.content(BIT_STRING, "subjectPublicKey")[1:]
+
+    @property
+    def ski(self) -> bytes | None:
+        """The subject key identifier. A hint: paths are proven by signatures."""
+        for extension in self._extensions:
+            if isinstance(extension.value, x509.SubjectKeyIdentifier):
+                return extension.value.digest
+        return None
+
+    @property
+    def aki(self) -> bytes | None:
+        """The key identifier of the authority key identifier. A hint, as ``ski``."""
+        for extension in self._extensions:
+            if isinstance(extension.value, x509.AuthorityKeyIdentifier):
+                return extension.value.key_identifier
+        return None
+
+    @property
+    def ocsp_urls(self) -> tuple[str, ...]:
+        """Where the certificate says that revocation answers are (RFC 5280, 4.2.2.1)."""
+        return tuple(
+            access.access_location.value
+            for extension in self._extensions
+            if isinstance(extension.value, x509.AuthorityInformationAccess)
+            for access in extension.value
+            if access.access_method == AuthorityInformationAccessOID.OCSP
+            and isinstance(access.access_location, x509.UniformResourceIdentifier)
+        )
+
+    @property
+    def device_info(self) -> str | None:
+        """DMTF device information ``vendor:product:serial`` from the subject alternative name (DSP0274, 10.8)."""
+        for extension in self._extensions:
+            if isinstance(extension.value, x509.SubjectAlternativeName):
+                for name in extension.value:
+                    if isinstance(name, x509.OtherName) and name.type_id.dotted_string == OID_DMTF_DEVICE_INFO:
+                        return _utf8_string(name.value)
+        return None
+
+    def extension(self, oid: str) -> bytes | None:
+        """The DER inside the extension with this OID, None if there is none."""
+        for extension in self._extensions:
+            if extension.oid.dotted_string == oid:
+                value: bytes = extension.value.public_bytes()
+                return value
+        return None
+
+
+def parse_certificate(der: bytes) -> Certificate:
+    """Read one DER certificate.
+
+    Raises:
+        ParseError: not exactly one certificate, more than 16 KiB or 32 extensions, a serial number that is not positive
+            or longer than 20 octets, signature algorithms that differ, or an extension that cannot be read.
+    """
+    if len(der) > MAX_CERTIFICATE_SIZE:
+        raise _malformed(f"{len(der)} bytes, at most {MAX_CERTIFICATE_SIZE} are allowed", code="certificate-size")
+    # Cut first: what the library only warns about is then refused before it is asked.
+    parts = _cut(der)
+    try:
+        parsed = x509.load_der_x509_certificate(der)
+        extensions = parsed.extensions
+        not_before, not_after = parsed.not_valid_before_utc, parsed.not_valid_after_utc
+    except LIBRARY_ERRORS as error:
+        raise _malformed(f"not a readable certificate: {error}") from error
+    if len(extensions) > MAX_EXTENSIONS:
+        raise _malformed(f"{len(extensions)} extensions, at most {MAX_EXTENSIONS} are allowed")
+    is_ca: bool | None = None
+    path_length: int | None = None
+    key_cert_sign: bool | None = None
+    digital_signature: bool | None = None
+    usages: tuple[str, ...] | None = None
+    critical: list[str] = []
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.BasicConstraints):
+            is_ca, path_length = value.ca, value.path_length
+        elif isinstance(value, x509.KeyUsage):
+            key_cert_sign, digital_signature = value.key_cert_sign, value.digital_signature
+        elif isinstance(value, x509.ExtendedKeyUsage):
+            usages = tuple(usage.dotted_string for usage in value)
+        elif extension.critical:
+            critical.append(extension.oid.dotted_string)
+    return Certificate(
+        der=der,
+        sha256=hashlib.sha256(der).digest(),
+        serial=parts.serial,
+        subject_der=parts.subject,
+        issuer_der=parts.issuer,
+        not_before=not_before,
+        not_after=not_after,
+        spki_der=parts.spki,
+        tbs=parts.tbs,
+        signature=parts.signature,
+        is_p384=is_p384(parts.spki),
+        is_ecdsa_sha384=parts.algorithm == _ECDSA_SHA384_DER,
+        is_ca=is_ca,
+        path_length=path_length,
+        key_cert_sign=key_cert_sign,
+        digital_signature=digital_signature,
+        extended_key_usage=usages,
+        unknown_critical=tuple(critical),
+        _x509=parsed,
+        _extensions=extensions,
+    )
+
+
+def parse_pem_chain(pem: bytes, *, maximum: int = 16) -> tuple[Certificate, ...]:
+    """Read a text that holds PEM certificates and white space, nothing else, in its order (RFC 7468).
+
+    Raises:
+        ParseError: more than 64 KiB, no certificate or more than ``maximum``, other text, or a certificate that
+            ``parse_certificate`` refuses; the offset is that of the certificate in the text.
+    """
+    if len(pem) > MAX_CHAIN_SIZE:
+        raise _malformed(
+            f"{len(pem)} bytes, at most {MAX_CHAIN_SIZE} are allowed", code="chain-size", source="certificate chain"
+        )
+    found: list[Certificate] = []
+    position = _skip_space(pem, 0)
+    while position < len(pem):
+        match = _BLOCK.match(pem, position)
+        if match is None:
+            raise _not_pem("only CERTIFICATE blocks of PEM are allowed here", position)
+        if len(found) == maximum:
+            raise _malformed(
+                f"more than {maximum} certificates", code="chain-size", source="certificate chain", offset=position
+            )
+        try:
+            der = base64.b64decode(match[1].translate(None, b"\r\n"), validate=True)
+        except ValueError as error:
+            raise _not_pem(f"not base64: {error}", position) from error
+        try:
+            found.append(parse_certificate(der))
+        except ParseError as error:
+            raise _malformed(
+                f"certificate {len(found)}: {error.message}",
+                code=error.code,
+                source="certificate chain",
+                offset=position,
+            ) from error
+        position = _skip_space(pem, match.end())
+    if not found:
+        raise _not_pem("no certificate", 0)
+    return tuple(found)
+
+
+class _Parts(NamedTuple):
+    tbs: bytes
+    algorithm: bytes
+    signature: bytes
+    serial: int
+    issuer: bytes
+    subject: bytes
+    spki: bytes
+
+
+def _cut(der: bytes) -> _Parts:
+    """The exact bytes of the parts that are signed, hashed or compared (RFC 5280, 4.1)."""
+    outer = DerReader(der, source=_SOURCE, result_code=ResultCode.CERT_NOT_FOUND)
+    certificate = outer.inner(SEQUENCE, "Certificate")
+    outer.finish("Certificate")
+    tbs = certificate.element(SEQUENCE, "TBSCertificate")
+    algorithm = certificate.element(SEQUENCE, "signatureAlgorithm")
+    signature = certificate.content(BIT_STRING, "signatureValue")
+    certificate.finish("signatureValue")
+    if signature[:1] != b"\0":
+        raise certificate.error("signatureValue does not hold whole bytes")
+
+    fields = DerReader(der, tbs.body, tbs.end, source=_SOURCE, result_code=ResultCode.CERT_NOT_FOUND)
+    if fields.peek() == _EXPLICIT_VERSION:
+        fields.element(_EXPLICIT_VERSION, "version")
+    serial_at = fields.position
+    serial = fields.unsigned("serialNumber", max_bytes=_MAX_SERIAL_BYTES)
+    if serial == 0:
+        raise fields.error("serialNumber is zero", at=serial_at)
+    inner = fields.element(SEQUENCE, "signature")
+    issuer = fields.element(SEQUENCE, "issuer")
+    fields.element(SEQUENCE, "validity")
+    subject = fields.element(SEQUENCE, "subject")
+    spki = fields.element(SEQUENCE, "subjectPublicKeyInfo")
+
+    algorithm_der = der[algorithm.start : algorithm.end]
+    if der[inner.start : inner.end] != algorithm_der:
+        raise fields.error("the signature algorithms inside and outside of the signed part differ", at=inner.start)
+    if algorithm_der != _ECDSA_SHA384_DER:
+        identifier = DerReader(der, algorithm.body, algorithm.end, source=_SOURCE)
+        if not identifier.content(OID, "algorithm").startswith(_PKCS1_ARC) and not identifier.at_end:
+            raise fields.error("the signature algorithm has parameters where none belong", at=algorithm.start)
+    return _Parts(
+        der[tbs.start : tbs.end],
+        algorithm_der,
+        signature[1:],
+        serial,
+        der[issuer.start : issuer.end],
+        der[subject.start : subject.end],
+        der[spki.start : spki.end],
+    )
+
+
+def _utf8_string(der: bytes) -> str | None:
+    reader = DerReader(der, source=_SOURCE)
+    try:
+        text = reader.content(0x0C, "device information").decode()
+        reader.finish("device information")
+    except (ParseError, UnicodeDecodeError):
+        return None
+    return text
+
+
+def _skip_space(pem: bytes, position: int) -> int:
+    match = _SPACE.match(pem, position)
+    return match.end() if match else position
+
+
+def _not_pem(message: str, offset: int) -> ParseError:
+    return _malformed(message, code="pem", source="certificate chain", offset=offset)
+
+
+def _malformed(
+    message: str, *, code: str = "certificate", source: str = _SOURCE, offset: int | None = None
+) -> ParseError:
+    return ParseError(message, source=source, offset=offset, code=code, result_code=ResultCode.CERT_NOT_FOUND)

@@ -1,0 +1,220 @@
+"""What a device's certificates say about it: firmware id, chip, and physical device identifier.
+
+The firmware id (FWID) of the leaf is the digest of the firmware that the boot ROM measured. Hopper and LS10 leaves
+carry the older composite device id, Blackwell leaves a DiceTcbInfo (TCG DICE Attestation Architecture 1.1, 6.1.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nvattest._registry import FWID_SIZE, OID_DICE_FWID_HOPPER, OID_DICE_TCB_INFO, OID_SHA384, PDI_SIZE
+from nvattest.errors import ParseError, ResultCode
+from nvattest.model import Architecture
+from nvattest.pki._der import OCTET_STRING, OID, SEQUENCE, DerReader, dotted
+from nvattest.pki.certificate import Certificate
+
+# TCG DICE Attestation Architecture 1.1, 6.1.1.1 (OperationalFlags). The last says that the string has 32 bits.
+FLAG_NAMES: Final = {
+    0: "notConfigured",
+    1: "notSecure",
+    2: "recovery",
+    3: "debug",
+    4: "notReplayProtected",
+    5: "notIntegrityProtected",
+    6: "notRuntimeMeasured",
+    7: "notImmutable",
+    8: "notTcb",
+    31: "fixedWidth",
+}
+
+_MAX_FWIDS = 16
+_MAX_FLAG_BYTES = 8
+_CONTEXT = 0x80
+_CONSTRUCTED = 0x20
+_VENDOR, _MODEL, _VERSION, _SVN, _LAYER, _INDEX, _FWIDS, _FLAGS, _VENDOR_INFO, _TYPE = range(10)
+_CHIP = re.compile(r"([A-Z]{2}_?[0-9]{2,3}[A-Z]?)(?: |\Z)")
+_PDI = re.compile(f"[0-9A-Fa-f]{{{2 + 2 * PDI_SIZE}}}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fwid:
+    """One firmware id: the OID of its hash, and the digest."""
+
+    algorithm: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcbInfo:
+    """DiceTcbInfo; an absent field is None. ``flags`` are the names of the bits that are set, ``bit-N`` if unnamed."""
+
+    vendor: str | None = None
+    model: str | None = None
+    version: str | None = None
+    svn: int | None = None
+    layer: int | None = None
+    index: int | None = None
+    fwids: tuple[Fwid, ...] = ()
+    flags: tuple[str, ...] | None = None
+    vendor_info: bytes | None = None
+    type: bytes | None = None
+
+
+def read_fwid(leaf: Certificate, architecture: Architecture) -> bytes | None:
+    """The 48-byte SHA-384 firmware id in the leaf of a device of this architecture; None without the extension.
+
+    Raises:
+        ParseError: the extension is there but malformed, or its first FWID is not a SHA-384 digest (code ``fwid``).
+    """
+    if architecture is Architecture.BLACKWELL:
+        info = read_tcb_info(leaf)
+        if info is None:
+            return None
+        if not info.fwids:
+            raise _malformed("DiceTcbInfo has no FWID")
+        fwid = info.fwids[0]
+    else:
+        value = leaf.extension(OID_DICE_FWID_HOPPER)
+        if value is None:
+            return None
+        fwid = _composite_device_id(value)
+    if fwid.algorithm != OID_SHA384 or len(fwid.digest) != FWID_SIZE:
+        raise _malformed(f"needs a SHA-384 digest, found {len(fwid.digest)} bytes of algorithm {fwid.algorithm}")
+    return fwid.digest
+
+
+def read_tcb_info(leaf: Certificate) -> TcbInfo | None:
+    """The DiceTcbInfo of a leaf, None without the extension.
+
+    Raises:
+        ParseError: the extension is there but malformed (code ``der`` or ``fwid``).
+    """
+    value = leaf.extension(OID_DICE_TCB_INFO)
+    return None if value is None else parse_tcb_info(value)
+
+
+def parse_tcb_info(value: bytes) -> TcbInfo:
+    """Read the DER of a DiceTcbInfo. Fields of later revisions (tags above 9) are passed over.
+
+    Raises:
+        ParseError: malformed, fields out of order or twice, more than 16 FWIDs.
+    """
+    reader = _reader(value)
+    fields = reader.inner(SEQUENCE, "DiceTcbInfo")
+    reader.finish("DiceTcbInfo")
+    found: dict[int, bytes | int | str | tuple[Fwid, ...] | tuple[str, ...]] = {}
+    last = -1
+    while (tag := fields.peek()) is not None:
+        number = tag & 0x1F
+        if tag & 0xC0 != _CONTEXT or number <= last:
+            raise fields.error(f"a field with tag 0x{tag:02X} is out of order in DiceTcbInfo")
+        last = number
+        if number <= _VERSION:
+            found[number] = _text(fields, number)
+        elif number <= _INDEX:
+            found[number] = fields.unsigned(f"field {number}", tag=_CONTEXT | number)
+        elif number == _FWIDS:
+            found[number] = _fwids(fields.inner(_CONTEXT | _CONSTRUCTED | number, "fwids"))
+        elif number == _FLAGS:
+            found[number] = _flags(fields.content(_CONTEXT | number, "flags"))
+        elif number in (_VENDOR_INFO, _TYPE):
+            found[number] = fields.content(_CONTEXT | number, f"field {number}")
+        else:
+            fields.element(None, f"field {number}")
+    return TcbInfo(**{_FIELD_NAMES[number]: item for number, item in found.items()})  # type: ignore[arg-type]
+
+
+_FIELD_NAMES = ("vendor", "model", "version", "svn", "layer", "index", "fwids", "flags", "vendor_info", "type")
+
+
+def chip_of_chain(certificates: Sequence[Certificate]) -> str | None:
+    """The chip that the common names of leaf and boot ROM agree on (``GH100``, ``GB100``, ``LS_10``), else None.
+
+    The device information of the leaf (DMTF), where it is there, must name the same chip.
+    """
+    if len(certificates) < 2:
+        return None
+    chips = [_CHIP.match(certificate.common_name or "") for certificate in certificates[:2]]
+    leaf, brom = (match[1] if match else None for match in chips)
+    information = certificates[0].device_info
+    if information is not None and information.split(":")[1:2] != [leaf]:
+        return None
+    return leaf if leaf == brom else None
+
+
+def architecture_of_chip(chip: str) -> Architecture | None:
+    """The architecture of a chip name, None for one that is not known here."""
+    if re.fullmatch(r"GH1[0-9]{2}", chip):
+        return Architecture.HOPPER
+    if re.fullmatch(r"GB[0-9]{3}", chip):
+        return Architecture.BLACKWELL
+    return Architecture.LS10 if chip == "LS_10" else None
+
+
+def pdi_of_chain(certificates: Sequence[Certificate]) -> str | None:
+    """The physical device identifier, 16 upper-case digits: the boot ROM's subject serialNumber less its first byte."""
+    serial = certificates[1].subject_serial if len(certificates) > 1 else None
+    return serial[2:].upper() if serial is not None and _PDI.fullmatch(serial) else None
+
+
+def _composite_device_id(value: bytes) -> Fwid:
+    """SEQUENCE { INTEGER 1, SubjectPublicKeyInfo, FWID }."""
+    reader = _reader(value)
+    fields = reader.inner(SEQUENCE, "composite device id")
+    reader.finish("composite device id")
+    version = fields.unsigned("version")
+    if version != 1:
+        raise _malformed(f"composite device id has version {version}, only 1 is known")
+    fields.element(SEQUENCE, "device key")
+    fwid = _fwid(fields)
+    fields.finish("FWID")
+    return fwid
+
+
+def _fwids(reader: DerReader) -> tuple[Fwid, ...]:
+    found: list[Fwid] = []
+    while not reader.at_end:
+        if len(found) == _MAX_FWIDS:
+            raise reader.error(f"more than {_MAX_FWIDS} FWIDs")
+        found.append(_fwid(reader))
+    return tuple(found)
+
+
+def _fwid(reader: DerReader) -> Fwid:
+    fields = reader.inner(SEQUENCE, "FWID")
+    algorithm = dotted(fields.content(OID, "hash algorithm"))
+    digest = fields.content(OCTET_STRING, "digest")
+    fields.finish("digest")
+    if algorithm is None:
+        raise fields.error("the hash algorithm is no object identifier")
+    return Fwid(algorithm=algorithm, digest=digest)
+
+
+def _flags(content: bytes) -> tuple[str, ...]:
+    if not 1 <= len(content) <= 1 + _MAX_FLAG_BYTES or content[0] > 7 or (len(content) == 1 and content[0]):
+        raise _malformed("the flags of DiceTcbInfo are no short BIT STRING")
+    if len(content) > 1 and content[-1] & ((1 << content[0]) - 1):
+        raise _malformed("unused bits of the flags are set")
+    width = 8 * (len(content) - 1)
+    bits = int.from_bytes(content[1:], "big")
+    return tuple(FLAG_NAMES.get(n, f"bit-{n}") for n in range(width) if bits >> (width - 1 - n) & 1)
+
+
+def _text(fields: DerReader, number: int) -> str:
+    content = fields.content(_CONTEXT | number, f"field {number}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise fields.error(f"field {number} is not UTF-8") from error
+
+
+def _reader(value: bytes) -> DerReader:
+    return DerReader(value, source="DICE extension", result_code=ResultCode.CERT_FWID_NOT_FOUND)
+
+
+def _malformed(message: str) -> ParseError:
+    return ParseError(message, source="DICE extension", code="fwid", result_code=ResultCode.CERT_FWID_NOT_FOUND)

@@ -1,0 +1,149 @@
+"""ECDSA on P-384 with SHA-384, the only signature of the devices, their certificates, the RIMs and the OCSP answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    Prehashed,
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from nvattest.errors import InputError
+
+# SubjectPublicKeyInfo of an uncompressed point on P-384 (RFC 5480, 2): everything before X and Y.
+P384_SPKI_PREFIX: Final = bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004")
+P384_SPKI_SIZE: Final = len(P384_SPKI_PREFIX) + 96
+RAW_SIGNATURE_SIZE: Final = 96
+# The order of the group (FIPS 186-5 by way of SP 800-186, 3.2.1.4).
+P384_ORDER: Final = int(
+    "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973", 16
+)
+# The longest DER of two 384-bit integers: 2 + 2 * (2 + 49).
+_MAX_DER_SIZE = 104
+
+_Check = Callable[[bytes, bytes, bytes], bool]
+
+
+def is_p384(spki_der: bytes) -> bool:
+    """Whether this SubjectPublicKeyInfo says P-384 with an uncompressed point, which is not checked here."""
+    return len(spki_der) == P384_SPKI_SIZE and spki_der.startswith(P384_SPKI_PREFIX)
+
+
+class EcdsaVerifier:
+    """Verify ECDSA P-384/SHA-384 signatures and remember those that were good.
+
+    One verifier serves a whole run and is passed along: the upper certificates of many devices are the same, and their
+    signatures are then computed once. Only positive results are kept, under a digest of key, signature and message, at
+    most ``remember`` of them, the least recently used going first; ``remember=0`` keeps none. Several threads may share
+    one verifier; at worst two of them compute the same signature.
+
+    Args:
+        backend: ``"cryptography"`` (OpenSSL) or ``"aws-lc"`` (AWS-LC through awscrt, about three times faster).
+        remember: how many good results to keep.
+
+    Raises:
+        InputError: an unknown backend (code ``backend``) or one that is not installed (code ``backend-missing``).
+    """
+
+    __slots__ = ("_check", "_good", "_remember", "_verifications", "backend")
+
+    def __init__(self, *, backend: str = "cryptography", remember: int = 256) -> None:
+        if backend == "cryptography":
+            self._check: _Check = _check_openssl
+        elif backend == "aws-lc":
+            self._check = _aws_lc()
+        else:
+            raise InputError(
+                f"no such signature backend: {backend!r}", code="backend", hint="use cryptography or aws-lc"
+            )
+        self.backend = backend
+        self._remember = max(remember, 0)
+        self._good: dict[bytes, None] = {}
+        self._verifications = 0
+
+    @property
+    def verifications(self) -> int:
+        """How many signatures were really computed, not remembered."""
+        return self._verifications
+
+    def verify_raw(self, spki_der: bytes, r_s: bytes, message: bytes) -> bool:
+        """Whether the 96 bytes r‖s (big-endian, 48 each) sign ``message``. False for anything else; never raises."""
+        if len(r_s) != RAW_SIGNATURE_SIZE:
+            return False
+        r, s = int.from_bytes(r_s[:48], "big"), int.from_bytes(r_s[48:], "big")
+        if not (0 < r < P384_ORDER and 0 < s < P384_ORDER):
+            return False
+        return self._verify(spki_der, encode_dss_signature(r, s), message)
+
+    def verify_der(self, spki_der: bytes, der_sig: bytes, message: bytes) -> bool:
+        """Whether ``der_sig`` (Ecdsa-Sig-Value, RFC 3279, 2.2.3) signs ``message``. False otherwise; never raises."""
+        if len(der_sig) > _MAX_DER_SIZE:
+            return False
+        try:
+            r, s = decode_dss_signature(der_sig)
+        except ValueError:
+            return False
+        if not (0 < r < P384_ORDER and 0 < s < P384_ORDER) or encode_dss_signature(r, s) != der_sig:
+            return False
+        return self._verify(spki_der, der_sig, message)
+
+    def _verify(self, spki_der: bytes, signature: bytes, message: bytes) -> bool:
+        if not is_p384(spki_der):
+            return False
+        digest = hashlib.sha384(message).digest()
+        # The key has one length and the signature says its own, so that the parts cannot be shifted.
+        key = hashlib.sha256(spki_der + signature + digest).digest()
+        good = self._good
+        if key in good:
+            good.pop(key, None)
+            good[key] = None
+            return True
+        self._verifications += 1
+        if not self._check(spki_der, signature, digest):
+            return False
+        if self._remember:
+            good[key] = None
+            if len(good) > self._remember:
+                for old in tuple(good)[: len(good) - self._remember]:
+                    good.pop(old, None)
+        return True
+
+
+_ECDSA_SHA384 = ec.ECDSA(Prehashed(hashes.SHA384()))
+
+
+def _check_openssl(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
+    try:
+        key = serialization.load_der_public_key(spki_der)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(signature, digest, _ECDSA_SHA384)
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _aws_lc() -> _Check:
+    try:
+        from awscrt.crypto import EC
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"the signature backend aws-lc needs the package awscrt: {error}",
+            code="backend-missing",
+            hint="install nvattest[fast], or use the backend cryptography",
+        ) from error
+
+    def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
+        try:
+            return EC.new_key_from_der_data(spki_der).verify(digest, signature) is True
+        except (RuntimeError, ValueError):
+            return False
+
+    return check

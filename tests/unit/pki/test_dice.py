@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvattest.errors import ParseError, ResultCode
+from nvattest.model import Architecture
+from nvattest.pki.dice import (
+    architecture_of_chip,
+    chip_of_chain,
+    parse_tcb_info,
+    pdi_of_chain,
+    read_fwid,
+    read_tcb_info,
+)
+
+from . import minting
+
+HOPPER_OID, TCB_OID = "2.23.133.5.4.1", "2.23.133.5.4.1.1"
+SHA384 = bytes.fromhex("0609608648016503040202")
+SHA256 = bytes.fromhex("0609608648016503040201")
+DIGEST = bytes(range(48))
+tlv = minting.tlv
+
+
+def fwid(digest=DIGEST, algorithm=SHA384):
+    return tlv(0x30, algorithm + tlv(0x04, digest))
+
+
+def composite(version=b"\x02\x01\x01", key=None, last=None, more=b""):
+    device_key = minting.specs()[0].parsed().spki_der if key is None else key
+    return tlv(0x30, version + device_key + (fwid() if last is None else last) + more)
+
+
+def tcb(*fields):
+    return tlv(0x30, b"".join(fields))
+
+
+def leaf(oid, value):
+    extra = ((x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False),)
+    return minting.specs()[0].but(extra=extra).parsed()
+
+
+@pytest.mark.parametrize("architecture", [Architecture.HOPPER, Architecture.LS10])
+def test_the_composite_device_id_gives_its_fwid(architecture):
+    assert read_fwid(leaf(HOPPER_OID, composite()), architecture) == DIGEST
+
+
+def test_the_first_fwid_of_tcb_info_is_the_firmware():
+    value = tcb(tlv(0x80, b"NVIDIA"), tlv(0xA6, fwid() + fwid(bytes(48))))
+    certificate = leaf(TCB_OID, value)
+    assert read_fwid(certificate, Architecture.BLACKWELL) == DIGEST
+    assert read_tcb_info(certificate).fwids[1].digest == bytes(48)
+
+
+@pytest.mark.parametrize("architecture", Architecture)
+def test_without_the_extension_there_is_no_fwid(architecture):
+    assert read_fwid(minting.specs()[0].parsed(), architecture) is None
+
+
+def test_the_extension_of_another_architecture_is_not_taken():
+    assert read_fwid(leaf(HOPPER_OID, composite()), Architecture.BLACKWELL) is None
+    assert read_fwid(leaf(TCB_OID, tcb(tlv(0xA6, fwid()))), Architecture.HOPPER) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        DIGEST,
+        composite()[:-1],
+        composite() + b"\0",
+        composite(more=b"\x05\x00"),
+        composite(version=b"\x02\x01\x02"),
+        composite(version=b"\x02\x01\xff"),
+        composite(version=b""),
+        composite(key=b"\x04\x00"),
+        composite(last=fwid(DIGEST[:-1])),
+        composite(last=fwid(DIGEST + b"\0")),
+        composite(last=fwid(DIGEST[:32], SHA256)),
+        composite(last=fwid(DIGEST, SHA256)),
+        composite(last=tlv(0x30, SHA384 + tlv(0x04, DIGEST) + b"\x05\x00")),
+        composite(last=tlv(0x30, b"\x06\x01\x80" + tlv(0x04, DIGEST))),
+    ],
+    ids=range(15),
+)
+def test_a_malformed_composite_device_id_is_refused(value):
+    with pytest.raises(ParseError) as raised:
+        read_fwid(leaf(HOPPER_OID, value), Architecture.HOPPER)
+    assert raised.value.result_code is ResultCode.CERT_FWID_NOT_FOUND
+
+
+def test_tcb_info_is_read_whole():
+    info = parse_tcb_info(
+        tcb(
+            tlv(0x80, b"V"),
+            tlv(0x81, b"M"),
+            tlv(0x82, b"1"),
+            tlv(0x83, b"\x07"),
+            tlv(0x84, b"\x00"),
+            tlv(0x85, b"\x02"),
+            tlv(0xA6, fwid()),
+            tlv(0x87, b"\x04\x50"),
+            tlv(0x88, b"\xc0"),
+            tlv(0x89, b"\x01"),
+            tlv(0x8A, b"later revision"),
+        )
+    )
+    assert (info.vendor, info.model, info.version) == ("V", "M", "1")
+    assert (info.svn, info.layer, info.index) == (7, 0, 2)
+    assert info.flags == ("notSecure", "debug")
+    assert (info.vendor_info, info.type) == (b"\xc0", b"\x01")
+
+
+def test_flags_are_counted_from_the_most_significant_bit():
+    assert parse_tcb_info(tcb(tlv(0x87, b"\0\x80\0\0\x01"))).flags == ("notConfigured", "fixedWidth")
+    assert parse_tcb_info(tcb(tlv(0x87, b"\0\0\x40"))).flags == ("bit-9",)
+    assert parse_tcb_info(tcb(tlv(0x87, b"\0"))).flags == ()
+    assert parse_tcb_info(tcb()).flags is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        tcb() + b"\0",
+        tcb(tlv(0x81, b"M"), tlv(0x80, b"V")),
+        tcb(tlv(0x80, b"V"), tlv(0x80, b"V")),
+        tcb(tlv(0x04, b"V")),
+        tcb(tlv(0x80, b"\xff")),
+        tcb(tlv(0x83, b"\xff")),
+        tcb(tlv(0x83, bytes([1, *bytes(8)]))),
+        tcb(tlv(0x86, fwid())),
+        tcb(tlv(0xA6, fwid()[:-1])),
+        tcb(tlv(0xA6, fwid() * 17)),
+        tcb(tlv(0x87, b"")),
+        tcb(tlv(0x87, b"\x08\x00")),
+        tcb(tlv(0x87, b"\x01")),
+        tcb(tlv(0x87, b"\x04\x58")),
+        tcb(tlv(0x87, b"\0" + bytes(9))),
+    ],
+    ids=range(16),
+)
+def test_a_malformed_tcb_info_is_refused(value):
+    with pytest.raises(ParseError):
+        parse_tcb_info(value)
+
+
+def test_tcb_info_without_a_fwid_is_refused():
+    with pytest.raises(ParseError, match="no FWID"):
+        read_fwid(leaf(TCB_OID, tcb()), Architecture.BLACKWELL)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_give_tcb_info_or_a_parse_error(data):
+    with contextlib.suppress(ParseError):
+        parse_tcb_info(data)
+
+
+def chain_named(leaf_cn, brom_cn):
+    specs = minting.specs()
+    return [specs[0].but(cn=leaf_cn).parsed(), specs[1].but(cn=brom_cn).parsed()]
+
+
+@pytest.mark.parametrize(
+    ("leaf_cn", "brom_cn", "chip"),
+    [
+        ("GH100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "GH100"),
+        ("LS_10 A01 FSP FMC LF", "LS_10 A01 FSP BROM", "LS_10"),
+        ("GH100 A01 GSP FMC LF", "GB100 A01 GSP BROM", None),
+        ("GH1000 A01", "GH1000 A01", None),
+        ("something", "something", None),
+    ],
+)
+def test_the_chip_is_what_leaf_and_boot_rom_agree_on(leaf_cn, brom_cn, chip):
+    assert chip_of_chain(chain_named(leaf_cn, brom_cn)) == chip
+
+
+def test_a_chain_of_one_names_neither_chip_nor_pdi():
+    assert chip_of_chain(minting.chain()[:1]) is None
+    assert pdi_of_chain(minting.chain()[:1]) is None
+    assert pdi_of_chain(minting.chain()) is None
+
+
+@pytest.mark.parametrize(("said", "chip"), [("NVIDIA:GH100:48B0", "GH100"), ("NVIDIA:GB100:48B0", None), ("x", None)])
+def test_device_information_must_name_the_same_chip(said, chip):
+    value = tlv(0x0C, said.encode())
+    other = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.412.274.1"), value)
+    specs = minting.specs()
+    first = specs[0].but(extra=((x509.SubjectAlternativeName([other]), False),)).parsed()
+    assert first.device_info == said
+    assert chip_of_chain([first, specs[1].parsed()]) == chip
+
+
+@pytest.mark.parametrize(
+    ("chip", "architecture"),
+    [
+        ("GH100", Architecture.HOPPER),
+        ("GB100", Architecture.BLACKWELL),
+        ("GB202", Architecture.BLACKWELL),
+        ("LS_10", Architecture.LS10),
+        ("LS10", None),
+        ("GA100", None),
+        ("", None),
+    ],
+)
+def test_chips_belong_to_architectures(chip, architecture):
+    assert architecture_of_chip(chip) is architecture
