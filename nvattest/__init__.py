@@ -83,8 +83,7 @@ _HOMES = {
     "verify": "session",
 }
 
-__all__ = [  # noqa: RUF022 - sorted by a test, dunder first
-    "__version__",
+__all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "Appraisal",
     "Architecture",
     "Check",
@@ -115,6 +114,7 @@ __all__ = [  # noqa: RUF022 - sorted by a test, dunder first
     "Unavailable",
     "VerificationTime",
     "Verifier",
+    "__version__",
     "appraisal_to_json",
     "claims_of",
     "dump_bundle",

@@ -1,0 +1,137 @@
+"""A check is a value: what was asked, how it came out, what was expected and what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nvattest.appraisal.catalogue import CHECKS, CheckSpec
+from nvattest.errors import ResultCode
+from nvattest.model import DeviceKind
+
+
+class Outcome(Enum):
+    """How a check came out. Only PASS speaks for trust; ABSENT and SKIPPED count only where the policy names them."""
+
+    PASS = "pass"  # noqa: S105 - a word of the output, not a secret
+    FAIL = "fail"
+    ABSENT = "absent"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check of one device or of the platform.
+
+    ``id`` names it in the catalogue. ``detail`` says what was seen in one sentence, ``hint`` what to do next.
+    ``tolerated_by`` is the policy option that lets an ABSENT or SKIPPED outcome stand; empty when none does.
+    ``code`` is the result code that this check stands for while it did not pass.
+    """
+
+    id: str
+    outcome: Outcome
+    detail: str
+    expected: str = ""
+    found: str = ""
+    hint: str = ""
+    tolerated_by: str = ""
+    code: ResultCode = ResultCode.OK
+
+    @property
+    def spec(self) -> CheckSpec:
+        """The catalogue's entry: step number, title, place in NVIDIA's order."""
+        return CHECKS[self.id]
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether this check allows trust: it passed, or a named policy option lets it stand. FAIL never does."""
+        if self.outcome is Outcome.PASS:
+            return True
+        return self.outcome is not Outcome.FAIL and self.tolerated_by != ""
+
+    @property
+    def rank(self) -> int:
+        """When NVIDIA's order of checks would meet this one; a claim that makes the overall result false comes last."""
+        return _LAST if self.code is ResultCode.OVERALL_RESULT_FALSE else self.spec.rank
+
+
+_LAST = 10_000
+
+
+class CheckList:
+    """Collects the checks of one story; used by the appraisal functions only."""
+
+    __slots__ = ("_kind", "checks")
+
+    def __init__(self, kind: DeviceKind) -> None:
+        self._kind = kind
+        self.checks: list[Check] = []
+
+    def ok(self, id: str, detail: str, *, expected: str = "", found: str = "") -> None:  # noqa: A002
+        """Record a check that passed."""
+        self.checks.append(Check(id=id, outcome=Outcome.PASS, detail=detail, expected=expected, found=found))
+
+    def add(
+        self,
+        id: str,  # noqa: A002
+        outcome: Outcome,
+        detail: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        hint: str = "",
+        tolerated_by: str = "",
+        code: ResultCode | None = None,
+    ) -> None:
+        """Record a check with any outcome. Without ``code`` the catalogue's code for this kind of device is used."""
+        if code is None:
+            code = CHECKS[id].code(self._kind)
+        self.checks.append(
+            Check(
+                id=id,
+                outcome=outcome,
+                detail=detail,
+                expected=expected,
+                found=found,
+                hint=hint,
+                tolerated_by=tolerated_by,
+                code=code if outcome is not Outcome.PASS else ResultCode.OK,
+            )
+        )
+
+    def fail(
+        self,
+        id: str,  # noqa: A002
+        detail: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        hint: str = "",
+        code: ResultCode | None = None,
+    ) -> None:
+        """Record a check that failed."""
+        self.add(id, Outcome.FAIL, detail, expected=expected, found=found, hint=hint, code=code)
+
+    def skip(self, ids: tuple[str, ...], why: str) -> None:
+        """Record checks that could not be made because an earlier one left nothing to look at."""
+        for id in ids:  # noqa: A001
+            self.add(id, Outcome.SKIPPED, f"not checked: {why}")
+
+
+def verdict(checks: tuple[Check, ...], required: tuple[str, ...]) -> bool:
+    """The one place where trust is decided: every required check is there, and every check is acceptable."""
+    present = {check.id for check in checks}
+    return bool(checks) and all(name in present for name in required) and all(check.acceptable for check in checks)
+
+
+def result_code(checks: tuple[Check, ...]) -> ResultCode:
+    """The code of the failure that NVIDIA's order of checks meets first, or OK.
+
+    A check that was only skipped gives its code where nothing else failed, so that no failure is ever reported as OK.
+    """
+    bad = [check for check in checks if not check.acceptable]
+    if not bad:
+        return ResultCode.OK
+    failed = [check for check in bad if check.outcome is not Outcome.SKIPPED] or bad
+    code = min(failed, key=lambda check: check.rank).code
+    return code if code is not ResultCode.OK else ResultCode.OVERALL_RESULT_FALSE

@@ -1,0 +1,146 @@
+"""One device, from bytes to checks: the whole verification as one numbered story.
+
+     1  the report reads as SPDM                          DSP0274 1.1, 10.11; NVIDIA opaque data
+     2  the certificate chain can be read                 RFC 5280, RFC 7468
+     3  the chain leads to the pinned device root         RFC 5280, 6.1
+     4  all its certificates are in their validity period RFC 5280, 4.1.2.5
+     5  the report is signed by the leaf key              DSP0274 1.1, 10.11 (L1/L2), ECDSA P-384 with SHA-384
+     6  the report answers our nonce                      DSP0274 1.1, 10.11
+     7  chain, report and evidence name one architecture
+     8  the firmware id of the report is the certified one  TCG DICE (FWID)
+     9  the device is not in a debug state                TCG DICE (OperationalFlags)
+    10  no certificate of the chain is revoked            RFC 6960
+    11  each RIM is there and follows the profile         TCG RIM IM, ISO/IEC 19770-2
+    12  each RIM is signed under the pinned RIM root, in time and not revoked   XMLDSig, RFC 5280, RFC 6960
+    13  each RIM describes this device                    versions, product, edition, manufacturer
+    14  no golden value is claimed by two RIMs
+    15  the measurements match the golden values
+    16  security version numbers are high enough          NVIDIA MIN_SVN records
+    17  the device runs in a known and allowed mode
+    18  its versions are allowed by the policy
+    19  what the driver said beside the report agrees with it
+
+Nothing raises on bad evidence and nothing stops at the first failure: a step that has nothing to look at is SKIPPED,
+and a skipped step never speaks for trust. What a step uses was checked before it: golden values come only from a
+VerifiedRim, identities only from the report and the chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from nvattest.appraisal import steps_identity, steps_rim, steps_values
+from nvattest.appraisal.catalogue import rim_checks
+from nvattest.appraisal.check import CheckList
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.measurements import Comparison, SvnComparison, compare_measurements, compare_svn
+from nvattest.appraisal.results import DeviceAppraisal, DeviceIdentity, RimAppraisal
+from nvattest.evidence import Evidence
+from nvattest.model import DeviceKind, Nonce, VerificationTime
+from nvattest.pki.certificate import Certificate
+from nvattest.pki.dice import chip_of_chain, pdi_of_chain
+from nvattest.rim.ids import RimRole
+from nvattest.rim.verify import VerifiedRim
+from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.report import Report
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.verifier import Verifier
+
+
+def appraise_device(
+    evidence: Evidence,
+    index: int,
+    *,
+    nonce: Nonce | None,
+    collateral: Collateral,
+    at: VerificationTime,
+    verifier: Verifier,
+) -> DeviceAppraisal:
+    """Run the story above on the evidence of one device. ``index`` counts devices of its kind from 0. Never raises."""
+    kind, policy = evidence.kind, verifier.policy
+    checks = CheckList(kind)
+    comparison: Comparison | None = None
+    svn: SvnComparison | None = None
+
+    # (1) the report reads as SPDM
+    report = steps_identity.read_report(evidence, policy, checks)
+    # (2) the certificate chain can be read
+    certificates = steps_identity.read_chain(evidence, checks)
+    # (3) the chain leads to the pinned device root, and (4) is in its validity period
+    chain = verifier.validate_device_chain(certificates, at.device) if certificates else None
+    steps_identity.check_path(checks, "chain-path", chain)
+    steps_identity.check_validity(checks, "chain-validity", chain)
+    # (5) the report is signed by the leaf key
+    steps_identity.check_report_signature(report, certificates, verifier, checks)
+    # (6) the report answers our nonce
+    steps_identity.check_nonce(report, evidence, nonce, policy, checks)
+    # (7) chain, report and evidence name one architecture
+    chip = chip_of_chain(certificates) if certificates else None
+    architecture = steps_identity.check_architecture(evidence, report, chip, policy, checks)
+    # (8) the firmware id of the report is the certified one, and (9) the device is not in a debug state
+    steps_identity.check_fwid(report, certificates, architecture or evidence.architecture, policy, checks)
+    steps_identity.check_debug(certificates, architecture or evidence.architecture, policy, checks)
+    # (10) no certificate of the chain is revoked
+    device_chain = steps_rim.check_device_revocation(chain, collateral, at, verifier, checks)
+
+    # (11) to (13) the reference manifests
+    rims: dict[RimRole, RimAppraisal] = {}
+    verified: dict[RimRole, VerifiedRim] = {}
+    ids, why = steps_rim.rim_ids(report, architecture)
+    for role in (RimRole.DRIVER, RimRole.VBIOS) if kind is DeviceKind.GPU else (RimRole.BIOS,):
+        if role not in ids:
+            checks.skip(rim_checks(role.value), why)
+            continue
+        rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chip, collateral, at, verifier, checks)
+        rims[role] = appraised
+        if rim is not None:
+            verified[role] = rim
+
+    # (14) to (16) the values
+    wanted = 2 if kind is DeviceKind.GPU else 1
+    if report is None or not verified:
+        checks.skip(("rim-conflict", "measurements", "minimum-svn"), "there is no verified RIM to compare with")
+    else:
+        comparison = compare_measurements(report, verified, _nvdec0(report))
+        svn = compare_svn(report.opaque, verified)
+        steps_values.check_values(comparison, svn, len(verified) == wanted, checks)
+    # (17) the device runs in a known and allowed mode
+    steps_values.check_mode(report, policy, checks)
+    # (18) its versions are allowed by the policy
+    steps_values.check_versions(report, policy, checks)
+    # (19) what the driver said beside the report agrees with it
+    steps_values.check_hints(report, evidence, checks)
+
+    return DeviceAppraisal(
+        index=index,
+        kind=kind,
+        declared_architecture=evidence.architecture,
+        origin=evidence.origin,
+        report_sha256=hashlib.sha256(evidence.report).hexdigest(),
+        chain_sha256=hashlib.sha256(evidence.certificate_chain).hexdigest(),
+        checks=tuple(checks.checks),
+        report=report,
+        identity=_identity(certificates, chip),
+        chain=device_chain,
+        rims=rims,
+        comparison=comparison,
+        svn=svn,
+    )
+
+
+def _nvdec0(report: Report) -> int | None:
+    return report.fields.nvdec0_status if isinstance(report.fields, GpuFields) else None
+
+
+def _identity(certificates: tuple[Certificate, ...], chip: str | None) -> DeviceIdentity | None:
+    if not certificates:
+        return None
+    above = certificates[1] if len(certificates) > 1 else certificates[0]
+    return DeviceIdentity(
+        ueid=str(certificates[0].serial),
+        hwmodel=above.common_name or "",
+        pdi=pdi_of_chain(certificates),
+        chip=chip,
+    )

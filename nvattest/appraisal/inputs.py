@@ -1,0 +1,66 @@
+"""What an appraisal is made from besides evidence: RIMs and revocation answers, as bytes with their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from nvattest.errors import ResultCode
+
+
+class Source(Enum):
+    """Where a piece of collateral came from. It decides how fresh a revocation answer can be said to be."""
+
+    LIVE = "live"
+    CACHE = "cache"
+    BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RimAnswer:
+    """The bytes of one RIM. ``origin`` is a URL or a file name, for people."""
+
+    id: str
+    content: bytes
+    source: Source
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OcspAnswer:
+    """The DER bytes of one OCSP response, and the nonce of the request that it answers (None: no request of ours)."""
+
+    content: bytes
+    source: Source
+    nonce: bytes | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unavailable:
+    """Why a piece of collateral could not be had: NVIDIA's code for it, what happened, and what to do."""
+
+    code: ResultCode
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collateral:
+    """Everything that was gathered for a verification; nothing in it is believed before its signature is checked.
+
+    ``rims`` is keyed by RIM id. ``unavailable`` is keyed by ``rim:<id>`` and by ``ocsp:<SHA-256 of the certificate>``.
+    """
+
+    rims: Mapping[str, RimAnswer] = field(default_factory=dict)
+    ocsp: tuple[OcspAnswer, ...] = ()
+    unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
+
+    def merged(self, other: Collateral) -> Collateral:
+        """Both together; where both have a RIM of one id, this one's is kept."""
+        return Collateral(
+            rims={**other.rims, **self.rims},
+            ocsp=self.ocsp + other.ocsp,
+            unavailable={**other.unavailable, **self.unavailable},
+        )

@@ -1,0 +1,162 @@
+"""The platform: the checks that only all devices of one guest together allow. Steps 20 to 25 of the story.
+
+20  every device is trusted
+21  there is at least one device, and as many as expected
+22  no device appears twice, by certified identity
+23  all devices answered one nonce
+24  all GPUs run in one mode
+25  the PPCIE topology closes: GPUs and switches name each other and nobody else
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
+from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+from nvattest.appraisal.topology import topology_problems
+from nvattest.errors import ParseError
+from nvattest.model import DeviceKind, Nonce, VerificationTime
+from nvattest.pki.anchors import TrustAnchors
+from nvattest.spdm.report import FeatureMode, feature_mode
+
+
+def appraise_platform(
+    devices: tuple[DeviceAppraisal, ...],
+    *,
+    nonce: Nonce | None,
+    at: VerificationTime,
+    policy: EvidencePolicy,
+    anchors: TrustAnchors,
+) -> Appraisal:
+    """Put the appraisals of all devices together and make the checks of the platform. Never raises."""
+    checks = CheckList(DeviceKind.GPU)
+    gpus = [device for device in devices if device.kind is DeviceKind.GPU]
+    switches = [device for device in devices if device.kind is DeviceKind.NVSWITCH]
+
+    # (20) every device is trusted
+    bad = [device.label for device in devices if not device.trusted]
+    if bad:
+        checks.fail("devices-trusted", f"{', '.join(bad)} of {len(devices)} devices failed", found=", ".join(bad))
+    elif devices:
+        checks.ok("devices-trusted", f"{len(devices)} of {len(devices)}")
+    else:
+        checks.skip(("devices-trusted",), "there is no device")
+    # (21) there is at least one device, and as many as expected
+    _check_counts(len(gpus), len(switches), policy, checks)
+    # (22) no device appears twice
+    _check_distinct(devices, checks)
+    # (23) all devices answered one nonce
+    nonces = {device.report.request.nonce for device in devices if device.report is not None}
+    if len(nonces) > 1:
+        checks.fail(
+            "one-nonce",
+            f"the devices answered {len(nonces)} different nonces",
+            expected="1",
+            found=str(len(nonces)),
+            hint="collect the evidence of all devices in one go",
+        )
+    elif nonces and all(device.report is not None for device in devices):
+        checks.ok("one-nonce", "all devices answered the same nonce")
+    else:
+        checks.skip(("one-nonce",), "a report could not be read")
+    # (24) all GPUs run in one mode
+    modes = {_mode(device) for device in gpus}
+    if len(modes) > 1:
+        names = ", ".join(sorted(mode.value if mode is not None else "none" for mode in modes))
+        checks.fail("one-mode", f"the GPUs run in different modes: {names}", expected="one mode", found=names)
+    else:
+        checks.ok("one-mode", "one mode" if gpus else "there are no GPUs")
+    # (25) the topology closes
+    _check_topology(gpus, switches, policy, checks)
+
+    return Appraisal(
+        devices=devices,
+        checks=tuple(checks.checks),
+        nonce=nonce,
+        at=at,
+        policy=policy,
+        anchors=anchors.label,
+        simulated=anchors.simulated,
+    )
+
+
+def _check_counts(gpus: int, switches: int, policy: EvidencePolicy, checks: CheckList) -> None:
+    found = f"{gpus} GPUs and {switches} switches"
+    if gpus + switches == 0:
+        checks.fail("devices-present", "no device was given: nothing was proven", found=found,
+                    hint="check that the GPUs are passed through and the driver is loaded")  # fmt: skip
+        return
+    for word, count, expected in (
+        ("GPUs", gpus, policy.expected_gpus),
+        ("switches", switches, policy.expected_switches),
+    ):
+        if expected is not None and count != expected:
+            checks.fail(
+                "devices-present", f"{count} {word}, the policy expects {expected}", expected=f"{expected} {word}",
+                found=f"{count} {word}", hint="a device is missing, or was not passed through",
+            )  # fmt: skip
+            return
+    checks.ok("devices-present", found)
+
+
+def _check_distinct(devices: tuple[DeviceAppraisal, ...], checks: CheckList) -> None:
+    identities = Counter(device.identity.ueid for device in devices if device.identity is not None)
+    pdis = Counter(
+        device.identity.pdi for device in devices if device.identity is not None and device.identity.pdi is not None
+    )
+    twice = [f"ueid {ueid}" for ueid, count in identities.items() if count > 1]
+    twice += [f"PDI {pdi}" for pdi, count in pdis.items() if count > 1]
+    if twice:
+        checks.fail(
+            "devices-distinct",
+            f"one device appears more than once: {twice[0]}",
+            expected=f"{len(devices)} different devices",
+            found=f"{len(identities)} different devices",
+            hint="the list repeats the evidence of one device in the place of another",
+        )
+    elif devices and all(device.identity is not None for device in devices):
+        checks.ok("devices-distinct", f"{len(devices)} certified identities")
+    else:
+        checks.skip(("devices-distinct",), "a chain could not be read")
+
+
+def _mode(device: DeviceAppraisal) -> FeatureMode | None:
+    if device.report is None:
+        return None
+    try:
+        return feature_mode(device.report)
+    except ParseError:
+        return None
+
+
+def _check_topology(
+    gpus: list[DeviceAppraisal], switches: list[DeviceAppraisal], policy: EvidencePolicy, checks: CheckList
+) -> None:
+    ppcie = any(_mode(gpu) is FeatureMode.PPCIE for gpu in gpus)
+    required = policy.topology is TopologyRule.REQUIRED
+    if gpus and switches:
+        problems = topology_problems(gpus, switches)
+        if problems:
+            checks.fail(
+                "topology",
+                problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
+                expected=f"{len(gpus)} GPUs and {len(switches)} switches that name each other",
+                hint="a device of another node was put in, or one was left out",
+            )
+        else:
+            checks.ok("topology", f"{len(gpus)} GPUs and {len(switches)} switches name each other")
+    elif ppcie or switches:
+        missing = "switches" if gpus else "GPUs"
+        checks.add(
+            "topology",
+            Outcome.FAIL if required else Outcome.SKIPPED,
+            f"the evidence has no {missing}: who is linked to whom was not checked",
+            tolerated_by="" if required else "topology",
+            hint=f"give the evidence of the {missing} too (--device all)",
+        )
+    elif required:
+        checks.fail("topology", "the policy requires a PPCIE topology, and the GPUs are not in PPCIE mode")
+    else:
+        checks.ok("topology", "the devices are not linked by protected PCIe; each stands for itself")

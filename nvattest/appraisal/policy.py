@@ -1,0 +1,87 @@
+"""The evidence policy: what the verifier demands of a device. Strict by default; every weakening has a name.
+
+This is the appraisal policy for evidence of RFC 9334. What a relying party demands of the result is another matter, and
+lives in ``nvattest.policy``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+
+from nvattest.model import Architecture
+
+
+class RevocationMode(Enum):
+    """The least fresh revocation answer that is accepted. Each mode accepts what the ones before it accept.
+
+    FRESH: an answer given now, with our nonce in it. WITHIN_WINDOW: also one from the cache, inside its signed window.
+    BUNDLE: also one from a bundle that the caller named, inside its signed window. An answer over the network must
+    carry our nonce in every mode.
+    """
+
+    FRESH = "fresh"
+    WITHIN_WINDOW = "within-window"
+    BUNDLE = "bundle"
+
+
+class TopologyRule(Enum):
+    """WHEN_PRESENT: checked as soon as evidence of GPUs in PPCIE mode and of switches is given. REQUIRED: always."""
+
+    WHEN_PRESENT = "when-present"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidencePolicy:
+    """What the verifier demands. The defaults are the strict ones.
+
+    Demands:
+        revocation: the least fresh revocation answer that counts.
+        allowed_architectures, allowed_modes: empty means any that the program knows.
+        minimum_driver_version, minimum_vbios_version: dotted versions; VBIOS parts are hexadecimal.
+        denied_driver_versions, denied_vbios_versions: exact versions that are refused.
+        expected_gpus, expected_switches: exact counts, None for any.
+        topology: when the PPCIE topology must close.
+        max_trailing_bytes: bytes tolerated after a report's signature. Nothing reads them; real captures have one.
+        fwid_optional_for: architectures whose reports need not name a firmware id (LS10 reports never do).
+
+    Weakenings, all off; each that is on stands in the appraisal and in the token:
+        accept_unverified_nonce: evidence without a nonce of ours counts; it may be a recording.
+        accept_unchecked_revocation: certificates without a revocation answer count.
+        accept_live_ocsp_without_nonce: a network answer without our nonce counts inside its window (caching proxies).
+        accept_stale_ocsp: an answer outside its signed window counts.
+        accept_expired_rim_certificates: RIMs whose signers have expired count.
+        allow_certificate_hold_for_rims, allow_certificate_hold_for_devices: revoked with reason certificateHold counts.
+        allow_debug: a device whose certificate says debug or not secure counts.
+    """
+
+    revocation: RevocationMode = RevocationMode.BUNDLE
+    allowed_architectures: tuple[Architecture, ...] = ()
+    allowed_modes: tuple[str, ...] = ()
+    minimum_driver_version: str | None = None
+    minimum_vbios_version: str | None = None
+    denied_driver_versions: tuple[str, ...] = ()
+    denied_vbios_versions: tuple[str, ...] = ()
+    expected_gpus: int | None = None
+    expected_switches: int | None = None
+    topology: TopologyRule = TopologyRule.WHEN_PRESENT
+    max_trailing_bytes: int = 8
+    fwid_optional_for: tuple[Architecture, ...] = (Architecture.LS10,)
+    accept_unverified_nonce: bool = False
+    accept_unchecked_revocation: bool = False
+    accept_live_ocsp_without_nonce: bool = False
+    accept_stale_ocsp: bool = False
+    accept_expired_rim_certificates: bool = False
+    allow_certificate_hold_for_rims: bool = False
+    allow_certificate_hold_for_devices: bool = False
+    allow_debug: bool = False
+
+    @property
+    def weakenings(self) -> tuple[str, ...]:
+        """The names of the weakenings that are on, for the appraisal and the token."""
+        return tuple(
+            field.name
+            for field in fields(self)
+            if field.name.startswith(("accept_", "allow_")) and getattr(self, field.name) is True
+        )

@@ -1,0 +1,171 @@
+"""What an appraisal holds: every check, and beside the checks the parsed and verified things that they were made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
+from nvattest.appraisal.check import Check, Outcome, result_code, verdict
+from nvattest.appraisal.inputs import Source
+from nvattest.appraisal.measurements import Comparison, SvnComparison
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.errors import NotTrustedError, ResultCode
+from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
+from nvattest.pki.certificate import Certificate
+from nvattest.pki.chain import ValidatedChain
+from nvattest.pki.ocsp import Revocation
+from nvattest.rim.document import RimDocument
+from nvattest.rim.ids import RimRole
+from nvattest.spdm.report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRevocation:
+    """The revocation answer for one certificate. ``source`` is None where there was no answer."""
+
+    certificate: Certificate
+    revocation: Revocation
+    source: Source | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainAppraisal:
+    """A chain, validated, with the revocation answers for the certificates that have a responder, topmost first."""
+
+    validated: ValidatedChain
+    revocations: tuple[CertificateRevocation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RimAppraisal:
+    """One RIM of a device: its id, where it came from and what became of it."""
+
+    role: RimRole
+    id: str
+    source: Source | None
+    origin: str
+    document: RimDocument | None
+    chain: ChainAppraisal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceIdentity:
+    """Who a device is, by its certificates: nothing here comes from the driver.
+
+    ``ueid`` is the leaf's serial number in decimal, ``hwmodel`` the common name of the certificate above the leaf,
+    ``pdi`` the 16 hexadecimal digits of the BROM subject's serial number without its first byte, ``chip`` the chip in
+    the names.
+    """
+
+    ueid: str
+    hwmodel: str
+    pdi: str | None
+    chip: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAppraisal:
+    """All checks of one device. ``trusted`` is true only if every required check is there and acceptable."""
+
+    index: int
+    kind: DeviceKind
+    declared_architecture: Architecture
+    origin: str
+    report_sha256: str
+    chain_sha256: str
+    checks: tuple[Check, ...]
+    report: Report | None
+    identity: DeviceIdentity | None
+    chain: ChainAppraisal | None
+    rims: Mapping[RimRole, RimAppraisal]
+    comparison: Comparison | None
+    svn: SvnComparison | None
+
+    @property
+    def label(self) -> str:
+        """``GPU-0`` or ``SWITCH-0``: the device's name in text and tokens."""
+        return f"{self.kind.label}-{self.index}"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether this device may be believed."""
+        return verdict(self.checks, REQUIRED[self.kind])
+
+    @property
+    def result_code(self) -> ResultCode:
+        """OK, or the code of the first failure in NVIDIA's order of checks."""
+        code = result_code(self.checks)
+        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that stand in the way of trust, in the order of the story."""
+        return tuple(check for check in self.checks if not check.acceptable)
+
+    def check(self, id: str) -> Check | None:  # noqa: A002
+        """The check of this name."""
+        return next((check for check in self.checks if check.id == id), None)
+
+    def passed(self, id: str) -> bool:  # noqa: A002
+        """Whether the check of this name is there and passed."""
+        return any(check.id == id and check.outcome is Outcome.PASS for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appraisal:
+    """The appraisal of a platform: all devices of one guest, and the checks that only all of them together allow.
+
+    ``anchors`` is the label of the trust anchors; ``simulated`` says that a chain led to a simulated root.
+    """
+
+    devices: tuple[DeviceAppraisal, ...]
+    checks: tuple[Check, ...]
+    nonce: Nonce | None
+    at: VerificationTime
+    policy: EvidencePolicy
+    anchors: str
+    simulated: bool
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the platform may be believed: every device, and every check of the platform."""
+        return (
+            bool(self.devices)
+            and all(device.trusted for device in self.devices)
+            and verdict(self.checks, REQUIRED_PLATFORM)
+        )
+
+    @property
+    def result_code(self) -> ResultCode:
+        """OK, or the code of the first device that failed, or of the first platform check that did."""
+        for device in self.devices:
+            if not device.trusted:
+                return device.result_code
+        code = result_code(self.checks)
+        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
+
+    @property
+    def failures(self) -> tuple[tuple[str, Check], ...]:
+        """All checks that stand in the way of trust, each with the label of its device (``PLATFORM`` for the whole)."""
+        of_devices = [(device.label, check) for device in self.devices for check in device.failures]
+        return (*of_devices, *(("PLATFORM", check) for check in self.checks if not check.acceptable))
+
+    @property
+    def weakened(self) -> tuple[str, ...]:
+        """The names of the policy's weakenings that were on, whether or not they were needed."""
+        return self.policy.weakenings
+
+    def require(self) -> Appraisal:
+        """Return this appraisal if it is trusted.
+
+        Raises:
+            NotTrustedError: it is not; the message names each device and check that failed.
+        """
+        if self.trusted:
+            return self
+        lines = [f"{label}: {check.spec.title}: {check.detail}" for label, check in self.failures]
+        first = next((check.hint for _, check in self.failures if check.hint), "")
+        raise NotTrustedError(
+            "not trusted; " + "; ".join(lines or ["no device"]), result_code=self.result_code, hint=first
+        )

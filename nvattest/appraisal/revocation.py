@@ -1,0 +1,184 @@
+"""Revocation of one chain: find the answers, judge each, and turn them into one check under the evidence policy.
+
+Whose answers: of a device chain all but the leaf (NVIDIA's responder does not serve it) and the root; of a RIM chain
+all but the root. Sources: RFC 6960; NVAT 1.2.2 for the choice of certificates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
+from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.results import CertificateRevocation
+from nvattest.errors import ResultCode
+from nvattest.model import format_time
+from nvattest.pki.certificate import Certificate
+from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
+
+Judge = Callable[[OcspAnswer, Certificate, Certificate, datetime], Revocation]
+
+# Statuses of an answer that nobody with authority gave about this certificate: it says nothing, for or against.
+_NOT_AN_ANSWER = frozenset(
+    {
+        RevocationStatus.WRONG_CERTIFICATE,
+        RevocationStatus.MALFORMED,
+        RevocationStatus.BAD_SIGNATURE,
+        RevocationStatus.BAD_RESPONDER,
+        RevocationStatus.RESPONDER_ERROR,
+        RevocationStatus.NO_ANSWER,
+        RevocationStatus.UNREACHABLE,
+    }
+)
+# Refusals that hold even outside the signed window: what was revoked does not become good again by waiting.
+_REFUSED = frozenset({RevocationStatus.REVOKED, RevocationStatus.ON_HOLD})
+_STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2}
+_MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
+
+
+def find_revocation(
+    certificate: Certificate,
+    issuer: Certificate,
+    answers: Sequence[OcspAnswer],
+    unavailable: Unavailable | None,
+    at: datetime,
+    judge: Judge,
+) -> CertificateRevocation:
+    """Judge all answers about one certificate and choose the one that counts.
+
+    A validly signed refusal outweighs everything; otherwise a good answer counts, the newest first; otherwise the
+    answer that came closest. ``answers`` are candidates: an answer about another certificate is passed over.
+    """
+    judged = [(judge(answer, certificate, issuer, at), answer) for answer in answers]
+    judged = [pair for pair in judged if pair[0].status is not RevocationStatus.WRONG_CERTIFICATE]
+    if not judged:
+        detail = unavailable.message if unavailable is not None else "no revocation answer was given"
+        status = RevocationStatus.UNREACHABLE if unavailable is not None else RevocationStatus.NO_ANSWER
+        return CertificateRevocation(
+            certificate=certificate,
+            revocation=Revocation(status=status, detail=detail, certificate_serial=certificate.serial),
+            source=None,
+        )
+
+    def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, float]:
+        revocation = pair[0]
+        if revocation.status in _REFUSED:
+            place = 0
+        elif revocation.status is RevocationStatus.GOOD:
+            place = 1
+        else:
+            place = 3 if revocation.status in _NOT_AN_ANSWER else 2
+        update = revocation.this_update
+        return place, -update.timestamp() if update is not None else 0.0
+
+    revocation, answer = min(judged, key=order)
+    return CertificateRevocation(certificate=certificate, revocation=revocation, source=answer.source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    outcome: Outcome
+    text: str
+    tolerated_by: str = ""
+    hint: str = ""
+    code: ResultCode | None = None
+
+
+def check_chain_revocation(
+    checks: CheckList,
+    id: str,  # noqa: A002
+    revocations: Sequence[CertificateRevocation],
+    policy: EvidencePolicy,
+    collateral: Collateral,
+    *,
+    of_device: bool,
+) -> None:
+    """Record one check for the revocation of a chain: the worst of its certificates decides."""
+    hold = "allow_certificate_hold_for_devices" if of_device else "allow_certificate_hold_for_rims"
+    findings = [_judge_policy(item, policy, collateral, hold) for item in revocations]
+    if not findings:
+        checks.add(id, Outcome.ABSENT, "the chain has no certificate whose revocation could be asked")
+        return
+    severity = {Outcome.FAIL: 0, Outcome.ABSENT: 1, Outcome.SKIPPED: 2, Outcome.PASS: 3}
+    worst = min(findings, key=lambda finding: (severity[finding.outcome], finding.tolerated_by != ""))
+    # A tolerated certificate must not carry another one that is not tolerated.
+    untolerated = [f for f in findings if f.outcome is not Outcome.PASS and not f.tolerated_by]
+    if untolerated:
+        worst = min(untolerated, key=lambda finding: severity[finding.outcome])
+    good = sum(finding.outcome is Outcome.PASS for finding in findings)
+    text = worst.text if worst.outcome is not Outcome.PASS else _summary(revocations)
+    checks.add(
+        id,
+        worst.outcome,
+        text,
+        expected=f"{len(findings)} of {len(findings)} good",
+        found=f"{good} of {len(findings)} good",
+        hint=worst.hint,
+        tolerated_by=worst.tolerated_by,
+        code=worst.code,
+    )
+
+
+def _summary(revocations: Sequence[CertificateRevocation]) -> str:
+    nonces = sum(item.revocation.nonce is NonceOutcome.MATCH for item in revocations)
+    ends = [item.revocation.next_update for item in revocations if item.revocation.next_update is not None]
+    until = f", until {format_time(min(ends))}" if ends else ""
+    if nonces == len(revocations):
+        return f"{len(revocations)} answers, all good, each with our nonce{until}"
+    sources = sorted({item.source.value for item in revocations if item.source is not None})
+    return (
+        f"{len(revocations)} answers, all good, from {' and '.join(sources)}: "
+        f"the signed window stands in for the nonce{until}"
+    )
+
+
+def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collateral: Collateral, hold: str) -> _Finding:
+    revocation, source = item.revocation, item.source
+    name = item.certificate.common_name or item.certificate.subject
+    status = revocation.status
+    where = f"{name}: {revocation.detail}"
+    if status is RevocationStatus.GOOD and source is not None:
+        if source is Source.LIVE and revocation.nonce is not NonceOutcome.MATCH:
+            return _Finding(
+                Outcome.SKIPPED,
+                f"{name}: the responder's answer does not carry our nonce",
+                "accept_live_ocsp_without_nonce" if policy.accept_live_ocsp_without_nonce else "",
+                hint="a caching proxy in between? accept_live_ocsp_without_nonce accepts its signed window instead",
+            )
+        if _STRENGTH[source] > _MODE_STRENGTH[policy.revocation]:
+            return _Finding(
+                Outcome.SKIPPED,
+                f"{name}: good, but from the {source.value}, and the policy wants {policy.revocation.value}",
+                hint="allow the network, or choose another revocation mode in the policy",
+            )
+        return _Finding(Outcome.PASS, where)
+    if status in (RevocationStatus.STALE, RevocationStatus.NOT_YET_VALID):
+        return _Finding(
+            Outcome.SKIPPED if policy.accept_stale_ocsp and status is RevocationStatus.STALE else Outcome.FAIL,
+            where,
+            "accept_stale_ocsp" if policy.accept_stale_ocsp and status is RevocationStatus.STALE else "",
+            hint="get newer answers (nvattest bundle fetch), and check the clock",
+        )
+    if status is RevocationStatus.ON_HOLD:
+        allowed = bool(getattr(policy, hold))
+        return _Finding(Outcome.SKIPPED if allowed else Outcome.FAIL, where, hold if allowed else "")
+    if status in (RevocationStatus.NO_ANSWER, RevocationStatus.UNREACHABLE):
+        failed = collateral.unavailable.get(f"ocsp:{item.certificate.sha256.hex()}")
+        tolerated = "accept_unchecked_revocation" if policy.accept_unchecked_revocation else ""
+        return _Finding(
+            Outcome.ABSENT,
+            where,
+            tolerated,
+            hint=failed.hint if failed is not None else "give OCSP answers in the bundle, or allow the network",
+            code=failed.code if failed is not None else None,
+        )
+    hints = {
+        RevocationStatus.REVOKED: "do not use this device or driver version; ask NVIDIA why it was revoked",
+        RevocationStatus.UNKNOWN: "the responder does not know this certificate; update the RIM or ask NVIDIA",
+    }
+    return _Finding(
+        Outcome.FAIL, where, hint=hints.get(status, "get the answer again; it was altered or is not for us")
+    )

@@ -1,0 +1,131 @@
+"""Steps 14 to 19 of the story in ``device.py``: golden values, security versions, mode, versions, hints."""
+
+from __future__ import annotations
+
+from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED
+from nvattest.appraisal import versions
+from nvattest.appraisal.check import CheckList
+from nvattest.appraisal.measurements import CellState, Comparison, SvnComparison
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.errors import ParseError, ResultCode
+from nvattest.evidence import Evidence
+from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.report import Report, feature_mode
+
+
+def check_values(comparison: Comparison, svn: SvnComparison, complete: bool, checks: CheckList) -> None:
+    # (14) no golden value is claimed by two RIMs
+    conflicts = [str(index) for index in comparison.conflicts] + list(svn.conflicts)
+    if conflicts:
+        checks.fail(
+            "rim-conflict", f"both RIMs have golden values for {', '.join(conflicts)}", found=", ".join(conflicts),
+            hint="the RIMs do not belong together",
+        )  # fmt: skip
+    elif complete:
+        checks.ok("rim-conflict", "each golden value has one source")
+    else:
+        checks.skip(("rim-conflict",), "only one of the RIMs is verified")
+    # (15) the measurements match the golden values
+    mismatches = comparison.mismatches
+    covered = comparison.covered
+    if mismatches:
+        places = ", ".join(f"{cell.index} ({cell.role.value if cell.role is not None else '?'})" for cell in mismatches)
+        first = mismatches[0]
+        checks.fail(
+            "measurements",
+            f"{len(mismatches)} of {covered} golden values differ: index {places}",
+            expected=first.golden.values[0].hex() if first.golden is not None else "",
+            found=first.runtime.hex() if first.runtime is not None else "no such measurement block",
+            hint="nvattest explain shows each value; known causes: DevTools mode, a re-issued RIM, a GPU that needs a "
+            "full power cycle",
+        )
+    elif not complete:
+        checks.skip(("measurements",), "the golden values of one RIM are missing")
+    elif covered == 0:
+        checks.fail("measurements", "the RIMs have no active golden value", hint="get the right RIMs")
+    else:
+        exempt = sum(cell.state is CellState.EXEMPT for cell in comparison.cells)
+        note = "; index 35 differs and is exempt while NVDEC0 is off" if exempt else ""
+        checks.ok("measurements", f"{covered} of {covered} golden values are accounted for{note}")
+    # (16) security version numbers are high enough
+    low = svn.mismatches
+    if low:
+        first_low = low[0]
+        checks.fail(
+            "minimum-svn",
+            f"{', '.join(cell.name for cell in low)} below the minimum or not reported",
+            expected=f"{first_low.name} >= {first_low.minimum}",
+            found="not reported" if first_low.runtime is None else str(first_low.runtime),
+            hint="update the firmware of the device",
+        )
+    elif not complete:
+        checks.skip(("minimum-svn",), "the golden values of one RIM are missing")
+    else:
+        count = len(svn.cells)
+        checks.ok("minimum-svn", f"{count} numbers are high enough" if count else "the RIMs set no minimum")
+
+
+def check_mode(report: Report | None, policy: EvidencePolicy, checks: CheckList) -> None:
+    if report is None:
+        checks.skip(("mode",), "the report could not be read")
+        return
+    if not isinstance(report.fields, GpuFields):
+        checks.ok("mode", "switches have no mode of their own")
+        return
+    if report.fields.nvdec0_status not in (NVDEC0_ENABLED, NVDEC0_DISABLED):
+        checks.fail(
+            "mode",
+            "the NVDEC0 status is neither on nor off",
+            expected=f"{NVDEC0_ENABLED:#x} or {NVDEC0_DISABLED:#x}",
+            found=f"{report.fields.nvdec0_status:#x}",
+            hint="update nvattest: the driver reports a state that this version does not know",
+            code=ResultCode.GPU_EVIDENCE_INVALID,
+        )
+        return
+    try:
+        mode = feature_mode(report)
+    except ParseError as error:
+        checks.fail(
+            "mode", str(error), hint="update nvattest: the driver reports a mode that this version does not know"
+        )
+        return
+    # Reports before opaque version 1 name no mode; NVIDIA's drivers of that time knew single pass-through only.
+    name = mode.value if mode is not None else "spt"
+    if policy.allowed_modes and name not in policy.allowed_modes:
+        checks.fail(
+            "mode", f"mode {name} is not allowed by the policy", expected=", ".join(policy.allowed_modes), found=name,
+            code=ResultCode.OVERALL_RESULT_FALSE,
+        )  # fmt: skip
+    else:
+        checks.ok("mode", name if mode is not None else "the report is older than the mode flag")
+
+
+def check_versions(report: Report | None, policy: EvidencePolicy, checks: CheckList) -> None:
+    if report is None:
+        checks.skip(("versions",), "the report could not be read")
+        return
+    problems = versions.problems(report, policy)
+    if problems:
+        message, expected, found = problems[0]
+        checks.fail("versions", message, expected=expected, found=found, hint="update the driver or the VBIOS")
+    else:
+        checks.ok("versions", versions.describe(report))
+
+
+def check_hints(report: Report | None, evidence: Evidence, checks: CheckList) -> None:
+    if report is None:
+        checks.skip(("hints",), "the report could not be read")
+        return
+    signed = versions.signed_versions(report)
+    for name, value in evidence.hints.items():
+        if name in signed and signed[name].upper() != value.upper():
+            checks.fail(
+                "hints",
+                f"the driver said {name} {value}, the signed report says {signed[name]}",
+                expected=signed[name],
+                found=value,
+                hint="the evidence was put together from two devices, or the driver was replaced while it ran",
+            )
+            return
+    compared = sorted(name for name in evidence.hints if name in signed)
+    checks.ok("hints", f"{', '.join(compared)} agree" if compared else "nothing was said beside the report")

@@ -1,0 +1,55 @@
+"""The topology of a protected PCIe node, bound to certificates.
+
+A device's PDI is certified: it is the serial number in the subject of its BROM certificate, without the first byte. The
+topology closes when the switch PDIs that each GPU's report lists are those of the switches present, and the GPU PDIs
+that each switch's report lists are those of the GPUs present, nobody missing and nobody more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nvattest.appraisal.results import DeviceAppraisal
+from nvattest.spdm.fields import GpuFields, SwitchFields
+
+
+def topology_problems(gpus: Sequence[DeviceAppraisal], switches: Sequence[DeviceAppraisal]) -> list[str]:
+    """What keeps the topology from closing, one sentence each; empty when it closes."""
+    problems: list[str] = []
+    gpu_pdis = _certified(gpus, problems)
+    switch_pdis = _certified(switches, problems)
+    for gpu in gpus:
+        if gpu.report is None or not isinstance(gpu.report.fields, GpuFields):
+            problems.append(f"{gpu.label}: its report could not be read")
+            continue
+        _compare(gpu.label, "switches", set(gpu.report.fields.switch_pdis), switch_pdis, problems)
+    for switch in switches:
+        if switch.report is None or not isinstance(switch.report.fields, SwitchFields):
+            problems.append(f"{switch.label}: its report could not be read")
+            continue
+        _compare(switch.label, "GPUs", set(switch.report.fields.gpu_pdis), gpu_pdis, problems)
+        own = switch.report.fields.pdi
+        certified = switch.identity.pdi if switch.identity is not None else None
+        if own != certified:
+            problems.append(f"{switch.label}: its report says PDI {own}, its certificate {certified}")
+    return problems
+
+
+def _certified(devices: Sequence[DeviceAppraisal], problems: list[str]) -> set[str]:
+    found: set[str] = set()
+    for device in devices:
+        pdi = device.identity.pdi if device.identity is not None else None
+        if pdi is None:
+            problems.append(f"{device.label}: its certificates name no PDI")
+        else:
+            found.add(pdi)
+    return found
+
+
+def _compare(label: str, word: str, reported: set[str], certified: set[str], problems: list[str]) -> None:
+    strangers = sorted(reported - certified)
+    missing = sorted(certified - reported)
+    if strangers:
+        problems.append(f"{label}: its report lists {word} that are not here: {', '.join(strangers)}")
+    if missing:
+        problems.append(f"{label}: its report does not list the {word} {', '.join(missing)}")

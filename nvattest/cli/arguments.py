@@ -1,0 +1,117 @@
+"""Parsing arguments the way NVIDIA's tools do: one code for each kind of mistake, messages on stderr.
+
+The exit codes are those of CLI11, which NVIDIA's ``nvattest`` uses: 104 conversion, 105 validation (a wrong choice, a
+file that is not there), 106 something required is missing, 109 an unexpected argument, 114 a missing or surplus value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
+
+LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "off")
+FORMATS = ("text", "json")
+
+T = TypeVar("T")
+
+
+class ArgumentError(Exception):
+    """A wrong argument: its message and the exit status that NVIDIA's tools give it."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that never guesses abbreviations and raises ArgumentError with the right status."""
+
+    def __init__(self, **settings: object) -> None:
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's message into the status of its kind."""
+        if "unrecognized arguments" in message:
+            status = UNEXPECTED
+        elif "required" in message:
+            status = REQUIRED
+        elif "expected" in message and "argument" in message:
+            status = VALUES
+        elif re.search(r"invalid (int|float|\w*integer\w*) value", message):
+            status = CONVERSION
+        else:
+            status = VALIDATION
+        raise ArgumentError(message, status)
+
+
+def add_global_options(parser: argparse.ArgumentParser) -> None:
+    """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults."""
+    group = parser.add_argument_group("global options")
+    group.add_argument(
+        "-l", "--log-level", type=choice(*LOG_LEVELS), default=from_environment("NVAT_LOG_LEVEL", "info", LOG_LEVELS),
+        metavar="LEVEL", help="trace, debug, info, warn, error or off (NVAT_LOG_LEVEL)",
+    )  # fmt: skip
+    group.add_argument(
+        "-f", "--format", type=choice(*FORMATS), default=from_environment("NVAT_FORMAT", "text", FORMATS),
+        metavar="FORMAT", help="text or json (NVAT_FORMAT)",
+    )  # fmt: skip
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A type for argparse: one of these words."""
+
+    def convert(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return convert
+
+
+def converted(function: Callable[[str], T]) -> Callable[[str], T]:
+    """A type for argparse from a function of ours that raises InputError."""
+    from nvattest.errors import InputError
+
+    def convert(text: str) -> T:
+        try:
+            return function(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def existing_file(text: str) -> str:
+    """A type for argparse: the path of an existing file."""
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"File is actually a directory: {text}")
+    if not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"File does not exist: {text}")
+    return text
+
+
+def existing_directory(text: str) -> str:
+    """A type for argparse: the path of an existing directory."""
+    if not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"Directory does not exist: {text}")
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"Directory is actually a file: {text}")
+    return text
+
+
+def from_environment(variable: str, default: str, words: tuple[str, ...] = ()) -> str:
+    """The value of a variable, or the default where it is unset or empty.
+
+    Raises:
+        ArgumentError: the value is not one of ``words``.
+    """
+    value = os.environ.get(variable) or default
+    if words and value not in words:
+        raise ArgumentError(f"{variable}: {value!r} is not one of {', '.join(words)}", VALIDATION)
+    return value

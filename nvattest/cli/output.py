@@ -1,0 +1,86 @@
+"""What commands print and write: an appraisal as text, and files that are never half written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from nvattest._version import __version__
+from nvattest.errors import InputError
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.check import Check
+    from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+
+_WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
+
+
+def render_appraisal(appraisal: Appraisal) -> str:
+    """A readable account: device by device, check by check, then the verdict."""
+    lines = [
+        (
+            f"nvattest {__version__}: {len(appraisal.devices)} "
+            f"{'device' if len(appraisal.devices) == 1 else 'devices'} judged at {appraisal.at}"
+        ),
+        f"trust anchors: {appraisal.anchors}" + ("   *** SIMULATED: this proves nothing ***" * appraisal.simulated),
+    ]
+    if appraisal.weakened:
+        lines.append(f"weakened by policy: {', '.join(appraisal.weakened)}")
+    for device in appraisal.devices:
+        lines += ["", _heading(device), *_checks(device.checks)]
+    lines += ["", "PLATFORM", *_checks(appraisal.checks), ""]
+    code = appraisal.result_code
+    verdict = "TRUSTED" if appraisal.trusted else "NOT TRUSTED"
+    marked = " (simulated)" if appraisal.simulated else ""
+    lines.append(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
+    return "\n".join(lines)
+
+
+def _heading(device: DeviceAppraisal) -> str:
+    parts = [device.label, device.declared_architecture.value]
+    if device.identity is not None:
+        parts.append(device.identity.hwmodel)
+    if device.report is not None:
+        from nvattest.appraisal.versions import describe
+
+        parts.append(describe(device.report))
+    return "  ".join(parts) + ("" if device.trusted else "  NOT TRUSTED")
+
+
+def _checks(checks: tuple[Check, ...]) -> list[str]:
+    lines = []
+    for check in checks:
+        word = _WORDS[check.outcome.value]
+        lines.append(f"  {word:6} {check.spec.step:2}  {check.spec.title}: {check.detail}")
+        if check.acceptable:
+            if check.tolerated_by:
+                lines.append(f"             allowed by the policy: {check.tolerated_by}")
+            continue
+        for name, value in (("expected", check.expected), ("found", check.found), ("next", check.hint)):
+            if value:
+                lines.append(f"             {name}: {value}")
+    return lines
+
+
+def write_file(path: str, text: str, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all: into a new file beside it, then renamed over it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".nvattest-", dir=folder)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None

@@ -1,0 +1,199 @@
+"""Where evidence and collateral come from: the options that say so, and the objects that they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from nvattest.cli.arguments import (
+    VALIDATION,
+    ArgumentError,
+    choice,
+    existing_directory,
+    existing_file,
+    from_environment,
+)
+from nvattest.errors import InputError, ResultCode
+from nvattest.model import DeviceKind, Nonce
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.evidence import Evidence
+    from nvattest.pki.anchors import TrustAnchors
+
+_MAXIMUM_EVIDENCE = 16 * 1024 * 1024
+_MAXIMUM_ANCHORS = 64 * 1024
+
+
+def add_evidence_options(parser: argparse.ArgumentParser) -> None:
+    """Which devices, and who tells about them."""
+    group = parser.add_argument_group("evidence")
+    group.add_argument("--nonce", default="", metavar="HEX", help="the 32 bytes that the report has to answer")
+    group.add_argument(
+        "-d", "--device", type=choice("gpu", "nvswitch", "all"), default="gpu", metavar="KIND",
+        help="gpu (the default), nvswitch or all",
+    )  # fmt: skip
+    group.add_argument(
+        "--gpu-evidence-source", type=choice("nvml", "corelib", "file"), default="nvml", metavar="SOURCE",
+        help="nvml (the default), corelib or file",
+    )  # fmt: skip
+    group.add_argument("--gpu-architecture", default="", metavar="NAME", help="blackwell; needed with corelib")
+    group.add_argument("--gpu-evidence-file", default="", metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument(
+        "--nvswitch-evidence-source", type=choice("nscq", "file"), default="nscq", metavar="SOURCE",
+        help="nscq (the default) or file",
+    )  # fmt: skip
+    group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="JSON of collect-evidence")
+
+
+def add_collateral_options(parser: argparse.ArgumentParser) -> None:
+    """Where RIMs and revocation answers come from."""
+    group = parser.add_argument_group("collateral")
+    group.add_argument(
+        "--bundle", type=existing_file, metavar="FILE",
+        help="RIMs and revocation answers from this file, and nothing from the network",
+    )  # fmt: skip
+    group.add_argument(
+        "--rim-store",
+        type=choice("remote", "dir"),
+        default="remote",
+        metavar="STORE",
+        help="remote (the default) or dir",
+    )
+    group.add_argument(
+        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", "https://rim.attestation.nvidia.com"),
+        metavar="URL", help="RIM service (NVAT_RIM_SERVICE_BASE_URL)",
+    )  # fmt: skip
+    group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of <RIM id>.xml")
+    group.add_argument(
+        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", "https://ocsp.ndis.nvidia.com"), metavar="URL",
+        help="OCSP service (NVAT_OCSP_BASE_URL)",
+    )  # fmt: skip
+
+
+def check_evidence_options(options: argparse.Namespace) -> None:
+    """The checks that need more than one option, with NVIDIA's texts. Options of devices not asked for are ignored.
+
+    Raises:
+        ArgumentError: a file that is needed is not named or not there.
+    """
+    if options.device in ("gpu", "all"):
+        if options.gpu_evidence_source == "file":
+            _needs_file(options.gpu_evidence_file, "--gpu-evidence-file")
+        if options.gpu_architecture and options.gpu_architecture.upper() != "BLACKWELL":
+            raise ArgumentError("--gpu-architecture: only blackwell can be named", VALIDATION)
+        if options.gpu_evidence_source == "corelib" and not options.gpu_architecture:
+            raise ArgumentError("--gpu-architecture: required when the source is corelib", VALIDATION)
+    if options.device in ("nvswitch", "all") and options.nvswitch_evidence_source == "file":
+        _needs_file(options.nvswitch_evidence_file, "--nvswitch-evidence-file")
+
+
+def _needs_file(path: str, option: str) -> None:
+    if not path:
+        raise ArgumentError(f"{option}: must be provided when the evidence source is file", VALIDATION)
+    try:
+        existing_file(path)
+    except argparse.ArgumentTypeError as error:
+        raise ArgumentError(f"{option}: {error}", VALIDATION) from None
+
+
+def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[Evidence, ...]:
+    """The evidence of the devices asked for.
+
+    Raises:
+        InputError: a file cannot be read, or holds devices of the other kind.
+        CollectionError: the driver did not give evidence.
+    """
+    found: list[Evidence] = []
+    if options.device in ("gpu", "all"):
+        if options.gpu_evidence_source == "file":
+            found += _from_file(options.gpu_evidence_file, DeviceKind.GPU)
+        elif options.gpu_evidence_source == "nvml":
+            found += _from_driver(DeviceKind.GPU, nonce)
+        else:
+            raise InputError(
+                "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
+                code="corelib",
+                result_code=ResultCode.CORELIB_INIT_FAILED,
+                hint="collect with NVIDIA's nvattest and give the result with --gpu-evidence-source file",
+            )
+    if options.device in ("nvswitch", "all"):
+        if options.nvswitch_evidence_source == "file":
+            found += _from_file(options.nvswitch_evidence_file, DeviceKind.NVSWITCH)
+        else:
+            found += _from_driver(DeviceKind.NVSWITCH, nonce)
+    return tuple(found)
+
+
+def requester_nonce(options: argparse.Namespace) -> Nonce | None:
+    """The nonce of ``--nonce``; without one a new random nonce, where a live device will be asked; else None.
+
+    Raises:
+        InputError: not 64 hexadecimal digits.
+    """
+    if options.nonce:
+        return Nonce.from_hex(options.nonce)
+    live = (options.device in ("gpu", "all") and options.gpu_evidence_source != "file") or (
+        options.device in ("nvswitch", "all") and options.nvswitch_evidence_source != "file"
+    )
+    if not live:
+        # A nonce that is read from the recording itself would prove nothing, so there is none.
+        return None
+    return Nonce(os.urandom(32))
+
+
+def _from_driver(kind: DeviceKind, nonce: Nonce | None) -> tuple[Evidence, ...]:
+    from nvattest.devices.collect import collect_gpus, collect_switches
+
+    if nonce is None:
+        raise InputError("a live device needs a nonce", code="nonce")
+    return collect_gpus(nonce) if kind is DeviceKind.GPU else collect_switches(nonce)
+
+
+def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.evidence import load_evidence
+
+    items = load_evidence(read_bounded(path, _MAXIMUM_EVIDENCE))
+    for index, item in enumerate(items):
+        if item.kind is not kind:
+            raise InputError(
+                f"{path}: item {index} is of {item.architecture.value}, which is no {kind.value}",
+                code="device-kind",
+                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file",
+            )
+    return items
+
+
+def load_collateral(options: argparse.Namespace, evidence: tuple[Evidence, ...]) -> Collateral:
+    """RIMs and revocation answers for this evidence, from where the options say.
+
+    Raises:
+        InputError: a bundle or folder cannot be read.
+    """
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
+    from nvattest.collateral.folders import read_bounded, rims_by_id
+    from nvattest.collateral.plan import rim_ids_of
+
+    if options.bundle is not None:
+        return load_bundle(read_bounded(options.bundle, MAXIMUM_BUNDLE), origin=options.bundle)
+    if options.rim_store == "dir":
+        return rims_by_id(options.rim_dir, rim_ids_of(evidence))
+    return Collateral()
+
+
+def trust_anchors(options: argparse.Namespace) -> TrustAnchors:
+    """NVIDIA's pinned roots, or those of ``--trust-anchors``.
+
+    Raises:
+        InputError: the file holds no usable root.
+    """
+    from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
+
+    if options.trust_anchors is None:
+        return NVIDIA_ANCHORS
+    from nvattest.collateral.folders import read_bounded
+
+    return trust_anchors_from_pem(read_bounded(options.trust_anchors, _MAXIMUM_ANCHORS))

@@ -1,0 +1,134 @@
+"""A bundle: RIMs and revocation answers in one JSON file, for guests without a network (``schemas/bundle-1.json``).
+
+A bundle needs no signature of its own: every RIM and every answer in it is signed by NVIDIA, and is verified on each use
+like something from the network. Its digests only tell a damaged file from a refused one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from nvattest._json import JsonObject, kind_of, load_json
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
+from nvattest.errors import InputError, ParseError, ResultCode
+from nvattest.rim.ids import is_rim_id
+
+FORMAT: Final = "nvattest-bundle"
+VERSION: Final = 1
+MAXIMUM_BUNDLE: Final = 64 * 1024 * 1024
+MAXIMUM_RIMS: Final = 1024
+MAXIMUM_ANSWERS: Final = 8192
+MAXIMUM_RIM: Final = 1024 * 1024
+MAXIMUM_ANSWER: Final = 64 * 1024
+
+
+def load_bundle(data: bytes | str, *, origin: str = "") -> Collateral:
+    """Read a bundle. ``origin`` is its name for people.
+
+    Raises:
+        ParseError: not such a document, an unknown version, a digest that does not match its content.
+    """
+    document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE)
+    if not isinstance(document, dict):
+        raise _error(f"expected an object, found {kind_of(document)}")
+    if document.get("format") != FORMAT:
+        raise _error(f"'format' is not {FORMAT!r}", hint="make a bundle with nvattest bundle create or bundle fetch")
+    if document.get("version") != VERSION or isinstance(document.get("version"), bool):
+        raise _error(f"version {document.get('version')!r}; this program reads version {VERSION}")
+    rims: dict[str, RimAnswer] = {}
+    for index, item in enumerate(_list(document, "rims", MAXIMUM_RIMS)):
+        name = _member(item, f"rims[{index}]", "id")
+        if not is_rim_id(name):
+            raise _error(f"rims[{index}]: not a RIM id: {name[:80]!r}")
+        if name in rims:
+            raise _error(f"rims[{index}]: {name} appears twice", hint="a bundle holds one document per RIM id")
+        content = _content(item, f"rims[{index}]", MAXIMUM_RIM)
+        rims[name] = RimAnswer(id=name, content=content, source=Source.BUNDLE, origin=origin)
+    answers = tuple(
+        OcspAnswer(content=_content(item, f"ocsp[{index}]", MAXIMUM_ANSWER), source=Source.BUNDLE, origin=origin)
+        for index, item in enumerate(_list(document, "ocsp", MAXIMUM_ANSWERS))
+    )
+    return Collateral(rims=rims, ocsp=answers)
+
+
+def dump_bundle(collateral: Collateral) -> JsonObject:
+    """The RIMs and answers of ``collateral`` as a bundle, in a fixed order, so that equal content gives equal bytes."""
+    answers = sorted({answer.content for answer in collateral.ocsp})
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "rims": [{"id": name, **_encoded(collateral.rims[name].content)} for name in sorted(collateral.rims)],
+        "ocsp": [_encoded(content) for content in answers],
+    }
+
+
+def merge_bundles(parts: Iterable[Collateral]) -> Collateral:
+    """All RIMs and answers of several bundles.
+
+    Raises:
+        InputError: two bundles have different documents under one RIM id; NVIDIA re-issues some, so one must be chosen.
+    """
+    rims: dict[str, RimAnswer] = {}
+    answers: dict[bytes, OcspAnswer] = {}
+    for part in parts:
+        for name, rim in part.rims.items():
+            known = rims.setdefault(name, rim)
+            if known.content != rim.content:
+                raise InputError(
+                    f"two different documents for {name}: {_where(known)} and {_where(rim)}",
+                    code="bundle-conflict",
+                    hint="NVIDIA re-issues some RIMs under their id; leave out the older bundle",
+                )
+        for answer in part.ocsp:
+            answers.setdefault(answer.content, answer)
+    return Collateral(rims=rims, ocsp=tuple(answers.values()))
+
+
+def _where(rim: RimAnswer) -> str:
+    return f"{hashlib.sha256(rim.content).hexdigest()[:12]} in {rim.origin or 'a bundle'}"
+
+
+def _encoded(content: bytes) -> JsonObject:
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "content": base64.b64encode(content).decode("ascii"),
+    }
+
+
+def _list(document: JsonObject, key: str, maximum: int) -> list[object]:
+    value = document.get(key, [])
+    if not isinstance(value, list):
+        raise _error(f"{key!r} must be an array, found {kind_of(value)}")
+    if len(value) > maximum:
+        raise _error(f"{key!r} has {len(value)} items, at most {maximum} are read")
+    return value
+
+
+def _member(item: object, where: str, key: str) -> str:
+    if not isinstance(item, dict):
+        raise _error(f"{where}: expected an object, found {kind_of(item)}")
+    value = item.get(key)
+    if not isinstance(value, str):
+        raise _error(f"{where}: {key!r} must be a text, found {kind_of(value)}")
+    return value
+
+
+def _content(item: object, where: str, maximum: int) -> bytes:
+    text = _member(item, where, "content")
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _error(f"{where}: 'content' is not base64") from None
+    if not content or len(content) > maximum:
+        raise _error(f"{where}: {len(content)} bytes; 1 to {maximum} are read")
+    if hashlib.sha256(content).hexdigest() != _member(item, where, "sha256"):
+        raise _error(f"{where}: the content does not have the digest that stands beside it", hint="the file is damaged")
+    return content
+
+
+def _error(message: str, *, hint: str = "") -> ParseError:
+    return ParseError(message, source="bundle", code="bundle", hint=hint, result_code=ResultCode.BAD_ARGUMENT)
