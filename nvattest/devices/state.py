@@ -1,0 +1,174 @@
+"""The state of confidential computing on this machine, as the driver tells it.
+
+The state is a hint of what to expect, and the reason for clear messages. It proves nothing: a host can make a driver
+say anything, and only signed evidence counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+from nvattest.devices._deadline import DEFAULT_TIMEOUT
+from nvattest.devices._nvml_errors import UNSUPPORTED_CODES
+from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
+from nvattest.errors import CollectionError, ResultCode
+
+__all__ = ["CpuCapability", "Environment", "MultiGpuMode", "SystemState", "read_state", "require_evidence_mode"]
+
+
+class Environment(IntEnum):
+    """``environment`` of nvmlConfComputeSystemState_t."""
+
+    UNAVAILABLE = 0
+    SIMULATION = 1
+    PRODUCTION = 2
+
+
+class MultiGpuMode(IntEnum):
+    """``multiGpuMode`` of nvmlSystemConfComputeSettings_t."""
+
+    NONE = 0
+    PROTECTED_PCIE = 1
+    NVLINK_ENCRYPTION = 2
+
+
+class CpuCapability(IntEnum):
+    """``cpuCaps`` of nvmlConfComputeSystemCaps_t."""
+
+    NONE = 0
+    AMD_SEV = 1
+    INTEL_TDX = 2
+    AMD_SEV_SNP = 3
+    AMD_SNP_VTOM = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemState:
+    """What the driver says of the system. Numbers that are not known stay numbers; None is what the driver cannot say.
+
+    Attributes:
+        cc_feature: 1 with confidential computing on.
+        dev_tools: True in DevTools mode, where debuggers may read the GPU's memory.
+        ready: whether the GPUs accept work.
+        gpus_capable: whether the GPUs can do confidential computing.
+    """
+
+    driver_version: str
+    nvml_version: str | None
+    gpu_count: int
+    cc_feature: int
+    dev_tools: bool
+    environment: Environment | int
+    multi_gpu_mode: MultiGpuMode | int | None
+    ready: bool | None
+    cpu_capability: CpuCapability | int | None
+    gpus_capable: bool | None
+
+    @property
+    def cc_on(self) -> bool:
+        """Confidential computing is on."""
+        return self.cc_feature == 1
+
+    @property
+    def protected_pcie(self) -> bool:
+        """The machine is in protected PCIe mode, where GPUs attest with CC off."""
+        return self.multi_gpu_mode == MultiGpuMode.PROTECTED_PCIE
+
+
+E = TypeVar("E", bound=IntEnum)
+
+
+def _word(kind: type[E], value: int) -> E | int:
+    try:
+        return kind(value)
+    except ValueError:
+        return value
+
+
+def read_state(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> SystemState:
+    """Ask the driver for the state of the system.
+
+    Raises:
+        CollectionError: the driver did not answer, or not in time. What a driver is too old to know becomes None; one
+            that cannot say whether CC is on is an error.
+    """
+    return library.run("system", _read, timeout=timeout)
+
+
+def _read(calls: NvmlCalls) -> SystemState:
+    driver_version = calls.text("nvmlSystemGetDriverVersion")
+    state = calls.ask("nvmlSystemGetConfComputeState")
+    dev_tools = bool(state.devToolsMode)
+    multi_gpu: MultiGpuMode | int | None = None
+    nvml_version: str | None = None
+    ready: bool | None = None
+    cpu: CpuCapability | int | None = None
+    capable: bool | None = None
+    try:
+        settings = calls.settings()
+        multi_gpu = _word(MultiGpuMode, settings.multiGpuMode)
+        # Two calls that say different things: the more careful one counts.
+        dev_tools = dev_tools or bool(settings.devToolsMode)
+    except CollectionError as error:
+        _absent(error)
+    try:
+        nvml_version = calls.text("nvmlSystemGetNVMLVersion")
+    except CollectionError as error:
+        _absent(error)
+    try:
+        ready = int(calls.ask("nvmlSystemGetConfComputeGpusReadyState")) == 1
+    except CollectionError as error:
+        _absent(error)
+    try:
+        caps = calls.ask("nvmlSystemGetConfComputeCapabilities")
+        cpu, capable = _word(CpuCapability, caps.cpuCaps), bool(caps.gpusCaps)
+    except CollectionError as error:
+        _absent(error)
+    return SystemState(
+        driver_version=driver_version,
+        nvml_version=nvml_version,
+        gpu_count=int(calls.ask("nvmlDeviceGetCount")),
+        cc_feature=int(state.ccFeature),
+        dev_tools=dev_tools,
+        environment=_word(Environment, state.environment),
+        multi_gpu_mode=multi_gpu,
+        ready=ready,
+        cpu_capability=cpu,
+        gpus_capable=capable,
+    )
+
+
+def _absent(error: CollectionError) -> None:
+    if error.code not in UNSUPPORTED_CODES:
+        raise error
+
+
+def require_evidence_mode(state: SystemState, *, allow_devtools: bool = False) -> None:
+    """Check that GPUs in this state give evidence worth asking for.
+
+    Args:
+        state: what the driver says.
+        allow_devtools: accept DevTools mode. It gives the host's debuggers access to the GPU: never for production.
+
+    Raises:
+        CollectionError: confidential computing and protected PCIe are both off (``cc-off``, 509), or DevTools mode is
+            on (``devtools-on``, 509).
+    """
+    if not (state.cc_on or state.protected_pcie):
+        capable = "" if state.gpus_capable in (None, True) else "; the GPUs say that they are not capable of it"
+        raise CollectionError(
+            f"confidential computing is off on this machine (driver {state.driver_version}): neither CC mode nor "
+            f"protected PCIe mode is on, so its GPUs give no evidence{capable}",
+            code="cc-off",
+            result_code=ResultCode.GPU_MODE_NOT_SUPPORTED,
+            hint="set the GPUs to CC mode on the host before the guest starts; check with: nvidia-smi conf-compute -f",
+        )
+    if state.dev_tools and not allow_devtools:
+        raise CollectionError(
+            "the GPUs are in DevTools mode: debuggers can read what they compute",
+            code="devtools-on",
+            result_code=ResultCode.GPU_MODE_NOT_SUPPORTED,
+            hint="set the CC mode to 'on' on the host instead of 'devtools'; only for development, allow it explicitly",
+        )

@@ -1,0 +1,108 @@
+"""What the simulated driver says of the system, and how a call of it is made to fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nvattest.errors import InputError
+
+__all__ = ["DriverState", "Fault"]
+
+_BLACKWELL: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverState:
+    """System-wide answers of NVML and NSCQ; the numbers are those of the C interface.
+
+    The default is a machine with confidential computing on and GPUs that do not yet accept work.
+    """
+
+    cc_feature: int = 1
+    dev_tools: int = 0
+    environment: int = 2
+    """0 unavailable, 1 simulation, 2 production."""
+    multi_gpu_mode: int = 0
+    """0 none, 1 protected PCIe, 2 NVLink encryption."""
+    ready: int = 0
+    cpu_caps: int = 3
+    gpus_caps: int = 1
+    driver_version: str | None = None
+    """None: that of the first GPU."""
+    nvml_version: str = "13.580.159.04"
+    cuda_version: int = 13000
+    key_rotation: int = 60
+    protected_kib: int = 83886080
+    unprotected_kib: int = 0
+    persistence: int = 1
+    pcie_mode: int = 3
+    """NSCQ: -1 unknown, 0 disabled, 1 enabled, 2 failure, 3 locked."""
+
+    @classmethod
+    def cc_off(cls) -> DriverState:
+        """Confidential computing off, as a real H200 with driver 580.159.04 answers."""
+        return cls(cc_feature=0, environment=0, cpu_caps=0, protected_kib=0, unprotected_kib=146591680)
+
+    @classmethod
+    def of(cls, source: Any) -> DriverState:
+        """The state that fits a platform: PPCIE with switches, NVLink encryption with several Blackwell GPUs."""
+        gpus = tuple(getattr(source, "gpus", ()))
+        if getattr(source, "switches", ()):
+            return cls(cc_feature=0, multi_gpu_mode=1)
+        if len(gpus) > 1 and all(gpu.architecture == _BLACKWELL for gpu in gpus):
+            return cls(multi_gpu_mode=2)
+        return cls()
+
+    @property
+    def gives_evidence(self) -> bool:
+        """Whether GPUs answer for evidence at all: with CC on, or in protected PCIe mode."""
+        return self.cc_feature == 1 or self.multi_gpu_mode == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What a call does instead of, or before, its right answer.
+
+    Attributes:
+        return_code: returned instead of the answer (999 unknown, 3 not supported, 15 GPU lost, 10 timeout ...).
+        delay: seconds to wait first.
+        hang: never answer while the server lives.
+        size: the size or count that the driver claims, whatever it gives.
+        content: bytes or text given instead of the right ones.
+    """
+
+    return_code: int | None = None
+    delay: float = 0.0
+    hang: bool = False
+    size: int | None = None
+    content: bytes | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[str, Fault]:
+        """Read ``CALL=999``, ``CALL=hang``, ``CALL=delay:SECONDS`` or ``CALL=size:N``; CALL may end in ``@DEVICE``.
+
+        Returns:
+            The key for ``DriverServer.faults`` and the fault.
+
+        Raises:
+            InputError: another form.
+        """
+        name, _, what = text.partition("=")
+        kind, _, value = what.partition(":")
+        try:
+            if name and what == "hang":
+                return name, cls(hang=True)
+            if name and kind == "delay":
+                return name, cls(delay=min(max(float(value), 0.0), 3600.0))
+            if name and kind == "size":
+                return name, cls(size=int(value, 0) & 0xFFFFFFFF)
+            if name:
+                return name, cls(return_code=int(what))
+        except ValueError:
+            pass
+        raise InputError(
+            f"not a driver fault: {text[:120]!r}",
+            code="driver-fault",
+            hint="write nvmlDeviceGetName=999, nvmlDeviceGetName@2=hang, ...=delay:1.5 or ...=size:65536",
+        )
