@@ -78,7 +78,7 @@ def appraise_device(
     steps_identity.check_nonce(report, evidence, nonce, policy, checks)
     # (7) chain, report and evidence name one architecture
     chip = chip_of_chain(certificates) if certificates else None
-    architecture = steps_identity.check_architecture(evidence, report, chip, policy, checks)
+    architecture = steps_identity.check_architecture(evidence, report, certificates, policy, checks)
     # (8) the firmware id of the report is the certified one, and (9) the device is not in a debug state
     steps_identity.check_fwid(report, certificates, architecture or evidence.architecture, policy, checks)
     steps_identity.check_debug(certificates, architecture or evidence.architecture, policy, checks)

@@ -11,7 +11,7 @@ from nvattest.evidence import Evidence
 from nvattest.model import Architecture, Nonce, format_time
 from nvattest.pki.certificate import Certificate, parse_pem_chain
 from nvattest.pki.chain import ChainFinding, ValidatedChain
-from nvattest.pki.dice import architecture_of_chip, read_fwid, read_tcb_info
+from nvattest.pki.dice import architecture_of_chip, chip_of_chain, read_fwid, read_tcb_info
 from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report, parse_report
 
@@ -164,11 +164,27 @@ def check_nonce(
 
 
 def check_architecture(
-    evidence: Evidence, report: Report | None, chip: str | None, policy: EvidencePolicy, checks: CheckList
+    evidence: Evidence,
+    report: Report | None,
+    certificates: tuple[Certificate, ...],
+    policy: EvidencePolicy,
+    checks: CheckList,
 ) -> Architecture | None:
+    """Step 7. Returns the architecture that chain, report and evidence agree on."""
     declared = evidence.architecture
+    if not certificates:
+        checks.skip(("architecture",), "there is no readable chain")
+        return None
+    chip = chip_of_chain(certificates)
     if chip is None:
-        checks.skip(("architecture",), "the chain names no chip")
+        names = " and ".join(repr(certificate.common_name) for certificate in certificates[:2])
+        checks.fail(
+            "architecture",
+            f"leaf and boot ROM certificate do not name one chip: {names}",
+            expected=declared.value,
+            found=names,
+            hint="the chain was put together from several devices, or is no device chain",
+        )
         return None
     found = architecture_of_chip(chip)
     told = report.fields.chip_info if report is not None and isinstance(report.fields, GpuFields) else None

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attest": ("nvattest.cli.attest", "collect or load evidence, verify it, print the result"),
     "collect-evidence": ("nvattest.cli.collect", "collect evidence and print it"),
     "bundle": ("nvattest.cli.bundle", "put RIMs and revocation answers into one file, or look into it"),
+    "simulate": ("nvattest.cli.simulate", "a simulated platform, driver and services, for one command or until stopped"),
     "version": ("nvattest.cli.version", "print the version"),
 }
 
@@ -26,6 +27,8 @@ def split_command(argv: list[str]) -> tuple[str | None, list[str]]:
     index = 0
     while index < len(argv):
         token = argv[index]
+        if token == "--":
+            break
         if token in _GLOBAL_WITH_VALUE:
             index += 2
         elif token.startswith("-"):

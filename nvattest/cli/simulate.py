@@ -1,0 +1,113 @@
+"""``nvattest simulate``: a confidential platform without the hardware, for one command or until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+
+from nvattest.cli.arguments import converted
+from nvattest.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is simulated, what is wrong with it, and the command that runs in it."""
+    parser.usage = "nvattest simulate [options] [-- COMMAND ...]"
+    add_platform_options(parser)
+    parser.add_argument(
+        "--driver-fault", action="append", default=[], metavar="CALL=FAULT",
+        help="a fault of a driver call, such as nvmlDeviceGetConfComputeGpuAttestationReport=999",
+    )  # fmt: skip
+    parser.add_argument(
+        "--service-fault", action="append", default=[], metavar="SERVICE:FAULT", help="a fault of a service"
+    )
+    parser.add_argument("--list", action="store_true", help="list the platforms and faults, and end")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="the command to run in the simulated world")
+
+
+def add_platform_options(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a platform and its lies."""
+    parser.add_argument("--platform", default="hopper-8-ppcie", metavar="NAME", help="see --list")
+    parser.add_argument("--driver-version", metavar="VERSION", help="the driver's version, such as 620.12")
+    parser.add_argument("--seed", type=converted(_seed), default=0, metavar="N", help="other devices, other keys")
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="TARGET:LIE", help="a lie, such as gpu0:measurement=9"
+    )
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InputError("a seed is a number of up to nine digits", code="seed")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command in the world and return its exit status, or stay up until interrupted."""
+    if options.list:
+        print(_catalogue())
+        return 0
+    from datetime import datetime, timezone
+
+    from nvattest.testing.platform import Platform
+    from nvattest.testing.world import World
+
+    platform = Platform.build(
+        options.platform,
+        seed=options.seed,
+        clock=datetime.now(timezone.utc),
+        driver_version=options.driver_version,
+        lies=options.fault,
+    )
+    # SIGTERM ends the world as an interrupt does, so that what is in it is put away.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with World(platform, driver_faults=options.driver_fault, service_faults=options.service_fault) as world:
+        if options.command:
+            return _run_command(options.command, world.environment())
+        for name, value in sorted(world.variables().items()):
+            print(f"export {name}={shlex.quote(value)}")
+        sys.stdout.flush()
+        print(
+            f"# {len(platform.gpus)} GPUs and {len(platform.switches)} switches are simulated until you press Ctrl-C; "
+            "paste the lines above into another shell and run: nvattest attest --device all",
+            file=sys.stderr,
+        )
+        while True:
+            signal.pause()
+
+
+def _run_command(command: list[str], environment: dict[str, str]) -> int:
+    from nvattest.testing.native import end_with_parent
+
+    try:
+        # The child ends with this process, also when this process is killed.
+        with subprocess.Popen(command, env=environment, preexec_fn=end_with_parent()) as process:  # noqa: PLW1509
+            try:
+                return _status(process.wait())
+            except KeyboardInterrupt:
+                process.terminate()
+                return _status(process.wait())
+    except OSError as error:
+        raise InputError(f"{command[0]}: {error.strerror or error}", code="command") from None
+
+
+def _status(code: int) -> int:
+    return code if code >= 0 else 128 - code
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _catalogue() -> str:
+    from nvattest.testing import LIES, PLATFORMS
+
+    lines = ["platforms:"]
+    lines += [f"  {name:16} {text}" for name, text in PLATFORMS.items()]
+    lines.append("faults (TARGET:LIE; targets gpu0, switch1, gpu*, driver-rim, vbios-rim, bios-rim, platform):")
+    for spec in LIES:
+        spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
+        targets = "/".join(sorted(scope.value for scope in spec.scopes))
+        lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Simulated confidential GPUs and switches, for tests and demos without hardware.
+
+    from nvattest.testing import Platform
+
+    platform = Platform.build("hopper-8-ppcie")
+    evidence = platform.evidence(nonce)       # NVIDIA's evidence array, signed now
+    rims, answer = platform.rims(), platform.ocsp(request)
+
+Simulated devices chain to a test root that no default configuration trusts. What a platform can be told to lie about is
+in ``LIES``; ``parse_fault("gpu0:measurement=9")`` reads one lie. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nvattest.testing.device import SimulatedDevice as SimulatedDevice
+    from nvattest.testing.lies import LIES as LIES
+    from nvattest.testing.lies import Lie as Lie
+    from nvattest.testing.lies import LieSpec as LieSpec
+    from nvattest.testing.lies import Scope as Scope
+    from nvattest.testing.lies import parse_fault as parse_fault
+    from nvattest.testing.platform import DEFAULT_CLOCK as DEFAULT_CLOCK
+    from nvattest.testing.platform import DEFAULT_NONCE as DEFAULT_NONCE
+    from nvattest.testing.platform import PLATFORMS as PLATFORMS
+    from nvattest.testing.platform import Platform as Platform
+
+_HOMES = {
+    "DEFAULT_CLOCK": "platform",
+    "DEFAULT_NONCE": "platform",
+    "LIES": "lies",
+    "PLATFORMS": "platform",
+    "Lie": "lies",
+    "LieSpec": "lies",
+    "Platform": "platform",
+    "Scope": "lies",
+    "SimulatedDevice": "device",
+    "parse_fault": "lies",
+}
+
+__all__ = [
+    "DEFAULT_CLOCK",
+    "DEFAULT_NONCE",
+    "LIES",
+    "PLATFORMS",
+    "Lie",
+    "LieSpec",
+    "Platform",
+    "Scope",
+    "SimulatedDevice",
+    "parse_fault",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

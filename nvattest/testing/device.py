@@ -1,0 +1,253 @@
+"""One simulated GPU or switch: it answers with its chain and signs reports over the nonce that it is asked with."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED, GpuField, SwitchField
+from nvattest.errors import InputError
+from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
+from nvattest.testing import spdm_writer
+from nvattest.testing.certificates import Certificate, pem
+from nvattest.testing.keys import SigningKey
+from nvattest.testing.lies import Told
+from nvattest.testing.silicon import Silicon, generation, golden_value, measured
+from nvattest.testing.spdm_writer import Entry, OpaqueHeader
+
+__all__ = ["Body", "SimulatedDevice"]
+
+_FEATURES = {"mpt": 0, "spt": 1, "ppcie": 2}
+_DEBUG_INDEX = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a device measures and says, all lies included; only the nonce is missing.
+
+    ``measurements`` are (SPDM block index from 1, value).
+    """
+
+    measurements: tuple[tuple[int, bytes], ...]
+    opaque: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedDevice:
+    """A device of a simulated platform.
+
+    ``architecture`` is the number that NVML (GPU) or NSCQ (switch) gives, ``family`` our word for it. The versions are
+    those that the driver tells beside the report. ``pdi`` is 16 hexadecimal digits, ``chain_pem`` PEM text, leaf first.
+    """
+
+    kind: DeviceKind
+    index: int
+    uuid: str
+    name: str
+    family: Architecture
+    architecture: int
+    driver_version: str
+    vbios_version: str
+    pdi: str
+    board_id: int
+    chain_pem: bytes
+    certificates: tuple[Certificate, ...]
+    told: Told
+    body: Body
+    key: SigningKey
+    salt: bytes
+
+    @property
+    def arch(self) -> str:
+        """The word for the architecture in NVIDIA's evidence JSON."""
+        return self.family.value
+
+    def report(self, nonce: bytes) -> bytes:
+        """A report over this nonce: request, response and signature; signed now, about a millisecond.
+
+        Raises:
+            InputError: the nonce does not have exactly 32 bytes.
+        """
+        if len(nonce) != NONCE_SIZE:
+            raise InputError(f"a nonce has exactly {NONCE_SIZE} bytes; this one has {len(nonce)}", code="nonce-size")
+        told = self.told
+        if (other := told.get("other-nonce")) is not None:
+            nonce = bytes.fromhex(other)[:NONCE_SIZE].rjust(NONCE_SIZE, b"\x00") if other else bytes(NONCE_SIZE)
+        sign = (lambda _data: bytes(96)) if "signature-zero" in told else self.key.sign_raw
+        data = spdm_writer.report(
+            nonce=nonce,
+            responder_nonce=hashlib.sha256(self.salt + nonce).digest(),
+            measurements=self.body.measurements,
+            opaque=self.body.opaque,
+            sign=sign,
+            version=int(told.get("spdm-version") or "11", 16) & 0xFF,
+        )
+        return _on_the_way(data, told)
+
+
+def chain_text(certificates: Sequence[Certificate], kind: DeviceKind, told: Told) -> bytes:
+    """The PEM text of a chain with the lies about its make-up; a GPU's ends in a line break, a switch's does not."""
+    if "chain-format" in told:
+        return b"this is not PEM\n"
+    ders = [certificate.der for certificate in certificates]
+    for argument in told.all("chain-repeated"):
+        position = min(int(argument), len(ders) - 1)
+        ders.insert(position, ders[position])
+    for argument in told.all("chain-swapped"):
+        position = min(int(argument), len(ders) - 2)
+        ders[position], ders[position + 1] = ders[position + 1], ders[position]
+    for argument in told.all("chain-missing"):
+        ders.pop(min(int(argument), len(ders) - 1))
+    return pem(ders, final_newline=kind is DeviceKind.GPU)
+
+
+def gpu_body(
+    silicon: Silicon,
+    told: Told,
+    *,
+    driver: str,
+    firmware: str,
+    fwid: bytes,
+    nvdec0: bool,
+    feature: str,
+    switch_pdis: Sequence[bytes],
+) -> Body:
+    """What a GPU says. ``switch_pdis`` are as printed, one per link; the report has them byte-reversed."""
+    layout = generation(silicon.architecture, driver)
+    driver = told.get("driver-version") or driver
+    firmware = told.get("firmware-version") or firmware
+    if re.fullmatch(r"[0-9A-Fa-f]{2}(\.[0-9A-Fa-f]{2}){4}", firmware) is None:
+        raise _unusable("firmware-version", firmware, "write it as 96.00.F0.00.01")
+    feature = told.get("feature") or feature
+    if feature not in _FEATURES and not feature.isdigit():
+        raise _unusable("feature", feature, "write mpt, spt, ppcie or a number")
+    entries = spdm_writer.gpu_fields(
+        generation=layout,
+        vbios=firmware,
+        driver=driver,
+        board=silicon.board,
+        counts=silicon.counts(),
+        nvdec0=_nvdec0(told, nvdec0),
+        fwid=_fwid(told, fwid),
+        ppcie=feature == "ppcie",
+        feature=_FEATURES[feature] if feature in _FEATURES else int(feature) & 0xFFFF,
+        switch_pdis=[pdi[::-1] for pdi in _topology(told, switch_pdis)],
+        svn=int(told.get("svn") or "5") & 0xFFFF,
+    )
+    # An engine that is off measures something that no RIM names: the exemption of index 35 is at work by default.
+    values = measured(silicon, driver=driver, firmware=firmware, nvdec0_matches=nvdec0)
+    return Body(
+        measurements=_measurements(values, silicon.architecture, told),
+        opaque=_opaque(entries, told, versioned=layout.versioned),
+    )
+
+
+def switch_body(
+    silicon: Silicon, told: Told, *, firmware: str, pdi: bytes, gpu_pdis: Sequence[bytes], ports: bytes, position: int
+) -> Body:
+    """What an LS10 switch says. ``gpu_pdis`` are eight; ``ports`` 64 bytes, the GPU behind each port or FF."""
+    firmware = told.get("firmware-version") or firmware
+    neighbours = _topology(told, gpu_pdis)
+    if len(neighbours) < len(gpu_pdis):  # the field has eight places; an unused one repeats the one before
+        neighbours += [neighbours[-1]] * (len(gpu_pdis) - len(neighbours))
+    entries = spdm_writer.switch_fields(
+        bios=firmware,
+        pdi=pdi,
+        counts=silicon.counts(),
+        gpu_pdis=neighbours[: len(gpu_pdis)],
+        ports=ports,
+        position=position,
+    )
+    if "fwid" in told:
+        entries.append((SwitchField.FWID, _fwid(told, bytes(48))))
+    values = measured(silicon, driver="", firmware=firmware, nvdec0_matches=True)
+    return Body(
+        measurements=_measurements(values, silicon.architecture, told), opaque=_opaque(entries, told, versioned=False)
+    )
+
+
+def _measurements(
+    values: Sequence[tuple[int, bytes]], architecture: Architecture, told: Told
+) -> tuple[tuple[int, bytes], ...]:
+    lies = told.indexed("measurement")
+    if "debug" in told and architecture is not Architecture.BLACKWELL:
+        lies.setdefault(_DEBUG_INDEX, "")
+    missing, twice = told.indexed("measurement-missing"), told.indexed("measurement-duplicate")
+    out = []
+    for index, value in values:
+        if index in missing:
+            continue
+        if index in lies:
+            value = bytes.fromhex(lies[index]) or golden_value("lie", architecture.value, index)  # noqa: PLW2901
+        out.extend([(index + 1, value)] * (2 if index in twice else 1))
+    return tuple(out)
+
+
+def _opaque(entries: list[Entry], told: Told, *, versioned: bool) -> bytes:
+    for number, given in told.indexed("field").items():
+        changed = [
+            (kind, (bytes.fromhex(given) if given else bytes(byte ^ 0xFF for byte in data)) if kind == number else data)
+            for kind, data in entries
+        ]
+        known = any(kind == number for kind, _ in entries)
+        entries = changed if known else [*entries, (number & 0xFFFF, bytes.fromhex(given))]
+    missing, twice = told.indexed("field-missing"), told.indexed("field-duplicate")
+    entries = [entry for entry in entries if entry[0] not in missing]
+    entries += [entry for entry in entries if entry[0] in twice]
+    major = told.get("opaque-version")
+    if not versioned:
+        if major is not None:
+            lie = (int(GpuField.OPAQUE_DATA_VERSION), (int(major) & 0xFFFF).to_bytes(2, "little"))
+            entries = [entry for entry in entries if entry[0] != lie[0]] + [lie]
+        return spdm_writer.opaque_legacy(entries)
+    header = OpaqueHeader(
+        profile=int(told.get("opaque-profile") or "0") & 0xFFFF,
+        version=(2 if major is None else int(major) & 0xFF, 0, 0),
+    )
+    return spdm_writer.opaque_versioned(entries, header)
+
+
+def _topology(told: Told, neighbours: Sequence[bytes]) -> list[bytes]:
+    lie = told.get("topology", "foreign")
+    if lie is None or not neighbours:
+        return list(neighbours)
+    first = neighbours[0]
+    if lie == "missing":
+        return [pdi for pdi in neighbours if pdi != first]
+    foreign = bytes.fromhex("f0f1f2f3f4f5f6f7")
+    if lie == "extra":
+        return [*neighbours[:-1], foreign]
+    return [foreign if pdi == first else pdi for pdi in neighbours]
+
+
+def _nvdec0(told: Told, enabled: bool) -> int:
+    lie = told.get("nvdec0")
+    words = {"on": NVDEC0_ENABLED, "off": NVDEC0_DISABLED, None: NVDEC0_ENABLED if enabled else NVDEC0_DISABLED}
+    if lie in words:
+        return words[lie]
+    if lie is None or re.fullmatch("[0-9a-f]{2}", lie) is None:
+        raise _unusable("nvdec0", lie or "", "write on, off or two hexadecimal digits")
+    return int(lie, 16)
+
+
+def _fwid(told: Told, fwid: bytes) -> bytes:
+    lie = told.get("fwid")
+    return fwid if lie is None else bytes.fromhex(lie) or golden_value("lie", "fwid", 0)
+
+
+def _unusable(name: str, value: str, hint: str) -> InputError:
+    return InputError(f"not a {name}: {value[:80]!r}", code="fault-argument", hint=hint)
+
+
+def _on_the_way(data: bytes, told: Told) -> bytes:
+    """What becomes of a signed report between the device and the verifier."""
+    out = bytearray(data)
+    if (place := told.get("signature", "0")) is not None:
+        out[-96 + int(place) % 96] ^= 0x01
+    for argument in told.all("tamper"):
+        out[int(argument) % len(out)] ^= 0x01
+    if (count := told.get("truncate")) is not None:
+        del out[max(len(out) - int(count), 0) :]
+    return bytes(out) + bytes.fromhex(told.get("trailing") or "")

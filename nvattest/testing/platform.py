@@ -1,0 +1,239 @@
+"""A simulated node: its devices, the RIMs and revocation answers that go with them, and the test roots they lead to.
+
+    platform = Platform.build("hopper-8-ppcie", lies=["gpu3:measurement=9"])
+    evidence = platform.evidence(nonce)
+
+Everything comes from the seed, the clock and the lies: the same arguments give the same bytes. Nothing here passes for
+real: all certificates say that they are a simulation, and the default trust anchors exclude them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from nvattest.errors import InputError
+from nvattest.model import DeviceKind, VerificationTime, format_time
+from nvattest.testing.assembly import Plan, Shape, assemble
+from nvattest.testing.certificates import pem
+from nvattest.testing.device import SimulatedDevice
+from nvattest.testing.lies import Lie, Told, parse_fault
+from nvattest.testing.rim_issuer import RimOrder
+from nvattest.testing.silicon import DRIVERS
+
+if TYPE_CHECKING:
+    from nvattest.pki.anchors import TrustAnchors
+    from nvattest.testing.native.state import DriverState
+
+__all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "PLATFORMS", "Platform"]
+
+DEFAULT_CLOCK = datetime(2026, 11, 1, tzinfo=timezone.utc)
+DEFAULT_NONCE = hashlib.sha256(b"nvattest simulation").digest()
+PLATFORMS: Mapping[str, str] = {
+    "hopper-1": "one Hopper GPU, NVDEC0 off, opaque data as before R570",
+    "hopper-8-ppcie": "eight Hopper GPUs and four LS10 switches in protected PCIe, the topology closed",
+    "blackwell-1": "one Blackwell GPU, legacy opaque data",
+    "blackwell-8-mpt": "eight Blackwell GPUs in multi-GPU passthrough, versioned opaque data, a minimum SVN",
+}
+
+
+class Platform:
+    """One simulated node. Make it with :meth:`build`; it does not change afterwards."""
+
+    def __init__(self, plan: Plan, *, name: str) -> None:
+        self.name = name
+        self._plan = plan
+        self._node = assemble(plan)
+        self._rims: dict[str, bytes] = {}
+
+    @classmethod
+    def build(
+        cls,
+        name: str = "hopper-1",
+        *,
+        seed: int = 0,
+        clock: datetime | None = None,
+        driver_version: str | None = None,
+        nvdec0: bool | None = None,
+        lies: Iterable[Lie | str] = (),
+    ) -> Platform:
+        """Build a node.
+
+        Args:
+            name: one of ``PLATFORMS``, or ``(hopper|blackwell)-COUNT[-(spt|mpt)]``.
+            seed: everything random comes from it.
+            clock: the instant around which everything is valid (``DEFAULT_CLOCK``); it has a time zone.
+            driver_version: chooses the layout of the opaque data too: versioned from 620 on.
+            nvdec0: whether the NVDEC0 engine is on; off on ``hopper-1`` alone, where it exercises the exemption.
+            lies: faults, as :class:`Lie` or as text such as ``gpu0:measurement=9``.
+
+        Raises:
+            InputError: no such platform, no such device, or an argument that cannot be used.
+        """
+        shape = Shape.parse(name)
+        moment = DEFAULT_CLOCK if clock is None else clock
+        if moment.tzinfo is None:
+            raise InputError("the clock of a platform has no time zone", code="time-zone")
+        family = shape.architecture.value.lower()
+        flavour = f"{family}-{shape.mode}" if shape.gpus > 1 else family
+        plan = Plan(
+            shape=shape,
+            seed=seed,
+            clock=moment.astimezone(timezone.utc).replace(microsecond=0),
+            driver=driver_version or DRIVERS.get(flavour, DRIVERS[family]),
+            nvdec0=name != "hopper-1" if nvdec0 is None else nvdec0,
+            lies=tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies),
+        )
+        return cls(plan, name=name)
+
+    @property
+    def seed(self) -> int:
+        """The seed that it was built from."""
+        return self._plan.seed
+
+    @property
+    def clock(self) -> datetime:
+        """The instant around which everything is valid."""
+        return self._plan.clock
+
+    @property
+    def lies(self) -> tuple[Lie, ...]:
+        """What it was told to lie about."""
+        return self._plan.lies
+
+    @property
+    def at(self) -> datetime:
+        """The instant at which everything honest here is valid: the clock for a verification."""
+        return self.clock
+
+    @property
+    def time(self) -> VerificationTime:
+        """The same, as a verification wants it."""
+        return VerificationTime.at(self.clock)
+
+    @property
+    def gpus(self) -> tuple[SimulatedDevice, ...]:
+        """The GPUs on the bus."""
+        return self._node.gpus
+
+    @property
+    def switches(self) -> tuple[SimulatedDevice, ...]:
+        """The NVSwitches on the fabric."""
+        return self._node.switches
+
+    @property
+    def devices(self) -> tuple[SimulatedDevice, ...]:
+        """GPUs, then switches."""
+        return self._node.gpus + self._node.switches
+
+    @property
+    def driver_version(self) -> str:
+        """The version of the installed driver."""
+        return self._plan.driver
+
+    @property
+    def driver_state(self) -> DriverState:
+        """What the driver says about this machine: for the simulated driver library."""
+        from nvattest.testing.native.state import DriverState
+
+        told = Told.by_platform(self.lies)
+        state = DriverState.cc_off() if "cc-off" in told else DriverState.of(self)
+        return replace(state, dev_tools=1 if "debug" in told else 0)
+
+    # --- evidence -------------------------------------------------------------------------------------------------
+
+    def evidence(self, nonce: bytes, kind: DeviceKind | None = None) -> list[dict[str, str]]:
+        """NVIDIA's evidence array, signed now: of one kind of device, or GPUs and then switches.
+
+        Raises:
+            InputError: the nonce does not have exactly 32 bytes.
+        """
+        return [
+            {
+                "arch": device.arch,
+                "nonce": nonce.hex(),
+                "evidence": base64.b64encode(device.report(nonce)).decode(),
+                "certificate": base64.b64encode(device.chain_pem).decode(),
+            }
+            for device in self.devices
+            if kind in (None, device.kind)
+        ]
+
+    def evidence_json(self, kind: DeviceKind, nonce: bytes) -> str:
+        """The evidence array of one kind of device as JSON text."""
+        import json
+
+        return json.dumps(self.evidence(nonce, kind), indent=1) + "\n"
+
+    # --- collateral -----------------------------------------------------------------------------------------------
+
+    @property
+    def rim_ids(self) -> tuple[str, ...]:
+        """The ids of all RIMs that the RIM service has."""
+        return tuple(id_ for id_, order in self._node.orders.items() if "missing" not in self._rim_lies(order))
+
+    def rim(self, rim_id: str) -> bytes | None:
+        """The XML of a RIM, or None where the service does not have it."""
+        order = self._node.orders.get(rim_id)
+        if order is None or "missing" in self._rim_lies(order):
+            return None
+        if rim_id not in self._rims:
+            self._rims[rim_id] = self._node.rim_issuer.rim(order, self._rim_lies(order))
+        return self._rims[rim_id]
+
+    def rims(self) -> dict[str, bytes]:
+        """All RIMs by id."""
+        return {rim_id: xml for rim_id in self.rim_ids if (xml := self.rim(rim_id)) is not None}
+
+    def ocsp(self, request_der: bytes, at: datetime | None = None) -> bytes:
+        """The DER answer to a DER request; ``at`` is now for the responder (the platform's clock by default)."""
+        return self._node.ocsp.answer(request_der, at)
+
+    def ocsp_answers(self) -> dict[str, bytes]:
+        """One answer without a nonce for each certificate that verifiers ask about, by a name for people."""
+        return {
+            f"{number:02}-{re.sub('[^A-Za-z0-9]+', '-', certificate.common_name)}": self._node.ocsp.about(certificate)
+            for number, certificate in enumerate(self._node.certificates.values())
+        }
+
+    @property
+    def anchors_pem(self) -> bytes:
+        """The simulated device root and RIM root, as PEM."""
+        return pem((self._node.device_pki.root.der, self._node.rim_issuer.root.der))
+
+    def trust_anchors(self) -> TrustAnchors:
+        """The simulated roots as trust anchors; they say so."""
+        from nvattest.pki.anchors import trust_anchors_from_pem
+
+        return trust_anchors_from_pem(self.anchors_pem)
+
+    def bundle(self) -> dict[str, object]:
+        """All collateral as the JSON object of a bundle file: every RIM, and revocation answers without a nonce."""
+        return {
+            "format": "nvattest-bundle",
+            "version": 1,
+            "created": format_time(self.clock),
+            "rims": [{"id": rim_id, **_content(xml)} for rim_id, xml in self.rims().items()],
+            "ocsp": [_content(der) for der in self.ocsp_answers().values()],
+        }
+
+    def write(self, folder: str, nonce: bytes = DEFAULT_NONCE) -> list[str]:
+        """Write evidence, RIMs, revocation answers, anchors and bundle below ``folder``, for use by hand.
+
+        Returns the paths written. Files of the same name are overwritten.
+        """
+        from nvattest.testing._files import write_platform
+
+        return write_platform(self, folder, nonce)
+
+    def _rim_lies(self, order: RimOrder) -> Told:
+        return Told.by_rim(self.lies, order.role)
+
+
+def _content(data: bytes) -> dict[str, str]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "content": base64.b64encode(data).decode()}

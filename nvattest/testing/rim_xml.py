@@ -1,0 +1,225 @@
+"""Writes RIMs: SWID XML in the form and the XMLDSig profile of NVIDIA's (ISO/IEC 19770-2, TCG RIM IM, XMLDSig).
+
+Each element is written twice from the same data: as it stands in the file, and in canonical form (C14N 1.1), over which
+the digest runs. No XML library takes part, so the canonical form here is an independent opinion.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nvattest._registry import OPAQUE_RECORD_BASE, RIM_MANUFACTURER_ID, GpuField
+
+__all__ = ["MinimumSvn", "RimContent", "write_rim"]
+
+_SWID = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd"
+_SHA384 = "http://www.w3.org/2001/04/xmlenc#sha384"
+_TCG = "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/"
+_OPAQUE = "https://docs.nvidia.com/attestation/specs/latest/opaque-data.html"
+_DSIG = "http://www.w3.org/2000/09/xmldsig#"
+_C14N = "http://www.w3.org/2006/12/xml-c14n11"
+_MORE = "http://www.w3.org/2001/04/xmldsig-more#"
+_RESOURCES = 64
+_VENDOR = "NVIDIA Corporation"
+
+Attributes = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinimumSvn:
+    """An opaque record (namespace ns3): the smallest security version number that passes."""
+
+    minimum: int
+    name: str = "FSP_UCODE_MIN_SVN"
+    data_type: int = GpuField.FSP_UCODE_SVN
+    include_in_result: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RimContent:
+    """What a RIM says. ``golden`` maps an active index to its alternatives; all other indices are inactive zeros."""
+
+    version: str
+    product: str
+    edition: str
+    tag_id: str
+    golden: Mapping[int, Sequence[bytes]]
+    manufacturer_id: str = RIM_MANUFACTURER_ID
+    minimum_svn: Sequence[MinimumSvn] = ()
+    entity: str = _VENDOR
+    tricks: frozenset[str] = field(default_factory=frozenset)
+
+
+class _Element:
+    """One element in both forms. ``namespaces`` are its own declarations, ``attributes`` in document order."""
+
+    def __init__(self, name: str, namespaces: Attributes, attributes: Attributes, uris: Mapping[str, str]) -> None:
+        def render(items: Attributes) -> str:
+            return "".join(f' {key}="{_escape(value)}"' for key, value in items)
+
+        def order(item: tuple[str, str]) -> tuple[str, str]:
+            prefix, colon, local = item[0].partition(":")
+            return (uris[prefix], local) if colon else ("", prefix)
+
+        self.name = name
+        self.plain = f"<{name}{render(namespaces)}{render(attributes)}"
+        self.canonical = f"<{name}{render(sorted(namespaces))}{render(sorted(attributes, key=order))}>"
+
+    def empty(self) -> tuple[str, str]:
+        return f"{self.plain}/>", f"{self.canonical}</{self.name}>"
+
+
+def write_rim(content: RimContent, chain_pem_bodies: Sequence[str], sign: Callable[[bytes], bytes]) -> bytes:
+    """A signed RIM.
+
+    ``chain_pem_bodies`` are the base64 texts of its certificates, leaf first, each ending in a line break; ``sign``
+    gives 96 bytes r and s over the canonical SignedInfo. ``content.tricks`` breaks the profile where asked.
+    """
+    head, body, canonical = _document(content)
+    digest = base64.b64encode(hashlib.sha384(canonical.encode()).digest()).decode()
+    signature = _signature(content, digest, chain_pem_bodies, sign)
+    text = head + body + signature + "</SoftwareIdentity>\n"
+    if "second-signature" in content.tricks:
+        text = text.replace("</SoftwareIdentity>", signature + "</SoftwareIdentity>")
+    if "dtd" in content.tricks:
+        text = "<!DOCTYPE SoftwareIdentity>\n" + text
+    if "entity" in content.tricks:
+        text = '<!DOCTYPE SoftwareIdentity [<!ENTITY vendor "NVIDIA">]>\n' + text
+    if "truncated" in content.tricks:
+        text = text[: len(text) // 2]
+    return text.encode()
+
+
+def tag_id(text: str) -> str:
+    """A tagId: 96 hexadecimal digits."""
+    return hashlib.sha384(text.encode()).hexdigest()
+
+
+def _document(content: RimContent) -> tuple[str, str, str]:
+    """The root's start tag, what follows up to the signature, and the canonical document without the signature."""
+    uris = {"ns1": _TCG, "ns2": _SHA384, "ns3": _OPAQUE}
+    root_namespaces = [("xmlns", _SWID), ("xmlns:ns0", _SWID), ("xmlns:ns2", _SHA384)]
+    if content.minimum_svn:
+        root_namespaces.append(("xmlns:ns3", _OPAQUE))
+    root = _Element(
+        "SoftwareIdentity",
+        root_namespaces,
+        [
+            ("corpus", "false"),
+            ("name", content.product),
+            ("patch", "false"),
+            ("supplemental", "false"),
+            ("tagId", content.tag_id),
+            ("version", "1.0"),
+            ("tagVersion", "0"),
+        ],
+        uris,
+    )
+    entity = _Element("ns0:Entity", (), [("name", content.entity), ("role", "softwareCreator tagCreator")], uris)
+    meta = _Element("ns0:Meta", [("xmlns:ns1", _TCG)], _meta(content), uris)
+    payload = _Element("ns0:Payload", [("xmlns:SHA384", _SHA384)], (), uris)
+    plain, canonical = ["\n    "], ["\n    "]
+
+    def add(both: tuple[str, str], tail: str) -> None:
+        plain.append(both[0] + tail)
+        canonical.append(both[1] + tail)
+
+    add(entity.empty(), "\n    ")
+    add(meta.empty(), "\n    ")
+    add((payload.plain + ">", payload.canonical), "\n        ")
+    if "comment" in content.tricks:  # canonical XML drops comments: the signature stays good
+        plain.append("<!-- simulated -->")
+    if "instruction" in content.tricks:
+        add(("<?simulated yes?>",) * 2, "")
+    resources = _resources(content, uris)
+    for number, resource in enumerate(resources, 1):
+        add(resource.empty(), "\n        " if number < len(resources) else "\n    ")
+    add(("</ns0:Payload>",) * 2, "\n")
+    whole = root.canonical + "".join(canonical) + "</SoftwareIdentity>"
+    return root.plain + ">", "".join(plain), whole
+
+
+def _meta(content: RimContent) -> Attributes:
+    return [
+        ("colloquialVersion", content.version),
+        ("edition", content.edition),
+        ("product", content.product),
+        ("revision", "r1"),
+        ("PayloadType", "direct"),
+        ("ns1:BindingSpec", "RIMIM"),
+        ("ns1:BindingSpecVersion", "1.01"),
+        ("ns1:PlatformManufacturerId", content.manufacturer_id),
+        ("ns1:PlatformManufacturerStr", content.entity),
+        ("ns1:PlatformModel", content.product),
+        ("ns1:FirmwareManufacturer", content.entity),
+        ("ns1:FirmwareManufacturerId", content.manufacturer_id),
+    ]
+
+
+def _resources(content: RimContent, uris: Mapping[str, str]) -> list[_Element]:
+    made = []
+    for index in range(_RESOURCES):
+        hashes = [value.hex() for value in content.golden.get(index, ())]
+        active = "True" if hashes else "False"
+        hashes = hashes or ["0" * 96]
+        attributes = [
+            ("type", "Measurement"),
+            ("index", str(index)),
+            ("active", active),
+            ("alternatives", str(len(hashes))),
+            *((f"ns2:Hash{number}", value) for number, value in enumerate(hashes)),
+            ("name", f"Measurement_{index}"),
+            ("size", "48"),
+        ]
+        made.append(_Element("ns0:Resource", (), attributes, uris))
+    for record in content.minimum_svn:
+        attributes = [
+            ("type", "Measurement"),
+            ("index", str(OPAQUE_RECORD_BASE + record.data_type)),
+            ("active", "True"),
+            ("alternatives", "0"),
+            ("ns3:minSvn", str(record.minimum)),
+            ("ns3:includeInResult", "True" if record.include_in_result else "False"),
+            ("name", record.name),
+            ("size", "2"),
+        ]
+        made.append(_Element("ns0:Resource", (), attributes, uris))
+    return made
+
+
+def _signature(content: RimContent, digest: str, bodies: Sequence[str], sign: Callable[[bytes], bytes]) -> str:
+    tricks = content.tricks
+    reference = "#nothing" if "reference" in tricks else ""
+    second = "http://www.w3.org/TR/2001/REC-xml-c14n-20010315" if "transform" in tricks else _C14N
+    method = "http://www.w3.org/2001/04/xmlenc#sha256" if "digest" in tricks else f"{_MORE}sha384"
+
+    def algorithm(name: str, uri: str) -> str:
+        return f'<ds:{name} Algorithm="{uri}"></ds:{name}>'
+
+    inner = (
+        f"{algorithm('CanonicalizationMethod', _C14N)}{algorithm('SignatureMethod', _MORE + 'ecdsa-sha384')}"
+        f'<ds:Reference URI="{reference}"><ds:Transforms>{algorithm("Transform", _DSIG + "enveloped-signature")}'
+        f"{algorithm('Transform', second)}</ds:Transforms>{algorithm('DigestMethod', method)}"
+        f"<ds:DigestValue>{digest}</ds:DigestValue></ds:Reference></ds:SignedInfo>"
+    )
+    # The canonical form of a subset repeats the namespaces in scope at its apex (C14N 1.1, 2.3 and 4.6).
+    scope = f'<ds:SignedInfo xmlns="{_SWID}" xmlns:ds="{_DSIG}" xmlns:ns0="{_SWID}" xmlns:ns2="{_SHA384}">'
+    if content.minimum_svn:
+        scope = f'{scope[:-1]} xmlns:ns3="{_OPAQUE}">'
+    value = base64.b64encode(sign((scope + inner).encode())).decode()
+    plain = "<ds:SignedInfo>" + inner.replace("></ds:CanonicalizationMethod>", "/>")
+    for name in ("SignatureMethod", "Transform", "DigestMethod"):
+        plain = plain.replace(f"></ds:{name}>", "/>")
+    key_value = "<ds:KeyValue><ds:ECKeyValue/></ds:KeyValue>" if "key-value" in tricks else ""
+    certificates = "".join(f"<ds:X509Certificate>{body}</ds:X509Certificate>" for body in bodies)
+    return (
+        f'<ds:Signature xmlns:ds="{_DSIG}">{plain}<ds:SignatureValue>{value}</ds:SignatureValue>'
+        f"<ds:KeyInfo>{key_value}<ds:X509Data>{certificates}</ds:X509Data></ds:KeyInfo></ds:Signature>"
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")

@@ -1,0 +1,35 @@
+"""One spelling of every lie, and a platform on which it can be seen."""
+
+from __future__ import annotations
+
+from nvattest.testing import LIES, Scope
+
+# One spelling per lie, on a platform where it can be seen.
+EXAMPLES: dict[tuple[str, Scope], str] = {}
+_ARGUMENTS = {
+    "measurement": "9", "measurement-missing": "9", "measurement-duplicate": "9", "field": "3,353500",
+    "field-missing": "20", "field-duplicate": "20", "driver-version": "999.1", "firmware-version": "96.00.00.00.02",
+    "nvdec0": "off", "feature": "spt", "svn": "1", "opaque-version": "3", "opaque-profile": "1", "spdm-version": "12",
+    "tamper": "100", "truncate": "1", "trailing": "00112233445566778899", "chain-of": "gpu1", "chain-missing": "2", "chain-swapped": "1",
+    "chain-repeated": "1", "chip": "GB100", "leaf-chip": "GB100", "pdi": "0102030405060708", "chain-signature": "1", "not-a-ca": "1",
+    "key-usage": "1", "critical": "1", "algorithm": "1", "expired": "1", "not-yet-valid": "1", "duplicate": "gpu1",
+    "hint-driver": "1.2", "hint-firmware": "1.2", "golden": "9", "conflict": "0", "min-svn": "9", "tampered": "30",
+    "xml": "dtd", "ocsp-status": "1,tryLater",
+}  # fmt: skip
+for _spec in LIES:
+    for _scope in _spec.scopes:
+        _target = {Scope.DEVICE: "gpu0", Scope.RIM: "driver-rim", Scope.PLATFORM: "platform"}[_scope]
+        _argument = _ARGUMENTS.get(_spec.name, "1" if _spec.argument.startswith("POSITION") else None)
+        EXAMPLES[_spec.name, _scope] = f"{_target}:{_spec.name}" + ("" if _argument is None else f"={_argument}")
+
+
+VERSIONED = {"svn", "opaque-profile", "one-gpu-other-mode", "opaque-version", "debug", "min-svn"}
+SEVERAL = {"chain-of", "duplicate", "topology", "pdi", "feature", "nvdec0"}
+
+
+def platform_for(spelling: str) -> str:
+    """The smallest platform on which this lie can be seen."""
+    name = spelling.partition(":")[2].partition("=")[0]
+    if name in VERSIONED:
+        return "blackwell-2"
+    return "hopper-8-ppcie" if name in SEVERAL else "hopper-1"
