@@ -268,7 +268,7 @@ def check_debug(
         checks.fail("debug", str(error), hint="the leaf certificate's DICE extension is malformed")
         return
     # Genuine Blackwell certificates also say notConfigured and fixedWidth; those do not weaken the device.
-    flags = tuple(flag for flag in (info.flags if info is not None else ()) if flag in _DEBUG_FLAGS)
+    flags = tuple(flag for flag in ((info.flags if info is not None else None) or ()) if flag in _DEBUG_FLAGS)
     if info is None:
         checks.ok("debug", f"certificates of {architecture.value} carry no debug flag; none is set")
     elif flags:

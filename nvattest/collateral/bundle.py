@@ -1,7 +1,7 @@
 """A bundle: RIMs and revocation answers in one JSON file, for guests without a network (``schemas/bundle-1.json``).
 
-A bundle needs no signature of its own: every RIM and every answer in it is signed by NVIDIA, and is verified on each use
-like something from the network. Its digests only tell a damaged file from a refused one.
+A bundle needs no signature of its own: every RIM and every answer in it is signed by NVIDIA, and is verified on each
+use like something from the network. Its digests only tell a damaged file from a refused one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Collateral from folders: ``<dir>/<RIM id>.xml`` and ``<dir>/*.der``, as NVIDIA's ``--rim-dir`` and our bundles use them."""
+"""Collateral from folders: ``<dir>/<RIM id>.xml``, as NVIDIA's ``--rim-dir`` has them, and ``<dir>/*.der``."""
 
 from __future__ import annotations
 

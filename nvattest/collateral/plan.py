@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from nvattest.errors import ParseError
+from nvattest.errors import InputError, ParseError
 from nvattest.evidence import Evidence
+from nvattest.pki.certificate import Certificate
+from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.rim.ids import rim_ids
 from nvattest.spdm.report import parse_report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One certificate whose revocation is asked, its validated issuer, and whose chain it belongs to."""
+
+    certificate: Certificate
+    issuer: Certificate
+    profile: ChainProfile
+
+    @property
+    def key(self) -> str:
+        """The key of this question in ``Collateral.unavailable``."""
+        return f"ocsp:{self.certificate.sha256.hex()}"
 
 
 def rim_ids_of(evidence: Iterable[Evidence]) -> tuple[str, ...]:
@@ -17,7 +34,28 @@ def rim_ids_of(evidence: Iterable[Evidence]) -> tuple[str, ...]:
         try:
             report = parse_report(item.report, item.kind)
             found |= dict.fromkeys(rim_ids(report, item.architecture).values())
-        except ParseError:
+        except (ParseError, InputError):
             # The appraisal will say what is wrong with it.
             continue
     return tuple(found)
+
+
+def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> tuple[Question, ...]:
+    """The certificates of these chains whose revocation the core will look for, each once, topmost first.
+
+    Of a device chain all but the leaf, which NVIDIA's responder does not serve, and the root; of a RIM chain all but
+    the root. Of a chain that leads to no anchor none: no request is made on behalf of strangers.
+    """
+    found: dict[bytes, Question] = {}
+    for chain, profile in chains:
+        if not chain.path_ok:
+            continue
+        certificates = chain.certificates
+        first = 1 if profile is ChainProfile.DEVICE else 0
+        for index in range(len(certificates) - 2, first - 1, -1):
+            certificate = certificates[index]
+            found.setdefault(
+                certificate.sha256,
+                Question(certificate=certificate, issuer=certificates[index + 1], profile=profile),
+            )
+    return tuple(found.values())
