@@ -64,14 +64,18 @@ def add_global_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choice(*words: str) -> Callable[[str], str]:
-    """A type for argparse: one of these words."""
+    """A type for argparse: one of these words, which shell completion reads back from its ``words``."""
+    return _Choice(words)
 
-    def convert(text: str) -> str:
-        if text not in words:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
+
+class _Choice:
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def __call__(self, text: str) -> str:
+        if text not in self.words:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(self.words)}")
         return text
-
-    return convert
 
 
 def converted(function: Callable[[str], T]) -> Callable[[str], T]:
@@ -85,6 +89,17 @@ def converted(function: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert
+
+
+def seconds(text: str) -> float:
+    """A type for argparse: a time span in seconds, above zero, at most a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and 86400")
+    return value
 
 
 def existing_file(text: str) -> str:

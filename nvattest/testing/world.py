@@ -73,7 +73,9 @@ class World:
         with ExitStack() as stack:
             self._libraries = build_driver_libraries(self._cache)
             faults = dict(Fault.parse(text) for text in self._driver_faults)
-            self._driver = stack.enter_context(DriverServer(self.platform, state=self.platform.driver_state, faults=faults))
+            self._driver = stack.enter_context(
+                DriverServer(self.platform, state=self.platform.driver_state, faults=faults)
+            )
             self._services = stack.enter_context(Services(self.platform, faults=self._service_faults))
             self._anchors = self._anonymous_file(stack, self.platform.anchors_pem)
             self._stack = stack.pop_all()

@@ -1,0 +1,379 @@
+"""NVIDIA's services on the loopback, over a simulated platform: RIM service, OCSP responder, NRAS with its JWKS.
+
+    with Services(platform, faults=("rim:status=500*2",)) as services:
+        ...  # services.rim_url, services.ocsp_url, services.nras_url
+        print(services.log)
+
+Each server has a port of its own choosing, answers in threads, and logs every request. ``ServiceFault`` says what can
+go wrong. Nothing waits on a clock: a slow answer ends at once when the services are closed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from nvattest.errors import InputError
+from nvattest.testing.platform import Platform
+from nvattest.testing.services_faults import Exchange, ServiceFault, ServiceFaultKind, count_waves
+
+__all__ = ["Services"]
+
+_JSON, _OCSP = "application/json", "application/ocsp-response"
+_NRAS_PATHS = ("/v4/attest/gpu", "/v4/attest/switch")
+_MAXIMUM_BODY = 16 * 1024 * 1024
+
+
+class Services:
+    """The services of one platform, running from construction to ``close``.
+
+    Args:
+        platform: whose RIMs, answers and verdicts they give; its lies are theirs.
+        faults: what goes wrong on the wire, as objects or as text.
+        delay: seconds before every answer.
+        tls: speak https, under a CA of its own (``ca_pem``).
+        now: the responder's clock; the platform's by default.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        faults: Iterable[ServiceFault | str] = (),
+        delay: float = 0.0,
+        tls: bool = False,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self.platform = platform
+        self.delay = delay
+        self._faults = [fault if isinstance(fault, ServiceFault) else ServiceFault.parse(fault) for fault in faults]
+        self._used = [0] * len(self._faults)
+        self._now = now
+        self._log: list[Exchange] = []
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._last_answer = b""
+        self._jwks_answers = 0
+        self._nras: Any = None
+        self.ca_pem = b""
+        context: ssl.SSLContext | None = None
+        if tls:
+            from nvattest.testing.services_tls import LoopbackTls
+
+            made = LoopbackTls()
+            self.ca_pem, context = made.ca_pem, made.context
+        self._server = _Server(self, context)
+        self._scheme = "https" if tls else "http"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="nvattest-services", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Services:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop, and end all connections."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.end_connections()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """The base URL of all of them."""
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def rim_url(self) -> str:
+        """For ``--rim-url``."""
+        return self.url
+
+    @property
+    def ocsp_url(self) -> str:
+        """For ``--ocsp-url``."""
+        return f"{self.url}/ocsp"
+
+    @property
+    def nras_url(self) -> str:
+        """For ``--nras-url``; the issuer of its tokens."""
+        return self.url
+
+    @property
+    def nras_ca_pem(self) -> bytes:
+        """The root of the certificates in the JWKS."""
+        pem: bytes = self.nras().ca_pem
+        return pem
+
+    @property
+    def log(self) -> list[Exchange]:
+        """All requests so far, in the order of their answers."""
+        with self._lock:
+            return list(self._log)
+
+    def requests(self, service: str) -> list[str]:
+        """The keys that one service was asked for: RIM ids, or serial numbers in hexadecimal."""
+        return [item.key for item in self.log if item.service == service]
+
+    @property
+    def waves(self) -> int:
+        """How many times the client waited for all its answers before it asked on."""
+        return count_waves(self.log)
+
+    def forget(self) -> None:
+        """Empty the log."""
+        with self._lock:
+            self._log.clear()
+
+    # --- for the handlers -----------------------------------------------------------------------------------------
+
+    def nras(self) -> Any:
+        """The NRAS issuer, made when it is first needed."""
+        with self._lock:
+            if self._nras is None:
+                from nvattest.testing.services_nras import NrasIssuer
+
+                self._nras = NrasIssuer(self.platform)
+            return self._nras
+
+    def record(self, exchange: Exchange) -> None:
+        with self._lock:
+            self._log.append(exchange)
+
+    def wait(self, seconds: float) -> None:
+        if seconds > 0:
+            self._closing.wait(seconds)
+
+    def faults_for(self, service: str, key: str) -> dict[ServiceFaultKind, str]:
+        """The faults of this request; it counts against those that end after some requests."""
+        found = {}
+        with self._lock:
+            for index, fault in enumerate(self._faults):
+                if fault.service not in ("", service) or fault.key not in key:
+                    continue
+                if fault.times is None or self._used[index] < fault.times:
+                    self._used[index] += 1
+                    found[fault.kind] = fault.value
+        return found
+
+    def rim_answer(self, rim_id: str, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+        content = self.platform.rim(faults.get(ServiceFaultKind.OTHER_RIM, rim_id))
+        if content is None:
+            return 404, _JSON, json.dumps({"error": "RIM_NOT_FOUND", "message": f"no RIM {rim_id}"}).encode()
+        digest = hashlib.sha256(content).hexdigest()
+        answer = {
+            "id": rim_id + "X" if ServiceFaultKind.WRONG_ID in faults else rim_id,
+            "rim": base64.b64encode(content).decode(),
+            "sha256": digest[::-1] if ServiceFaultKind.WRONG_SHA256 in faults else digest,
+            "last_updated": "2026-10-01T00:00:00.000000",
+            "rim_format": "TCG",
+            "request_id": "00000000-0000-0000-0000-000000000000",
+        }
+        return 200, _JSON, json.dumps(answer).encode()
+
+    def ocsp_answer(self, request: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+        answer = self.platform.ocsp(request, self._now() if self._now is not None else None)
+        with self._lock:
+            other, self._last_answer = self._last_answer, answer
+        return 200, _OCSP, other or answer if ServiceFaultKind.OTHER_CERTIFICATE in faults else answer
+
+    def nras_answer(self, body: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+        try:
+            token: bytes = self.nras().attest(
+                body,
+                self.nras_url,
+                signer="wrong" if ServiceFaultKind.WRONG_KEY in faults else "right",
+                nonce="ab" * 32 if ServiceFaultKind.OTHER_NONCE in faults else "",
+            )
+        except (InputError, ValueError, KeyError, TypeError) as error:
+            return 400, _JSON, json.dumps({"error": str(error)[:200]}).encode()
+        return 200, _JSON, token
+
+    def jwks_answer(self, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+        with self._lock:
+            self._jwks_answers += 1
+            first = self._jwks_answers == 1
+        issuer = self.nras()
+        return 200, _JSON, issuer.jwks(with_key=not (first and ServiceFaultKind.ROTATED_KEY in faults))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, services: Services, context: ssl.SSLContext | None) -> None:
+        self.services = services
+        self._context = context
+        self._connections: set[socket.socket] = set()
+        self._guard = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self._context is not None:
+            # The handshake runs in the thread of the connection.
+            connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        with self._guard:
+            self._connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._guard:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        with self._guard:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, or that did not believe our certificate, is none of our errors."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Head and body are written at once; a delayed acknowledgement would cost 40 ms otherwise.
+    disable_nagle_algorithm = True
+    timeout = 30
+
+    def do_GET(self) -> None:
+        self._serve(b"")
+
+    def do_POST(self) -> None:
+        size = self.headers.get("Content-Length", "0")
+        if not size.isdigit() or int(size) > _MAXIMUM_BODY:
+            self.close_connection = True
+            return
+        self._serve(self.rfile.read(int(size)))
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Nothing is printed; the services keep a log."""
+
+    def _serve(self, body: bytes) -> None:
+        started = time.monotonic()
+        server = self.server
+        assert isinstance(server, _Server)  # noqa: S101 - the type of our own value
+        services = server.services
+        service, key = self._route(body)
+        faults = services.faults_for(service, key)
+        services.wait(services.delay + float(faults.get(ServiceFaultKind.SLOW) or 0))
+        status, kind, content = self._answer(services, service, key, body, faults)
+        headers = {"Content-Type": kind, "x-request-id": "simulated"}
+        if ServiceFaultKind.RATE_LIMITED in faults:
+            status, content = 429, b"slow down"
+            headers["Retry-After"] = faults[ServiceFaultKind.RATE_LIMITED] or "1"
+        if ServiceFaultKind.REDIRECT in faults:
+            status, content, headers["Location"] = 302, b"", faults[ServiceFaultKind.REDIRECT]
+        if ServiceFaultKind.STATUS in faults:
+            status, content = int(faults[ServiceFaultKind.STATUS]), b"simulated"
+        if ServiceFaultKind.HTML in faults:
+            headers["Content-Type"], content = "text/html", b"<!DOCTYPE html><html><body>Sign in</body></html>"
+        if ServiceFaultKind.GZIP in faults:
+            import gzip
+
+            headers["Content-Encoding"], content = "gzip", gzip.compress(content)
+        ended = time.monotonic()
+        services.record(
+            Exchange(
+                service=service,
+                key=key,
+                status=status,
+                started=started,
+                ended=ended,
+                authorization=self.headers.get("Authorization", ""),
+                user_agent=self.headers.get("User-Agent", ""),
+                fault=",".join(sorted(fault.value for fault in faults)),
+            )
+        )
+        # A client that gives up is no error of ours.
+        with contextlib.suppress(OSError):
+            self._write(services, status, headers, content, faults)
+
+    def _route(self, body: bytes) -> tuple[str, str]:
+        if self.command == "GET" and self.path.startswith("/v1/rim/"):
+            return "rim", self.path.removeprefix("/v1/rim/")
+        if self.command == "GET" and self.path == "/.well-known/jwks.json":
+            return "jwks", ""
+        if self.command == "POST" and self.path in _NRAS_PATHS:
+            return "nras", self.path.rpartition("/")[2]
+        if self.command == "POST" and self.path == "/ocsp":
+            return "ocsp", _serial(body)
+        return "", self.path
+
+    def _answer(
+        self, services: Services, service: str, key: str, body: bytes, faults: dict[ServiceFaultKind, str]
+    ) -> tuple[int, str, bytes]:
+        if service == "rim":
+            return services.rim_answer(key, faults)
+        if service == "ocsp":
+            return services.ocsp_answer(body, faults)
+        if service == "nras":
+            return services.nras_answer(body, faults)
+        if service == "jwks":
+            return services.jwks_answer(faults)
+        return 404, "text/plain", b"no such service"
+
+    def _write(
+        self,
+        services: Services,
+        status: int,
+        headers: dict[str, str],
+        content: bytes,
+        faults: dict[ServiceFaultKind, str],
+    ) -> None:
+        if ServiceFaultKind.DROP in faults:
+            self.close_connection = True
+            return
+        huge = faults.get(ServiceFaultKind.HUGE)
+        if huge is None:
+            headers["Content-Length"] = str(len(content))
+        else:
+            headers["Connection"] = "close"
+        lines = [f"HTTP/1.1 {status} Simulated", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        head = "\r\n".join(lines).encode("latin-1")
+        if huge is not None:
+            self.close_connection = True
+            self.wfile.write(head)
+            for _ in range(int(huge or "8") * 16):
+                self.wfile.write(b" " * 65536)
+        elif ServiceFaultKind.CUT in faults:
+            self.close_connection = True
+            self.wfile.write(head + content[: len(content) // 2])
+        elif ServiceFaultKind.TRICKLE in faults:
+            self.wfile.write(head)
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                services.wait(float(faults[ServiceFaultKind.TRICKLE]))
+        else:
+            self.wfile.write(head + content)
+
+
+def _serial(request: bytes) -> str:
+    from cryptography.x509 import ocsp
+
+    try:
+        return f"{ocsp.load_der_ocsp_request(request).serial_number:x}"
+    except ValueError:
+        return re.sub(rb"[^\x21-\x7e]", b"?", request[:16]).decode()

@@ -1,0 +1,163 @@
+"""The whole live path in a simulated world: real NVML binding, our driver library, services on loopback, the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nvattest.cli import main
+
+PROGRAM = [sys.executable, "-m", "nvattest"]
+
+
+def simulate(
+    *arguments: str, env: dict[str, str] | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, "simulate", *arguments], capture_output=True, text=True, timeout=timeout, env=env or dict(os.environ)
+    )
+
+
+@pytest.fixture(autouse=True)
+def caches_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    # The compiled driver is shared by all tests of a run; the collateral cache lies beside it.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp().parent / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("platform", "devices"), [("hopper-1", 1), ("hopper-8-ppcie", 12), ("blackwell-1", 1), ("blackwell-8-mpt", 8)]
+)
+def test_attest_in_a_simulated_world_is_trusted_and_says_that_it_is_simulated(platform: str, devices: int) -> None:
+    kinds = "all" if platform == "hopper-8-ppcie" else "gpu"
+    command = [*PROGRAM, "-f", "json", "attest", "--device", kinds, "--no-cache"]
+    done = simulate("--platform", platform, "--", *command)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert result["result_code"] == 0
+    assert len(result["claims"]) == devices
+    assert result["appraisal"]["simulated"] is True
+    nonces = {
+        certificate["revocation"]["nonce"]
+        for device in result["appraisal"]["devices"]
+        for certificate in device["chain"]["certificates"]
+        if "revocation" in certificate
+    }
+    assert nonces == {"match"}, "live answers carry our nonce"
+
+
+def test_what_collect_prints_is_what_attest_reads(tmp_path: Path) -> None:
+    nonce = "5a" * 32
+    script = tmp_path / "both.sh"
+    program = " ".join(PROGRAM)
+    script.write_text(
+        f"set -e\n{program} collect-evidence --nonce {nonce} > {tmp_path}/evidence.json\n"
+        f"{program} attest --no-cache --gpu-evidence-source file --gpu-evidence-file {tmp_path}/evidence.json "
+        f"--nonce {nonce}\n"
+    )
+    done = simulate("--platform", "hopper-1", "--", "sh", str(script))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Result: TRUSTED (simulated), code 0 (Ok)" in done.stdout
+
+
+def test_simulated_evidence_against_the_default_anchors_is_refused_at_the_chain() -> None:
+    command = ["env", "-u", "NVATTEST_TRUST_ANCHORS", *PROGRAM, "-f", "json", "attest", "--no-cache"]
+    done = simulate("--platform", "hopper-1", "--", *command)
+    result = json.loads(done.stdout)
+    assert result["result_code"] == 802
+    failed = [check["id"] for check in result["appraisal"]["devices"][0]["checks"] if not check["acceptable"]]
+    assert failed[0] == "chain-path"
+    assert result["appraisal"]["anchors"] == "NVIDIA"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("nvmlDeviceGetConfComputeGpuAttestationReport=999", 501, "nvmlDeviceGetConfComputeGpuAttestationReport"),
+        ("nvmlDeviceGetConfComputeGpuCertificate=3", 501, "nvmlDeviceGetConfComputeGpuCertificate"),
+        ("nvmlDeviceGetConfComputeGpuAttestationReport=15", 501, "GPU"),
+        ("nvmlDeviceGetConfComputeGpuAttestationReport=size:999999", 501, "999999"),
+        ("nvmlInit=9", 500, "driver"),
+        ("nvmlDeviceGetConfComputeGpuAttestationReport=hang", 501, "did not return"),
+    ],
+)
+def test_a_failing_driver_call_is_named_and_nothing_is_trusted(fault: str, code: int, words: str) -> None:
+    command = [*PROGRAM, "-f", "json", "attest", "--no-cache", "--driver-timeout", "1"]
+    done = simulate("--platform", "hopper-1", "--driver-fault", fault, "--", *command)
+    result = json.loads(done.stdout)
+    assert result["result_code"] == code
+    assert words in result["error"]["message"]
+    assert done.returncode == code % 256
+
+
+def test_a_machine_with_confidential_computing_off_is_told_so() -> None:
+    done = simulate("--platform", "hopper-1", "--fault", "platform:cc-off", "--", *PROGRAM, "attest", "--no-cache")
+    assert done.returncode == 509 % 256
+    assert "code 509" in done.stdout
+
+
+def test_devtools_mode_is_seen_and_refused() -> None:
+    done = simulate("--platform", "hopper-1", "--fault", "platform:debug", "--", *PROGRAM, "attest", "--no-cache")
+    assert done.returncode == 509 % 256
+    assert "DevTools" in done.stdout
+
+
+def test_the_exit_status_is_the_commands() -> None:
+    assert simulate("--platform", "hopper-1", "--", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_a_command_that_is_not_there_is_an_error() -> None:
+    done = simulate("--platform", "hopper-1", "--", "/no/such/program")
+    assert done.returncode == 4
+    assert "/no/such/program" in done.stderr
+
+
+def test_a_killed_simulation_leaves_no_child_and_no_socket(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    command = ["sh", "-c", f"echo $$ > {marker}; exec sleep 600"]
+    with subprocess.Popen([*PROGRAM, "simulate", "--platform", "hopper-1", "--", *command]) as process:
+        deadline = time.monotonic() + 30
+        while not marker.exists() or not marker.read_text().strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child = int(marker.read_text())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the child outlived the simulation"
+        time.sleep(0.02)
+    assert f"nvattest-sim-{process.pid}" not in Path("/proc/net/unix").read_text()
+
+
+def test_without_a_compiler_the_message_says_so_and_the_demo_still_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    done = simulate("--platform", "hopper-1", "--", *PROGRAM, "attest", env=bare)
+    assert done.returncode != 0
+    assert "compiler" in done.stderr
+    assert main(["attest", "--simulate", "hopper-1"]) == 0
+    assert "Result: TRUSTED (simulated)" in capsys.readouterr().out
+
+
+def test_a_lie_told_by_simulate_is_seen_by_attest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attest", "--simulate", "--fault", "gpu3:measurement=9"]) == 12
+    out = capsys.readouterr().out
+    assert "1 of 33 golden values differ: index 9 (vbios)" in out
+    assert "GPU-3 of 12 devices failed" in out
+
+
+def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    from nvattest.testing import LIES, PLATFORMS
+
+    assert main(["simulate", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in PLATFORMS)
+    assert all(spec.name in out for spec in LIES)
