@@ -1,0 +1,244 @@
+"""``nvattest verify-token``: a token, a key, a nonce; no network unless a JWKS URL is given.
+
+Exit status as NVIDIA's ``verify-token``: 0 good, 1 the token must not be believed (or an argument is unusable), 2 the
+relying party's policy says no, 3 the token is genuine and says that the result is bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from nvattest.cli.arguments import VALIDATION, ArgumentError, choice, converted, existing_file
+from nvattest.errors import InputError, NvattestError, ResultCode
+from nvattest.model import Nonce, format_time, parse_time
+
+if TYPE_CHECKING:
+    from nvattest.token.verified import VerifiedToken
+
+GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
+_SHOWN = "ueid", "hwmodel", "measres"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """NVIDIA's options under NVIDIA's names, and ours."""
+    token = parser.add_argument_group("token")
+    token.add_argument("--token-file", default="-", metavar="FILE", help="the token; - or nothing is standard input")
+    token.add_argument(
+        "--token-type", type=choice("detached-eat", "ear"), default=None, metavar="TYPE",
+        help="refuse tokens of another type: detached-eat or ear",
+    )  # fmt: skip
+    expect = parser.add_argument_group("what is expected")
+    expect.add_argument(
+        "--nonce", type=converted(Nonce.from_hex), required=True, metavar="HEX", help="the nonce that was asked for"
+    )
+    expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
+    expect.add_argument(
+        "--nras-url", default="", metavar="URL",
+        help="the token is of this service, and the URL is its issuer; nothing is fetched from it",
+    )  # fmt: skip
+    expect.add_argument("--expected-devices", type=int, metavar="N", help="refuse another number of GPUs and switches")
+    expect.add_argument(
+        "--clock-skew-leeway-seconds", type=int, default=60, metavar="SECONDS", help="how far clocks may differ (60)"
+    )
+    expect.add_argument(
+        "--at", type=converted(parse_time), metavar="TIME", help="judge at this time; now by default"
+    )  # fmt: skip
+    expect.add_argument("--relying-party-policy", type=existing_file, metavar="FILE", help="apply this policy too")
+    expect.add_argument(
+        "--accept-simulated", action="store_true", help="for tests: accept tokens about simulated devices"
+    )
+    keys = parser.add_argument_group("keys, at least one of them")
+    keys.add_argument(
+        "--jwks", default="", metavar="FILE|URL", help="keys of the issuer; fetched if it begins https://"
+    )
+    keys.add_argument("--key", type=existing_file, metavar="PEM", help="the public key of the issuer")
+    keys.add_argument(
+        "--x5c-anchors", type=existing_file, metavar="PEM",
+        help="validate certificate chains of token keys to these; without --jwks the chain in the token",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify, print, and give the verdict as the exit status."""
+    if options.issuer and options.nras_url:
+        raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
+    if options.key is not None and (options.jwks or options.x5c_anchors is not None):
+        raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
+    try:
+        verified = _verify(options)
+        if not verified.overall:
+            return _report(verified, options, ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE)
+        if options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
+            return _report(verified, options, ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH)
+    except NvattestError as error:
+        return _report_error(error, options)
+    return _report(verified, options, ResultCode.OK, GOOD)
+
+
+def _verify(options: argparse.Namespace) -> VerifiedToken:
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.token.common import DEFAULT_ISSUER
+    from nvattest.token.keyring import MAXIMUM_JWKS
+    from nvattest.token.keys import MAXIMUM_PEM
+    from nvattest.token.verify import TokenKind, verify_token
+
+    jwks: bytes | None = None
+    if options.jwks.startswith("https://"):
+        jwks = _fetch(options.jwks, MAXIMUM_JWKS)
+    elif "://" in options.jwks:
+        raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
+    elif options.jwks:
+        jwks = read_bounded(options.jwks, MAXIMUM_JWKS)
+    return verify_token(
+        _read_token(options.token_file),
+        issuer=options.issuer or options.nras_url.rstrip("/") or DEFAULT_ISSUER,
+        nonce=options.nonce,
+        at=options.at or datetime.now(timezone.utc),
+        jwks=jwks,
+        key=read_bounded(options.key, MAXIMUM_PEM) if options.key is not None else None,
+        x5c_roots=read_bounded(options.x5c_anchors, 64 * 1024) if options.x5c_anchors is not None else None,
+        leeway=timedelta(seconds=max(min(options.clock_skew_leeway_seconds, 2**31), -1)),
+        expected_devices=options.expected_devices,
+        kind=TokenKind(options.token_type) if options.token_type is not None else None,
+        accept_simulated=options.accept_simulated,
+    )
+
+
+def _read_token(path: str) -> bytes:
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.token.jws import MAXIMUM_TOKEN
+
+    if path != "-":
+        return read_bounded(path, MAXIMUM_TOKEN + 1)
+    # One byte more than is allowed, so that what is too large is told from what just fits.
+    return sys.stdin.buffer.read(MAXIMUM_TOKEN + 1)
+
+
+def _fetch(url: str, maximum: int) -> bytes:
+    """The JWKS at a URL: https, no redirects, a bounded answer in bounded time."""
+    import time
+
+    import requests
+
+    deadline = time.monotonic() + 30
+    data = bytearray()
+    try:
+        with requests.get(url, timeout=(5, 10), allow_redirects=False, stream=True) as answer:
+            if answer.status_code != 200:
+                raise InputError(
+                    f"{url} answered {answer.status_code}",
+                    code="jwks-fetch",
+                    result_code=ResultCode.VERIFIER_JWKS_ERROR,
+                )
+            for chunk in answer.iter_content(16 * 1024):
+                data += chunk
+                if len(data) > maximum or time.monotonic() > deadline:
+                    raise InputError(
+                        f"{url}: the answer is larger than {maximum} bytes or takes longer than 30 s",
+                        code="jwks-fetch",
+                        result_code=ResultCode.VERIFIER_JWKS_ERROR,
+                    )
+    except requests.RequestException as error:
+        raise InputError(
+            f"{url}: {error}",
+            code="jwks-fetch",
+            hint="save the JWKS to a file and give that with --jwks",
+            result_code=ResultCode.VERIFIER_JWKS_ERROR,
+        ) from None
+    return bytes(data)
+
+
+def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
+    """What the relying party's policy says of the claims array, or of the whole EAR as NVIDIA has it."""
+    from nvattest.policy.relying_party import evaluate, load_policy
+    from nvattest.token.verified import TokenKind
+
+    subject: object = verified.payload if verified.kind is TokenKind.EAR else list(verified.claims)
+    return evaluate(load_policy(path), subject) is True
+
+
+def _report(verified: VerifiedToken, options: argparse.Namespace, code: ResultCode, status: int) -> int:
+    from nvattest.token.verified import TokenKind
+
+    if options.format == "json":
+        from nvattest._json import dump_json
+
+        said: dict[str, object] = (
+            {"ear": verified.payload} if verified.kind is TokenKind.EAR else {"claims": list(verified.claims)}
+        )
+        print(
+            dump_json(
+                {"result_code": int(code), "result_message": code.message, **said, "token": _summary(verified)},
+            )
+        )
+        return status
+    print(
+        f"{verified.kind.value} of {verified.issuer}, issued {format_time(verified.issued)}, "
+        f"good until {format_time(verified.expires)}\nsigned by {verified.key.thumbprint}"
+    )
+    if verified.anchors is not None:
+        marked = "   *** SIMULATED: this proves nothing ***" * verified.simulated
+        print(f"trust anchors: {_plain(verified.anchors)}{marked}")
+    if verified.weakened:
+        print(f"weakened by policy: {', '.join(map(_plain, verified.weakened))}")
+    for label, claims in zip(verified.labels, verified.claims, strict=True):
+        words = [f"{name} {_plain(claims.get(name))}" for name in _SHOWN]
+        status_word = verified.statuses.get(label, "")
+        print("  ".join(("", label, *([status_word] if status_word else []), *words)))
+    for label, word in verified.statuses.items():
+        if label not in verified.labels:
+            print(f"  {label}  {word}")
+    marked = " (simulated)" * verified.simulated
+    verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
+    print(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
+    return status
+
+
+def _summary(verified: VerifiedToken) -> dict[str, object]:
+    digest = verified.evidence_digest
+    return {
+        "kind": verified.kind.value,
+        "overall": verified.overall,
+        "issuer": verified.issuer,
+        "issued": format_time(verified.issued),
+        "expires": format_time(verified.expires),
+        "labels": list(verified.labels),
+        "key_thumbprint": verified.key.thumbprint,
+        "simulated": verified.simulated,
+        "anchors": verified.anchors,
+        "weakened": list(verified.weakened),
+        "evidence_digest": digest.hex() if digest is not None else None,
+        "statuses": dict(verified.statuses),
+    }
+
+
+def _plain(value: object) -> str:
+    # Claims are texts of others: no control characters on a terminal.
+    text = str(value)[:64]
+    return text if text.isprintable() else repr(text)
+
+
+def _report_error(error: NvattestError, options: argparse.Namespace) -> int:
+    code = error.result_code
+    if options.format == "json":
+        from nvattest._json import dump_json
+
+        print(
+            dump_json(
+                {
+                    "result_code": int(code),
+                    "result_message": code.message,
+                    "claims": {},
+                    "error": {"code": error.code, "message": str(error), "hint": error.hint},
+                }
+            )
+        )
+    else:
+        print(f"Result: NOT BELIEVED, code {int(code)} ({code.message})\n  {error.code}: {error}")
+        if error.hint:
+            print(f"  next: {error.hint}")
+    print(f"Error {int(code):03d}: {code.message}", file=sys.stderr)
+    return ERROR

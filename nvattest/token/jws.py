@@ -1,0 +1,155 @@
+"""Reading one compact JWT strictly (RFC 7515, 7519, 8725): what it says, before anybody may believe it.
+
+Refused whatever its signature: any algorithm but ES384, critical extensions, keys that the token brings along, another
+type, members that appear twice, base64url that is not canonical.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from nvattest._json import kind_of, load_json
+from nvattest.errors import InputError, ParseError, ResultCode, TokenError
+from nvattest.token.keys import ALGORITHM, PublicKey, un_b64url
+
+MAXIMUM_TOKEN: Final = 1024 * 1024
+_MAXIMUM_HEADER = 32 * 1024
+_SIGNATURE_SIZE = 96
+_TYPES = frozenset({"jwt", "eat+jwt", "ear+jwt", "application/eat+jwt"})
+# The key comes from the caller. A header that brings or points to one, or changes what is signed, is an attack.
+_FORBIDDEN_HEADERS = ("jwk", "jku", "x5u", "b64", "enc", "zip")
+
+JsonObject = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jws:
+    """One compact JWT, read and not yet believed. ``what`` names it in messages."""
+
+    what: str
+    compact: str
+    header: JsonObject
+    payload: JsonObject
+
+    @property
+    def kid(self) -> str | None:
+        """The ``kid`` of the header."""
+        value = self.header.get("kid")
+        return value if isinstance(value, str) else None
+
+
+def refuse(
+    message: str, code: str, *, hint: str = "", result_code: ResultCode = ResultCode.NRAS_TOKEN_INVALID
+) -> TokenError:
+    """The error for a token that breaks the rule ``code``."""
+    return TokenError(message, code=code, hint=hint, result_code=result_code)
+
+
+def read_jws(compact: str, *, what: str) -> Jws:
+    """Read one compact JWT without believing it.
+
+    Raises:
+        TokenError: ``too-large``, ``malformed``, ``duplicate-key``, ``alg-none``, ``alg-not-allowed``, ``crit``,
+            ``header-key``, ``typ``.
+    """
+    if len(compact) > MAXIMUM_TOKEN:
+        raise refuse(f"{what} has {len(compact)} characters, at most {MAXIMUM_TOKEN} are read", "too-large")
+    if compact[:1] == "{":
+        raise refuse(
+            f"{what} is in the JSON serialization of RFC 7515, which may carry several signatures",
+            "json-serialization",
+            hint="give the compact form: header.payload.signature",
+        )
+    parts = compact.split(".")
+    if len(parts) != 3:
+        raise refuse(f"{what} has {len(parts)} parts, expected header.payload.signature", "malformed")
+    header = _object(parts[0], f"{what}: header", _MAXIMUM_HEADER)
+    _check_header(header, what)
+    payload = _object(parts[1], f"{what}: payload", MAXIMUM_TOKEN)
+    signature = _decode(parts[2], f"{what}: signature")
+    if len(signature) != _SIGNATURE_SIZE:
+        raise refuse(f"{what}: a signature of {len(signature)} bytes, ES384 has {_SIGNATURE_SIZE}", "signature")
+    return Jws(what=what, compact=compact, header=header, payload=payload)
+
+
+def verify_signature(token: Jws, key: PublicKey) -> None:
+    """Verify the ES384 signature with this key and no other algorithm.
+
+    Raises:
+        TokenError: ``signature``, or ``key-type`` for a key that is none.
+    """
+    import jwt
+
+    try:
+        native = key.native()
+    except InputError as error:
+        raise refuse(f"{token.what}: {error.message}", "key-type", result_code=ResultCode.VERIFIER_JWKS_ERROR) from None
+    try:
+        jwt.PyJWS(algorithms=[ALGORITHM]).decode(token.compact, native, algorithms=[ALGORITHM])
+    except (jwt.PyJWTError, ValueError) as error:
+        raise refuse(
+            f"{token.what}: the key {key.thumbprint} did not sign it ({error})",
+            "signature",
+            hint="the token was altered, or the key is not its issuer's",
+        ) from None
+
+
+def text_member(token: Jws, name: str, code: str) -> str:
+    """A member of the payload that has to be a text that is not empty.
+
+    Raises:
+        TokenError: it is missing or something else, with this code.
+    """
+    value = token.payload.get(name)
+    if not isinstance(value, str) or not value:
+        raise refuse(f"{token.what} has no {name!r}, which is required", code)
+    return value
+
+
+def _check_header(header: JsonObject, what: str) -> None:
+    algorithm = header.get("alg")
+    if isinstance(algorithm, str) and algorithm.lower() == "none":
+        raise refuse(
+            f"{what} is not signed (alg none)",
+            "alg-none",
+            hint="anybody can write such a token; NVIDIA's tools make them unless they are given a key",
+        )
+    if algorithm != ALGORITHM:
+        raise refuse(f"{what}: alg is {algorithm!r}, only {ALGORITHM} is accepted", "alg-not-allowed")
+    if "crit" in header:
+        raise refuse(f"{what} demands critical extensions, and none is known here", "crit")
+    for name in _FORBIDDEN_HEADERS:
+        if name in header:
+            raise refuse(f"{what}: the header brings {name!r}; keys come from the verifier's side only", "header-key")
+    if "typ" in header:
+        kind = header["typ"]
+        if not isinstance(kind, str) or kind.lower() not in _TYPES:
+            raise refuse(f"{what}: typ is {kind!r}, which is no attestation token", "typ")
+    if "kid" in header and (not isinstance(header["kid"], str) or not 0 < len(header["kid"]) <= 512):
+        raise refuse(f"{what}: kid is not a text of 1 to 512 characters", "malformed")
+
+
+def _decode(text: str, what: str) -> bytes:
+    try:
+        return un_b64url(text)
+    except ValueError:
+        raise refuse(f"{what} is not canonical base64url", "malformed") from None
+
+
+def _object(text: str, what: str, maximum: int) -> JsonObject:
+    data = _decode(text, what)
+    try:
+        value = load_json(data, source=what, maximum=maximum)
+    except ParseError as error:
+        code = error.code if error.code in ("duplicate-key", "too-large") else "malformed"
+        raise refuse(error.message, code) from None
+    if not isinstance(value, dict):
+        raise refuse(f"{what} is {kind_of(value)}, expected an object", "malformed")
+    # An escaped lone surrogate reads as JSON and cannot be written again.
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise refuse(f"{what} holds a lone surrogate or is nested too deeply", "malformed") from None
+    return value

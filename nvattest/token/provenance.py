@@ -1,0 +1,79 @@
+"""How a token was made: the member ``nvattest`` of our tokens, and the digest of the evidence behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from nvattest._version import __version__
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.results import Appraisal
+from nvattest.appraisal.serialize import policy_to_json
+from nvattest.evidence import Evidence
+from nvattest.model import format_time
+
+MEMBER: Final = "nvattest"
+FORMAT_VERSION: Final = 1
+OVERRIDE: Final = "policy_overrides_appraisal"
+_DOMAIN: Final = b"nvattest evidence digest v1\0"
+
+JsonObject = dict[str, object]
+
+
+def evidence_digest(appraisal: Appraisal) -> bytes:
+    """The digest of all raw evidence of an appraisal, in its order: 48 bytes.
+
+    SHA-384 of the ASCII text ``nvattest evidence digest v1`` with a zero byte after it, the number of devices (4 bytes,
+    big-endian), and for each device SHA-256 of its report and SHA-256 of its certificate chain, both as they came.
+    """
+    return _digest(
+        (bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in appraisal.devices
+    )
+
+
+def raw_evidence_digest(evidence: Sequence[Evidence]) -> bytes:
+    """The same digest from the evidence itself, before or without an appraisal."""
+    return _digest(
+        (hashlib.sha256(item.report).digest(), hashlib.sha256(item.certificate_chain).digest()) for item in evidence
+    )
+
+
+def _digest(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    parts = [report + chain for report, chain in pairs]
+    return hashlib.sha384(_DOMAIN + len(parts).to_bytes(4, "big") + b"".join(parts)).digest()
+
+
+def policy_digest(policy: EvidencePolicy) -> str:
+    """SHA-256 (hex) of the evidence policy as JSON: all fields, sorted, without white space."""
+    text = json.dumps(policy_to_json(policy), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def provenance(appraisal: Appraisal, *, relying_party: Mapping[str, object] | None = None) -> JsonObject:
+    """Policy, anchors, clock and evidence digest of an appraisal; what was weakened or simulated stands in it.
+
+    ``relying_party`` says which relying party's policy was applied and what it said. With ``overrides_appraisal: true``
+    in it, the token counts as weakened.
+    """
+    weakened = list(appraisal.weakened)
+    if relying_party is not None and relying_party.get("overrides_appraisal") is True:
+        weakened.append(OVERRIDE)
+    made: JsonObject = {
+        "format": FORMAT_VERSION,
+        "version": __version__,
+        "trusted": appraisal.trusted,
+        "policy": {"sha256": policy_digest(appraisal.policy), "weakened": weakened},
+        "anchors": appraisal.anchors,
+        "simulated": appraisal.simulated,
+        "at": {"device": format_time(appraisal.at.device), "rim": format_time(appraisal.at.rim)},
+        "evidence": {
+            "algorithm": "SHA-384",
+            "digest": evidence_digest(appraisal).hex(),
+            "devices": len(appraisal.devices),
+        },
+    }
+    if relying_party is not None:
+        made["relying_party_policy"] = dict(relying_party)
+    return made

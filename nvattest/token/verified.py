@@ -1,0 +1,147 @@
+"""What a verified token is, and which kind of token a text or an object is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+from nvattest._json import kind_of, load_json
+from nvattest.errors import InputError, ParseError
+from nvattest.token.jws import MAXIMUM_TOKEN, Jws, refuse
+from nvattest.token.keys import PublicKey
+from nvattest.token.provenance import MEMBER, OVERRIDE
+
+MAXIMUM_DEVICES: Final = 64
+
+JsonObject = dict[str, object]
+
+
+class TokenKind(Enum):
+    """Kinds of tokens. NRAS is the detached EAT of NVIDIA's remote service; its shape is that of ours."""
+
+    DETACHED_EAT = "detached-eat"
+    EAR = "ear"
+    NRAS = "nras"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What the member ``nvattest`` says; empty for tokens of others."""
+
+    simulated: bool = False
+    anchors: str | None = None
+    weakened: tuple[str, ...] = ()
+    evidence_digest: bytes | None = None
+    trusted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """A token that passed every rule.
+
+    ``overall`` is the issuer's verdict: for an EAR, that every submodule is affirming. ``labels`` and ``claims`` go
+    together, one per device, in the order of the token; ``payload`` is the overall token's, or the EAR's. ``key`` is
+    the key that signed. ``anchors``, ``weakened``, ``simulated`` and ``evidence_digest`` (48 bytes) are what nvattest
+    says of its own tokens; None, empty and false in tokens of others. ``statuses`` are an EAR's by submodule.
+    """
+
+    kind: TokenKind
+    overall: bool
+    issuer: str
+    issued: datetime
+    expires: datetime
+    labels: tuple[str, ...]
+    claims: tuple[JsonObject, ...]
+    payload: JsonObject
+    key: PublicKey
+    simulated: bool
+    anchors: str | None
+    weakened: tuple[str, ...]
+    evidence_digest: bytes | None
+    statuses: Mapping[str, str]
+
+
+def read_document(token: object) -> tuple[str | list[object], TokenKind]:
+    """A compact JWT as text, or the array of a detached EAT; nothing in it is believed.
+
+    Raises:
+        TokenError: ``too-large``, ``duplicate-key``, ``json-serialization``, ``malformed``.
+    """
+    if isinstance(token, bytes):
+        if len(token) > MAXIMUM_TOKEN:
+            raise _too_large(len(token))
+        try:
+            token = token.decode("utf-8")
+        except UnicodeDecodeError:
+            raise refuse("the token is not UTF-8", "malformed") from None
+    if isinstance(token, str):
+        if len(token) > MAXIMUM_TOKEN:
+            raise _too_large(len(token))
+        text = token.strip(" \t\r\n")
+        if text[:1] not in ("[", "{"):
+            return text, TokenKind.EAR
+        try:
+            token = load_json(text, source="token", maximum=MAXIMUM_TOKEN)
+        except ParseError as error:
+            raise refuse(error.message, error.code if error.code == "duplicate-key" else "malformed") from None
+    if isinstance(token, dict):
+        if "signatures" in token or "payload" in token:
+            raise refuse(
+                "the token is in the JSON serialization of RFC 7515, which may carry several signatures",
+                "json-serialization",
+                hint="give the compact form",
+            )
+        raise refuse(
+            "the token is an object, expected an array or a compact JWT",
+            "malformed",
+            hint="give the member 'detached_eat' of nvattest's output",
+        )
+    if not isinstance(token, list):
+        raise refuse(f"the token is {kind_of(token)}, expected an array or a compact JWT", "malformed")
+    return token, TokenKind.DETACHED_EAT
+
+
+def read_provenance(token: Jws, key: PublicKey) -> Provenance:
+    """The member ``nvattest`` of a token whose signature was verified with ``key``.
+
+    Raises:
+        TokenError: it is there and not as we write it (``malformed``), or ``cnf`` names another key (``cnf``).
+    """
+    member = token.payload.get(MEMBER)
+    if member is None:
+        return Provenance()
+    try:
+        made = _provenance(member)
+        confirmed = PublicKey.from_jwk(token.payload["cnf"]["jwk"])  # type: ignore[index]
+    except (KeyError, TypeError, AttributeError, ValueError, InputError):
+        raise refuse(f"{token.what}: the member {MEMBER!r} or cnf is not as nvattest writes it", "malformed") from None
+    if confirmed != key:
+        raise refuse(f"{token.what} confirms the key {confirmed.thumbprint}, but {key.thumbprint} signed it", "cnf")
+    return made
+
+
+def _provenance(member: object) -> Provenance:
+    if not isinstance(member, dict):
+        raise TypeError
+    simulated, trusted, anchors = member["simulated"], member["trusted"], member["anchors"]
+    weakened = member["policy"]["weakened"]
+    if type(simulated) is not bool or type(trusted) is not bool or not isinstance(anchors, str):
+        raise TypeError
+    if not isinstance(weakened, list) or not all(isinstance(name, str) for name in weakened):
+        raise TypeError
+    digest = bytes.fromhex(member["evidence"]["digest"])
+    if len(digest) != 48:
+        raise ValueError
+    policy = member.get("relying_party_policy")
+    if isinstance(policy, dict) and policy.get("overrides_appraisal") is True and OVERRIDE not in weakened:
+        raise ValueError
+    return Provenance(
+        simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted
+    )
+
+
+def _too_large(size: int) -> Exception:
+    return refuse(f"the token has {size} bytes, at most {MAXIMUM_TOKEN} are read", "too-large")

@@ -1,0 +1,119 @@
+"""Verify tokens: detached EATs of nvattest and of NVIDIA's service, and EARs. Numbered steps, each with its refusals.
+
+1. The shape: size, kinds of values, one compact JWT per name, ES384 and nothing else, no repeated member.
+2. Digests: every submodule is the token that the overall token names, none is missing, surplus or there twice.
+3. What each token claims of itself: exp, nbf, iat, iss, and the nonce, all required, in every token.
+4. Keys and signatures: the overall token and every submodule.
+5. Identities: as many devices as expected, no device twice.
+6. Consistency: a good overall result needs good devices; what was weakened or simulated is told, and simulated results
+   are refused unless the caller accepts them.
+
+Steps 2 and 3 come before 4 so that an old token says that it is old even where its key is gone; only a token that
+passes all steps is returned, so nothing is believed before its signature is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from nvattest.errors import InputError
+from nvattest.model import Nonce
+from nvattest.token.jws import refuse
+from nvattest.token.keyring import Keyring
+from nvattest.token.keys import PublicKey
+from nvattest.token.rules import Rules
+from nvattest.token.verified import TokenKind, VerifiedToken, read_document
+from nvattest.token.verify_ear import verify_ear
+from nvattest.token.verify_eat import verify_eat
+
+__all__ = ["DEFAULT_LEEWAY", "TokenKind", "VerifiedToken", "verify_detached_eat", "verify_token"]
+
+DEFAULT_LEEWAY: Final = timedelta(seconds=60)
+
+
+def verify_token(
+    token: object,
+    *,
+    issuer: str | None,
+    nonce: Nonce,
+    at: datetime,
+    jwks: bytes | str | Mapping[str, object] | None = None,
+    key: bytes | PublicKey | None = None,
+    x5c_roots: bytes | None = None,
+    leeway: timedelta = DEFAULT_LEEWAY,
+    expected_devices: int | None = None,
+    kind: TokenKind | None = None,
+    accept_simulated: bool = False,
+) -> VerifiedToken:
+    """Verify a token; what is returned may be believed, including that its result is bad (``overall`` false).
+
+    Args:
+        token: text or bytes, a compact JWT (EAR) or the JSON of a detached EAT, or that JSON as an object.
+        issuer: the whole ``iss``. None compares it with nothing: then the key alone says who the issuer is.
+        nonce: the nonce that was asked for; compared in every token.
+        at: the clock, with its zone.
+        jwks: keys of the issuer by ``kid``, as JSON or as its object.
+        key: the one key of the issuer, PEM of a public key or a certificate. Stands alone.
+        x5c_roots: PEM of the anchors for certificate chains: of the JWKS's entries or, without a JWKS, of the token.
+        leeway: how far the clocks may differ, at most 10 minutes.
+        expected_devices: how many GPUs and switches the token has to be about.
+        kind: what the token has to be; None takes what it is.
+        accept_simulated: also accept tokens about simulated devices, which prove nothing.
+
+    Raises:
+        TokenError: the token must not be believed; ``code`` says which rule it broke.
+        InputError: an argument cannot be used.
+    """
+    document, found = read_document(token)
+    if kind is not None and found is not (TokenKind.DETACHED_EAT if kind is TokenKind.NRAS else kind):
+        raise refuse(f"this is a token of kind {found.value}, expected {kind.value}", "kind")
+    if expected_devices is not None and expected_devices < 1:
+        raise InputError("a token is about 1 or more devices", code="expected-devices")
+    rules = Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway)
+    keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots)
+    if isinstance(document, str):
+        verified = verify_ear(document, rules=rules, keys=keys, expected_devices=expected_devices)
+    else:
+        verified = verify_eat(
+            document, rules=rules, keys=keys, expected_devices=expected_devices, kind=kind or TokenKind.DETACHED_EAT
+        )
+    if verified.simulated and not accept_simulated:
+        raise refuse(
+            "the token is about simulated devices: it proves nothing",
+            "simulated",
+            hint="for tests only: accept_simulated",
+        )
+    return verified
+
+
+def verify_detached_eat(
+    token: object,
+    *,
+    jwks: bytes | str | Mapping[str, object],
+    issuer: str | None,
+    nonce: Nonce,
+    at: datetime,
+    leeway_s: float = 60,
+    expected_devices: int | None = None,
+    x5c_roots: bytes | None = None,
+    accept_simulated: bool = False,
+) -> VerifiedToken:
+    """Verify a detached EAT of NVIDIA's remote service, or of nvattest, with the issuer's JWKS.
+
+    Raises:
+        TokenError, InputError: as ``verify_token``.
+    """
+    return verify_token(
+        token,
+        issuer=issuer,
+        nonce=nonce,
+        at=at,
+        jwks=jwks,
+        x5c_roots=x5c_roots,
+        leeway=timedelta(seconds=leeway_s),
+        expected_devices=expected_devices,
+        kind=TokenKind.NRAS,
+        accept_simulated=accept_simulated,
+    )

@@ -1,0 +1,118 @@
+"""The EAR: steps 1 to 6 of ``verify`` for one JWT, in the deployed labels and in those of draft -04 (see ``ear``)."""
+
+from __future__ import annotations
+
+from nvattest._json import kind_of
+from nvattest.token.consistency import check_count, check_good_device, check_identities, is_ear_device_label
+from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
+from nvattest.token.keyring import Keyring
+from nvattest.token.rules import Rules, instant, seconds
+from nvattest.token.trust_vector import VECTOR_CLAIMS, Tier, tier_of
+from nvattest.token.verified import MAXIMUM_DEVICES, TokenKind, VerifiedToken, read_provenance
+
+_STATUSES = {tier.word: tier for tier in Tier}
+
+JsonObject = dict[str, object]
+
+
+def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: int | None) -> VerifiedToken:
+    """Verify an EAR.
+
+    Raises:
+        TokenError: it must not be believed.
+    """
+    # 1. The shape.
+    token = read_jws(compact, what="the EAR")
+    text_member(token, "eat_profile", "malformed")
+    submods = token.payload.get("submods")
+    if not isinstance(submods, dict) or not submods:
+        raise refuse("the EAR has no submodules", "submods-missing")
+    if len(submods) > MAXIMUM_DEVICES + 8:
+        raise refuse(f"{len(submods)} submodules, at most {MAXIMUM_DEVICES + 8} are read", "too-large")
+    tiers = {label: _submodule_tier(label, value) for label, value in submods.items()}
+    # 2. There are no detached parts; the devices are the submodules named like some.
+    devices = tuple(label for label in submods if is_ear_device_label(label))
+    check_count(len(devices), expected_devices)
+    # 3. Times, issuer, nonce.
+    rules.check(token)
+    # 4. Key and signature.
+    key = keys.key_for(token, at=rules.at)
+    verify_signature(token, key)
+    # 5. Identities.
+    claims = tuple(_nvidia_claims(submods[label]) for label in devices)
+    check_identities(devices, claims)
+    # 6. Consistency.
+    made = read_provenance(token, key)
+    overall = all(tier is Tier.AFFIRMING for tier in tiers.values())
+    status = _status(token.payload, "the EAR", required=False)
+    if status is not None:
+        if status is not Tier.NONE and status < max(tiers.values()):
+            raise refuse("the EAR as a whole is better than its worst submodule", "overall-inconsistent")
+        overall = overall and status is Tier.AFFIRMING
+    if overall and made.trusted is False:
+        raise refuse("all submodules are affirming, but the platform was not trusted", "overall-inconsistent")
+    if not devices:
+        # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
+        overall = False
+    for label, item in zip(devices, claims, strict=True):
+        if tiers[label] is Tier.AFFIRMING and item:
+            check_good_device(label, item, weakened=bool(made.weakened))
+    return VerifiedToken(
+        kind=TokenKind.EAR,
+        overall=overall,
+        issuer=text_member(token, "iss", "missing-iss"),
+        issued=instant(seconds(token, "iat")),
+        expires=instant(seconds(token, "exp")),
+        labels=devices,
+        claims=claims,
+        payload=token.payload,
+        key=key,
+        simulated=made.simulated,
+        anchors=made.anchors,
+        weakened=made.weakened,
+        evidence_digest=made.evidence_digest,
+        statuses={label: tier.word for label, tier in tiers.items()},
+    )
+
+
+def _status(members: JsonObject, what: str, *, required: bool) -> Tier | None:
+    found = [members[name] for name in ("ear.status", "ear_status") if name in members]
+    if not found and not required:
+        return None
+    word = found[0] if len(found) == 1 else None
+    if not isinstance(word, str) or word not in _STATUSES:
+        raise refuse(f"{what} has no single ear.status out of {', '.join(_STATUSES)}", "malformed")
+    return _STATUSES[word]
+
+
+def _submodule_tier(label: str, value: object) -> Tier:
+    if not isinstance(value, dict):
+        raise refuse(f"{label} is {kind_of(value)}, expected an appraisal", "malformed")
+    status = _status(value, label, required=True) or Tier.NONE
+    for name in ("ear.trustworthiness-vector", "ear_trustworthiness_vector"):
+        if name not in value:
+            continue
+        worst = _worst(label, value[name])
+        if status is not Tier.NONE and status < worst:
+            raise refuse(
+                f"{label} calls itself {status.word}, its trustworthiness vector is {worst.word}",
+                "overall-inconsistent",
+            )
+    return status
+
+
+def _worst(label: str, vector: object) -> Tier:
+    if not isinstance(vector, dict):
+        raise refuse(f"{label}: the trustworthiness vector is {kind_of(vector)}", "malformed")
+    worst = Tier.NONE
+    for name, value in vector.items():
+        if name.replace("_", "-") not in VECTOR_CLAIMS or type(value) is not int or not -128 <= value <= 127:
+            raise refuse(f"{label}: {str(name)[:40]!r} is no claim of a trustworthiness vector", "malformed")
+        worst = max(worst, tier_of(value))
+    return worst
+
+
+def _nvidia_claims(submodule: JsonObject) -> JsonObject:
+    evidence = submodule.get("ear.veraison.annotated-evidence")
+    claims = evidence.get("nvidia") if isinstance(evidence, dict) else None
+    return claims if isinstance(claims, dict) else {}
