@@ -1,0 +1,116 @@
+"""``nvattest verify-batch``: the evidence of many platforms, one JSON line each, judged on all cores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import BinaryIO
+
+from nvattest.cli.arguments import choice, converted, existing_file
+from nvattest.errors import InputError
+from nvattest.model import VerificationTime
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where lines come from and go to, and what they are judged with."""
+    parser.add_argument("--input", default="-", metavar="FILE", help="JSON Lines, - for standard input (the default)")
+    parser.add_argument("--output", default="-", metavar="FILE", help="JSON Lines, - for standard output (the default)")
+    parser.add_argument("--resume", action="store_true", help="go on where the output file ends")
+    parser.add_argument("--bundle", required=True, type=existing_file, metavar="FILE", help="RIMs and answers")
+    parser.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
+    parser.add_argument("--trust-anchors", type=existing_file, metavar="PEM", help="trust these roots instead")
+    parser.add_argument(
+        "--at", type=converted(VerificationTime.parse), metavar="TIME", help="for lines without a time of their own"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; one per core by default")
+    parser.add_argument(
+        "--backend", type=choice("cryptography", "aws-lc"), default="cryptography", metavar="NAME",
+        help="cryptography (the default) or aws-lc (extra fast)",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
+    from nvattest.cli.progress import Progress
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.fleet import BatchSettings, verify_batch
+    from nvattest.session import now
+
+    policy = None
+    if options.policy is not None:
+        from nvattest.policy.evidence_policy import load_evidence_policy
+
+        policy = load_evidence_policy(read_bounded(options.policy, 1 << 20), source=options.policy)
+    settings = BatchSettings(
+        bundle=read_bounded(options.bundle, MAXIMUM_BUNDLE),
+        at=options.at or now(),
+        anchors=read_bounded(options.trust_anchors, 1 << 16) if options.trust_anchors else None,
+        policy=policy,
+        backend=options.backend,
+    )
+    with ExitStack() as stack:
+        done = 0
+        output: BinaryIO = sys.stdout.buffer
+        if options.output != "-":
+            output = stack.enter_context(_open(options.output, resume=options.resume))
+            done = _answered(output) if options.resume else 0
+        elif options.resume:
+            raise InputError("--resume needs an --output file", code="resume")
+        source: BinaryIO = sys.stdin.buffer
+        if options.input != "-":
+            source = stack.enter_context(_open_input(options.input))
+        progress = stack.enter_context(Progress("verifying"))
+        answers = verify_batch(_lines(source, skip=done), settings, workers=options.workers)
+        for count, answer in enumerate(answers, start=done + 1):
+            output.write(answer.encode() + b"\n")
+            output.flush()
+            progress.update(f"{count} platforms")
+    return 0
+
+
+def _open(path: str, *, resume: bool) -> BinaryIO:
+    try:
+        return open(path, "r+b" if resume and os.path.exists(path) else "wb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def _open_input(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def _answered(output: BinaryIO) -> int:
+    """How many whole lines the output has; half a line at its end is cut off."""
+    count = end = 0
+    for line in output:
+        if not line.endswith(b"\n"):
+            break
+        count += 1
+        end += len(line)
+    output.seek(end)
+    output.truncate()
+    return count
+
+
+def _lines(source: BinaryIO, *, skip: int) -> Iterator[bytes]:
+    """The lines of the input, without empty ones and without the first ``skip``; a line is bounded in size."""
+    from nvattest.fleet import MAXIMUM_LINE
+
+    while line := source.readline(MAXIMUM_LINE + 2):
+        if len(line) > MAXIMUM_LINE + 1:
+            # The rest of an endless line is passed over; the judge refuses its beginning as too large.
+            while not line.endswith(b"\n") and (more := source.readline(MAXIMUM_LINE)):
+                line = line[: MAXIMUM_LINE + 1] + (b"\n" if more.endswith(b"\n") else b"")
+        if not line.strip():
+            continue
+        if skip:
+            skip -= 1
+            continue
+        yield line.strip()

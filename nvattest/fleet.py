@@ -1,0 +1,250 @@
+"""Many platforms: JSON Lines in, JSON Lines out, one answer for each line, in order, whatever happens to a worker.
+
+A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
+A line out: ``{"id", "trusted", "result_code", "result_message", "devices", "failures"}``, a device being ``{"label",
+"ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be judged at all. Schema:
+``schemas/batch-1.json``.
+
+Each worker keeps one Verifier, so that RIMs, upper certificates and revocation answers are verified once per process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from nvattest._json import JsonObject, load_json
+from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
+from nvattest.evidence import load_evidence
+from nvattest.model import Nonce, VerificationTime
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.appraisal.results import Appraisal
+    from nvattest.appraisal.verifier import Verifier
+
+__all__ = ["BatchSettings", "Judge", "verify_batch"]
+
+MAXIMUM_LINE = 16 * 1024 * 1024
+_CHUNK_LINES = 16
+_CHUNK_BYTES = 4 * 1024 * 1024
+_CHUNKS_PER_WORKER = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """What every line is judged with. ``bundle`` and ``anchors`` are file contents; ``at`` is for lines without one."""
+
+    bundle: bytes
+    at: VerificationTime
+    anchors: bytes | None = None
+    policy: EvidencePolicy | None = None
+    backend: str = "cryptography"
+
+
+class Judge:
+    """Judges lines one by one; make one per process and keep it."""
+
+    def __init__(self, settings: BatchSettings) -> None:
+        from nvattest.appraisal.verifier import Verifier
+        from nvattest.collateral.bundle import load_bundle
+        from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
+
+        anchors = NVIDIA_ANCHORS if settings.anchors is None else trust_anchors_from_pem(settings.anchors)
+        self._at = settings.at
+        self._collateral: Collateral = load_bundle(settings.bundle, origin="bundle")
+        self._verifier: Verifier = Verifier(anchors=anchors, policy=settings.policy, backend=settings.backend)
+
+    def judge(self, line: bytes) -> str:
+        """The answer to one line, as one line of JSON without its newline. It never raises on what the line says."""
+        name: object = None
+        try:
+            document = load_json(line, source="line", maximum=MAXIMUM_LINE)
+            if not isinstance(document, dict):
+                raise ParseError("expected an object", source="line", code="batch-line")
+            name = document.get("id")
+            answer = _answer(self._appraise(document))
+        except NvattestError as error:
+            answer = {
+                "trusted": False,
+                "result_code": int(error.result_code),
+                "result_message": error.result_code.message,
+                "devices": [],
+                "error": {"code": error.code, "message": str(error)},
+            }
+        return json.dumps({"id": name, **answer}, separators=(",", ":"))
+
+    def _appraise(self, document: JsonObject) -> Appraisal:
+        unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
+        if unknown:
+            raise ParseError(f"unknown keys: {', '.join(unknown)[:200]}", source="line", code="batch-line")
+        nonce, at = document.get("nonce"), document.get("at")
+        if not isinstance(nonce, str):
+            raise ParseError("'nonce' must be 64 hexadecimal digits", source="line", code="batch-line")
+        if at is not None and not isinstance(at, str):
+            raise ParseError("'at' must be a time", source="line", code="batch-line")
+        if "evidence" not in document:
+            raise ParseError("'evidence' is missing", source="line", code="batch-line")
+        return self._verifier.appraise(
+            load_evidence(json.dumps(document["evidence"])),
+            nonce=Nonce.from_hex(nonce),
+            collateral=self._collateral,
+            at=VerificationTime.parse(at) if at is not None else self._at,
+        )
+
+
+def _answer(appraisal: Appraisal) -> JsonObject:
+    return {
+        "trusted": appraisal.trusted,
+        "result_code": int(appraisal.result_code),
+        "result_message": appraisal.result_code.message,
+        "simulated": appraisal.simulated,
+        "weakened": list(appraisal.weakened),
+        "devices": [
+            {
+                "label": device.label,
+                "ueid": device.identity.ueid if device.identity is not None else None,
+                "trusted": device.trusted,
+                "failures": [{"id": check.id, "detail": check.detail} for check in device.failures],
+            }
+            for device in appraisal.devices
+        ],
+        "failures": [{"id": check.id, "detail": check.detail} for check in appraisal.checks if not check.acceptable],
+    }
+
+
+# One judge per worker process, made by the pool's initializer. The parent never has one.
+_judges: list[Judge] = []
+
+
+def _start_worker(settings: BatchSettings) -> None:
+    _judges.append(Judge(settings))
+
+
+def _judge_chunk(lines: list[bytes]) -> list[str]:
+    return [_judges[0].judge(line) for line in lines]
+
+
+@dataclass(slots=True)
+class _Chunk:
+    lines: list[bytes]
+    future: Future[list[str]] | None = None
+    deaths: int = 0
+    answers: list[str] = field(default_factory=list)
+
+
+def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: int | None = None) -> Iterator[str]:
+    """Judge all lines, one worker process per core, and yield one answer per line in the order of the lines.
+
+    Only a few chunks per worker are in memory at any time. A worker that dies takes nothing with it: its lines are
+    judged again, one by one, and a line that kills a worker twice is answered as an error (code 2), never as trusted.
+
+    Raises:
+        InputError: the bundle or the anchors cannot be read, or ``workers`` is not positive.
+    """
+    count = workers if workers is not None else os.cpu_count() or 1
+    if count < 1:
+        raise InputError("there must be at least one worker", code="workers")
+    # A fault in the settings is better told once, here, than by every worker.
+    Judge(settings)
+    source = _chunks(lines)
+    pool = _pool(count, settings)
+    waiting: deque[_Chunk] = deque()
+    try:
+        while True:
+            for chunk in islice(source, max(0, count * _CHUNKS_PER_WORKER - len(waiting))):
+                waiting.append(chunk)
+                pool = _submit(chunk, pool, count, settings)
+            if not waiting:
+                return
+            chunk = waiting[0]
+            try:
+                assert chunk.future is not None  # noqa: S101 - every waiting chunk was submitted
+                yield from chunk.future.result()
+                waiting.popleft()
+            except BrokenProcessPool:
+                pool.shutdown(wait=False, cancel_futures=True)
+                pool = _pool(count, settings)
+                _retry(waiting)
+                for pending in waiting:
+                    if pending.future is None:
+                        pool = _submit(pending, pool, count, settings)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool(count: int, settings: BatchSettings) -> ProcessPoolExecutor:
+    # spawn: a fork of a process with threads may inherit held locks.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(settings,))
+
+
+def _submit(chunk: _Chunk, pool: ProcessPoolExecutor, count: int, settings: BatchSettings) -> ProcessPoolExecutor:
+    try:
+        chunk.future = pool.submit(_judge_chunk, chunk.lines)
+    except BrokenProcessPool:
+        pool.shutdown(wait=False, cancel_futures=True)
+        pool = _pool(count, settings)
+        chunk.future = pool.submit(_judge_chunk, chunk.lines)
+    return pool
+
+
+def _retry(waiting: deque[_Chunk]) -> None:
+    """After a worker died: keep what is done, split the first unfinished chunk to find the line that kills workers."""
+    unfinished = [chunk for chunk in waiting if not _is_done(chunk)]
+    for chunk in unfinished:
+        chunk.future = None
+    suspect = unfinished[0]
+    suspect.deaths += 1
+    if len(suspect.lines) > 1:
+        place = waiting.index(suspect)
+        waiting.remove(suspect)
+        for line in reversed(suspect.lines):
+            waiting.insert(place, _Chunk([line], deaths=0))
+    elif suspect.deaths > 1:
+        suspect.future = Future()
+        suspect.future.set_result([_died(suspect.lines[0])])
+
+
+def _is_done(chunk: _Chunk) -> bool:
+    return chunk.future is not None and chunk.future.done() and chunk.future.exception() is None
+
+
+def _died(line: bytes) -> str:
+    try:
+        document = load_json(line, source="line", maximum=MAXIMUM_LINE)
+    except ParseError:
+        document = None
+    code = ResultCode.INTERNAL_ERROR
+    return json.dumps(
+        {
+            "id": document.get("id") if isinstance(document, dict) else None,
+            "trusted": False,
+            "result_code": int(code),
+            "result_message": code.message,
+            "devices": [],
+            "error": {"code": "worker-died", "message": "the worker process died twice on this line"},
+        },
+        separators=(",", ":"),
+    )
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:
+    part: list[bytes] = []
+    size = 0
+    for line in lines:
+        part.append(line)
+        size += len(line)
+        if len(part) == _CHUNK_LINES or size >= _CHUNK_BYTES:
+            yield _Chunk(part)
+            part, size = [], 0
+    if part:
+        yield _Chunk(part)

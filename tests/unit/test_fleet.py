@@ -1,0 +1,100 @@
+"""The fleet: one answer per line, in order, whatever a line says and whatever happens to a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from nvattest import fleet
+from nvattest.errors import InputError, ParseError
+from nvattest.fleet import BatchSettings, Judge, verify_batch
+from nvattest.testing import DEFAULT_NONCE, Platform
+
+
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    return Platform.build("hopper-1")
+
+
+@pytest.fixture(scope="module")
+def settings(platform: Platform) -> BatchSettings:
+    return BatchSettings(bundle=json.dumps(platform.bundle()).encode(), anchors=platform.anchors_pem, at=platform.time)
+
+
+def line(platform: Platform, name: object, **changes: object) -> bytes:
+    document = {"id": name, "nonce": DEFAULT_NONCE.hex(), "evidence": platform.evidence(DEFAULT_NONCE)} | changes
+    return json.dumps(document).encode()
+
+
+def test_every_line_has_one_answer_in_the_order_of_the_lines(platform: Platform, settings: BatchSettings) -> None:
+    good = [line(platform, index) for index in range(40)]
+    answers = [json.loads(text) for text in verify_batch(good, settings, workers=2)]
+    assert [answer["id"] for answer in answers] == list(range(40))
+    assert all(answer["trusted"] and answer["result_code"] == 0 for answer in answers)
+    assert all(answer["simulated"] for answer in answers)
+
+
+def test_bad_lines_are_answered_and_stop_nothing(platform: Platform, settings: BatchSettings) -> None:
+    lines = [
+        b"no json",
+        b"[]",
+        line(platform, "extra", surplus=1),
+        line(platform, "nonce", nonce="zz"),
+        line(platform, "other", nonce="00" * 32),
+        line(platform, "time", at="yesterday"),
+        line(platform, "empty", evidence=[]),
+        line(platform, "good"),
+    ]
+    answers = [json.loads(text) for text in verify_batch(lines, settings, workers=1)]
+    assert [answer["trusted"] for answer in answers] == [False] * 7 + [True]
+    assert [answer["id"] for answer in answers][2:] == ["extra", "nonce", "other", "time", "empty", "good"]
+    assert answers[4]["result_code"] == 504
+    assert answers[4]["devices"][0]["failures"][0]["id"] == "nonce"
+
+
+def test_unreadable_settings_are_told_before_any_line(settings: BatchSettings) -> None:
+    with pytest.raises(ParseError):
+        list(verify_batch([b"{}"], BatchSettings(bundle=b"{}", at=settings.at)))
+    with pytest.raises(InputError):
+        list(verify_batch([b"{}"], settings, workers=0))
+
+
+class _Deadly(Judge):
+    """A judge that dies on one id, as a worker that is out of memory would."""
+
+    def judge(self, line: bytes) -> str:
+        if b'"deadly"' in line:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().judge(line)
+
+
+def _start_deadly(settings: BatchSettings) -> None:
+    fleet._judges.append(_Deadly(settings))
+
+
+@pytest.fixture
+def deadly_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def pool(count: int, settings: BatchSettings) -> fleet.ProcessPoolExecutor:
+        context = fleet.get_context("fork")
+        return fleet.ProcessPoolExecutor(count, mp_context=context, initializer=_start_deadly, initargs=(settings,))
+
+    monkeypatch.setattr(fleet, "_pool", pool)
+    yield
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.usefixtures("deadly_workers")
+def test_a_line_that_kills_its_worker_is_an_error_and_all_others_are_answered(
+    platform: Platform, settings: BatchSettings
+) -> None:
+    names: list[object] = [*range(20), "deadly", *range(20, 50)]
+    answers = [json.loads(text) for text in verify_batch([line(platform, name) for name in names], settings, workers=2)]
+    assert [answer["id"] for answer in answers] == names
+    dead = answers[20]
+    assert not dead["trusted"]
+    assert dead["error"]["code"] == "worker-died"
+    assert all(answer["trusted"] for answer in answers if answer["id"] != "deadly")
