@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from nvattest.cli import network, targets
 from nvattest.cli.arguments import existing_directory, existing_file
 from nvattest.cli.output import write_file
 
@@ -15,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--rim-dir", type=existing_directory, metavar="DIR", help="folder of <RIM id>.xml files")
     create.add_argument("--ocsp-dir", type=existing_directory, metavar="DIR", help="folder of OCSP responses (*.der)")
     create.add_argument("--output", required=True, metavar="FILE", help="where to write the bundle")
+    fetch = actions.add_parser("fetch", help="make a bundle from NVIDIA's services, for guests without a network")
+    targets.add_target_options(fetch)
+    network.add_url_options(fetch.add_argument_group("services"))
+    network.add_network_options(fetch)
+    fetch.add_argument("--output", required=True, metavar="FILE", help="where to write the bundle")
     inspect = actions.add_parser("inspect", help="say what a bundle holds and until when it is good")
     inspect.add_argument("file", type=existing_file, metavar="FILE")
     merge = actions.add_parser("merge", help="put several bundles into one")
@@ -24,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run one action."""
-    return {"create": _create, "inspect": _inspect, "merge": _merge}[options.action](options)
+    return {"create": _create, "fetch": _fetch, "inspect": _inspect, "merge": _merge}[options.action](options)
 
 
 def _create(options: argparse.Namespace) -> int:
@@ -39,6 +45,33 @@ def _create(options: argparse.Namespace) -> int:
         collateral = collateral.merged(read_rim_folder(options.rim_dir))
     if options.ocsp_dir is not None:
         collateral = collateral.merged(read_ocsp_folder(options.ocsp_dir))
+    return _write(collateral, options)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """Write a bundle with which everything asked for verifies, or none."""
+    from nvattest.appraisal.policy import RevocationMode
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.cli.sources import trust_anchors
+    from nvattest.collateral.gather import gather_needs
+    from nvattest.collateral.preflight import preflight, render_preflight
+    from nvattest.errors import CollateralError, ResultCode
+    from nvattest.session import now
+
+    at = options.at or now()
+    verifier = Verifier(anchors=trust_anchors(options))
+    needs = targets.needs_of_options(options, verifier, at)
+    # Answers of now have the longest window before them.
+    mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
+    collateral = gather_needs(needs, network.gather_options(options, mode), at=at, verifier=verifier)
+    facts = preflight(needs, collateral, verifier, at)
+    if facts["ready"] is not True:
+        code = facts["result_code"]
+        raise CollateralError(
+            f"{options.output} was not written: guests could not verify with it\n{render_preflight(facts)}",
+            code="bundle-incomplete",
+            result_code=ResultCode(code) if isinstance(code, int) else None,
+        )
     return _write(collateral, options)
 
 

@@ -6,19 +6,21 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from nvattest.cli import network
 from nvattest.cli.arguments import (
     VALIDATION,
     ArgumentError,
     choice,
     existing_directory,
     existing_file,
-    from_environment,
+    seconds,
 )
 from nvattest.errors import InputError, ResultCode
-from nvattest.model import DeviceKind, Nonce
+from nvattest.model import DeviceKind, Nonce, VerificationTime
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.verifier import Verifier
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
 
@@ -45,6 +47,9 @@ def add_evidence_options(parser: argparse.ArgumentParser) -> None:
         help="nscq (the default) or file",
     )  # fmt: skip
     group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument(
+        "--driver-timeout", type=seconds, default=30.0, metavar="SECONDS", help="for all driver calls together (30)"
+    )
 
 
 def add_collateral_options(parser: argparse.ArgumentParser) -> None:
@@ -61,15 +66,9 @@ def add_collateral_options(parser: argparse.ArgumentParser) -> None:
         metavar="STORE",
         help="remote (the default) or dir",
     )
-    group.add_argument(
-        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", "https://rim.attestation.nvidia.com"),
-        metavar="URL", help="RIM service (NVAT_RIM_SERVICE_BASE_URL)",
-    )  # fmt: skip
     group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of <RIM id>.xml")
-    group.add_argument(
-        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", "https://ocsp.ndis.nvidia.com"), metavar="URL",
-        help="OCSP service (NVAT_OCSP_BASE_URL)",
-    )  # fmt: skip
+    network.add_url_options(group)
+    network.add_network_options(parser)
 
 
 def check_evidence_options(options: argparse.Namespace) -> None:
@@ -110,7 +109,7 @@ def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[
         if options.gpu_evidence_source == "file":
             found += _from_file(options.gpu_evidence_file, DeviceKind.GPU)
         elif options.gpu_evidence_source == "nvml":
-            found += _from_driver(DeviceKind.GPU, nonce)
+            found += _from_driver(DeviceKind.GPU, nonce, options.driver_timeout)
         else:
             raise InputError(
                 "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
@@ -122,7 +121,7 @@ def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[
         if options.nvswitch_evidence_source == "file":
             found += _from_file(options.nvswitch_evidence_file, DeviceKind.NVSWITCH)
         else:
-            found += _from_driver(DeviceKind.NVSWITCH, nonce)
+            found += _from_driver(DeviceKind.NVSWITCH, nonce, options.driver_timeout)
     return tuple(found)
 
 
@@ -143,12 +142,13 @@ def requester_nonce(options: argparse.Namespace) -> Nonce | None:
     return Nonce(os.urandom(32))
 
 
-def _from_driver(kind: DeviceKind, nonce: Nonce | None) -> tuple[Evidence, ...]:
+def _from_driver(kind: DeviceKind, nonce: Nonce | None, timeout: float) -> tuple[Evidence, ...]:
     from nvattest.devices.collect import collect_gpus, collect_switches
 
     if nonce is None:
         raise InputError("a live device needs a nonce", code="nonce")
-    return collect_gpus(nonce) if kind is DeviceKind.GPU else collect_switches(nonce)
+    collect = collect_gpus if kind is DeviceKind.GPU else collect_switches
+    return collect(nonce, timeout=timeout)
 
 
 def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
@@ -166,22 +166,42 @@ def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
     return items
 
 
-def load_collateral(options: argparse.Namespace, evidence: tuple[Evidence, ...]) -> Collateral:
-    """RIMs and revocation answers for this evidence, from where the options say.
+def load_collateral(
+    options: argparse.Namespace,
+    evidence: tuple[Evidence, ...],
+    *,
+    at: VerificationTime | None = None,
+    verifier: Verifier | None = None,
+) -> Collateral:
+    """RIMs and revocation answers for this evidence, from where the options say; a bundle keeps the network out.
+
+    ``verifier`` is the one that will appraise: its policy says how fresh revocation has to be, and it remembers work.
+    ``at`` is ``--at``, or now, where it is None.
 
     Raises:
-        InputError: a bundle or folder cannot be read.
+        InputError: a bundle, folder, cache or URL that cannot be used.
     """
-    from nvattest.appraisal.inputs import Collateral
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
     from nvattest.collateral.folders import read_bounded, rims_by_id
     from nvattest.collateral.plan import rim_ids_of
 
     if options.bundle is not None:
         return load_bundle(read_bounded(options.bundle, MAXIMUM_BUNDLE), origin=options.bundle)
-    if options.rim_store == "dir":
-        return rims_by_id(options.rim_dir, rim_ids_of(evidence))
-    return Collateral()
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.gather import gather
+    from nvattest.session import now
+
+    known = rims_by_id(options.rim_dir, rim_ids_of(evidence)) if options.rim_store == "dir" else None
+    if verifier is None:
+        verifier = Verifier(anchors=trust_anchors(options))
+    return gather(
+        evidence,
+        network.gather_options(options, verifier.policy.revocation),
+        anchors=verifier.anchors,
+        at=at or getattr(options, "at", None) or now(),
+        known=known,
+        verifier=verifier,
+    )
 
 
 def trust_anchors(options: argparse.Namespace) -> TrustAnchors:

@@ -1,0 +1,155 @@
+"""Options for everything that goes over the network or into the cache, and the objects that they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from nvattest.cli.arguments import choice, existing_directory, existing_file, from_environment, seconds
+from nvattest.errors import InputError
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.policy import RevocationMode
+    from nvattest.collateral.cache import DiskCache
+    from nvattest.collateral.nras import RemoteAnswer
+    from nvattest.collateral.settings import GatherOptions, HttpSettings
+    from nvattest.evidence import Evidence
+    from nvattest.model import Nonce, VerificationTime
+
+DEFAULT_RIM_URL = "https://rim.attestation.nvidia.com"
+DEFAULT_OCSP_URL = "https://ocsp.ndis.nvidia.com"
+DEFAULT_NRAS_URL = "https://nras.attestation.nvidia.com"
+_HASHES = ("sha-1", "sha-256", "sha-384")
+
+
+def add_url_options(group: argparse._ArgumentGroup) -> None:
+    """The URLs of the RIM service and of the OCSP responder."""
+    group.add_argument(
+        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", DEFAULT_RIM_URL), metavar="URL",
+        help="RIM service (NVAT_RIM_SERVICE_BASE_URL)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", DEFAULT_OCSP_URL), metavar="URL",
+        help="OCSP service (NVAT_OCSP_BASE_URL); aia for the responder that each certificate names",
+    )  # fmt: skip
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """How the network is used, and the cache before it."""
+    group = parser.add_argument_group("network and cache")
+    group.add_argument(
+        "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", ""), metavar="KEY",
+        help="sent to the configured hosts over https (better in NV_ATTESTATION_SERVICE_KEY than here)",
+    )  # fmt: skip
+    group.add_argument(
+        "--tls-ca-cert", type=existing_file, default=from_environment("NVAT_TLS_CA_CERT", "") or None, metavar="PEM",
+        help="trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)",
+    )  # fmt: skip
+    group.add_argument(
+        "--tls-ca-path", type=existing_directory, default=from_environment("NVAT_TLS_CA_PATH", "") or None,
+        metavar="DIR", help="the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ocsp-cert-id-hash", type=choice(*_HASHES),
+        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", _HASHES), metavar="HASH",
+        help="sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)",
+    )  # fmt: skip
+    group.add_argument(
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS",
+        help="limit for everything over the network together, retries included (60)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cache-dir", metavar="DIR", help="where RIMs and revocation answers are kept (~/.cache/nvattest)"
+    )
+    group.add_argument("--no-cache", action="store_true", help="keep nothing and use nothing that was kept")
+    group.add_argument("--offline", action="store_true", help="ask nobody: the cache is all there is")
+
+
+def add_remote_options(parser: argparse.ArgumentParser) -> None:
+    """Who verifies."""
+    group = parser.add_argument_group("verifier")
+    group.add_argument(
+        "--verifier", type=choice("local", "remote"), default="local", metavar="WHERE",
+        help="local (the default), or remote: NVIDIA's attestation service verifies, its signed answer is checked here",
+    )  # fmt: skip
+    group.add_argument(
+        "--nras-url", default=from_environment("NVAT_NRAS_BASE_URL", DEFAULT_NRAS_URL), metavar="URL",
+        help="NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL)",
+    )  # fmt: skip
+
+
+def http_settings(options: argparse.Namespace, *base_urls: str) -> HttpSettings:
+    """Keys and roots; the key is for these URLs.
+
+    Raises:
+        InputError: a key that cannot stand in a header.
+    """
+    from nvattest.collateral.settings import HttpSettings
+
+    return HttpSettings(
+        service_key=options.service_key,
+        key_hosts=base_urls,
+        tls_ca_cert=options.tls_ca_cert,
+        tls_ca_path=options.tls_ca_path,
+    )
+
+
+def gather_options(options: argparse.Namespace, revocation: RevocationMode) -> GatherOptions:
+    """What ``gather`` needs to know.
+
+    Raises:
+        InputError: a URL, key, time limit or cache folder that cannot be used.
+    """
+    from nvattest.collateral.settings import GatherOptions
+    from nvattest.pki.ocsp import CertIdHash
+
+    ocsp_url = None if options.ocsp_url == "aia" else options.ocsp_url
+    urls = [options.rim_url] if ocsp_url is None else [options.rim_url, ocsp_url]
+    return GatherOptions(
+        rim_url=options.rim_url,
+        ocsp_url=ocsp_url,
+        http=http_settings(options, *urls),
+        timeout=options.timeout,
+        revocation=revocation,
+        cert_id_hash=CertIdHash(options.ocsp_cert_id_hash.replace("-", "")),
+        cache=_cache(options),
+        offline=options.offline,
+    )
+
+
+def _cache(options: argparse.Namespace) -> DiskCache | None:
+    from nvattest.collateral.cache import DiskCache, default_cache_folder
+
+    if options.no_cache:
+        return None
+    if options.cache_dir is not None:
+        return DiskCache(os.path.abspath(options.cache_dir))
+    folder = default_cache_folder()
+    if folder is None:
+        return None
+    try:
+        return DiskCache(folder)
+    except InputError as error:
+        # Nobody asked for this folder: read-only homes and the like must not stop a verification.
+        if options.log_level in ("trace", "debug", "info", "warn"):
+            print(f"warning: {error}; going on without a cache", file=sys.stderr)
+        return None
+
+
+def attest_remotely(
+    options: argparse.Namespace, evidence: tuple[Evidence, ...], nonce: Nonce, at: VerificationTime
+) -> tuple[RemoteAnswer, ...]:
+    """Have NRAS verify, and verify its answer.
+
+    Raises:
+        InputError: no evidence, or options that cannot be used.
+        CollateralError: NRAS gave no answer (700, 702, 15).
+        TokenError: its answer must not be believed (701, 19).
+    """
+    from nvattest.collateral.nras import NrasClient
+
+    settings = http_settings(options, options.nras_url)
+    with NrasClient(options.nras_url, http=settings, timeout=options.timeout) as client:
+        return client.attest(evidence, nonce=nonce, at=at.device)

@@ -1,0 +1,39 @@
+"""``nvattest preflight``: before a driver or VBIOS rollout, say what attestation will find afterwards."""
+
+from __future__ import annotations
+
+import argparse
+
+from nvattest.cli import network, targets
+from nvattest.errors import ResultCode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Versions, files or live devices, and the network."""
+    targets.add_target_options(parser)
+    network.add_url_options(parser.add_argument_group("services"))
+    network.add_network_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what there is; the exit status is 0, or the code of the first thing that is missing or bad."""
+    from nvattest._json import dump_json
+    from nvattest.appraisal.policy import RevocationMode
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.cli.sources import trust_anchors
+    from nvattest.collateral.gather import gather_needs
+    from nvattest.collateral.preflight import preflight, render_preflight
+    from nvattest.session import now
+
+    at = options.at or now()
+    verifier = Verifier(anchors=trust_anchors(options))
+    needs = targets.needs_of_options(options, verifier, at)
+    # What the responders say now is the question, unless nobody may be asked.
+    mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
+    collateral = gather_needs(needs, network.gather_options(options, mode), at=at, verifier=verifier)
+    facts = preflight(needs, collateral, verifier, at)
+    print(dump_json(facts) if options.format == "json" else render_preflight(facts))
+    code = facts["result_code"]
+    if facts["ready"] is True:
+        return 0
+    return (ResultCode(code) if isinstance(code, int) else ResultCode.UNKNOWN).exit_status or 1

@@ -1,0 +1,238 @@
+"""Collateral on disk: RIMs by id and digest, OCSP answers by CertID. A convenience, never an authority.
+
+Everything read here is verified like something from the network. A file that is damaged, foreign, too old or from the
+future is as good as none. Files are written beside and renamed, under one lock, into a folder that is ours alone; they
+are not synced to the disk, because a file that a crash tore is found out by its digest.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+from nvattest._json import load_json
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
+from nvattest.collateral.folders import read_bounded
+from nvattest.errors import InputError
+from nvattest.model import format_time, parse_time
+from nvattest.rim.ids import is_rim_id
+
+FORMAT: Final = "nvattest-cache"
+VERSION: Final = 1
+RIM_AGE: Final = timedelta(hours=24)
+MAXIMUM_FILES: Final = 4096
+MAXIMUM_BYTES: Final = 128 * 1024 * 1024
+_MAXIMUM_ENTRY: Final = MAXIMUM_RIM * 4 // 3 + 4096
+_CLOCK_SKEW: Final = timedelta(minutes=5)
+_LOCK_PATIENCE: Final = 2.0
+_LOCK_PAUSE: Final = 0.01
+
+
+def default_cache_folder() -> str | None:
+    """``$XDG_CACHE_HOME/nvattest``, else ``~/.cache/nvattest``; None for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            return None
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "nvattest")
+
+
+class DiskCache:
+    """A cache in one folder, which is made when it is not there.
+
+    Args:
+        folder: where.
+        rim_age: how long a RIM counts after it was fetched; an id is sometimes issued again with other content.
+        now: the wall clock, for ages.
+
+    Raises:
+        InputError: the folder cannot be made, is not ours, or others may write into it.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        rim_age: timedelta = RIM_AGE,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.folder = folder
+        self._rim_age = rim_age
+        self._now = now
+        try:
+            for name in ("", "rims", "ocsp"):
+                os.makedirs(os.path.join(folder, name), mode=0o700, exist_ok=True)
+                _check_ours(os.path.join(folder, name))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the cache {folder} cannot be used: {error}", code="cache", hint="name another with --cache-dir"
+            ) from None
+
+    def rims(self, rim_id: str) -> tuple[bytes, ...]:
+        """The documents kept for this id that are not too old, the newest first."""
+        if not is_rim_id(rim_id):
+            return ()
+        found = []
+        for name in self._names("rims"):
+            # An id has no "@".
+            if name.startswith(f"{rim_id}@"):
+                entry = self._read("rims", name, rim_id, MAXIMUM_RIM)
+                if entry is not None and entry[0] + self._rim_age > self._now():
+                    found.append(entry)
+        return tuple(content for _, content in sorted(found, reverse=True))
+
+    def answer(self, key: str) -> bytes | None:
+        """The OCSP answer kept for this CertID key (``pki.ocsp.cert_id_key``). Its signed window is for the caller."""
+        entry = self._read("ocsp", f"{key}.json", key, MAXIMUM_ANSWER)
+        return entry[1] if entry is not None else None
+
+    def store_rim(self, rim_id: str, content: bytes) -> bool:
+        """Keep a verified RIM in place of what this id had. Returns whether it was kept; failing is no error."""
+        if not is_rim_id(rim_id) or len(content) > MAXIMUM_RIM:
+            return False
+        name = f"{rim_id}@{hashlib.sha256(content).hexdigest()}.json"
+        with self._locked() as locked:
+            if not locked or not self._write("rims", name, rim_id, content):
+                return False
+            for other in self._names("rims"):
+                if other.startswith(f"{rim_id}@") and other != name:
+                    self._remove("rims", other)
+            self._prune()
+            return True
+
+    def store_answers(self, answers: dict[str, bytes]) -> bool:
+        """Keep verified good OCSP answers by their CertID keys. Returns whether all were kept; failing is no error."""
+        if not answers:
+            return True
+        with self._locked() as locked:
+            if not locked:
+                return False
+            kept = True
+            for key, content in answers.items():
+                # Not all(): one that cannot be kept does not stop the others.
+                kept &= len(content) <= MAXIMUM_ANSWER and self._write("ocsp", f"{key}.json", key, content)
+            self._prune()
+            return kept
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _read(self, room: str, name: str, key: str, maximum: int) -> tuple[datetime, bytes] | None:
+        try:
+            entry = load_json(
+                read_bounded(os.path.join(self.folder, room, name), _MAXIMUM_ENTRY),
+                source="cache",
+                maximum=_MAXIMUM_ENTRY,
+            )
+            if not isinstance(entry, dict) or (entry.get("format"), entry.get("version")) != (FORMAT, VERSION):
+                return None
+            content = base64.b64decode(str(entry.get("content")), validate=True)
+            stored = parse_time(str(entry.get("stored")))
+        except (InputError, binascii.Error, ValueError):
+            return None
+        if entry.get("key") != key or entry.get("sha256") != hashlib.sha256(content).hexdigest():
+            return None
+        if not 0 < len(content) <= maximum or stored > self._now() + _CLOCK_SKEW:
+            return None
+        return stored, content
+
+    def _write(self, room: str, name: str, key: str, content: bytes) -> bool:
+        text = json.dumps(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "key": key,
+                "stored": format_time(self._now()),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "content": base64.b64encode(content).decode("ascii"),
+            }
+        )
+        folder = os.path.join(self.folder, room)
+        try:
+            descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)  # mode 0600
+            try:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    file.write(text)
+                os.replace(temporary, os.path.join(folder, name))
+            except BaseException:
+                os.unlink(temporary)
+                raise
+        except OSError:
+            return False
+        return True
+
+    def _names(self, room: str) -> list[str]:
+        try:
+            return os.listdir(os.path.join(self.folder, room))
+        except OSError:
+            return []
+
+    def _remove(self, room: str, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, room, name))
+
+    def _prune(self) -> None:
+        """Keep the folder small: the files that were written longest ago go first."""
+        files = []
+        for room in ("rims", "ocsp"):
+            for name in self._names(room):
+                with contextlib.suppress(OSError):
+                    facts = os.lstat(os.path.join(self.folder, room, name))
+                    files.append((facts.st_mtime, facts.st_size, room, name))
+        files.sort(reverse=True)
+        total = 0
+        for count, (_, size, room, name) in enumerate(files, start=1):
+            total += size
+            if count > MAXIMUM_FILES or total > MAXIMUM_BYTES:
+                self._remove(room, name)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the lock for writing; False where another process keeps it for too long, or it cannot be had."""
+        try:
+            descriptor = os.open(
+                os.path.join(self.folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+        except OSError:
+            yield False
+            return
+        try:
+            yield _lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    end = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # A process that was stopped while it wrote must not stop us: what cannot be kept is fetched again.
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return True
+
+
+def _check_ours(folder: str) -> None:
+    facts = os.stat(folder)
+    if not stat.S_ISDIR(facts.st_mode):
+        raise NotADirectoryError(f"{folder} is not a folder")
+    if facts.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    if facts.st_mode & 0o022:
+        raise PermissionError(f"others may write into {folder}")

@@ -1,0 +1,328 @@
+"""Ask the network once, in two waves: RIMs and device certificates together, then the certificates of the RIMs.
+
+What the caller has is preferred, then the cache, then the network. What could not be had is noted with its reason; the
+appraisal turns that into a failed check. Nothing here decides about trust: chains are validated only so that no
+stranger's certificate causes a request, and answers are judged only so that nothing bad stays in the cache.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+from nvattest.appraisal.policy import RevocationMode
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.deadline import Deadline
+from nvattest.collateral.http import HttpClient, Service
+from nvattest.collateral.ocsp_service import OCSP_RESPONDER, ask
+from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of
+from nvattest.collateral.pool import Late, run_all
+from nvattest.collateral.rim_service import RIM_SERVICE, fetch_rim, rim_url
+from nvattest.collateral.settings import OCSP_URL, RIM_URL, GatherOptions, check_url
+from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
+from nvattest.evidence import Evidence
+from nvattest.model import VerificationTime
+from nvattest.pki.anchors import TrustAnchors
+from nvattest.pki.certificate import parse_pem_chain
+from nvattest.pki.chain import ChainProfile, ValidatedChain
+from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key
+
+__all__ = ["OCSP_URL", "RIM_URL", "GatherOptions", "Needs", "gather", "gather_needs", "needs_of"]
+
+_SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
+    RevocationMode.FRESH: frozenset({Source.LIVE}),
+    RevocationMode.WITHIN_WINDOW: frozenset({Source.LIVE, Source.CACHE}),
+    RevocationMode.BUNDLE: frozenset(Source),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What has to be gathered: RIMs by id, and revocation answers for device chains (those of RIMs follow)."""
+
+    rim_ids: tuple[str, ...] = ()
+    chains: tuple[ValidatedChain, ...] = ()
+    refused: Mapping[str, Unavailable] = field(default_factory=dict)
+
+
+def needs_of(evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Needs:
+    """What this evidence needs. A device whose chain leads to no anchor needs nothing: it cannot be trusted anyway."""
+    chains: list[ValidatedChain] = []
+    genuine: list[Evidence] = []
+    strangers: list[Evidence] = []
+    for item in evidence:
+        try:
+            chain = verifier.validate_device_chain(parse_pem_chain(item.certificate_chain), at.device)
+        except ParseError:
+            continue
+        if chain.path_ok:
+            chains.append(chain)
+            genuine.append(item)
+        else:
+            strangers.append(item)
+    rim_ids = rim_ids_of(genuine)
+    refused = {
+        f"rim:{rim_id}": Unavailable(
+            code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+            message=f"{rim_id} was not asked for: the device's chain leads to no pinned root",
+            hint="nothing is asked of the network on behalf of a device that cannot be trusted",
+        )
+        for rim_id in rim_ids_of(strangers)
+        if rim_id not in rim_ids
+    }
+    return Needs(rim_ids=rim_ids, chains=tuple(chains), refused=refused)
+
+
+def gather(
+    evidence: Sequence[Evidence],
+    options: GatherOptions,
+    *,
+    anchors: TrustAnchors,
+    at: VerificationTime,
+    known: Collateral | None = None,
+    verifier: Verifier | None = None,
+) -> Collateral:
+    """All collateral for this evidence: ``known``, and what the cache and the network have beyond it.
+
+    ``verifier`` saves work where the same one appraises afterwards. Raises nothing for what cannot be had: that stands
+    in ``unavailable``.
+
+    Raises:
+        InputError: options that cannot be used, such as a CA file without certificates.
+    """
+    if verifier is None:
+        verifier = Verifier(anchors=anchors)
+    return gather_needs(needs_of(evidence, verifier, at), options, at=at, known=known, verifier=verifier)
+
+
+def gather_needs(
+    needs: Needs,
+    options: GatherOptions,
+    *,
+    at: VerificationTime,
+    verifier: Verifier,
+    known: Collateral | None = None,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+) -> Collateral:
+    """The same for needs that somebody has worked out. The certificates of the RIMs are asked about too."""
+    with HttpClient(options.http) as client:
+        gathering = _Gathering(
+            options, at, verifier, client, known if known is not None else Collateral(), random_bytes
+        )
+        gathering.unavailable.update(needs.refused)
+        gathering.wave(needs.rim_ids, certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains))
+        signers = gathering.rim_chains(needs.rim_ids)
+        gathering.wave((), certificates_to_ask((chain, ChainProfile.RIM) for chain in signers))
+        return gathering.collateral()
+
+
+class _Gathering:
+    def __init__(
+        self,
+        options: GatherOptions,
+        at: VerificationTime,
+        verifier: Verifier,
+        client: HttpClient,
+        known: Collateral,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._options = options
+        self._at = at
+        self._verifier = verifier
+        self._client = client
+        self._random_bytes = random_bytes
+        self._deadline = Deadline(options.timeout)
+        self._rims: dict[str, RimAnswer] = dict(known.rims)
+        self._given = known.ocsp
+        self._answers: list[OcspAnswer] = list(known.ocsp)
+        self.unavailable: dict[str, Unavailable] = dict(known.unavailable)
+
+    def collateral(self) -> Collateral:
+        return Collateral(rims=self._rims, ocsp=tuple(self._answers), unavailable=self.unavailable)
+
+    def wave(self, rim_ids: Iterable[str], questions: Sequence[Question]) -> None:
+        """Get these RIMs and answers: from what is at hand, from the cache, the rest from the network all at once."""
+        missing = [rim_id for rim_id in rim_ids if not self._has_rim(rim_id)]
+        open_questions = [question for question in questions if not self._has_answer(question)]
+        if self._options.offline:
+            self._note_offline([f"rim:{rim_id}" for rim_id in missing])
+            self._note_offline([question.key for question in open_questions])
+            return
+        asked = [(question, url) for question in open_questions if (url := self._responder(question)) is not None]
+        jobs: list[Callable[[], bytes | tuple[bytes, bytes]]] = [self._rim_job(rim_id) for rim_id in missing]
+        jobs += [self._ocsp_job(question, url) for question, url in asked]
+        results = run_all(jobs, self._deadline, workers=self._options.workers)
+        for result in results:
+            # A setting that cannot be used is the caller's mistake, not a failure of the network.
+            if isinstance(result, InputError):
+                raise result
+        for rim_id, got in zip(missing, results[: len(missing)], strict=True):
+            self._take_rim(rim_id, got)
+        good: dict[str, bytes] = {}
+        for (question, url), got in zip(asked, results[len(missing) :], strict=True):
+            if self._take_answer(question, url, got):
+                good[self._cache_key(question)] = self._answers[-1].content
+        if self._options.cache is not None:
+            self._options.cache.store_answers(good)
+
+    # --- RIMs -----------------------------------------------------------------------------------------------------
+
+    def _has_rim(self, rim_id: str) -> bool:
+        if rim_id in self._rims or f"rim:{rim_id}" in self.unavailable:
+            return True
+        cache = self._options.cache
+        if cache is None:
+            return False
+        content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item)), None)
+        if content is None:
+            return False
+        self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=cache.folder)
+        return True
+
+    def _take_rim(self, rim_id: str, got: object) -> None:
+        url = rim_url(self._options.rim_url, rim_id)
+        if not isinstance(got, bytes):
+            self._note(f"rim:{rim_id}", got, RIM_SERVICE, url)
+            return
+        self._rims[rim_id] = RimAnswer(id=rim_id, content=got, source=Source.LIVE, origin=url)
+        if self._options.cache is not None and self._is_worth_keeping(rim_id, got):
+            self._options.cache.store_rim(rim_id, got)
+
+    def _rim_job(self, rim_id: str) -> Callable[[], bytes]:
+        return lambda: fetch_rim(self._client, self._options.rim_url, rim_id, self._deadline)
+
+    def _is_worth_keeping(self, rim_id: str, content: bytes) -> bool:
+        """Whether it is signed under the RIM anchors and is of the version that the id names."""
+        try:
+            document = self._verifier.parse_rim(content)
+        except ParseError:
+            return False
+        if self._verifier.verify_rim(document, self._at.rim).verified is None:
+            return False
+        # Ids end in the version, that of a VBIOS in capitals without its dots.
+        return _compact(rim_id).endswith("_" + _compact(document.version))
+
+    def rim_chains(self, rim_ids: Iterable[str]) -> Iterable[ValidatedChain]:
+        for rim_id in rim_ids:
+            answer = self._rims.get(rim_id)
+            if answer is None:
+                continue
+            try:
+                document = self._verifier.parse_rim(answer.content)
+            except ParseError:
+                # The appraisal will say what is wrong with it.
+                continue
+            yield self._verifier.verify_rim(document, self._at.rim).chain
+
+    # --- revocation -----------------------------------------------------------------------------------------------
+
+    def _has_answer(self, question: Question) -> bool:
+        if question.key in self.unavailable or self._settles(question, self._given):
+            return True
+        kept = self._kept_answer(question)
+        if kept is None:
+            return False
+        self._answers.append(kept)
+        return True
+
+    def _take_answer(self, question: Question, url: str, got: object) -> bool:
+        """Whether it is good and answers our nonce, so that it may be kept."""
+        if not isinstance(got, tuple):
+            self._note(question.key, got, OCSP_RESPONDER, f"{url}: {question.certificate.label}")
+            return False
+        answer = OcspAnswer(content=got[0], nonce=got[1], source=Source.LIVE, origin=url)
+        self._answers.append(answer)
+        return self._settles(question, (answer,))
+
+    def _kept_answer(self, question: Question) -> OcspAnswer | None:
+        cache = self._options.cache
+        if cache is None or Source.CACHE not in _SOURCES[self._options.revocation]:
+            return None
+        content = cache.answer(self._cache_key(question))
+        if content is None:
+            return None
+        answer = OcspAnswer(content=content, source=Source.CACHE, origin=cache.folder)
+        return answer if self._settles(question, (answer,)) else None
+
+    def _settles(self, question: Question, answers: tuple[OcspAnswer, ...]) -> bool:
+        """Whether one of these says "good" in a way that the policy's mode accepts, so that nobody need be asked."""
+        if not answers:
+            return False
+        found = self._verifier.find_revocation(
+            question.certificate, question.issuer, Collateral(ocsp=answers), self._instant(question)
+        )
+        if found.revocation.status is RevocationStatus.REVOKED:
+            # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
+            return found.source is Source.BUNDLE
+        if found.revocation.status is not RevocationStatus.GOOD or found.source is None:
+            return False
+        if found.source is Source.LIVE:
+            return found.revocation.nonce is NonceOutcome.MATCH
+        return found.source in _SOURCES[self._options.revocation]
+
+    def _responder(self, question: Question) -> str | None:
+        if self._options.ocsp_url is not None:
+            return self._options.ocsp_url
+        for url in question.certificate.ocsp_urls:
+            try:
+                check_url(url, "AIA")
+            except InputError:
+                continue
+            return url
+        self.unavailable[question.key] = Unavailable(
+            code=ResultCode.OCSP_INVALID_REQUEST,
+            message=f"{question.certificate.label} names no OCSP responder",
+            hint="give one with --ocsp-url",
+        )
+        return None
+
+    def _ocsp_job(self, question: Question, url: str) -> Callable[[], tuple[bytes, bytes]]:
+        return lambda: ask(
+            self._client,
+            url,
+            question.certificate,
+            question.issuer,
+            self._deadline,
+            random_bytes=self._random_bytes,
+            hash=self._options.cert_id_hash,
+        )
+
+    def _cache_key(self, question: Question) -> str:
+        return cert_id_key(question.certificate, question.issuer, self._options.cert_id_hash)
+
+    def _instant(self, question: Question) -> datetime:
+        return self._at.device if question.profile is ChainProfile.DEVICE else self._at.rim
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    def _note(self, key: str, error: object, service: Service, what: str) -> None:
+        if isinstance(error, CollateralError):
+            self.unavailable[key] = Unavailable(code=error.result_code, message=error.message, hint=error.hint)
+        elif isinstance(error, Late):
+            self.unavailable[key] = Unavailable(
+                code=service.unreachable,
+                message=f"{service.name}: {what}: no whole answer within {self._deadline.seconds:g} s",
+                hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
+            )
+        else:
+            # A mistake of ours must not become trust, and must not hide.
+            self.unavailable[key] = Unavailable(
+                code=ResultCode.INTERNAL_ERROR, message=f"{service.name}: {what}: {error!r}"[:500]
+            )
+
+    def _note_offline(self, keys: list[str]) -> None:
+        for key in keys:
+            rim = key.startswith("rim:")
+            self.unavailable[key] = Unavailable(
+                code=ResultCode.RIM_NOT_FOUND if rim else ResultCode.OCSP_SERVER_ERROR,
+                message=f"{key[4:] if rim else 'the revocation answer'} is not at hand; nobody is asked (--offline)",
+                hint="give a bundle with --bundle, fill the cache while there is a network, or leave out --offline",
+            )
+
+
+def _compact(text: str) -> str:
+    return text.replace(".", "").upper()

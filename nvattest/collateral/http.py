@@ -1,0 +1,309 @@
+"""One HTTP exchange with NVIDIA's services, or with whatever stands in for them: bounded in time, size and retries.
+
+TLS is always verified. No redirect is followed. The service key goes to configured hosts over https and nowhere else.
+Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``). ``requests`` is imported by the first exchange.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from nvattest._version import __version__
+from nvattest.collateral.deadline import Deadline
+from nvattest.collateral.settings import HttpSettings, check_url
+from nvattest.errors import CollateralError, ResultCode
+
+if TYPE_CHECKING:
+    from requests import Session
+
+__all__ = ["HttpClient", "HttpSettings", "Service"]
+
+# NVAT 2.0.0, nv_http: these figures are NVIDIA's.
+BACKOFF_FIRST: Final = 0.1
+BACKOFF_CAP: Final = 30.0
+RETRYABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
+_CHUNK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What a service is called, and the result code for each way in which it can fail.
+
+    ``unreachable``: no connection or no whole answer in time. ``forbidden``: 401 and 403. ``missing``: 404.
+    ``failed``: any other status. ``invalid``: an answer that does not follow the protocol.
+    """
+
+    name: str
+    unreachable: ResultCode
+    forbidden: ResultCode
+    missing: ResultCode
+    failed: ResultCode
+    invalid: ResultCode
+
+    def error(self, message: str, *, code: str, result_code: ResultCode, hint: str = "") -> CollateralError:
+        """An error of this service."""
+        return CollateralError(f"{self.name}: {message}", code=code, result_code=result_code, hint=hint)
+
+
+class HttpClient:
+    """Exchanges with retries. One client may be used by several threads; ``close`` it when done.
+
+    ``sleep`` and ``jitter`` (a number from 0 to 1) are arguments for tests.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings if settings is not None else HttpSettings()
+        self._sleep = sleep
+        self._jitter = jitter
+        self._origins = frozenset(_origin(check_url(url, "service URL")) for url in self.settings.key_hosts)
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> HttpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections that are kept open."""
+        if self._session is not None:
+            self._session.close()
+
+    def exchange(
+        self,
+        service: Service,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        maximum: int,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> bytes:
+        """The body of the answer with status 200, of at most ``maximum`` bytes.
+
+        Connection errors and the statuses 408, 429, 500, 502, 503 and 504 are tried again up to five times, with
+        full-jitter backoff from 100 ms to 30 s and never before ``Retry-After``; never beyond the deadline.
+
+        Raises:
+            CollateralError: there is no such answer; it names the URL, the attempts and the cause.
+        """
+        attempts = 0
+        while True:
+            if deadline.passed:
+                raise _late(service, url, attempts, deadline)
+            attempts += 1
+            try:
+                return self._once(method, url, deadline, maximum, headers, body)
+            except _Failed as error:
+                failed = error
+            delay = self._delay(attempts, failed)
+            exhausted = attempts > self.settings.retries
+            if not failed.again or exhausted or delay >= deadline.remaining():
+                no_time = failed.again and not exhausted
+                raise _error(service, url, attempts, failed, deadline if no_time else None)
+            self._sleep(delay)
+
+    def _delay(self, attempts: int, failed: _Failed) -> float:
+        ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** (attempts - 1))
+        return max(ceiling * self._jitter(), failed.retry_after)
+
+    def _once(
+        self, method: str, url: str, deadline: Deadline, maximum: int, headers: Mapping[str, str], body: bytes | None
+    ) -> bytes:
+        """One attempt.
+
+        Raises:
+            _Failed: no answer with status 200 that is whole and small enough.
+        """
+        import http.client
+
+        import requests
+        import urllib3
+
+        left = deadline.remaining()
+        timeout = (
+            max(0.001, min(self.settings.connect_timeout, left)),
+            max(0.001, min(self.settings.read_timeout, left)),
+        )
+        try:
+            with self._open().request(
+                method,
+                url,
+                data=body,
+                # No content coding: an answer is as large as it says, and cannot be inflated here.
+                headers={"User-Agent": f"nvattest/{__version__}", "Accept-Encoding": "identity", **headers},
+                # Any auth of ours keeps requests from looking for one in ~/.netrc.
+                auth=self._authorize,
+                allow_redirects=False,
+                stream=True,
+                timeout=timeout,
+            ) as response:
+                return _read(response, maximum, deadline)
+        except requests.exceptions.SSLError as error:
+            raise _Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise _Failed(_cause(error), "url", again=False) from None
+        except (
+            requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError,
+        ) as error:  # fmt: skip
+            raise _Failed(_cause(error), "connection", again=True) from None
+
+    def _authorize(self, request: Any) -> Any:
+        parts = urlsplit(request.url)
+        if self.settings.service_key and parts.scheme == "https" and _origin(parts) in self._origins:
+            request.headers["Authorization"] = f"Bearer {self.settings.service_key}"
+        return request
+
+    def _open(self) -> Session:
+        with self._lock:
+            if self._session is None:
+                from nvattest.collateral._session import make_session
+
+                self._session = make_session(self.settings.tls_ca_cert, self.settings.tls_ca_path)
+            return self._session
+
+
+class _Failed(Exception):  # noqa: N818 - it never leaves this module
+    """One attempt that gave nothing."""
+
+    def __init__(
+        self, cause: str, code: str, *, again: bool, status: int = 0, retry_after: float = 0.0, request_id: str = ""
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.code = code
+        self.again = again
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+
+def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
+    status: int = response.status_code
+    if status != 200:
+        cause = f"HTTP status {status}"
+        if 300 <= status < 400:
+            cause += f", a redirect to {response.headers.get('Location', 'nowhere')[:200]!r}, which is not followed"
+        raise _Failed(
+            cause,
+            "http-status",
+            again=status in RETRYABLE,
+            status=status,
+            retry_after=_retry_after(response.headers),
+            request_id=re.sub(r"[^\x21-\x7e]", "", response.headers.get("x-request-id", ""))[:80],
+        )
+    coding = response.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise _Failed(
+            f"the answer has the content coding {coding[:40]!r}, which was not asked for", "coding", again=False
+        )
+    length = response.headers.get("Content-Length", "")
+    expected = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+    if expected is not None and expected > maximum:
+        raise _Failed(f"an answer of {expected} bytes; at most {maximum} are read", "too-large", again=False)
+    parts: list[bytes] = []
+    size = 0
+    for chunk in _chunks(response.raw):
+        size += len(chunk)
+        if size > maximum:
+            raise _Failed(f"an answer of more than {maximum} bytes", "too-large", again=False)
+        if deadline.passed:
+            raise _Failed(f"the answer was still coming after {deadline.seconds:g} s", "deadline", again=False)
+        parts.append(chunk)
+    if expected is not None and size != expected:
+        raise _Failed(f"the answer was cut off after {size} of {expected} bytes", "connection", again=True)
+    return b"".join(parts)
+
+
+def _chunks(raw: Any) -> Iterable[bytes]:
+    while chunk := raw.read(_CHUNK, decode_content=False):
+        yield chunk
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds, from a number or from a date that is compared with the server's own clock (RFC 9110, 10.2.3)."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds())
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return 0.0
+
+
+def _origin(parts: SplitResult) -> tuple[str, str, int]:
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in one line; the layers of requests and urllib3 say the same thing three times."""
+    reason: BaseException = error
+    for _ in range(8):
+        inner = getattr(reason, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((item for item in reason.args if isinstance(item, BaseException)), None)
+        if inner is None:
+            break
+        reason = inner
+    text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(reason)) or type(reason).__name__
+    return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", " ".join(text.split())[:300])
+
+
+def _error(service: Service, url: str, attempts: int, failed: _Failed, short: Deadline | None) -> CollateralError:
+    """What to tell. ``short`` is the deadline, where it was the reason not to try again."""
+    code, hint = failed.code, ""
+    if failed.status == 429:
+        result, code, hint = (
+            ResultCode.RATE_LIMITED,
+            "rate-limited",
+            "wait, use a service key, or keep a cache or bundle",
+        )
+    elif failed.status in (401, 403):
+        result, code, hint = service.forbidden, "forbidden", "check --service-key (NV_ATTESTATION_SERVICE_KEY)"
+    elif failed.status == 404:
+        result, code, hint = service.missing, "not-found", "check the URL"
+    elif failed.status:
+        result, hint = service.failed, "try again later, or use a bundle"
+    elif code == "tls":
+        result, hint = service.unreachable, "name the CA of your proxy or mirror with --tls-ca-cert"
+    elif code in ("too-large", "coding"):
+        result, hint = service.invalid, "something else than the service answered; check the URL and proxies"
+    elif code == "url":
+        result, hint = service.unreachable, "check the URL"
+    else:
+        result, hint = service.unreachable, "check the network and proxies, or use a bundle (nvattest bundle fetch)"
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    message = f"{url}: {failed.cause}; {times}"
+    if failed.request_id:
+        message += f", request {failed.request_id}"
+    if short is not None:
+        message += f", and the time limit of {short.seconds:g} s leaves no time for another"
+        if failed.retry_after:
+            message += f" (the service asks to wait {failed.retry_after:g} s)"
+    return service.error(message, code=code, result_code=result, hint=hint)
+
+
+def _late(service: Service, url: str, attempts: int, deadline: Deadline) -> CollateralError:
+    return service.error(
+        f"{url}: the time limit of {deadline.seconds:g} s had passed; {attempts} attempts",
+        code="deadline",
+        result_code=service.unreachable,
+        hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
+    )

@@ -1,0 +1,262 @@
+"""Remote verification by NVIDIA's attestation service (NRAS v4): evidence goes there, signed claims come back.
+
+This module sends and receives; ``nvattest.token.verify`` decides what may be believed of the answer. The key set is
+fetched beside the evidence, kept for 15 minutes, and fetched again once when a token names a key that is not in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from nvattest._json import JsonObject, load_json
+from nvattest.collateral.deadline import Deadline
+from nvattest.collateral.http import HttpClient, Service
+from nvattest.collateral.pool import Late, run_all
+from nvattest.collateral.settings import HttpSettings, check_url
+from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode
+from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
+from nvattest.model import Architecture, DeviceKind, Nonce
+
+if TYPE_CHECKING:
+    from nvattest.token.verify import VerifiedToken
+
+NRAS_URL: Final = "https://nras.attestation.nvidia.com"
+JWKS_AGE: Final = 900.0
+NRAS: Final = Service(
+    name="NRAS",
+    unreachable=ResultCode.NRAS_ATTESTATION_ERROR,
+    forbidden=ResultCode.NRAS_FORBIDDEN,
+    missing=ResultCode.NRAS_ATTESTATION_ERROR,
+    failed=ResultCode.NRAS_ATTESTATION_ERROR,
+    invalid=ResultCode.NRAS_ATTESTATION_ERROR,
+)
+_PATHS: Final = {DeviceKind.GPU: "/v4/attest/gpu", DeviceKind.NVSWITCH: "/v4/attest/switch"}
+_CLAIMS: Final = {DeviceKind.GPU: "4.0", DeviceKind.NVSWITCH: "3.0"}
+_MAXIMUM_TOKEN: Final = 4 * 1024 * 1024
+_MAXIMUM_JWKS: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteAnswer:
+    """What NRAS said about the devices of one architecture: the detached EAT as it came, and what is proven of it."""
+
+    architecture: Architecture
+    devices: int
+    token: object
+    verified: VerifiedToken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeySet:
+    document: JsonObject
+    kids: frozenset[str]
+    fetched: float
+
+
+class NrasClient:
+    """A client of one NRAS. Keep it: it remembers the key set.
+
+    Args:
+        base_url: of the service, which is also the issuer of its tokens.
+        http: keys, roots, limits of a single exchange.
+        timeout: seconds for one ``attest``, retries included.
+        x5c_roots: PEM of the roots to which the keys' certificates must lead; None accepts what TLS vouches for.
+        clock: the monotonic clock, for the age of the key set.
+
+    Raises:
+        InputError: a URL that cannot be used, or plain http to another machine: nothing would vouch for the key set.
+    """
+
+    def __init__(
+        self,
+        base_url: str = NRAS_URL,
+        *,
+        http: HttpSettings | None = None,
+        timeout: float = 60.0,
+        x5c_roots: bytes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parts = check_url(base_url, "--nras-url")
+        if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+            raise InputError("--nras-url: NRAS is asked over https only", code="url", hint="give an https URL")
+        self.base_url = base_url.rstrip("/")
+        self._client = HttpClient(http)
+        self._timeout = timeout
+        self._x5c_roots = x5c_roots
+        self._clock = clock
+        self._keys: _KeySet | None = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def __enter__(self) -> NrasClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def attest(self, evidence: Sequence[Evidence], *, nonce: Nonce, at: datetime) -> tuple[RemoteAnswer, ...]:
+        """Have all devices verified, those of each architecture in one request, and verify the answers.
+
+        ``at`` is the clock by which the tokens are judged. Whether the devices are trusted stands in
+        ``verified.overall`` of each answer.
+
+        Raises:
+            InputError: no evidence, or evidence that says it is for another nonce.
+            CollateralError: 700 not reached or failed, 702 forbidden, 15 too many requests.
+            TokenError: an answer that must not be believed (701, 19 for another nonce).
+        """
+        from nvattest.token.verify import verify_detached_eat
+
+        groups = _groups(evidence, nonce)
+        deadline = Deadline(self._timeout)
+        jobs: list[Callable[[], bytes]] = [self._attest_job(group, nonce, deadline) for group in groups.values()]
+        if self._keys is None or self._clock() - self._keys.fetched > JWKS_AGE:
+            self._keys = None
+            jobs.append(self._keys_job(deadline))
+        results = [self._result(result, deadline) for result in run_all(jobs, deadline)]
+        if self._keys is None:
+            self._keys = self._read_keys(results.pop())
+        tokens = [_token(result, self.base_url) for result in results]
+        if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
+            (again,) = run_all([self._keys_job(deadline)], deadline)
+            self._keys = self._read_keys(self._result(again, deadline))
+        return tuple(
+            [
+                RemoteAnswer(
+                    architecture=architecture,
+                    devices=len(group),
+                    token=token,
+                    verified=verify_detached_eat(
+                        token,
+                        jwks=self._keys.document,
+                        issuer=self.base_url,
+                        nonce=nonce,
+                        at=at,
+                        expected_devices=len(group),
+                        x5c_roots=self._x5c_roots,
+                    ),
+                )
+                for (architecture, group), token in zip(groups.items(), tokens, strict=True)
+            ]
+        )
+
+    def _attest_job(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> Callable[[], bytes]:
+        body = request_body(group, nonce)
+        url = self.base_url + _PATHS[group[0].kind]
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        return lambda: self._client.exchange(
+            NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
+        )
+
+    def _keys_job(self, deadline: Deadline) -> Callable[[], bytes]:
+        url = f"{self.base_url}/.well-known/jwks.json"
+        return lambda: self._client.exchange(
+            NRAS, "GET", url, deadline=deadline, maximum=_MAXIMUM_JWKS, headers={"Accept": "application/json"}
+        )
+
+    def _result(self, result: bytes | Exception, deadline: Deadline) -> bytes:
+        if isinstance(result, bytes):
+            return result
+        if isinstance(result, NvattestError):
+            raise result
+        if isinstance(result, Late):
+            message = f"{self.base_url}: no whole answer within {deadline.seconds:g} s"
+        else:
+            message = f"{self.base_url}: {result!r}"[:500]
+        raise NRAS.error(
+            message, code="deadline", result_code=NRAS.unreachable, hint="give more time with --timeout"
+        ) from result
+
+    def _read_keys(self, body: bytes) -> _KeySet:
+        try:
+            document = load_json(body, source="JWKS", maximum=_MAXIMUM_JWKS)
+        except ParseError as error:
+            raise _unusable(self.base_url, f"{error}; it begins with {body[:40]!r}") from None
+        keys = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(document, dict) or not isinstance(keys, list) or not keys:
+            raise _unusable(self.base_url, "the key set has no 'keys'")
+        kids = frozenset(str(key["kid"]) for key in keys if isinstance(key, dict) and isinstance(key.get("kid"), str))
+        return _KeySet(document=document, kids=kids, fetched=self._clock())
+
+
+def request_body(evidence: Sequence[Evidence], nonce: Nonce) -> bytes:
+    """The body of a request for devices of one architecture."""
+    body = dump_evidence([replace(item, nonce=nonce.value) for item in evidence], form=EvidenceForm.NRAS)
+    if not isinstance(body, dict):
+        raise InputError("evidence for NRAS must be an object", code="nras-body")
+    kind = evidence[0].kind
+    return json.dumps({**body, "nonce": nonce.hex(), "claims_version": _CLAIMS[kind]}).encode()
+
+
+def key_ids(token: object) -> frozenset[str]:
+    """The ``kid`` of every JWT in a detached EAT, unverified: only to know whether the key set may be too old."""
+    found: set[str] = set()
+    waiting = [token]
+    for _ in range(256):
+        if not waiting:
+            break
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item[:128]
+        elif isinstance(item, dict):
+            waiting += list(item.values())[:128]
+        elif isinstance(item, str) and item.count(".") == 2:
+            head = item.partition(".")[0]
+            try:
+                header = load_json(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)), source="JWT", maximum=8192)
+            except (ParseError, binascii.Error, ValueError):
+                continue
+            if isinstance(header, dict) and isinstance(header.get("kid"), str):
+                found.add(str(header["kid"]))
+    return frozenset(found)
+
+
+def _groups(evidence: Sequence[Evidence], nonce: Nonce) -> dict[Architecture, list[Evidence]]:
+    if not evidence:
+        raise InputError("there is no evidence to send", code="no-evidence")
+    groups: dict[Architecture, list[Evidence]] = {}
+    for item in evidence:
+        if item.nonce is not None and item.nonce != nonce.value:
+            raise InputError(
+                f"evidence for the nonce {item.nonce.hex()}, the nonce asked for is {nonce.hex()}",
+                code="nonce",
+                result_code=ResultCode.NONCE_MISMATCH,
+                hint="give the nonce with which the evidence was collected",
+            )
+        groups.setdefault(item.architecture, []).append(item)
+    return groups
+
+
+def _token(body: bytes, url: str) -> object:
+    try:
+        return load_json(body, source="NRAS answer", maximum=_MAXIMUM_TOKEN)
+    except ParseError as error:
+        raise _unusable(url, f"{error}; it begins with {body[:40]!r}") from None
+
+
+def _unusable(url: str, message: str) -> CollateralError:
+    return NRAS.error(
+        f"{url}: {message}",
+        code="answer",
+        result_code=ResultCode.NRAS_ATTESTATION_ERROR,
+        hint="something else than NRAS answered; check --nras-url and proxies",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,158 @@
+"""The command line over the loopback services: attest, bundle fetch, preflight."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nvattest.cli import main
+from nvattest.model import DeviceKind
+from nvattest.testing import Platform
+from nvattest.testing.services import Services
+
+NONCE = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def one() -> Platform:
+    return Platform.build("hopper-1")
+
+
+@pytest.fixture
+def services(one):
+    with Services(one) as running:
+        yield running
+
+
+@pytest.fixture
+def common(one, services, tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "gpu.json").write_text(one.evidence_json(DeviceKind.GPU, NONCE))
+    (tmp_path / "roots.pem").write_bytes(one.anchors_pem)
+    return [
+        "--rim-url", services.rim_url, "--ocsp-url", services.ocsp_url, "--at", str(one.time),
+        "--trust-anchors", str(tmp_path / "roots.pem"), "--gpu-evidence-file", str(tmp_path / "gpu.json"),
+    ]  # fmt: skip
+
+
+def attest(common, *more: str) -> int:
+    return main(["attest", "--gpu-evidence-source", "file", "--nonce", NONCE.hex(), *common, *more])
+
+
+def without_evidence(common) -> list[str]:
+    return common[: common.index("--gpu-evidence-file")]
+
+
+def test_attest_over_the_network(common, services, capsys) -> None:
+    assert attest(common, "--no-cache") == 0
+    assert "Result: TRUSTED" in capsys.readouterr().out
+    assert len(services.log) == 9
+
+
+def test_no_cache_keeps_nothing(common, tmp_path) -> None:
+    assert attest(common, "--no-cache") == 0
+    assert not (tmp_path / "xdg").exists()
+
+
+def test_offline_without_anything_at_hand_names_the_first_thing_missing(common, services, capsys) -> None:
+    assert attest(common, "--offline") != 0
+    assert services.log == []
+    assert "--offline" in capsys.readouterr().out
+
+
+def test_a_time_limit_that_is_none_is_a_wrong_argument(common) -> None:
+    for text in ("soon", "0", "-1", "nan"):
+        assert attest(common, "--timeout", text) == 105
+
+
+def test_a_cache_folder_that_others_can_write_into_is_refused(common, tmp_path, capsys) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    assert attest(common, "--cache-dir", str(tmp_path / "shared")) != 0
+    assert "others may write" in "".join(capsys.readouterr())
+
+
+def test_a_fetched_bundle_verifies_without_a_network(common, services, tmp_path, capsys) -> None:
+    bundle = str(tmp_path / "bundle.json")
+    assert main(["bundle", "fetch", *common, "--output", bundle]) == 0
+    assert "2 RIMs, 7 revocation answers" in capsys.readouterr().out
+    services.forget()
+    assert attest(common, "--bundle", bundle) == 0
+    assert services.log == []
+
+
+def test_a_bundle_for_ids_before_a_rollout(one, common, tmp_path) -> None:
+    bundle = tmp_path / "bundle.json"
+    ids = [text for rim_id in one.rim_ids for text in ("--rim-id", rim_id)]
+    assert main(["bundle", "fetch", *without_evidence(common), *ids, "--output", str(bundle)]) == 0
+    document = json.loads(bundle.read_text())
+    assert [rim["id"] for rim in document["rims"]] == sorted(one.rim_ids)
+    assert len(document["ocsp"]) == 4
+
+
+def test_an_incomplete_bundle_is_not_written(common, tmp_path, capsys) -> None:
+    bundle = tmp_path / "bundle.json"
+    assert main(["bundle", "fetch", *common, "--rim-id", "NV_GPU_DRIVER_GH100_999.9", "--output", str(bundle)]) == 104
+    assert not bundle.exists()
+    assert "NV_GPU_DRIVER_GH100_999.9" in capsys.readouterr().err
+
+
+def preflight(arguments, capsys) -> tuple[int, dict]:
+    import importlib
+
+    from nvattest.cli.arguments import Parser, add_global_options
+
+    # As the dispatcher does it.
+    module = importlib.import_module("nvattest.cli.preflight")
+    parser = Parser(prog="nvattest preflight")
+    module.add_arguments(parser)
+    add_global_options(parser)
+    status = module.run(parser.parse_args([*arguments, "--format", "json"]))
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_preflight_of_an_evidence_file(one, common, capsys) -> None:
+    status, facts = preflight(common, capsys)
+    assert status == 0
+    assert facts["ready"] is True
+    assert sorted(rim["id"] for rim in facts["rims"]) == sorted(one.rim_ids)
+    assert all(item["status"] == "good" for rim in facts["rims"] for item in rim["revocation"])
+    assert len(facts["devices"][0]["revocation"]) == 3
+    assert facts["first_to_expire"].startswith("2026-11-01T23:45")
+
+
+def test_preflight_of_a_new_driver_for_these_devices(common, capsys) -> None:
+    status, facts = preflight([*common, "--driver", "999.99"], capsys)
+    assert status == 104
+    assert [rim["id"] for rim in facts["rims"] if not rim["available"]] == ["NV_GPU_DRIVER_GH100_999.99"]
+    assert len(facts["rims"]) == 2
+
+
+def test_preflight_of_versions_by_hand(one, common, capsys) -> None:
+    status, facts = preflight(
+        [*without_evidence(common), "--architecture", "hopper", "--driver", one.driver_version], capsys
+    )
+    assert status == 0
+    assert [rim["available"] for rim in facts["rims"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [(["--driver", "1.2"], "--architecture"), (["--vbios", "96.00.01.00.01"], "--project")],
+)
+def test_versions_by_hand_that_name_no_rim_say_what_is_needed(common, capsys, arguments, wanted) -> None:
+    from nvattest.cli.arguments import ArgumentError
+
+    with pytest.raises(ArgumentError, match=wanted) as caught:
+        preflight([*without_evidence(common), *arguments], capsys)
+    assert caught.value.status == 106
+
+
+def test_preflight_names_a_revoked_signer(tmp_path, common, capsys) -> None:
+    revoked = Platform.build("hopper-1", lies=["driver-rim:revoked=0"])
+    with Services(revoked) as services:
+        arguments = [*common, "--rim-url", services.rim_url, "--ocsp-url", services.ocsp_url]
+        status, facts = preflight(arguments, capsys)
+    assert status == 204
+    assert any("revoked" in problem["message"] for problem in facts["problems"])

@@ -1,0 +1,158 @@
+"""One gathering: what is preferred, what is kept, and what is noted. The network is a loopback service."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nvattest.appraisal.inputs import Collateral, Source
+from nvattest.appraisal.policy import RevocationMode
+from nvattest.collateral.bundle import load_bundle
+from nvattest.collateral.cache import DiskCache
+from nvattest.collateral.gather import Needs, gather
+from nvattest.collateral.preflight import preflight, render_preflight
+from nvattest.collateral.settings import GatherOptions
+from nvattest.errors import CollateralError, InputError, ResultCode
+from nvattest.pki.anchors import NVIDIA_ANCHORS
+from nvattest.pki.ocsp import CertIdHash
+from nvattest.testing.services import Services
+
+
+@pytest.fixture
+def services(platform):
+    with Services(platform) as running:
+        yield running
+
+
+@pytest.fixture
+def cache(platform, tmp_path) -> DiskCache:
+    return DiskCache(str(tmp_path / "cache"), now=lambda: platform.clock)
+
+
+def options(services, **settings) -> GatherOptions:
+    return GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url, **settings)
+
+
+def run(platform, evidence, given, known=None) -> Collateral:
+    return gather(evidence, given, anchors=platform.trust_anchors(), at=platform.time, known=known)
+
+
+def test_what_is_at_hand_is_not_asked_for(platform, evidence, services) -> None:
+    known = load_bundle(json.dumps(platform.bundle()))
+    assert run(platform, evidence, options(services), known) == known
+    assert services.log == []
+
+
+def test_only_what_is_missing_is_asked_for(platform, evidence, services) -> None:
+    known = load_bundle(json.dumps(platform.bundle()))
+    first = platform.rim_ids[0]
+    partial = Collateral(rims={k: v for k, v in known.rims.items() if k != first}, ocsp=known.ocsp[1:])
+    run(platform, evidence, options(services), partial)
+    assert services.requests("rim") == [first]
+    assert len(services.requests("ocsp")) == 1
+
+
+@pytest.mark.parametrize("mode", [RevocationMode.FRESH, RevocationMode.WITHIN_WINDOW])
+def test_a_bundles_answers_are_not_enough_for_a_stricter_policy(platform, evidence, services, mode) -> None:
+    run(platform, evidence, options(services, revocation=mode), load_bundle(json.dumps(platform.bundle())))
+    assert services.requests("rim") == []
+    assert len(services.requests("ocsp")) == 7
+
+
+def test_every_request_has_a_nonce_of_its_own(platform, evidence, services) -> None:
+    answers = run(platform, evidence, options(services)).ocsp
+    assert all(answer.source is Source.LIVE and len(answer.nonce) == 32 for answer in answers)
+    assert len({answer.nonce for answer in answers}) == len(answers)
+
+
+@pytest.mark.parametrize("algorithm", list(CertIdHash))
+def test_each_hash_for_cert_ids_works(platform, evidence, services, algorithm) -> None:
+    found = run(platform, evidence, options(services, cert_id_hash=algorithm))
+    assert len(found.ocsp) == 7
+    assert not found.unavailable
+
+
+def test_fresh_mode_asks_although_the_cache_knows(platform, evidence, services, cache) -> None:
+    run(platform, evidence, options(services, cache=cache))
+    services.forget()
+    found = run(platform, evidence, options(services, cache=cache, revocation=RevocationMode.FRESH))
+    assert services.requests("rim") == []
+    assert len(services.requests("ocsp")) == 7
+    assert {answer.source for answer in found.ocsp} == {Source.LIVE}
+
+
+def test_offline_nobody_is_asked_and_what_is_missing_is_noted(platform, evidence, services, cache) -> None:
+    found = run(platform, evidence, options(services, cache=cache, offline=True))
+    assert services.log == []
+    # The certificates of RIMs that are not there are not known.
+    assert len(found.unavailable) == 2 + 3
+    assert all("--offline" in item.message for item in found.unavailable.values())
+
+
+def test_strangers_cause_no_request(platform, evidence, services) -> None:
+    found = gather(evidence, options(services), anchors=NVIDIA_ANCHORS, at=platform.time)
+    assert services.log == []
+    assert {item.code for item in found.unavailable.values()} == {ResultCode.CERT_CHAIN_VERIFICATION_FAILURE}
+
+
+def test_without_a_url_each_certificate_names_its_responder(platform, evidence, services, monkeypatch) -> None:
+    asked = []
+
+    def ask(client, url, certificate, *rest, **settings):
+        asked.append((url, certificate.ocsp_urls))
+        raise CollateralError("not asked in a test", code="test", result_code=ResultCode.OCSP_SERVER_ERROR)
+
+    monkeypatch.setattr("nvattest.collateral.gather.ask", ask)
+    found = run(platform, evidence, GatherOptions(rim_url=services.rim_url, ocsp_url=None))
+    assert asked
+    assert all(url in urls for url, urls in asked)
+    assert len(found.unavailable) == 7
+
+
+def test_a_ca_file_that_is_none_is_told_to_the_caller(platform, evidence, services, tmp_path) -> None:
+    given = options(services)
+    given = replace(given, http=replace(given.http, tls_ca_cert=str(tmp_path / "missing.pem")))
+    with pytest.raises(InputError):
+        run(platform, evidence, given)
+
+
+def test_a_rim_of_another_version_is_not_kept_under_this_id(platform, evidence, cache) -> None:
+    driver, vbios = (next(i for i in platform.rim_ids if kind in i) for kind in ("DRIVER", "VBIOS"))
+    with Services(platform, faults=[f"rim:other-rim={vbios}@DRIVER"]) as services:
+        run(platform, evidence, options(services, cache=cache))
+    assert cache.rims(driver) == ()
+    assert cache.rims(vbios) != ()
+
+
+def test_a_genuine_file_of_another_id_in_the_cache_is_passed_over(platform, evidence, services, cache) -> None:
+    driver, vbios = (next(i for i in platform.rim_ids if kind in i) for kind in ("DRIVER", "VBIOS"))
+    cache.store_rim(driver, platform.rim(vbios))
+    found = run(platform, evidence, options(services, cache=cache))
+    assert found.rims[driver].source is Source.LIVE
+
+
+def test_preflight_says_what_is_missing_and_what_to_do(platform, services) -> None:
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.gather import gather_needs
+
+    verifier = Verifier(anchors=platform.trust_anchors())
+    needs = Needs(rim_ids=(platform.rim_ids[0], "NV_GPU_DRIVER_GH100_999.1"))
+    found = gather_needs(needs, options(services), at=platform.time, verifier=verifier)
+    facts = preflight(needs, found, verifier, platform.time)
+    assert facts["ready"] is False
+    assert facts["result_code"] == 104
+    assert [rim["available"] for rim in facts["rims"]] == [True, False]
+    assert facts["problems"][0]["of"] == "NV_GPU_DRIVER_GH100_999.1"
+    assert "not published" in facts["problems"][0]["hint"]
+    text = render_preflight(facts)
+    assert "MISSING NV_GPU_DRIVER_GH100_999.1" in text
+    assert text.endswith("Ready: NO")
+
+
+def test_preflight_of_nothing_is_not_ready(platform) -> None:
+    from nvattest.appraisal.verifier import Verifier
+
+    facts = preflight(Needs(), Collateral(), Verifier(anchors=platform.trust_anchors()), platform.time)
+    assert facts["ready"] is False

@@ -1,0 +1,77 @@
+"""The plan: exactly what is needed, once, and nothing for strangers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.gather import needs_of
+from nvattest.collateral.plan import certificates_to_ask, rim_ids_of
+from nvattest.evidence import load_evidence
+from nvattest.model import Architecture
+from nvattest.pki.anchors import NVIDIA_ANCHORS
+from nvattest.pki.chain import ChainProfile
+from nvattest.testing import Platform
+
+NONCE = bytes(range(32))
+
+
+def load(platform: Platform):
+    return load_evidence(json.dumps(platform.evidence(NONCE)))
+
+
+@pytest.fixture(scope="module")
+def node() -> Platform:
+    return Platform.build("hopper-8-ppcie")
+
+
+def test_devices_that_share_rims_need_them_once(node) -> None:
+    ids = rim_ids_of(load(node))
+    assert sorted(ids) == sorted(node.rim_ids)
+    assert len(ids) == 3
+
+
+def test_upper_certificates_are_asked_about_once(node) -> None:
+    needs = needs_of(load(node), Verifier(anchors=node.trust_anchors()), node.time)
+    questions = certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains)
+    assert len(needs.chains) == 12
+    # One BROM each; above them two certificates for GH100 and one for LS10.
+    assert len(questions) == 12 + 2 + 1
+    assert len({question.key for question in questions}) == len(questions)
+
+
+def test_device_leaves_and_roots_are_not_asked_about(node) -> None:
+    needs = needs_of(load(node), Verifier(anchors=node.trust_anchors()), node.time)
+    asked = {q.certificate.sha256 for q in certificates_to_ask((c, ChainProfile.DEVICE) for c in needs.chains)}
+    for chain in needs.chains:
+        assert chain.leaf.sha256 not in asked
+        assert chain.root.sha256 not in asked
+
+
+def test_every_question_names_the_issuer_of_its_certificate(node) -> None:
+    needs = needs_of(load(node), Verifier(anchors=node.trust_anchors()), node.time)
+    for question in certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains):
+        assert question.certificate.issuer_der == question.issuer.subject_der
+
+
+def test_devices_under_no_anchor_need_nothing_and_say_why(node) -> None:
+    needs = needs_of(load(node), Verifier(anchors=NVIDIA_ANCHORS), node.time)
+    assert needs.rim_ids == ()
+    assert needs.chains == ()
+    assert set(needs.refused) == {f"rim:{rim_id}" for rim_id in node.rim_ids}
+
+
+def test_evidence_that_cannot_be_read_needs_nothing(node) -> None:
+    verifier = Verifier(anchors=node.trust_anchors())
+    gpu = load(node)[0]
+    assert needs_of([replace(gpu, certificate_chain=b"nothing")], verifier, node.time).chains == ()
+    assert rim_ids_of([replace(gpu, report=b"nothing")]) == ()
+    assert rim_ids_of([replace(gpu, architecture=Architecture.LS10)]) == ()
+
+
+def test_no_evidence_needs_nothing(node) -> None:
+    needs = needs_of([], Verifier(anchors=node.trust_anchors()), node.time)
+    assert (needs.rim_ids, needs.chains, dict(needs.refused)) == ((), (), {})
