@@ -67,7 +67,7 @@ def appraise_device(
     # (1) the report reads as SPDM
     report = steps_identity.read_report(evidence, policy, checks)
     # (2) the certificate chain can be read
-    certificates = steps_identity.read_chain(evidence, checks)
+    certificates = steps_identity.read_chain(evidence, verifier, checks)
     # (3) the chain leads to the pinned device root, and (4) is in its validity period
     chain = verifier.validate_device_chain(certificates, at.device) if certificates else None
     steps_identity.check_path(checks, "chain-path", chain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from nvattest._registry import GOLDEN_TO_BLOCK, NVDEC0_DISABLED, NVDEC0_GOLDEN_INDEX, VALUE_TYPE_RAW_SVN
 from nvattest.rim.document import GoldenValue
@@ -28,8 +29,7 @@ class CellState(Enum):
     NOT_COVERED = "not-covered"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class Cell(NamedTuple):
     """One measurement: golden ``index`` (0-based), its RIM, the golden alternatives and the runtime value.
 
     ``role`` is None, ``golden`` None where no RIM covers the index; ``runtime`` is None where the report has no block.
@@ -87,7 +87,7 @@ def compare_measurements(report: Report, rims: Mapping[RimRole, VerifiedRim], nv
         else:
             state = CellState.MISSING if measured is None else CellState.MISMATCHED
         role_of, value_of = pair if pair is not None else (None, None)
-        cells.append(Cell(index=index, state=state, role=role_of, golden=value_of, runtime=measured))
+        cells.append(Cell(index, state, role_of, value_of, measured))
     return Comparison(cells=tuple(cells), conflicts=tuple(sorted(conflicts)))
 
 

@@ -17,9 +17,9 @@ from nvattest.appraisal.results import CertificateRevocation
 from nvattest.errors import ResultCode
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
-from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
+from nvattest.pki.ocsp import NonceOutcome, OcspResponse, Revocation, RevocationStatus
 
-Judge = Callable[[OcspAnswer, Certificate, Certificate, datetime], Revocation]
+Judge = Callable[[OcspAnswer, OcspResponse, Certificate, Certificate, datetime], Revocation]
 
 # Statuses of an answer that nobody with authority gave about this certificate: it says nothing, for or against.
 _NOT_AN_ANSWER = frozenset(
@@ -33,8 +33,9 @@ _NOT_AN_ANSWER = frozenset(
         RevocationStatus.UNREACHABLE,
     }
 )
-# Refusals that hold even outside the signed window: what was revoked does not become good again by waiting.
-_REFUSED = frozenset({RevocationStatus.REVOKED, RevocationStatus.ON_HOLD})
+# Refusals, the graver first: a policy may tolerate a hold, and must not do so where another answer says revoked. One
+# holds even outside the signed window: what was revoked does not become good again by waiting.
+_REFUSED = {RevocationStatus.REVOKED: 0, RevocationStatus.ON_HOLD: 1}
 _STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2}
 _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
 
@@ -42,7 +43,7 @@ _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, Revo
 def find_revocation(
     certificate: Certificate,
     issuer: Certificate,
-    answers: Sequence[OcspAnswer],
+    answers: Sequence[tuple[OcspAnswer, OcspResponse]],
     unavailable: Unavailable | None,
     at: datetime,
     judge: Judge,
@@ -52,7 +53,7 @@ def find_revocation(
     A validly signed refusal outweighs everything; otherwise a good answer counts, the newest first; otherwise the
     answer that came closest. ``answers`` are candidates: an answer about another certificate is passed over.
     """
-    judged = [(judge(answer, certificate, issuer, at), answer) for answer in answers]
+    judged = [(judge(answer, response, certificate, issuer, at), answer) for answer, response in answers]
     judged = [pair for pair in judged if pair[0].status is not RevocationStatus.WRONG_CERTIFICATE]
     if not judged:
         detail = unavailable.message if unavailable is not None else "no revocation answer was given"
@@ -66,11 +67,11 @@ def find_revocation(
     def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, float]:
         revocation = pair[0]
         if revocation.status in _REFUSED:
-            place = 0
+            place = _REFUSED[revocation.status]
         elif revocation.status is RevocationStatus.GOOD:
-            place = 1
+            place = 2
         else:
-            place = 3 if revocation.status in _NOT_AN_ANSWER else 2
+            place = 4 if revocation.status in _NOT_AN_ANSWER else 3
         update = revocation.this_update
         return place, -update.timestamp() if update is not None else 0.0
 
@@ -141,20 +142,7 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
     status = revocation.status
     where = f"{name}: {revocation.detail}"
     if status is RevocationStatus.GOOD and source is not None:
-        if source is Source.LIVE and revocation.nonce is not NonceOutcome.MATCH:
-            return _Finding(
-                Outcome.SKIPPED,
-                f"{name}: the responder's answer does not carry our nonce",
-                "accept_live_ocsp_without_nonce" if policy.accept_live_ocsp_without_nonce else "",
-                hint="a caching proxy in between? accept_live_ocsp_without_nonce accepts its signed window instead",
-            )
-        if _STRENGTH[source] > _MODE_STRENGTH[policy.revocation]:
-            return _Finding(
-                Outcome.SKIPPED,
-                f"{name}: good, but from the {source.value}, and the policy wants {policy.revocation.value}",
-                hint="allow the network, or choose another revocation mode in the policy",
-            )
-        return _Finding(Outcome.PASS, where)
+        return _not_fresh(item, policy) or _Finding(Outcome.PASS, where)
     if status in (RevocationStatus.STALE, RevocationStatus.NOT_YET_VALID):
         return _Finding(
             Outcome.SKIPPED if policy.accept_stale_ocsp and status is RevocationStatus.STALE else Outcome.FAIL,
@@ -163,8 +151,11 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
             hint="get newer answers (nvattest bundle fetch), and check the clock",
         )
     if status is RevocationStatus.ON_HOLD:
-        allowed = bool(getattr(policy, hold))
-        return _Finding(Outcome.SKIPPED if allowed else Outcome.FAIL, where, hold if allowed else "")
+        if not getattr(policy, hold):
+            return _Finding(Outcome.FAIL, where, hint=f"NVIDIA has suspended it; {hold} accepts that")
+        # An older answer may say "hold" of what is revoked for good by now, so it has to be as fresh as a good one.
+        stale = _not_fresh(item, policy)
+        return stale if stale is not None and not stale.tolerated_by else _Finding(Outcome.SKIPPED, where, hold)
     if status in (RevocationStatus.NO_ANSWER, RevocationStatus.UNREACHABLE):
         failed = collateral.unavailable.get(f"ocsp:{item.certificate.sha256.hex()}")
         tolerated = "accept_unchecked_revocation" if policy.accept_unchecked_revocation else ""
@@ -182,3 +173,24 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
     return _Finding(
         Outcome.FAIL, where, hint=hints.get(status, "get the answer again; it was altered or is not for us")
     )
+
+
+def _not_fresh(item: CertificateRevocation, policy: EvidencePolicy) -> _Finding | None:
+    """Why an answer inside its window is not fresh enough for the policy; None where it is."""
+    revocation, source = item.revocation, item.source
+    name = item.certificate.common_name or item.certificate.subject
+    if source is Source.LIVE and revocation.nonce is not NonceOutcome.MATCH:
+        return _Finding(
+            Outcome.SKIPPED,
+            f"{name}: the responder's answer does not carry our nonce",
+            "accept_live_ocsp_without_nonce" if policy.accept_live_ocsp_without_nonce else "",
+            hint="a caching proxy in between? accept_live_ocsp_without_nonce accepts its signed window instead",
+        )
+    if source is None or _STRENGTH[source] > _MODE_STRENGTH[policy.revocation]:
+        word = "nowhere" if source is None else f"the {source.value}"
+        return _Finding(
+            Outcome.SKIPPED,
+            f"{name}: {revocation.status.value}, but from {word}, and the policy wants {policy.revocation.value}",
+            hint="allow the network, or choose another revocation mode in the policy",
+        )
+    return None

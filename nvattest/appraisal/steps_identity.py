@@ -9,7 +9,7 @@ from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.errors import ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, Nonce, format_time
-from nvattest.pki.certificate import Certificate, parse_pem_chain
+from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainFinding, ValidatedChain
 from nvattest.pki.dice import architecture_of_chip, chip_of_chain, read_fwid, read_tcb_info
 from nvattest.spdm.fields import GpuFields
@@ -49,9 +49,9 @@ def read_report(evidence: Evidence, policy: EvidencePolicy, checks: CheckList) -
     return report
 
 
-def read_chain(evidence: Evidence, checks: CheckList) -> tuple[Certificate, ...]:
+def read_chain(evidence: Evidence, verifier: Verifier, checks: CheckList) -> tuple[Certificate, ...]:
     try:
-        certificates = parse_pem_chain(evidence.certificate_chain)
+        certificates = verifier.parse_chain(evidence.certificate_chain)
     except ParseError as error:
         checks.fail("chain-format", str(error), hint="collect the evidence again")
         return ()

@@ -1,14 +1,15 @@
 """The verifier: trust anchors and policy, and a memory of what was already verified.
 
-Verification itself has no state; the memory only saves work. It is bounded, keyed by content, and never keeps a
-verdict: validity periods, nonces, revocation windows and comparisons are judged anew each time.
+Verification itself has no state; the memory only saves work. It is bounded and keyed by everything that a result depends
+on: content for what was parsed, content and instant for what was judged. Nonces and measurements are compared anew each
+time.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -22,32 +23,33 @@ from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
-from nvattest.pki.certificate import Certificate
+from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain
 from nvattest.pki.chain import ChainProfile, ValidatedChain, validate_chain
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation, parse_response
+from nvattest.pki.ocsp import OcspResponse, Revocation, check_revocation, parse_response
 from nvattest.rim.document import RimDocument, parse_rim
 from nvattest.rim.verify import RimVerification, verify_rim
 
 T = TypeVar("T")
+_Index = Mapping[int, Sequence[tuple[OcspAnswer, OcspResponse]]]
 
 
 class _Memory(Generic[T]):
-    """A bounded map from content to what was parsed from it; the least recently used entry goes first."""
+    """A bounded map from what a result depends on to the result; the least recently used entry goes first."""
 
     __slots__ = ("_entries", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[bytes, T] = OrderedDict()
+        self._entries: OrderedDict[Hashable, T] = OrderedDict()
 
-    def get(self, key: bytes) -> T | None:
+    def get(self, key: Hashable) -> T | None:
         value = self._entries.pop(key, None)
         if value is not None:
             self._entries[key] = value
         return value
 
-    def put(self, key: bytes, value: T) -> T:
+    def put(self, key: Hashable, value: T) -> T:
         self._entries[key] = value
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
@@ -77,7 +79,10 @@ class Verifier:
         self.policy = policy if policy is not None else EvidencePolicy()
         self.ecdsa = EcdsaVerifier(backend=backend)
         self._rims: _Memory[RimDocument] = _Memory(32)
-        self._answers: _Memory[OcspResponse] = _Memory(512)
+        self._certificates: _Memory[Certificate] = _Memory(256)
+        self._verifications: _Memory[RimVerification] = _Memory(64)
+        self._judgements: _Memory[Revocation] = _Memory(1024)
+        self._indexed: tuple[Collateral, _Index] | None = None
 
     def appraise(
         self,
@@ -102,6 +107,18 @@ class Verifier:
 
     # What the story in device.py asks of the verifier.
 
+    def parse_chain(self, pem: bytes) -> tuple[Certificate, ...]:
+        """Parse a PEM chain; certificates that were seen before are remembered.
+
+        Raises:
+            ParseError: the chain cannot be read.
+        """
+        return parse_pem_chain(pem, parse=self._parse_certificate)
+
+    def _parse_certificate(self, der: bytes) -> Certificate:
+        known = self._certificates.get(der)
+        return known if known is not None else self._certificates.put(der, parse_certificate(der))
+
     def validate_device_chain(self, certificates: tuple[Certificate, ...], at: datetime) -> ValidatedChain:
         """Validate a device chain against the device anchors."""
         return validate_chain(
@@ -120,45 +137,53 @@ class Verifier:
 
     def verify_rim(self, document: RimDocument, at: datetime) -> RimVerification:
         """Verify a RIM's signature and chain against the RIM anchors."""
-        return verify_rim(document, anchors=self.anchors.rim, at=at, verifier=self.ecdsa)
+        key = (document.raw_sha256, at)
+        known = self._verifications.get(key)
+        if known is None:
+            result = verify_rim(document, anchors=self.anchors.rim, at=at, verifier=self.ecdsa)
+            known = self._verifications.put(key, result)
+        return known
 
     def find_revocation(
         self, certificate: Certificate, issuer: Certificate, collateral: Collateral, at: datetime
     ) -> CertificateRevocation:
         """Judge the answers about one certificate and choose the one that counts."""
-        candidates = [answer for answer in collateral.ocsp if self._serial_of(answer) in (certificate.serial, None)]
-        readable = [answer for answer in candidates if self._serial_of(answer) is not None]
         return find_revocation(
             certificate,
             issuer,
-            readable,
+            self._index(collateral).get(certificate.serial, ()),
             collateral.unavailable.get(f"ocsp:{certificate.sha256.hex()}"),
             at,
             self._judge,
         )
 
-    def _parse_answer(self, answer: OcspAnswer) -> OcspResponse | None:
-        key = hashlib.sha256(answer.content).digest()
-        known = self._answers.get(key)
-        if known is not None:
-            return known
-        try:
-            return self._answers.put(key, parse_response(answer.content))
-        except ParseError:
-            return None
+    def _index(self, collateral: Collateral) -> _Index:
+        """The answers of a collateral by the serial number that they are about; what cannot be read is left out."""
+        if self._indexed is None or self._indexed[0] is not collateral:
+            index: dict[int, list[tuple[OcspAnswer, OcspResponse]]] = {}
+            for answer in collateral.ocsp:
+                try:
+                    response = parse_response(answer.content)
+                except ParseError:
+                    continue
+                if response.serial is not None:
+                    index.setdefault(response.serial, []).append((answer, response))
+            self._indexed = (collateral, index)
+        return self._indexed[1]
 
-    def _serial_of(self, answer: OcspAnswer) -> int | None:
-        parsed = self._parse_answer(answer)
-        return parsed.serial if parsed is not None else None
-
-    def _judge(self, answer: OcspAnswer, certificate: Certificate, issuer: Certificate, at: datetime) -> Revocation:
-        parsed = self._parse_answer(answer)
-        if parsed is None:
-            return Revocation(
-                status=RevocationStatus.MALFORMED,
-                detail="the answer is not an OCSP response",
-                certificate_serial=certificate.serial,
+    def _judge(
+        self,
+        answer: OcspAnswer,
+        response: OcspResponse,
+        certificate: Certificate,
+        issuer: Certificate,
+        at: datetime,
+    ) -> Revocation:
+        key = (response.sha256, certificate.sha256, issuer.sha256, at, answer.nonce)
+        known = self._judgements.get(key)
+        if known is None:
+            result = check_revocation(
+                response, certificate=certificate, issuer=issuer, at=at, nonce=answer.nonce, verifier=self.ecdsa
             )
-        return check_revocation(
-            parsed, certificate=certificate, issuer=issuer, at=at, nonce=answer.nonce, verifier=self.ecdsa
-        )
+            known = self._judgements.put(key, result)
+        return known

@@ -26,6 +26,7 @@ _SHORT = {
     "0.9.2342.19200300.100.1.1": "UID",
 }
 _SET = 0x31
+_EMPTY = b"\x30\x00"
 _ENCODINGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x12: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 _ESCAPED = str.maketrans({c: "\\" + c for c in '\\"+,;<>'} | {"\0": "\\00"})
 
@@ -62,26 +63,36 @@ def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
     return tuple(found)
 
 
-def rfc4514(name: bytes) -> str:
-    """A Name as text, last attribute first, as RFC 4514 writes it; what is no Name, as ``#`` and its digits."""
-    try:
-        names = parse_name(name)
-    except ParseError:
-        return f"#{name.hex()}"
-    return ",".join("+".join(map(_show, together)) for together in reversed(names))
+class Name:
+    """A Name that is read when somebody asks, and then kept: chains are described far more often than parsed."""
 
+    __slots__ = ("_parsed", "der")
 
-def first(name: bytes, oid: str) -> str | None:
-    """The text of the first attribute with this OID, None if there is none or it is no text."""
-    try:
-        names = parse_name(name)
-    except ParseError:
+    def __init__(self, der: bytes) -> None:
+        self.der = der
+        self._parsed: tuple[tuple[Attribute, ...], ...] | None = None
+
+    def _read(self) -> tuple[tuple[Attribute, ...], ...]:
+        if self._parsed is None:
+            try:
+                self._parsed = parse_name(self.der)
+            except ParseError:
+                self._parsed = ()
+        return self._parsed
+
+    def rfc4514(self) -> str:
+        """The name as text, last attribute first, as RFC 4514 writes it; what is no Name, as ``#`` and its digits."""
+        if not self._read() and self.der != _EMPTY:
+            return f"#{self.der.hex()}"
+        return ",".join("+".join(map(_show, together)) for together in reversed(self._read()))
+
+    def first(self, oid: str) -> str | None:
+        """The text of the first attribute with this OID, None if there is none or it is no text."""
+        for together in self._read():
+            for attribute in together:
+                if attribute.oid == oid:
+                    return attribute.text
         return None
-    for together in names:
-        for attribute in together:
-            if attribute.oid == oid:
-                return attribute.text
-    return None
 
 
 def _text(tag: int, content: bytes) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nvattest.errors import InputError
-from nvattest.pki._name import rfc4514
+from nvattest.pki._name import Name
 from nvattest.pki.certificate import Certificate, parse_pem_chain
 from nvattest.pki.ecdsa import P384_SPKI_PREFIX, EcdsaVerifier
 
@@ -122,7 +122,7 @@ def _roots(pem: bytes) -> tuple[TrustAnchor, ...]:
     return tuple(
         TrustAnchor(
             name=certificate.label,
-            subject=rfc4514(certificate.subject_der),
+            subject=Name(certificate.subject_der).rfc4514(),
             serial=certificate.serial,
             spki_der=certificate.spki_der,
             certificate_sha256=certificate.sha256,

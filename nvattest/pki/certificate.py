@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -80,6 +81,7 @@ class Certificate:
     unknown_critical: tuple[str, ...] = field(compare=False)
     _x509: x509.Certificate = field(compare=False)
     _extensions: x509.Extensions = field(compare=False)
+    _subject: _name.Name = field(compare=False)
 
     def __repr__(self) -> str:
         return f"<Certificate {self.subject!r} serial {self.serial:x}>"
@@ -87,22 +89,22 @@ class Certificate:
     @property
     def subject(self) -> str:
         """The subject as RFC 4514 text."""
-        return _name.rfc4514(self.subject_der)
+        return self._subject.rfc4514()
 
     @property
     def issuer(self) -> str:
         """The issuer as RFC 4514 text."""
-        return _name.rfc4514(self.issuer_der)
+        return _name.Name(self.issuer_der).rfc4514()
 
     @property
     def common_name(self) -> str | None:
         """The first CN of the subject."""
-        return _name.first(self.subject_der, _name.COMMON_NAME)
+        return self._subject.first(_name.COMMON_NAME)
 
     @property
     def subject_serial(self) -> str | None:
         """The serialNumber attribute of the subject, which is not the certificate's serial number."""
-        return _name.first(self.subject_der, _name.SERIAL_NUMBER)
+        return self._subject.first(_name.SERIAL_NUMBER)
 
     @property
     def label(self) -> str:
@@ -230,12 +232,17 @@ def parse_certificate(der: bytes) -> Certificate:
         extended_key_usage=usages,
         unknown_critical=tuple(critical),
         _x509=parsed,
+        _subject=_name.Name(parts.subject),
         _extensions=extensions,
     )
 
 
-def parse_pem_chain(pem: bytes, *, maximum: int = 16) -> tuple[Certificate, ...]:
+def parse_pem_chain(
+    pem: bytes, *, maximum: int = 16, parse: Callable[[bytes], Certificate] = parse_certificate
+) -> tuple[Certificate, ...]:
     """Read a text that holds PEM certificates and white space, nothing else, in its order (RFC 7468).
+
+    ``parse`` is for callers that remember certificates; it has to be ``parse_certificate`` in all but speed.
 
     Raises:
         ParseError: more than 64 KiB, no certificate or more than ``maximum``, other text, or a certificate that
@@ -260,7 +267,7 @@ def parse_pem_chain(pem: bytes, *, maximum: int = 16) -> tuple[Certificate, ...]
         except ValueError as error:
             raise _not_pem(f"not base64: {error}", position) from error
         try:
-            found.append(parse_certificate(der))
+            found.append(parse(der))
         except ParseError as error:
             raise _malformed(
                 f"certificate {len(found)}: {error.message}",

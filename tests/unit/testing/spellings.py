@@ -17,7 +17,7 @@ _ARGUMENTS = {
     "xml": "dtd", "ocsp-status": "1,tryLater",
 }  # fmt: skip
 for _spec in LIES:
-    for _scope in _spec.scopes:
+    for _scope in sorted(_spec.scopes, key=lambda scope: scope.value):
         _target = {Scope.DEVICE: "gpu0", Scope.RIM: "driver-rim", Scope.PLATFORM: "platform"}[_scope]
         _argument = _ARGUMENTS.get(_spec.name, "1" if _spec.argument.startswith("POSITION") else None)
         EXAMPLES[_spec.name, _scope] = f"{_target}:{_spec.name}" + ("" if _argument is None else f"={_argument}")
