@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -136,10 +136,16 @@ def _judge_chunk(lines: list[bytes]) -> list[str]:
 
 @dataclass(slots=True)
 class _Chunk:
+    """Some lines, and their answers to come. A ``suspect`` was in flight when a worker died, and is judged alone."""
+
     lines: list[bytes]
     future: Future[list[str]] | None = None
+    suspect: bool = False
     deaths: int = 0
-    answers: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return self.future is not None and self.future.done() and self.future.exception() is None
 
 
 def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: int | None = None) -> Iterator[str]:
@@ -161,23 +167,21 @@ def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: in
     waiting: deque[_Chunk] = deque()
     try:
         while True:
-            for chunk in islice(source, max(0, count * _CHUNKS_PER_WORKER - len(waiting))):
-                waiting.append(chunk)
-                pool = _submit(chunk, pool, count, settings)
-            if not waiting:
-                return
-            chunk = waiting[0]
+            if not any(chunk.suspect for chunk in waiting):
+                waiting.extend(islice(source, max(0, count * _CHUNKS_PER_WORKER - len(waiting))))
+                if not waiting:
+                    return
+                for chunk in waiting:
+                    _submit(chunk, pool)
+            first = waiting[0]
+            _submit(first, pool)
             try:
-                assert chunk.future is not None  # noqa: S101 - every waiting chunk was submitted
-                yield from chunk.future.result()
+                yield from _answers(first)
                 waiting.popleft()
             except BrokenProcessPool:
                 pool.shutdown(wait=False, cancel_futures=True)
                 pool = _pool(count, settings)
-                _retry(waiting)
-                for pending in waiting:
-                    if pending.future is None:
-                        pool = _submit(pending, pool, count, settings)
+                _after_a_death(waiting)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -187,35 +191,36 @@ def _pool(count: int, settings: BatchSettings) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(settings,))
 
 
-def _submit(chunk: _Chunk, pool: ProcessPoolExecutor, count: int, settings: BatchSettings) -> ProcessPoolExecutor:
-    try:
-        chunk.future = pool.submit(_judge_chunk, chunk.lines)
-    except BrokenProcessPool:
-        pool.shutdown(wait=False, cancel_futures=True)
-        pool = _pool(count, settings)
-        chunk.future = pool.submit(_judge_chunk, chunk.lines)
-    return pool
+def _submit(chunk: _Chunk, pool: ProcessPoolExecutor) -> None:
+    if chunk.future is None:
+        try:
+            chunk.future = pool.submit(_judge_chunk, chunk.lines)
+        except BrokenProcessPool as error:
+            # A worker died between two submissions; it is told like one that died at work.
+            chunk.future = Future()
+            chunk.future.set_exception(error)
 
 
-def _retry(waiting: deque[_Chunk]) -> None:
-    """After a worker died: keep what is done, split the first unfinished chunk to find the line that kills workers."""
-    unfinished = [chunk for chunk in waiting if not _is_done(chunk)]
-    for chunk in unfinished:
-        chunk.future = None
-    suspect = unfinished[0]
-    suspect.deaths += 1
-    if len(suspect.lines) > 1:
-        place = waiting.index(suspect)
-        waiting.remove(suspect)
-        for line in reversed(suspect.lines):
-            waiting.insert(place, _Chunk([line], deaths=0))
-    elif suspect.deaths > 1:
-        suspect.future = Future()
-        suspect.future.set_result([_died(suspect.lines[0])])
+def _answers(chunk: _Chunk) -> list[str]:
+    return chunk.future.result() if chunk.future is not None else []
 
 
-def _is_done(chunk: _Chunk) -> bool:
-    return chunk.future is not None and chunk.future.done() and chunk.future.exception() is None
+def _after_a_death(waiting: deque[_Chunk]) -> None:
+    """Find the line that kills: whatever was in flight is judged alone, and what dies alone is split, or told apart."""
+    first = waiting[0]
+    if not first.suspect:
+        for chunk in waiting:
+            if not chunk.done:
+                chunk.future, chunk.suspect = None, True
+        return
+    first.future = None
+    first.deaths += 1
+    if len(first.lines) > 1:
+        waiting.popleft()
+        waiting.extendleft(_Chunk([line], suspect=True) for line in reversed(first.lines))
+    elif first.deaths > 1:
+        first.future = Future()
+        first.future.set_result([_died(first.lines[0])])
 
 
 def _died(line: bytes) -> str:

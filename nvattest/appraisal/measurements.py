@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from nvattest._registry import GOLDEN_TO_BLOCK, NVDEC0_DISABLED, NVDEC0_GOLDEN_INDEX, VALUE_TYPE_RAW_SVN
 from nvattest.rim.document import GoldenValue
@@ -29,7 +28,8 @@ class CellState(Enum):
     NOT_COVERED = "not-covered"
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cell:
     """One measurement: golden ``index`` (0-based), its RIM, the golden alternatives and the runtime value.
 
     ``role`` is None, ``golden`` None where no RIM covers the index; ``runtime`` is None where the report has no block.

@@ -12,6 +12,10 @@ from enum import Enum
 from nvattest.model import Architecture
 
 
+MAX_TRAILING_BYTES = 8
+FWID_OPTIONAL_FOR = (Architecture.LS10,)
+
+
 class RevocationMode(Enum):
     """The least fresh revocation answer that is accepted. Each mode accepts what the ones before it accept.
 
@@ -66,8 +70,8 @@ class EvidencePolicy:
     expected_gpus: int | None = None
     expected_switches: int | None = None
     topology: TopologyRule = TopologyRule.WHEN_PRESENT
-    max_trailing_bytes: int = 8
-    fwid_optional_for: tuple[Architecture, ...] = (Architecture.LS10,)
+    max_trailing_bytes: int = MAX_TRAILING_BYTES
+    fwid_optional_for: tuple[Architecture, ...] = FWID_OPTIONAL_FOR
     accept_unverified_nonce: bool = False
     accept_unchecked_revocation: bool = False
     accept_live_ocsp_without_nonce: bool = False
@@ -79,9 +83,14 @@ class EvidencePolicy:
 
     @property
     def weakenings(self) -> tuple[str, ...]:
-        """The names of the weakenings that are on, for the appraisal and the token."""
-        return tuple(
+        """The names of the weakenings that are on, and of demands that ask less than the defaults do."""
+        names = [
             field.name
             for field in fields(self)
             if field.name.startswith(("accept_", "allow_")) and getattr(self, field.name) is True
-        )
+        ]
+        if self.max_trailing_bytes > MAX_TRAILING_BYTES:
+            names.append("max_trailing_bytes")
+        if not set(self.fwid_optional_for) <= set(FWID_OPTIONAL_FOR):
+            names.append("fwid_optional_for")
+        return tuple(names)

@@ -105,7 +105,7 @@ def _fail_with_finding(
     }
     checks.fail(
         id,
-        f"certificate {first.position} ({first.subject}): {first.message}{more}",
+        f"{first.message}{more}",
         expected=first.expected,
         found=first.found,
         hint=hints.get(first.rule, "the chain was altered or belongs to another device"),

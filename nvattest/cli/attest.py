@@ -1,29 +1,66 @@
-"""``nvattest attest``: evidence and collateral from where the options say, one verification, one result."""
+"""``nvattest attest``: evidence and collateral from where the options say, one verification, one result.
+
+In order: the policies and the key (a mistake there costs no device a report), the nonce, the evidence, the CPU's quote
+over it where one is wanted, the collateral, the verification, the relying party's policy, the token, the output.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nvattest.cli import sources
+from nvattest.cli import binding, network, sources, token_options
 from nvattest.cli.arguments import choice, converted, existing_file
 from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.model import Nonce, VerificationTime
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.policy import EvidencePolicy
     from nvattest.appraisal.results import Appraisal
+    from nvattest.evidence import Evidence
+    from nvattest.policy.decision import PolicyDecision
+    from nvattest.policy.relying_party import RelyingPartyPolicy
+    from nvattest.token.keys import SigningKey
 
 # The codes at which NVIDIA's program prints claims: the devices were judged, whatever the judgement.
 _JUDGED = (ResultCode.OK, ResultCode.RP_POLICY_MISMATCH, ResultCode.OVERALL_RESULT_FALSE)
+_MAXIMUM_POLICY = 1024 * 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What there is to print. ``appraisal`` is None where NVIDIA's service verified."""
+
+    code: ResultCode
+    claims: list[dict[str, object]]
+    token: object = None
+    appraisal: Appraisal | None = None
+    decision: PolicyDecision | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NVIDIA's options under NVIDIA's names, and ours."""
     sources.add_evidence_options(parser)
     sources.add_collateral_options(parser)
+    network.add_remote_options(parser)
+    _add_verification_options(parser)
+    token_options.add_token_options(parser)
+    binding.add_attest_options(parser)
+
+
+def _add_verification_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("verification")
+    group.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
+    group.add_argument(
+        "--relying-party-policy", type=existing_file, metavar="FILE", help="what you demand of the claims: Rego or JSON"
+    )
+    group.add_argument(
+        "--policy-overrides-appraisal", action="store_true",
+        help="the relying party's policy alone decides on values, validity and revocation; the token says so",
+    )  # fmt: skip
     group.add_argument(
         "--at", type=converted(VerificationTime.parse), metavar="TIME",
         help="judge validity at this time, or device=TIME,rim=TIME; now by default",
@@ -33,51 +70,132 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trust these roots instead of NVIDIA's; every output says so (NVATTEST_TRUST_ANCHORS)",
     )  # fmt: skip
     group.add_argument(
+        "--claims-version", type=choice("2.0", "3.0", "4.0"), default="4.0", metavar="VERSION",
+        help="version of the GPU claims: 2.0, 3.0 or 4.0 (the default)",
+    )  # fmt: skip
+    group.add_argument("--explain", action="store_true", help="explain the result, as nvattest explain does")
+    for name in ("signatures", "cert-chain"):
+        group.add_argument(
+            f"--verify-rim-{name}", f"--no-verify-rim-{name}", action=_AlwaysVerified, nargs=0,
+            help=argparse.SUPPRESS,
+        )  # fmt: skip
+    group.add_argument(
         "--simulate", nargs="?", const="hopper-8-ppcie", metavar="PLATFORM",
         help="attest a simulated platform (see nvattest simulate --list); proves nothing but that the program works",
     )  # fmt: skip
     group.add_argument(
         "--fault", action="append", default=[], metavar="TARGET:LIE", help="with --simulate: gpu0:measurement=9"
     )
-    group.add_argument(
-        "--claims-version", type=choice("3.0", "4.0"), default="4.0", metavar="VERSION",
-        help="version of the GPU claims: 3.0 or 4.0 (the default)",
-    )  # fmt: skip
+
+
+class _AlwaysVerified(argparse.Action):
+    """NVIDIA's switches for RIM verification. They are accepted, and RIMs are verified all the same."""
+
+    def __call__(self, _parser: object, _namespace: object, _values: object, option: str | None = None) -> None:
+        if option is not None and option.startswith("--no-"):
+            print(f"warning: {option} has no effect: RIMs are always verified", file=sys.stderr)
 
 
 def run(options: argparse.Namespace) -> int:
     """Verify and print; the exit status is the result code modulo 256."""
     if options.simulate is None:
         sources.check_evidence_options(options)
-    if options.gpu_evidence_source == "corelib" and options.device in ("gpu", "all"):
-        return _report_error(
-            InputError(
-                "corelib evidence can be collected, not attested", hint="use --gpu-evidence-source nvml or file"
-            ),
-            options,
-        )
     try:
-        appraisal = _appraise(options)
+        if options.gpu_evidence_source == "corelib" and options.device in ("gpu", "all"):
+            raise InputError(
+                "corelib evidence can be collected, not attested", hint="use --gpu-evidence-source nvml or file"
+            )
+        result = _remote(options) if options.verifier == "remote" else _local(options)
     except NvattestError as error:
         return _report_error(error, options)
-    _print(appraisal, options)
-    return appraisal.result_code.exit_status
+    _print(result, options)
+    return result.code.exit_status
 
 
-def _appraise(options: argparse.Namespace) -> Appraisal:
+def _local(options: argparse.Namespace) -> Result:
+    policy = _evidence_policy(options)
+    relying_party = _relying_party_policy(options)
+    key = token_options.signing_key(options) if _wants_token(options) else None
+    appraisal = _appraise(options, policy, key)
+    code = appraisal.result_code
+    decision = None
+    if relying_party is not None:
+        decision, code = _decide(relying_party, appraisal, options)
+    result = Result(code=code, claims=_claims(appraisal, options), appraisal=appraisal, decision=decision)
+    if key is not None:
+        said = None
+        if relying_party is not None and decision is not None:
+            said = relying_party.provenance(decision, overrides=options.policy_overrides_appraisal)
+        result.token = token_options.make_token(appraisal, options, key=key, relying_party=said)
+    return result
+
+
+def _wants_token(options: argparse.Namespace) -> bool:
+    named = options.token_out or options.jwks_out or options.signing_key or options.bind_tee
+    return bool(named) or options.format == "json"
+
+
+def _evidence_policy(options: argparse.Namespace) -> EvidencePolicy | None:
+    if options.policy is None:
+        return None
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.policy.evidence_policy import load_evidence_policy
+
+    return load_evidence_policy(read_bounded(options.policy, _MAXIMUM_POLICY), source=options.policy)
+
+
+def _relying_party_policy(options: argparse.Namespace) -> RelyingPartyPolicy | None:
+    if options.relying_party_policy is None:
+        if options.policy_overrides_appraisal:
+            raise InputError("--policy-overrides-appraisal needs a --relying-party-policy", code="policy")
+        return None
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.policy.relying_party import load_policy
+
+    path = options.relying_party_policy
+    return load_policy(read_bounded(path, _MAXIMUM_POLICY), name=os.path.basename(path))
+
+
+def _decide(
+    policy: RelyingPartyPolicy, appraisal: Appraisal, options: argparse.Namespace
+) -> tuple[PolicyDecision, ResultCode]:
+    from nvattest.isolation import evaluate_bounded
+    from nvattest.policy.decision import combine
+
+    overall = token_options.overall_claims(appraisal, options)
+    decision = evaluate_bounded(policy, _claims(appraisal, options), overall)
+    return decision, combine(appraisal, decision, overrides=options.policy_overrides_appraisal)[1]
+
+
+def _claims(appraisal: Appraisal, options: argparse.Namespace) -> list[dict[str, object]]:
+    from nvattest.claims import claims_of
+
+    return claims_of(appraisal, version=options.claims_version)
+
+
+def _appraise(options: argparse.Namespace, policy: EvidencePolicy | None, key: SigningKey | None) -> Appraisal:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.session import now
 
     if options.simulate is not None:
-        return _simulate(options)
-    nonce = sources.requester_nonce(options)
+        return _simulate(options, policy)
+    nonce, evidence = _collect(options, key)
+    verifier = Verifier(anchors=sources.trust_anchors(options), policy=policy)
+    at = options.at or now()
+    collateral = sources.load_collateral(options, evidence, at=at, verifier=verifier)
+    return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at)
+
+
+def _collect(options: argparse.Namespace, key: SigningKey | None) -> tuple[Nonce | None, tuple[Evidence, ...]]:
+    bound = binding.requested(options, key)
+    nonce = bound.nonce if bound is not None else sources.requester_nonce(options)
     evidence = sources.load_evidence_of(options, nonce)
-    collateral = sources.load_collateral(options, evidence)
-    verifier = Verifier(anchors=sources.trust_anchors(options))
-    return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=options.at or now())
+    if bound is not None:
+        bound.take_quote(evidence, options)
+    return nonce, evidence
 
 
-def _simulate(options: argparse.Namespace) -> Appraisal:
+def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None) -> Appraisal:
     """The one-word demonstration: simulated devices and collateral in this process; no GPU, no network, no compiler."""
     import json
 
@@ -88,7 +206,7 @@ def _simulate(options: argparse.Namespace) -> Appraisal:
 
     nonce = Nonce.from_hex(options.nonce) if options.nonce else Nonce(os.urandom(32))
     platform = Platform.build(options.simulate, lies=options.fault)
-    verifier = Verifier(anchors=platform.trust_anchors())
+    verifier = Verifier(anchors=platform.trust_anchors(), policy=policy)
     return verifier.appraise(
         load_evidence(json.dumps(platform.evidence(nonce.value))),
         nonce=nonce,
@@ -97,28 +215,75 @@ def _simulate(options: argparse.Namespace) -> Appraisal:
     )
 
 
-def _print(appraisal: Appraisal, options: argparse.Namespace) -> None:
+def _remote(options: argparse.Namespace) -> Result:
+    """NVIDIA's service verifies; its signed answer is verified here, and the relying party's policy sees its claims."""
+    from nvattest.session import now
+
+    relying_party = _relying_party_policy(options)
+    nonce, evidence = _collect(options, None)
+    if nonce is None:
+        raise InputError(
+            "a recording needs its nonce", code="nonce", result_code=ResultCode.GPU_EVIDENCE_NONCE_MISMATCH,
+            hint="give the nonce of the recording (--nonce)",
+        )  # fmt: skip
+    answers = network.attest_remotely(options, evidence, nonce, options.at or now())
+    claims = [dict(item) for answer in answers for item in answer.verified.claims]
+    overall = bool(answers) and all(answer.verified.overall for answer in answers)
+    tokens = [answer.token for answer in answers]
+    code = ResultCode.OK if overall else ResultCode.OVERALL_RESULT_FALSE
+    decision = None
+    if relying_party is not None and (overall or options.policy_overrides_appraisal):
+        from nvattest.isolation import evaluate_bounded
+
+        decision = evaluate_bounded(relying_party, claims, answers[0].verified.payload)
+        code = ResultCode.OK if decision.matched is True else ResultCode.RP_POLICY_MISMATCH
+    return Result(code=code, claims=claims, token=tokens[0] if len(tokens) == 1 else tokens, decision=decision)
+
+
+def _print(result: Result, options: argparse.Namespace) -> None:
     if options.format == "json":
         from nvattest._json import dump_json
-        from nvattest.appraisal.serialize import appraisal_to_json
-        from nvattest.claims import claims_of
 
-        code = appraisal.result_code
-        print(
-            dump_json(
-                {
-                    "result_code": int(code),
-                    "result_message": code.message,
-                    "claims": claims_of(appraisal, version=options.claims_version) if code in _JUDGED else {},
-                    "detached_eat": None,
-                    "appraisal": appraisal_to_json(appraisal),
-                }
-            )
-        )
+        judged = result.code in _JUDGED
+        document: dict[str, object] = {
+            "result_code": int(result.code),
+            "result_message": result.code.message,
+            "claims": result.claims if judged else {},
+            "detached_eat": result.token if judged else {},
+        }
+        if result.decision is not None:
+            document["relying_party_policy"] = {
+                "matched": result.decision.matched,
+                "reasons": list(result.decision.reasons),
+            }
+        if result.appraisal is not None:
+            from nvattest.appraisal.serialize import appraisal_to_json
+
+            document["appraisal"] = appraisal_to_json(result.appraisal)
+        print(dump_json(document))
+        return
+    from nvattest.cli.output import render_appraisal, render_claims, render_decision
+
+    if result.appraisal is None:
+        print(render_claims(result.claims, result.code))
+    elif options.explain:
+        _explain(result.appraisal)
     else:
-        from nvattest.cli.output import render_appraisal
+        print(render_appraisal(result.appraisal))
+    if result.decision is not None:
+        print(render_decision(result.decision, result.code))
 
-        print(render_appraisal(appraisal))
+
+def _explain(appraisal: Appraisal) -> None:
+    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.cli.terminal import terminal_for
+    from nvattest.explain import explain_appraisal_json
+
+    terminal = terminal_for()
+    text = explain_appraisal_json(
+        appraisal_to_json(appraisal), width=terminal.width, color=terminal.color, unicode=terminal.unicode
+    )
+    print(text)
 
 
 def _report_error(error: NvattestError, options: argparse.Namespace) -> int:

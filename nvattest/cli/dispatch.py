@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -10,12 +9,24 @@ import sys
 from nvattest.cli.arguments import ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
 
-# name: (module, what the help says). The three that are used most come first.
+# name: (module, what the help says), in the order of the help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "attest": ("nvattest.cli.attest", "collect or load evidence, verify it, print the result"),
     "collect-evidence": ("nvattest.cli.collect", "collect evidence and print it"),
     "bundle": ("nvattest.cli.bundle", "put RIMs and revocation answers into one file, or look into it"),
-    "simulate": ("nvattest.cli.simulate", "a simulated platform, driver and services, for one command or until stopped"),
+    "policy": ("nvattest.cli.policy", "explain a policy, find its mistakes, try it on saved claims"),
+    "verify-token": ("nvattest.cli.verify_token", "verify a token: of nvattest, of NVIDIA's service, or an EAR"),
+    "verify-batch": ("nvattest.cli.verify_batch", "judge the evidence of many platforms, one JSON line each"),
+    "simulate": (
+        "nvattest.cli.simulate",
+        "a simulated platform, driver and services, for one command or until stopped",
+    ),
+    "explain": ("nvattest.cli.explain", "say what a result, a token, a bundle, a code or a check means"),
+    "doctor": ("nvattest.cli.doctor", "say what this machine is, what is wrong with it and what to do"),
+    "preflight": ("nvattest.cli.preflight", "before a rollout: which RIMs exist, and which revocation answers"),
+    "hook": ("nvattest.cli.hook", "what the guest hook did, and what silently keeps it from working"),
+    "gate": ("nvattest.cli.gate", "run a command on attested devices only"),
+    "completion": ("nvattest.cli.completion", "print the completion script of a shell"),
     "version": ("nvattest.cli.version", "print the version"),
 }
 
@@ -26,15 +37,15 @@ def split_command(argv: list[str]) -> tuple[str | None, list[str]]:
     """The command and all other arguments; global options may stand before it or after it."""
     index = 0
     while index < len(argv):
-        token = argv[index]
-        if token == "--":
+        word = argv[index]
+        if word == "--":
             break
-        if token in _GLOBAL_WITH_VALUE:
+        if word in _GLOBAL_WITH_VALUE:
             index += 2
-        elif token.startswith("-"):
+        elif word.startswith("-"):
             index += 1
         else:
-            return token, argv[:index] + argv[index + 1 :]
+            return word, argv[:index] + argv[index + 1 :]
     return None, argv
 
 
@@ -74,13 +85,11 @@ def run(argv: list[str]) -> int:
 
 
 def _help(rest: list[str]) -> int:
-    parser = Parser(prog="nvattest", add_help=True, usage="nvattest [options] COMMAND ...")
-    width = max(len(name) for name in COMMANDS)
-    lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    parser.description = "Verify NVIDIA confidential GPUs and NVSwitches."
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "commands:\n" + "\n".join(lines) + "\n\nnvattest COMMAND --help says more."
+    from nvattest.cli.overview import overview
+
+    parser = Parser(prog="nvattest", add_help=False)
     add_global_options(parser)
+    parser.add_argument("-h", "--help", action="store_true")
     parser.parse_args(rest)
-    parser.print_help()
+    print(overview(COMMANDS))
     return 0

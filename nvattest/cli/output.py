@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 from nvattest._version import __version__
@@ -12,6 +11,8 @@ from nvattest.errors import InputError
 if TYPE_CHECKING:
     from nvattest.appraisal.check import Check
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+    from nvattest.errors import ResultCode
+    from nvattest.policy.decision import PolicyDecision
 
 _WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
 
@@ -63,12 +64,35 @@ def _checks(checks: tuple[Check, ...]) -> list[str]:
     return lines
 
 
+def render_decision(decision: PolicyDecision, code: ResultCode) -> str:
+    """What the relying party's policy said, and the result with it."""
+    lines = [f"relying party's policy: {'matched' if decision.matched else 'NOT MATCHED'}"]
+    lines += [f"  {reason}" for reason in decision.reasons]
+    lines.append(
+        f"Result with the policy: {'TRUSTED' if int(code) == 0 else 'NOT TRUSTED'}, code {int(code)} ({code.message})"
+    )
+    return "\n".join(lines)
+
+
+def render_claims(claims: list[dict[str, object]], code: ResultCode) -> str:
+    """The answer of NVIDIA's service: a line per device and the verdict."""
+    lines = ["verified by NVIDIA's remote service; its signature, nonce and digests were checked here"]
+    for claim in claims:
+        words = (f"{name} {claim.get(name)!s:.64}" for name in ("hwmodel", "ueid", "measres"))
+        text = "  ".join(("", str(claim.get("x-nvidia-device-type", "device"))[:16], *words))
+        lines.append("".join(sign if sign.isprintable() else "?" for sign in text))
+    lines.append(f"Result: {'TRUSTED' if int(code) == 0 else 'NOT TRUSTED'}, code {int(code)} ({code.message})")
+    return "\n".join(lines)
+
+
 def write_file(path: str, text: str, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all: into a new file beside it, then renamed over it.
 
     Raises:
         InputError: it cannot be written.
     """
+    import tempfile
+
     folder = os.path.dirname(os.path.abspath(path))
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".nvattest-", dir=folder)

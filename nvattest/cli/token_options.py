@@ -54,6 +54,20 @@ def signing_key(options: argparse.Namespace) -> SigningKey:
     return SigningKey.from_pem(read_bounded(options.signing_key, MAXIMUM_PEM))
 
 
+def overall_claims(appraisal: Appraisal, options: argparse.Namespace) -> dict[str, object]:
+    """What the overall token says of the result; the subject of the overall section of JSON policies."""
+    from nvattest.token.common import DEFAULT_ISSUER
+    from nvattest.token.eat import SUBJECT
+
+    return {
+        "iss": options.issuer or DEFAULT_ISSUER,
+        "sub": SUBJECT,
+        "x-nvidia-ver": options.claims_version,
+        "x-nvidia-overall-att-result": appraisal.trusted,
+        "eat_nonce": appraisal.nonce.hex() if appraisal.nonce is not None else None,
+    }
+
+
 def make_token(
     appraisal: Appraisal,
     options: argparse.Namespace,

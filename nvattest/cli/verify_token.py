@@ -7,12 +7,14 @@ relying party's policy says no, 3 the token is genuine and says that the result 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import VALIDATION, ArgumentError, choice, converted, existing_file
-from nvattest.errors import InputError, NvattestError, ResultCode
+from nvattest.cli import binding
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, converted, existing_file
+from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
@@ -31,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse tokens of another type: detached-eat or ear",
     )  # fmt: skip
     expect = parser.add_argument_group("what is expected")
-    expect.add_argument(
-        "--nonce", type=converted(Nonce.from_hex), required=True, metavar="HEX", help="the nonce that was asked for"
-    )
+    expect.add_argument("--nonce", type=converted(Nonce.from_hex), metavar="HEX", help="the nonce that was asked for")
+    binding.add_verify_options(expect)
     expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
     expect.add_argument(
         "--nras-url", default="", metavar="URL",
@@ -63,12 +64,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify, print, and give the verdict as the exit status."""
+    if (options.nonce is None) == (options.challenge is None):
+        raise ArgumentError("exactly one of --nonce and --challenge is required", REQUIRED)
+    if options.tee_quote is not None and options.challenge is None:
+        raise ArgumentError("--tee-quote is required to come with --challenge", REQUIRED)
     if options.issuer and options.nras_url:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
     try:
         verified = _verify(options)
+        if options.tee_quote is not None:
+            check = binding.check_quote(verified, options.challenge, options.tee_quote)
+            print(f"binding: {check.detail}; {check.note}", file=sys.stderr)
         if not verified.overall:
             return _report(verified, options, ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE)
         if options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
@@ -92,10 +100,14 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
     elif options.jwks:
         jwks = read_bounded(options.jwks, MAXIMUM_JWKS)
-    return verify_token(
-        _read_token(options.token_file),
+    token = _read_token(options.token_file)
+    nonce, thumbprint = options.nonce, None
+    if options.challenge is not None:
+        nonce, thumbprint = binding.nonce_of_token(token, options.challenge)
+    verified = verify_token(
+        token,
         issuer=options.issuer or options.nras_url.rstrip("/") or DEFAULT_ISSUER,
-        nonce=options.nonce,
+        nonce=nonce,
         at=options.at or datetime.now(timezone.utc),
         jwks=jwks,
         key=read_bounded(options.key, MAXIMUM_PEM) if options.key is not None else None,
@@ -105,6 +117,9 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         kind=TokenKind(options.token_type) if options.token_type is not None else None,
         accept_simulated=options.accept_simulated,
     )
+    if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
+        raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
+    return verified
 
 
 def _read_token(path: str) -> bytes:
@@ -153,11 +168,19 @@ def _fetch(url: str, maximum: int) -> bytes:
 
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     """What the relying party's policy says of the claims array, or of the whole EAR as NVIDIA has it."""
-    from nvattest.policy.relying_party import evaluate, load_policy
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.isolation import evaluate_bounded, evaluate_ear_bounded
+    from nvattest.policy.relying_party import MAXIMUM, load_policy
     from nvattest.token.verified import TokenKind
 
-    subject: object = verified.payload if verified.kind is TokenKind.EAR else list(verified.claims)
-    return evaluate(load_policy(path), subject) is True
+    policy = load_policy(read_bounded(path, MAXIMUM), name=os.path.basename(path))
+    if verified.kind is TokenKind.EAR:
+        decision = evaluate_ear_bounded(policy, verified.payload)
+    else:
+        decision = evaluate_bounded(policy, list(verified.claims), verified.payload)
+    for reason in decision.reasons:
+        print(f"policy: {_plain(reason)}", file=sys.stderr)
+    return decision.matched is True
 
 
 def _report(verified: VerifiedToken, options: argparse.Namespace, code: ResultCode, status: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 
 from nvattest._json import kind_of, load_json
 from nvattest.errors import InputError, ParseError
-from nvattest.token.jws import MAXIMUM_TOKEN, Jws, refuse
+from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
 from nvattest.token.keys import PublicKey
 from nvattest.token.provenance import MEMBER, OVERRIDE
 
@@ -102,6 +102,25 @@ def read_document(token: object) -> tuple[str | list[object], TokenKind]:
     if not isinstance(token, list):
         raise refuse(f"the token is {kind_of(token)}, expected an array or a compact JWT", "malformed")
     return token, TokenKind.DETACHED_EAT
+
+
+def unverified_kid(token: object) -> str:
+    """The ``kid`` of the overall token or EAR. Nothing vouches for it before a signature is verified.
+
+    Raises:
+        TokenError: the token cannot be read, or its header has no ``kid`` (``kid-missing``).
+    """
+    document, kind = read_document(token)
+    compact: object = document
+    if kind is TokenKind.DETACHED_EAT:
+        first = document[0] if isinstance(document, list) and document else None
+        compact = first[1] if isinstance(first, list) and len(first) == 2 else None
+    if not isinstance(compact, str):
+        raise refuse("the token holds no compact JWT", "malformed")
+    kid = read_jws(compact, what="the token").kid
+    if kid is None:
+        raise refuse("the token's header has no kid", "kid-missing")
+    return kid
 
 
 def read_provenance(token: Jws, key: PublicKey) -> Provenance:

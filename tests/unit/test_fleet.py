@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -77,13 +76,12 @@ def _start_deadly(settings: BatchSettings) -> None:
 
 
 @pytest.fixture
-def deadly_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def deadly_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     def pool(count: int, settings: BatchSettings) -> fleet.ProcessPoolExecutor:
         context = fleet.get_context("fork")
         return fleet.ProcessPoolExecutor(count, mp_context=context, initializer=_start_deadly, initargs=(settings,))
 
     monkeypatch.setattr(fleet, "_pool", pool)
-    yield
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -99,7 +99,7 @@ def test_ocsp_nocheck_may_come_as_an_extension_or_as_a_usage(critical):
         {"hash": hashes.SHA256()},
         {"key": minting.key("r", ec.SECP256R1())},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_a_responder_that_may_not_answer_for_the_issuer_is_refused(changes):
     result = responded_by(**changes)

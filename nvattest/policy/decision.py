@@ -1,0 +1,68 @@
+"""What a relying party's policy said, and what becomes of the appraisal with it (RFC 9334, 8.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
+from nvattest.appraisal.check import Outcome
+from nvattest.appraisal.results import Appraisal
+from nvattest.errors import ResultCode
+
+# Platform checks without which the claims are not about this platform now. No policy on claims can answer for them.
+_NEVER_OVERRIDDEN = frozenset({"devices-distinct", "one-nonce"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDecision:
+    """A relying party's answer: ``matched``, and why, one sentence each (empty for a Rego policy that matched)."""
+
+    matched: bool
+    reasons: tuple[str, ...] = ()
+
+
+def combine(appraisal: Appraisal, decision: PolicyDecision, *, overrides: bool = False) -> tuple[bool, ResultCode]:
+    """Whether the platform is trusted with the relying party's policy, and the result code that says so.
+
+    The policy adds to the appraisal: both have to agree. A good appraisal that the policy refuses is code 11. With
+    ``overrides`` the policy decides alone, but only over an appraisal that is good, or whose failures are all of the
+    kind that NVIDIA's tools report as an overall result of false (code 12): values, validity, revocation, debug,
+    versions. Signatures, nonces, chains, firmware ids, reference manifests that are missing or not signed, a check
+    that was never made, and a device that appears twice are beyond every policy.
+    """
+    if not overrides:
+        if not appraisal.trusted:
+            return False, _failure(appraisal.result_code)
+    else:
+        hard = _not_overridable(appraisal)
+        if hard is not None:
+            return False, hard
+    return (True, ResultCode.OK) if decision.matched is True else (False, ResultCode.RP_POLICY_MISMATCH)
+
+
+def _failure(code: ResultCode) -> ResultCode:
+    return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK else code
+
+
+def _not_overridable(appraisal: Appraisal) -> ResultCode | None:
+    """The code of what no policy may override, or None.
+
+    All failures are looked at: the appraisal's own code is that of its first bad device, and another may be worse.
+    """
+    if not appraisal.devices:
+        return ResultCode.OVERALL_RESULT_FALSE
+    lists = [(device.checks, REQUIRED[device.kind]) for device in appraisal.devices]
+    lists.append((appraisal.checks, REQUIRED_PLATFORM))
+    for checks, required in lists:
+        bad = [check for check in checks if not check.acceptable]
+        hard = [check for check in bad if check.code is not ResultCode.OVERALL_RESULT_FALSE]
+        if hard:
+            # As in the appraisal: what was only skipped gives its code where nothing else failed.
+            failed = [check for check in hard if check.outcome is not Outcome.SKIPPED] or hard
+            return _failure(min(failed, key=lambda check: check.rank).code)
+        if any(check.id in _NEVER_OVERRIDDEN for check in bad):
+            return ResultCode.OVERALL_RESULT_FALSE
+        present = {check.id for check in checks}
+        if any(name not in present for name in required):
+            return ResultCode.OVERALL_RESULT_FALSE
+    return None

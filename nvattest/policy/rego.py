@@ -1,0 +1,202 @@
+"""Rego policies as NVIDIA's examples are: package ``policy``, rule ``nv_match``, input = the array of claims.
+
+The engine is ``regopy`` (rego-cpp), extra ``rego``. It runs in this process and in this thread: it holds the GIL while
+it works, a policy that loops does not return, and one that is nested deeply can crash it. Policies of strangers belong
+into ``nvattest.isolation``, which runs this module in a child process with a deadline and bounded memory.
+
+rego-cpp is not OPA: try a policy on claims that it has to refuse, too (``nvattest policy check --claims``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nvattest.errors import PolicyError
+from nvattest.policy.decision import PolicyDecision
+
+MAXIMUM: Final = 256 * 1024
+MAXIMUM_INPUT: Final = 4 * 1024 * 1024
+MAXIMUM_NESTING: Final = 100
+
+_QUERY: Final = "answer := data.policy.nv_match"
+# In one pass from the front, so that a # inside a text begins no comment.
+_NO_CODE: Final = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|`[^`]*`")
+_PACKAGE: Final = re.compile(r"\s*package[ \t]+([^\s;]+)")
+_OUTSIDE: Final = re.compile(r"\b(http\s*\.\s*send|net\s*\.\s*lookup_ip_addr|opa\s*\.\s*runtime)\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegoPolicy:
+    """The text of a policy, which is known to be safe to hand to the engine, but is not yet compiled."""
+
+    name: str
+    source: str
+
+    def check(self) -> None:
+        """Compile the policy and run it on no claims.
+
+        Raises:
+            PolicyError: it does not compile, or the engine is not installed.
+        """
+        _answer(self, [])
+
+    def evaluate(self, claims: Sequence[Mapping[str, object]], overall: Mapping[str, object] | None) -> PolicyDecision:
+        """Ask ``nv_match`` about the array of claims; NVIDIA's policies do not see the overall claims."""
+        del overall
+        return self.decide(list(claims))
+
+    def decide(self, document: object) -> PolicyDecision:
+        """Ask ``nv_match`` about any JSON value: the array of claims, or an EAR.
+
+        Raises:
+            PolicyError: the policy does not compile, fails while it runs, or the input cannot be given to the engine.
+        """
+        found, value = _answer(self, document)
+        if found and value is True:
+            return PolicyDecision(matched=True)
+        if not found:
+            reason = "nv_match is undefined: no such rule, or none of its conditions held"
+        elif value is False:
+            reason = "nv_match is false"
+        else:
+            reason = f"nv_match is not a boolean but {json.dumps(value)[:80]}"
+        return PolicyDecision(matched=False, reasons=(f"{self.name}: {reason}",))
+
+    def explain(self) -> tuple[str, ...]:
+        """What is demanded."""
+        return (
+            f"Rego policy of {len(self.source.splitlines())} lines, package policy",
+            "input: the array of device claims; it matches if nv_match is true, and only then",
+        )
+
+
+def load_rego(data: bytes, *, name: str) -> RegoPolicy:
+    """Check the text of a policy of at most 256 KiB; nothing is compiled and nothing of the engine is loaded.
+
+    Raises:
+        PolicyError: too large (code ``policy-size``), not UTF-8 or with NUL characters (``policy-encoding``), another
+            package (``policy-package``), nested deeper than 100 (``policy-nesting``), or a call that reaches for the
+            network or the environment (``policy-outside``).
+    """
+    if len(data) > MAXIMUM:
+        raise _error(f"{name}: {len(data)} bytes, at most {MAXIMUM} are read", "policy-size")
+    try:
+        source = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _error(f"{name}, byte {error.start}: not UTF-8", "policy-encoding") from None
+    if "\0" in source or source.startswith("\ufeff"):
+        # The engine takes C strings: what stands after a NUL would be silently left out.
+        raise _error(f"{name}: NUL characters or a byte order mark", "policy-encoding", "save it as plain UTF-8")
+    code = _NO_CODE.sub(_blank, source)
+    package = _PACKAGE.match(code)
+    if package is None or package[1] != "policy":
+        found = "none" if package is None else repr(package[1][:80])
+        raise _error(
+            f"{name}: the package is {found}, expected 'policy'", "policy-package", "begin it with: package policy"
+        )
+    outside = _OUTSIDE.search(code)
+    if outside is not None:
+        line = code.count("\n", 0, outside.start()) + 1
+        raise _error(
+            f"{name}, line {line}: {outside[1]} reaches outside of the claims",
+            "policy-outside",
+            "a policy decides on its input alone",
+        )
+    _check_nesting(code, name)
+    return RegoPolicy(name=name, source=source)
+
+
+def _blank(match: re.Match[str]) -> str:
+    """Nothing in its place, but with its lines, so that later lines keep their numbers."""
+    return " " + "\n" * match.group().count("\n")
+
+
+def _without_comments(source: str) -> str:
+    """The same lines without comments and carriage returns: rego-cpp refuses some places where OPA allows them."""
+    bare = _NO_CODE.sub(lambda match: "" if match.group()[0] == "#" else match.group(), source)
+    return bare.replace("\r\n", "\n")
+
+
+def _check_nesting(code: str, name: str) -> None:
+    depth = 0
+    for match in re.finditer(r"[\[({\])}]", code):
+        depth += 1 if match.group() in "[({" else -1
+        if depth > MAXIMUM_NESTING:
+            line = code.count("\n", 0, match.start()) + 1
+            raise _error(f"{name}, line {line}: nested more than {MAXIMUM_NESTING} deep", "policy-nesting")
+
+
+def _answer(policy: RegoPolicy, document: object) -> tuple[bool, object]:
+    """Whether ``nv_match`` is defined, and its value."""
+    text = _input(document)
+    try:
+        import regopy
+    except ImportError:
+        raise _error(
+            f"{policy.name}: Rego policies need regopy, which is not installed",
+            "policy-engine",
+            "pip install 'nvattest[rego]'",
+        ) from None
+    try:
+        engine = regopy.Interpreter()
+        engine.log_level = regopy.LogLevel.NONE
+        engine.add_module(policy.name, _without_comments(policy.source))
+        # Not set_input: that one garbles texts with quotes and line ends.
+        engine.set_input_term(text)
+        output = engine.query(_QUERY)
+        if not output.ok():
+            raise _error(f"{policy.name}: the policy failed while it ran: {str(output)[:400]}", "policy-run")
+        results = output.results
+    except regopy.RegoError as error:
+        raise _error(f"{policy.name}: {_compiler_says(str(error))}", "policy-compile") from None
+    except ValueError:
+        # The engine answers with an empty text where a function is unknown or a rule needs itself.
+        raise _error(
+            f"{policy.name}: the policy cannot be compiled: an unknown function, or a rule that needs itself",
+            "policy-compile",
+        ) from None
+    if len(results) != 1 or "answer" not in results[0].bindings:
+        return False, None
+    return True, results[0].bindings["answer"]
+
+
+def _compiler_says(text: str) -> str:
+    """The messages of rego-cpp's error tree."""
+    messages = re.findall(r"\(errormsg \d+:([^()]*)\)", text)
+    return "the policy cannot be compiled: " + ("; ".join(dict.fromkeys(messages)) or "no reason given")[:400]
+
+
+def _input(document: object) -> str:
+    try:
+        _check_input(document)
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode("utf-8"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _error(f"the claims cannot be given to a Rego policy: {error}", "policy-input") from None
+    if size > MAXIMUM_INPUT:
+        raise _error(f"the claims have {size} bytes, at most {MAXIMUM_INPUT} are read", "policy-input")
+    return text
+
+
+def _check_input(value: object) -> None:
+    """Refuse what the engine would silently change: texts end for it at a NUL, and integers wrap at 64 bits."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_input(key)
+            _check_input(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_input(item)
+    elif isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("a text with a NUL character")
+    elif isinstance(value, int) and not -(2**63) < value < 2**63:
+        raise ValueError("an integer of more than 64 bits")
+
+
+def _error(message: str, code: str, hint: str = "") -> PolicyError:
+    return PolicyError(message, code=code, hint=hint)

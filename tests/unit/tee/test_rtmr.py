@@ -1,0 +1,81 @@
+"""Runtime registers: the arithmetic is checked, and so is that nobody came between."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable
+
+import pytest
+from fake_kernel import MEASUREMENTS, FakeKernel, failure
+
+from nvattest.errors import CollectionError, InputError
+from nvattest.tee.rtmr import Extension, extend, replay
+
+DIGEST = bytes(range(48))
+PATH = f"{MEASUREMENTS}/rtmr3:sha384"
+Boot = Callable[..., FakeKernel]
+
+
+def test_a_register_is_extended_once_and_read_back(boot: Boot) -> None:
+    kernel = boot(registers={PATH: bytes(48)})
+    done = extend(DIGEST, folder=MEASUREMENTS)
+    assert done == Extension(
+        register=3, before=bytes(48), digest=DIGEST, after=hashlib.sha384(bytes(48) + DIGEST).digest()
+    )
+    assert replay(bytes(48), [DIGEST]) == kernel.registers[PATH]
+    assert replay(bytes(48), [DIGEST, DIGEST]) == extend(DIGEST, folder=MEASUREMENTS).after
+    assert kernel.handles == {}
+
+
+def test_an_extension_by_another_program_is_seen(boot: Boot) -> None:
+    def intrude(kernel: FakeKernel, path: str) -> None:
+        kernel.registers[path] = hashlib.sha384(kernel.registers[path] + bytes(48)).digest()
+
+    boot(registers={PATH: bytes(48)}, after_extend=intrude)
+    with pytest.raises(CollectionError) as caught:
+        extend(DIGEST, folder=MEASUREMENTS)
+    assert caught.value.code == "rtmr-race"
+
+
+def test_a_write_without_effect_is_seen(boot: Boot) -> None:
+    def undo(kernel: FakeKernel, path: str) -> None:
+        kernel.registers[path] = bytes(48)
+
+    boot(registers={PATH: bytes(48)}, after_extend=undo)
+    with pytest.raises(CollectionError) as caught:
+        extend(DIGEST, folder=MEASUREMENTS)
+    assert caught.value.code == "rtmr-race"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOENT, "rtmr-missing"), (errno.EACCES, "rtmr-permission"), (errno.EIO, "rtmr-error")],
+)
+def test_a_register_that_cannot_be_used_says_why(number: int, code: str, boot: Boot) -> None:
+    def refuse(path: str) -> None:
+        raise failure(number, path)
+
+    kernel = boot(registers={PATH: bytes(48)}, on_open=refuse)
+    with pytest.raises(CollectionError) as caught:
+        extend(DIGEST, folder=MEASUREMENTS)
+    assert caught.value.code == code
+    assert kernel.registers[PATH] == bytes(48)
+
+
+@pytest.mark.parametrize("size", [0, 47, 49])
+def test_a_register_of_another_size_is_refused_before_anything_is_written(size: int, boot: Boot) -> None:
+    kernel = boot(registers={PATH: bytes(size)})
+    with pytest.raises(CollectionError) as caught:
+        extend(DIGEST, folder=MEASUREMENTS)
+    assert caught.value.code == "rtmr-error"
+    assert kernel.registers[PATH] == bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("digest", "register"), [(bytes(47), 3), (bytes(49), 3), (DIGEST, 0), (DIGEST, 1), (DIGEST, 4)]
+)
+def test_wrong_arguments_are_refused(digest: bytes, register: int, boot: Boot) -> None:
+    boot(registers={PATH: bytes(48)})
+    with pytest.raises(InputError):
+        extend(digest, register=register, folder=MEASUREMENTS)
