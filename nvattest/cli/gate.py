@@ -1,0 +1,46 @@
+"""``nvattest gate -- COMMAND``: run a command only on attested devices, as the first word of an entry point.
+
+The same attestation as the hook's, with the same configuration and outputs: the GPUs are set ready and the command
+takes this process's place only where the verdict is good. A verdict of the hook that stands is used; in a container
+that sees another ``/run/nvattest`` the devices are asked here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from nvattest.cli.arguments import REQUIRED, ArgumentError
+
+CANNOT_RUN, NOT_FOUND = 126, 127
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command, after ``--``."""
+    parser.usage = "nvattest gate [options] -- COMMAND [ARGUMENT ...]"
+    parser.add_argument("--root", default="", metavar="DIR", help="put DIR before the hook's paths")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run on attested devices")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Attest; then become the command, or return the hook's exit status (see ``nvattest.kata.outcome``)."""
+    from nvattest.kata.arguments import Arguments, Stage
+    from nvattest.kata.container import Container
+    from nvattest.kata.entry import run_stage
+    from nvattest.kata.paths import Paths
+
+    if not options.command:
+        raise ArgumentError("gate: a command is required, after --", REQUIRED)
+    status = run_stage(
+        Arguments(Stage.GATE, root=options.root), Paths(options.root), Container(), started=time.monotonic()
+    )
+    if status:
+        return status
+    sys.stdout.flush()
+    try:
+        os.execvp(options.command[0], options.command)  # noqa: S606 - the command is the caller's
+    except OSError as error:
+        print(f"nvattest gate: {options.command[0]}: {error.strerror}", file=sys.stderr)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

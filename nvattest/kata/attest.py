@@ -1,0 +1,294 @@
+"""One attestation, from GPUs that do not accept work to GPUs that do, or to the reason why they still do not.
+
+ 1  the driver is there, and says what state the machine is in
+ 2  the GPUs are not ready: if they were, somebody else set them, and that is reported
+ 3  what an earlier run left is withdrawn
+ 4  the configuration can be read; the clock shows an instant that can be
+ 5  evidence of all devices over one new nonce
+ 6  RIMs and revocation answers: bundle, cache, network
+ 7  the appraisal of the whole platform, every check on disk
+ 8  the devices on the bus are still those that were there at the start
+ 9  the token of a trusted platform, on disk
+10  the GPUs are ready
+
+Every other way out of here, be it an exception, SIGTERM or the end of the budget, leaves or puts the GPUs not ready.
+"""
+
+from __future__ import annotations
+
+from nvattest.appraisal.verifier import Verifier
+from nvattest.devices.state import require_evidence_mode
+from nvattest.errors import CollectionError, NotTrustedError, NvattestError
+from nvattest.kata.appraise import appraise, gather_collateral, load_demands, load_known, new_nonce, with_expectations
+from nvattest.kata.arguments import Stage
+from nvattest.kata.budget import Budget
+from nvattest.kata.clock import wait_for_clock
+from nvattest.kata.config import Settings
+from nvattest.kata.container import Container
+from nvattest.kata.driver import Driver, collect_all, expected_devices, keep_initialised, open_driver, says_protected
+from nvattest.kata.files import remove
+from nvattest.kata.identity import PciDevices, identify, pci_devices
+from nvattest.kata.journal import Journal
+from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
+from nvattest.kata.paths import Paths
+from nvattest.kata.publish import publish, withdraw, write_appraisal
+from nvattest.kata.ready import ReadyGate, TrustedPlatform, take_away
+from nvattest.kata.record import Record, belongs, token_is_whole, write_record
+from nvattest.kata.run import Run, facts_of, tell
+from nvattest.kata.termination import TerminatedError, termination_raises
+from nvattest.kata.words import account
+from nvattest.model import VerificationTime
+
+__all__ = ["attest_and_record"]
+
+_READY_ON_ENTRY = (
+    "the GPUs were ready before anything was attested: somebody else set them (look for nvrc.smi.srs on the kernel's "
+    "command line, or nvidia-smi conf-compute -srs)"
+)
+_CAUSES = {
+    "deadline": "deadline",
+    "driver-timeout": "deadline",
+    "hook-config": "configuration",
+    "clock": "clock",
+    "output": "output",
+    "ready-state": "ready-state",
+    "no-gpu": "no-gpu",
+    "devices-changed": "devices-changed",
+}
+
+
+def attest_and_record(
+    paths: Paths,
+    settings: Settings,
+    journal: Journal,
+    *,
+    stage: str,
+    container: Container,
+    known: Record | None,
+    started: float,
+    refresh: bool = False,
+) -> Record:
+    """Attest, under the lock that the caller holds, and return the record of how it went. Never raises.
+
+    With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
+    their token until the new one takes its place; any failure takes both away.
+    """
+    run = Run(
+        paths=paths,
+        settings=settings,
+        stage=stage,
+        budget=Budget(settings.budget(stage), started=started),
+        identity=identify(paths, settings.inputs),
+        known=known,
+        refresh=refresh,
+    )
+    run.mark("start")
+    # Until it is withdrawn, the token of the verdict that stood is ours, and so is the ready state that went with it.
+    run.token_sha256 = known.get("token_sha256") if known is not None else None
+    record: Record | None = None
+    cause, reason = "internal", {"code": "internal", "message": "", "hint": ""}
+    with termination_raises() as termination:
+        try:
+            try:
+                verdict = _story(run)
+                done = facts_of(run, verdict, "ok", None, container)
+                write_record(paths, done)
+                record = done
+            except NvattestError as error:
+                cause = _cause(error)
+                reason = {"code": error.code, "message": error.message[:2000], "hint": error.hint}
+            except OSError as error:
+                cause = "output"
+                reason = {"code": "output", "message": f"{error.filename}: {error.strerror}"[:2000], "hint": ""}
+            except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
+                reason["message"] = repr(error)[:2000]
+            finally:
+                termination.over()
+        except TerminatedError:
+            record = None
+            cause, reason = "terminated", {"code": "terminated", "message": "ended by a signal", "hint": ""}
+        if record is None:
+            record = _fail(run, cause, reason, container)
+    tell(run, record, journal)
+    # Everything is on disk. Where time is short the end of the process closes the library as well.
+    if run.driver is not None and (stage == Stage.WATCH or run.budget.remaining() > 0.0):
+        run.driver.library.close()
+    return record
+
+
+def _cause(error: NvattestError) -> str:
+    if isinstance(error, NotTrustedError):
+        return "not-trusted"
+    return _CAUSES.get(error.code, "collection" if isinstance(error, CollectionError) else "configuration")
+
+
+def _story(run: Run) -> str:
+    settings, paths, budget, stage = run.settings, run.paths, run.budget, run.stage
+    config = settings.config
+    if not run.refresh:
+        _record_start(run)
+    pci = pci_devices(paths)
+    if _no_gpu_is_right(settings, pci):
+        withdraw(paths)
+        return NO_GPU
+    # (1) the driver
+    run.driver = _open(run, pci)
+    gate = run.gate = ReadyGate(run.driver.library)
+    # Devices may have come up meanwhile: what is attested from here on is what is there now.
+    run.identity, pci = identify(paths, settings.inputs), pci_devices(paths)
+    run.mark("driver")
+    # (2) not ready
+    run.ready_on_entry = run.driver.state.ready
+    ours = _is_ours(run)
+    if run.ready_on_entry and not ours:
+        run.findings.append(("ready-on-entry", _READY_ON_ENTRY))
+    if run.refresh and ours and run.ready_on_entry and belongs(run.known, run.identity):
+        gate.closed = False
+    else:
+        _close(gate, run.driver)
+        # (3) withdrawn, after the GPUs: they are never ready without a token
+        withdraw(paths)
+        run.token_sha256 = None
+        _record_start(run)
+    # (4) configuration and clock
+    if settings.error is not None:
+        raise settings.error
+    demands = load_demands(settings)
+    at = wait_for_clock(
+        config.clock_not_before, settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
+    )
+    finding = keep_initialised(run.driver, config.driver_persistence, seconds=min(2.0, budget.for_collection()))
+    if finding:
+        run.findings.append(("persistence", finding))
+    # (5) evidence
+    nonce = new_nonce()
+    protected = run.driver.state.protected_pcie
+    asked = expected_devices(config, pci, protected_pcie=protected)
+    evidence = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, budget=budget)
+    expected = expected_devices(config, pci, protected_pcie=protected or says_protected(evidence))
+    run.mark("evidence")
+    # (6) collateral
+    verifier = Verifier(anchors=demands.anchors, policy=with_expectations(demands.policy, expected, config))
+    known = load_known(settings, run.findings)
+    collateral = gather_collateral(
+        evidence, known, settings, verifier=verifier, at=at, budget=budget, findings=run.findings
+    )
+    run.mark("collateral")
+    # (7) the appraisal
+    at = VerificationTime.at(max(at.device, wait_for_clock(config.clock_not_before, 0.0).device))
+    run.appraisal = appraise(evidence, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
+    run.lines = account(run.appraisal, evidence)
+    run.mark("appraisal")
+    write_appraisal(run.appraisal, paths)
+    platform = TrustedPlatform(run.appraisal)
+    # (8) the same devices
+    if identify(paths, settings.inputs) != run.identity:
+        raise CollectionError(
+            "the devices, the driver or the settings changed during the attestation",
+            code="devices-changed",
+            hint="the next run attests what is there then",
+        )
+    budget.require("the attestation")
+    # (9) the token
+    published = publish(platform, paths, config)
+    run.token_sha256 = published.token_sha256
+    run.mark("token")
+    if not run.refresh:
+        _record_start(run)
+    # (10) ready
+    gate.open(published)
+    run.mark("ready")
+    return TRUSTED
+
+
+def _close(gate: ReadyGate, driver: Driver) -> None:
+    try:
+        gate.close()
+    except CollectionError:
+        # With confidential computing off there is no ready state to set, and that is the reason to tell.
+        gate.closed = True if driver.state.ready is False else None
+        require_evidence_mode(driver.state)
+        raise
+
+
+def _open(run: Run, pci: PciDevices | None) -> Driver:
+    config = run.settings.config
+    patience = run.settings.patience(run.stage, config.driver_wait_hook, config.driver_wait_init)
+    try:
+        driver = open_driver(run.settings, pci, patience=patience, budget=run.budget)
+    except CollectionError as error:
+        if run.settings.error is not None:
+            raise run.settings.error from error
+        if pci is not None and not pci.gpus and error.code != "driver-timeout":
+            raise _no_gpu(f"none is on the PCI bus, and NVML says: {error.message}") from error
+        raise
+    if driver.state.gpu_count == 0 and pci is not None and not pci.gpus:
+        driver.library.close()
+        raise _no_gpu("none is on the PCI bus, and the driver knows none")
+    return driver
+
+
+def _no_gpu(why: str) -> CollectionError:
+    return CollectionError(
+        f"there is no GPU in this guest: {why}",
+        code="no-gpu",
+        hint="pass one through, or say allow_no_gpu = true in the configuration of guests that have none",
+    )
+
+
+def _no_gpu_is_right(settings: Settings, pci: PciDevices | None) -> bool:
+    """Whether the configuration says that no GPU is expected and the bus shows none; nothing could be set ready."""
+    return (
+        settings.error is None and settings.config.allow_no_gpu and pci is not None and not (pci.gpus or pci.switches)
+    )
+
+
+def _is_ours(run: Run) -> bool:
+    """Whether it was us who set these GPUs ready in this boot: a verdict that stood, or a run that was killed there."""
+    known = run.known
+    return (
+        known is not None
+        and run.identity.boot != ""
+        and known.get("boot_id") == run.identity.boot
+        and known.get("verdict") in (TRUSTED, UNFINISHED)
+        and token_is_whole(known, run.paths)
+    )
+
+
+def _was_ready(run: Run) -> bool:
+    return (
+        run.known is not None and run.known.get("boot_id") == run.identity.boot and run.known.get("ready") is not False
+    )
+
+
+def _record_start(run: Run) -> None:
+    """From here on, until the end says better, the record says that a run did not end."""
+    reason = {"code": "unfinished", "message": "an attestation was begun; its end is not recorded", "hint": ""}
+    write_record(run.paths, facts_of(run, UNFINISHED, "terminated", reason, Container()))
+
+
+def _fail(run: Run, cause: str, reason: dict[str, str], container: Container) -> Record:
+    """Put the GPUs not ready if they are not known to be, withdraw the token, and write the reason down."""
+    if run.gate is not None and run.gate.closed is not True:
+        try:
+            run.gate.close()
+        except NvattestError as error:
+            run.findings.append(("ready-state", f"the GPUs could not be set not ready: {error.message}"[:400]))
+    elif run.gate is None:
+        # Where asking the driver was not what failed, it is asked now.
+        asked = cause in ("output", "internal", "terminated") and take_away(run.settings.nvml)
+        if not asked and _was_ready(run):
+            run.findings.append(("ready-state", "the driver could not be asked; the GPUs may be ready as they were"))
+    run.token_sha256 = None
+    try:
+        # The appraisal stays: it says why there is no token.
+        remove(run.paths.token)
+        remove(run.paths.jwks)
+    except OSError as error:
+        run.findings.append(("output", f"{error.filename}: {error.strerror}"))
+    record = facts_of(run, NOT_TRUSTED, cause, reason, container)
+    try:
+        write_record(run.paths, record)
+    except OSError as error:
+        run.findings.append(("output", f"{run.paths.state}: {error.strerror or error}"))
+    return record

@@ -1,0 +1,219 @@
+"""The failures of a guest hook that nobody is told about: a wrong path, a symlink, a hook that the agent dropped.
+
+A Kata agent scans ``<guest_hook_path>/prestart`` once per sandbox. It says nothing when the folder is missing, passes
+over what is not a regular executable file, and up to 4.x drops guest hooks for containers that have OCI hooks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nvattest.errors import NvattestError
+from nvattest.kata.config import Settings, load_settings
+from nvattest.kata.identity import pci_devices
+from nvattest.kata.paths import Paths
+from nvattest.kata.status import hook_status
+
+__all__ = ["Finding", "check_guest"]
+
+HOOK_FOLDER: Final = "/usr/share/oci/hooks"
+_CONTAINERS: Final = "/run/kata-containers"
+_STAGES: Final = ("prestart", "poststart", "poststop")
+_SMALL: Final = 4 * 1024 * 1024
+_SRS: Final = re.compile(r"(?:^|\s)nvrc\.smi\.srs=(\S+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """``severity`` is ``ok``, ``warning`` (look at it) or ``error`` (it does not work, or it is no gate)."""
+
+    id: str
+    severity: str
+    message: str
+    hint: str = ""
+
+
+def check_guest(paths: Paths, *, hook_folder: str = HOOK_FOLDER) -> list[Finding]:
+    """Every check, good or bad; nothing is changed."""
+    settings = load_settings(paths)
+    status = hook_status(paths)
+    return [
+        *_hook_files(paths, hook_folder),
+        _configuration(settings),
+        _library(status),
+        _devices(paths, status),
+        _others(paths, status),
+        _dropped(paths),
+        _bundle(settings),
+        _ran(status),
+    ]
+
+
+def _hook_files(paths: Paths, folder: str) -> list[Finding]:
+    home = paths.at(folder)
+    hint = "guest_hook_path in the Kata configuration names the folder above prestart"
+    try:
+        names = sorted(os.listdir(f"{home}/prestart"))
+    except OSError as error:
+        message = f"{folder}/prestart: {error.strerror}; the agent says nothing about it and runs no hook"
+        return [Finding(id="hook-path", severity="error", message=message, hint=hint)]
+    found: list[Finding] = []
+    for name in names:
+        place = f"{folder}/prestart/{name}"
+        try:
+            mode = os.lstat(f"{home}/prestart/{name}").st_mode
+        except OSError as error:
+            found.append(Finding(id="hook-file", severity="error", message=f"{place}: {error.strerror}"))
+            continue
+        if stat.S_ISLNK(mode):
+            found.append(
+                Finding(
+                    id="hook-symlink",
+                    severity="error",
+                    message=f"{place} is a symbolic link; the agent passes over it",
+                    hint="put a regular file there",
+                )
+            )
+        elif not stat.S_ISREG(mode):
+            found.append(Finding(id="hook-file", severity="error", message=f"{place} is not a regular file"))
+        elif not mode & 0o111:
+            found.append(
+                Finding(
+                    id="hook-mode",
+                    severity="error",
+                    message=f"{place} is not executable; the agent passes over it",
+                    hint=f"chmod 755 {place}",
+                )
+            )
+        else:
+            found.append(Finding(id="hook-file", severity="ok", message=f"{place} is a hook"))
+    for stage in _STAGES[1:]:
+        if os.path.lexists(f"{home}/{stage}/nvattest-hook"):
+            message = f"{folder}/{stage}/nvattest-hook comes too late to gate anything"
+            found.append(Finding(id="hook-stage", severity="error", message=message, hint="move it to prestart"))
+    if not any(item.severity == "ok" for item in found):
+        message = f"{folder}/prestart has no file that the agent would run"
+        found.append(Finding(id="hook-missing", severity="error", message=message, hint=hint))
+    return found
+
+
+def _configuration(settings: Settings) -> Finding:
+    if settings.error is None:
+        return Finding(id="configuration", severity="ok", message="the configuration can be read")
+    return Finding(
+        id="configuration", severity="error", message=settings.error.message, hint="nothing is attested like this"
+    )
+
+
+def _library(status: dict[str, Any]) -> Finding:
+    if status["driver_fault"] is None:
+        return Finding(id="library", severity="ok", message="NVML answers")
+    return Finding(
+        id="library",
+        severity="error",
+        message=status["driver_fault"],
+        hint="the guest needs the driver and libnvidia-ml.so.1 of the same version; [driver] nvml names another place",
+    )
+
+
+def _devices(paths: Paths, status: dict[str, Any]) -> Finding:
+    pci = pci_devices(paths)
+    if pci is None:
+        return Finding(id="devices", severity="warning", message="sysfs is not there: the bus cannot be looked at")
+    seen = f"{len(pci.gpus)} GPUs and {len(pci.switches)} switches on the PCI bus"
+    if not pci.gpus:
+        return Finding(id="devices", severity="warning", message=seen, hint="was a GPU passed through?")
+    if status["cc_on"] is False and not status["protected_pcie"]:
+        message = f"{seen}, with confidential computing off"
+        return Finding(id="devices", severity="error", message=message, hint="set the mode on the host: on or ppcie")
+    if status["dev_tools"]:
+        return Finding(id="devices", severity="error", message=f"{seen}, in DevTools mode: this is refused")
+    return Finding(id="devices", severity="ok", message=seen)
+
+
+def _others(paths: Paths, status: dict[str, Any]) -> Finding:
+    found = _SRS.search(_text(paths.command_line))
+    if found is not None and found.group(1).lower() not in ("0", "disabled"):
+        return Finding(
+            id="ready-by-others",
+            severity="error",
+            message=f"the kernel's command line has nvrc.smi.srs={found.group(1)}: init sets the GPUs ready unattested",
+            hint="take it out of kernel_params in the Kata configuration",
+        )
+    if status["ready"] and not status["current"]:
+        return Finding(
+            id="ready-by-others",
+            severity="error",
+            message="the GPUs are ready without a verdict of ours that stands",
+            hint="look for nvidia-smi conf-compute -srs in the guest's init",
+        )
+    return Finding(id="ready-by-others", severity="ok", message="nobody else set the GPUs ready, as far as can be seen")
+
+
+def _dropped(paths: Paths) -> Finding:
+    home = paths.at(_CONTAINERS)
+    try:
+        names = sorted(os.listdir(home))
+    except OSError:
+        names = []
+    dropped = []
+    for name in names:
+        text = _text(f"{home}/{name}/config.json")
+        try:
+            document = json.loads(text) if text else None
+        except (ValueError, RecursionError):
+            continue
+        hooks = document.get("hooks") if isinstance(document, dict) else None
+        if isinstance(hooks, dict) and any(hooks.values()) and "nvattest-hook" not in json.dumps(hooks):
+            dropped.append(name)
+    if not dropped:
+        return Finding(id="hook-dropped", severity="ok", message="no container has hooks that take the place of ours")
+    return Finding(
+        id="hook-dropped",
+        severity="warning",
+        message=f"{len(dropped)} containers have OCI hooks, so that the agent dropped ours: {dropped[0][:64]}",
+        hint="the run for the pause container counts; where it is missing, run --stage init before the agent",
+    )
+
+
+def _bundle(settings: Settings) -> Finding:
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.collateral.inspection import inspect_bundle
+
+    path = settings.paths.at(settings.config.collateral_bundle or settings.paths.BUNDLE)
+    if settings.config.collateral_bundle is None and not os.path.lexists(path):
+        network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
+        return Finding(id="bundle", severity="warning", message=f"there is no bundle; {network}")
+    try:
+        facts = inspect_bundle(load_bundle(read_bounded(path, MAXIMUM_BUNDLE)))
+    except NvattestError as error:
+        return Finding(id="bundle", severity="error", message=error.message)
+    first = facts["earliest_expiry"]
+    ends = f"; first to expire: {first['of']} at {first['at']}" if isinstance(first, dict) else ""
+    return Finding(id="bundle", severity="ok", message=f"the bundle can be read{ends}"[:300])
+
+
+def _ran(status: dict[str, Any]) -> Finding:
+    if status["this_boot"]:
+        return Finding(id="ran", severity="ok", message=f"the last run of this boot said: {status['verdict']}")
+    return Finding(
+        id="ran",
+        severity="error",
+        message="the hook has not run in this boot",
+        hint="guest_hook_path may be empty or forbidden by the agent's policy: the host can leave it out, so a relying "
+        "party has to ask for the token",
+    )
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_SMALL).decode("utf-8", "replace")
+    except OSError:
+        return ""

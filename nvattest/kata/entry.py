@@ -1,0 +1,150 @@
+"""One run from its arguments to its exit status: the fast path, the lock, and what comes after only where it must.
+
+1  read the arguments and, as a hook, all of stdin
+2  a good verdict of this boot, these devices and these settings that is still fresh: done
+3  read the configuration, take the lock; whoever attested while we waited did it for us too
+4  attest (``attest.py``)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from nvattest._version import __version__
+from nvattest.kata.arguments import USAGE, Arguments, Stage, UsageError, parse_arguments
+from nvattest.kata.container import Container, read_state
+from nvattest.kata.files import Lock, make_folder
+from nvattest.kata.identity import boottime, identify
+from nvattest.kata.journal import Journal
+from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
+from nvattest.kata.paths import Paths
+from nvattest.kata.record import Record, finished_since, read_record, reusable
+
+__all__ = ["run", "run_stage"]
+
+
+def run(argv: list[str], *, started: float) -> int:
+    """Run the stage that the arguments name and return its exit status."""
+    try:
+        arguments = parse_arguments(argv)
+    except UsageError as error:
+        print(f"nvattest-hook: {error}\n{USAGE}", file=sys.stderr)
+        return exit_status("usage")
+    if arguments.stage == "version":
+        print(f"nvattest-hook {__version__}")
+        return 0
+    if arguments.stage == "help":
+        print(USAGE)
+        return 0
+    paths = Paths(arguments.root)
+    if arguments.stage == Stage.WATCH:
+        from nvattest.kata.watch import watch
+
+        return watch(paths, once=arguments.once)
+    container = read_state() if arguments.stage == Stage.HOOK else Container()
+    try:
+        return run_stage(arguments, paths, container, started=started)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
+        print(f"nvattest-hook: {WORDS[NOT_TRUSTED]}: {error!r}"[:480], file=sys.stderr)
+        return exit_status("internal")
+
+
+def run_stage(arguments: Arguments, paths: Paths, container: Container, *, started: float) -> int:
+    """One attestation, or the use of one that stands; returns the exit status."""
+    since = boottime() - (time.monotonic() - started)
+    journal = Journal(paths)
+    # (2) a verdict that stands
+    known = read_record(paths)
+    if known is not None and reusable(known, identify(paths, _inputs(known, paths)), paths):
+        return _use(known, arguments.stage, container, journal, started)
+    # (3) one attests, the others wait for it
+    from nvattest.kata.config import load_settings
+
+    settings = load_settings(paths)
+    settings.apply(journal)
+    budget = settings.budget(arguments.stage)
+    try:
+        make_folder(paths.run)
+        lock = Lock(paths.lock)
+    except OSError as error:
+        from nvattest.kata.ready import take_away
+
+        # Nobody can attest here, so nobody may have set the GPUs ready.
+        take_away(settings.nvml)
+        return _fail(
+            f"{paths.lock}: {error.strerror or error}", "output", settings.on_failure, arguments.stage, journal
+        )
+    try:
+        if not lock.take(started + budget):
+            # The ready state is left to the one that holds the lock.
+            return _fail(
+                f"another attestation did not end within {budget:g} s",
+                "lock", settings.on_failure, arguments.stage, journal,
+            )  # fmt: skip
+        known = read_record(paths)
+        identity = identify(paths, settings.inputs)
+        if known is not None and (reusable(known, identity, paths) or finished_since(known, identity, since, paths)):
+            return _use(known, arguments.stage, container, journal, started)
+        # (4) attest
+        from nvattest.kata.attest import attest_and_record
+
+        record = attest_and_record(
+            paths, settings, journal, stage=arguments.stage, container=container, known=known, started=started
+        )
+        return _status(record, arguments.stage)
+    finally:
+        lock.close()
+
+
+def _inputs(known: Record, paths: Paths) -> list[str]:
+    inputs = known.get("inputs")
+    # Only the names come from the record: a run that would read other files is not recognised by them.
+    names = [name for name in inputs if isinstance(name, str)] if isinstance(inputs, dict) else []
+    return names if paths.config in names else [paths.config]
+
+
+def _use(known: Record, stage: str, container: Container, journal: Journal, started: float) -> int:
+    verdict = str(known["verdict"])
+    good = verdict in (TRUSTED, NO_GPU)
+    settings = known.get("log")
+    if isinstance(settings, dict):
+        try:
+            journal.configure(
+                file=str(settings["file"]),
+                maximum=int(settings["maximum"]),
+                keep=int(settings["keep"]),
+                kmsg=bool(settings["kmsg"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            # Where it tells is no reason not to use a verdict that stands.
+            journal.fault = "the record does not say where to log"
+    age = boottime() - float(known["finished_boottime"])
+    milliseconds = round(1000 * (time.monotonic() - started), 1)
+    journal.summary(
+        {
+            "stage": stage,
+            "verdict": verdict,
+            "reused": True,
+            "run": known.get("run"),
+            "age_s": round(age, 1),
+            "container": container.id,
+            "container_kind": container.kind,
+            "milliseconds": milliseconds,
+        }
+    )
+    reason = known.get("reason")
+    why = f": {reason.get('message', '')}" if isinstance(reason, dict) and not good else ""
+    simulated = " (SIMULATED)" if known.get("simulated") else ""
+    journal.verdict(f"{WORDS[verdict]}{simulated}{why}; verdict of {age:.1f} s ago used again", good=good)
+    return _status(known, stage)
+
+
+def _status(record: Record, stage: str) -> int:
+    return shown_status(str(record.get("cause")), stage=stage, on_failure=str(record.get("on_failure")))
+
+
+def _fail(message: str, cause: str, on_failure: str, stage: str, journal: Journal) -> int:
+    journal.summary({"stage": stage, "verdict": NOT_TRUSTED, "reason": {"code": cause, "message": message}})
+    journal.verdict(f"{WORDS[NOT_TRUSTED]}: {message}", good=False)
+    return shown_status(cause, stage=stage, on_failure=on_failure)

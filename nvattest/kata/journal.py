@@ -1,0 +1,98 @@
+"""What a run tells: the log file, one line in the kernel's log, one on stderr. The host reads all three."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Final
+
+from nvattest.kata.paths import Paths
+
+__all__ = ["Journal"]
+
+_LINE: Final = 480
+_PREFIX: Final = "nvattest-hook"
+
+
+class Journal:
+    """Collects the lines of a run and writes them at its end, or as they come once it is ``opened``.
+
+    A log that cannot be written never decides anything: its fault becomes ``fault`` and the run goes on.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._file = paths.at(paths.LOG)
+        self._maximum = 1024 * 1024
+        self._keep = 2
+        self._kmsg = True
+        self.fault = ""
+
+    def configure(self, *, file: str, maximum: int, keep: int, kmsg: bool) -> None:
+        """Use other settings than the defaults from here on."""
+        self._file, self._maximum, self._keep, self._kmsg = file, maximum, keep, kmsg
+
+    def lines(self, lines: list[str]) -> None:
+        """Append lines to the log file; one write, so that runs at the same time do not mix."""
+        text = "".join(_printable(line) + "\n" for line in lines)
+        try:
+            os.makedirs(os.path.dirname(self._file), mode=0o755, exist_ok=True)
+            self._rotate(len(text))
+            descriptor = os.open(
+                self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+            )
+            try:
+                os.write(descriptor, text.encode("utf-8", "replace"))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.fault = f"{self._file}: {error.strerror or error}"
+
+    def summary(self, facts: dict[str, object]) -> None:
+        """The one JSON line of a run."""
+        self.lines([json.dumps({"time": stamp(), **facts}, sort_keys=True)])
+
+    def verdict(self, text: str, *, good: bool) -> None:
+        """The one line for people who only see the host's journal."""
+        line = _printable(f"{_PREFIX}: {text}")[:_LINE]
+        if self._kmsg:
+            try:
+                descriptor = os.open(self._paths.kmsg, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    # 5 is notice, 3 is error; the kernel makes one record of one write.
+                    os.write(descriptor, f"<{5 if good else 3}>{line}\n".encode())
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                self.fault = self.fault or f"{self._paths.kmsg}: {error.strerror or error}"
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except (OSError, ValueError, AttributeError):
+            self.fault = self.fault or "stderr is closed"
+
+    def _rotate(self, more: int) -> None:
+        try:
+            size = os.stat(self._file).st_size
+        except FileNotFoundError:
+            return
+        if size + more <= self._maximum:
+            return
+        for number in range(self._keep, 0, -1):
+            older = self._file if number == 1 else f"{self._file}.{number - 1}"
+            try:
+                os.replace(older, f"{self._file}.{number}")
+            except FileNotFoundError:
+                continue
+        if self._keep == 0:
+            os.unlink(self._file)
+
+
+def stamp() -> str:
+    """Now, as the guest's clock has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() or sign == "\t" else "?" for sign in text)

@@ -1,0 +1,91 @@
+"""Every place in the file system that the hook reads or writes. Nothing else in ``kata/`` names one."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+__all__ = ["Paths"]
+
+
+@final
+class Paths:
+    """The places, below ``root``: "" in a guest, a folder in a test. The root only makes paths longer."""
+
+    __slots__ = ("root",)
+
+    CONFIG: Final = "/etc/nvattest/hook.toml"
+    BUNDLE: Final = "/etc/nvattest/bundle.json"
+    RUN: Final = "/run/nvattest"
+    LOG: Final = "/var/log/nvattest/hook.log"
+
+    def __init__(self, root: str = "") -> None:
+        self.root = root.rstrip("/")
+
+    def at(self, path: str) -> str:
+        """An absolute path of the guest, below the root."""
+        return self.root + path
+
+    @property
+    def config(self) -> str:
+        """The configuration; it need not exist."""
+        return self.at(self.CONFIG)
+
+    @property
+    def run(self) -> str:
+        """The folder of all outputs; on a memory file system, so that no verdict outlives the boot."""
+        return self.at(self.RUN)
+
+    @property
+    def state(self) -> str:
+        """The record of the last run (``schemas/hook-state-1.json``)."""
+        return self.at(f"{self.RUN}/state.json")
+
+    @property
+    def token(self) -> str:
+        """The token; it exists only while its verdict stands."""
+        return self.at(f"{self.RUN}/token.json")
+
+    @property
+    def appraisal(self) -> str:
+        """Every check of the last appraisal, also of one that failed."""
+        return self.at(f"{self.RUN}/appraisal.json")
+
+    @property
+    def jwks(self) -> str:
+        """The public key that the token is verified with."""
+        return self.at(f"{self.RUN}/jwks.json")
+
+    @property
+    def lock(self) -> str:
+        """Whoever holds a lock on this file attests; the others wait."""
+        return self.at(f"{self.RUN}/lock")
+
+    @property
+    def kmsg(self) -> str:
+        """The kernel's log, which the host sees."""
+        return self.at("/dev/kmsg")
+
+    @property
+    def boot_id(self) -> str:
+        """A number that the kernel makes anew at each boot."""
+        return self.at("/proc/sys/kernel/random/boot_id")
+
+    @property
+    def command_line(self) -> str:
+        """The kernel's command line."""
+        return self.at("/proc/cmdline")
+
+    @property
+    def pci(self) -> str:
+        """One folder per PCI device."""
+        return self.at("/sys/bus/pci/devices")
+
+    @property
+    def module(self) -> str:
+        """The loaded driver."""
+        return self.at("/sys/module/nvidia")
+
+    @property
+    def driver_version(self) -> str:
+        """What the loaded driver says of itself."""
+        return self.at("/proc/driver/nvidia/version")

@@ -1,0 +1,107 @@
+"""The way to ready GPUs, and the only one: Appraisal, then TrustedPlatform, then PublishedPlatform, then ready.
+
+Each of these can be made from the one before alone, and refuses to be made from less. ``ReadyGate.open`` takes the last
+of them; its one line is the only place of the whole program that sets the GPUs ready.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from typing import Final, final
+
+from nvattest.appraisal.results import Appraisal
+from nvattest.devices.nvml import NvmlLibrary
+from nvattest.devices.ready import set_ready
+from nvattest.errors import InputError, NotTrustedError, NvattestError
+
+__all__ = ["PublishedPlatform", "ReadyGate", "TrustedPlatform", "take_away"]
+
+_CLOSE_SECONDS: Final = 1.0
+_OPEN_SECONDS: Final = 2.0
+
+
+@final
+class TrustedPlatform:
+    """Proof that an appraisal of this whole platform is trusted.
+
+    Raises:
+        NotTrustedError: it is not; the message names each device and check that failed.
+    """
+
+    __slots__ = ("appraisal",)
+
+    def __init__(self, appraisal: Appraisal) -> None:
+        if appraisal.require().trusted is not True:
+            raise NotTrustedError("not trusted")
+        self.appraisal: Final = appraisal
+
+
+@final
+class PublishedPlatform:
+    """Proof that the token of a trusted platform is on disk, whole.
+
+    Raises:
+        InputError: the file does not hold exactly this token (``output``).
+    """
+
+    __slots__ = ("platform", "token_sha256")
+
+    def __init__(self, platform: TrustedPlatform, *, path: str, token: bytes) -> None:
+        if type(platform) is not TrustedPlatform:
+            raise TypeError("only a trusted platform has a token")
+        try:
+            with open(path, "rb") as file:
+                found = file.read(len(token) + 1)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}", code="output") from None
+        if not token or found != token:
+            raise InputError(f"{path} does not hold the token that was written", code="output")
+        self.platform: Final = platform
+        self.token_sha256: Final = sha256(token).hexdigest()
+
+
+@final
+class ReadyGate:
+    """The ready state of this machine's GPUs, as far as this run is answerable for it.
+
+    ``closed`` is True once the driver has said, to us, that the GPUs are not ready; None while nobody knows.
+    """
+
+    __slots__ = ("_library", "closed")
+
+    def __init__(self, library: NvmlLibrary) -> None:
+        self._library = library
+        self.closed: bool | None = None
+
+    def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
+        """Let no GPU accept work.
+
+        Raises:
+            CollectionError: the driver refused or did not answer; the state is unknown then.
+        """
+        self.closed = None
+        set_ready(self._library, False, timeout=seconds)
+        self.closed = True
+
+    def open(self, published: PublishedPlatform) -> None:
+        """Let the GPUs of a trusted platform whose token is on disk accept work.
+
+        Raises:
+            CollectionError: the driver refused or did not answer; the state is unknown then.
+        """
+        if type(published) is not PublishedPlatform:
+            raise TypeError("the GPUs are set ready for a published platform and for nothing else")
+        self.closed = None
+        set_ready(self._library, True, timeout=_OPEN_SECONDS)
+        self.closed = False
+
+
+def take_away(library_path: str | os.PathLike[str] | None) -> bool:
+    """Take the ready state away where a run could not even begin; whether the driver confirmed it. Never raises."""
+    try:
+        with NvmlLibrary.open(library_path, timeout=_CLOSE_SECONDS) as library:
+            ReadyGate(library).close()
+    except NvattestError:
+        return False
+    return True

@@ -1,0 +1,111 @@
+"""What a guest's operator asks first: the last verdict, and what the driver says now, in the words of nvidia-smi."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nvattest.devices.nvml import NvmlLibrary
+from nvattest.devices.state import SystemState, read_state
+from nvattest.errors import NvattestError
+from nvattest.kata.config import load_settings
+from nvattest.kata.identity import boottime, identify
+from nvattest.kata.outcome import NO_GPU, TRUSTED
+from nvattest.kata.paths import Paths
+from nvattest.kata.record import Record, belongs, read_record, reusable
+
+__all__ = ["hook_status", "render_status"]
+
+_SECONDS = 5.0
+
+
+def hook_status(paths: Paths) -> dict[str, Any]:
+    """The facts, as ``nvattest hook status --format json`` prints them."""
+    settings = load_settings(paths)
+    record = read_record(paths)
+    state, fault = _live(settings.nvml)
+    inputs = settings.inputs
+    identity = identify(paths, inputs)
+    same_boot = record is not None and identity.boot != "" and record.get("boot_id") == identity.boot
+    # Only what the driver says now is the state; the record says what the last run left it in.
+    return {
+        "verdict": record.get("verdict") if record is not None else None,
+        "current": record is not None and reusable(record, identity, paths),
+        "this_boot": same_boot,
+        "same_devices": belongs(record, identity),
+        "age_s": _age(record) if same_boot else None,
+        "time": record.get("time") if record is not None else None,
+        "stage": record.get("stage") if record is not None else None,
+        "reason": record.get("reason") if record is not None else None,
+        "findings": record.get("findings", []) if record is not None else [],
+        "simulated": record.get("simulated") if record is not None else None,
+        "weakened": record.get("weakened", []) if record is not None else [],
+        "gpus": record.get("gpus") if record is not None else None,
+        "switches": record.get("switches") if record is not None else None,
+        "ready": state.ready if state is not None else None,
+        "cc_on": state.cc_on if state is not None else None,
+        "dev_tools": state.dev_tools if state is not None else None,
+        "protected_pcie": state.protected_pcie if state is not None else None,
+        "driver_fault": fault,
+        "configuration_fault": str(settings.error) if settings.error is not None else None,
+    }
+
+
+def is_good(status: dict[str, Any]) -> bool:
+    """Whether the last verdict stands, and the GPUs accept work because of it (or there is none, as configured)."""
+    if not status["current"]:
+        return False
+    return status["verdict"] == NO_GPU or (status["verdict"] == TRUSTED and status["ready"] is True)
+
+
+def render_status(status: dict[str, Any]) -> str:
+    """The facts as lines; the first three are those of ``nvidia-smi conf-compute`` with -grs, -f and -d."""
+    lines = [
+        f"Confidential Compute GPUs Ready state: {_word(status['ready'], 'ready', 'not-ready')}",
+        f"CC status: {_word(status['cc_on'], 'ON', 'OFF')}",
+        f"DevTools Mode: {_word(status['dev_tools'], 'ON', 'OFF')}",
+    ]
+    if status["protected_pcie"]:
+        lines.append("Multi-GPU Mode: Protected PCIe")
+    if status["driver_fault"]:
+        lines.append(f"Driver: {status['driver_fault']}")
+    if status["configuration_fault"]:
+        lines.append(f"Configuration: {status['configuration_fault']}")
+    verdict = status["verdict"]
+    if verdict is None:
+        lines.append("Last verdict: none; the hook has not run in this boot")
+        return "\n".join(lines)
+    age = f"{status['age_s']:.0f} s ago" if status["age_s"] is not None else "in another boot"
+    marks = " SIMULATED, proves nothing" if status["simulated"] else ""
+    lines.append(f"Last verdict: {verdict}{marks} ({status['stage']}, {age}, {status['time']})")
+    if status["gpus"] is not None:
+        lines.append(f"Devices: {status['gpus']} GPUs, {status['switches'] or 0} switches")
+    if status["weakened"]:
+        lines.append(f"Weakened by policy: {', '.join(status['weakened'])}")
+    if isinstance(status["reason"], dict):
+        lines.append(f"Reason: {status['reason'].get('code')}: {status['reason'].get('message')}")
+        if status["reason"].get("hint"):
+            lines.append(f"  next: {status['reason']['hint']}")
+    lines += [f"Finding: {item.get('code')}: {item.get('message')}" for item in status["findings"]]
+    if verdict in (TRUSTED, NO_GPU) and not status["current"]:
+        why = "the devices, the driver or the settings are not those of the verdict"
+        lines.append(f"The verdict no longer stands: {why if not status['same_devices'] else 'its time is over'}")
+    if status["ready"] and not status["current"]:
+        lines.append("WARNING: the GPUs are ready without a verdict that stands")
+    return "\n".join(lines)
+
+
+def _live(library: str | None) -> tuple[SystemState | None, str | None]:
+    try:
+        with NvmlLibrary.open(library, timeout=_SECONDS) as opened:
+            return read_state(opened, timeout=_SECONDS), None
+    except NvattestError as error:
+        return None, error.message
+
+
+def _age(record: Record | None) -> float | None:
+    made = record.get("finished_boottime") if record is not None else None
+    return round(boottime() - made, 1) if isinstance(made, (int, float)) else None
+
+
+def _word(value: bool | None, yes: str, no: str) -> str:
+    return "unknown" if value is None else yes if value else no

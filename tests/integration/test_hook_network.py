@@ -1,0 +1,259 @@
+"""The hook without a bundle: cache and network, slow networks, dead networks; and the commands beside the hook."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from nvattest._schemas import schema_bytes
+from nvattest.cli import gate, hook
+from nvattest.errors import InputError
+from nvattest.testing.native import DriverLibraries, build_driver_libraries
+from nvattest.testing.services import Services
+
+from .hook_world import HookWorld
+
+NewWorld = Callable[..., HookWorld]
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
+    try:
+        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
+    except InputError as error:
+        if error.code != "no-compiler":
+            raise
+        pytest.skip("no C compiler: the driver library cannot be tested here")
+
+
+@pytest.fixture
+def world(libraries: DriverLibraries, tmp_path: Path) -> Iterator[NewWorld]:
+    made: list[HookWorld] = []
+
+    def make(platform: str = "hopper-1", **options: Any) -> HookWorld:
+        made.append(HookWorld(tmp_path / f"guest-{len(made)}", libraries, platform, **options))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.close()
+
+
+def use(guest: HookWorld, services: Services, **more: Any) -> None:
+    guest.configure(collateral={"network": True, "rim_url": services.rim_url, "ocsp_url": services.ocsp_url, **more})
+
+
+def test_an_hgx_node_is_verified_over_a_slow_network_within_the_budget(world: NewWorld) -> None:
+    guest = world("hopper-8-ppcie", bundle=False)
+    with Services(guest.platform, delay=0.1) as services:
+        use(guest, services)
+        ended = guest.run()
+    assert guest.state["reason"] is None
+    assert guest.ready == 1
+    assert ended.seconds < 8
+    print(f"\nHGX node, 100 ms per answer, nothing cached: {ended.seconds:.2f} s, {len(services.log)} requests")
+
+
+def test_what_the_network_gave_is_not_asked_for_again(world: NewWorld) -> None:
+    guest = world(bundle=False)
+    with Services(guest.platform) as services:
+        use(guest, services, cache="/run/nvattest-cache")
+        guest.run()
+        assert guest.ready == 1
+        asked = len(services.log)
+        guest.forget()
+        guest.run()
+        assert len(services.log) == asked
+    assert guest.ready == 1
+
+
+def test_a_whole_bundle_leaves_nothing_to_ask(world: NewWorld) -> None:
+    guest = world()
+    with Services(guest.platform) as services:
+        use(guest, services)
+        guest.run()
+        assert services.log == []
+    assert guest.ready == 1
+
+
+def test_a_network_that_does_not_answer_ends_within_the_budget(world: NewWorld) -> None:
+    guest = world(bundle=False)
+    guest.configure(budget={"hook": 1.5}, on_failure="block")
+    with Services(guest.platform, faults=("slow=30",)) as services:
+        use(guest, services)
+        ended = guest.run()
+    assert ended.seconds < 4
+    assert ended.status in (1, 6)
+    assert guest.ready == 0
+    assert guest.state["reason"]["message"]
+    assert not guest.token.exists()
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lies", [[], ["gpu0:signature"]])
+def test_the_record_follows_its_schema(world: NewWorld, lies: list[str]) -> None:
+    guest = world(lies=lies)
+    guest.run()
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("hook-state-1.json"))).validate(guest.state)
+
+
+def test_nothing_that_the_host_can_read_has_the_token_in_it(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    [[_, overall], detached] = json.loads(guest.token.read_text())
+    told = "\n".join(guest.log + guest.kernel_log) + guest.file("run/nvattest/state.json").read_text()
+    for token in (overall, *detached.values()):
+        assert token not in told
+        assert token.split(".")[2] not in told
+
+
+# --- nvattest hook ----------------------------------------------------------------------------------------------------
+
+
+def options_of(module: Any, *words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    parser.add_argument("--format", default="text")
+    return parser.parse_args(words)
+
+
+def call(guest: HookWorld, *words: str) -> tuple[int, str]:
+    """In a process of its own, for NVML is one per process."""
+    code = (
+        "import sys, argparse\nfrom nvattest.cli import hook\n"
+        "p = argparse.ArgumentParser(); hook.add_arguments(p); p.add_argument('--format', default='text')\n"
+        "sys.exit(hook.run(p.parse_args(sys.argv[1:])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--root", str(guest.root)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_status_uses_the_words_of_nvidia_smi(world: NewWorld) -> None:
+    guest = world()
+    status, text = call(guest, "status")
+    assert status == 1
+    assert "Confidential Compute GPUs Ready state: not-ready" in text
+    assert "Last verdict: none" in text
+    guest.run()
+    status, text = call(guest, "status")
+    assert status == 0
+    lines = text.splitlines()
+    assert lines[:3] == [
+        "Confidential Compute GPUs Ready state: ready",
+        "CC status: ON",
+        "DevTools Mode: OFF",
+    ]
+    assert lines[3].startswith("Last verdict: trusted SIMULATED")
+    status, text = call(guest, "status", "--format", "json")
+    facts = json.loads(text)
+    assert (facts["verdict"], facts["ready"], facts["cc_on"], facts["current"]) == ("trusted", True, True, True)
+
+
+def test_status_warns_of_ready_gpus_without_a_verdict(world: NewWorld) -> None:
+    guest = world(lies=["gpu0:signature"])
+    guest.run()
+    guest.server.change(ready=1)
+    status, text = call(guest, "status")
+    assert status == 1
+    assert "WARNING: the GPUs are ready without a verdict that stands" in text
+    assert "Reason: not-trusted" in text
+
+
+def checks(guest: HookWorld, *words: str) -> dict[str, str]:
+    _, text = call(guest, "check", "--format", "json", *words)
+    return {item["id"]: item["severity"] for item in json.loads(text)["checks"]}
+
+
+def test_check_finds_nothing_wrong_with_a_guest_that_works(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    status, text = call(guest, "check")
+    assert status == 0, text
+    assert "ERROR" not in text
+
+
+def test_check_finds_each_silent_failure(world: NewWorld) -> None:
+    guest = world()
+    assert checks(guest)["ran"] == "error"
+    assert checks(guest, "--hook-path", "/opt/kata/hooks")["hook-path"] == "error"
+    guest.run()
+    guest.hook.chmod(0o644)
+    found = checks(guest)
+    assert (found["hook-mode"], found["hook-missing"]) == ("error", "error")
+    guest.hook.rename(guest.hook.parent / "real")
+    guest.hook.symlink_to("real")
+    assert checks(guest)["hook-symlink"] == "error"
+    (guest.root / "proc/cmdline").write_text("quiet nvrc.smi.srs=1 x=y\n")
+    assert checks(guest)["ready-by-others"] == "error"
+    (guest.root / "proc/cmdline").write_text("quiet\n")
+    (guest.root / "run/kata-containers/abc").mkdir(parents=True)
+    (guest.root / "run/kata-containers/abc/config.json").write_text('{"hooks": {"createContainer": [{"path": "/x"}]}}')
+    assert checks(guest)["hook-dropped"] == "warning"
+    os.rename(guest.root / "usr/lib/simulated", guest.root / "usr/lib/gone")
+    assert checks(guest)["library"] == "error"
+    guest.file("etc/nvattest/hook.toml").write_text("what = 1")
+    assert checks(guest)["configuration"] == "error"
+
+
+def test_check_sees_ready_gpus_that_nobody_attested(world: NewWorld) -> None:
+    guest = world()
+    guest.server.change(ready=1)
+    assert checks(guest)["ready-by-others"] == "error"
+    guest.server.change(ready=0, cc_feature=0)
+    assert checks(guest)["devices"] == "error"
+
+
+# --- nvattest gate ----------------------------------------------------------------------------------------------------
+
+GATE = (
+    "import sys, argparse\nfrom nvattest.cli import gate\n"
+    "p = argparse.ArgumentParser(); gate.add_arguments(p)\nsys.exit(gate.run(p.parse_args(sys.argv[1:])))"
+)
+
+
+def through_the_gate(guest: HookWorld, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", GATE, "--root", str(guest.root), "--", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_gate_runs_the_command_on_attested_devices_only(world: NewWorld) -> None:
+    guest = world()
+    done = through_the_gate(guest, "echo", "--through")
+    assert (done.returncode, done.stdout) == (0, "--through\n")
+    assert guest.ready == 1
+    bad = world(lies=["gpu0:signature"])
+    done = through_the_gate(bad, "echo", "through")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert bad.ready == 0
+
+
+def test_the_gate_says_like_a_shell_what_cannot_be_run(world: NewWorld) -> None:
+    guest = world()
+    assert through_the_gate(guest, "/no/such/program").returncode == 127
+    assert through_the_gate(guest, str(guest.root)).returncode == 126
+
+
+def test_the_gate_needs_a_command() -> None:
+    from nvattest.cli.arguments import ArgumentError
+
+    with pytest.raises(ArgumentError):
+        gate.run(options_of(gate))
+    assert options_of(hook, "status").action == "status"

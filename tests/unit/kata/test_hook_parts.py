@@ -1,0 +1,330 @@
+"""The small parts of the hook: the way to ready, arguments, stdin, files, budget, clock."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import nvattest
+from nvattest.errors import CollectionError, InputError, NotTrustedError
+from nvattest.kata.arguments import Arguments, Stage, UsageError, parse_arguments
+from nvattest.kata.budget import Budget, give_up_after
+from nvattest.kata.clock import wait_for_clock
+from nvattest.kata.container import MAXIMUM, read_state
+from nvattest.kata.files import Lock, write_whole
+from nvattest.kata.identity import identify
+from nvattest.kata.journal import Journal
+from nvattest.kata.outcome import EXIT, shown_status
+from nvattest.kata.paths import Paths
+from nvattest.kata.ready import PublishedPlatform, ReadyGate, TrustedPlatform
+from nvattest.kata.record import read_record, reusable, write_record
+
+PACKAGE = Path(nvattest.__file__).resolve().parent
+
+
+# --- the way to ready -------------------------------------------------------------------------------------------------
+
+
+def setter_calls() -> list[tuple[str, str]]:
+    """(module, second argument) of every call of set_ready in the package."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            name = node.func if isinstance(node, ast.Call) else None
+            word = name.id if isinstance(name, ast.Name) else name.attr if isinstance(name, ast.Attribute) else ""
+            if word == "set_ready" and isinstance(node, ast.Call):
+                found.append((str(path.relative_to(PACKAGE)), ast.unparse(node.args[1])))
+    return found
+
+
+def test_one_line_of_the_program_sets_the_gpus_ready_and_one_takes_it_away() -> None:
+    assert sorted(setter_calls()) == [("kata/ready.py", "False"), ("kata/ready.py", "True")]
+
+
+def test_the_driver_s_function_itself_is_named_in_one_place() -> None:
+    places = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if "nvmlSystemSetConfComputeGpusReadyState" in path.read_text() and "testing" not in path.parts
+    ]
+    assert places == ["devices/ready.py"]
+
+
+def good_appraisal() -> object:
+    from nvattest import Nonce, Verifier, load_bundle, load_evidence
+    from nvattest.testing import Platform
+
+    platform = Platform.build("hopper-1")
+    nonce = Nonce(bytes(range(32)))
+    verifier = Verifier(anchors=platform.trust_anchors())
+    return verifier.appraise(
+        load_evidence(json.dumps(platform.evidence(nonce.value))),
+        nonce=nonce,
+        collateral=load_bundle(json.dumps(platform.bundle())),
+        at=platform.time,
+    )
+
+
+def test_only_a_trusted_appraisal_makes_a_trusted_platform(tmp_path: Path) -> None:
+    import dataclasses
+
+    appraisal = good_appraisal()
+    trusted = TrustedPlatform(appraisal)  # type: ignore[arg-type]
+    with pytest.raises(NotTrustedError):
+        TrustedPlatform(dataclasses.replace(appraisal, devices=()))  # type: ignore[type-var,arg-type]
+    with pytest.raises(AttributeError):
+        TrustedPlatform(object())  # type: ignore[arg-type]
+    token = tmp_path / "token.json"
+    token.write_bytes(b"whole")
+    PublishedPlatform(trusted, path=str(token), token=b"whole")
+    for content in (b"whol", b"whole and more", b""):
+        token.write_bytes(content)
+        with pytest.raises(InputError):
+            PublishedPlatform(trusted, path=str(token), token=b"whole")
+    with pytest.raises(InputError):
+        PublishedPlatform(trusted, path=str(token), token=b"")
+    with pytest.raises(InputError):
+        PublishedPlatform(trusted, path=str(tmp_path / "none"), token=b"whole")
+    with pytest.raises(TypeError):
+        PublishedPlatform(appraisal, path=str(token), token=b"")  # type: ignore[arg-type]
+
+
+def test_the_gate_opens_for_a_published_platform_and_for_nothing_else() -> None:
+    class Subclass(PublishedPlatform):  # type: ignore[misc]
+        def __init__(self) -> None:
+            pass
+
+    gate = ReadyGate(object())  # type: ignore[arg-type]
+    for thing in (True, object(), Subclass()):
+        with pytest.raises(TypeError):
+            gate.open(thing)  # type: ignore[arg-type]
+    assert gate.closed is None
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["prestart"], Arguments(Stage.HOOK)),
+        (["nvattest-hook", "prestart"], Arguments(Stage.HOOK)),
+        (["--root", "/x", "prestart"], Arguments(Stage.HOOK, root="/x")),
+        (["--stage", "init"], Arguments(Stage.INIT)),
+        (["--stage", "watch", "--once"], Arguments(Stage.WATCH, once=True)),
+    ],
+)
+def test_arguments_name_the_stage(argv: list[str], expected: Arguments) -> None:
+    assert parse_arguments(argv) == expected
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["poststart"],
+        ["prestart", "poststop"],
+        ["a", "b", "prestart"],
+        ["--stage"],
+        ["--stage", "x"],
+        ["--stage", "init", "prestart"],
+        ["--ready"],
+        ["--root"],
+    ],
+)
+def test_other_arguments_are_refused(argv: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse_arguments(argv)
+
+
+def test_no_failure_is_shown_as_success_but_to_hooks_that_are_told_to_start() -> None:
+    for cause, status in EXIT.items():
+        assert (status == 0) == (cause == "ok")
+        for stage in (Stage.INIT, Stage.WATCH, Stage.GATE):
+            assert shown_status(cause, stage=stage, on_failure="start") == status
+        assert shown_status(cause, stage=Stage.HOOK, on_failure="block") == status
+        assert shown_status(cause, stage=Stage.HOOK, on_failure="start") == 0
+    assert shown_status("never heard of", stage=Stage.HOOK, on_failure="block") == 70
+
+
+# --- stdin ------------------------------------------------------------------------------------------------------------
+
+
+def test_stdin_is_read_to_its_end_also_beyond_what_is_used() -> None:
+    reader, writer = os.pipe()
+    written: list[int] = []
+
+    def write() -> None:
+        with os.fdopen(writer, "wb") as file:
+            written.append(file.write(b" " * (MAXIMUM + 70_000)))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    container = read_state(reader)
+    thread.join()
+    os.close(reader)
+    assert written == [MAXIMUM + 70_000]
+    assert "more than" in container.note
+
+
+def test_a_stdin_that_never_ends_is_given_up() -> None:
+    reader, writer = os.pipe()
+    assert "did not end" in read_state(reader, seconds=0.05).note
+    os.close(reader)
+    os.close(writer)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_whole(str(path), b"one", mode=0o600)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"one", 0o600)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "x").mkdir()  # a folder of this name: the last step fails
+    with pytest.raises(OSError, match="x"):
+        write_whole(str(folder / "x"), b"two")
+    assert [item.name for item in folder.iterdir()] == ["x"]
+
+
+def test_a_lock_excludes_and_ends_with_its_holder(tmp_path: Path) -> None:
+    one, two = Lock(str(tmp_path / "lock")), Lock(str(tmp_path / "lock"))
+    assert one.take(time.monotonic())
+    assert not two.take(time.monotonic() + 0.03)
+    one.close()
+    assert two.take(time.monotonic())
+    two.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": 1}', b"[" * 90_000, b"x" * 300_000])
+def test_a_record_that_is_none_of_ours_is_no_record(tmp_path: Path, content: bytes) -> None:
+    paths = Paths(str(tmp_path))
+    os.makedirs(paths.run)
+    Path(paths.state).write_bytes(content)
+    assert read_record(paths) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": "not-trusted"},
+        {"verdict": "unfinished"},
+        {"verdict": True},
+        {"finished_boottime": 1e12},
+        {"finished_boottime": "0"},
+        {"valid_until_boottime": None},
+        {"valid_until_boottime": 0},
+        {"boot_id": ""},
+        {"devices": ""},
+        {"inputs": {}},
+        {"token_sha256": None},
+        {"token_sha256": "0" * 64},
+    ],
+)
+def test_a_record_counts_only_as_it_was_made(tmp_path: Path, change: dict[str, object]) -> None:
+    from hashlib import sha256
+
+    paths = Paths(str(tmp_path))
+    os.makedirs(paths.run)
+    os.makedirs(os.path.dirname(paths.boot_id))
+    Path(paths.boot_id).write_text("boot\n")
+    Path(paths.token).write_bytes(b"token")
+    identity = identify(paths, [paths.config])
+    record = {
+        "verdict": "trusted",
+        "boot_id": "boot",
+        "devices": identity.devices,
+        "inputs": identity.inputs,
+        "finished_boottime": 0.0,
+        "valid_until_boottime": 1e12,
+        "token_sha256": sha256(b"token").hexdigest(),
+    }
+    write_record(paths, record)
+    assert reusable(read_record(paths), identity, paths)
+    write_record(paths, {**record, **change})
+    assert not reusable(read_record(paths), identity, paths)
+
+
+def test_without_a_boot_id_nothing_is_recognised(tmp_path: Path) -> None:
+    paths = Paths(str(tmp_path))
+    os.makedirs(paths.run)
+    identity = identify(paths, [paths.config])
+    assert identity.boot == ""
+    write_record(paths, {"verdict": "no-gpu", "boot_id": "", "devices": identity.devices, "inputs": identity.inputs,
+                         "finished_boottime": 0.0, "valid_until_boottime": 1e12})  # fmt: skip
+    assert not reusable(read_record(paths), identity, paths)
+
+
+def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
+    paths = Paths(str(tmp_path))
+    journal = Journal(paths)
+    journal.lines(["one\nnvattest-hook: attestation successful\x1b[2J"])
+    text = Path(paths.at(paths.LOG)).read_text()
+    assert text == "one?nvattest-hook: attestation successful?[2J\n"
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_budget_keeps_a_part_for_verification() -> None:
+    budget = Budget(8.0, started=time.monotonic())
+    assert 4.3 < budget.for_collection() < 4.41
+    assert 6.3 < budget.for_collateral() < 6.41
+    assert 7.9 < budget.remaining() <= 8.0
+    late = Budget(8.0, started=time.monotonic() - 9)
+    assert (late.remaining(), late.for_collection(), late.for_collateral()) == (0.0, 0.0, 0.0)
+    with pytest.raises(CollectionError) as caught:
+        late.require("the attestation")
+    assert caught.value.code == "deadline"
+
+
+def test_work_that_hangs_is_given_up_and_an_exception_comes_through() -> None:
+    ended = threading.Event()
+    with pytest.raises(CollectionError) as caught:
+        give_up_after(0.02, "work", ended.wait)
+    ended.set()
+    assert caught.value.code == "deadline"
+    with pytest.raises(ZeroDivisionError):
+        give_up_after(5, "work", lambda: 1 // 0)
+    assert give_up_after(5, "work", lambda: 7) == 7
+
+
+def test_the_clock_is_waited_for_and_then_refused() -> None:
+    assert wait_for_clock(None, 0.0).device == wait_for_clock("2020-01-01T00:00:00Z", 0.0).rim or True
+    with pytest.raises(InputError) as caught:
+        wait_for_clock("2100-01-01T00:00:00Z", 0.0)
+    assert caught.value.code == "clock"
+
+
+# --- start-up ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_that_stands_is_used_without_importing_anything_heavy(tmp_path: Path) -> None:
+    paths = Paths(str(tmp_path))
+    os.makedirs(paths.run)
+    os.makedirs(os.path.dirname(paths.boot_id))
+    Path(paths.boot_id).write_text("boot\n")
+    identity = identify(paths, [paths.config])
+    write_record(paths, {"verdict": "no-gpu", "cause": "ok", "on_failure": "block", "boot_id": "boot",
+                         "devices": identity.devices, "inputs": identity.inputs, "finished_boottime": 0.0,
+                         "valid_until_boottime": 1e12})  # fmt: skip
+    arguments = ["--root", str(tmp_path), "prestart"]
+    code = f"import sys; from nvattest.kata import main; print(main({arguments!r}), *sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
+    status, *modules = done.stdout.split()
+    assert status == "0", done.stderr
+    heavy = {"dataclasses", "inspect", "argparse", "tomllib", "cryptography", "lxml", "jwt", "requests", "pynvml",
+             "ctypes", "ssl", "logging", "subprocess", "nvattest.errors"}  # fmt: skip
+    assert not heavy & set(modules)
