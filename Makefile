@@ -16,7 +16,7 @@ QUICK := not exhaustive and not fuzz and not soak and not oci and not benchmark
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers exhaustive fuzz soak oci bench guest-layer sbom dist clean
+.PHONY: help demo test lint format types layers exhaustive fuzz soak oci bench guest-layer sbom man catalogue dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -87,6 +87,12 @@ sbom: $(VENV)/.dev ## the bill of materials of an installation (CycloneDX), in d
 	$(PIP) install 'cyclonedx-bom>=5'
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		--output-file $(DIST)/nvattest.cdx.json build/sbom/bin/python
+
+man: $(VENV)/.runtime ## man pages from the parsers, in dist/man
+	$(BIN)/python -m nvattest.cli.man $(DIST)/man
+
+catalogue: $(VENV)/.runtime ## write examples/CATALOGUE.md again
+	$(BIN)/python -c 'from nvattest.explain.catalogue import DOCUMENT, markdown; open(DOCUMENT, "w", encoding="utf-8").write(markdown())'
 
 dist: $(VENV)/.dev ## wheel and source distribution, in dist/
 	rm -f $(DIST)/nvattest-*.whl $(DIST)/nvattest-*.tar.gz

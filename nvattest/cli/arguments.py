@@ -28,12 +28,29 @@ class ArgumentError(Exception):
         self.status = status
 
 
+class _Help(argparse.HelpFormatter):
+    """The help, as wide as the terminal; argparse imports shutil and its archivers to learn that, at every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return max(40, int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns)
+    except (ValueError, OSError):
+        return 80
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that never guesses abbreviations and raises ArgumentError with the right status."""
 
     def __init__(self, **settings: object) -> None:
         settings.setdefault("allow_abbrev", False)
+        settings.setdefault("formatter_class", _Help)
         super().__init__(**settings)  # type: ignore[arg-type]
+        # Formats that one command has beside the common ones; its add_arguments says so.
+        self.more_formats: tuple[str, ...] = ()
 
     def error(self, message: str) -> NoReturn:
         """Turn argparse's message into the status of its kind."""
@@ -52,14 +69,15 @@ class Parser(argparse.ArgumentParser):
 
 def add_global_options(parser: argparse.ArgumentParser) -> None:
     """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults."""
+    formats = FORMATS + (parser.more_formats if isinstance(parser, Parser) else ())
     group = parser.add_argument_group("global options")
     group.add_argument(
         "-l", "--log-level", type=choice(*LOG_LEVELS), default=from_environment("NVAT_LOG_LEVEL", "info", LOG_LEVELS),
         metavar="LEVEL", help="trace, debug, info, warn, error or off (NVAT_LOG_LEVEL)",
     )  # fmt: skip
     group.add_argument(
-        "-f", "--format", type=choice(*FORMATS), default=from_environment("NVAT_FORMAT", "text", FORMATS),
-        metavar="FORMAT", help="text or json (NVAT_FORMAT)",
+        "-f", "--format", type=choice(*formats), default=from_environment("NVAT_FORMAT", "text", FORMATS),
+        metavar="FORMAT", help=f"{', '.join(formats[:-1])} or {formats[-1]} (NVAT_FORMAT)",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "preflight": ("nvattest.cli.preflight", "before a rollout: which RIMs exist, and which revocation answers"),
     "hook": ("nvattest.cli.hook", "what the guest hook did, and what silently keeps it from working"),
     "gate": ("nvattest.cli.gate", "run a command on attested devices only"),
+    "migrate": ("nvattest.cli.migrate", "what of a program for NVIDIA's Python SDK changes with nvattest.compat"),
     "completion": ("nvattest.cli.completion", "print the completion script of a shell"),
     "version": ("nvattest.cli.version", "print the version"),
 }

@@ -103,7 +103,7 @@ def test_a_token_without_a_nonce_of_the_callers_has_none() -> None:
         ({"now": datetime(2026, 11, 1)}, "time-zone"),  # noqa: DTZ001
         ({"new_id": lambda: "the same id for all"}, "token-id"),
         ({"new_id": lambda: "short"}, "token-id"),
-        ({"claims_version": "2.0"}, "claims-version"),
+        ({"claims_version": "9.0"}, "claims-version"),
         ({"claims": []}, "claims"),
     ],
 )

@@ -1,0 +1,41 @@
+"""Write the files of a simulated node, so that every example here runs on any machine.
+
+    python simulated_files.py FOLDER [PLATFORM] [FAULT ...]
+
+writes gpu.json and switch.json (evidence, as collect-evidence prints it), bundle.json (RIMs and revocation answers),
+roots.pem (the test roots, which no default trusts), nonce (64 hexadecimal digits) and clock (when all of it is valid).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from nvattest.testing import Platform
+
+
+def main(folder: str, name: str = "hopper-8-ppcie", *faults: str) -> None:
+    platform = Platform.build(name, lies=faults)
+    nonce = os.urandom(32)
+    evidence = platform.evidence(nonce)
+    files = {
+        "gpu.json": json.dumps([item for item in evidence if item["arch"] != "LS10"]),
+        "bundle.json": json.dumps(platform.bundle()),
+        "roots.pem": platform.anchors_pem.decode("ascii"),
+        "nonce": nonce.hex(),
+        "clock": str(platform.time),
+    }
+    switches = [item for item in evidence if item["arch"] == "LS10"]
+    if switches:
+        files["switch.json"] = json.dumps(switches)
+    os.makedirs(folder, exist_ok=True)
+    for file_name, text in files.items():
+        with open(os.path.join(folder, file_name), "w", encoding="ascii") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

@@ -1,0 +1,219 @@
+"""The catalogue's entries for errors: one per family of ``nvattest.errors``, and the driver errors people meet most."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nvattest.explain.entry import Entry
+
+_DOCTOR: Final = "$ nvattest doctor"
+
+
+def _error(
+    key: str,
+    name: str,
+    title: str,
+    meaning: str,
+    causes: tuple[str, ...],
+    actions: tuple[str, ...],
+    covers: tuple[str, ...] = (),
+    see: tuple[str, ...] = (),
+) -> Entry:
+    return Entry(
+        kind="error",
+        key=key,
+        name=name,
+        title=title,
+        meaning=meaning,
+        causes=causes,
+        actions=actions,
+        covers=covers,
+        see=see,
+    )
+
+
+ERROR_ENTRIES: Final = (
+    _error(
+        "error", "NvattestError", "any documented error of this package",
+        "The base of all errors. Each carries a short word (code), the number of NVIDIA's tools (result_code) "
+        "and a hint. "
+        "Bad evidence raises none of them: it gives an appraisal whose checks failed.",
+        ("See the family of the error.",), ("Compare error.code in programs; texts may change.",),
+    ),
+    _error(
+        "input", "InputError", "an argument or a file cannot be used",
+        "You gave something that is not what it should be: a nonce, a time, a file, a name.",
+        ("A typing error.", "A file that is missing, too large or of another kind."),
+        ("The message names the thing, what was expected and what was found.", "$ nvattest COMMAND --help"),
+        (
+            "time", "time-zone", "nonce", "nonce-hex", "nonce-size", "nonce-type", "file", "folder", "version",
+            "claims-version", "evidence-form", "device-kind", "bundle-conflict", "rim-id", "architecture", "platform",
+            "seed", "skew", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
+            "explain-unknown", "report-extra", "shell", "command",
+            "no-evidence", "devices-changed", "hook-config", "clock",
+            "output", "workers", "resume", "leeway", "lifetime", "issuer", "token-id", "expected-devices",
+            "no-devices", "malformed",
+            "binding", "report-data", "rtmr", "url", "tls-ca", "ppcie-mode", "keys",
+            "key-type", "signing-key", "key", "deadline", "challenge", "binding-key", "binding-digest",
+            "jcs", "runtime-data",
+        ),
+        ("4",),
+    ),
+    _error(
+        "parse", "ParseError", "bytes do not follow their format",
+        "A document or message is malformed. The error says which one (source) and at which byte (offset).",
+        ("The file was cut, edited or re-encoded.", "It is of a newer version.", "It is hostile."),
+        ("Get the document again from where it came from.", "Never edit evidence, RIMs or answers."),
+        (
+            "json", "duplicate-key", "too-large", "truncated", "stray-bytes", "length", "der", "pem", "ocsp", "bundle",
+            "spdm-version", "spdm-code", "spdm-parameter", "field-missing", "field-malformed", "feature-flag",
+            "no-blocks",
+            "no-opaque", "opaque-version", "chain-size", "chain-empty", "certificate-size", "fwid",
+            "batch-line", "toml", "encoding", "format", "base64", "quote-version", "quote-key", "quote-tee",
+            "quote-body", "quote-signature",
+        ),
+        ("16", "401"),
+    ),
+    _error(
+        "collection", "CollectionError", "the driver gave no evidence",
+        "The driver or the switch library is missing, refused or did not answer. Its word says which.",
+        ("No driver, no GPU, CC mode off, no permission, a lost GPU, a timeout.",),
+        (_DOCTOR, "$ nvidia-smi", "$ dmesg | grep -iE 'nvrm|xid'"),
+        (
+            "nvml-binding", "nvml-other-library", "nvml-error", "nvml-uninitialized", "nvml-argument",
+            "nvml-not-supported", "nvml-not-found", "nvml-buffer", "nvml-timeout", "nvml-function-missing",
+            "nvml-blocked", "nvml-in-use", "nvml-memory", "nvml-no-data", "nvml-resources", "nvml-version-mismatch",
+            "nvml-not-ready", "nvml-invalid-state", "driver-size", "driver-fault", "driver-answer", "driver-version",
+            "gpu-count", "gpu-architecture", "nscq-answer", "nscq-function-missing", "nscq-session",
+            "switch-architecture", "switch-count", "switch-duplicate", "corelib",
+        ),
+        ("500", "501", "600", "601"),
+    ),
+    _error(
+        "collateral", "CollateralError", "a RIM or a revocation answer could not be had",
+        "What the verification needs from NVIDIA's services could not be fetched or stored.",
+        ("No network, DNS, proxy or service key.", "The service is down or limits requests.", "The disk is full."),
+        ("$ nvattest doctor --online", "Verify from a bundle:", "$ nvattest attest --bundle BUNDLE"),
+        (
+            "cache-folder", "cache", "timeout", "not-found", "answer", "service-key", "nras-body", "bundle-incomplete",
+        ),
+        ("102", "103", "104", "202"),
+    ),
+    _error(
+        "policy", "PolicyError", "a policy cannot be read or evaluated",
+        "The fault lies in the policy, not in the evidence. It is never a verdict.",
+        ("Syntax, unknown fields, no result.", "Rego without the extra 'rego'."),
+        ("$ nvattest policy check POLICY",),
+        ("policy-kind", "policy-ear", "claims"),
+        ("301", "11"),
+    ),
+    _error(
+        "token", "TokenError", "a token must not be believed",
+        "The token broke a rule: form, algorithm, key, signature, times, issuer, audience or nonce.",
+        ("A wrong clock.", "Another issuer or key.", "A token of another request."),
+        ("$ nvattest explain TOKEN-FILE", "$ date -u"),
+        ("jwks", "jwks-url", "jwks-fetch", "x5c-chain"),
+        ("701", "21"),
+    ),
+    _error(
+        "not-trusted", "NotTrustedError", "require() on a result that is not trusted",
+        "Your program asked the appraisal to be trusted, and it is not. The message lists each device and check.",
+        ("A check failed.",),
+        ("Save the appraisal as JSON and explain it:", "$ nvattest explain appraisal.json"),
+        (),
+        ("12",),
+    ),
+    _error(
+        "cc-off", "CollectionError", "confidential computing is off",
+        "Neither CC nor protected PCIe mode is on, so the GPUs give no evidence. The raw driver call answers 'unknown "
+        "error' (999) in this state.",
+        ("The mode was never set on the host.", "It was set, but the GPU was not reset.", "The GPU cannot do it."),
+        ("$ nvidia-smi conf-compute -f", "Set CC mode 'on' on the host and reset the GPU.", _DOCTOR),
+        (),
+        ("509",),
+    ),
+    _error(
+        "devtools-on", "CollectionError", "DevTools mode is on",
+        "In DevTools mode debuggers may read what the GPU computes. It is for development and proves nothing.",
+        ("CC mode is 'devtools' on the host.",),
+        ("$ nvidia-smi conf-compute -d", "Set CC mode 'on' instead and reset the GPU."),
+        (),
+        ("509", "debug"),
+    ),
+    _error(
+        "nvml-missing", "CollectionError", "the NVML library was not found",
+        "libnvidia-ml.so.1 is part of the driver. It is looked for by name and in the usual folders, Kata's "
+        "among them.",
+        ("No driver on this machine.", "A container without the driver's files.", "A guest without a loader cache."),
+        (_DOCTOR, "$ ldconfig -p | grep nvidia-ml", "Evidence in a file needs no driver."),
+        (),
+        ("500",),
+    ),
+    _error(
+        "driver-not-loaded", "CollectionError", "the NVIDIA driver is not loaded",
+        "The library is there but the kernel module is not.",
+        ("The module is not loaded, or failed to load.", "The guest's kernel lacks crypto options that it needs."),
+        ("$ modprobe nvidia", "$ dmesg | grep -i nvidia"),
+        (),
+        ("500",),
+    ),
+    _error(
+        "driver-mismatch", "CollectionError", "library and kernel driver have different versions",
+        "After an update the old kernel module still runs.",
+        ("The driver was updated without a restart.", "A container brings its own library."),
+        ("Reload the kernel modules, or restart.", "$ cat /proc/driver/nvidia/version"),
+        (),
+        ("500",),
+    ),
+    _error(
+        "driver-timeout", "CollectionError", "the driver did not answer in time",
+        "A driver call was given up at its deadline. The GPUs were not set ready.",
+        (
+            "Eight GPUs need 25 to 35 seconds for their first initialisation.",
+            "A bring-up that was interrupted has wedged the GPU.",
+        ),
+        ("$ nvidia-smi -pm 1", "Give more time; never kill the first client of a confidential GPU.", "Reset the GPU."),
+        (),
+        ("501",),
+    ),
+    _error(
+        "gpu-lost", "CollectionError", "the GPU is lost",
+        "The GPU fell off the bus or needs a reset.",
+        ("A hardware or power fault.", "A driver that was torn down and cannot initialise a CC GPU again."),
+        ("$ dmesg | grep -i xid", "Restart the guest; if it comes back, the host."),
+        ("gpu-reset-required",),
+        ("501",),
+    ),
+    _error(
+        "nvml-permission", "CollectionError", "no permission for the driver",
+        "This user may not talk to the driver.",
+        ("/dev/nvidiactl is not readable and writable.", "A container lacks the devices."),
+        ("$ ls -l /dev/nvidia*", "Run as root, or give access to the devices."),
+        (),
+        ("501",),
+    ),
+    _error(
+        "no-gpu", "CollectionError", "no GPU was found",
+        "The driver works but has no GPU. That is never taken for success.",
+        ("The GPU was not passed through to the guest.", "A driver that could not attach to it (see dmesg)."),
+        ("$ nvidia-smi -L", "$ lspci -d 10de:", _DOCTOR),
+        ("nvml-gpu-not-found", "no-switch"),
+        ("devices-present",),
+    ),
+    _error(
+        "nscq-missing", "CollectionError", "the switch library was not found",
+        "libnvidia-nscq.so.2 reads evidence of NVSwitches. Only guests with switches need it.",
+        ("It is a package of its own, and not installed.",),
+        ("Install libnvidia-nscq in exactly the version of the driver.", _DOCTOR),
+        (),
+        ("600",),
+    ),
+    _error(
+        "ready-state", "CollectionError", "the ready state is not what it should be",
+        "The GPUs were told to accept work or not, and the driver says something else afterwards.",
+        ("Another program sets the state too.", "The driver is newer than this program."),
+        ("$ nvidia-smi conf-compute -grs",),
+        (),
+        ("501",),
+    ),
+)  # fmt: skip

@@ -1,0 +1,111 @@
+"""The report page: an appraisal as one HTML file that needs nothing else, for auditors and tickets.
+
+Jinja2 with autoescape draws it; no script is on it, and its content security policy allows none: whatever evidence
+says, it stays text. The same appraisal gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from typing import Final
+
+from nvattest._version import __version__
+from nvattest.errors import InputError, ResultCode
+from nvattest.explain.diagnosis import diagnose, failures
+from nvattest.explain.figures import grid_height, measurement_squares, timelines, topology, trust_diagram
+from nvattest.explain.model import AppraisalView, DeviceView, read_appraisal
+from nvattest.explain.render_map import SOURCES
+from nvattest.explain.values import clean, listed
+
+_FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
+_TEMPLATE: Final = "template.html.j2"
+_STYLE: Final = "report.css"
+
+
+def report_page(obj: object, *, source: str = "", sha256: str = "") -> str:
+    """The page for the JSON of ``appraisal_to_json``. ``source`` and ``sha256`` name the file that it was made from.
+
+    Raises:
+        InputError: no appraisal, or Jinja2 is not installed (``report-extra``).
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise InputError(
+            "a page needs Jinja2, which is not installed",
+            code="report-extra",
+            result_code=ResultCode.FEATURE_NOT_ENABLED,
+            hint="pip install 'nvattest[report]'; without --html the same is shown as text",
+        ) from error
+    view = read_appraisal(obj)
+    with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
+        style = _tidy(file.read())
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    page: str = environment.get_template(_TEMPLATE).render(
+        view=view,
+        style=style,
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        program=__version__,
+        source=clean(source),
+        sha256=clean(sha256),
+        subtitle=_subtitle(view),
+        failures=[(failure, diagnose(failure.check, view)) for failure in failures(view)],
+        topology=topology(view),
+        timelines=timelines(view),
+        devices=[_device(device, view) for device in view.devices],
+        sources=SOURCES,
+        listed=listed,
+        chunks=_chunks,
+    )
+    return _tidy(page) + "\n"
+
+
+def _tidy(text: str) -> str:
+    """Without blank lines, which macros leave: the doctype must come first. The style is tidied before its digest."""
+    return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
+
+
+def _device(device: DeviceView, view: AppraisalView) -> dict[str, object]:
+    squares = measurement_squares(device)
+    counts = {
+        state: sum(cell.state == state for cell in device.cells or ())
+        for state in ("matched", "mismatched", "missing", "exempt", "not-covered")
+    }
+    # One device of a trusted platform is shown open, as an example of what was checked.
+    first = view.trusted and bool(view.devices) and device is view.devices[0]
+    return {
+        "view": device,
+        "open": not device.trusted or first,
+        "diagram": trust_diagram(device),
+        "squares": squares,
+        "grid_height": grid_height(squares),
+        "counts": counts,
+        "letters": [SOURCES[key] for key in SOURCES if any(cell.source == key for cell in device.cells or ())],
+    }
+
+
+def _subtitle(view: AppraisalView) -> str:
+    total = len(view.devices)
+    word = "device" if total == 1 else "devices"
+    if not total:
+        return "The appraisal holds no device: nothing was proven."
+    if view.trusted:
+        return f"All required checks of {total} {word} and of the platform came out well."
+    bad = [device.label for device in view.devices if not device.trusted]
+    if bad:
+        return f"{listed(bad, maximum=4)} failed, of {total} {word}. A platform is trusted only as a whole."
+    return f"Each of the {total} {word} passed for itself, and together they did not."
+
+
+def _chunks(text: str, size: int = 16) -> list[str]:
+    """A long value in parts between which a line may break."""
+    return [text[start : start + size] for start in range(0, len(text), size)] or [""]

@@ -1,0 +1,76 @@
+"""Text for a terminal: colour only where it is wanted, signs that the locale can show, lines that fit."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+_COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1", "accent": "36"}
+_ASCII: Final = {
+    "…": "~", "–": "-", "—": "-", "·": "-", "✓": "+", "✗": "X", "○": "o", "?": "?", "└": "`", "├": "|", "─": "-",
+    "│": "|", "━": "=", "→": "->", "‖": "|", "●": "+", "▲": "!", "§": "S", "‘": "'", "’": "'",
+    "“": '"', "”": '"',
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """How to write: columns, colour or not, Unicode or plain ASCII."""
+
+    width: int = 80
+    color: bool = False
+    unicode: bool = True
+
+    def paint(self, text: str, *styles: str) -> str:
+        """``text`` in these styles, where there is colour."""
+        if not self.color or not text:
+            return text
+        codes = ";".join(_COLOURS[style] for style in styles if style in _COLOURS)
+        return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
+
+    def sign(self, unicode: str, plain: str) -> str:
+        """One of two signs."""
+        return unicode if self.unicode else plain
+
+    def rule(self) -> str:
+        """A line across."""
+        return self.paint(self.sign("─", "-") * self.width, "dim")
+
+    def wrap(self, text: str, *, first: str = "", rest: str | None = None) -> list[str]:
+        """``text`` in lines that fit, with these indents (which hold no colour)."""
+        indent = " " * len(first) if rest is None else rest
+        return textwrap.wrap(
+            text, max(24, self.width), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
+        ) or [first.rstrip()]
+
+    def finish(self, lines: list[str]) -> str:
+        """The lines as one text that the locale can show."""
+        joined = "\n".join(line.rstrip() for line in lines)
+        if self.unicode:
+            return joined
+        for sign, plain in _ASCII.items():
+            joined = joined.replace(sign, plain)
+        return "".join(sign if ord(sign) < 128 else "?" for sign in joined)
+
+
+def columns(text: str) -> int:
+    """How many columns a text takes, colour codes not counted."""
+    count, escape = 0, False
+    for sign in text:
+        if escape:
+            escape = sign != "m"
+        elif sign == "\x1b":
+            escape = True
+        elif not unicodedata.combining(sign):
+            count += 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+    return count
+
+
+def fit(text: str, width: int) -> str:
+    """``text`` in exactly ``width`` columns: padded, or cut in the middle, where names differ least."""
+    if len(text) > width:
+        head = (width - 1) // 2 + 3
+        text = text[: max(0, width - 1)] + "…" if width < 12 else f"{text[:head]}…{text[-(width - 1 - head) :]}"
+    return text + " " * (width - len(text))

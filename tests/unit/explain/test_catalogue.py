@@ -1,0 +1,116 @@
+"""The error catalogue: nothing without an entry, every entry readable, the docs' table generated from it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nvattest
+from nvattest import errors
+from nvattest.appraisal.catalogue import CHECKS
+from nvattest.cli.dispatch import COMMANDS
+from nvattest.errors import NvattestError, ResultCode
+from nvattest.explain.catalogue import DOCUMENT, ENTRIES, codes_of_status, find_entry, markdown, similar
+from nvattest.explain.entry import Entry
+from nvattest.explain.render_other import render_entry
+from nvattest.explain.terminal import Terminal, columns
+
+ROOT = Path(nvattest.__file__).resolve().parent.parent
+PACKAGE = Path(nvattest.__file__).resolve().parent
+
+
+@pytest.mark.parametrize("code", list(ResultCode), ids=lambda code: code.name)
+def test_every_result_code_has_an_entry_under_its_number_and_its_name(code: ResultCode) -> None:
+    entry = find_entry(str(int(code)))
+    assert entry is not None
+    assert (entry.kind, entry.name, entry.title) == ("code", code.name, code.message)
+    assert find_entry(code.name) is entry
+
+
+@pytest.mark.parametrize("check", list(CHECKS))
+def test_every_check_has_an_entry(check: str) -> None:
+    entry = find_entry(check)
+    assert entry is not None
+    assert (entry.kind, entry.key) == ("check", check)
+
+
+def test_every_error_class_has_an_entry_under_its_word_and_its_name() -> None:
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NvattestError)]
+    assert len(classes) >= 8
+    for kind in classes:
+        assert find_entry(kind.default_code) is not None, kind
+        assert find_entry(kind.__name__) is not None, kind
+
+
+def words_of_errors() -> dict[str, str]:
+    """Every literal ``code="…"`` that an error of the package is made with, and where; testing/ has its own words."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        if "testing" in path.relative_to(PACKAGE).parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                for keyword in node.keywords:
+                    if keyword.arg == "code" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
+                        found[str(keyword.value.value)] = f"{path.relative_to(ROOT)}:{node.lineno}"
+    return found
+
+
+def test_every_word_of_an_error_leads_to_an_entry() -> None:
+    missing = {word: where for word, where in words_of_errors().items() if find_entry(word) is None}
+    assert not missing, f"add them to 'covers' of their family in nvattest/explain/entries_errors.py: {missing}"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.key)
+def test_an_entry_is_complete_and_fits_a_page(entry: Entry) -> None:
+    assert entry.title
+    assert len(entry.meaning) > 20
+    assert entry.causes
+    assert entry.actions
+    text = render_entry(entry, Terminal(width=80))
+    lines = text.split("\n")
+    assert len(lines) <= 60
+    assert max(columns(line) for line in lines) <= 80
+    for word in entry.see:
+        assert find_entry(word) is not None, word
+
+
+def test_keys_are_unique_and_the_words_of_families_do_not_overlap() -> None:
+    keys = [(entry.kind, entry.key) for entry in ENTRIES]
+    assert len(keys) == len(set(keys))
+    covered = [word for entry in ENTRIES for word in entry.covers]
+    assert len(covered) == len(set(covered))
+
+
+def test_every_command_that_an_entry_names_exists() -> None:
+    for entry in ENTRIES:
+        for action in entry.actions:
+            if action.startswith("$ nvattest "):
+                name = action.split()[2]
+                assert name in COMMANDS or name == "COMMAND", (entry.key, action)
+
+
+def test_the_document_is_the_generated_one() -> None:
+    path = ROOT / DOCUMENT
+    if not path.parent.is_dir():
+        pytest.skip("installed without its examples")
+    assert path.read_text(encoding="utf-8") == markdown(), f"write {DOCUMENT} again: make catalogue"
+
+
+def test_words_are_found_in_any_case_and_with_zeros() -> None:
+    assert find_entry("RIM_not_found") is find_entry("104") is find_entry(" 0104 ")
+    assert find_entry("Measurements") is find_entry("measurements")
+    assert find_entry("CC-OFF") is not None
+    assert find_entry("no such word") is None
+    assert find_entry("²") is None
+    assert "measurements" in similar("measurments")
+
+
+def test_an_exit_status_that_stands_for_several_codes_says_so() -> None:
+    assert ResultCode.NRAS_ATTESTATION_ERROR.exit_status == 700 % 256
+    assert all(code.exit_status == 12 for code in codes_of_status(12))
+    entry = find_entry("700")
+    assert entry is not None
+    assert f"exit status {700 % 256}" in render_entry(entry, Terminal())

@@ -1,0 +1,230 @@
+"""The story on a terminal: what failed, why, the map, the chains, and files that lie or are of another version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nvattest.errors import InputError
+from nvattest.explain import explain_appraisal_json
+from nvattest.explain.diagnosis import diagnose, failures
+from nvattest.explain.model import read_appraisal
+from nvattest.explain.terminal import columns
+from nvattest.explain.values import clean, common_name, listed
+
+Appraise = Callable[..., dict[str, Any]]
+PLATFORMS = [
+    ("hopper-8-ppcie", ()),
+    ("hopper-8-ppcie", ("gpu3:measurement=9",)),
+    ("hopper-8-ppcie", ("driver-rim:revoked=1,keyCompromise",)),
+    ("hopper-8-ppcie", ("gpu5:topology=foreign",)),
+    ("blackwell-8-mpt", ("gpu2:debug",)),
+    ("hopper-1", ("vbios-rim:missing",)),
+    ("hopper-1", ("gpu0:chain-format",)),
+    ("hopper-1", ("gpu0:truncate=40",)),
+]
+
+
+@pytest.mark.parametrize(("platform", "lies"), PLATFORMS)
+def test_every_line_fits_80_columns_with_and_without_everything(
+    appraise: Appraise, platform: str, lies: tuple[str, ...]
+) -> None:
+    document = appraise(platform, *lies)
+    for everything in (False, True):
+        for unicode in (False, True):
+            text = explain_appraisal_json(document, everything=everything, unicode=unicode)
+            assert max(columns(line) for line in text.split("\n")) <= 80
+            assert "\x1b" not in text
+            assert unicode or text.isascii()
+
+
+def test_a_mismatch_is_told_with_index_values_rim_causes_and_the_next_step(appraise: Appraise) -> None:
+    text = explain_appraisal_json(appraise("hopper-8-ppcie", "gpu3:measurement=9"))
+    assert "NOT TRUSTED" in text
+    assert "11 of 12 devices trusted" in text
+    assert "index 9 (SPDM block 10), VBIOS RIM" in text
+    assert "32 of 33 covered measurements match; index 9 does not." in text
+    assert "All 7 other devices with the same versions match" in text
+    assert "NV_GPU_VBIOS_" in text
+    assert "TDX cloud guest" in text
+    assert "$ nvidia-smi conf-compute -d" in text
+    assert "Not shown in full: GPU-0" in text
+
+
+def test_a_shared_mismatch_points_at_the_rim(appraise: Appraise) -> None:
+    view = read_appraisal(appraise("hopper-8-ppcie", "vbios-rim:golden=9"))
+    found = failures(view)
+    assert [failure.check.id for failure in found] == ["measurements"]
+    assert len(found[0].devices) == 8
+    diagnosis = diagnose(found[0].check, view)
+    assert any("a cause that they share, such as the RIM" in fact for fact in diagnosis.facts)
+    assert any("re-issued" in cause for cause in diagnosis.causes)
+
+
+def test_index_52_names_the_reboot_of_the_host(appraise: Appraise) -> None:
+    document = appraise("hopper-1", "gpu0:measurement=9")
+    for cell in document["devices"][0]["measurements"]:
+        if cell["index"] == 9:
+            cell["state"] = "matched"
+        if cell["index"] == 52:
+            cell |= {"state": "mismatched", "source": "driver", "golden": ["aa"], "runtime": "bb"}
+    text = explain_appraisal_json(document)
+    assert "Only index 52 differs" in text
+    assert "Reboot the host" in text
+
+
+def test_the_map_shows_matched_mismatched_exempt_and_uncovered_cells_with_their_sources(appraise: Appraise) -> None:
+    text = explain_appraisal_json(appraise("hopper-1", "gpu0:measurement=9"), unicode=False)
+    rows = dict(re.findall(r"^ {4,5}( ?\d+)   ([+Xo.].*)$", text, re.MULTILINE))
+    assert len(rows) == 8
+    cells = rows[" 8"].split() if " 8" in rows else rows["8"].split()
+    assert cells[1] == "XV"
+    assert cells[0] == "+V"
+    assert "oD4" in text, "index 35 is exempt and has four alternatives"
+    assert ". 31 not covered by a RIM" in text
+    assert "D driver RIM, V VBIOS RIM" in text
+
+
+def test_a_revoked_rim_is_one_failure_of_all_its_devices(appraise: Appraise) -> None:
+    text = explain_appraisal_json(appraise("hopper-8-ppcie", "driver-rim:revoked=0,keyCompromise"))
+    assert "GPU-0, GPU-1, GPU-2 and 5 more" in text
+    assert "REVOKED (keyCompromise)" in text
+    assert "NVIDIA withdrew this certificate" in text
+
+
+def test_the_chain_is_a_tree_with_validity_revocation_and_responder(appraise: Appraise) -> None:
+    text = explain_appraisal_json(appraise("hopper-1"))
+    assert "NVIDIA Device Identity CA" in text
+    assert "pinned root" in text
+    assert re.search(r"└─ NVIDIA GH100 Identity\n +2022-01-12 to 9999-12-31\n +not revoked from the bundle", text)
+    assert "by NVIDIA OCSP" in text
+
+
+def test_a_trusted_platform_shows_one_device_as_an_example(appraise: Appraise) -> None:
+    text = explain_appraisal_json(appraise("hopper-8-ppcie"))
+    assert "✓ TRUSTED" in text
+    assert "WHAT FAILED" not in text
+    assert text.count("The story") == 1
+    assert explain_appraisal_json(appraise("hopper-8-ppcie"), everything=True).count("The story") == 12
+
+
+def test_one_device_can_be_chosen_and_a_wrong_one_is_refused_with_the_list(appraise: Appraise) -> None:
+    document = appraise("hopper-8-ppcie")
+    assert explain_appraisal_json(document, device="switch-1").startswith("SWITCH-1")
+    with pytest.raises(InputError, match="GPU-0"):
+        explain_appraisal_json(document, device="GPU-9")
+
+
+def test_color_is_only_there_when_asked_for(appraise: Appraise) -> None:
+    document = appraise("hopper-1", "gpu0:measurement=9")
+    plain, coloured = explain_appraisal_json(document), explain_appraisal_json(document, color=True)
+    assert "\x1b[31" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+
+# -- files that are older, newer, edited or hostile
+
+
+def test_a_newer_and_an_older_version_are_said(appraise: Appraise) -> None:
+    document = appraise()
+    document["version"] = 2
+    assert "newer than this program" in explain_appraisal_json(document)
+    document["version"] = 0
+    assert "older than this program" in explain_appraisal_json(document)
+    del document["version"]
+    assert "does not say which version" in explain_appraisal_json(document)
+
+
+def test_a_check_of_the_future_is_shown_as_it_stands(appraise: Appraise) -> None:
+    document = appraise()
+    document["devices"][0]["checks"].append({"id": "moon-phase", "outcome": "fail", "title": "the moon is full"})
+    text = explain_appraisal_json(document)
+    assert "does not know the checks moon-phase" in text
+    assert "the moon is full" in text
+    assert "NOT TRUSTED" in text
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda d: d["devices"][0]["checks"].pop(),
+        lambda d: d["devices"].clear(),
+        lambda d: d["checks"].clear(),
+        lambda d: d["devices"][0]["checks"][5].update(outcome="fail"),
+        lambda d: d["devices"][0]["checks"][5].update(outcome="skipped"),
+        lambda d: d["devices"][0]["checks"][5].update(outcome="splendid"),
+        lambda d: d["devices"][0].update(trusted=False),
+        lambda d: d["devices"][0].update(trusted="yes"),
+        lambda d: d.update(checks="all good"),
+    ],
+)
+def test_a_file_cannot_claim_more_trust_than_its_checks_give(
+    appraise: Appraise, edit: Callable[[dict[str, Any]], object]
+) -> None:
+    document = appraise()
+    assert read_appraisal(document).trusted
+    edit(document)
+    assert document["trusted"] is True
+    view = read_appraisal(document)
+    assert not view.trusted
+    assert any("but its checks do not" in notice for notice in view.notices)
+
+
+def test_what_does_not_say_that_it_is_real_counts_as_simulated(appraise: Appraise) -> None:
+    document = appraise()
+    del document["simulated"]
+    assert "SIMULATED" in explain_appraisal_json(document)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 5, {}, {"a": 1}, [1, None], True, 1.5, 10**40])
+def test_any_value_in_any_place_is_displayed_or_left_out_and_never_raises(appraise: Appraise, value: object) -> None:
+    original = appraise()
+    for key in list(original):
+        if key != "format":
+            explain_appraisal_json({**original, key: value}, everything=True)
+    for key in list(original["devices"][0]):
+        changed = appraise()
+        changed["devices"][0][key] = value
+        explain_appraisal_json(changed, everything=True)
+    for part in ("chain", "report", "identity"):
+        for key in list(original["devices"][0][part]):
+            changed = appraise()
+            changed["devices"][0][part][key] = value
+            explain_appraisal_json(changed, everything=True)
+
+
+def test_what_is_no_appraisal_is_refused() -> None:
+    for value in (None, [], {}, {"format": "nvattest-bundle"}, "x"):
+        with pytest.raises(InputError) as caught:
+            explain_appraisal_json(value)
+        assert caught.value.code == "explain-format"
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp\u200b\r\n\x00<script>alert(1)</script>"
+
+
+def test_terminal_control_in_a_file_is_spelled_out(appraise: Appraise) -> None:
+    document = appraise("hopper-1", "gpu0:measurement=9")
+    device = document["devices"][0]
+    device["label"] = device["origin"] = device["identity"]["hwmodel"] = EVIL
+    device["checks"][3]["detail"] = device["rims"][0]["id"] = EVIL
+    device["chain"]["certificates"][0]["subject"] = f"CN={EVIL}"
+    document["anchors"] = EVIL
+    text = explain_appraisal_json(document, everything=True)
+    assert not set(text) & set("\x1b\x07\u202e\u200b\r\x00")
+    assert "\\x1b" in text
+    assert "\\u202e" in text
+
+
+def test_helpers_keep_what_is_harmless() -> None:
+    assert clean("Grüße, 日本 ✓") == "Grüße, 日本 ✓"
+    assert clean("x" * 5000).endswith("[3000 more characters]")
+    assert common_name("O=a\\,CN=no,CN=yes,C=US") == "yes"
+    assert common_name("O=nobody") == "O=nobody"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(["a", "b", "c"], maximum=2) == "a, b and 1 more"
+    assert listed([]) == ""
