@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from math import inf
+from typing import Final
 
 from nvattest.errors import ParseError, ResultCode
 
 JsonObject = dict[str, object]
+
+# An empty array takes two bytes of text and thirty times as much as a value. The largest document that is of use, a
+# full bundle, has some 50,000 values.
+MAXIMUM_VALUES: Final = 131_072
 
 
 def load_json(
@@ -19,7 +25,8 @@ def load_json(
     """Read one JSON document. Integers stay integers up to 19 digits; longer ones are refused.
 
     Raises:
-        ParseError: too large, not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested too deeply.
+        ParseError: too large, too many values, not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested
+            too deeply.
     """
 
     def fail(message: str, code: str, offset: int | None = None) -> ParseError:
@@ -38,6 +45,12 @@ def load_json(
             raise fail(f"a number of {len(text)} digits", "json")
         return int(text)
 
+    def fraction(text: str) -> float:
+        value = float(text)
+        if value in (inf, -inf):
+            raise fail(f"a number that is too large: {text[:40]}", "json")
+        return value
+
     def no_constant(text: str) -> object:
         raise fail(f"not JSON: {text}", "json")
 
@@ -48,8 +61,13 @@ def load_json(
             data = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise fail("not UTF-8", "json", error.start) from None
+    # Separators, wherever they stand, are counted before the reader builds anything.
+    if data.count(",") + data.count("[") + data.count("{") > MAXIMUM_VALUES:
+        raise fail(f"more than {MAXIMUM_VALUES} values", "too-large")
     try:
-        document: object = json.loads(data, object_pairs_hook=unique, parse_int=integer, parse_constant=no_constant)
+        document: object = json.loads(
+            data, object_pairs_hook=unique, parse_int=integer, parse_float=fraction, parse_constant=no_constant
+        )
     except json.JSONDecodeError as error:
         offset = len(data[: error.pos].encode("utf-8", "surrogatepass"))
         raise fail(f"not JSON: {error.msg}", "json", offset) from None

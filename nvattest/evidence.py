@@ -14,16 +14,16 @@ COCO        Confidential Containers: ``{"device_evidence_list": [{"arch", "uuid"
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from nvattest._json import kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
 
-__all__ = ["Evidence", "EvidenceForm", "dump_evidence", "load_evidence"]
+__all__ = ["Evidence", "EvidenceForm", "dump_evidence", "load_evidence", "read_evidence"]
 
 MAXIMUM_TEXT: Final = 16 * 1024 * 1024
 MAXIMUM_DEVICES: Final = 64
@@ -74,7 +74,16 @@ def load_evidence(data: bytes | str) -> tuple[Evidence, ...]:
         ParseError: not JSON, repeated keys, another form, no device, or an item that is wrong; the message names the
             item (from 0) and the key.
     """
-    document = _parse_json(data)
+    document = load_json(data, source="evidence", maximum=MAXIMUM_TEXT, result_code=ResultCode.EVIDENCE_MALFORMED)
+    return read_evidence(document)
+
+
+def read_evidence(document: object) -> tuple[Evidence, ...]:
+    """The same for a document that is parsed already, by a parser that refused repeated keys and bounded its size.
+
+    Raises:
+        ParseError: as ``load_evidence``, for everything but the text.
+    """
     items: object = document
     shared: dict[str, object] = {}
     if isinstance(document, dict):
@@ -86,7 +95,7 @@ def load_evidence(data: bytes | str) -> tuple[Evidence, ...]:
         if forms[0] is EvidenceForm.NRAS:
             shared = {key: document[key] for key in ("arch", "nonce") if key in document}
     if not isinstance(items, list):
-        raise _error(f"expected an array of devices, found {_kind_of(items)}", "evidence-form")
+        raise _error(f"expected an array of devices, found {kind_of(items)}", "evidence-form")
     if not items:
         raise _error("there is no device in it", "no-devices", hint="collect the evidence again, with a device present")
     if len(items) > MAXIMUM_DEVICES:
@@ -141,7 +150,7 @@ def _payload(item: Evidence) -> dict[str, str]:
 
 def _load_item(index: int, item: object, shared: Mapping[str, object]) -> Evidence:
     if not isinstance(item, dict):
-        raise _error(f"item {index}: expected an object, found {_kind_of(item)}", "evidence-item")
+        raise _error(f"item {index}: expected an object, found {kind_of(item)}", "evidence-item")
     for key in shared:
         if key in item:
             raise _error(f"item {index}: {key!r} stands both in the item and beside the list", "evidence-item")
@@ -160,7 +169,7 @@ def _text(index: int, members: Mapping[str, object], key: str) -> str:
         raise _error(f"item {index}: {key!r} is missing", "evidence-item")
     value = members[key]
     if not isinstance(value, str):
-        raise _error(f"item {index}: {key!r} must be a text, found {_kind_of(value)}", "evidence-item")
+        raise _error(f"item {index}: {key!r} must be a text, found {kind_of(value)}", "evidence-item")
     return value
 
 
@@ -224,49 +233,6 @@ def _hints(item: Mapping[str, object]) -> dict[str, str]:
         if len(text) <= _HINT_SIZE and text.isascii() and text.isprintable() and len(hints) < _HINTS_MAX:
             hints[key] = value
     return hints
-
-
-def _parse_json(data: bytes | str) -> object:
-    if len(data) > MAXIMUM_TEXT:
-        raise _error(f"{len(data)} bytes, at most {MAXIMUM_TEXT} are read", "too-large")
-    if isinstance(data, bytes):
-        try:
-            data = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _error("not UTF-8", "json", offset=error.start) from None
-    try:
-        # No form has a number that matters; not converting them keeps long ones from costing time.
-        document: object = json.loads(
-            data, object_pairs_hook=_unique, parse_int=_number, parse_float=_number, parse_constant=_no_constant
-        )
-    except json.JSONDecodeError as error:
-        offset = len(data[: error.pos].encode("utf-8", "surrogatepass"))
-        raise _error(f"not JSON: {error.msg}", "json", offset=offset) from None
-    except RecursionError:
-        raise _error("nested too deeply", "json") from None
-    return document
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members: dict[str, object] = {}
-    for key, value in pairs:
-        if key in members:
-            raise _error(f"the key {key[:80]!r} appears twice in one object", "duplicate-key")
-        members[key] = value
-    return members
-
-
-def _number(_text: str) -> float:
-    return 0.0
-
-
-def _no_constant(text: str) -> object:
-    raise _error(f"not JSON: {text}", "json")
-
-
-def _kind_of(value: object) -> str:
-    names = {dict: "an object", list: "an array", str: "a text", bool: "a boolean", float: "a number"}
-    return names.get(type(value), "null")
 
 
 def _error(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlLibrary
-from nvattest.devices.ready import read_ready, set_ready
+from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.devices.state import Environment, MultiGpuMode, SystemState, read_state, require_evidence_mode
 
 __all__ = [
@@ -16,10 +16,12 @@ __all__ = [
     "MultiGpuMode",
     "NvmlLibrary",
     "SystemState",
+    "TrustedPlatform",
     "collect_gpus",
     "collect_switches",
     "read_ready",
     "read_state",
     "require_evidence_mode",
+    "set_not_ready",
     "set_ready",
 ]

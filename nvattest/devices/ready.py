@@ -1,19 +1,40 @@
 """The ready state: whether the GPUs of this machine accept work (nvmlSystemSetConfComputeGpusReadyState).
 
-It is one switch for all GPUs. ``set_ready`` is the only function of this program that moves it.
+It is one switch for all GPUs. ``set_ready`` is the only function of this program that switches it on, and what it
+takes is no boolean but the proof: a ``TrustedPlatform``, which can be made of a trusted appraisal and of nothing else.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, final
 
 from nvattest.devices._deadline import DEFAULT_TIMEOUT
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
-from nvattest.errors import CollectionError
+from nvattest.errors import CollectionError, NotTrustedError
+from nvattest.model import DeviceKind
 
-__all__ = ["read_ready", "set_ready"]
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal
+
+__all__ = ["TrustedPlatform", "read_ready", "set_not_ready", "set_ready"]
 
 _WORDS: Final = {0: "not-ready", 1: "ready"}
+
+
+@final
+class TrustedPlatform:
+    """Proof that an appraisal of this whole platform is trusted.
+
+    Raises:
+        NotTrustedError: it is not; the message names each device and check that failed.
+    """
+
+    __slots__ = ("appraisal",)
+
+    def __init__(self, appraisal: Appraisal) -> None:
+        if appraisal.require().trusted is not True:
+            raise NotTrustedError("not trusted")
+        self.appraisal: Final = appraisal
 
 
 def read_ready(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
@@ -25,28 +46,49 @@ def read_ready(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> boo
     return library.run("ready state", _read, timeout=timeout)
 
 
-def set_ready(library: NvmlLibrary, ready: bool, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Let all GPUs accept work, or no longer, and read back that it is so.
-
-    Call it with True only for a trusted appraisal of all devices of the machine.
+def set_ready(library: NvmlLibrary, platform: TrustedPlatform, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Let all GPUs of this machine accept work, and read back that it is so.
 
     Raises:
-        CollectionError: the driver refused, did not answer in time, or does not say afterwards what was set
-            (``ready-state``). The state must then be taken as unknown.
+        TypeError: what is given is no proof.
+        CollectionError: the machine has other than the attested GPUs (``devices-changed``); the driver refused, did not
+            answer in time, or does not say afterwards what was set (``ready-state``). Take the state as unknown then.
     """
-    wanted = 1 if ready is True else 0
+    if type(platform) is not TrustedPlatform:
+        raise TypeError("the GPUs are set ready for a trusted platform and for nothing else")
+    attested = sum(device.kind is DeviceKind.GPU for device in platform.appraisal.devices)
 
     def work(calls: NvmlCalls) -> None:
-        calls.ask("nvmlSystemSetConfComputeGpusReadyState", wanted)
-        found = _read(calls)
-        if found is not bool(wanted):
+        present = int(calls.ask("nvmlDeviceGetCount"))
+        if present != attested:
             raise CollectionError(
-                f"the GPUs were set {_WORDS[wanted]} but the driver says {_WORDS[int(found)]}",
-                code="ready-state",
-                hint="another program may set the state too; check with: nvidia-smi conf-compute -grs",
+                f"{attested} of this machine's {present} GPUs were attested, and the ready state is one switch for all",
+                code="devices-changed",
+                hint="attest all GPUs of the machine together",
             )
+        _switch(calls, 1)
 
     library.run("ready state", work, timeout=timeout)
+
+
+def set_not_ready(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Let no GPU accept work, and read back that it is so.
+
+    Raises:
+        CollectionError: as ``set_ready``, for a driver that does not do it.
+    """
+    library.run("ready state", lambda calls: _switch(calls, 0), timeout=timeout)
+
+
+def _switch(calls: NvmlCalls, wanted: int) -> None:
+    calls.ask("nvmlSystemSetConfComputeGpusReadyState", wanted)
+    found = int(_read(calls))
+    if found != wanted:
+        raise CollectionError(
+            f"the GPUs were set {_WORDS[wanted]} but the driver says {_WORDS[found]}",
+            code="ready-state",
+            hint="another program may set the state too; check with: nvidia-smi conf-compute -grs",
+        )
 
 
 def _read(calls: NvmlCalls) -> bool:

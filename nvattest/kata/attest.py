@@ -17,6 +17,7 @@ Every other way out of here, be it an exception, SIGTERM or the end of the budge
 from __future__ import annotations
 
 from nvattest.appraisal.verifier import Verifier
+from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
 from nvattest.kata.appraise import appraise, gather_collateral, load_demands, load_known, new_nonce, with_expectations
@@ -32,7 +33,7 @@ from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.kata.paths import Paths
 from nvattest.kata.publish import publish, withdraw, write_appraisal
-from nvattest.kata.ready import ReadyGate, TrustedPlatform, take_away
+from nvattest.kata.ready import ReadyGate, take_away
 from nvattest.kata.record import Record, belongs, token_is_whole, write_record
 from nvattest.kata.run import Run, facts_of, tell
 from nvattest.kata.termination import TerminatedError, termination_raises

@@ -7,12 +7,11 @@ nothing is attested and the GPUs stay not ready, for nobody can tell what its au
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from nvattest.errors import InputError
+from nvattest.errors import InputError, ParseError
 from nvattest.kata.arguments import Stage
 from nvattest.kata.paths import Paths
 
@@ -172,17 +171,12 @@ def parse_config(data: bytes) -> HookConfig:
 
 
 def _document(data: bytes) -> dict[str, object]:
-    if len(data) > _MAXIMUM:
-        raise _error(f"more than {_MAXIMUM} bytes")
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+    from nvattest._toml import load_toml
+
     try:
-        document: dict[str, object] = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise _error(f"not TOML: {error}"[:300]) from None
-    return document
+        return load_toml(data, source=Paths.CONFIG, maximum=_MAXIMUM)
+    except ParseError as error:
+        raise _error(error.message) from None
 
 
 def _driver_only(data: bytes) -> HookConfig:

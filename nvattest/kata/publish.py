@@ -9,11 +9,12 @@ from datetime import datetime, timedelta, timezone
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.claims import claims_of
+from nvattest.devices.ready import TrustedPlatform
 from nvattest.errors import InputError
 from nvattest.kata.config import HookConfig
 from nvattest.kata.files import remove, write_whole
 from nvattest.kata.paths import Paths
-from nvattest.kata.ready import PublishedPlatform, TrustedPlatform
+from nvattest.kata.ready import PublishedPlatform
 
 __all__ = ["publish", "withdraw", "write_appraisal"]
 

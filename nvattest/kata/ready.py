@@ -1,7 +1,7 @@
 """The way to ready GPUs, and the only one: Appraisal, then TrustedPlatform, then PublishedPlatform, then ready.
 
 Each of these can be made from the one before alone, and refuses to be made from less. ``ReadyGate.open`` takes the last
-of them; its one line is the only place of the whole program that sets the GPUs ready.
+of them, so that the hook never sets GPUs ready before their token is on disk.
 """
 
 from __future__ import annotations
@@ -10,31 +10,14 @@ import os
 from hashlib import sha256
 from typing import Final, final
 
-from nvattest.appraisal.results import Appraisal
 from nvattest.devices.nvml import NvmlLibrary
-from nvattest.devices.ready import set_ready
-from nvattest.errors import InputError, NotTrustedError, NvattestError
+from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
+from nvattest.errors import InputError, NvattestError
 
-__all__ = ["PublishedPlatform", "ReadyGate", "TrustedPlatform", "take_away"]
+__all__ = ["PublishedPlatform", "ReadyGate", "take_away"]
 
 _CLOSE_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 2.0
-
-
-@final
-class TrustedPlatform:
-    """Proof that an appraisal of this whole platform is trusted.
-
-    Raises:
-        NotTrustedError: it is not; the message names each device and check that failed.
-    """
-
-    __slots__ = ("appraisal",)
-
-    def __init__(self, appraisal: Appraisal) -> None:
-        if appraisal.require().trusted is not True:
-            raise NotTrustedError("not trusted")
-        self.appraisal: Final = appraisal
 
 
 @final
@@ -81,7 +64,7 @@ class ReadyGate:
             CollectionError: the driver refused or did not answer; the state is unknown then.
         """
         self.closed = None
-        set_ready(self._library, False, timeout=seconds)
+        set_not_ready(self._library, timeout=seconds)
         self.closed = True
 
     def open(self, published: PublishedPlatform) -> None:
@@ -93,7 +76,7 @@ class ReadyGate:
         if type(published) is not PublishedPlatform:
             raise TypeError("the GPUs are set ready for a published platform and for nothing else")
         self.closed = None
-        set_ready(self._library, True, timeout=_OPEN_SECONDS)
+        set_ready(self._library, published.platform, timeout=_OPEN_SECONDS)
         self.closed = False
 
 

@@ -21,7 +21,7 @@ Complain = Callable[[str, str], Exception]
 
 def suggestion(word: str, known: tuple[str, ...]) -> str:
     """``did you mean …?``, or what there is."""
-    near = difflib.get_close_matches(word.lower(), [item.lower() for item in known], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:80].lower(), [item.lower() for item in known], n=1, cutoff=0.6)
     if near:
         return f"did you mean {next(item for item in known if item.lower() == near[0])!r}?"
     return f"one of {', '.join(known)}"

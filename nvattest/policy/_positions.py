@@ -11,6 +11,7 @@ from typing import Final
 Path = tuple[str | int, ...]
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_LONGEST: Final = 256
 _KEY: Final = r"^[ \t]*(?:\[+[ \t]*)?(?:\"{0}\"|'{0}'|{0})(?=[ \t]*[=.\]])"
 
 
@@ -52,7 +53,9 @@ def _path(stack: list[str | int | None]) -> Path:
 
 
 def toml_position(text: str, key: str) -> int | None:
-    """The offset of a key at the start of a line of a TOML text, or None."""
+    """The offset of a key at the start of a line of a TOML text, or None; nobody looks for a very long one."""
+    if len(key) > _LONGEST:
+        return None
     match = re.search(_KEY.format(re.escape(key)), text, re.MULTILINE)
     if match is None:
         return None

@@ -7,13 +7,12 @@ The keys are the fields of ``nvattest.appraisal.policy.EvidencePolicy``; what is
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Final
 
 from nvattest._json import JsonObject, dump_json, load_json
+from nvattest._toml import load_toml
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import ParseError, PolicyError, ResultCode
@@ -25,7 +24,6 @@ VERSION: Final = 1
 MAXIMUM: Final = 64 * 1024
 
 _HEADER: Final = {"format": FORMAT, "version": VERSION}
-_TOML_PLACE: Final = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
 
 def load_evidence_policy(data: bytes, *, source: str) -> EvidencePolicy:
@@ -50,7 +48,8 @@ def load_evidence_policy(data: bytes, *, source: str) -> EvidencePolicy:
         document = _load_json(text, source)
         places = json_positions(text)
         return _policy(document, source, text, lambda key: places.get((key,)))
-    return _policy(_load_toml(text, source), source, text, lambda key: toml_position(text, key))
+    document = load_toml(data, source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
+    return _policy(document, source, text, lambda key: toml_position(text, key))
 
 
 def dump_evidence_policy(policy: EvidencePolicy, *, form: str = "toml") -> str:
@@ -130,24 +129,6 @@ def _load_json(text: str, source: str) -> JsonObject:
     if not isinstance(document, dict):
         raise _syntax(f"the policy is {type_name(document)}, expected an object", source)
     return document
-
-
-def _load_toml(text: str, source: str) -> JsonObject:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise _syntax("nested too deeply", source, code="toml") from None
-    except ValueError as error:
-        # TOMLDecodeError is a ValueError; an integer of thousands of digits is another.
-        match = _TOML_PLACE.match(str(error))
-        message = f"not TOML: {match[1] if match else error}"
-        if match is None or match[2] is None:
-            raise _syntax(message, source, code="toml") from None
-        raise _syntax(message, source, place=(int(match[2]), int(match[3])), code="toml") from None
 
 
 def _syntax(

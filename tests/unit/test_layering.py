@@ -28,6 +28,7 @@ LEVELS: Mapping[str, float] = {
     "_registry": 0,
     "_wire": 0,
     "_json": 0,
+    "_toml": 0,
     "errors": 0,
     "model": 0,
     "spdm": 1,

@@ -110,7 +110,7 @@ def test_what_is_wrong_is_refused_with_the_place(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_config(text.encode("latin-1"))
     assert caught.value.code == "hook-config"
-    assert str(caught.value).startswith("/etc/nvattest/hook.toml: ")
+    assert str(caught.value).startswith("/etc/nvattest/hook.toml")
     assert caught.value.hint
 
 

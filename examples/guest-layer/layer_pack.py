@@ -1,0 +1,95 @@
+"""Packing: the same folder gives the same bytes, whoever packs it, where and when."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from layer_native import LayerError
+
+__all__ = ["manifest_of", "settle", "write_squashfs", "write_tar"]
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Paths of folders and files below ``root``, sorted, each folder before what is in it."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        if folder != root:
+            yield os.path.relpath(folder, root)
+        yield from (os.path.relpath(os.path.join(folder, name), root) for name in sorted(names))
+
+
+def settle(root: str, epoch: int) -> None:
+    """Give every file and folder one time and one of two modes."""
+    for path in [*_walk(root), "."]:
+        full = os.path.join(root, path)
+        mode = os.lstat(full).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise LayerError(f"{path} is neither a file nor a folder")
+        os.chmod(full, 0o755 if stat.S_ISDIR(mode) or mode & 0o111 else 0o644)
+        os.utime(full, (epoch, epoch))
+
+
+def manifest_of(root: str, facts: Mapping[str, Any]) -> bytes:
+    """The manifest: ``facts`` and every file with its SHA-256. It cannot name itself."""
+    files = []
+    for path in sorted(_walk(root)):
+        full = os.path.join(root, path)
+        if os.path.isfile(full):
+            with open(full, "rb") as file:
+                data = file.read()
+            mode = f"{stat.S_IMODE(os.stat(full).st_mode):04o}"
+            files.append(
+                {"path": "/" + path, "mode": mode, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            )
+    document = {"format": "nvattest-guest-layer", "version": 1, **facts, "files": files}
+    document["unpacked_bytes"] = sum(item["size"] for item in files)
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def write_tar(root: str, target: str, epoch: int, level: int) -> None:
+    """Write a tar, compressed with zstd: sorted, owned by root, every time ``epoch``."""
+    if shutil.which("zstd") is None:
+        raise LayerError("zstd is missing; on Debian it is in the package zstd")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in _walk(root):
+            full = os.path.join(root, path)
+            info = tarfile.TarInfo(path)
+            info.mtime, info.uid, info.gid, info.uname, info.gname = epoch, 0, 0, "root", "root"
+            info.mode = stat.S_IMODE(os.stat(full).st_mode)
+            if os.path.isdir(full):
+                info.type = tarfile.DIRTYPE
+                tar.addfile(info)
+                continue
+            info.size = os.path.getsize(full)
+            with open(full, "rb") as file:
+                tar.addfile(info, file)
+    command = ["zstd", f"-{level}", "--single-thread", "--quiet", "--force", "-o", target]
+    subprocess.run(command, input=buffer.getvalue(), check=True)
+
+
+def write_squashfs(root: str, target: str, epoch: int, level: int) -> bool:
+    """Write a squashfs where mksquashfs is there; whether it was."""
+    if shutil.which("mksquashfs") is None:
+        return False
+    if os.path.exists(target):
+        os.unlink(target)
+    command = [
+        "mksquashfs", root, target, "-quiet", "-no-progress", "-noappend", "-all-root", "-no-xattrs", "-reproducible",
+        "-comp", "zstd", "-Xcompression-level", str(level), "-b", "256K",
+        "-mkfs-time", str(epoch), "-all-time", str(epoch), "-processors", "1",
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise LayerError(f"mksquashfs: {done.stderr.strip()[-600:]}")
+    return True

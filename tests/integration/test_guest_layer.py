@@ -1,0 +1,392 @@
+"""The guest layer: what is in it, that it is the same twice, and that it needs glibc and the driver's library alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvattest.errors import InputError
+from nvattest.testing.native import DriverLibraries, Fault, build_driver_libraries
+from nvattest.testing.services import Services
+
+from .guest_layer import HOME, HOOK, ChrootGuest, NewGuest, build_layer, elf_files, shared_layer
+
+MOST_BYTES = 40_000_000
+IMPORT_ALL = """
+import sys
+home = sys.argv[1]
+sys.path[:] = [home]
+import importlib, json, os, warnings
+warnings.simplefilter("ignore")
+failed = {}
+for folder, _, names in os.walk(home):
+    for name in names:
+        if not name.endswith((".pyc", ".so")):
+            continue
+        parts = os.path.relpath(folder, home).split("/") + [name.partition(".")[0]]
+        module = ".".join(part for part in parts if part not in (".", "__init__"))
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            failed[module] = repr(error)
+specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+outside = [spec.name for spec in specs if spec and spec.has_location and not spec.origin.startswith(home)]
+# These are there before the first line of any program.
+outside = [name for name in outside if name.partition(".")[0] != "encodings"]
+print(json.dumps([failed, outside]))
+"""
+
+
+@pytest.fixture(scope="session")
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_layer(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
+    try:
+        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
+    except InputError as error:
+        if error.code != "no-compiler":
+            raise
+        pytest.skip("no C compiler: the driver library cannot be tested here")
+
+
+@pytest.fixture
+def guest(layer: Path, libraries: DriverLibraries, tmp_path: Path) -> Iterator[NewGuest]:
+    if os.geteuid() != 0:
+        pytest.skip("chroot needs root")
+    made: list[ChrootGuest] = []
+
+    def make(platform: str = "hopper-1", **options: Any) -> ChrootGuest:
+        made.append(ChrootGuest(tmp_path / f"guest-{len(made)}", libraries, layer, platform, **options))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.close()
+
+
+def manifest_of(layer: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((layer / "root" / HOME / "manifest.json").read_text())
+    return document
+
+
+# --- what is in it ----------------------------------------------------------------------------------------------------
+
+
+def test_the_hook_is_what_an_agent_runs(layer: Path) -> None:
+    hook = layer / "root" / HOOK.lstrip("/")
+    assert stat.S_ISREG(hook.lstat().st_mode)
+    assert hook.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in hook.parent.iterdir()] == ["nvattest-hook"]
+    assert hook.read_bytes()[:4] == b"\x7fELF"
+
+
+def test_the_layer_touches_its_own_folders_only_and_has_no_other_program(layer: Path) -> None:
+    root = layer / "root"
+    files = [path for path in root.rglob("*") if not path.is_dir()]
+    places = {"/".join(path.relative_to(root).parts[:3]) for path in files}
+    assert places == {"etc/nvattest/hook.toml", "usr/lib/nvattest", "usr/share/oci"}
+    for path in files:
+        assert path.is_file()
+        assert not path.is_symlink()
+        executable = bool(path.stat().st_mode & 0o111)
+        is_library = ".so" in path.name
+        assert executable == (is_library or path.name == "nvattest-hook"), path
+        assert path.read_bytes()[:2] != b"#!", path
+        # No source and no interpreter of its own: byte code and libraries.
+        assert path.suffix != ".py"
+        assert path.name not in ("python", "python3", "sh", "busybox")
+
+
+def test_the_manifest_names_every_file_with_its_digest(layer: Path) -> None:
+    root = layer / "root"
+    manifest = manifest_of(layer)
+    found = {
+        f"/{path.relative_to(root)}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert {item["path"]: item["sha256"] for item in manifest["files"]} == found
+    [beside] = layer.glob("*.manifest.json")
+    assert beside.read_text() == (root / HOME / "manifest.json").read_text()
+    assert {"cryptography", "lxml", "nvidia-ml-py", "requests"} <= set(manifest["packages"])
+    assert not {"pytest", "xmlschema", "regopy", "awscrt", "Jinja2"} & set(manifest["packages"])
+
+
+def test_the_layer_is_smaller_than_the_number_to_beat(layer: Path) -> None:
+    manifest = manifest_of(layer)
+    [tar] = layer.glob("*.tar.zst")
+    print(f"\nunpacked {manifest['unpacked_bytes'] / 1e6:.1f} MB, tar.zst {tar.stat().st_size / 1e6:.1f} MB (level 1)")
+    assert manifest["unpacked_bytes"] < MOST_BYTES
+
+
+def test_libraries_are_stripped_and_name_no_folder_of_the_machine_that_built_them(layer: Path) -> None:
+    for path in elf_files(layer / "root"):
+        text = subprocess.run(["readelf", "-dSW", str(path)], capture_output=True, text=True, check=True).stdout
+        assert ".debug_" not in text, path
+        assert ".symtab" not in text, path
+        searched = re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", text)
+        # The old kind of the two also holds for what libraries ask for.
+        expected = ["$ORIGIN/../../../../lib/nvattest:/usr/lib/nvattest"] if path.name == "nvattest-hook" else []
+        assert searched == expected, path
+        assert "RUNPATH" not in text
+
+
+def test_every_module_of_the_layer_can_be_imported_from_the_layer_alone(layer: Path) -> None:
+    home = layer / "root" / HOME / "modules"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", IMPORT_ALL, str(home)], capture_output=True, text=True, env={}, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    failed, outside = json.loads(done.stdout)
+    assert failed == {}
+    assert outside == []
+
+
+# --- the same twice ---------------------------------------------------------------------------------------------------
+
+
+def test_two_builds_are_the_same_byte_for_byte(layer: Path, tmp_path: Path) -> None:
+    again = build_layer(tmp_path / "again")
+    names = sorted(path.name for path in layer.iterdir() if path.is_file())
+    assert names == sorted(path.name for path in again.iterdir())
+    assert (any(name.endswith(".squashfs") for name in names)) == (shutil.which("mksquashfs") is not None)
+    for name in names:
+        assert (layer / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_a_layer_without_network_has_no_http_and_no_tls_and_attests_from_its_bundle(
+    layer: Path, libraries: DriverLibraries, tmp_path: Path
+) -> None:
+    from nvattest.testing import Platform
+
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text(json.dumps(Platform.build("hopper-1").bundle()))
+    policy = tmp_path / "policy.toml"
+    policy.write_text("# strict\n")
+    options = ["--no-network", "--no-squashfs", "--bundle", str(bundle), "--add", f"{policy}:/etc/nvattest/policy.toml"]
+    built = build_layer(tmp_path / "built", *options)
+    [path] = built.glob("*.manifest.json")
+    manifest = json.loads(path.read_text())
+    files = {item["path"]: item["sha256"] for item in manifest["files"]}
+    assert files["/etc/nvattest/bundle.json"] == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert "/etc/nvattest/policy.toml" in files
+    assert not [name for name in files if re.search(r"libssl|libcrypto|/_?ssl\.|requests/|urllib3/|cacert", name)]
+    assert manifest["unpacked_bytes"] < manifest_of(layer)["unpacked_bytes"] - 5_000_000
+    print(f"\nwithout network: {manifest['unpacked_bytes'] / 1e6:.1f} MB unpacked")
+    if os.geteuid() == 0:
+        world = ChrootGuest(tmp_path / "guest", libraries, built)
+        try:
+            assert world.shipped_config.endswith(b"[collateral]\nnetwork = false\n")
+            world.write_bundle()
+            world.run()
+            assert_ready(world)
+        finally:
+            world.close()
+
+
+def test_what_the_hook_would_refuse_in_the_guest_is_refused_by_the_build(tmp_path: Path) -> None:
+    config = tmp_path / "hook.toml"
+    config.write_text("expected_gpu = 1\n")
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[2] / "examples/guest-layer/build.py"),
+        "--config",
+        str(config),
+    ]
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "unknown key 'expected_gpu'" in done.stderr
+
+
+# --- glibc and the driver, nothing else -------------------------------------------------------------------------------
+
+
+def assert_ready(guest: ChrootGuest) -> None:
+    assert guest.state["reason"] is None
+    assert guest.server.ready_history[-2:] == (0, 1)
+    assert guest.ready == 1
+    token = json.loads(guest.token.read_text())
+    assert token[0][0] == "JWT"
+
+
+def test_nothing_but_the_layer_and_glibc_attests_a_gpu(guest: NewGuest) -> None:
+    world = guest()
+    assert world.glibc <= {
+        "ld-linux-x86-64.so.2",
+        "libc.so.6",
+        "libm.so.6",
+        "libdl.so.2",
+        "libpthread.so.0",
+        "librt.so.1",
+    }
+    assert not [path for path in world.root.rglob("*") if path.name in ("sh", "bash", "python3", "busybox")]
+    ended = world.run()
+    assert (ended.status, ended.stdout) == (0, "")
+    assert ended.stderr.startswith("nvattest-hook: attestation successful, GPUs set ready; SIMULATED")
+    assert_ready(world)
+    seconds = min(world.run().seconds for _ in range(3))
+    assert world.summaries[-1]["reused"] is True
+    print(
+        f"\nlayer, one GPU, bundle: {ended.seconds:.3f} s; a verdict used again: {1000 * seconds:.0f} ms (6 ms of agent)"
+    )
+
+
+def test_the_argv_of_older_agents_means_the_same(guest: NewGuest) -> None:
+    world = guest()
+    assert world.run(argv=[HOOK, "nvattest-hook", "prestart"]).status == 0
+    assert_ready(world)
+
+
+def test_an_hgx_node_with_its_switches_is_attested_by_the_layer(guest: NewGuest) -> None:
+    world = guest("hopper-8-ppcie")
+    ended = world.run()
+    assert_ready(world)
+    assert (world.state["gpus"], world.state["switches"]) == (8, 4)
+    print(f"\nlayer, HGX node, bundle: {ended.seconds:.2f} s")
+
+
+def test_collateral_comes_over_tls_where_there_is_no_bundle(guest: NewGuest) -> None:
+    world = guest(bundle=False)
+    with Services(world.platform, tls=True) as services:
+        world.file("etc/nvattest/ca.pem").write_bytes(services.ca_pem)
+        world.configure(
+            collateral={
+                "network": True, "rim_url": services.rim_url, "ocsp_url": services.ocsp_url, "ca_file": "/etc/nvattest/ca.pem",
+            }
+        )  # fmt: skip
+        world.run()
+        assert services.log, world.state
+    assert_ready(world)
+
+
+@pytest.mark.parametrize("lie", ["gpu0:measurement=9", "gpu0:signature", "gpu0:revoked=1", "driver-rim:xml=dtd"])
+def test_a_bad_device_is_not_set_ready_by_the_layer(guest: NewGuest, lie: str) -> None:
+    world = guest(lies=[lie])
+    world.configure(on_failure="block")
+    assert world.run().status == 1
+    assert world.ready == 0
+    assert 1 not in world.server.ready_history
+    assert not world.token.exists()
+    assert world.state["verdict"] == "not-trusted"
+
+
+def test_a_driver_that_hangs_is_given_up_by_the_layer(guest: NewGuest) -> None:
+    world = guest()
+    world.configure(budget={"hook": 1.5}, on_failure="block")
+    world.server.faults["nvmlDeviceGetConfComputeGpuAttestationReport"] = Fault(hang=True)
+    ended = world.run()
+    assert (ended.status, world.state["cause"]) == (6, "deadline")
+    assert world.ready == 0
+
+
+def test_a_guest_without_the_driver_library_is_told_so(guest: NewGuest) -> None:
+    world = guest()
+    shutil.rmtree(world.root / "usr/lib/x86_64-linux-gnu")
+    world.configure(on_failure="block")
+    ended = world.run()
+    assert ended.status == 4
+    assert "libnvidia-ml.so.1 could not be loaded" in ended.stderr
+
+
+def test_the_driver_library_is_found_in_an_extension_image(guest: NewGuest) -> None:
+    world = guest()
+    place = world.root / "run/kata-extensions/gpu/usr/lib/x86_64-linux-gnu"
+    place.parent.mkdir(parents=True)
+    (world.root / "usr/lib/x86_64-linux-gnu").rename(place)
+    world.run()
+    assert_ready(world)
+
+
+def test_the_layer_can_be_mounted_anywhere(guest: NewGuest) -> None:
+    world = guest()
+    place = world.root / "run/kata-extensions/nvattest"
+    place.mkdir(parents=True)
+    (world.root / "usr/share").rename(world.root / "tmp/share")
+    (place / "usr").mkdir()
+    (world.root / "tmp/share").rename(place / "usr/share")
+    (place / "usr/lib").mkdir()
+    (world.root / HOME).rename(place / "usr/lib/nvattest")
+    # The loader and the launcher both ask /proc where the program is.
+    (world.root / "proc").rename(world.root / "tmp/proc")
+    done = subprocess.run(
+        [str(place / HOOK.lstrip("/")), "--version"], env={}, capture_output=True, text=True, cwd="/", timeout=20
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("nvattest-hook ")
+
+
+def test_the_environment_and_the_current_folder_do_not_reach_the_interpreter(layer: Path, tmp_path: Path) -> None:
+    (tmp_path / "nvattest").mkdir()
+    (tmp_path / "nvattest/__init__.py").write_text("raise SystemExit('a stranger')\n")
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('a stranger')\n")
+    environment = {
+        "PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "sitecustomize.py"),
+        "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "PYTHONUSERBASE": str(tmp_path), "LC_ALL": "xx_YY.nowhere",
+    }  # fmt: skip
+    hook = layer / "root" / HOOK.lstrip("/")
+    done = subprocess.run(
+        [str(hook), "--version"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_file_outside_the_layer_glibc_and_the_driver_is_opened(guest: NewGuest) -> None:
+    opened = traced(guest(), "trace=open,openat,openat2,execve")
+    allowed = (
+        "/usr/lib/nvattest/", "/etc/nvattest/", "/run/nvattest", "/var/log/nvattest/", "/dev/kmsg", "/proc/", "/sys/",
+        "/lib/x86_64-linux-gnu/", "/lib64/", "/usr/lib/x86_64-linux-gnu/libnvidia-", "/usr/lib/x86_64-linux-gnu/nvattest-sim",
+        "/etc/ld.so.cache",
+    )  # fmt: skip
+    inside = opened[next(i for i, line in enumerate(opened) if re.match(r'\d+ +chroot\("', line)) + 1 :]
+    strangers = set()
+    for line in inside:
+        found = re.search(r'"(/[^"]*)"', line)
+        if (
+            found
+            and " = -1 " not in line
+            and not found[1].startswith(allowed)
+            and found[1] not in (HOOK, "/tmp", "/run")
+        ):
+            strangers.add(found[1])
+    assert strangers == set()
+
+
+def test_the_token_is_in_its_place_before_ready_is_set(guest: NewGuest) -> None:
+    world = guest()
+    lines = traced(world, "trace=rename,renameat,renameat2,fsync,sendto,sendmsg,write,writev,unlink,unlinkat")
+    ready = [i for i, line in enumerate(lines) if "nvmlSystemSetConfComputeGpusReadyState" in line]
+    token = [i for i, line in enumerate(lines) if re.search(r'rename\w*\(.*/run/nvattest/token\.json"', line)]
+    assert len(ready) == 2, "one call that takes ready away, one that gives it"
+    assert len(token) == 1
+    assert ready[0] < token[0] < ready[1]
+    # Whole on the disk, too: the data before the name, the folder after it.
+    assert any("fsync(" in line for line in lines[ready[0] : token[0]])
+    assert any("fsync(" in line for line in lines[token[0] : ready[1]])
+
+
+def traced(world: ChrootGuest, what: str) -> list[str]:
+    """One successful run under strace, as lines in the order of their ends."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not here")
+    record = world.root.parent / f"{world.root.name}.trace"
+    world.around = [strace, "-f", "-s", "256", "-e", what + ",chroot", "-o", str(record)]
+    ended = world.run()
+    if "Operation not permitted" in ended.stderr and "ptrace" in ended.stderr:
+        pytest.skip("strace may not trace here")
+    assert_ready(world)
+    return record.read_text().splitlines()

@@ -1,0 +1,104 @@
+"""JSON from strangers: bounded, exact, and never anything but ParseError."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from nvattest._json import dump_json, kind_of, load_json
+from nvattest.errors import ParseError, ResultCode
+
+
+def load(data: bytes | str, maximum: int = 1 << 20) -> object:
+    return load_json(data, source="test", maximum=maximum)
+
+
+GOOD: list[object] = [{}, [], None, True, "ü€\U0001f600", 0, -1, 2**63, 1.5, {"a": {"b": [1, {"c": ""}]}}]
+
+
+@pytest.mark.parametrize("value", GOOD)
+def test_what_is_written_is_read_again(value: object) -> None:
+    assert load(dump_json(value)) == value
+    assert load(dump_json(value).encode()) == value
+
+
+BAD: dict[str, tuple[bytes | str, str]] = {
+    "nothing": (b"", "json"),
+    "no JSON": (b"{", "json"),
+    "more behind it": (b"{} {}", "json"),
+    "a comment": (b"{} // x", "json"),
+    "a comma too many": (b"[1,]", "json"),
+    "single quotes": (b"{'a': 1}", "json"),
+    "NaN": (b"[NaN]", "json"),
+    "Infinity": (b"-Infinity", "json"),
+    "a key twice": (b'{"a": 1, "a": 1}', "duplicate-key"),
+    "a key twice, written differently": (b'{"a": 1, "\\u0061": 1}', "duplicate-key"),
+    "a key twice, deep inside": (b'[{"x": {"a": 1, "a": 1}}]', "duplicate-key"),
+    "a byte that is not UTF-8": (b'["\xff"]', "json"),
+    "a byte order mark": (b"\xef\xbb\xbf{}", "json"),
+    "UTF-16": ("{}".encode("utf-16"), "json"),
+    "a number of 21 digits": (b"1" * 21, "json"),
+    "a number of a million digits": (b"1" * 1_000_000, "json"),
+    "deep arrays": (b"[" * 100_000, "json"),
+    "deep objects": (b'{"a":' * 100_000, "json"),
+    "a control character in a text": (b'["\n"]', "json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_json_is_a_parse_error_with_its_code(name: str) -> None:
+    data, code = BAD[name]
+    start = time.process_time()
+    with pytest.raises(ParseError) as caught:
+        load(data)
+    assert caught.value.code == code
+    assert caught.value.source == "test"
+    assert caught.value.result_code is ResultCode.BAD_ARGUMENT
+    assert len(str(caught.value)) < 300
+    # Orders of magnitude: converting a million digits, or scanning twice, would be seen.
+    assert time.process_time() - start < 2
+
+
+def test_deep_but_balanced_nesting_is_a_parse_error_too() -> None:
+    with pytest.raises(ParseError):
+        load(b"[" * 200_000 + b"]" * 200_000)
+
+
+def test_the_limit_is_exact_and_comes_before_the_work() -> None:
+    assert load(b'"' + b"a" * 8 + b'"', maximum=10) == "a" * 8
+    with pytest.raises(ParseError) as caught:
+        load(b'"' + b"a" * 9 + b'"', maximum=10)
+    assert caught.value.code == "too-large"
+
+
+def test_a_document_of_more_values_than_any_needs_is_refused_before_it_is_read() -> None:
+    # An empty array takes two bytes of text and thirty times as much as a value.
+    for text in ("[" + "[]," * 500_000 + "[]]", "[" + "{}," * 500_000 + "{}]", "[" + "0," * 500_000 + "0]"):
+        with pytest.raises(ParseError) as caught:
+            load(text, maximum=1 << 26)
+        assert caught.value.code == "too-large"
+
+
+def test_the_offset_is_that_of_the_fault_in_bytes() -> None:
+    for text, offset in (('{"a": x}', 6), ('{"ü": x}', 7), ('["€", x]', 8)):
+        with pytest.raises(ParseError) as caught:
+            load(text.encode())
+        assert caught.value.offset == offset
+
+
+def test_a_text_with_a_lone_surrogate_does_no_harm() -> None:
+    with pytest.raises(ParseError):
+        load('["\udc80", x]')
+
+
+def test_writing_is_nvidias_form() -> None:
+    assert dump_json({"b": 1, "a": ["ü"]}) == '{\n    "a": [\n        "ü"\n    ],\n    "b": 1\n}'
+
+
+def test_kinds_have_names() -> None:
+    values = json.loads('[{}, [], "", true, 1, 1.5, null]')
+    assert [kind_of(value) for value in values] == [
+        "an object", "an array", "a text", "a boolean", "a number", "a number", "null",
+    ]  # fmt: skip
