@@ -5,10 +5,11 @@ from __future__ import annotations
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.claims.gpu import gpu_claims
 from nvattest.claims.switch import switch_claims
+from nvattest.claims.v2 import claims_v2
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
 
-GPU_VERSIONS = ("3.0", "4.0")
+GPU_VERSIONS = ("2.0", "3.0", "4.0")
 SWITCH_VERSION = "3.0"
 DEFAULT_GPU_VERSION = "4.0"
 
@@ -16,7 +17,7 @@ JsonObject = dict[str, object]
 
 
 def device_claims(device: DeviceAppraisal, appraisal: Appraisal, *, version: str = DEFAULT_GPU_VERSION) -> JsonObject:
-    """The claims of one device. ``version`` applies to GPUs; switches have 3.0 only.
+    """The claims of one device. ``version`` is the GPUs'; switches have 2.0, and 3.0 beside the GPUs' 3.0 and 4.0.
 
     Raises:
         InputError: a version that does not exist.
@@ -27,6 +28,8 @@ def device_claims(device: DeviceAppraisal, appraisal: Appraisal, *, version: str
             code="claims-version",
             hint=f"one of {', '.join(GPU_VERSIONS)}",
         )
+    if version == "2.0":
+        return claims_v2(device, appraisal)
     if device.kind is DeviceKind.NVSWITCH:
         return switch_claims(device, appraisal)
     return gpu_claims(device, appraisal, version=version)

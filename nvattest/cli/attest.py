@@ -74,6 +74,10 @@ def _add_verification_options(parser: argparse.ArgumentParser) -> None:
         help="version of the GPU claims: 2.0, 3.0 or 4.0 (the default)",
     )  # fmt: skip
     group.add_argument("--explain", action="store_true", help="explain the result, as nvattest explain does")
+    group.add_argument(
+        "-v", "--verbose", action="store_true",
+        help="show every check of every device; of several devices the trusted ones are folded otherwise",
+    )  # fmt: skip
     for name in ("signatures", "cert-chain"):
         group.add_argument(
             f"--verify-rim-{name}", f"--no-verify-rim-{name}", action=_AlwaysVerified, nargs=0,
@@ -188,11 +192,11 @@ def _appraise(options: argparse.Namespace, policy: EvidencePolicy | None, key: S
 
 def _collect(options: argparse.Namespace, key: SigningKey | None) -> tuple[Nonce | None, tuple[Evidence, ...]]:
     bound = binding.requested(options, key)
-    nonce = bound.nonce if bound is not None else sources.requester_nonce(options)
-    evidence = sources.load_evidence_of(options, nonce)
-    if bound is not None:
-        bound.take_quote(evidence, options)
-    return nonce, evidence
+    if bound is None:
+        return sources.nonce_and_evidence(options)
+    evidence = sources.load_evidence_of(options, bound.nonce)
+    bound.take_quote(evidence, options)
+    return bound.nonce, evidence
 
 
 def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None) -> Appraisal:
@@ -219,6 +223,16 @@ def _remote(options: argparse.Namespace) -> Result:
     """NVIDIA's service verifies; its signed answer is verified here, and the relying party's policy sees its claims."""
     from nvattest.session import now
 
+    if options.policy is not None:
+        raise InputError(
+            "--policy is what the local verifier demands; NVIDIA's service has a policy of its own", code="policy",
+            hint="say what you demand of the service's claims with --relying-party-policy",
+        )  # fmt: skip
+    if options.policy_overrides_appraisal:
+        # Their token cannot say so, and what lies behind their false result cannot be told apart here.
+        raise InputError(
+            "--policy-overrides-appraisal is for the local verifier", code="policy", hint="use --verifier local"
+        )
     relying_party = _relying_party_policy(options)
     nonce, evidence = _collect(options, None)
     if nonce is None:
@@ -232,11 +246,15 @@ def _remote(options: argparse.Namespace) -> Result:
     tokens = [answer.token for answer in answers]
     code = ResultCode.OK if overall else ResultCode.OVERALL_RESULT_FALSE
     decision = None
-    if relying_party is not None and (overall or options.policy_overrides_appraisal):
+    if relying_party is not None and overall:
         from nvattest.isolation import evaluate_bounded
 
-        decision = evaluate_bounded(relying_party, claims, answers[0].verified.payload)
-        code = ResultCode.OK if decision.matched is True else ResultCode.RP_POLICY_MISMATCH
+        # Rules for the overall token hold for each of them: there is one per architecture.
+        for answer in answers:
+            decision = evaluate_bounded(relying_party, claims, answer.verified.payload)
+            if decision.matched is not True:
+                code = ResultCode.RP_POLICY_MISMATCH
+                break
     return Result(code=code, claims=claims, token=tokens[0] if len(tokens) == 1 else tokens, decision=decision)
 
 
@@ -267,21 +285,27 @@ def _print(result: Result, options: argparse.Namespace) -> None:
     if result.appraisal is None:
         print(render_claims(result.claims, result.code))
     elif options.explain:
-        _explain(result.appraisal)
+        _explain(result.appraisal, options)
     else:
-        print(render_appraisal(result.appraisal))
+        verbose = options.verbose or options.log_level in ("debug", "trace")
+        print(render_appraisal(result.appraisal, verbose=verbose))
     if result.decision is not None:
         print(render_decision(result.decision, result.code))
 
 
-def _explain(appraisal: Appraisal) -> None:
+def _explain(appraisal: Appraisal, options: argparse.Namespace) -> None:
     from nvattest.appraisal.serialize import appraisal_to_json
     from nvattest.cli.terminal import terminal_for
     from nvattest.explain import explain_appraisal_json
 
     terminal = terminal_for()
     text = explain_appraisal_json(
-        appraisal_to_json(appraisal), width=terminal.width, color=terminal.color, unicode=terminal.unicode
+        appraisal_to_json(appraisal),
+        width=terminal.width,
+        color=terminal.color,
+        unicode=terminal.unicode,
+        everything=options.verbose,
+        saved=False,
     )
     print(text)
 

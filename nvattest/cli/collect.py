@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from nvattest.cli import sources
+from nvattest.cli import coco, sources
+from nvattest.cli.arguments import Parser
 from nvattest.errors import InputError, NvattestError, ResultCode
+
+if TYPE_CHECKING:
+    from nvattest.evidence import Evidence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NVIDIA's options under NVIDIA's names, and ours."""
     sources.add_evidence_options(parser)
+    coco.add_options(parser)
+    if isinstance(parser, Parser):
+        parser.more_formats = (coco.FORMAT,)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Collect and print. JSON goes to stdout in both formats: evidence has no other form."""
+    """Collect and print. JSON goes to stdout in all formats: evidence has no other form."""
     sources.check_evidence_options(options)
-    code, message, hint, evidences = ResultCode.OK, "", "", None
+    coco.check_options(options)
+    code, message, hint = ResultCode.OK, "", ""
+    evidences: object = None
     try:
-        evidences = _collect(options)
+        if options.format == coco.FORMAT:
+            options.nonce = coco.nonce_of(options)
+            coco.print_evidence(_collect(options), options)
+            return ResultCode.OK.exit_status
+        from nvattest.evidence import EvidenceForm, dump_evidence
+
+        evidences = dump_evidence(_collect(options), form=EvidenceForm.ARRAY)
     except NvattestError as error:
         code, message, hint = error.result_code, str(error), error.hint
     if options.format == "json" or evidences is not None:
@@ -40,13 +56,11 @@ def run(options: argparse.Namespace) -> int:
     return code.exit_status
 
 
-def _collect(options: argparse.Namespace) -> object:
-    from nvattest.evidence import EvidenceForm, dump_evidence
+def _collect(options: argparse.Namespace) -> tuple[Evidence, ...]:
     from nvattest.model import DeviceKind
     from nvattest.spdm.report import parse_report
 
-    nonce = sources.requester_nonce(options)
-    evidence = sources.load_evidence_of(options, nonce)
+    nonce, evidence = sources.nonce_and_evidence(options)
     # As NVIDIA's program does: evidence that answers another nonce is not handed on.
     for index, item in enumerate(evidence):
         if nonce is None or parse_report(item.report, item.kind).request.nonce != nonce.value:
@@ -58,4 +72,4 @@ def _collect(options: argparse.Namespace) -> object:
                 else ResultCode.SWITCH_NONCE_MISMATCH,
                 hint="give the nonce of the recording (--nonce)",
             )
-    return dump_evidence(evidence, form=EvidenceForm.ARRAY)
+    return evidence

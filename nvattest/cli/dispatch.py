@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 
 from nvattest.cli.arguments import ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
@@ -65,7 +66,9 @@ def run(argv: list[str]) -> int:
         add_global_options(parser)
         options = parser.parse_args(rest)
         status: int = module.run(options)
-        sys.stdout.flush()
+        # A caller that closed stdout wants the status alone.
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except ArgumentError as error:
         print(error, file=sys.stderr)
@@ -77,9 +80,14 @@ def run(argv: list[str]) -> int:
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
-    except BrokenPipeError:
-        # The reader of our output went away; nobody is left to tell, and the verdict was not delivered.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Commands turn the errors of their files into their own messages, so this is stdout: its reader went away, or
+        # its disk is full. The verdict was not delivered.
+        with suppress(OSError, ValueError, AttributeError):
+            # Else the interpreter would try again to write what is left, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"the result could not be written: {error.strerror or error}", file=sys.stderr)
         return ResultCode.UNKNOWN.exit_status
     except KeyboardInterrupt:
         return 130

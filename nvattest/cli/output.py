@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 _WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
 
 
-def render_appraisal(appraisal: Appraisal) -> str:
-    """A readable account: device by device, check by check, then the verdict."""
+def render_appraisal(appraisal: Appraisal, *, verbose: bool = False) -> str:
+    """A readable account: device by device, check by check, then the verdict.
+
+    Of several devices the trusted ones are folded to one line each, unless ``verbose``; what a policy allowed is shown
+    there too. A device that is not trusted, a single device and the platform show every check.
+    """
+    folding = len(appraisal.devices) > 1 and not verbose
     lines = [
         (
             f"nvattest {__version__}: {len(appraisal.devices)} "
@@ -29,8 +34,13 @@ def render_appraisal(appraisal: Appraisal) -> str:
     if appraisal.weakened:
         lines.append(f"weakened by policy: {', '.join(appraisal.weakened)}")
     for device in appraisal.devices:
-        lines += ["", _heading(device), *_checks(device.checks)]
+        fold = folding and device.trusted
+        lines += ["", _heading(device), *(_folded(device.checks) if fold else _checks(device.checks))]
     lines += ["", "PLATFORM", *_checks(appraisal.checks), ""]
+    if folding and any(device.trusted for device in appraisal.devices):
+        lines.append("Every check of the trusted devices too: --verbose")
+    if appraisal.failures:
+        lines.append(f"What it means and what to do: --explain, or nvattest explain {appraisal.failures[0][1].id}")
     code = appraisal.result_code
     verdict = "TRUSTED" if appraisal.trusted else "NOT TRUSTED"
     marked = " (simulated)" if appraisal.simulated else ""
@@ -47,6 +57,16 @@ def _heading(device: DeviceAppraisal) -> str:
 
         parts.append(describe(device.report))
     return "  ".join(parts) + ("" if device.trusted else "  NOT TRUSTED")
+
+
+def _folded(checks: tuple[Check, ...]) -> list[str]:
+    """The checks of a trusted device: how many passed, and one by one those that only a policy let stand."""
+    others = tuple(check for check in checks if check.outcome.value != "pass")
+    if not others:
+        return [f"  ok         all {len(checks)} checks passed"]
+    word = "other" if len(others) == 1 else "others"
+    passed = f"  ok         {len(checks) - len(others)} of {len(checks)} checks passed; the {word}:"
+    return [passed, *_checks(others)]
 
 
 def _checks(checks: tuple[Check, ...]) -> list[str]:

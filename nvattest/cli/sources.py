@@ -142,6 +142,22 @@ def requester_nonce(options: argparse.Namespace) -> Nonce | None:
     return Nonce(os.urandom(32))
 
 
+def nonce_and_evidence(options: argparse.Namespace) -> tuple[Nonce | None, tuple[Evidence, ...]]:
+    """Nonce and evidence; as in NVIDIA's program a bad evidence file is reported before a bad nonce.
+
+    Raises:
+        InputError, CollectionError: as ``requester_nonce`` and ``load_evidence_of``.
+    """
+    try:
+        nonce = requester_nonce(options)
+    except InputError:
+        gpu = options.device == "nvswitch" or options.gpu_evidence_source == "file"
+        if gpu and (options.device == "gpu" or options.nvswitch_evidence_source == "file"):
+            load_evidence_of(options, None)
+        raise
+    return nonce, load_evidence_of(options, nonce)
+
+
 def _from_driver(kind: DeviceKind, nonce: Nonce | None, timeout: float) -> tuple[Evidence, ...]:
     from nvattest.devices.collect import collect_gpus, collect_switches
 
@@ -183,12 +199,12 @@ def load_collateral(
     """
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
     from nvattest.collateral.folders import read_bounded, rims_by_id
-    from nvattest.collateral.plan import rim_ids_of
 
     if options.bundle is not None:
         return load_bundle(read_bounded(options.bundle, MAXIMUM_BUNDLE), origin=options.bundle)
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.gather import gather
+    from nvattest.collateral.plan import rim_ids_of
     from nvattest.session import now
 
     known = rims_by_id(options.rim_dir, rim_ids_of(evidence)) if options.rim_store == "dir" else None

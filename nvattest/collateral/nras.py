@@ -70,6 +70,7 @@ class NrasClient:
         timeout: seconds for one ``attest``, retries included.
         x5c_roots: PEM of the roots to which the keys' certificates must lead; None accepts what TLS vouches for.
         clock: the monotonic clock, for the age of the key set.
+        claims_version: of the claims to ask for; by default 4.0 for GPUs and 3.0 for switches.
 
     Raises:
         InputError: a URL that cannot be used, or plain http to another machine: nothing would vouch for the key set.
@@ -83,6 +84,7 @@ class NrasClient:
         timeout: float = 60.0,
         x5c_roots: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
+        claims_version: str | None = None,
     ) -> None:
         parts = check_url(base_url, "--nras-url")
         if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
@@ -92,6 +94,7 @@ class NrasClient:
         self._timeout = timeout
         self._x5c_roots = x5c_roots
         self._clock = clock
+        self._claims_version = claims_version
         self._keys: _KeySet | None = None
 
     def close(self) -> None:
@@ -150,8 +153,19 @@ class NrasClient:
             ]
         )
 
+    def keys(self) -> JsonObject:
+        """The service's key set (JWKS), fetched now, for tokens of an earlier request.
+
+        Raises:
+            CollateralError: as ``attest``.
+        """
+        deadline = Deadline(self._timeout)
+        (body,) = run_all([self._keys_job(deadline)], deadline)
+        self._keys = self._read_keys(self._result(body, deadline))
+        return self._keys.document
+
     def _attest_job(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> Callable[[], bytes]:
-        body = request_body(group, nonce)
+        body = request_body(group, nonce, self._claims_version)
         url = self.base_url + _PATHS[group[0].kind]
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         return lambda: self._client.exchange(
@@ -189,13 +203,13 @@ class NrasClient:
         return _KeySet(document=document, kids=kids, fetched=self._clock())
 
 
-def request_body(evidence: Sequence[Evidence], nonce: Nonce) -> bytes:
+def request_body(evidence: Sequence[Evidence], nonce: Nonce, claims_version: str | None = None) -> bytes:
     """The body of a request for devices of one architecture."""
     body = dump_evidence([replace(item, nonce=nonce.value) for item in evidence], form=EvidenceForm.NRAS)
     if not isinstance(body, dict):
         raise InputError("evidence for NRAS must be an object", code="nras-body")
     kind = evidence[0].kind
-    return json.dumps({**body, "nonce": nonce.hex(), "claims_version": _CLAIMS[kind]}).encode()
+    return json.dumps({**body, "nonce": nonce.hex(), "claims_version": claims_version or _CLAIMS[kind]}).encode()
 
 
 def key_ids(token: object) -> frozenset[str]:

@@ -35,9 +35,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         report[8:16] = (0x30000).to_bytes(8, "little")
         report[52:56] = (1).to_bytes(4, "little")
         report[0x50:0x90] = data
-        return tsm.TeeQuote(
-            provider="sev_guest", quote=bytes(report), auxiliary=None, report_data=data, generation=1
-        )
+        return tsm.TeeQuote(provider="sev_guest", quote=bytes(report), auxiliary=None, report_data=data, generation=1)
 
     monkeypatch.setattr(sources, "load_evidence_of", evidence)
     monkeypatch.setattr(sources, "load_collateral", lambda *a, **k: load_bundle(json.dumps(platform.bundle())))

@@ -1,0 +1,66 @@
+"""Verification by NRAS for the old interface: the same services, the signed answer checked before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from nvattest.compat._errors import NoEvidenceError
+from nvattest.compat._settings import Settings, nras_base
+from nvattest.compat._warnings import migrated
+from nvattest.evidence import Evidence
+from nvattest.model import Nonce
+
+if TYPE_CHECKING:
+    from nvattest._json import JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteResult:
+    """What NRAS said: its verdict, and its detached EAT as it came."""
+
+    trusted: bool
+    token: object
+
+
+def attest_at_nras(
+    evidence: Sequence[Evidence], *, nonce: Nonce, url: str, claims_version: str, settings: Settings, at: datetime
+) -> RemoteResult:
+    """Have NRAS verify devices of one architecture, and verify its answer.
+
+    Raises:
+        NoEvidenceError: devices of several architectures.
+        InputError: a URL that cannot be used.
+        CollateralError: no answer.
+        TokenError: an answer that must not be believed.
+    """
+    from nvattest.collateral.nras import NrasClient
+    from nvattest.collateral.settings import HttpSettings
+
+    if len({item.architecture for item in evidence}) != 1:
+        raise NoEvidenceError("NRAS verifies devices of one architecture at a time", code="architecture")
+    base = nras_base(url)
+    if settings.hold_allowed():
+        migrated(
+            "certificates on hold are allowed here, and this is not passed on to NRAS: its answer says what it found, "
+            "and your policy decides."
+        )
+    http = HttpSettings(service_key=settings.key(), key_hosts=(base,))
+    with NrasClient(base, http=http, timeout=settings.timeout, claims_version=claims_version) as client:
+        answers = client.attest(evidence, nonce=nonce, at=at)
+    return RemoteResult(trusted=answers[0].verified.overall, token=answers[0].token)
+
+
+def fetch_keys(url: str, *, settings: Settings) -> JsonObject:
+    """The key set of NRAS, over TLS.
+
+    Raises:
+        CollateralError: it cannot be had.
+    """
+    from nvattest.collateral.nras import NrasClient
+    from nvattest.collateral.settings import HttpSettings
+
+    with NrasClient(nras_base(url), http=HttpSettings(), timeout=settings.timeout) as client:
+        return client.keys()

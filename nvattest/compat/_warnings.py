@@ -1,0 +1,22 @@
+"""The warning that an old program gets where the old behaviour was unsafe."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import PurePath
+
+_PACKAGE = str(PurePath(__file__).parent)
+
+
+class MigrationWarning(UserWarning):
+    """Something that NVIDIA's Python SDK did is done otherwise here; the text says what and why."""
+
+
+def migrated(message: str) -> None:
+    """Warn the caller of this package: the line that is named is the user's, however deep we are."""
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - warnings has skip_file_prefixes from 3.12 on only
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, MigrationWarning, stacklevel=level)

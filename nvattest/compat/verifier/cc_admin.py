@@ -1,0 +1,178 @@
+"""``collect_gpu_evidence`` and ``attest`` of NVIDIA's local GPU verifier.
+
+``attest`` gives ``(verdict, [["JWT", overall], {"GPU-0": jwt}])``. Tokens are signed with ES384 under a key made for
+the call, where NVIDIA's had HS256 under the word ``secret``; give ``params["signing_key"]`` (``nvattest.token.keys``)
+to verify them elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nvattest.compat._errors import InvalidNonceError, MissingParameterError, NoEvidenceError
+from nvattest.compat._settings import Settings
+from nvattest.compat._warnings import MigrationWarning, migrated
+from nvattest.model import DeviceKind
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.results import Appraisal
+    from nvattest.evidence import Evidence
+    from nvattest.token.keys import SigningKey
+
+__all__ = [
+    "InvalidNonceError",
+    "MigrationWarning",
+    "MissingParameterError",
+    "NoEvidenceError",
+    "attest",
+    "collect_gpu_evidence",
+    "collect_gpu_evidence_local",
+    "collect_gpu_evidence_remote",
+]
+
+REQUIRED = (
+    "verbose",
+    "test_no_gpu",
+    "driver_rim",
+    "vbios_rim",
+    "user_mode",
+    "rim_service_url",
+    "allow_hold_cert",
+    "ocsp_url",
+    "ocsp_nonce_disabled",
+    "service_key",
+)
+
+
+def collect_gpu_evidence(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool = True) -> list[Any]:
+    """Evidence of all GPUs as handles with the old getters.
+
+    Raises:
+        InvalidNonceError: not 64 hexadecimal digits.
+        CollectionError: the driver gave none, at once and by name; NVIDIA's waited 30 s and said "timed out".
+    """
+    from nvattest.compat._handles import handles
+
+    return handles(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
+
+
+def collect_gpu_evidence_local(nonce: str, ppcie_mode: bool = True, no_gpu_mode: bool = False) -> list[Any]:
+    """The same; the order of the arguments is the old one."""
+    return collect_gpu_evidence(nonce, no_gpu_mode, ppcie_mode)
+
+
+def collect_gpu_evidence_remote(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool = True) -> list[dict[str, str]]:
+    """The same as dictionaries for NRAS."""
+    from nvattest.compat._handles import dictionaries
+
+    return dictionaries(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
+
+
+def _collect(nonce: str, *, no_gpu_mode: bool, ppcie_mode: bool) -> tuple[Evidence, ...]:
+    from nvattest.compat._engine import collect, read_nonce
+
+    return collect(DeviceKind.GPU, read_nonce(nonce), ppcie_mode=bool(ppcie_mode), no_gpu_mode=bool(no_gpu_mode))
+
+
+def attest(params: Mapping[str, Any], nonce: str, evidence: list[Any]) -> tuple[bool, list[Any]]:
+    """Verify GPUs and sign what came of it.
+
+    ``params`` has the old keys: ``verbose``, ``test_no_gpu``, ``driver_rim``, ``vbios_rim`` (files, or None),
+    ``user_mode``, ``rim_service_url``, ``allow_hold_cert``, ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and
+    optionally ``claims_version``. Without ``user_mode`` the ready state of the machine's GPUs is set: ready only where
+    every GPU of the machine is among the evidence and trusted.
+
+    Raises:
+        InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
+        NvattestError: settings that cannot be used, or a ready state that cannot be set.
+    """
+    from nvattest.claims import claims_of
+    from nvattest.compat import _progress
+    from nvattest.compat._engine import check_claims_version, read_nonce, verify_locally
+    from nvattest.compat._handles import evidence_of
+
+    value = read_nonce(nonce)
+    missing = [name for name in REQUIRED if name not in params]
+    if missing:
+        raise MissingParameterError(f"params has no {', '.join(missing)}", hint=f"it needs {', '.join(REQUIRED)}")
+    version = check_claims_version(params.get("claims_version", "2.0"))
+    items = evidence_of(evidence, DeviceKind.GPU, value)
+    settings = Settings(
+        service_key=params["service_key"],
+        rim_url=params["rim_service_url"],
+        ocsp_url=params["ocsp_url"],
+        allow_hold_cert=True if params["allow_hold_cert"] else None,
+        ocsp_nonce_disabled=params["ocsp_nonce_disabled"] is True,
+    )
+    result = verify_locally(
+        items,
+        nonce=value,
+        claims_version=version,
+        settings=settings,
+        key=_key(params.get("signing_key")),
+        known=_rims(params, items),
+    )
+    if params["verbose"]:
+        claims = claims_of(result.appraisal, version=version)
+        for line in _progress.verified(result.appraisal, items, claims):
+            print(line, file=sys.stdout)
+    if not params["user_mode"] and not params["test_no_gpu"]:
+        _set_ready(result.appraisal)
+    return result.trusted, result.token
+
+
+def _key(given: SigningKey | None) -> SigningKey:
+    from nvattest.token.keys import SigningKey
+
+    if given is not None:
+        return given
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    migrated(
+        "the token is signed with ES384 under a key made for this call. NVIDIA's was signed with HS256 under the word "
+        "'secret', so that anybody could write one."
+    )
+    return SigningKey(ec.generate_private_key(ec.SECP384R1()))
+
+
+def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral | None:
+    """RIM files that the caller names. NVIDIA's verifier opened an empty path for ``driver_rim``."""
+    from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
+    from nvattest.collateral.bundle import MAXIMUM_RIM
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.collateral.plan import rim_ids_of
+
+    given = {"driver_rim": "DRIVER", "vbios_rim": "VBIOS"}
+    rims: dict[str, RimAnswer] = {}
+    for name, word in given.items():
+        path = params[name]
+        if not path:
+            continue
+        content = read_bounded(str(path), MAXIMUM_RIM)
+        for rim_id in rim_ids_of(items):
+            if f"_{word}_" in rim_id:
+                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.BUNDLE, origin=str(path))
+    return Collateral(rims=rims) if rims else None
+
+
+def _set_ready(appraisal: Appraisal) -> None:
+    from nvattest.devices.nvml import NvmlLibrary
+    from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
+    from nvattest.devices.state import read_state
+
+    with NvmlLibrary.open() as library:
+        state = read_state(library)
+        if appraisal.trusted and state.gpu_count == len(appraisal.devices):
+            set_ready(library, TrustedPlatform(appraisal))
+            return
+        set_not_ready(library)
+        if appraisal.trusted:
+            migrated(
+                f"the GPUs stay not ready: {len(appraisal.devices)} of this machine's {state.gpu_count} GPUs were "
+                "verified, and the ready state is one switch for all."
+            )
+        elif state.dev_tools:
+            migrated("the GPUs stay not ready. NVIDIA's verifier set them ready after a failure in DevTools mode.")

@@ -1,0 +1,202 @@
+"""Arguments as NVIDIA's program takes them: one exit status for each kind of mistake, and nothing on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nvattest.cli import main
+
+CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    def call(*argv: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(list(argv))
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+MISTAKES: dict[str, tuple[list[str], int]] = {
+    "an unknown command": (["attset"], UNEXPECTED),
+    "an unknown option": (["attest", "--nonse", "00"], UNEXPECTED),
+    "a surplus word": (["version", "now"], UNEXPECTED),
+    "an abbreviation": (["attest", "--dev", "gpu"], UNEXPECTED),
+    "an option without its value": (["attest", "--nonce"], VALUES),
+    "a flag with a value": (["attest", "--offline=yes"], VALIDATION),
+    "a device that does not exist": (["attest", "--device", "cpu"], VALIDATION),
+    "a device in capitals": (["attest", "--device", "GPU"], VALIDATION),
+    "a source that does not exist": (["attest", "--gpu-evidence-source", "disk"], VALIDATION),
+    "a log level that does not exist": (["attest", "-l", "loud"], VALIDATION),
+    "a format that does not exist": (["-f", "xml", "version"], VALIDATION),
+    "source file without a file": (["attest", "--gpu-evidence-source", "file"], VALIDATION),
+    "a file that is not there": (
+        ["attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", "/no/such"],
+        VALIDATION,
+    ),
+    "a folder as a file": (["attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", "/"], VALIDATION),
+    "switches from a file that is not named": (
+        ["attest", "-d", "nvswitch", "--nvswitch-evidence-source", "file"],
+        VALIDATION,
+    ),
+    "all devices, and the switches' file is missing": (
+        ["attest", "-d", "all", "--gpu-evidence-source", "file", "--gpu-evidence-file", __file__,
+         "--nvswitch-evidence-source", "file"],
+        VALIDATION,
+    ),
+    "corelib without an architecture": (["attest", "--gpu-evidence-source", "corelib"], VALIDATION),
+    "an architecture that cannot be named": (["attest", "--gpu-architecture", "hopper"], VALIDATION),
+    "a RIM folder that is not there": (["attest", "--rim-store", "dir", "--rim-dir", "/no/such"], VALIDATION),
+    "a RIM folder that is a file": (["attest", "--rim-dir", __file__], VALIDATION),
+    "a bundle that is not there": (["attest", "--bundle", "/no/such"], VALIDATION),
+    "a time without a zone": (["attest", "--at", "2025-08-21T07:00:00"], VALIDATION),
+    "half a time": (["attest", "--at", "device=2025-08-21T07:00:00Z"], VALIDATION),
+    "claims of a version that does not exist": (["attest", "--claims-version", "1.0"], VALIDATION),
+    "no output for a bundle": (["bundle", "create", "--rim-dir", "."], REQUIRED),
+    "no input for a bundle": (["bundle", "create", "--output", "/tmp/never-written"], REQUIRED),
+    "bundle without an action": (["bundle"], REQUIRED),
+    "bundle with an unknown action": (["bundle", "burn"], VALIDATION),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_wrong_argument_has_nvidias_exit_status_and_says_so_on_stderr_only(run, name: str) -> None:
+    argv, expected = MISTAKES[name]
+    status, out, err = run(*argv)
+    assert (status, out) == (expected, "")
+    assert err.rstrip().endswith("Run with --help for more information.")
+    # Even in JSON: as NVIDIA's program, which has parsed no format yet.
+    if argv[0] != "-f":
+        assert run("-f", "json", *argv)[:2] == (expected, "")
+
+
+def test_the_message_names_the_option(run) -> None:
+    assert "--gpu-evidence-file" in run("attest", "--gpu-evidence-source", "file")[2]
+    assert "--device" in run("attest", "--device", "cpu")[2]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-f", "json", "-l", "error", "version"],
+        ["version", "-f", "json", "-l", "error"],
+        ["--format", "json", "version", "--log-level", "error"],
+        ["--format=json", "version"],
+        ["version", "--format=json"],
+    ],
+)
+def test_global_options_stand_before_or_after_the_command(run, argv: list[str]) -> None:
+    status, out, _ = run(*argv)
+    assert status == 0
+    assert "nvattest" in json.loads(out)
+
+
+def test_the_environment_gives_the_defaults_and_options_win(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVAT_FORMAT", "json")
+    assert json.loads(run("version")[1])
+    assert run("-f", "text", "version")[1].startswith("nvattest ")
+    monkeypatch.setenv("NVAT_FORMAT", "")
+    assert run("version")[1].startswith("nvattest ")
+    monkeypatch.setenv("NVAT_FORMAT", "yaml")
+    status, out, err = run("version")
+    assert (status, out) == (VALIDATION, "")
+    assert "NVAT_FORMAT" in err
+    monkeypatch.delenv("NVAT_FORMAT")
+    monkeypatch.setenv("NVAT_LOG_LEVEL", "loud")
+    assert run("version")[0] == VALIDATION
+
+
+def test_version_goes_to_stdout_at_every_log_level(run) -> None:
+    for level in ("trace", "info", "error", "off"):
+        status, out, err = run("-l", level, "version")
+        assert (status, err) == (0, "")
+        assert out.startswith("nvattest ")
+        assert out.count("\n") == 1
+
+
+def test_help_goes_to_stdout_with_status_0(run) -> None:
+    for argv in ([], ["--help"]):
+        status, out, _ = run(*argv)
+        assert status == 0
+        assert "attest" in out
+    with pytest.raises(SystemExit) as caught:
+        main(["attest", "--help"])
+    assert caught.value.code == 0
+
+
+def test_options_of_the_device_that_is_not_asked_for_are_ignored(run, real_data: Path) -> None:
+    # Two of NVIDIA's own tests depend on it.
+    evidence, rims = real_data / "evidence", str(real_data / "rim")
+    bundle = ["--at", "2026-11-01T00:00:00Z", "--rim-store", "dir", "--rim-dir", rims, "--offline", "--no-cache"]
+    status, out, _ = run(
+        "attest", "--device", "gpu", "--gpu-evidence-source", "file",
+        "--gpu-evidence-file", str(evidence / "hopper-590.12-single.json"),
+        "--nvswitch-evidence-source", "file", "--nvswitch-evidence-file", "/no/such", *bundle,
+    )  # fmt: skip
+    assert status == 504 % 256
+    assert "GPU-0" in out
+    status, out, _ = run(
+        "attest", "--device", "nvswitch", "--nvswitch-evidence-source", "file",
+        "--nvswitch-evidence-file", str(evidence / "ls10-single.json"),
+        "--gpu-evidence-source", "file", "--gpu-evidence-file", "/no/such", *bundle,
+    )  # fmt: skip
+    assert status == 603 % 256
+    assert "SWITCH-0" in out
+
+
+def test_attest_with_corelib_is_a_bad_argument_in_the_chosen_format(run) -> None:
+    status, out, _ = run(
+        "-f", "json", "attest", "--gpu-evidence-source", "corelib", "--gpu-architecture", "blackwell"
+    )  # fmt: skip
+    assert status == 4
+    assert json.loads(out)["result_code"] == 4
+
+
+def test_a_bad_nonce_is_a_bad_argument_at_run_time(run, real_data: Path) -> None:
+    path = str(real_data / "evidence/hopper-590.12-single.json")
+    for nonce in ("xyz", "00" * 31, "00" * 33, " " + "00" * 32, "0x"):
+        status, out, _ = run(
+            "-f", "json", "attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", path, "--nonce", nonce
+        )
+        assert (status, json.loads(out)["result_code"]) == (4, 4), nonce
+        assert json.loads(out)["claims"] == {}
+
+
+def test_a_nonce_with_0x_is_read(run, real_data: Path) -> None:
+    path = str(real_data / "evidence/hopper-590.12-single.json")
+    _, out, _ = run(
+        "attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", path, "--nonce", "0x" + "00" * 32,
+        "--offline", "--no-cache",
+    )  # fmt: skip
+    assert "expected: " + "00" * 32 in out
+
+
+def test_an_argument_that_is_not_utf_8_is_a_clear_mistake(tmp_path: Path) -> None:
+    odd = b"caf\xe9"
+    for argv, expected in (
+        ([b"attest", b"--device", odd], VALIDATION),
+        (
+            [b"attest", b"--gpu-evidence-source", b"file", b"--gpu-evidence-file", os.fsencode(tmp_path / "no")],
+            VALIDATION,
+        ),
+        ([odd], UNEXPECTED),
+        ([b"attest", b"--" + odd], UNEXPECTED),
+        ([b"attest", b"--at", odd], VALIDATION),
+    ):
+        done = subprocess.run([sys.executable, "-m", "nvattest", *argv], capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout) == (expected, b"")
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_nul_in_a_path_is_a_clear_mistake(run) -> None:
+    status, out, _ = run("attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", "a\0b")
+    assert (status, out) == (VALIDATION, "")

@@ -1,0 +1,169 @@
+"""``verifier.cc_admin`` over simulated GPUs, with services on loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+import nvattest
+from nvattest.compat import MigrationWarning
+from nvattest.compat.verifier import cc_admin
+from nvattest.errors import CollectionError, NvattestError
+from nvattest.testing import Platform
+from nvattest.testing.services import Services
+
+from .clients import NONCE, evidence_of, key
+
+
+@pytest.fixture(scope="module")
+def live() -> Any:
+    platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
+    with Services(platform) as services:
+        yield platform, services
+
+
+@pytest.fixture
+def params(live: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    platform, services = live
+    (tmp_path / "roots.pem").write_bytes(platform.anchors_pem)
+    monkeypatch.setenv("NVATTEST_TRUST_ANCHORS", str(tmp_path / "roots.pem"))
+    return {
+        "verbose": False, "test_no_gpu": False, "driver_rim": None, "vbios_rim": None, "user_mode": True,
+        "rim_service_url": services.rim_url + "/v1/rim/", "allow_hold_cert": False, "ocsp_url": services.ocsp_url,
+        "ocsp_nonce_disabled": False, "service_key": None, "signing_key": key(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [None, "2.0", "3.0"])
+def test_attest_gives_a_verdict_and_a_detached_eat(live: Any, params: dict[str, Any], version: str | None) -> None:
+    if version:
+        params["claims_version"] = version
+    verdict, token = cc_admin.attest(params, NONCE, evidence_of(live[0]))
+    assert verdict is True
+    (word, overall), devices = token
+    said = jwt.decode(overall, key().public.native(), algorithms=["ES384"])
+    assert (word, list(devices), said["x-nvidia-ver"]) == ("JWT", ["GPU-0"], version or "2.0")
+
+
+def test_rim_files_are_used(live: Any, params: dict[str, Any], tmp_path: Path) -> None:
+    platform, services = live
+    for rim_id, content in platform.rims().items():
+        (tmp_path / rim_id).write_bytes(content)
+        params["driver_rim" if "DRIVER" in rim_id else "vbios_rim"] = str(tmp_path / rim_id)
+    services.forget()
+    assert cc_admin.attest(params, NONCE, evidence_of(platform))[0] is True
+    assert services.requests("rim") == []
+    params["driver_rim"], params["vbios_rim"] = params["vbios_rim"], params["driver_rim"]
+    assert cc_admin.attest(params, NONCE, evidence_of(platform))[0] is False
+
+
+def test_the_old_constant_secret_is_announced(live: Any, params: dict[str, Any]) -> None:
+    del params["signing_key"]
+    with pytest.warns(MigrationWarning, match="'secret'"):
+        cc_admin.attest(params, NONCE, evidence_of(live[0]))
+
+
+def test_progress_is_printed_when_asked(live: Any, params: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    params["verbose"] = True
+    cc_admin.attest(params, NONCE, evidence_of(live[0]))
+    assert capsys.readouterr().out.rstrip().endswith("GPU Attestation is Successful.")
+
+
+def test_a_wrong_nonce_is_refused_before_anything_else() -> None:
+    for wrong in ("", "0x" + "0" * 62, None):
+        with pytest.raises(cc_admin.InvalidNonceError):
+            cc_admin.attest({}, wrong, [])  # type: ignore[arg-type]
+        with pytest.raises(ValueError):
+            cc_admin.collect_gpu_evidence(wrong)  # type: ignore[arg-type]
+
+
+def test_a_missing_parameter_is_a_key_error(params: dict[str, Any]) -> None:
+    del params["ocsp_url"]
+    for kind in (KeyError, NvattestError):
+        with pytest.raises(kind, match="ocsp_url"):
+            cc_admin.attest(params, NONCE, [1])
+
+
+def test_no_evidence_is_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(cc_admin.NoEvidenceError):
+        cc_admin.attest(params, NONCE, [])
+
+
+def test_evidence_in_all_three_forms(live: Any) -> None:
+    with pytest.warns(MigrationWarning):
+        (handle,) = cc_admin.collect_gpu_evidence_local(NONCE, no_gpu_mode=True)
+    with pytest.warns(MigrationWarning):
+        (item,) = cc_admin.collect_gpu_evidence_remote(NONCE, no_gpu_mode=True)
+    assert sorted(item) == ["arch", "certificate", "evidence"]
+    assert base64.b64decode(item["evidence"])[4:36].hex() == NONCE == handle.get_attestation_report()[4:36].hex()
+    assert handle.get_gpu_architecture_value() == 9
+
+
+class FakeLibrary:
+    """Stands for NVML where only the ready state is of interest."""
+
+    def __enter__(self) -> FakeLibrary:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("gpus", "lies", "dev_tools", "expected"),
+    [
+        (1, [], False, "ready"),
+        (2, [], False, "not ready"),
+        (1, ["gpu0:measurement=9"], False, "not ready"),
+        (1, ["gpu0:measurement=9"], True, "not ready"),
+    ],
+)
+def test_ready_is_set_only_for_all_gpus_and_never_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, lies: list[str], dev_tools: bool, expected: str
+) -> None:
+    import nvattest.devices.nvml
+    import nvattest.devices.ready
+    import nvattest.devices.state
+
+    states: list[str] = []
+    state = type("S", (), {"gpu_count": gpus, "dev_tools": dev_tools})
+    appraisal = appraised(lies)
+    monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
+    monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: state)
+    monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
+    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    if gpus == 2 or dev_tools:
+        # Warnings may be errors: the state is seen to first.
+        with pytest.warns(MigrationWarning, match="stay not ready"):
+            cc_admin._set_ready(appraisal)
+    else:
+        cc_admin._set_ready(appraisal)
+    assert states == [expected]
+
+
+def appraised(lies: list[str]) -> nvattest.Appraisal:
+    platform = Platform.build("hopper-1", lies=lies)
+    nonce = nvattest.Nonce.from_hex(NONCE)
+    return nvattest.verify(
+        nvattest.load_evidence(json.dumps(platform.evidence(nonce.value))),
+        collateral=nvattest.load_bundle(json.dumps(platform.bundle())),
+        nonce=nonce,
+        at=platform.time,
+        anchors=platform.trust_anchors(),
+    )
+
+
+def test_a_machine_in_protected_pcie_is_refused_by_the_old_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nvattest.devices.nvml
+    import nvattest.devices.state
+
+    monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
+    monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: type("S", (), {"protected_pcie": True}))
+    with pytest.raises(CollectionError, match="ppcie_mode"):
+        cc_admin.collect_gpu_evidence(NONCE)
