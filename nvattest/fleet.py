@@ -10,6 +10,7 @@ Each worker keeps one Verifier, so that RIMs, upper certificates and revocation 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections import deque
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from nvattest._json import JsonObject, load_json
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
-from nvattest.evidence import load_evidence
+from nvattest.evidence import read_evidence
 from nvattest.model import Nonce, VerificationTime
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ MAXIMUM_LINE = 16 * 1024 * 1024
 _CHUNK_LINES = 16
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNKS_PER_WORKER = 3
+_COLLECT_EVERY = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class Judge:
         if "evidence" not in document:
             raise ParseError("'evidence' is missing", source="line", code="batch-line")
         return self._verifier.appraise(
-            load_evidence(json.dumps(document["evidence"])),
+            read_evidence(document["evidence"]),
             nonce=Nonce.from_hex(nonce),
             collateral=self._collateral,
             at=VerificationTime.parse(at) if at is not None else self._at,
@@ -128,6 +130,9 @@ _judges: list[Judge] = []
 
 def _start_worker(settings: BatchSettings) -> None:
     _judges.append(Judge(settings))
+    # What start-up made stays for good; collections need not look at it, nor as often as in a small program.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
 
 
 def _judge_chunk(lines: list[bytes]) -> list[str]:

@@ -90,7 +90,7 @@ def appraise_device(
     verified: dict[RimRole, VerifiedRim] = {}
     ids, why = steps_rim.rim_ids(report, architecture)
     for role in (RimRole.DRIVER, RimRole.VBIOS) if kind is DeviceKind.GPU else (RimRole.BIOS,):
-        if role not in ids:
+        if report is None or role not in ids:
             checks.skip(rim_checks(role.value), why)
             continue
         rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chip, collateral, at, verifier, checks)

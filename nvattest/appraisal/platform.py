@@ -21,6 +21,9 @@ from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import TrustAnchors
 from nvattest.spdm.report import FeatureMode, feature_mode
 
+_GPUS = ("GPU", "GPUs")
+_SWITCHES = ("switch", "switches")
+
 
 def appraise_platform(
     devices: tuple[DeviceAppraisal, ...],
@@ -38,7 +41,9 @@ def appraise_platform(
     # (20) every device is trusted
     bad = [device.label for device in devices if not device.trusted]
     if bad:
-        checks.fail("devices-trusted", f"{', '.join(bad)} of {len(devices)} devices failed", found=", ".join(bad))
+        checks.fail(
+            "devices-trusted", f"{', '.join(bad)} of {_counted(len(devices), 'device')} failed", found=", ".join(bad)
+        )
     elif devices:
         checks.ok("devices-trusted", f"{len(devices)} of {len(devices)}")
     else:
@@ -82,20 +87,30 @@ def appraise_platform(
     )
 
 
+def _counted(count: int, one: str, many: str = "") -> str:
+    """``count`` things in words: 1 GPU, 2 GPUs."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _both(gpus: int, switches: int) -> str:
+    return f"{_counted(gpus, *_GPUS)} and {_counted(switches, *_SWITCHES)}"
+
+
 def _check_counts(gpus: int, switches: int, policy: EvidencePolicy, checks: CheckList) -> None:
-    found = f"{gpus} GPUs and {switches} switches"
+    found = _both(gpus, switches)
     if gpus + switches == 0:
         checks.fail("devices-present", "no device was given: nothing was proven", found=found,
                     hint="check that the GPUs are passed through and the driver is loaded")  # fmt: skip
         return
-    for word, count, expected in (
-        ("GPUs", gpus, policy.expected_gpus),
-        ("switches", switches, policy.expected_switches),
+    for one, many, count, expected in (
+        (*_GPUS, gpus, policy.expected_gpus),
+        (*_SWITCHES, switches, policy.expected_switches),
     ):
         if expected is not None and count != expected:
+            seen = _counted(count, one, many)
             checks.fail(
-                "devices-present", f"{count} {word}, the policy expects {expected}", expected=f"{expected} {word}",
-                found=f"{count} {word}", hint="a device is missing, or was not passed through",
+                "devices-present", f"{seen}, the policy expects {expected}", expected=_counted(expected, one, many),
+                found=seen, hint="a device is missing, or was not passed through",
             )  # fmt: skip
             return
     checks.ok("devices-present", found)
@@ -112,12 +127,12 @@ def _check_distinct(devices: tuple[DeviceAppraisal, ...], checks: CheckList) -> 
         checks.fail(
             "devices-distinct",
             f"one device appears more than once: {twice[0]}",
-            expected=f"{len(devices)} different devices",
-            found=f"{len(identities)} different devices",
+            expected=_counted(len(devices), "different device"),
+            found=_counted(len(identities), "different device"),
             hint="the list repeats the evidence of one device in the place of another",
         )
     elif devices and all(device.identity is not None for device in devices):
-        checks.ok("devices-distinct", f"{len(devices)} certified identities")
+        checks.ok("devices-distinct", _counted(len(devices), "certified identity", "certified identities"))
     else:
         checks.skip(("devices-distinct",), "a chain could not be read")
 
@@ -142,11 +157,11 @@ def _check_topology(
             checks.fail(
                 "topology",
                 problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
-                expected=f"{len(gpus)} GPUs and {len(switches)} switches that name each other",
+                expected=f"{_both(len(gpus), len(switches))} that name each other",
                 hint="a device of another node was put in, or one was left out",
             )
         else:
-            checks.ok("topology", f"{len(gpus)} GPUs and {len(switches)} switches name each other")
+            checks.ok("topology", f"{_both(len(gpus), len(switches))} name each other")
     elif ppcie or switches:
         missing = "switches" if gpus else "GPUs"
         checks.add(

@@ -11,7 +11,6 @@ from enum import Enum
 
 from nvattest.model import Architecture
 
-
 MAX_TRAILING_BYTES = 8
 FWID_OPTIONAL_FOR = (Architecture.LS10,)
 

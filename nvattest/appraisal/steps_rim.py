@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.appraisal.catalogue import rim_checks
-from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.check import Check, CheckList, Outcome
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.results import CertificateRevocation, ChainAppraisal, RimAppraisal
 from nvattest.appraisal.revocation import check_chain_revocation
@@ -61,17 +61,53 @@ def rim_ids(report: Report | None, architecture: Architecture | None) -> tuple[d
         return {}, str(error)
 
 
+class RimPass(NamedTuple):
+    """Steps 11 to 13 for one RIM that passed all of them, to be told again for the next device of the same kind."""
+
+    checks: tuple[Check, ...]
+    rim: VerifiedRim | None
+    appraisal: RimAppraisal
+
+
 def appraise_rim(
     role: RimRole,
     rim_id: str,
-    report: Report | None,
+    report: Report,
     chip: str | None,
     collateral: Collateral,
     at: VerificationTime,
     verifier: Verifier,
     checks: CheckList,
 ) -> tuple[VerifiedRim | None, RimAppraisal]:
-    """Steps 11 to 13 for one RIM. It is returned as verified only if its signature and its chain's path are good."""
+    """Steps 11 to 13 for one RIM. It is returned as verified only if its signature and its chain's path are good.
+
+    A RIM that passed is remembered together with all that this depends on; one that did not is judged anew.
+    """
+    passes = verifier.rim_passes(collateral)
+    # The answer itself is part of the key: the mapping that the caller gave may have changed since.
+    key = (role, rim_id, collateral.rims.get(rim_id), report.kind, _version_for(role, report), chip, at.rim)
+    known = passes.get(key)
+    if known is not None:
+        checks.checks.extend(known.checks)
+        return known.rim, known.appraisal
+    before = len(checks.checks)
+    rim, appraisal = _appraise_rim(role, rim_id, report, chip, collateral, at, verifier, checks)
+    made = tuple(checks.checks[before:])
+    if all(check.outcome is Outcome.PASS for check in made):
+        passes.put(key, RimPass(made, rim, appraisal))
+    return rim, appraisal
+
+
+def _appraise_rim(
+    role: RimRole,
+    rim_id: str,
+    report: Report,
+    chip: str | None,
+    collateral: Collateral,
+    at: VerificationTime,
+    verifier: Verifier,
+    checks: CheckList,
+) -> tuple[VerifiedRim | None, RimAppraisal]:
     available, form, signature, path, validity, revocation, binding = rim_checks(role.value)
     nothing = RimAppraisal(role=role, id=rim_id, source=None, origin="", document=None, chain=None)
     # (11) it is there
@@ -119,7 +155,7 @@ def appraise_rim(
         checks.skip((revocation,), "the chain leads to no pinned root")
     # (13) it describes this device
     rim = verification.verified
-    if rim is None or report is None or chip is None:
+    if rim is None or chip is None:
         checks.skip((binding,), "nothing is read from a RIM that is not verified")
     else:
         findings = bind_rim(rim, role=role, version=_version_for(role, report), chip=chip, kind=report.kind)

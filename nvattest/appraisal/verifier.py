@@ -1,8 +1,8 @@
 """The verifier: trust anchors and policy, and a memory of what was already verified.
 
-Verification itself has no state; the memory only saves work. It is bounded and keyed by everything that a result depends
-on: content for what was parsed, content and instant for what was judged. Nonces and measurements are compared anew each
-time.
+Verification itself has no state; the memory only saves work. It is bounded and keyed by everything that a result
+depends on: content for what was parsed, content and instant for what was judged. Nonces and measurements are compared
+anew each time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nvattest.appraisal.platform import appraise_platform
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, CertificateRevocation, DeviceAppraisal
 from nvattest.appraisal.revocation import find_revocation
+from nvattest.appraisal.steps_rim import RimPass
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
@@ -48,6 +49,9 @@ class _Memory(Generic[T]):
         if value is not None:
             self._entries[key] = value
         return value
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def put(self, key: Hashable, value: T) -> T:
         self._entries[key] = value
@@ -83,6 +87,7 @@ class Verifier:
         self._verifications: _Memory[RimVerification] = _Memory(64)
         self._judgements: _Memory[Revocation] = _Memory(1024)
         self._indexed: tuple[Collateral, _Index] | None = None
+        self._passed: tuple[Collateral, EvidencePolicy, TrustAnchors, _Memory[RimPass]] | None = None
 
     def appraise(
         self,
@@ -137,12 +142,19 @@ class Verifier:
 
     def verify_rim(self, document: RimDocument, at: datetime) -> RimVerification:
         """Verify a RIM's signature and chain against the RIM anchors."""
-        key = (document.raw_sha256, at)
+        key = (document.raw_sha256, at, self.anchors.rim)
         known = self._verifications.get(key)
         if known is None:
             result = verify_rim(document, anchors=self.anchors.rim, at=at, verifier=self.ecdsa)
             known = self._verifications.put(key, result)
         return known
+
+    def rim_passes(self, collateral: Collateral) -> _Memory[RimPass]:
+        """The RIMs of this collateral that passed under this policy and these anchors; another one forgets them."""
+        known = self._passed
+        if known is None or known[0] is not collateral or known[1] is not self.policy or known[2] is not self.anchors:
+            known = self._passed = (collateral, self.policy, self.anchors, _Memory(64))
+        return known[3]
 
     def find_revocation(
         self, certificate: Certificate, issuer: Certificate, collateral: Collateral, at: datetime

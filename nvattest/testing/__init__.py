@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nvattest.testing.device import SimulatedDevice as SimulatedDevice
+    from nvattest.testing.fleet import SimulatedFleet as SimulatedFleet
     from nvattest.testing.lies import LIES as LIES
     from nvattest.testing.lies import Lie as Lie
     from nvattest.testing.lies import LieSpec as LieSpec
@@ -36,6 +37,7 @@ _HOMES = {
     "Platform": "platform",
     "Scope": "lies",
     "SimulatedDevice": "device",
+    "SimulatedFleet": "fleet",
     "parse_fault": "lies",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "Platform",
     "Scope",
     "SimulatedDevice",
+    "SimulatedFleet",
     "parse_fault",
 ]
 

@@ -91,6 +91,14 @@ class Node:
     certificates: dict[bytes, Certificate]
     orders: dict[str, RimOrder]
 
+    def certify(self, architecture: Architecture, label: str, pdi: bytes) -> tuple[Certificate, ...]:
+        """The chain of one more device, about which the responder then answers."""
+        fwid = _fwid(SILICON[architecture])
+        chain = self.device_pki.chain(architecture, label=label, pdi=pdi, fwid=fwid, told=Told(()))
+        for position in _DEVICE_POSITIONS:
+            self.ocsp.register(chain[position], Side.DEVICE, Verdict())
+        return chain
+
 
 def assemble(plan: Plan) -> Node:
     """Build all parts.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind, VerificationTime, format_time
 from nvattest.testing.assembly import Plan, Shape, assemble
-from nvattest.testing.certificates import pem
+from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.device import SimulatedDevice
 from nvattest.testing.lies import Lie, Told, parse_fault
 from nvattest.testing.rim_issuer import RimOrder
@@ -201,10 +201,25 @@ class Platform:
             for number, certificate in enumerate(self._node.certificates.values())
         }
 
+    def certify(self, label: str, pdi: bytes) -> tuple[Certificate, ...]:
+        """The honest chain of one more GPU of this platform's kind, leaf first; the OCSP responder knows it.
+
+        ``label`` names its keys, ``pdi`` has 8 bytes. For fleets: the GPU itself is in no machine.
+        """
+        return self._node.certify(self.gpus[0].family, label, pdi)
+
+    def ocsp_about(self, certificate: Certificate) -> bytes:
+        """The answer about one certificate, without a nonce, as caches and bundles keep it."""
+        return self._node.ocsp.about(certificate)
+
     @property
     def anchors_pem(self) -> bytes:
         """The simulated device root and RIM root, as PEM."""
-        return pem((self._node.device_pki.root.der, self._node.rim_issuer.root.der))
+        return pem(self.roots_der())
+
+    def roots_der(self) -> tuple[bytes, bytes]:
+        """The device root and the RIM root, each as DER."""
+        return self._node.device_pki.root.der, self._node.rim_issuer.root.der
 
     def trust_anchors(self) -> TrustAnchors:
         """The simulated roots as trust anchors; they say so."""

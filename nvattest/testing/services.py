@@ -318,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
             return "jwks", ""
         if self.command == "POST" and self.path in _NRAS_PATHS:
             return "nras", self.path.rpartition("/")[2]
-        if self.command == "POST" and self.path == "/ocsp":
+        if self.command == "POST" and self.path.rstrip("/") == "/ocsp":
             return "ocsp", _serial(body)
         return "", self.path
 

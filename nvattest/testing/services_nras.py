@@ -74,7 +74,8 @@ class NrasIssuer:
             at=self._platform.time,
             anchors=self._platform.trust_anchors(),
         )
-        version = "4.0" if request.get("claims_version") == "4.0" else "3.0"
+        asked = request.get("claims_version")
+        version = asked if asked in ("2.0", "4.0") else "3.0"
         claims = claims_of(appraisal, version=version)
         now = int(self._platform.clock.timestamp())
         common = {
@@ -92,7 +93,7 @@ class NrasIssuer:
             **common,
             "jti": "platform-1",
             "sub": "NVIDIA-PLATFORM-ATTESTATION",
-            "x-nvidia-ver": "3.0",
+            "x-nvidia-ver": "2.0" if version == "2.0" else "3.0",
             "x-nvidia-overall-att-result": appraisal.trusted,
             "submods": {
                 label: ["DIGEST", ["SHA-256", hashlib.sha256(token.encode()).hexdigest()]]

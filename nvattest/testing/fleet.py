@@ -1,0 +1,100 @@
+"""Many simulated nodes for the price of their own signatures: one GPU each, all below the roots of one platform.
+
+    fleet = SimulatedFleet(10_000)
+    lines = [fleet.line(index) for index in range(10_000)]   # for nvattest verify-batch
+    bundle = fleet.bundle()
+
+Each node has keys, certificates, a boot ROM revocation answer and a report of its own, so that a verifier has never
+seen it. A node costs two or three milliseconds and is made when it is asked for; the same seed gives the same nodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import replace
+from datetime import datetime
+
+from nvattest.testing.certificates import Certificate
+from nvattest.testing.device import SimulatedDevice, chain_text
+from nvattest.testing.keys import derive_bytes
+from nvattest.testing.lies import Told
+from nvattest.testing.platform import Platform
+
+__all__ = ["SimulatedFleet"]
+
+# A bundle holds 8192 answers, and each GPU needs one of its own.
+_MAXIMUM_GPUS = 8000
+
+
+class SimulatedFleet:
+    """``size`` nodes of the kind of ``hopper-1``; ``clock`` as for :meth:`Platform.build`.
+
+    The first 8000 nodes have GPUs of their own; those after them have the same GPUs again, asked with other nonces.
+    """
+
+    def __init__(self, size: int, *, seed: int = 0, clock: datetime | None = None) -> None:
+        self.size = size
+        self.platform = Platform.build("hopper-1", seed=seed, clock=clock)
+        self._chains: dict[int, tuple[Certificate, ...]] = {}
+
+    def nonce(self, index: int) -> bytes:
+        """The nonce that node ``index`` is asked with (32 bytes)."""
+        return derive_bytes(self.platform.seed, f"fleet nonce {index}", 32)
+
+    def device(self, index: int) -> SimulatedDevice:
+        """The GPU of node ``index``.
+
+        Raises:
+            IndexError: there is no such node.
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(f"the fleet has {self.size} nodes; there is no node {index}")
+        index %= _MAXIMUM_GPUS
+        chain = self._chain(index)
+        return replace(
+            self.platform.gpus[0],
+            chain_pem=chain_text(chain, self.platform.gpus[0].kind, Told(())),
+            certificates=chain,
+            key=chain[0].key,
+            pdi=self._pdi(index).hex().upper(),
+            salt=derive_bytes(self.platform.seed, f"fleet responder {index}", 32),
+        )
+
+    def evidence(self, index: int) -> list[dict[str, str]]:
+        """The evidence of node ``index``, NVIDIA's array, signed now over its nonce."""
+        device, nonce = self.device(index), self.nonce(index)
+        return [
+            {
+                "arch": device.arch,
+                "nonce": nonce.hex(),
+                "evidence": base64.b64encode(device.report(nonce)).decode(),
+                "certificate": base64.b64encode(device.chain_pem).decode(),
+            }
+        ]
+
+    def line(self, index: int) -> bytes:
+        """The line of node ``index`` for ``nvattest verify-batch``, without a line break; its id is ``node-INDEX``."""
+        document = {"id": f"node-{index}", "nonce": self.nonce(index).hex(), "evidence": self.evidence(index)}
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    def bundle(self) -> bytes:
+        """A bundle with the RIMs and the revocation answers of all nodes."""
+        document = self.platform.bundle()
+        answers = document["ocsp"]
+        assert isinstance(answers, list)  # noqa: S101 - tells the type checker what bundle() gives
+        for index in range(min(self.size, _MAXIMUM_GPUS)):
+            der = self.platform.ocsp_about(self._chain(index)[1])
+            answers.append({"sha256": hashlib.sha256(der).hexdigest(), "content": base64.b64encode(der).decode()})
+        return json.dumps(document).encode()
+
+    def _pdi(self, index: int) -> bytes:
+        return derive_bytes(self.platform.seed, f"fleet pdi {index}", 8)
+
+    def _chain(self, index: int) -> tuple[Certificate, ...]:
+        known = self._chains.get(index)
+        if known is None:
+            known = self.platform.certify(f"fleet gpu {index}", self._pdi(index))
+            self._chains[index] = known
+        return known

@@ -1,0 +1,255 @@
+"""What the core costs beside the signatures that nobody can save, as ratios within one run.
+
+pytest -s -m benchmark tests/benchmarks/bench_core.py
+
+Each figure is the best of many runs, and the runs of what is compared take turns, so that a busy machine disturbs both
+alike. "P-384" is one verification of a raw signature with the library, key loading included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.bundle import load_bundle
+from nvattest.evidence import Evidence, load_evidence
+from nvattest.model import Nonce, VerificationTime
+from nvattest.pki.certificate import parse_pem_chain
+from nvattest.pki.ecdsa import EcdsaVerifier
+from nvattest.spdm.report import parse_report
+from nvattest.testing import Platform
+
+pytestmark = pytest.mark.benchmark
+
+AT = "device=2025-08-21T07:00:00Z,rim=2025-10-24T12:00:00Z"
+NONCE = bytes(range(32))
+
+
+def best(*runs: Callable[[], object], rounds: int = 60) -> list[float]:
+    """The best time of each, in milliseconds; they take turns."""
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, found in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            found.append((time.perf_counter() - start) * 1e3)
+    return [min(found) for found in times]
+
+
+def row(name: str, spent: float, floor: float, count: int, target: str) -> None:
+    print(f"  {name:62} {spent:8.3f} ms = {spent / floor:5.2f} x {count:2} P-384  {target}")
+
+
+def raw_signatures(evidence: Evidence) -> Callable[[int], None]:
+    """One verification that remembers nothing: the report's."""
+    report, leaf = parse_report(evidence.report, evidence.kind), parse_pem_chain(evidence.certificate_chain)[0]
+    spki, signature, signed = leaf.spki_der, report.signature, report.signed
+
+    def verify(count: int) -> None:
+        verifier = EcdsaVerifier(remember=0)
+        for _ in range(count):
+            assert verifier.verify_raw(spki, signature, signed)
+
+    return verify
+
+
+def v1(real_data: Path) -> tuple[tuple[Evidence, ...], Collateral]:
+    ids = ("NV_GPU_DRIVER_GH100_550.90.07", "NV_GPU_VBIOS_1010_0200_882_96009F0001")
+    return load_evidence((real_data / "evidence/hopper-550.90.07-nvtrust.json").read_bytes()), Collateral(
+        rims={
+            name: RimAnswer(id=name, content=(real_data / f"rim/{name}.xml").read_bytes(), source=Source.BUNDLE)
+            for name in ids
+        },
+        ocsp=tuple(
+            OcspAnswer(content=path.read_bytes(), source=Source.BUNDLE) for path in (real_data / "ocsp").iterdir()
+        ),
+    )
+
+
+def test_one_gpu_in_a_running_process() -> None:
+    """A simulated node: GPU 0 warms the verifier, then each of the other seven is new to it."""
+    platform = Platform.build("hopper-8-ppcie")
+    evidence = load_evidence(json.dumps(platform.evidence(NONCE)))[:8]
+    collateral = load_bundle(json.dumps(platform.bundle()))
+    for word, policy, given in (
+        ("without revocation", EvidencePolicy(accept_unchecked_revocation=True), replace(collateral, ocsp=())),
+        ("with revocation", EvidencePolicy(), collateral),
+    ):
+        cost: list[float] = []
+        seen: list[float] = []
+        floors: list[float] = []
+        counts: set[int] = set()
+        raw = raw_signatures(evidence[0])
+        for _ in range(12):
+            verifier = Verifier(anchors=platform.trust_anchors(), policy=policy)
+
+            def appraise(item: Evidence, verifier: Verifier = verifier, given: Collateral = given) -> None:
+                appraisal = verifier.appraise((item,), nonce=Nonce(NONCE), collateral=given, at=platform.time)
+                assert appraisal.devices[0].trusted
+
+            appraise(evidence[0])
+            for item in evidence[1:]:
+                before = verifier.ecdsa.verifications
+                start = time.perf_counter()
+                appraise(item)
+                cost.append((time.perf_counter() - start) * 1e3)
+                counts.add(verifier.ecdsa.verifications - before)
+                start = time.perf_counter()
+                appraise(item)
+                seen.append((time.perf_counter() - start) * 1e3)
+                start = time.perf_counter()
+                raw(3)
+                floors.append((time.perf_counter() - start) * 1e3)
+        print(f"\nOne GPU in a running process, RIMs and anchors verified before, {word} ({counts} signatures)")
+        row("never seen (median of runs)", statistics.median(cost), statistics.median(floors), 3, "target 1.5")
+        row("never seen (best run)", min(cost), min(floors), 3, "target 1.5")
+        if counts != {3}:
+            per = statistics.median(floors) / 3
+            count = max(counts)
+            row("never seen, against all its signatures", statistics.median(cost), per * count, count, "")
+        row("the same evidence again", statistics.median(seen), statistics.median(floors) / 3, 1, "")
+
+
+def test_the_first_gpu_with_nothing_remembered(real_data: Path) -> None:
+    evidence, collateral = v1(real_data)
+    raw = raw_signatures(evidence[0])
+    at = VerificationTime.parse(AT)
+    nonce = Nonce(evidence[0].nonce or b"")
+    none = replace(collateral, ocsp=())
+    weak = EvidencePolicy(accept_unchecked_revocation=True)
+
+    def first(policy: EvidencePolicy, given: Collateral) -> int:
+        verifier = Verifier(policy=policy)
+        assert verifier.appraise(evidence, nonce=nonce, collateral=given, at=at).trusted
+        return verifier.ecdsa.verifications
+
+    counts = first(weak, none), first(EvidencePolicy(), collateral)
+    bare, full, floor = best(
+        lambda: first(weak, none), lambda: first(EvidencePolicy(), collateral), lambda: raw(13), rounds=40
+    )
+    print("\nThe first GPU, nothing remembered, modules loaded (vector V1)")
+    row(f"without revocation ({counts[0]} signatures)", bare, floor, 13, "target 2.0")
+    row(f"with 7 answers of 7 responders ({counts[1]} signatures)", full, floor, 13, "")
+    row("the same, against all its signatures", full, floor / 13 * counts[1], counts[1], "")
+
+
+def test_steps_of_one_gpu(real_data: Path) -> None:
+    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.claims import claims_of
+    from nvattest.pki.ocsp import parse_response
+    from nvattest.rim.document import parse_rim
+    from nvattest.rim.verify import verify_rim
+
+    evidence, collateral = v1(real_data)
+    item, at = evidence[0], VerificationTime.parse(AT)
+    verifier = Verifier()
+    appraisal = verifier.appraise(evidence, nonce=Nonce(item.nonce or b""), collateral=collateral, at=at)
+    assert appraisal.trusted
+    rim = next(iter(collateral.rims.values())).content
+    document = parse_rim(rim)
+    anchors = verifier.anchors.rim
+    steps: dict[str, Callable[[], object]] = {
+        "read the evidence JSON": lambda: load_evidence(
+            (real_data / "evidence/hopper-550.90.07-nvtrust.json").read_bytes()
+        ),
+        "parse the report": lambda: parse_report(item.report, item.kind),
+        "parse the chain of five": lambda: parse_pem_chain(item.certificate_chain),
+        "parse one RIM": lambda: parse_rim(rim),
+        "verify one RIM, signatures remembered": lambda: verify_rim(
+            document, anchors=anchors, at=at.rim, verifier=verifier.ecdsa
+        ),
+        "parse seven answers": lambda: [parse_response(answer.content) for answer in collateral.ocsp],
+        "the whole appraisal, everything remembered": lambda: verifier.appraise(
+            evidence, nonce=Nonce(item.nonce or b""), collateral=collateral, at=at
+        ),
+        "claims 4.0": lambda: claims_of(appraisal),
+        "the appraisal as JSON values": lambda: appraisal_to_json(appraisal),
+    }
+    raw = raw_signatures(item)
+    *spent, floor = best(*steps.values(), lambda: raw(1))
+    print(f"\nSteps (one P-384 takes {floor:.3f} ms)")
+    for name, value in zip(steps, spent, strict=True):
+        row(name, value, floor, 1, "")
+
+
+# What a process cannot do without: the two libraries and thirteen signatures.
+FLOOR = textwrap.dedent(
+    """
+    import cryptography.x509, lxml.etree, sys
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    spki, signature, message = (bytes.fromhex(word) for word in sys.stdin.read().split())
+    for _ in range(13):
+        serialization.load_der_public_key(spki).verify(signature, message, ec.ECDSA(hashes.SHA384()))
+    """
+)
+
+
+def test_the_whole_process(real_data: Path, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    from nvattest.cli import main
+
+    bundle = tmp_path / "bundle.json"
+    create = ["bundle", "create", "--rim-dir", str(real_data / "rim"), "--ocsp-dir", str(real_data / "ocsp")]
+    assert main([*create, "--output", str(bundle)]) == 0
+    path = real_data / "evidence/hopper-550.90.07-nvtrust.json"
+    [item] = load_evidence(path.read_bytes())
+    report, leaf = parse_report(item.report, item.kind), parse_pem_chain(item.certificate_chain)[0]
+    signature = encode_dss_signature(
+        int.from_bytes(report.signature[:48], "big"), int.from_bytes(report.signature[48:], "big")
+    )
+    words = " ".join(part.hex() for part in (leaf.spki_der, signature, report.signed)).encode()
+    program = os.path.join(os.path.dirname(sys.executable), "nvattest")
+    attest = [
+        "attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", str(path), "--nonce", (item.nonce or b"").hex(),
+        "--bundle", str(bundle), "--at", AT,
+    ]  # fmt: skip
+    runs: dict[str, tuple[list[str], bytes]] = {
+        "imports and thirteen signatures": ([sys.executable, "-c", FLOOR], words),
+        "attest, text": ([program, *attest], b""),
+        "attest, JSON": ([program, "-f", "json", *attest], b""),
+        "version": ([program, "version"], b""),
+        "a bare interpreter": ([sys.executable, "-c", ""], b""),
+    }
+    wall: dict[str, list[float]] = {name: [] for name in runs}
+    cpu: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(15):
+        for name, (argv, data) in runs.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            start = time.perf_counter()
+            subprocess.run(argv, input=data, stdout=subprocess.DEVNULL, check=True)
+            wall[name].append((time.perf_counter() - start) * 1e3)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu[name].append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3)
+    floor, floor_cpu = (min(table["imports and thirteen signatures"]) for table in (wall, cpu))
+    print("\nThe whole process on vector V1 (target 2.0)")
+    for name, run in runs.items():
+        print(
+            f"  {name:34} wall {min(wall[name]):6.1f} ms = {min(wall[name]) / floor:4.2f}   "
+            f"cpu {min(cpu[name]):6.1f} ms = {min(cpu[name]) / floor_cpu:4.2f}   peak {_peak(*run) >> 10:3} MB"
+        )
+
+
+def _peak(argv: list[str], data: bytes) -> int:
+    """The peak resident memory of a process in kB."""
+    code = (
+        "import resource, subprocess, sys;"
+        "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    return int(subprocess.run([sys.executable, "-c", code, *argv], input=data, capture_output=True, check=True).stdout)

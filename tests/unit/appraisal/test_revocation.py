@@ -1,0 +1,226 @@
+"""Which answer about a certificate counts, how fresh it has to be by its source, and what becomes of each status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+
+from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
+from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.results import CertificateRevocation
+from nvattest.appraisal.revocation import check_chain_revocation, find_revocation
+from nvattest.errors import ResultCode
+from nvattest.model import DeviceKind
+from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
+
+NOW = datetime(2026, 11, 1, tzinfo=timezone.utc)
+CERTIFICATE = SimpleNamespace(common_name="BROM", subject="CN=BROM", serial=7, sha256=b"\1" * 32)
+
+
+def item(
+    status: RevocationStatus, source: Source | None = Source.BUNDLE, nonce: NonceOutcome = NonceOutcome.NOT_SENT
+) -> CertificateRevocation:
+    revocation = Revocation(status=status, detail=status.value, certificate_serial=7, nonce=nonce, this_update=NOW)
+    return CertificateRevocation(certificate=CERTIFICATE, revocation=revocation, source=source)  # type: ignore[arg-type]
+
+
+def judge(policy: EvidencePolicy, *items: CertificateRevocation, of_device: bool = True, **more) -> tuple[Outcome, str]:
+    checks = CheckList(DeviceKind.GPU)
+    collateral = Collateral(**more)
+    check_chain_revocation(checks, "chain-revocation", items, policy, collateral, of_device=of_device)
+    [check] = checks.checks
+    return check.outcome, check.tolerated_by
+
+
+GOOD = RevocationStatus.GOOD
+STRICT = EvidencePolicy()
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "nonce", "outcome"),
+    [
+        (RevocationMode.FRESH, Source.LIVE, NonceOutcome.MATCH, Outcome.PASS),
+        (RevocationMode.FRESH, Source.CACHE, NonceOutcome.NOT_SENT, Outcome.SKIPPED),
+        (RevocationMode.FRESH, Source.BUNDLE, NonceOutcome.NOT_SENT, Outcome.SKIPPED),
+        (RevocationMode.WITHIN_WINDOW, Source.LIVE, NonceOutcome.MATCH, Outcome.PASS),
+        (RevocationMode.WITHIN_WINDOW, Source.CACHE, NonceOutcome.NOT_SENT, Outcome.PASS),
+        (RevocationMode.WITHIN_WINDOW, Source.BUNDLE, NonceOutcome.NOT_SENT, Outcome.SKIPPED),
+        (RevocationMode.BUNDLE, Source.LIVE, NonceOutcome.MATCH, Outcome.PASS),
+        (RevocationMode.BUNDLE, Source.CACHE, NonceOutcome.NOT_SENT, Outcome.PASS),
+        (RevocationMode.BUNDLE, Source.BUNDLE, NonceOutcome.NOT_SENT, Outcome.PASS),
+    ],
+)
+def test_each_mode_accepts_what_is_at_least_as_fresh(
+    mode: RevocationMode, source: Source, nonce: NonceOutcome, outcome: Outcome
+) -> None:
+    policy = EvidencePolicy(revocation=mode)
+    assert judge(policy, item(GOOD, source, nonce)) == (outcome, "")
+
+
+@pytest.mark.parametrize("mode", RevocationMode)
+@pytest.mark.parametrize("nonce", [NonceOutcome.ABSENT, NonceOutcome.NOT_SENT, NonceOutcome.MISMATCH])
+def test_an_answer_over_the_network_must_carry_our_nonce_in_every_mode(
+    mode: RevocationMode, nonce: NonceOutcome
+) -> None:
+    policy = EvidencePolicy(revocation=mode)
+    assert judge(policy, item(GOOD, Source.LIVE, nonce)) == (Outcome.SKIPPED, "")
+    weak = replace(policy, accept_live_ocsp_without_nonce=True)
+    assert judge(weak, item(GOOD, Source.LIVE, nonce)) == (Outcome.SKIPPED, "accept_live_ocsp_without_nonce")
+
+
+def test_a_good_answer_from_nowhere_does_not_count() -> None:
+    assert judge(ALL_ON, item(GOOD, None)) == (Outcome.FAIL, "")
+
+
+@pytest.mark.parametrize("status", [status for status in RevocationStatus if status is not GOOD])
+@pytest.mark.parametrize("source", Source)
+def test_no_other_status_is_acceptable_under_the_strict_policy(status: RevocationStatus, source: Source) -> None:
+    outcome, tolerated_by = judge(STRICT, item(status, source, NonceOutcome.MATCH))
+    assert outcome in (Outcome.FAIL, Outcome.ABSENT)
+    assert tolerated_by == ""
+
+
+TOLERABLE = {
+    RevocationStatus.STALE: "accept_stale_ocsp",
+    RevocationStatus.ON_HOLD: "allow_certificate_hold_for_devices",
+    RevocationStatus.NO_ANSWER: "accept_unchecked_revocation",
+    RevocationStatus.UNREACHABLE: "accept_unchecked_revocation",
+}
+ALL_ON = EvidencePolicy(
+    accept_stale_ocsp=True,
+    allow_certificate_hold_for_devices=True,
+    allow_certificate_hold_for_rims=True,
+    accept_unchecked_revocation=True,
+    accept_live_ocsp_without_nonce=True,
+)
+
+
+@pytest.mark.parametrize("status", [status for status in RevocationStatus if status is not GOOD])
+def test_only_four_statuses_can_be_tolerated_each_by_its_own_option(status: RevocationStatus) -> None:
+    outcome, tolerated_by = judge(ALL_ON, item(status))
+    assert tolerated_by == TOLERABLE.get(status, "")
+    if status in TOLERABLE:
+        assert outcome in (Outcome.SKIPPED, Outcome.ABSENT)
+        off = replace(ALL_ON, **{tolerated_by: False})
+        assert judge(off, item(status))[1] == ""
+    else:
+        assert outcome is Outcome.FAIL
+
+
+def test_a_hold_has_to_be_as_fresh_as_a_good_answer() -> None:
+    # By now the hold may have become a revocation for good.
+    policy = EvidencePolicy(revocation=RevocationMode.FRESH, allow_certificate_hold_for_devices=True)
+    hold = RevocationStatus.ON_HOLD
+    tolerated = (Outcome.SKIPPED, "allow_certificate_hold_for_devices")
+    assert judge(policy, item(hold, Source.LIVE, NonceOutcome.MATCH)) == tolerated
+    assert judge(policy, item(hold, Source.BUNDLE)) == (Outcome.SKIPPED, "")
+    assert judge(policy, item(hold, Source.LIVE, NonceOutcome.ABSENT)) == (Outcome.SKIPPED, "")
+    bundle = replace(policy, revocation=RevocationMode.BUNDLE)
+    assert judge(bundle, item(hold, Source.BUNDLE)) == tolerated
+
+
+def test_one_bad_certificate_decides_for_the_chain() -> None:
+    good = item(GOOD)
+    for status in RevocationStatus:
+        if status is not GOOD:
+            for chain in ((good, item(status)), (item(status), good), (good, item(status), good)):
+                assert judge(STRICT, *chain)[0] is not Outcome.PASS
+    # What is tolerated must not hide what is not, whichever is graver.
+    weak = EvidencePolicy(allow_certificate_hold_for_devices=True)
+    missing = item(RevocationStatus.NO_ANSWER, None)
+    assert judge(weak, item(RevocationStatus.ON_HOLD), missing) == (Outcome.ABSENT, "")
+
+
+def test_a_chain_without_a_certificate_to_ask_about_is_absent() -> None:
+    assert judge(ALL_ON) == (Outcome.ABSENT, "")
+
+
+def test_why_an_answer_could_not_be_had_gives_its_code() -> None:
+    checks = CheckList(DeviceKind.GPU)
+    why = Unavailable(code=ResultCode.OCSP_SERVER_ERROR, message="no route", hint="look at the proxy")
+    collateral = Collateral(unavailable={f"ocsp:{CERTIFICATE.sha256.hex()}": why})
+    found = find_revocation(CERTIFICATE, CERTIFICATE, [], why, NOW, None)  # type: ignore[arg-type]
+    assert found.revocation.status is RevocationStatus.UNREACHABLE
+    check_chain_revocation(checks, "chain-revocation", [found], STRICT, collateral, of_device=True)
+    [check] = checks.checks
+    assert (check.outcome, check.code, check.hint) == (
+        Outcome.ABSENT,
+        ResultCode.OCSP_SERVER_ERROR,
+        "look at the proxy",
+    )
+
+
+# --- which answer counts -----------------------------------------------------------------------------------------------
+
+
+def choose(*statuses: tuple[RevocationStatus, int]) -> RevocationStatus:
+    """The status that counts among answers with these statuses, each so many hours old."""
+    told = {}
+    answers = []
+    for number, (status, hours) in enumerate(statuses):
+        answer = OcspAnswer(content=bytes([number]), source=Source.BUNDLE)
+        told[answer.content] = Revocation(
+            status=status, detail="", certificate_serial=7, this_update=NOW - timedelta(hours=hours)
+        )
+        answers.append((answer, SimpleNamespace(serial=7)))
+
+    def judge_one(answer, response, certificate, issuer, at):
+        return told[answer.content]
+
+    return find_revocation(CERTIFICATE, CERTIFICATE, answers, None, NOW, judge_one).revocation.status  # type: ignore[arg-type]
+
+
+REVOKED, HOLD, STALE = RevocationStatus.REVOKED, RevocationStatus.ON_HOLD, RevocationStatus.STALE
+
+
+def test_a_refusal_outweighs_every_good_answer_however_old_it_is() -> None:
+    assert choose((GOOD, 0), (REVOKED, 100)) is REVOKED
+    assert choose((GOOD, 0), (HOLD, 100)) is HOLD
+
+
+def test_a_revocation_outweighs_a_hold_however_old_it_is() -> None:
+    assert choose((HOLD, 0), (REVOKED, 100)) is REVOKED
+    assert choose((REVOKED, 100), (HOLD, 0)) is REVOKED
+
+
+def test_a_good_answer_outweighs_what_says_nothing() -> None:
+    nothing = [status for status in RevocationStatus if status not in (GOOD, REVOKED, HOLD)]
+    for status in nothing:
+        assert choose((status, 0), (GOOD, 5)) is GOOD
+
+
+def test_answers_about_other_certificates_are_no_answers() -> None:
+    assert choose((RevocationStatus.WRONG_CERTIFICATE, 0)) is RevocationStatus.NO_ANSWER
+
+
+def test_among_what_is_not_good_what_came_closest_is_told() -> None:
+    assert choose((RevocationStatus.BAD_SIGNATURE, 0), (STALE, 9)) is STALE
+
+
+def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(node, monkeypatch) -> None:
+    from nvattest.appraisal import verifier
+    from nvattest.pki.ocsp import parse_response
+
+    world = node("hopper-8-ppcie")
+    first = world.collateral.ocsp[0].content
+    serial = parse_response(first).serial
+    assert serial is not None
+    old = serial.to_bytes((serial.bit_length() + 7) // 8, "big")
+    many = tuple(
+        OcspAnswer(content=first.replace(old, old[:-3] + number.to_bytes(3, "big")), source=Source.BUNDLE)
+        for number in range(8000)
+    )
+    parsed = []
+
+    def counted(content: bytes):
+        parsed.append(content)
+        return parse_response(content)
+
+    monkeypatch.setattr(verifier, "parse_response", counted)
+    answers = world.collateral.ocsp + many
+    assert world.appraise(collateral=replace(world.collateral, ocsp=answers)).trusted
+    assert len(parsed) == len(answers)
