@@ -5,6 +5,8 @@ PYTHON ?= python3
 JOBS ?= 2
 # More arguments for pytest: make test ARGS="-k nonce -x"
 ARGS ?=
+# How long each target of the coverage-guided hunt runs.
+FUZZ_SECONDS ?= 30
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,6 +41,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 
 demo: $(VENV)/.runtime ## attest a simulated node, step by step
 	$(BIN)/nvattest attest --simulate
+	@printf '%s\n' '' 'Next, with . $(BIN)/activate:' \
+		'  nvattest attest --simulate hopper-1                               one GPU, every check' \
+		'  nvattest attest --simulate --fault gpu3:measurement=9             what a failure looks like' \
+		'  nvattest attest --simulate --fault gpu3:measurement=9 --explain   what it means, what to do' \
+		'  nvattest simulate --list                                          all that can be wrong'
 
 test: $(VENV)/.dev ## the tests of every change, in a few minutes at most
 	$(BIN)/pytest -n $(JOBS) -m "$(QUICK)" $(ARGS)
@@ -56,10 +63,13 @@ types: $(VENV)/.dev ## mypy, strict
 layers: $(VENV)/.dev ## import direction, sans-IO below level 6, the public surface
 	$(BIN)/pytest tests/unit/test_layering.py tests/unit/test_public_surface.py $(ARGS)
 
-exhaustive: $(VENV)/.dev ## every bit and every length instead of a sample
-	$(BIN)/pytest -n $(JOBS) -m exhaustive $(ARGS)
+exhaustive: $(VENV)/.dev ## every bit and every length instead of a sample, and what refused it
+	$(BIN)/pytest -n $(JOBS) -rP -m exhaustive $(ARGS)
 
-fuzz: $(VENV)/.dev ## long random hunts
+# atheris is installed here and not with the rest: it has no wheel for every Python, and nothing else needs it.
+fuzz: $(VENV)/.dev ## long random hunts: coverage-guided (FUZZ_SECONDS for each target), then by grammar
+	$(PIP) install 'atheris>=2.3'
+	$(BIN)/python tests/attack/fuzz/campaign.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/pytest -n $(JOBS) -m fuzz $(ARGS)
 
 soak: $(VENV)/.dev ## long runs and fleets
@@ -72,8 +82,9 @@ oci: $(VENV)/.dev ## the hook under real container runtimes (runc and crun; root
 	elif [ -n "$$missing" ]; then echo "make oci needs$$missing" >&2; exit 1; fi
 	$(BIN)/pytest -m oci $(ARGS)
 
-bench: $(VENV)/.dev ## print the tables of time and memory
-	$(BIN)/pytest -s -m benchmark $(ARGS)
+bench: $(VENV)/.dev ## print the tables of time and memory, NVIDIA's Python packages beside ours
+	$(BIN)/pytest -q -s -m benchmark tests/benchmarks $(ARGS)
+	$(BIN)/python tests/benchmarks/compare_peers.py
 
 guest-layer: $(VENV)/.runtime ## the self-contained hook for a guest image, in dist/
 	@test -f examples/guest-layer/build.py || { echo "examples/guest-layer/build.py is missing from this checkout" >&2; exit 1; }

@@ -32,6 +32,7 @@ def explain_appraisal_json(
     unicode: bool = True,
     everything: bool = False,
     device: str | None = None,
+    saved: bool = True,
 ) -> str:
     """The JSON of ``appraisal_to_json`` as text for people.
 
@@ -42,6 +43,7 @@ def explain_appraisal_json(
         unicode: whether the terminal can show more than ASCII.
         everything: the whole story of every device, not only of those that failed.
         device: only this device, by its label.
+        saved: whether it comes from a file, and was not made by a verification just now; the text says so.
 
     Raises:
         InputError: no appraisal, or no such device.
@@ -51,11 +53,17 @@ def explain_appraisal_json(
         Terminal(width=max(60, width), color=color, unicode=unicode),
         everything=everything,
         device=device,
+        saved=saved,
     )
 
 
 def render_appraisal_view(
-    view: AppraisalView, terminal: Terminal, *, everything: bool = False, device: str | None = None
+    view: AppraisalView,
+    terminal: Terminal,
+    *,
+    everything: bool = False,
+    device: str | None = None,
+    saved: bool = True,
 ) -> str:
     """The text of an appraisal that was read already."""
     from nvattest.errors import InputError
@@ -66,7 +74,7 @@ def render_appraisal_view(
             labels = listed([item.label for item in view.devices], maximum=16) or "none"
             raise InputError(f"there is no device {device!r} in this appraisal; there are {labels}")
         return terminal.finish([*_device_story(chosen, terminal)])
-    lines = [*_heading(view, terminal), *_failures(view, terminal), *_overview(view, terminal)]
+    lines = [*_heading(view, terminal, saved=saved), *_failures(view, terminal), *_overview(view, terminal)]
     shown = [item for item in view.devices if everything or not item.trusted]
     if not shown and view.devices:
         # With nothing wrong one device stands for all: people want to see what was checked.
@@ -76,15 +84,9 @@ def render_appraisal_view(
     lines += ["", *_section("PLATFORM", "", terminal), *_steps(view.checks, terminal)]
     hidden = [item.label for item in view.devices if item not in shown]
     if hidden:
-        lines += [
-            "",
-            *(
-                terminal.paint(line, "dim")
-                for line in terminal.wrap(
-                    f"Not shown in full: {listed(hidden, maximum=12)}. Use --all, or --device {hidden[0]}."
-                )
-            ),
-        ]
+        more = f"Use --all, or --device {hidden[0]}." if saved else "Use --verbose."
+        text = f"Not shown in full: {listed(hidden, maximum=12)}. {more}"
+        lines += ["", *(terminal.paint(line, "dim") for line in terminal.wrap(text))]
     return terminal.finish(lines)
 
 
@@ -93,7 +95,7 @@ def verdict_word(view: AppraisalView) -> str:
     return "TRUSTED" if view.trusted else "NOT TRUSTED"
 
 
-def _heading(view: AppraisalView, terminal: Terminal) -> list[str]:
+def _heading(view: AppraisalView, terminal: Terminal, *, saved: bool) -> list[str]:
     paint = terminal.paint
     good = sum(device.trusted for device in view.devices)
     total = len(view.devices)
@@ -120,12 +122,11 @@ def _heading(view: AppraisalView, terminal: Terminal) -> list[str]:
         lines += [paint(first, *style), *(paint(line, *style) for line in rest)]
     for notice in view.notices:
         lines += [paint(line, "warn") for line in terminal.wrap(notice, first=f"{terminal.sign('▲', '!')} ", rest="  ")]
-    lines += [
-        paint(line, "dim")
-        for line in terminal.wrap(
+    if saved:
+        text = (
             "This is a saved result, shown as it stands in the file. It is not verified again and carries no signature."
         )
-    ]
+        lines += [paint(line, "dim") for line in terminal.wrap(text)]
     return lines
 
 

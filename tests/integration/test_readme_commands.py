@@ -1,0 +1,216 @@
+"""Every command and every program text of the README runs, block by block, in a simulated world.
+
+How a shell block is read:
+
+- ``# in the guest`` as its first line: the commands need a guest with the hook. Their options are checked, nothing is run.
+- ``make`` is not run from within a test: its targets must exist. ``python examples/…`` and everything else is run.
+- ``exit status N`` in a comment is demanded; without it the status must be 0.
+
+A block with a file name in its first line (``# policy.toml``) is that file.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nvattest
+from nvattest.errors import TokenError
+from nvattest.testing import Platform
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PROGRAMS = Path(sys.executable).parent
+IN_THE_GUEST = "# in the guest\n"
+
+# All devices here are simulated, and verify-token refuses them without being told.
+PRELUDE = """
+nvattest() {
+    if [ "$1" = verify-token ]; then command nvattest "$@" --accept-simulated; else command nvattest "$@"; fi
+}
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def prepare(folder: Path) -> None:
+    """What a reader has: the examples, RIMs and answers as files, the README's own files."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    for block in blocks("toml"):
+        name, _, text = block.partition("\n")
+        (folder / name.removeprefix("# ")).write_text(text, encoding="utf-8")
+    platform = Platform.build("hopper-1")
+    for name, files in (
+        ("RIMS", {f"{rim_id}.xml": xml for rim_id, xml in platform.rims().items()}),
+        ("ANSWERS", {f"{key}.der": der for key, der in platform.ocsp_answers().items()}),
+    ):
+        (folder / name).mkdir()
+        for file_name, data in files.items():
+            (folder / name / file_name).write_bytes(data)
+
+
+def demanded(line: str) -> str:
+    """A line whose comment names an exit status, as a command that succeeds on exactly that one."""
+    command, _, comment = line.partition("    # ")
+    status = re.search(r"exit status (\d+)", comment)
+    return f"status=0; {command} || status=$?; [ $status = {status[1]} ]" if status else line
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NVAT", "NV_"))}
+    environment |= {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
+    return subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder after all shell blocks were run, one after the other in one shell."""
+    bash = shutil.which("bash")
+    if bash is None or not (PROGRAMS / "nvattest").exists():
+        pytest.skip("there is no bash, or nvattest is not installed beside this Python")
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        pytest.skip("there is no C compiler for the simulated driver library")
+    pytest.importorskip("jinja2", reason="the extra report is not installed")
+    pytest.importorskip("regopy", reason="the extra rego is not installed")
+    folder = tmp_path_factory.mktemp("readme")
+    prepare(folder)
+    lines = [line for block in blocks("sh") if not block.startswith(IN_THE_GUEST) for line in block.splitlines()]
+    script = folder / "readme.sh"
+    played = [demanded(line) for line in lines if not line.startswith("make ")]
+    script.write_text("\n".join((PRELUDE, *played, "")), encoding="utf-8")
+    # -x: the last line of stderr that begins with + is the command that failed.
+    done = run(["nvattest", "simulate", "--", bash, "-e", "-x", "-o", "pipefail", str(script)], folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder
+
+
+def test_every_command_runs_in_a_simulated_world(played: Path) -> None:
+    result = json.loads((played / "result.json").read_text(encoding="utf-8"))
+    assert result["appraisal"]["simulated"] is True
+    assert "<html" in (played / "report.html").read_text(encoding="utf-8")
+    answers = [json.loads(line) for line in (played / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(answer["id"], answer["trusted"]) for answer in answers] == [("a", True), ("b", False)]
+
+
+def test_what_make_is_asked_for_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    words = re.findall(r"^make ([^#\n]+)", "\n".join(blocks("sh")), re.MULTILINE)
+    named = {word for line in words for word in line.split()}
+    assert {"demo", "test"} <= named
+    assert named - targets == set()
+
+
+def test_commands_for_the_guest_have_arguments_that_exist() -> None:
+    from nvattest.cli.dispatch import COMMANDS
+    from nvattest.cli.parsers import command_parser
+
+    lines = [line for block in blocks("sh") if block.startswith(IN_THE_GUEST) for line in block.splitlines()[1:]]
+    assert lines
+    for line in lines:
+        program, name, *rest = shlex.split(line, comments=True)
+        assert program == "nvattest"
+        command_parser(name, *COMMANDS[name]).parse_args(rest)
+
+
+def test_commands_in_the_text_exist() -> None:
+    from nvattest.cli.dispatch import COMMANDS
+
+    text = re.sub(r"^```.*?^```$", "", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"`nvattest ([a-z][a-z-]+)", text))
+    # Said of NVIDIA's program, and not offered here.
+    assert named <= set(COMMANDS)
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_library_example_verifies_a_simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = [block for block in blocks("python") if 'open("bundle.json"' in block]
+    platform = Platform.build("hopper-1")
+    nonce = bytes(range(32))
+    files = {
+        "evidence.json": json.dumps(platform.evidence(nonce)),
+        "bundle.json": json.dumps(platform.bundle()),
+        "nonce.txt": nonce.hex(),
+        "at.txt": str(platform.time),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="ascii")
+    monkeypatch.chdir(tmp_path)
+    code = compile(example.replace("open(", "opened("), "README.md", "exec")
+    names = {"opened": lambda path, mode="r": _Closing(path, mode)}
+    with pytest.raises(nvattest.NotTrustedError):
+        exec(code, dict(names))  # noqa: S102 - the README is ours; the default anchors refuse what is simulated
+    trusting = functools.partial(nvattest.verify, anchors=platform.trust_anchors())
+    monkeypatch.setattr(nvattest, "verify", trusting, raising=False)
+    exec(code, dict(names))  # noqa: S102
+
+
+class _Closing:
+    """A file that is closed once it was read; the README leaves that to the interpreter for the sake of a line."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        self.path, self.mode = path, mode
+
+    def read(self) -> object:
+        path = Path(self.path)
+        return path.read_bytes() if "b" in self.mode else path.read_text(encoding="ascii")
+
+
+def test_the_relying_party_s_example_refuses_a_simulated_token_until_told(
+    played: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import nvattest.token.verify as module
+
+    [example] = [block for block in blocks("python") if "verify_token" in block]
+    document = json.loads((played / "token.json").read_text(encoding="utf-8"))
+    nonce = _nonce_of(document)
+    (played / "nonce.txt").write_text(nonce + "\n", encoding="ascii")
+    monkeypatch.chdir(played)
+    code = compile(example, "README.md", "exec")
+    with pytest.raises(TokenError) as refused:
+        exec(code, {})  # noqa: S102
+    assert refused.value.code == "simulated"
+    monkeypatch.setattr(module, "verify_token", functools.partial(module.verify_token, accept_simulated=True))
+    exec(code, {})  # noqa: S102
+    assert capsys.readouterr().out == "trusted 8 devices\n"
+
+
+def _nonce_of(document: list[list[str]]) -> str:
+    import base64
+
+    payload = document[0][1].split(".")[1]
+    nonce = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["eat_nonce"]
+    assert isinstance(nonce, str)
+    return nonce
+
+
+def test_the_example_of_a_test_is_collected_by_pytest_and_passes(tmp_path: Path) -> None:
+    [example] = [block for block in blocks("python") if "def test_" in block]
+    (tmp_path / "test_my_gate.py").write_text(example, encoding="utf-8")
+    done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_gate.py"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_the_names_to_migrate_to_can_be_imported() -> None:
+    [example] = [block for block in blocks("python") if "nvattest.compat" in block]
+    exec(compile(example, "README.md", "exec"), {})  # noqa: S102
