@@ -10,7 +10,7 @@ from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.results import CertificateRevocation, ChainAppraisal, RimAppraisal
 from nvattest.appraisal.revocation import check_chain_revocation
 from nvattest.appraisal.steps_identity import check_path, check_validity
-from nvattest.errors import ParseError
+from nvattest.errors import InputError, ParseError
 from nvattest.model import Architecture, VerificationTime
 from nvattest.pki.chain import ValidatedChain
 from nvattest.rim.binding import bind_rim
@@ -57,8 +57,9 @@ def rim_ids(report: Report | None, architecture: Architecture | None) -> tuple[d
         return {}, "the architecture, which names it, is not established"
     try:
         return dict(ids_of_report(report, architecture)), ""
-    except ParseError as error:
-        return {}, str(error)
+    except InputError as error:
+        # Each field may have 64 characters, and together they may be too long for an id.
+        return {}, error.message
 
 
 class RimPass(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nvattest.errors import InputError, ParseError
+from nvattest.errors import InputError
 from nvattest.evidence import Evidence
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainProfile, ValidatedChain
@@ -34,7 +34,7 @@ def rim_ids_of(evidence: Iterable[Evidence]) -> tuple[str, ...]:
         try:
             report = parse_report(item.report, item.kind)
             found |= dict.fromkeys(rim_ids(report, item.architecture).values())
-        except (ParseError, InputError):
+        except InputError:
             # The appraisal will say what is wrong with it.
             continue
     return tuple(found)

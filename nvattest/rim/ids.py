@@ -100,7 +100,7 @@ def _compact(version: str) -> str:
 def _checked(rim_id: str) -> str:
     if not is_rim_id(rim_id):
         raise InputError(
-            f"not a RIM id: {rim_id[:160]!r}",
+            f"not a RIM id: {rim_id[:60]!r}, {len(rim_id)} characters",
             code="rim-id",
             hint="a RIM id has 1 to 128 letters, digits, dots, dashes and underscores",
         )
