@@ -26,6 +26,7 @@ MOST_BYTES = 40_000_000
 IMPORT_ALL = """
 import sys
 home = sys.argv[1]
+before = set(sys.modules)
 sys.path[:] = [home]
 import importlib, json, os, warnings
 warnings.simplefilter("ignore")
@@ -40,10 +41,9 @@ for folder, _, names in os.walk(home):
             importlib.import_module(module)
         except Exception as error:
             failed[module] = repr(error)
-specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+# Some are there before the first line of any program: encodings, and since Python 3.13 linecache.
+specs = [getattr(module, "__spec__", None) for name, module in list(sys.modules.items()) if name.partition(".")[0] not in before]
 outside = [spec.name for spec in specs if spec and spec.has_location and not spec.origin.startswith(home)]
-# These are there before the first line of any program.
-outside = [name for name in outside if name.partition(".")[0] != "encodings"]
 print(json.dumps([failed, outside]))
 """
 
