@@ -191,10 +191,13 @@ def _configuration(options: argparse.Namespace) -> bytes:
 
 def _packages(modules: dict[str, Module]) -> dict[str, str]:
     """The distributions that modules came from, with their versions."""
-    owners = importlib.metadata.packages_distributions()
     tops = {name.partition(".")[0] for name in modules} & (PACKAGES | NETWORK_PACKAGES) - {"nvattest"}
-    names = {owner for top in tops for owner in owners.get(top, [])[:1]}
-    return {name: importlib.metadata.version(name) for name in sorted(names)}
+    # Not packages_distributions: in Python 3.10 it knows only what has a top_level.txt.
+    return {
+        distribution.metadata["Name"]: distribution.version
+        for distribution in sorted(importlib.metadata.distributions(), key=lambda item: item.metadata["Name"])
+        if tops & {file.parts[0].partition(".")[0] for file in distribution.files or ()}
+    }
 
 
 def _licences(root: str, packages: dict[str, str], libraries: dict[str, str]) -> None:

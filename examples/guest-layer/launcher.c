@@ -81,7 +81,10 @@ configure(PyConfig *config, int argc, char **argv)
         {&config->program_name, self}, {&config->executable, self}, {&config->base_executable, self},
         {&config->home, home}, {&config->prefix, home}, {&config->base_prefix, home},
         {&config->exec_prefix, home}, {&config->base_exec_prefix, home},
-        {&config->stdlib_dir, modules}, {&config->platlibdir, "lib"},
+        {&config->platlibdir, "lib"},
+#if PY_VERSION_HEX >= 0x030B0000
+        {&config->stdlib_dir, modules},
+#endif
     };
     for (size_t i = 0; i < sizeof places / sizeof places[0] && !PyStatus_Exception(status); i++) {
         status = PyConfig_SetBytesString(config, places[i].field, places[i].value);

@@ -63,7 +63,7 @@ REPLACED: Final = {
 }
 
 # Left out, with everything below: an import of them is either guarded or on a way that the hook does not go.
-LEFT_OUT: Final = frozenset(
+LEFT_OUT = frozenset(
     {
         # nvattest without its other faces
         "nvattest.cli", "nvattest.compat", "nvattest.explain", "nvattest.testing", "nvattest.collateral.nras",
@@ -93,6 +93,9 @@ LEFT_OUT: Final = frozenset(
         "urllib3.contrib.socks", "urllib3.http2.connection", "requests.packages.chardet",
     }
 )  # fmt: skip
+if sys.version_info < (3, 11):
+    # Python 3.10 has it in no other place; later ones have it frozen in the interpreter.
+    LEFT_OUT -= {"ntpath"}
 NETWORK: Final = NETWORK_PACKAGES | {"ssl", "_ssl", "nvattest.collateral._session"}
 
 
