@@ -6,8 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
+import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -564,8 +566,6 @@ def test_three_libraries_agree_on_what_verifies() -> None:
 
 
 def test_a_token_with_changed_bytes_is_refused_in_an_orderly_way() -> None:
-    import random
-
     chance = random.Random(5)  # noqa: S311 - the same mutations each time
     for good in (json.dumps(eat()).encode(), minting.ear().encode()):
         for _ in range(400):
@@ -576,6 +576,44 @@ def test_a_token_with_changed_bytes_is_refused_in_an_orderly_way() -> None:
                 continue
             with pytest.raises(TokenError):
                 minting.check(bytes(bad))
+
+
+TOKENS: dict[str, Callable[[], bytes]] = {
+    "detached EAT": lambda: json.dumps(eat(), separators=(",", ":")).encode(),
+    "EAR": lambda: minting.ear().encode(),
+}
+
+
+def accepted_flips(data: bytes, bits: Iterable[int]) -> tuple[list[int], Counter[str]]:
+    """The bits that can be turned over, each alone, without a refusal; and what refused the others."""
+    accepted, reasons = [], Counter[str]()
+    for bit in bits:
+        changed = bytearray(data)
+        changed[bit >> 3] ^= 1 << (bit & 7)
+        try:
+            minting.check(bytes(changed))
+        except TokenError as error:
+            reasons[error.code] += 1
+        else:
+            accepted.append(bit)
+    return accepted, reasons
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_sampled_flipped_bit_of_a_token_is_refused(name: str) -> None:
+    data = TOKENS[name]()
+    bits = random.Random(f"flip {name}").sample(range(len(data) * 8), 120)  # noqa: S311 - a seed, not a secret
+    assert accepted_flips(data, bits)[0] == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", TOKENS)
+def test_every_flipped_bit_of_a_token_is_refused(name: str) -> None:
+    data = TOKENS[name]()
+    accepted, reasons = accepted_flips(data, range(len(data) * 8))
+    print(f"\ntoken:{name}: {len(data) * 8} flips, {len(accepted)} accepted")
+    print("  refused by " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
+    assert accepted == []
 
 
 def json_equal(one: bytes, other: bytes) -> bool:
