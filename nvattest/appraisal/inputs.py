@@ -57,6 +57,10 @@ class Collateral:
     ocsp: tuple[OcspAnswer, ...] = ()
     unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # A verifier remembers what it read from the answers of this object: a list must not change under it.
+        object.__setattr__(self, "ocsp", tuple(self.ocsp))
+
     def merged(self, other: Collateral) -> Collateral:
         """Both together; where both have a RIM of one id, this one's is kept."""
         return Collateral(

@@ -6,9 +6,11 @@ lives in ``nvattest.policy``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 
+from nvattest.errors import InputError
 from nvattest.model import Architecture
 
 MAX_TRAILING_BYTES = 8
@@ -57,6 +59,9 @@ class EvidencePolicy:
         accept_expired_rim_certificates: RIMs whose signers have expired count.
         allow_certificate_hold_for_rims, allow_certificate_hold_for_devices: revoked with reason certificateHold counts.
         allow_debug: a device whose certificate says debug or not secure counts.
+
+    Raises:
+        InputError: a field has another type (code ``policy-value``).
     """
 
     revocation: RevocationMode = RevocationMode.BUNDLE
@@ -80,6 +85,15 @@ class EvidencePolicy:
     allow_certificate_hold_for_devices: bool = False
     allow_debug: bool = False
 
+    def __post_init__(self) -> None:
+        # "no" or 1 would weaken and not stand among the weakenings; "required" would demand nothing.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not _TYPES[str(field.type)](value):
+                raise InputError(
+                    f"{field.name} of an evidence policy is {value!r:.80}, expected {field.type}", code="policy-value"
+                )
+
     @property
     def weakenings(self) -> tuple[str, ...]:
         """The names of the weakenings that are on, and of demands that ask less than the defaults do."""
@@ -93,3 +107,24 @@ class EvidencePolicy:
         if not set(self.fwid_optional_for) <= set(FWID_OPTIONAL_FOR):
             names.append("fwid_optional_for")
         return tuple(names)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _all(kind: type) -> Callable[[object], bool]:
+    return lambda value: type(value) is tuple and all(type(item) is kind for item in value)
+
+
+# Whether a value has the type that a field is declared with.
+_TYPES: dict[str, Callable[[object], bool]] = {
+    "bool": lambda value: type(value) is bool,
+    "int": _count,
+    "int | None": lambda value: value is None or _count(value),
+    "str | None": lambda value: value is None or type(value) is str,
+    "tuple[str, ...]": _all(str),
+    "tuple[Architecture, ...]": _all(Architecture),
+    "RevocationMode": lambda value: type(value) is RevocationMode,
+    "TopologyRule": lambda value: type(value) is TopologyRule,
+}

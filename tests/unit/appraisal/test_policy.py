@@ -38,6 +38,30 @@ def test_the_default_policy_has_no_weakening() -> None:
     assert EvidencePolicy().weakenings == ()
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("accept_unchecked_revocation", "no"),
+        ("accept_unverified_nonce", 1),
+        ("allow_debug", None),
+        ("revocation", "fresh"),
+        ("topology", "required"),
+        ("expected_gpus", True),
+        ("expected_switches", -1),
+        ("max_trailing_bytes", 4.0),
+        ("minimum_driver_version", 550),
+        ("allowed_modes", "spt"),
+        ("denied_driver_versions", ["550.90.07"]),
+        ("allowed_architectures", ("HOPPER",)),
+        ("fwid_optional_for", None),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_cannot_weaken_unseen(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=field) as caught:
+        EvidencePolicy(**{field: value})
+    assert caught.value.code == "policy-value"
+
+
 # weakening: (lies, how the appraisal is made, the checks that it lets stand)
 WEAKENINGS: dict[str, tuple[tuple[str, ...], dict, set[str]]] = {
     "accept_unverified_nonce": ((), {"nonce": None}, {"nonce"}),

@@ -66,6 +66,16 @@ def test_a_rim_without_revocation_answers_is_refused(scene: Scene) -> None:
     assert "vbios-rim-revocation" in failed(scene.judge(collateral=replace(scene.collateral, ocsp=())))
 
 
+def test_answers_that_a_caller_takes_out_of_its_list_do_not_change_what_was_given(scene: Scene) -> None:
+    answers = list(scene.collateral.ocsp)
+    given = replace(scene.collateral, ocsp=answers)
+    answers.clear()
+    # What is judged, indexed and remembered is the one state that was given: neither more nor less later.
+    assert given.ocsp == scene.collateral.ocsp
+    assert scene.judge(collateral=given).trusted
+    assert failed(scene.judge(collateral=replace(given, ocsp=answers))) >= {"driver-rim-revocation"}
+
+
 def test_a_rim_that_is_gone_is_missed(scene: Scene) -> None:
     rims = dict(list(scene.collateral.rims.items())[:1])
     assert "vbios-rim-available" in failed(scene.judge(collateral=replace(scene.collateral, rims=rims)))
