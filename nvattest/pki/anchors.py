@@ -13,6 +13,9 @@ from nvattest.pki.ecdsa import P384_SPKI_PREFIX, EcdsaVerifier
 # Roots made by nvattest.testing carry this organisation; results under them are marked as simulated.
 SIMULATION_ORGANIZATION: Final = "nvattest simulation"
 _MAX_ROOTS = 8
+_PINNED_LABEL: Final = "NVIDIA"
+_PINNED_DEVICE: Final = bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48")
+_PINNED_RIM: Final = bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +44,25 @@ class TrustAnchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustAnchors:
-    """The roots for device chains and for RIM chains, and what to call them in results."""
+    """The roots for device chains and for RIM chains, and what to call them in results.
+
+    Raises:
+        InputError: other roots than NVIDIA's pinned ones under the label ``NVIDIA`` (code ``anchor``).
+    """
 
     device: tuple[TrustAnchor, ...]
     rim: tuple[TrustAnchor, ...]
     label: str
+
+    def __post_init__(self) -> None:
+        # Results under other roots must say so, and the label is where they say it.
+        pinned = [{anchor.certificate_sha256 for anchor in roots} for roots in (self.device, self.rim)]
+        if self.label == _PINNED_LABEL and pinned != [{_PINNED_DEVICE}, {_PINNED_RIM}]:
+            raise InputError(
+                f"only NVIDIA's pinned roots may be called {_PINNED_LABEL!r}",
+                code="anchor",
+                hint="give these anchors another label",
+            )
 
     @property
     def is_default(self) -> bool:
@@ -69,7 +86,7 @@ NVIDIA_ANCHORS: Final = TrustAnchors(
                 "0e4c14a33bf8a5626658db4129607e4cbf4519c4412716f4d0d917c4978005bdeabeaefd57bc66082d718a4f8b6052e1"
                 "516ee8a7c422b84de857071bb58fd395bea0cfa1c63ee7c80d6bd63901d91cbbd187d3857dc16b5cceaf238ff8c27dbd"
             ),
-            certificate_sha256=bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"),
+            certificate_sha256=_PINNED_DEVICE,
         ),
     ),
     rim=(
@@ -82,10 +99,10 @@ NVIDIA_ANCHORS: Final = TrustAnchors(
                 "b840b28bdbcd33e230da57d4cf2065747030682d4717b4c2829d7641c1325139b74da831c2be3c779e7e2b6548956608"
                 "0e4ecd94021075c57f15fedeb862c8f906ae8fddc7b12238597dbdf0fa56e78453833f6d0be43af3871a47f057584799"
             ),
-            certificate_sha256=bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"),
+            certificate_sha256=_PINNED_RIM,
         ),
     ),
-    label="NVIDIA",
+    label=_PINNED_LABEL,
 )
 
 

@@ -19,9 +19,24 @@ def test_nvidias_anchors_are_the_default_and_not_simulated():
     assert NVIDIA_ANCHORS.is_default
     assert not NVIDIA_ANCHORS.simulated
     assert NVIDIA_ANCHORS.label == "NVIDIA"
-    # Another label does not make them other anchors; other anchors do not become NVIDIA's by their label.
+    # Another label does not make them other anchors.
     assert TrustAnchors(device=NVIDIA_ANCHORS.device, rim=NVIDIA_ANCHORS.rim, label="x").is_default
-    assert not TrustAnchors(device=NVIDIA_ANCHORS.rim, rim=NVIDIA_ANCHORS.rim, label="NVIDIA").is_default
+    assert not TrustAnchors(device=NVIDIA_ANCHORS.rim, rim=NVIDIA_ANCHORS.rim, label="x").is_default
+
+
+def test_other_roots_cannot_be_called_nvidia():
+    pem = minting.pem(root("A"))
+    mine = trust_anchors_from_pem(pem)
+    pairs = ((NVIDIA_ANCHORS.rim, NVIDIA_ANCHORS.rim), (NVIDIA_ANCHORS.device, mine.rim), (mine.device, ()))
+    for device, rim in pairs:
+        with pytest.raises(InputError) as caught:
+            TrustAnchors(device=device, rim=rim, label="NVIDIA")
+        assert caught.value.code == "anchor"
+    with pytest.raises(InputError, match="only NVIDIA's pinned roots"):
+        anchors_from_pem(pem, pem, label="NVIDIA")
+    added = (*NVIDIA_ANCHORS.rim, *mine.rim)
+    with pytest.raises(InputError, match="only NVIDIA's pinned roots"):
+        TrustAnchors(device=NVIDIA_ANCHORS.device, rim=added, label="NVIDIA")
 
 
 def test_custom_anchors_are_told_from_nvidias():
