@@ -169,6 +169,8 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
     hints = {
         RevocationStatus.REVOKED: "do not use this device or driver version; ask NVIDIA why it was revoked",
         RevocationStatus.UNKNOWN: "the responder does not know this certificate; update the RIM or ask NVIDIA",
+        RevocationStatus.BAD_RESPONDER: "its signer does not, or no longer, speak for the issuer: get newer answers "
+        "(nvattest bundle fetch), and check the clock",
     }
     return _Finding(
         Outcome.FAIL, where, hint=hints.get(status, "get the answer again; it was altered or is not for us")

@@ -256,9 +256,9 @@ def _why_no_responder(candidate: Certificate, issuer: Certificate, at: datetime,
         return f"has critical extensions that are not understood: {', '.join(candidate.unknown_critical)}"
     instant = at.replace(microsecond=0)
     if instant < candidate.not_before:
-        return f"is not valid before {format_time(candidate.not_before)}"
+        return f"is not valid before {format_time(candidate.not_before)}, checked at {format_time(at)}"
     if instant > candidate.not_after:
-        return f"expired at {format_time(candidate.not_after)}"
+        return f"expired at {format_time(candidate.not_after)}, checked at {format_time(at)}"
     return ""
 
 

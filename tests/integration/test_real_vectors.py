@@ -213,6 +213,9 @@ def test_v1_a_year_later_is_refused_because_answers_and_signers_have_expired(att
         "vbios-rim-validity",
         "vbios-rim-revocation",
     }
+    revocation = failed(result)["chain-revocation"]
+    assert "expired at 2025-09-21T23:59:59Z, checked at 2026-08-21T07:00:00Z" in revocation["detail"]
+    assert "newer answers" in revocation["hint"]
     validity = failed(result)["driver-rim-validity"]
     assert "has expired" in validity["detail"]
     assert "2026-06-01T02:08:29Z" in validity["expected"] + validity["found"]
