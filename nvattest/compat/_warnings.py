@@ -9,6 +9,12 @@ from pathlib import PurePath
 _PACKAGE = str(PurePath(__file__).parent)
 
 
+NO_NONCE = (
+    "revocation answers without a nonce are accepted, but only inside their signed validity window: the old SDK did "
+    "not look at the window, so that a recording was good for ever."
+)
+
+
 class MigrationWarning(UserWarning):
     """Something that NVIDIA's Python SDK did is done otherwise here; the text says what and why."""
 

@@ -30,7 +30,7 @@ from nvattest.compat._errors import (
     UnsupportedVerifierError,
 )
 from nvattest.compat._settings import Settings, nras_default
-from nvattest.compat._warnings import MigrationWarning, migrated
+from nvattest.compat._warnings import NO_NONCE, MigrationWarning, migrated
 from nvattest.compat.nv_attestation_sdk._class_level import class_or_instance
 from nvattest.compat.nv_attestation_sdk._words import Devices, Environment, VerifierFields, kind_of, verifier_name
 from nvattest.errors import NvattestError, TokenError
@@ -181,10 +181,7 @@ class Attestation:
         if not isinstance(ocsp_nonce_disabled, bool):
             raise CompatValueError("ocsp_nonce_disabled is True or False")
         if ocsp_nonce_disabled:
-            migrated(
-                "revocation answers without a nonce are accepted, but only inside their signed validity window: the "
-                "old SDK did not look at the window, so that a recording was good for ever."
-            )
+            migrated(NO_NONCE)
         self._settings.ocsp_nonce_disabled = ocsp_nonce_disabled
 
     @class_or_instance
@@ -246,9 +243,9 @@ class Attestation:
         self._verifiers.clear()
 
     @class_or_instance
-    def get_verifier_by_name(self, name: str) -> list[Any] | None:
+    def get_verifier_by_name(self, verifier_name: str) -> list[Any] | None:
         """The first verifier of this name."""
-        return next((entry for entry in self._verifiers if entry[VerifierFields.NAME] == name), None)
+        return next((entry for entry in self._verifiers if entry[VerifierFields.NAME] == verifier_name), None)
 
     # --- evidence and verification ------------------------------------------------------------------------------------
 
@@ -360,9 +357,9 @@ class Attestation:
     # --- tokens -------------------------------------------------------------------------------------------------------
 
     @class_or_instance
-    def get_token(self, name: str | None = None) -> str:
-        """The token of this client, or of ``name``; an empty text if there is none."""
-        return self._tokens.get(self._name if name is None else name, "")
+    def get_token(self, x: str | None = None) -> str:
+        """The token of this client, or of the name ``x``; an empty text if there is none."""
+        return self._tokens.get(self._name if x is None else x, "")
 
     @class_or_instance
     def set_token(self, name: str, eat_token: str) -> None:

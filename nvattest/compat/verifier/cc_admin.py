@@ -7,18 +7,21 @@ to verify them elsewhere.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nvattest.compat._errors import InvalidNonceError, MissingParameterError, NoEvidenceError
 from nvattest.compat._settings import Settings
-from nvattest.compat._warnings import MigrationWarning, migrated
+from nvattest.compat._warnings import NO_NONCE, MigrationWarning, migrated
+from nvattest.errors import CollectionError
 from nvattest.model import DeviceKind
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.results import Appraisal
+    from nvattest.devices.nvml import NvmlLibrary
     from nvattest.evidence import Evidence
     from nvattest.token.keys import SigningKey
 
@@ -31,6 +34,7 @@ __all__ = [
     "collect_gpu_evidence",
     "collect_gpu_evidence_local",
     "collect_gpu_evidence_remote",
+    "main",
 ]
 
 REQUIRED = (
@@ -77,13 +81,16 @@ def _collect(nonce: str, *, no_gpu_mode: bool, ppcie_mode: bool) -> tuple[Eviden
     return collect(DeviceKind.GPU, read_nonce(nonce), ppcie_mode=bool(ppcie_mode), no_gpu_mode=bool(no_gpu_mode))
 
 
-def attest(params: Mapping[str, Any], nonce: str, evidence: list[Any]) -> tuple[bool, list[Any]]:
+def attest(
+    arguments_as_dictionary: Mapping[str, Any], nonce: str, gpu_evidence_list: list[Any]
+) -> tuple[bool, list[Any]]:
     """Verify GPUs and sign what came of it.
 
-    ``params`` has the old keys: ``verbose``, ``test_no_gpu``, ``driver_rim``, ``vbios_rim`` (files, or None),
-    ``user_mode``, ``rim_service_url``, ``allow_hold_cert``, ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and
-    optionally ``claims_version``. Without ``user_mode`` the ready state of the machine's GPUs is set: ready only where
-    every GPU of the machine is among the evidence and trusted.
+    ``arguments_as_dictionary`` has the old keys: ``verbose``, ``test_no_gpu``, ``driver_rim``, ``vbios_rim`` (files,
+    or None), ``user_mode``, ``rim_service_url``, ``allow_hold_cert`` (None leaves it to ``NV_ALLOW_HOLD_CERT``),
+    ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and optionally ``claims_version``. Without ``user_mode`` the
+    ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
+    are asked for their certificates, and is trusted.
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
@@ -94,19 +101,24 @@ def attest(params: Mapping[str, Any], nonce: str, evidence: list[Any]) -> tuple[
     from nvattest.compat._engine import check_claims_version, read_nonce, verify_locally
     from nvattest.compat._handles import evidence_of
 
-    value = read_nonce(nonce)
+    value, params = read_nonce(nonce), arguments_as_dictionary
     missing = [name for name in REQUIRED if name not in params]
     if missing:
-        raise MissingParameterError(f"params has no {', '.join(missing)}", hint=f"it needs {', '.join(REQUIRED)}")
+        raise MissingParameterError(
+            f"the parameters have no {', '.join(missing)}", hint=f"they need {', '.join(REQUIRED)}"
+        )
     version = check_claims_version(params.get("claims_version", "2.0"))
-    items = evidence_of(evidence, DeviceKind.GPU, value)
+    items = evidence_of(gpu_evidence_list, DeviceKind.GPU, value)
     settings = Settings(
         service_key=params["service_key"],
         rim_url=params["rim_service_url"],
         ocsp_url=params["ocsp_url"],
-        allow_hold_cert=True if params["allow_hold_cert"] else None,
+        # Only None leaves it to NV_ALLOW_HOLD_CERT: who says no means no.
+        allow_hold_cert=None if params["allow_hold_cert"] is None else params["allow_hold_cert"] is True,
         ocsp_nonce_disabled=params["ocsp_nonce_disabled"] is True,
     )
+    if settings.ocsp_nonce_disabled:
+        migrated(NO_NONCE)
     result = verify_locally(
         items,
         nonce=value,
@@ -120,7 +132,7 @@ def attest(params: Mapping[str, Any], nonce: str, evidence: list[Any]) -> tuple[
         for line in _progress.verified(result.appraisal, items, claims):
             print(line, file=sys.stdout)
     if not params["user_mode"] and not params["test_no_gpu"]:
-        _set_ready(result.appraisal)
+        _set_ready(result.appraisal, items)
     return result.trusted, result.token
 
 
@@ -158,21 +170,42 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     return Collateral(rims=rims) if rims else None
 
 
-def _set_ready(appraisal: Appraisal) -> None:
+def _set_ready(appraisal: Appraisal, items: Sequence[Evidence]) -> None:
     from nvattest.devices.nvml import NvmlLibrary
     from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
     from nvattest.devices.state import read_state
 
     with NvmlLibrary.open() as library:
-        state = read_state(library)
-        if appraisal.trusted and state.gpu_count == len(appraisal.devices):
+        if appraisal.trusted and _of_this_machine(items, library):
             set_ready(library, TrustedPlatform(appraisal))
             return
         set_not_ready(library)
         if appraisal.trusted:
             migrated(
-                f"the GPUs stay not ready: {len(appraisal.devices)} of this machine's {state.gpu_count} GPUs were "
-                "verified, and the ready state is one switch for all."
+                f"the GPUs stay not ready: the evidence of {len(items)} GPUs is not that of this machine's GPUs, and "
+                "the ready state is one switch for all."
             )
-        elif state.dev_tools:
+        elif read_state(library).dev_tools:
             migrated("the GPUs stay not ready. NVIDIA's verifier set them ready after a failure in DevTools mode.")
+
+
+def _of_this_machine(items: Sequence[Evidence], library: NvmlLibrary) -> bool:
+    """Whether these are this machine's GPUs, all of them: the caller hands evidence in, from wherever it has it."""
+    from nvattest.devices.collect import collect_gpus
+
+    try:
+        present = collect_gpus(os.urandom(32), library=library)
+    except CollectionError:
+        return False
+    return sorted(item.certificate_chain for item in items) == sorted(item.certificate_chain for item in present)
+
+
+def main() -> int:
+    """The old command ``python -m verifier.cc_admin``; 0 only if every GPU of this machine is trusted."""
+    from nvattest.compat.verifier import _command
+
+    return _command.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -116,39 +119,52 @@ class FakeLibrary:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "lies", "dev_tools", "expected"),
+    ("present", "lies", "dev_tools", "expected"),
     [
-        (1, [], False, "ready"),
-        (2, [], False, "not ready"),
-        (1, ["gpu0:measurement=9"], False, "not ready"),
-        (1, ["gpu0:measurement=9"], True, "not ready"),
+        ("same", [], False, "ready"),
+        ("more", [], False, "not ready"),
+        ("others", [], False, "not ready"),
+        ("none", [], False, "not ready"),
+        ("same", ["gpu0:measurement=9"], False, "not ready"),
+        ("same", ["gpu0:measurement=9"], True, "not ready"),
     ],
 )
-def test_ready_is_set_only_for_all_gpus_and_never_after_a_failure(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, lies: list[str], dev_tools: bool, expected: str
+def test_ready_is_set_only_for_all_gpus_of_this_machine_and_never_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, present: str, lies: list[str], dev_tools: bool, expected: str
 ) -> None:
+    import nvattest.devices.collect
     import nvattest.devices.nvml
     import nvattest.devices.ready
     import nvattest.devices.state
 
+    platform = Platform.build("hopper-1", lies=lies)
+    others = evidence_of(Platform.build("hopper-8-ppcie"))
+    items = evidence_of(platform)
+    machine = {"same": items, "more": [*items, others[0]], "others": others[1:2]}
+
+    def collect(*_: Any, **__: Any) -> list[Any]:
+        if present == "none":
+            raise CollectionError("the driver does not answer", code="driver-timeout")
+        return machine[present]
+
     states: list[str] = []
-    state = type("S", (), {"gpu_count": gpus, "dev_tools": dev_tools})
-    appraisal = appraised(lies)
+    state = type("S", (), {"dev_tools": dev_tools})
+    monkeypatch.setattr(nvattest.devices.collect, "collect_gpus", collect)
     monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
     monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: state)
     monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
     monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
-    if gpus == 2 or dev_tools:
+    appraisal = appraised(platform)
+    if present != "same" or dev_tools:
         # Warnings may be errors: the state is seen to first.
         with pytest.warns(MigrationWarning, match="stay not ready"):
-            cc_admin._set_ready(appraisal)
+            cc_admin._set_ready(appraisal, items)
     else:
-        cc_admin._set_ready(appraisal)
+        cc_admin._set_ready(appraisal, items)
     assert states == [expected]
 
 
-def appraised(lies: list[str]) -> nvattest.Appraisal:
-    platform = Platform.build("hopper-1", lies=lies)
+def appraised(platform: Platform) -> nvattest.Appraisal:
     nonce = nvattest.Nonce.from_hex(NONCE)
     return nvattest.verify(
         nvattest.load_evidence(json.dumps(platform.evidence(nonce.value))),
@@ -167,3 +183,58 @@ def test_a_machine_in_protected_pcie_is_refused_by_the_old_default(monkeypatch: 
     monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: type("S", (), {"protected_pcie": True}))
     with pytest.raises(CollectionError, match="ppcie_mode"):
         cc_admin.collect_gpu_evidence(NONCE)
+
+
+def test_an_explicit_no_to_held_certificates_goes_before_the_variable(
+    live: Any, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NV_ALLOW_HOLD_CERT", "true")
+    assert said_weakenings(cc_admin.attest(params, NONCE, evidence_of(live[0]))) == []
+    params["allow_hold_cert"] = None
+    assert said_weakenings(cc_admin.attest(params, NONCE, evidence_of(live[0]))) != []
+
+
+def said_weakenings(result: tuple[bool, list[Any]]) -> Any:
+    said = jwt.decode(result[1][0][1], key().public.native(), algorithms=["ES384"])
+    return said["nvattest"]["policy"]["weakened"]
+
+
+def test_answers_without_a_nonce_are_announced(live: Any, params: dict[str, Any]) -> None:
+    params["ocsp_nonce_disabled"] = True
+    with pytest.warns(MigrationWarning, match="window"):
+        cc_admin.attest(params, NONCE, evidence_of(live[0]))
+
+
+IMPORT_NAMES = Path(__file__).resolve().parents[3] / "examples" / "import-names"
+
+
+@pytest.mark.parametrize("module", ["nvattest.compat.verifier.cc_admin", "verifier.cc_admin"])
+def test_the_command_succeeds_only_where_gpus_are_trusted(module: str) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=60,
+            env={**os.environ, "PYTHONPATH": str(IMPORT_NAMES)}, check=False,
+        )  # fmt: skip
+
+    wrong = run("--nonce", "zz")
+    assert (wrong.returncode, wrong.stdout) == (1, "GPU Attestation failed.\n")
+    assert "64 hexadecimal digits" in wrong.stderr
+    assert "Warning" not in wrong.stderr
+    assert run("--no-such").returncode == 2
+    assert run("--claims_version", "1.0").returncode == 2
+
+
+def test_the_command_says_yes_for_a_good_machine(
+    live: Any, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform = live[0]
+    monkeypatch.setattr(cc_admin, "collect_gpu_evidence", lambda nonce, *_: evidence_of(platform, nonce=nonce))
+    urls = ["--rim_service_url", params["rim_service_url"], "--ocsp_url", params["ocsp_url"]]
+    monkeypatch.setattr(sys, "argv", ["cc_admin", "--user_mode", "--nonce", NONCE, *urls])
+    with pytest.warns(MigrationWarning):
+        assert cc_admin.main() == 0
+    assert capsys.readouterr().out.endswith("GPU Attestation is Successful.\n")
+    monkeypatch.setenv("NVATTEST_TRUST_ANCHORS", "")
+    with pytest.warns(MigrationWarning):
+        assert cc_admin.main() == 1
+    assert capsys.readouterr().out.endswith("GPU Attestation failed.\n")
