@@ -205,14 +205,20 @@ def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None) -> App
 
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import load_bundle
-    from nvattest.evidence import load_evidence
     from nvattest.testing.platform import Platform
 
     nonce = Nonce.from_hex(options.nonce) if options.nonce else Nonce(os.urandom(32))
     platform = Platform.build(options.simulate, lies=options.fault)
+    for lie in platform.lies:
+        if lie.name in ("ocsp-nonce", "ocsp-no-nonce"):  # a lie that nobody hears would look like one that nobody saw
+            raise InputError(
+                f"{lie} needs a responder that is asked live, and --simulate has only its recorded answers",
+                code="fault-live",
+                hint=f"nvattest simulate --platform {platform.name} --fault {lie} -- nvattest attest --no-cache",
+            )
     verifier = Verifier(anchors=platform.trust_anchors(), policy=policy)
     return verifier.appraise(
-        load_evidence(json.dumps(platform.evidence(nonce.value))),
+        platform.collect(nonce.value),
         nonce=nonce,
         collateral=load_bundle(json.dumps(platform.bundle()), origin="simulated"),
         at=options.at or platform.time,

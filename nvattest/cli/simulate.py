@@ -11,6 +11,8 @@ import sys
 from nvattest.cli.arguments import converted
 from nvattest.errors import InputError
 
+_SECONDS_TO_END = 5.0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is simulated, what is wrong with it, and the command that runs in it."""
@@ -68,9 +70,10 @@ def run(options: argparse.Namespace) -> int:
         for name, value in sorted(world.variables().items()):
             print(f"export {name}={shlex.quote(value)}")
         sys.stdout.flush()
+        devices = " --device all" if platform.switches else ""
         print(
-            f"# {len(platform.gpus)} GPUs and {len(platform.switches)} switches are simulated until you press Ctrl-C; "
-            "paste the lines above into another shell and run: nvattest attest --device all",
+            f"# {platform.name} ({len(platform.gpus)} GPU, {len(platform.switches)} NVSwitch) is simulated until you "
+            f"press Ctrl-C; paste the lines above into another shell and run: nvattest attest{devices}",
             file=sys.stderr,
         )
         while True:
@@ -87,7 +90,12 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
                 return _status(process.wait())
             except KeyboardInterrupt:
                 process.terminate()
-                return _status(process.wait())
+                try:
+                    return _status(process.wait(_SECONDS_TO_END))
+                except (KeyboardInterrupt, subprocess.TimeoutExpired):
+                    # It does not want to end, or somebody is in a hurry: nothing may be left behind.
+                    process.kill()
+                    return _status(process.wait())
     except OSError as error:
         raise InputError(f"{command[0]}: {error.strerror or error}", code="command") from None
 

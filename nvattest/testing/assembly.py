@@ -192,7 +192,7 @@ class _Maker:
         return SimulatedDevice(
             kind=kind,
             index=index,
-            uuid=f"{'GPU' if gpu else 'SWX'}-{number}",
+            uuid=f"GPU-{number}" if gpu else f"SWX-{number}".upper(),
             name=silicon.board.name,
             family=silicon.architecture,
             architecture=silicon.nvml_architecture,
@@ -200,6 +200,7 @@ class _Maker:
             vbios_version=told.get("hint-firmware") or silicon.firmware,
             pdi=pdi.hex().upper(),
             board_id=silicon.board.board_id,
+            board_part_number=f"692-2{silicon.board.project}-{silicon.board.project_sku}-001",
             chain_pem=chain_text(chain, kind, told),
             certificates=chain,
             told=told,

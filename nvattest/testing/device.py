@@ -52,6 +52,7 @@ class SimulatedDevice:
     vbios_version: str
     pdi: str
     board_id: int
+    board_part_number: str
     chain_pem: bytes
     certificates: tuple[Certificate, ...]
     told: Told
@@ -63,6 +64,19 @@ class SimulatedDevice:
     def arch(self) -> str:
         """The word for the architecture in NVIDIA's evidence JSON."""
         return self.family.value
+
+    @property
+    def hints(self) -> dict[str, str]:
+        """What the driver says beside the report, by the names that live collection uses."""
+        hints = {"index": str(self.index), "uuid": self.uuid}
+        if self.kind is DeviceKind.GPU:
+            hints |= {
+                "name": self.name,
+                "driver_version": self.driver_version,
+                "vbios_version": self.vbios_version,
+                "board_part_number": self.board_part_number,
+            }
+        return hints
 
     def report(self, nonce: bytes) -> bytes:
         """A report over this nonce: request, response and signature; signed now, about a millisecond.

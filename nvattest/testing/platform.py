@@ -27,6 +27,7 @@ from nvattest.testing.rim_issuer import RimOrder
 from nvattest.testing.silicon import DRIVERS
 
 if TYPE_CHECKING:
+    from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.testing.native.state import DriverState
 
@@ -163,6 +164,32 @@ class Platform:
             for device in self.devices
             if kind in (None, device.kind)
         ]
+
+    def collect(self, nonce: bytes) -> tuple[Evidence, ...]:
+        """What live collection gives here: signed now, with what the driver says beside each report.
+
+        Unlike :meth:`evidence` it hears the lies of the driver: other versions, CC off, DevTools.
+
+        Raises:
+            InputError: the nonce does not have exactly 32 bytes.
+            CollectionError: the driver says that CC or DevTools forbid it, as ``devices.collect_gpus`` raises it.
+        """
+        from nvattest.devices.state import require_evidence_mode
+        from nvattest.evidence import Evidence
+
+        said = self.driver_state.system(driver_version=self.driver_version, gpu_count=len(self.gpus))
+        require_evidence_mode(said)
+        return tuple(
+            Evidence(
+                architecture=device.family,
+                nonce=nonce,
+                report=device.report(nonce),
+                certificate_chain=device.chain_pem,
+                origin="simulated",
+                hints=device.hints,
+            )
+            for device in self.devices
+        )
 
     def evidence_json(self, kind: DeviceKind, nonce: bytes) -> str:
         """The evidence array of one kind of device as JSON text."""

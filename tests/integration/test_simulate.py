@@ -154,6 +154,46 @@ def test_a_lie_told_by_simulate_is_seen_by_attest(capsys: pytest.CaptureFixture[
     assert "GPU-3 of 12 devices failed" in out
 
 
+def test_a_lie_that_only_a_live_responder_tells_is_heard_live_and_refused_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fault = ("--fault", "gpu0:ocsp-nonce=1")
+    command = [*PROGRAM, "-f", "json", "attest", "--no-cache"]
+    result = json.loads(simulate("--platform", "hopper-1", *fault, "--", *command).stdout)
+    failed = [check["id"] for check in result["appraisal"]["devices"][0]["checks"] if not check["acceptable"]]
+    assert failed == ["chain-revocation"]
+    assert result["result_code"] != 0
+    assert main(["attest", "--simulate", "hopper-1", *fault]) == 4
+    assert "nvattest simulate --platform hopper-1 --fault gpu0:ocsp-nonce=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fault", "word"), [("platform:cc-off", "code 509"), ("platform:debug", "DevTools"),
+                                             ("gpu2:hint-driver=1.2", "the driver said")])  # fmt: skip
+def test_attest_simulate_hears_the_lies_of_the_driver(
+    fault: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["attest", "--simulate", "--fault", fault]) not in (0, 1)
+    assert word in capsys.readouterr().out
+
+
+def test_a_terminated_simulation_ends_a_command_that_does_not_want_to_end(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    stubborn = (
+        "import os, signal, time, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"open({str(tmp_path / 'new')!r}, 'w').write(str(os.getpid()));"
+        f"os.rename({str(tmp_path / 'new')!r}, {str(marker)!r}); time.sleep(600)"
+    )
+    with subprocess.Popen([*PROGRAM, "simulate", "--platform", "hopper-1", "--", sys.executable, "-c", stubborn]) as it:
+        deadline = time.monotonic() + 30
+        while not marker.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        it.send_signal(signal.SIGTERM)
+        it.send_signal(signal.SIGTERM)  # the second says that there is no time to wait for the first
+        assert it.wait(20) == 128 + signal.SIGKILL
+    assert not Path(f"/proc/{marker.read_text()}").exists()
+
+
 def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[str]) -> None:
     from nvattest.testing import LIES, PLATFORMS
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nvattest.errors import InputError
+
+if TYPE_CHECKING:
+    from nvattest.devices.state import SystemState
 
 __all__ = ["DriverState", "Fault"]
 
@@ -58,6 +61,23 @@ class DriverState:
     def gives_evidence(self) -> bool:
         """Whether GPUs answer for evidence at all: with CC on, or in protected PCIe mode."""
         return self.cc_feature == 1 or self.multi_gpu_mode == 1
+
+    def system(self, *, driver_version: str, gpu_count: int) -> SystemState:
+        """The same as ``devices.read_state`` reads it through the library, for simulations within a process."""
+        from nvattest.devices.state import SystemState
+
+        return SystemState(
+            driver_version=self.driver_version or driver_version,
+            nvml_version=self.nvml_version,
+            gpu_count=gpu_count,
+            cc_feature=self.cc_feature,
+            dev_tools=bool(self.dev_tools),
+            environment=self.environment,
+            multi_gpu_mode=self.multi_gpu_mode,
+            ready=self.ready == 1,
+            cpu_capability=self.cpu_caps,
+            gpus_capable=bool(self.gpus_caps),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from nvattest.devices import NvmlLibrary, collect_gpus, read_state
+from nvattest.devices import NvmlLibrary, collect_gpus, collect_switches, read_state
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import dump_evidence, load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
+from nvattest.testing import Platform
 from nvattest.testing.native import DriverState, Fault
 
 NONCE = bytes(range(32))
@@ -348,3 +349,20 @@ def test_numbers_without_a_name_are_kept(drive: Any, nvml: Any) -> None:
     drive(state=DriverState(environment=7, multi_gpu_mode=9, cpu_caps=11))
     state = read_state(nvml())
     assert (state.environment, state.multi_gpu_mode, state.cpu_capability) == (7, 9, 11)
+
+
+@pytest.mark.parametrize("name", ["hopper-8-ppcie", "blackwell-2"])
+def test_a_platform_gives_in_process_what_it_gives_through_the_driver(
+    drive: Any, nvml: Any, libraries: Any, name: str
+) -> None:
+    platform = Platform.build(name)
+    drive(gpus=list(platform.gpus), switches=list(platform.switches), state=platform.driver_state)
+    live = collect_gpus(NONCE, library=nvml())
+    if platform.switches:
+        live += collect_switches(NONCE, library_path=libraries.nscq)
+    here = platform.collect(NONCE)
+    # Signatures are made anew, and NSCQ tells one more hint than a simulation in the process.
+    assert [(a.architecture, a.nonce, a.certificate_chain, a.report[:-96]) for a in live] == [
+        (a.architecture, a.nonce, a.certificate_chain, a.report[:-96]) for a in here
+    ]
+    assert [{key: a.hints[key] for key in a.hints if key != "pcie_mode"} for a in live] == [a.hints for a in here]

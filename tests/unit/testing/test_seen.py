@@ -7,14 +7,39 @@ import json
 import pytest
 
 import nvattest
+from nvattest.errors import CollectionError
 from nvattest.model import Nonce
-from nvattest.testing import DEFAULT_NONCE, Platform, parse_fault
+from nvattest.testing import DEFAULT_NONCE, Platform, Scope, parse_fault
 
 from .spellings import EXAMPLES, platform_for
 
 BAD = (nvattest.Outcome.FAIL, nvattest.Outcome.ABSENT)
-# Seen only live (a nonce of ours, what a driver says beside the report), or where the caller expects a count.
+# These have tests of their own: below, and for a live nonce in test_simulate.py.
 ELSEWHERE = {"leaf-chip", "ocsp-nonce", "hint-driver", "hint-firmware", "missing"}
+# Lies whose check depends on what they say, so that their entry names none.
+DEPENDS = [
+    ("gpu0:field=3,353500", "driver-rim-available"),
+    ("gpu0:field=6", "vbios-rim-available"),
+    ("gpu0:field=20", "fwid"),
+    ("gpu0:field-missing=3", "report-format"),
+    ("gpu0:field-missing=11", "report-format"),
+    ("gpu0:field-missing=20", "fwid"),
+    ("gpu0:firmware-version=96.00.00.00.02", "vbios-rim-available"),
+    ("gpu0:nvdec0=77", "mode"),
+    ("gpu0:feature=7", "mode"),
+    ("gpu0:feature=mpt", "one-mode"),
+    ("gpu0:tamper=0", "report-format"),
+    ("gpu0:tamper=10", "report-signature"),
+    ("gpu0:tamper=3700", "report-signature"),
+    ("switch0:field=6", "report-format"),
+    ("switch0:field=22", "topology"),
+    ("switch0:firmware-version=96.10.00.00.02", "bios-rim-available"),
+    ("switch0:topology", "topology"),
+    ("gpu0:missing", "topology"),
+    ("switch3:missing", "topology"),
+]
+# No reason to distrust: a kept answer has no nonce, the issuer may answer itself, and an engine may be off.
+HARMLESS = {"ocsp-no-nonce", "ocsp-by-issuer", "nvdec0"}
 SEEN = [
     text
     for (name, _), text in EXAMPLES.items()
@@ -67,6 +92,41 @@ def test_a_lie_is_refused_by_the_check_that_has_to_see_it(spelling: str) -> None
     appraisal = appraise(platform_for(spelling), (spelling,))
     assert parse_fault(spelling).check in failed(appraisal)
     assert not appraisal.trusted
+
+
+@pytest.mark.parametrize(("spelling", "check"), DEPENDS)
+def test_a_lie_that_may_touch_anything_is_refused_where_it_does(spelling: str, check: str) -> None:
+    appraisal = appraise("hopper-8-ppcie", (spelling,))
+    assert check in failed(appraisal)
+    assert not appraisal.trusted
+
+
+@pytest.mark.parametrize("lie", ["gpu0:hint-driver=1.2", "gpu0:hint-firmware=1.2"])
+def test_what_a_driver_says_beside_the_report_is_compared(lie: str) -> None:
+    node = Platform.build("hopper-1", lies=(lie,))
+    appraisal = nvattest.verify(
+        node.collect(DEFAULT_NONCE),
+        collateral=nvattest.load_bundle(json.dumps(node.bundle())),
+        nonce=Nonce(DEFAULT_NONCE),
+        at=node.time,
+        anchors=node.trust_anchors(),
+    )
+    assert "hints" in failed(appraisal)
+    assert not appraisal.trusted
+
+
+@pytest.mark.parametrize(("lie", "code"), [("platform:cc-off", "cc-off"), ("platform:debug", "devtools-on")])
+def test_a_machine_in_the_wrong_mode_gives_no_evidence(lie: str, code: str) -> None:
+    with pytest.raises(CollectionError) as caught:
+        Platform.build("hopper-1", lies=(lie,)).collect(DEFAULT_NONCE)
+    assert (caught.value.code, caught.value.result_code) == (code, 509)
+
+
+def test_no_lie_is_without_a_test_that_it_is_refused() -> None:
+    told = {(name, scope) for (name, scope), text in EXAMPLES.items() if text in SEEN}
+    told |= {(text.partition(":")[2].partition("=")[0], Scope.DEVICE) for text, _ in DEPENDS}
+    rest = {name for name, scope in EXAMPLES if (name, scope) not in told}
+    assert rest == ELSEWHERE - {"missing"} | HARMLESS - {"nvdec0"} | {"cc-off", "debug"}
 
 
 @pytest.mark.parametrize("trick", ["dtd", "entity", "comment", "instruction", "key-value", "second-signature",
