@@ -42,6 +42,19 @@ def _columns() -> int:
         return 80
 
 
+class _Once(argparse._StoreAction):  # noqa: SLF001 - the class that argparse itself takes for options with a value
+    """An option that may be given once, as in CLI11: of ``-d gpu -d nvswitch`` one would go unverified, unsaid."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        given: set[str] = namespace.__dict__.setdefault("_given", set())
+        if option is not None and self.dest in given:
+            raise argparse.ArgumentError(self, "expected one argument, given more than once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that never guesses abbreviations and raises ArgumentError with the right status."""
 
@@ -49,6 +62,8 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("allow_abbrev", False)
         settings.setdefault("formatter_class", _Help)
         super().__init__(**settings)  # type: ignore[arg-type]
+        for name in (None, "store"):
+            self.register("action", name, _Once)
         # Formats that one command has beside the common ones; its add_arguments says so.
         self.more_formats: tuple[str, ...] = ()
 

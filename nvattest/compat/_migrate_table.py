@@ -27,13 +27,9 @@ class Entry:
 _SAME: Final = Entry(Verdict.SAME)
 
 
-def _import(new: str) -> Entry:
-    return Entry(Verdict.SAME, f"change it to: {new}")
-
-
 MODULES: Final[Mapping[str, Entry]] = {
-    "nv_attestation_sdk": _import("from nvattest.compat import nv_attestation_sdk"),
-    "nv_attestation_sdk.attestation": _import("from nvattest.compat.nv_attestation_sdk import attestation"),
+    "nv_attestation_sdk": _SAME,
+    "nv_attestation_sdk.attestation": _SAME,
     "nv_attestation_sdk.utils": Entry(Verdict.DECISION, "no such module: use Attestation.set_allow_hold_cert()"),
     "nv_attestation_sdk.gpu": Entry(
         Verdict.DECISION, "an inner module of the SDK; use attestation, or nvattest itself"
@@ -41,8 +37,8 @@ MODULES: Final[Mapping[str, Entry]] = {
     "nv_attestation_sdk.verifiers": Entry(
         Verdict.DECISION, "an inner module of the SDK; use attestation, or nvattest itself"
     ),
-    "verifier": _import("from nvattest.compat import verifier"),
-    "verifier.cc_admin": _import("from nvattest.compat.verifier import cc_admin"),
+    "verifier": _SAME,
+    "verifier.cc_admin": _SAME,
     "verifier.exceptions": Entry(Verdict.DECISION, "no such module: catch nvattest.NvattestError"),
     "verifier.config": Entry(Verdict.DECISION, "no process-wide settings: give them as parameters"),
     "verifier.rim": Entry(Verdict.DECISION, "an inner module of the verifier; use nvattest.verify"),
@@ -97,9 +93,29 @@ FUNCTIONS: Final[Mapping[str, Entry]] = {
     "verifier.cc_admin.attest": Entry(
         Verdict.CHANGED, "the token is signed with ES384 under a key for the call; True only if every GPU is trusted"
     ),
-    "verifier.cc_admin.main": Entry(Verdict.DECISION, "use the program: nvattest attest"),
+    "verifier.cc_admin.main": Entry(
+        Verdict.CHANGED, "exit statuses as before; ready only for this machine's GPUs, all of them trusted"
+    ),
     "nv_attestation_sdk.utils.config.set_allow_hold_cert": Entry(
         Verdict.DECISION, "use Attestation.set_allow_hold_cert()"
+    ),
+}
+
+NAMED_IN_A_TEXT: Final = Entry(
+    Verdict.DECISION, "a module of the old SDK is named in a text (import_module, python -m): change it by hand"
+)
+UNKNOWN_METHOD: Final = Entry(Verdict.DECISION, "a method by its name as text: look up what becomes of it")
+
+# What a star import of these modules brings.
+STAR_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "nv_attestation_sdk": ("attestation",),
+    "nv_attestation_sdk.attestation": ("Attestation", "Devices", "Environment", "VerifierFields"),
+    "verifier": ("cc_admin",),
+    "verifier.cc_admin": (
+        "collect_gpu_evidence",
+        "collect_gpu_evidence_local",
+        "collect_gpu_evidence_remote",
+        "attest",
     ),
 }
 

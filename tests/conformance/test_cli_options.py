@@ -112,6 +112,8 @@ def test_the_switches_for_rims_are_accepted(switch: str, capsys: pytest.CaptureF
         (["attest", "surplus"], 109),
         (["nonsense"], 109),
         (["attest", "--nonce"], 114),
+        (["attest", "-d", "gpu", "--device", "nvswitch"], 114),
+        (["-f", "json", "version", "--format", "json"], 114),
         (["attest", "--verify-rim-cert-chains"], 109),
         (["--version"], 109),
         (["attest", "--gpu-evidence-source", "corelib", "--gpu-architecture", "blackwell"], 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,59 @@ def test_the_exit_status_says_whether_something_is_to_decide(
 def test_a_path_that_is_not_there_is_a_wrong_argument(tmp_path: Path) -> None:
     assert main(["migrate", "check", str(tmp_path / "none")]) == 105
     assert main(["migrate"]) == 106
+
+
+def test_star_imports_texts_and_getattr_are_seen() -> None:
+    source = (
+        "from nv_attestation_sdk.attestation import *\n"
+        "client = Attestation()\n"
+        "client.add_verifier(Devices.GPU, Environment.TEST, '', '')\n"
+        "getattr(client, name)('x')\n"
+        "import_module('nv_attestation_sdk.attestation')\n"
+        "run(['python', '-m', 'verifier.cc_admin'])\n"
+    )
+    assert verdicts(source) == {
+        (1, "import nv_attestation_sdk.attestation.*"): "same",
+        (2, "Attestation()"): "same",
+        (3, "add_verifier()"): "decision",
+        (4, "getattr()"): "decision",
+        (5, '"nv_attestation_sdk.attestation"'): "decision",
+        (6, '"verifier.cc_admin"'): "decision",
+    }
+    assert verdicts("run(['python', '-m', 'verifier.cc_admin'])") == {(1, '"verifier.cc_admin"'): "decision"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("import nv_attestation_sdk", "from nvattest.compat import nv_attestation_sdk"),
+        ("import nv_attestation_sdk.attestation", "from nvattest.compat import nv_attestation_sdk"),
+        ("import verifier.cc_admin as v", "import nvattest.compat.verifier.cc_admin as v"),
+        ("from verifier import cc_admin", "from nvattest.compat.verifier import cc_admin"),
+        (
+            "from nv_attestation_sdk.attestation import Attestation as A",
+            "from nvattest.compat.nv_attestation_sdk.attestation import Attestation as A",
+        ),
+        (
+            "from nv_attestation_sdk.attestation import *",
+            "from nvattest.compat.nv_attestation_sdk.attestation import *",
+        ),
+    ],
+)
+def test_the_new_import_that_is_proposed_works_and_binds_the_same_names(old: str, new: str) -> None:
+    (finding,) = check_source(old, "a.py")
+    assert finding.message == f"change it to: {new}"
+    names: dict[str, object] = {}
+    exec(new, names)  # noqa: S102 - the text is one of the six above
+    wanted = "Attestation" if "*" in old else old.rsplit(maxsplit=1)[-1].partition(".")[0]
+    assert wanted in names
+
+
+def test_pipes_devices_and_loops_do_not_stop_it(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("x = '\\d'\n")
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "endless.py").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to(".")
+    report = check_path(str(tmp_path))
+    assert report.files == 3
+    assert [problem.partition(": ")[2] for problem in report.problems] == ["not a regular file, not read"] * 2
