@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_platform_options(parser)
     parser.add_argument(
         "--driver-fault", action="append", default=[], metavar="CALL=FAULT",
-        help="a fault of a driver call, such as nvmlDeviceGetConfComputeGpuAttestationReport=999",
+        help="a fault of a driver call, such as nvmlInit=9 or nvmlDeviceGetName@2=hang; see --list",
     )  # fmt: skip
     parser.add_argument(
         "--service-fault", action="append", default=[], metavar="SERVICE:FAULT", help="a fault of a service"
@@ -110,6 +110,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def _catalogue() -> str:
     from nvattest.testing import LIES, PLATFORMS
+    from nvattest.testing.native.state import CALLS
 
     lines = ["platforms:"]
     lines += [f"  {name:16} {text}" for name, text in PLATFORMS.items()]
@@ -118,4 +119,6 @@ def _catalogue() -> str:
         spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
         targets = "/".join(sorted(scope.value for scope in spec.scopes))
         lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
+    lines.append("driver faults (CALL=CODE, CALL=hang, CALL=delay:SECONDS, CALL=size:N; CALL@2 is that of GPU 2):")
+    lines += [f"  {name}" for name in sorted(CALLS)]
     return "\n".join(lines)

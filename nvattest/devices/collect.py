@@ -155,6 +155,7 @@ def collect_switches(
                     f"NVSwitches of architecture {architecture.name} cannot be attested; expected LS10",
                     code="switch-architecture",
                     result_code=ResultCode.SWITCH_ARCHITECTURE_NOT_SUPPORTED,
+                    hint="attestation needs the switches of a Hopper HGX board",
                 )
             return tuple([_one_switch(session, index, label, value) for index, label in enumerate(labels)])
 

@@ -26,12 +26,18 @@ class TrustedPlatform:
     """Proof that an appraisal of this whole platform is trusted.
 
     Raises:
+        TypeError: what is given is no appraisal.
         NotTrustedError: it is not; the message names each device and check that failed.
     """
 
     __slots__ = ("appraisal",)
 
     def __init__(self, appraisal: Appraisal) -> None:
+        from nvattest.appraisal.results import Appraisal
+
+        # Something that only looks like an appraisal could say of itself that it is trusted.
+        if type(appraisal) is not Appraisal:
+            raise TypeError("only an appraisal can prove that a platform is trusted")
         if appraisal.require().trusted is not True:
             raise NotTrustedError("not trusted")
         self.appraisal: Final = appraisal

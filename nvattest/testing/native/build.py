@@ -90,13 +90,13 @@ def build_driver_libraries(
                 os.rename(stage, home)
             except OSError:
                 # Another process was first; its result is the same by name.
-                if not os.path.isfile(result.nvml):
+                if not (os.path.isfile(result.nvml) and os.path.isfile(result.nscq)):
                     raise
     except OSError as error:
         raise InputError(
             f"cannot build the simulated driver library below {os.fspath(cache)}: {error}",
             code="cache-folder",
-            hint="name a folder that can be written",
+            hint="name a folder that can be written; nvattest simulate takes it from XDG_CACHE_HOME",
         ) from error
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from nvattest.errors import InputError
@@ -10,9 +11,37 @@ from nvattest.errors import InputError
 if TYPE_CHECKING:
     from nvattest.devices.state import SystemState
 
-__all__ = ["DriverState", "Fault"]
+__all__ = ["CALLS", "DriverState", "Fault"]
 
 _BLACKWELL: Final = 10
+_DELAY_MAX: Final = 3600.0
+
+CALLS: Final = frozenset(
+    [
+        *("nvmlInit", "nvmlShutdown", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion"),
+        *("nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByUUID"),
+        *(
+            f"nvmlSystemGetConfCompute{what}"
+            for what in ("State", "Settings", "Capabilities", "GpusReadyState", "KeyRotationThresholdInfo")
+        ),
+        *(f"nvmlSystemSetConfCompute{what}" for what in ("GpusReadyState", "KeyRotationThresholdInfo")),
+        *(
+            f"nvmlDeviceGet{what}"
+            for what in (
+                *("HandleByIndex", "Name", "UUID", "VbiosVersion", "BoardPartNumber", "Serial", "InforomImageVersion"),
+                *("Architecture", "BoardId", "PersistenceMode"),
+            )
+        ),
+        *(
+            f"nvmlDeviceGetConfCompute{what}"
+            for what in ("GpuAttestationReport", "GpuCertificate", "MemSizeInfo", "ProtectedMemoryUsage")
+        ),
+        *("nvmlDeviceSetConfComputeUnprotectedMemSize", "nvmlDeviceSetPersistenceMode"),
+        *("nscq_session_create", "nscq_session_destroy", "nscq_session_set_input"),
+        *(f"nscq:{what}" for what in ("uuid", "arch", "pcie_mode", "attestation_report", "certificate")),
+    ]
+)
+"""All calls that the simulated libraries ask about, by the names that faults have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,16 +138,27 @@ class Fault:
             InputError: another form.
         """
         name, _, what = text.partition("=")
+        call = name.partition("@")[0]
+        if call and what and call not in CALLS:
+            # A fault that nobody meets would make a test of it pass.
+            near = get_close_matches(call, CALLS, n=3)
+            raise InputError(
+                f"no driver call is named {call[:80]!r}",
+                code="driver-fault",
+                hint=f"did you mean {' or '.join(near)}?" if near else "nvattest simulate --list names them",
+            )
         kind, _, value = what.partition(":")
         try:
-            if name and what == "hang":
-                return name, cls(hang=True)
-            if name and kind == "delay":
-                return name, cls(delay=min(max(float(value), 0.0), 3600.0))
-            if name and kind == "size":
-                return name, cls(size=int(value, 0) & 0xFFFFFFFF)
-            if name:
-                return name, cls(return_code=int(what))
+            if what == "hang":
+                fault = cls(hang=True)
+            elif kind == "delay" and 0 <= float(value) <= _DELAY_MAX:
+                fault = cls(delay=float(value))
+            elif kind == "size":
+                fault = cls(size=int(value, 0) & 0xFFFFFFFF)
+            else:
+                fault = cls(return_code=int(what))
+            if call and (name == call or int(name[len(call) + 1 :]) >= 0):
+                return name, fault
         except ValueError:
             pass
         raise InputError(

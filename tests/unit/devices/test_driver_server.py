@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.testing.native import DriverServer, DriverState, Fault
+from nvattest.testing.native import DriverServer, DriverState, Fault, build
+from nvattest.testing.native.state import CALLS
 
 NOBODY = SimpleNamespace(gpus=(), switches=())
 
@@ -137,11 +139,31 @@ def test_faults_can_be_spelled(text: str, key: str, fault: Fault) -> None:
     assert Fault.parse(text) == (key, fault)
 
 
-@pytest.mark.parametrize("text", ["", "nvmlInit", "=hang", "nvmlInit=", "nvmlInit=often", "nvmlInit=delay:x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "nvmlInit", "=hang", "nvmlInit=", "nvmlInit=often", "nvmlInit=delay:x", "nvmlInit=delay:nan",
+     "nvmlInit=delay:-1", "nvmlInit=delay:1e9", "nvmlInit=size:", "nvmlInit@=hang", "nvmlInit@x=hang", "@2=hang"],
+)  # fmt: skip
 def test_other_spellings_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         Fault.parse(text)
     assert caught.value.code == "driver-fault"
+
+
+def test_a_fault_of_a_call_that_nobody_makes_is_refused_with_the_right_name() -> None:
+    with pytest.raises(InputError) as caught:
+        Fault.parse("nvmlDeviceGetNam=999")
+    assert caught.value.code == "driver-fault"
+    assert "nvmlDeviceGetName" in caught.value.hint
+
+
+def test_the_calls_that_faults_may_name_are_those_that_the_libraries_make() -> None:
+    native = Path(build.__file__).parent
+    source = (native / "nvml.c").read_text() + (native / "nscq.c").read_text()
+    asked = set(re.findall(r'(?:ask|ask_device|sim_call)\(\s*"([\w:]+)"', source))
+    asked |= set(re.findall(r"^(?:SYSTEM|DEVICE)_(?:TEXT|NUMBER)\((?:\w+, )?\"?(\w+)", source, re.MULTILINE))
+    asked |= {f"nscq:{item}" for item in re.findall(r'strcmp\(item, "(\w+)"', source)}
+    assert asked == CALLS
 
 
 def test_the_environment_for_a_child_names_library_and_socket(libraries: Any) -> None:

@@ -93,8 +93,19 @@ def test_an_appraisal_that_is_not_trusted_is_no_proof() -> None:
         TrustedPlatform(appraisal)
     with pytest.raises(NotTrustedError):
         TrustedPlatform(dataclasses.replace(appraised("hopper-1"), devices=()))
-    with pytest.raises(AttributeError):
-        TrustedPlatform(object())  # type: ignore[arg-type]
+
+
+def test_something_that_only_looks_like_an_appraisal_is_no_proof() -> None:
+    class Lookalike:
+        trusted = True
+        devices = ()
+
+        def require(self) -> Lookalike:
+            return self
+
+    for forged in (object(), Lookalike()):
+        with pytest.raises(TypeError):
+            TrustedPlatform(forged)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("value", "code"), [(4, "nvml-permission"), (3, "nvml-not-supported"), (999, "nvml-unknown")])
