@@ -68,7 +68,7 @@ _DEVICE = (
         "architecture",
         7,
         "chain, report and evidence name one architecture",
-        15,
+        66,
         _C.GPU_ARCHITECTURE_NOT_SUPPORTED,
         _C.SWITCH_ARCHITECTURE_NOT_SUPPORTED,
     ),

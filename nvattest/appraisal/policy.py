@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from nvattest.errors import InputError
+from nvattest.errors import PolicyError
 from nvattest.model import Architecture
 
 MAX_TRAILING_BYTES = 8
@@ -61,7 +61,7 @@ class EvidencePolicy:
         allow_debug: a device whose certificate says debug or not secure counts.
 
     Raises:
-        InputError: a field has another type (code ``policy-value``).
+        PolicyError: a field has another type (code ``policy-value``).
     """
 
     revocation: RevocationMode = RevocationMode.BUNDLE
@@ -90,7 +90,7 @@ class EvidencePolicy:
         for field in fields(self):
             value = getattr(self, field.name)
             if not _TYPES[str(field.type)](value):
-                raise InputError(
+                raise PolicyError(
                     f"{field.name} of an evidence policy is {value!r:.80}, expected {field.type}", code="policy-value"
                 )
 

@@ -12,7 +12,7 @@ from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
-from nvattest.errors import InputError, NotTrustedError, ResultCode
+from nvattest.errors import InputError, NotTrustedError, PolicyError, ResultCode
 from nvattest.model import Architecture
 
 
@@ -57,7 +57,7 @@ def test_the_default_policy_has_no_weakening() -> None:
     ],
 )
 def test_a_value_of_another_type_is_refused_and_cannot_weaken_unseen(field: str, value: object) -> None:
-    with pytest.raises(InputError, match=field) as caught:
+    with pytest.raises(PolicyError, match=field) as caught:
         EvidencePolicy(**{field: value})
     assert caught.value.code == "policy-value"
 

@@ -95,10 +95,10 @@ def test_a_passed_check_has_code_0_and_a_failed_one_never() -> None:
 
 
 def test_the_code_is_that_of_the_failure_which_nvidias_order_meets_first() -> None:
-    # NVAT, local GPU: signature, parse, nonce, firmware id, chain, driver RIM, VBIOS RIM, conflict, then the claims.
+    # NVAT, local GPU: signature, parse, nonce, firmware id, chain, its model, driver RIM, VBIOS RIM, conflict, then the claims.
     order = [
         ("report-signature", 508), ("report-format", 503), ("nonce", 504), ("fwid", 507), ("chain-path", 802),
-        ("driver-rim-available", 104), ("driver-rim-format", 106), ("driver-rim-binding", 505),
+        ("architecture", 502), ("driver-rim-available", 104), ("driver-rim-format", 106), ("driver-rim-binding", 505),
         ("driver-rim-chain", 802), ("driver-rim-signature", 105), ("vbios-rim-available", 104),
         ("vbios-rim-binding", 506), ("vbios-rim-signature", 105), ("rim-conflict", 108), ("measurements", 12),
     ]  # fmt: skip

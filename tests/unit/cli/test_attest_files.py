@@ -146,13 +146,14 @@ def with_chain(genuine: dict[str, str], change: Callable[[list[bytes]], list[byt
     return json.dumps([dict(genuine, certificate=base64.b64encode(chain).decode())]).encode()
 
 
-# Where leaf and BROM are not both there, the chain names no chip: code 502, which NVIDIA's order meets first.
+# In NVIDIA's order the key of the first certificate comes first (508), then the path (802); a chip without a name after
+# them, so that 502 never hides what is wrong with a chain.
 CHAINS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str, int]] = {
-    "one certificate": (lambda c: c[:1], "chain-path", 502),
-    "the root alone": (lambda c: c[4:], "chain-path", 502),
+    "one certificate": (lambda c: c[:1], "chain-path", 802),
+    "the root alone": (lambda c: c[4:], "chain-path", 508),
     "without its root": (lambda c: c[:4], "chain-path", 802),
-    "without its leaf": (lambda c: c[1:], "chain-path", 502),
-    "in reverse": (lambda c: c[::-1], "chain-path", 502),
+    "without its leaf": (lambda c: c[1:], "chain-path", 508),
+    "in reverse": (lambda c: c[::-1], "chain-path", 508),
     "with a certificate twice": (lambda c: [*c[:2], *c[1:]], "chain-path", 802),
     "with something behind the root": (lambda c: [*c, c[0]], "chain-path", 802),
     "forty certificates": (lambda c: c * 8, "chain-format", 16),
