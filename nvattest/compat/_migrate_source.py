@@ -1,4 +1,4 @@
-"""Find the uses of NVIDIA's Python SDK in one source text and say what becomes of each. Reads syntax trees, runs nothing.
+"""Find the uses of the old SDK in one source text and say what becomes of each. Reads syntax trees, runs nothing.
 
 It follows imports, names bound to the modules, to the class and to its instances, and, since programs hand clients
 around, methods whose names only the SDK has. ``getattr`` on a client and modules that are named in a text it leaves to

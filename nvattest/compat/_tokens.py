@@ -103,6 +103,9 @@ def verify_part(name: str, inner: object, *, nonce: Nonce, at: datetime, trust: 
     Raises:
         TokenError: it must not be believed, or it is about devices of another kind (``device-kind``).
     """
+    kind = _NAMES.get(name)
+    if kind is None:
+        raise refuse(f"{name[:40]!r} is no verifier of the SDK", "device-kind")
     verified = verify_token(
         inner,
         issuer=trust.issuer,
@@ -115,7 +118,6 @@ def verify_part(name: str, inner: object, *, nonce: Nonce, at: datetime, trust: 
         kind=TokenKind.DETACHED_EAT if trust.jwks is None else TokenKind.NRAS,
         accept_simulated=trust.accept_simulated,
     )
-    kind = _NAMES[name]
     words = (kind.label, "NVSWITCH") if kind is DeviceKind.NVSWITCH else (kind.label,)
     for label in verified.labels:
         if label.rpartition("-")[0] not in words:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
@@ -22,6 +22,4 @@ class class_or_instance(Generic[P, R]):  # noqa: N801 - used like classmethod
         self.__doc__ = function.__doc__
 
     def __get__(self, instance: object | None, owner: Any) -> _Callable[P, R]:
-        bound: _Callable[P, R] = functools.partial(self._function, owner.default() if instance is None else instance)
-        functools.update_wrapper(bound, self._function)
-        return bound
+        return MethodType(self._function, owner.default() if instance is None else instance)

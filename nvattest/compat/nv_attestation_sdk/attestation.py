@@ -29,11 +29,11 @@ from nvattest.compat._errors import (
     PolicyJsonError,
     UnsupportedVerifierError,
 )
-from nvattest.compat._settings import Settings, nras_default
-from nvattest.compat._warnings import NO_NONCE, MigrationWarning, migrated
+from nvattest.compat._warnings import MigrationWarning, migrated
 from nvattest.compat.nv_attestation_sdk._class_level import class_or_instance
-from nvattest.compat.nv_attestation_sdk._words import Devices, Environment, VerifierFields, kind_of, verifier_name
-from nvattest.errors import NvattestError, TokenError
+from nvattest.compat.nv_attestation_sdk._configured import Configured
+from nvattest.compat.nv_attestation_sdk._words import Devices, Environment, VerifierFields, kind_of
+from nvattest.errors import TokenError
 from nvattest.model import Nonce, VerificationTime
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
     from nvattest.compat._engine import LocalResult
     from nvattest.compat._token_error import TokenRefusedError
-    from nvattest.compat._tokens import Trust
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.policy.json_policy import JsonPolicy
@@ -74,7 +73,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class Attestation:
+class Attestation(Configured):
     """A client of verifiers, with the methods of the old SDK.
 
     Args:
@@ -99,20 +98,14 @@ class Attestation:
         token_key: SigningKey | None = None,
         verbose: bool | None = None,
     ) -> None:
-        self._name = "" if name is None else str(name)
-        self._nonce = ""
-        self._nonce_server = ""
-        self._claims_version = "2.0"
-        self._verifiers: list[list[Any]] = []
+        super().__init__(name, anchors=anchors, verbose=verbose)
         self._tokens: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._reasons: list[str] = []
         self._appraisals: dict[str, Appraisal] = {}
-        self._settings = Settings(anchors=anchors)
         self._collateral = collateral
         self._at = at
         self._key = token_key
-        self._verbose = verbose
         if Attestation._default is None:
             Attestation._default = self
 
@@ -122,130 +115,6 @@ class Attestation:
         if Attestation._default is None:
             Attestation._default = cls()
         return Attestation._default
-
-    # --- settings -----------------------------------------------------------------------------------------------------
-
-    @class_or_instance
-    def set_name(self, name: str) -> None:
-        """Set the key under which the token is kept."""
-        self._name = str(name)
-
-    @class_or_instance
-    def get_name(self) -> str:
-        """The key under which the token is kept."""
-        return self._name
-
-    @class_or_instance
-    def set_nonce(self, nonce: str) -> None:
-        """Set the nonce for the evidence: 64 hexadecimal digits.
-
-        Raises:
-            InvalidNonceError: something else; the old SDK noticed only later.
-        """
-        from nvattest.compat._engine import read_nonce
-
-        self._nonce = read_nonce(nonce).hex()
-
-    @class_or_instance
-    def get_nonce(self) -> str:
-        """The nonce, or an empty text."""
-        return self._nonce
-
-    @class_or_instance
-    def set_service_key(self, service_key: str | None) -> None:
-        """Set the key for NVIDIA's services; it goes over https only."""
-        self._settings.service_key = service_key
-
-    @class_or_instance
-    def get_service_key(self) -> str | None:
-        """The key that was set or that the environment has, or None."""
-        return self._settings.key() or None
-
-    @class_or_instance
-    def set_nonce_server(self, url: str) -> None:
-        """Keep a URL; nothing ever used it."""
-        self._nonce_server = url
-
-    @class_or_instance
-    def get_nonce_server(self) -> str:
-        """The URL that was kept."""
-        return self._nonce_server
-
-    @class_or_instance
-    def set_ocsp_nonce_disabled(self, ocsp_nonce_disabled: bool) -> None:
-        """Accept revocation answers without our nonce, inside their validity window; the token names this weakening.
-
-        Raises:
-            CompatValueError: not a bool.
-        """
-        if not isinstance(ocsp_nonce_disabled, bool):
-            raise CompatValueError("ocsp_nonce_disabled is True or False")
-        if ocsp_nonce_disabled:
-            migrated(NO_NONCE)
-        self._settings.ocsp_nonce_disabled = ocsp_nonce_disabled
-
-    @class_or_instance
-    def get_ocsp_nonce_disabled(self) -> bool:
-        """Whether answers without a nonce are accepted."""
-        return self._settings.ocsp_nonce_disabled
-
-    @class_or_instance
-    def set_allow_hold_cert(self, allow: bool | None) -> None:
-        """Accept certificates on hold; None leaves it to ``NV_ALLOW_HOLD_CERT``. The token names this weakening."""
-        self._settings.allow_hold_cert = allow
-
-    @class_or_instance
-    def set_claims_version(self, claims_version: str) -> None:
-        """Choose claims 2.0 (the default) or 3.0.
-
-        Raises:
-            CompatValueError: another version.
-        """
-        from nvattest.compat._engine import check_claims_version
-
-        self._claims_version = check_claims_version(claims_version)
-
-    @class_or_instance
-    def get_claims_version(self) -> str:
-        """The version of the claims."""
-        return self._claims_version
-
-    @class_or_instance
-    def set_verbose(self, verbose: bool) -> None:
-        """Print progress lines on stdout, or not."""
-        self._verbose = bool(verbose)
-
-    # --- verifiers ----------------------------------------------------------------------------------------------------
-
-    @class_or_instance
-    def add_verifier(
-        self, dev: Devices, env: Environment, url: str = "", evidence: str = "", ocsp_url: str = "", rim_url: str = ""
-    ) -> None:
-        """Add a verifier. ``evidence`` is kept and never read, as in the old SDK.
-
-        Raises:
-            UnsupportedVerifierError: nobody can verify this pair.
-        """
-        name = verifier_name(dev, env)
-        if env == Environment.REMOTE and not url:
-            url = nras_default(switch=dev == Devices.SWITCH)
-        entry: list[Any] = [name, dev, env, url, evidence, ""]
-        self._verifiers.append([*entry, ocsp_url, rim_url] if ocsp_url or rim_url else entry)
-
-    @class_or_instance
-    def get_verifiers(self) -> list[list[Any]]:
-        """The list of verifiers itself: ``[name, device, environment, url, evidence, ""]``, with URLs if given."""
-        return self._verifiers
-
-    @class_or_instance
-    def clear_verifiers(self) -> None:
-        """Remove all verifiers."""
-        self._verifiers.clear()
-
-    @class_or_instance
-    def get_verifier_by_name(self, verifier_name: str) -> list[Any] | None:
-        """The first verifier of this name."""
-        return next((entry for entry in self._verifiers if entry[VerifierFields.NAME] == verifier_name), None)
 
     # --- evidence and verification ------------------------------------------------------------------------------------
 
@@ -301,18 +170,19 @@ class Attestation:
         nonce = Nonce.from_hex(self._nonce)
         # No old token may stand for a round that breaks off.
         self._tokens.pop(self._name, None)
-        verdicts: list[bool] = []
+        verdicts: dict[str, bool] = {}
         parts: dict[str, object] = {}
         for entry in self._verifiers:
             name = entry[VerifierFields.NAME]
             evidence = evidence_of(evidence_list, kind_of(entry[VerifierFields.DEVICE]), nonce)
             remote = entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE
             verdict, token = (self._remote if remote else self._local)(entry, evidence, nonce)
-            verdicts.append(verdict)
-            parts[name] = token
-            self._counts[name] = len(evidence)
+            # Of two verifiers of one name the token has room for one: for the one that says no.
+            if verdicts.get(name, True):
+                verdicts[name], parts[name] = verdict, token
+                self._counts[name] = len(evidence)
         self._tokens[self._name] = make_token(parts, nonce=nonce, key=self._signing_key())
-        return bool(verdicts) and all(verdicts)
+        return bool(verdicts) and all(verdicts.values())
 
     def _local(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> tuple[bool, object]:
         from nvattest.claims import claims_of
@@ -373,24 +243,9 @@ class Attestation:
         Raises:
             TokenRefusedError: it is no token.
         """
-        import jwt
+        from nvattest.compat.nv_attestation_sdk._validation import decoded
 
-        from nvattest._json import load_json
-
-        def said(item: Any) -> Any:
-            if isinstance(item, str) and item.count(".") == 2:
-                try:
-                    return jwt.decode(item, options={"verify_signature": False})
-                except jwt.PyJWTError:
-                    return item
-            if isinstance(item, list):
-                return [said(member) for member in item]
-            return {key: said(value) for key, value in item.items()} if isinstance(item, dict) else item
-
-        try:
-            return said(load_json(token, source="token", maximum=4 * 1024 * 1024))
-        except (NvattestError, RecursionError) as error:
-            raise _refused(TokenError(f"not a token of the SDK: {error}", code="malformed")) from None
+        return decoded(token)
 
     @class_or_instance
     def validate_token(self, policy: str, x: Any = None) -> bool | dict[str, bool]:
@@ -407,7 +262,9 @@ class Attestation:
             PolicyJsonError, PolicyFormatError: the policy cannot be used.
             TokenRefusedError: the one token must not be believed.
         """
-        rules = _read_policy(policy)
+        from nvattest.compat.nv_attestation_sdk._validation import read_policy
+
+        rules = read_policy(policy)
         self._reasons = []
         if x is None:
             x = self._tokens.get(self._name, "")
@@ -431,7 +288,7 @@ class Attestation:
         return list(self._reasons)
 
     def _validate(self, rules: JsonPolicy, token: str) -> bool:
-        from nvattest.compat import _tokens
+        from nvattest.compat.nv_attestation_sdk._validation import Expected, validate
 
         if not token:
             self._reasons.append("there is no token: attest() was not called, or it broke off")
@@ -443,46 +300,17 @@ class Attestation:
                 code="nonce",
                 hint="call set_nonce() with the nonce that the token was asked for",
             )
-        nonce, at = Nonce.from_hex(self._nonce), self._token_time()
-        good = True
-        try:
-            parts = _tokens.read_token(
-                token, nonce=nonce, key=self._signing_key().public, at=datetime.now(timezone.utc)
-            )
-            for name, inner in parts.items():
-                entry = self.get_verifier_by_name(name)
-                if entry is None:
-                    self._reasons.append(f"{name} is not among the configured verifiers")
-                    good = False
-                    continue
-                trust = self._trust(entry)
-                moment = at if trust.jwks is not None else datetime.now(timezone.utc)
-                verified = _tokens.verify_part(name, inner, nonce=nonce, at=moment, trust=trust)
-                claims, overall = _tokens.policy_claims(verified)
-                decision = rules.evaluate(claims, overall)
-                self._reasons += [f"{name}: {reason}" for reason in decision.reasons]
-                good = good and decision.matched
-        except TokenError as error:
-            raise _refused(error) from None
-        return good
-
-    def _trust(self, entry: list[Any]) -> Trust:
-        from nvattest.compat._engine import LOCAL_ISSUERS
-        from nvattest.compat._remote import fetch_keys
-        from nvattest.compat._settings import nras_base
-        from nvattest.compat._tokens import Trust
-
-        name, url = entry[VerifierFields.NAME], entry[VerifierFields.URL]
-        count = self._counts.get(name)
-        if entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE:
-            return Trust(issuer=nras_base(url), devices=count, jwks=fetch_keys(url, settings=self._settings))
-        return Trust(
-            issuer=LOCAL_ISSUERS[kind_of(entry[VerifierFields.DEVICE])],
-            devices=count,
+        expected = Expected(
+            nonce=Nonce.from_hex(self._nonce),
             key=self._signing_key().public,
-            # Whoever names simulated roots wants simulated devices; the token says what they are.
-            accept_simulated=self._settings.trust_anchors().simulated,
+            at=self._token_time(),
+            verifiers=self._verifiers,
+            counts=self._counts,
+            settings=self._settings,
         )
+        good, reasons = validate(token, rules, expected)
+        self._reasons += reasons
+        return good
 
     @class_or_instance
     def public_key_pem(self) -> bytes:
@@ -503,14 +331,6 @@ class Attestation:
         self._reasons.clear()
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    def _first_verifier(self) -> list[Any]:
-        if not self._verifiers:
-            raise NoVerifierError(
-                "there is no verifier, so that nothing can be verified",
-                hint="call add_verifier(Devices.GPU, Environment.LOCAL, '', ''); the old SDK gave a tuple or a result",
-            )
-        return self._verifiers[0]
 
     def _signing_key(self) -> SigningKey:
         if self._key is None:
@@ -535,32 +355,3 @@ class Attestation:
         if verbose:
             for line in lines:
                 print(line, file=sys.stdout)
-
-
-def _read_policy(text: object) -> JsonPolicy:
-    import json
-
-    from nvattest.errors import ParseError, PolicyError
-    from nvattest.policy.json_policy import load_json_policy
-
-    if not isinstance(text, str | bytes):
-        raise PolicyFormatError(f"a policy is JSON text, not {type(text).__name__}")
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    try:
-        return load_json_policy(data, name="policy")
-    except ParseError as error:
-        try:
-            json.loads(data)
-        except json.JSONDecodeError as cause:
-            raise PolicyJsonError(cause) from None
-        except (ValueError, RecursionError):
-            pass
-        raise PolicyFormatError(error.message, code=error.code, hint=error.hint) from None
-    except PolicyError as error:
-        raise PolicyFormatError(error.message, code=error.code, hint=error.hint) from None
-
-
-def _refused(error: TokenError) -> TokenError:
-    from nvattest.compat._token_error import TokenRefusedError
-
-    return TokenRefusedError.of(error)

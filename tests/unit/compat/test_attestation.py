@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import warnings
@@ -15,8 +16,9 @@ import pytest
 from nvattest.compat import MigrationWarning
 from nvattest.compat.nv_attestation_sdk import attestation
 from nvattest.compat.nv_attestation_sdk.attestation import Attestation, Devices, Environment, VerifierFields
+from nvattest.compat.verifier import cc_admin
 from nvattest.errors import CollectionError, NvattestError
-from nvattest.model import DeviceKind
+from nvattest.model import DeviceKind, Nonce
 from nvattest.testing import Platform
 
 from .clients import NONCE, client_of, evidence_of, key, policy
@@ -452,14 +454,14 @@ def test_fewer_devices_than_were_attested_are_refused() -> None:
 
 def test_an_expired_token_is_refused(attested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     client = attested()
-    module = sys.modules["nvattest.compat.nv_attestation_sdk.attestation"]
+    from nvattest.compat.nv_attestation_sdk import _validation
 
     class Later(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(timezone.utc) + timedelta(hours=2)
 
-    monkeypatch.setattr(module, "datetime", Later)
+    monkeypatch.setattr(_validation, "datetime", Later)
     assert refused(client, client.get_token()) == "expired"
 
 
@@ -500,3 +502,65 @@ def test_progress_lines_of_a_failure_say_what_failed(capsys: pytest.CaptureFixtu
     assert "The runtime measurements are not matching with the golden measurements." in out
     assert "index 9 (Firmware)" in out
     assert out.rstrip().endswith("GPU Attestation failed.")
+
+
+def test_of_two_verifiers_of_one_name_the_token_has_the_one_that_says_no(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(platform)
+    client.add_verifier(Devices.GPU, Environment.LOCAL, "", "")
+    real, rounds = client._local, []
+
+    def local(entry: Any, evidence: Any, nonce: Any) -> Any:
+        rounds.append(entry)
+        if len(rounds) == 1:
+            return client_of(Platform.build("hopper-1"))._local(entry, evidence, Nonce(bytes(32)))
+        return real(entry, evidence, nonce)
+
+    monkeypatch.setattr(client, "_local", local)
+    assert client.attest(evidence_of(platform)) is False
+    assert len(rounds) == 2
+    with pytest.raises(attestation.TokenRefusedError):
+        client.validate_token(policy())
+
+
+def test_an_entry_that_somebody_wrote_himself_validates_nothing(platform: Platform) -> None:
+    client = client_of(platform)
+    client.clear_verifiers()
+    client.get_verifiers().append(["MY_CLAIMS", Devices.GPU, Environment.LOCAL, "", "", ""])
+    assert client.attest(evidence_of(platform)) is True
+    with pytest.raises(attestation.TokenRefusedError, match="MY_CLAIMS"):
+        client.validate_token(policy())
+
+
+# Names and parameters of NVIDIA's 2.7.3, as programs give them by keyword.
+SIGNATURES = {
+    "set_name": ["name"], "get_name": [], "set_nonce": ["nonce"], "get_nonce": [], "set_service_key": ["service_key"],
+    "get_service_key": [], "set_nonce_server": ["url"], "get_nonce_server": [],
+    "set_ocsp_nonce_disabled": ["ocsp_nonce_disabled"], "get_ocsp_nonce_disabled": [],
+    "set_claims_version": ["claims_version"], "get_claims_version": [],
+    "add_verifier": ["dev", "env", "url", "evidence", "ocsp_url", "rim_url"], "get_verifiers": [],
+    "clear_verifiers": [], "get_verifier_by_name": ["verifier_name"], "get_evidence": ["options"],
+    "attest": ["evidence_list"], "set_token": ["name", "eat_token"], "get_token": ["x"], "decode_token": ["token"],
+    "validate_token": ["policy", "x"], "reset": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", SIGNATURES)
+def test_every_public_method_takes_the_old_parameters_by_name(method: str) -> None:
+    for owner in (attestation.Attestation, attestation.Attestation()):
+        assert list(inspect.signature(getattr(owner, method)).parameters) == SIGNATURES[method]
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        ("collect_gpu_evidence", ["nonce", "no_gpu_mode", "ppcie_mode"]),
+        ("collect_gpu_evidence_local", ["nonce", "ppcie_mode", "no_gpu_mode"]),
+        ("collect_gpu_evidence_remote", ["nonce", "no_gpu_mode", "ppcie_mode"]),
+        ("attest", ["arguments_as_dictionary", "nonce", "gpu_evidence_list"]),
+        ("main", []),
+    ],
+)
+def test_the_functions_of_cc_admin_take_the_old_parameters_by_name(function: str, names: list[str]) -> None:
+    assert list(inspect.signature(getattr(cc_admin, function)).parameters) == names
