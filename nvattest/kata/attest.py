@@ -3,7 +3,7 @@
  1  the driver is there, and says what state the machine is in
  2  the GPUs are not ready: if they were, somebody else set them, and that is reported
  3  what an earlier run left is withdrawn
- 4  the configuration can be read; the clock shows an instant that can be
+ 4  the driver keeps the GPUs up when we end; the configuration can be read; the clock shows an instant that can be
  5  evidence of all devices over one new nonce
  6  RIMs and revocation answers: bundle, cache, network
  7  the appraisal of the whole platform, every check on disk
@@ -28,7 +28,7 @@ from nvattest.kata.config import Settings
 from nvattest.kata.container import Container
 from nvattest.kata.driver import Driver, collect_all, expected_devices, keep_initialised, open_driver, says_protected
 from nvattest.kata.files import remove
-from nvattest.kata.identity import PciDevices, identify, pci_devices
+from nvattest.kata.identity import Identity, PciDevices, identify, pci_devices
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.kata.paths import Paths
@@ -79,7 +79,7 @@ def attest_and_record(
         settings=settings,
         stage=stage,
         budget=Budget(settings.budget(stage), started=started),
-        identity=identify(paths, settings.inputs),
+        identity=_identity(settings),
         known=known,
         refresh=refresh,
     )
@@ -136,7 +136,7 @@ def _story(run: Run) -> str:
     run.driver = _open(run, pci)
     gate = run.gate = ReadyGate(run.driver.library)
     # Devices may have come up meanwhile: what is attested from here on is what is there now.
-    run.identity, pci = identify(paths, settings.inputs), pci_devices(paths)
+    run.identity, pci = _identity(settings), pci_devices(paths)
     run.mark("driver")
     # (2) not ready
     run.ready_on_entry = run.driver.state.ready
@@ -151,16 +151,17 @@ def _story(run: Run) -> str:
         withdraw(paths)
         run.token_sha256 = None
         _record_start(run)
-    # (4) configuration and clock
+    # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
+    # a GPU that comes down when that ends does not come back for the next run.
+    finding = keep_initialised(run.driver, config.driver_persistence, seconds=min(2.0, budget.for_collection()))
+    if finding:
+        run.findings.append(("persistence", finding))
     if settings.error is not None:
         raise settings.error
     demands = load_demands(settings)
     at = wait_for_clock(
         config.clock_not_before, settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
     )
-    finding = keep_initialised(run.driver, config.driver_persistence, seconds=min(2.0, budget.for_collection()))
-    if finding:
-        run.findings.append(("persistence", finding))
     # (5) evidence
     nonce = new_nonce()
     protected = run.driver.state.protected_pcie
@@ -191,15 +192,21 @@ def _story(run: Run) -> str:
         )
     budget.require("the attestation")
     # (9) the token
-    published = publish(platform, paths, config)
+    published = publish(platform, paths, config, keep_old_key=gate.closed is False)
     run.token_sha256 = published.token_sha256
     run.mark("token")
-    if not run.refresh:
-        _record_start(run)
+    # Killed from here on, the next run recognises the token, and with it the ready state, as ours.
+    _record_start(run)
     # (10) ready
-    gate.open(published)
+    gate.open(published, seconds=min(2.0, max(0.25, budget.remaining())))
     run.mark("ready")
     return TRUSTED
+
+
+def _identity(settings: Settings) -> Identity:
+    """What the verdict will belong to: the configuration as it was read, though the file may be another by now."""
+    found = identify(settings.paths, settings.inputs)
+    return found._replace(inputs={**found.inputs, settings.paths.config: settings.digest})
 
 
 def _close(gate: ReadyGate, driver: Driver) -> None:

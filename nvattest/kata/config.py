@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from nvattest.errors import InputError, ParseError
@@ -85,16 +86,23 @@ class HookConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A configuration with its paths below the root, or the reason why there is none. Nothing is attested then."""
+    """A configuration with its paths below the root, or the reason why there is none. Nothing is attested then.
+
+    ``digest`` is that of the bytes it was read from, as ``digest_file`` gives it: None without a file.
+    """
 
     config: HookConfig = field(default_factory=HookConfig)
     error: InputError | None = None
+    digest: str | None = None
     paths: Paths
 
     @property
     def inputs(self) -> list[str]:
-        """The files that decide what is demanded; a verdict stands only while they stay as they are."""
-        named = (self.config.policy, self.config.trust_anchors)
+        """The files that decide; a verdict stands only while they stay as they are.
+
+        The bundle is one of them: whoever puts another one there may have done it for a revocation that it has.
+        """
+        named = (self.config.policy, self.config.trust_anchors, self.config.collateral_bundle or Paths.BUNDLE)
         return [self.paths.config, *(self.paths.at(path) for path in named if path is not None)]
 
     @property
@@ -143,11 +151,11 @@ def load_settings(paths: Paths) -> Settings:
     try:
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(_MAXIMUM + 1)
-        return Settings(paths=paths, config=parse_config(data))
+        return Settings(paths=paths, config=parse_config(data), digest=sha256(data).hexdigest())
     except OSError as error:
         return Settings(paths=paths, error=_error(f"{paths.CONFIG}: {error.strerror or error}"))
     except InputError as error:
-        return Settings(paths=paths, config=_driver_only(data), error=error)
+        return Settings(paths=paths, config=_driver_only(data), error=error, digest=sha256(data).hexdigest())
 
 
 def parse_config(data: bytes) -> HookConfig:

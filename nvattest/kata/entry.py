@@ -1,7 +1,8 @@
 """One run from its arguments to its exit status: the fast path, the lock, and what comes after only where it must.
 
 1  read the arguments and, as a hook, all of stdin
-2  a good verdict of this boot, these devices and these settings that is still fresh: done
+2  a good verdict of this boot, these devices and these settings that is still fresh: done. Who starts a workload by our
+   status (init, gate) wants to know that the GPUs are still ready too; a hook has no time to ask the driver
 3  read the configuration, take the lock; whoever attested while we waited did it for us too
 4  attest (``attest.py``)
 """
@@ -56,7 +57,11 @@ def run_stage(arguments: Arguments, paths: Paths, container: Container, *, start
     journal = Journal(paths)
     # (2) a verdict that stands
     known = read_record(paths)
-    if known is not None and reusable(known, identify(paths, _inputs(known, paths)), paths):
+    if (
+        known is not None
+        and reusable(known, identify(paths, _inputs(known, paths)), paths)
+        and (arguments.stage == Stage.HOOK or _is_still_ready(known, paths))
+    ):
         return _use(known, arguments.stage, container, journal, started)
     # (3) one attests, the others wait for it
     from nvattest.kata.config import load_settings
@@ -82,9 +87,15 @@ def run_stage(arguments: Arguments, paths: Paths, container: Container, *, start
                 f"another attestation did not end within {budget:g} s",
                 "lock", settings.on_failure, arguments.stage, journal,
             )  # fmt: skip
+        # What was read before may have been replaced while we waited.
+        settings = load_settings(paths)
+        settings.apply(journal)
         known = read_record(paths)
         identity = identify(paths, settings.inputs)
-        if known is not None and (reusable(known, identity, paths) or finished_since(known, identity, since, paths)):
+        if known is not None and (
+            finished_since(known, identity, since, paths)
+            or (reusable(known, identity, paths) and (arguments.stage == Stage.HOOK or _is_still_ready(known, paths)))
+        ):
             return _use(known, arguments.stage, container, journal, started)
         # (4) attest
         from nvattest.kata.attest import attest_and_record
@@ -102,6 +113,15 @@ def _inputs(known: Record, paths: Paths) -> list[str]:
     # Only the names come from the record: a run that would read other files is not recognised by them.
     names = [name for name in inputs if isinstance(name, str)] if isinstance(inputs, dict) else []
     return names if paths.config in names else [paths.config]
+
+
+def _is_still_ready(known: Record, paths: Paths) -> bool:
+    if known["verdict"] == NO_GPU:
+        return True
+    from nvattest.kata.config import load_settings
+    from nvattest.kata.ready import are_ready
+
+    return are_ready(load_settings(paths).nvml)
 
 
 def _use(known: Record, stage: str, container: Container, journal: Journal, started: float) -> int:
@@ -126,17 +146,21 @@ def _use(known: Record, stage: str, container: Container, journal: Journal, star
             "stage": stage,
             "verdict": verdict,
             "reused": True,
+            # A hook has no time to ask the driver; the other stages come here only if it said so.
+            "ready": True if verdict == TRUSTED and stage != Stage.HOOK else None,
             "run": known.get("run"),
             "age_s": round(age, 1),
             "container": container.id,
             "container_kind": container.kind,
+            "stdin": container.note,
             "milliseconds": milliseconds,
         }
     )
     reason = known.get("reason")
     why = f": {reason.get('message', '')}" if isinstance(reason, dict) and not good else ""
     simulated = " (SIMULATED)" if known.get("simulated") else ""
-    journal.verdict(f"{WORDS[verdict]}{simulated}{why}; verdict of {age:.1f} s ago used again", good=good)
+    unasked = "; whether they still are was not asked" if verdict == TRUSTED and stage == Stage.HOOK else ""
+    journal.verdict(f"{WORDS[verdict]}{simulated}{why}; verdict of {age:.1f} s ago used again{unasked}", good=good)
     return _status(known, stage)
 
 

@@ -1,8 +1,9 @@
 """What a verdict belongs to: this boot, these devices, this driver load, these settings. Read in a millisecond.
 
 sysfs gives every object an inode number of its own for as long as it lives. A GPU that is unplugged and plugged in
-again, or a driver that is unloaded and loaded again, comes back with another number, so equal numbers mean the same
-devices and the same driver load. All of this serves to recognise our own verdict; trust comes from the appraisal alone.
+again, a driver that is unloaded and loaded again, or a GPU that is unbound and bound again, comes back with another
+number, so equal numbers mean the same devices and the same driver load. A reset that leaves all of these alone is not
+seen here. All of this serves to recognise our own verdict; trust comes from the appraisal alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from nvattest.kata.paths import Paths
 __all__ = ["Identity", "PciDevices", "boottime", "digest_file", "identify", "pci_devices"]
 
 _NVIDIA: Final = "0x10de"
-_SMALL_FILE: Final = 1024 * 1024
+# As large as the largest of these files may be, a bundle of collateral.
+_LARGEST: Final = 64 * 1024 * 1024
 _SWITCH_CLASS: Final = "0x0680"
 
 
@@ -53,16 +55,18 @@ def identify(paths: Paths, inputs: Iterable[str]) -> Identity:
 
 
 def digest_file(path: str) -> str | None:
-    """The SHA-256 of a small file, or None where there is none to read."""
+    """The SHA-256 of a file, or None where there is none to read, or one that is larger than any of ours."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         with os.fdopen(descriptor, "rb") as file:
-            return sha256(file.read(_SMALL_FILE)).hexdigest()
+            data = file.read(_LARGEST + 1)
     except OSError:
         return None
+    # A part of it would be the digest of other files too.
+    return sha256(data).hexdigest() if len(data) <= _LARGEST else None
 
 
 def pci_devices(paths: Paths) -> PciDevices | None:
@@ -124,7 +128,8 @@ def _inode(path: str) -> int:
 
 
 def _link(path: str) -> str:
+    # A device that is bound again, to the same driver, gets a new link.
     try:
-        return os.path.basename(os.readlink(path))
+        return f"{os.path.basename(os.readlink(path))} {os.lstat(path).st_ino}"
     except OSError:
         return ""

@@ -17,9 +17,10 @@ _PREFIX: Final = "nvattest-hook"
 
 
 class Journal:
-    """Collects the lines of a run and writes them at its end, or as they come once it is ``opened``.
+    """Writes lines to the log file, and the verdict to the kernel's log and stderr.
 
-    A log that cannot be written never decides anything: its fault becomes ``fault`` and the run goes on.
+    A log that cannot be written never decides anything: its fault becomes ``fault``, the verdict's line on stderr tells
+    it, and the run goes on.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -67,6 +68,8 @@ class Journal:
                     os.close(descriptor)
             except OSError as error:
                 self.fault = self.fault or f"{self._paths.kmsg}: {error.strerror or error}"
+        if self.fault:
+            line = f"{line} (log: {_printable(self.fault)[:200]})"
         try:
             print(line, file=sys.stderr, flush=True)
         except (OSError, ValueError, AttributeError):

@@ -19,10 +19,14 @@ from nvattest.kata.ready import PublishedPlatform
 __all__ = ["publish", "withdraw", "write_appraisal"]
 
 
-def publish(platform: TrustedPlatform, paths: Paths, config: HookConfig) -> PublishedPlatform:
+def publish(
+    platform: TrustedPlatform, paths: Paths, config: HookConfig, *, keep_old_key: bool = False
+) -> PublishedPlatform:
     """Sign the token of a trusted platform and put it on disk, its key set first.
 
-    The key is made here and forgotten here: what it signed can be verified, and nothing more is signed with it.
+    The key is made here and forgotten here: what it signed can be verified, and nothing more is signed with it. With
+    ``keep_old_key`` the key set also has the key of the token that is being replaced, so that whichever token a reader
+    finds, or a run that is killed between the two leaves, can be verified.
 
     Raises:
         InputError: a file could not be written (``output``).
@@ -45,13 +49,23 @@ def publish(platform: TrustedPlatform, paths: Paths, config: HookConfig) -> Publ
         lifetime=timedelta(seconds=config.token_lifetime),
     )
     data = json.dumps(token).encode() + b"\n"
+    keys = [key.public.jwk(), *(_first_key(paths) if keep_old_key else ())]
     try:
-        write_whole(paths.jwks, json.dumps(key.public.jwks(), indent=1).encode() + b"\n")
+        write_whole(paths.jwks, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
         # Whoever holds the token can show it as his own until it ends.
         write_whole(paths.token, data, mode=0o600)
     except OSError as error:
         raise InputError(f"{paths.token}: {error.strerror or error}", code="output") from None
     return PublishedPlatform(platform, path=paths.token, token=data)
+
+
+def _first_key(paths: Paths) -> list[dict[str, str]]:
+    try:
+        with open(paths.jwks, "rb") as file:
+            keys = json.loads(file.read(65536))["keys"][:1]
+    except (OSError, ValueError, TypeError, LookupError):
+        return []
+    return keys if isinstance(keys, list) else []
 
 
 def write_appraisal(appraisal: Appraisal, paths: Paths) -> None:

@@ -11,13 +11,14 @@ from hashlib import sha256
 from typing import Final, final
 
 from nvattest.devices.nvml import NvmlLibrary
-from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
-from nvattest.errors import InputError, NvattestError
+from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
+from nvattest.errors import CollectionError, InputError, NvattestError
 
-__all__ = ["PublishedPlatform", "ReadyGate", "take_away"]
+__all__ = ["PublishedPlatform", "ReadyGate", "are_ready", "take_away"]
 
 _CLOSE_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 2.0
+_ASK_SECONDS: Final = 2.0
 
 
 @final
@@ -51,10 +52,11 @@ class ReadyGate:
     ``closed`` is True once the driver has said, to us, that the GPUs are not ready; None while nobody knows.
     """
 
-    __slots__ = ("_library", "closed")
+    __slots__ = ("_library", "_pending", "closed")
 
     def __init__(self, library: NvmlLibrary) -> None:
         self._library = library
+        self._pending = False
         self.closed: bool | None = None
 
     def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
@@ -65,9 +67,15 @@ class ReadyGate:
         """
         self.closed = None
         set_not_ready(self._library, timeout=seconds)
+        if self._pending:
+            raise CollectionError(
+                "a call that sets them ready was given up and may still be done",
+                code="ready-state",
+                hint="look at nvidia-smi conf-compute -grs; the GPUs had been attested",
+            )
         self.closed = True
 
-    def open(self, published: PublishedPlatform) -> None:
+    def open(self, published: PublishedPlatform, *, seconds: float = _OPEN_SECONDS) -> None:
         """Let the GPUs of a trusted platform whose token is on disk accept work.
 
         Raises:
@@ -76,7 +84,12 @@ class ReadyGate:
         if type(published) is not PublishedPlatform:
             raise TypeError("the GPUs are set ready for a published platform and for nothing else")
         self.closed = None
-        set_ready(self._library, published.platform, timeout=_OPEN_SECONDS)
+        try:
+            set_ready(self._library, published.platform, timeout=seconds)
+        except CollectionError as error:
+            # A call that hangs in the driver cannot be taken back.
+            self._pending = error.code == "driver-timeout"
+            raise
         self.closed = False
 
 
@@ -88,3 +101,12 @@ def take_away(library_path: str | os.PathLike[str] | None) -> bool:
     except NvattestError:
         return False
     return True
+
+
+def are_ready(library_path: str | os.PathLike[str] | None) -> bool:
+    """Whether the driver says that the GPUs are ready; False where it says nothing in time. Never raises."""
+    try:
+        with NvmlLibrary.open(library_path, timeout=_ASK_SECONDS) as library:
+            return read_ready(library, timeout=_ASK_SECONDS)
+    except NvattestError:
+        return False

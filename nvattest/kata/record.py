@@ -79,6 +79,9 @@ def finished_since(record: Record | None, identity: Identity, since: float, path
     """Whether this verdict, good or bad, was made while we waited for it (``since`` in seconds since boot)."""
     if record is None or not belongs(record, identity) or record.get("verdict") not in (TRUSTED, NO_GPU, NOT_TRUSTED):
         return False
+    if record.get("cause") == "terminated":
+        # Somebody ended that run; it says nothing about the devices.
+        return False
     made = record.get("finished_boottime")
     if not isinstance(made, (int, float)) or not since <= made <= boottime():
         return False

@@ -74,6 +74,7 @@ def facts_of(run: Run, verdict: str, cause: str, reason: dict[str, str] | None, 
         "milliseconds": dict(run.times),
         "container": container.id,
         "container_kind": container.kind,
+        "stdin": container.note,
         "gpus": None if state is None else state.gpu_count,
         "switches": None
         if appraisal is None

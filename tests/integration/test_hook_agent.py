@@ -72,6 +72,14 @@ def verified_token(guest: HookWorld) -> dict[str, Any]:
     return claims
 
 
+def header_of(guest: HookWorld) -> dict[str, Any]:
+    import jwt
+
+    [[_, overall], _] = json.loads(guest.token.read_text())
+    header: dict[str, Any] = jwt.get_unverified_header(overall)
+    return header
+
+
 # --- success ----------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +117,7 @@ def test_whatever_comes_on_stdin_only_matters_to_the_log(world: NewWorld, stdin:
     guest = world()
     assert guest.run(stdin=stdin).status == 0
     assert guest.ready == 1
+    assert (guest.state["stdin"] == "") == (stdin == b"" or b"annotations" in stdin)
 
 
 def test_the_state_is_read_whole_with_members_that_nobody_knows(world: NewWorld) -> None:
@@ -235,6 +244,52 @@ def test_a_driver_that_fails_leaves_not_ready_within_the_budget(world: NewWorld,
     assert state["cause"] in (cause, "no-gpu"), state["reason"]
     assert ended.status == state["exit_status"] != 0
     assert ended.seconds < 4
+
+
+# What a hang means at each call that the hook makes: the run fails in time, or the call only serves people.
+ASKED = [
+    "nvmlInit", "nvmlSystemGetDriverVersion", "nvmlSystemGetConfComputeState", "nvmlSystemGetConfComputeSettings",
+    "nvmlSystemGetNVMLVersion", "nvmlSystemGetConfComputeGpusReadyState", "nvmlSystemSetConfComputeGpusReadyState",
+    "nvmlSystemGetConfComputeCapabilities", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex",
+    "nvmlDeviceGetArchitecture", "nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetVbiosVersion",
+    "nvmlDeviceGetBoardPartNumber", "nvmlDeviceGetConfComputeGpuCertificate",
+    "nvmlDeviceGetConfComputeGpuAttestationReport",
+]  # fmt: skip
+NEEDS_NO_ANSWER = ["nvmlDeviceGetPersistenceMode", "nvmlDeviceSetPersistenceMode", "nvmlShutdown"]
+
+
+@pytest.mark.parametrize("call", [*ASKED, *NEEDS_NO_ANSWER])
+def test_a_hang_in_any_call_ends_within_the_budget(world: NewWorld, call: str) -> None:
+    guest = world()
+    guest.configure(budget={"hook": 2}, on_failure="block")
+    guest.server.faults[call] = Fault(hang=True)
+    ended = guest.run()
+    assert ended.seconds < 8
+    if call in NEEDS_NO_ANSWER:
+        assert guest.ready == 1
+        assert ended.status == 0
+        return
+    assert guest.ready == 0
+    assert ended.status == 6
+    assert 1 not in guest.server.ready_history
+    assert not guest.token.exists()
+    assert (guest.state["cause"], guest.state["reason"]["code"]) == ("deadline", "driver-timeout")
+    assert call in guest.state["reason"]["message"]
+
+
+def test_the_calls_that_may_hang_are_those_that_the_hook_makes(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    assert {call.name for call in guest.server.calls()} <= {*ASKED, *NEEDS_NO_ANSWER}
+
+
+def test_persistence_mode_is_seen_to_before_anything_can_fail(world: NewWorld) -> None:
+    guest = world()
+    guest.configure(clock={"not_before": "2100-01-01T00:00:00Z", "wait_hook": 0})
+    guest.run()
+    assert_not_ready(guest, "clock")
+    # Our end is the end of the driver's first client; a GPU that comes down with it does not come back.
+    assert guest.server.calls("nvmlDeviceGetPersistenceMode")
 
 
 def test_a_driver_that_refuses_ready_ends_not_ready_without_a_token(world: NewWorld) -> None:
@@ -434,6 +489,69 @@ def test_sigterm_in_the_middle_leaves_not_ready_with_its_reason(world: NewWorld)
     assert_not_ready(guest, "terminated")
 
 
+STEPS = {
+    "1 driver": "nvmlInit",
+    "1 state": "nvmlSystemGetConfComputeState",
+    "2 not ready": "nvmlSystemSetConfComputeGpusReadyState",
+    "4 persistence": "nvmlDeviceGetPersistenceMode",
+    "5 evidence": "nvmlDeviceGetConfComputeGpuAttestationReport",
+}
+
+
+@pytest.mark.parametrize("step", list(STEPS))
+def test_sigterm_while_the_driver_is_asked_leaves_not_ready(world: NewWorld, step: str) -> None:
+    guest = world()
+    guest.server.faults[STEPS[step]] = Fault(delay=0.6)
+    process = guest.start()
+    until = time.monotonic() + 10
+    # The record says that a run began before the driver is asked for the first time.
+    while not guest.file("run/nvattest/state.json").exists() and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(0.25)
+    process.send_signal(signal.SIGTERM)
+    guest.end(process)
+    assert_not_ready(guest, "terminated")
+    assert 1 not in guest.server.ready_history
+
+
+# Each name is looked up by _story, in this order, at the step whose number it has.
+STORY = [
+    "(1) open_driver", "(4) keep_initialised", "(4) load_demands", "(4) wait_for_clock", "(5) collect_all",
+    "(6) load_known", "(6) gather_collateral", "(7) appraise", "(7) write_appraisal", "(7) TrustedPlatform",
+    "(9) publish", "(10) tell",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STORY)
+def test_sigterm_at_every_step_ends_not_ready_or_with_the_verdict_on_disk(
+    world: NewWorld, step: str, when: str
+) -> None:
+    guest = world()
+    guest.server.change(ready=1)
+    name = step.split()[1]
+    kill = "os.kill(os.getpid(), signal.SIGTERM)"
+    hook = guest.hook.read_text().replace(
+        "from nvattest.kata import main\n",
+        "import os, signal\nfrom nvattest.kata import attest, main\n"
+        f"original = attest.{name}\n"
+        "def ended(*arguments, **named):\n"
+        f"    {kill if when == 'before' else 'pass'}\n"
+        "    result = original(*arguments, **named)\n"
+        f"    {kill if when == 'after' else 'pass'}\n"
+        "    return result\n"
+        f"attest.{name} = ended\n",
+    )
+    guest.hook.write_text(hook)
+    guest.run()
+    if name == "tell":
+        assert (guest.ready, guest.state["verdict"]) == (1, "trusted")
+        verified_token(guest)
+    else:
+        assert_not_ready(guest, "terminated")
+        assert 1 not in guest.server.ready_history
+
+
 def test_killed_at_twenty_moments_it_is_never_ready_without_a_whole_token_and_the_next_run_recovers(
     world: NewWorld,
 ) -> None:
@@ -483,7 +601,56 @@ def test_the_token_is_in_its_place_before_the_driver_is_told(world: NewWorld, tm
     assert any(token[0] < n < setters[1] for n in synced)
 
 
-def test_a_full_disk_takes_ready_away(world: NewWorld) -> None:
+@pytest.fixture
+def small_run(world: NewWorld) -> Iterator[Callable[[str], HookWorld]]:
+    """A guest whose /run is a memory file system with these mount options."""
+    mounted: list[Path] = []
+
+    def mount(options: str) -> HookWorld:
+        guest = world()
+        place = guest.root / "run"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True)
+        if done.returncode != 0:
+            pytest.skip(f"mounting needs more rights: {done.stderr.decode().strip()}")
+        mounted.append(place)
+        return guest
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("pages", range(2, 34, 5))
+def test_wherever_a_disk_becomes_full_ready_is_never_without_a_whole_token(
+    small_run: Callable[[str], HookWorld], pages: int
+) -> None:
+    guest = small_run(f"size={pages * 4096}")
+    guest.configure(on_failure="block")
+    guest.server.change(ready=1)
+    ended = guest.run()
+    if ended.status == 0:
+        assert guest.ready == 1
+        verified_token(guest)
+        return
+    assert ended.status == 8
+    assert guest.ready == 0
+    assert not guest.token.exists()
+    assert "No space left on device" in ended.stderr
+
+
+def test_a_run_folder_that_cannot_be_written_to_leaves_nothing_ready(
+    small_run: Callable[[str], HookWorld],
+) -> None:
+    guest = small_run("ro")
+    guest.configure(on_failure="block")
+    guest.server.change(ready=1)
+    ended = guest.run()
+    assert ended.status == 8
+    assert "Read-only file system" in ended.stderr
+    assert guest.ready == 0
+
+
+def test_a_record_that_cannot_be_replaced_takes_ready_away(world: NewWorld) -> None:
     guest = world()
     guest.configure(on_failure="block")
     guest.server.change(ready=1)
@@ -533,12 +700,66 @@ def test_a_verdict_that_stands_is_used_without_asking_the_driver(world: NewWorld
     print(f"\none GPU, bundle, start to verdict: {first.seconds:.3f} s; a verdict used again: {1000 * seconds:.0f} ms")
 
 
+def test_a_verdict_that_is_used_again_does_not_claim_what_was_not_asked(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    guest.server.change(ready=0)
+    ended = guest.run()
+    assert ended.stderr.rstrip().endswith("used again; whether they still are was not asked")
+    assert guest.summaries[-1]["ready"] is None
+    assert guest.ready == 0
+
+
+def test_init_asks_whether_gpus_are_still_ready_before_it_uses_a_verdict_again(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    first = guest.state["run"]
+    assert guest.run("--stage", "init").status == 0
+    assert guest.state["run"] == first
+    assert guest.summaries[-1]["ready"] is True
+    # A reset or another program took it away: our status must not say that the workload may start on them.
+    guest.server.change(ready=0)
+    assert guest.run("--stage", "init").status == 0
+    assert guest.state["run"] != first
+    assert guest.ready == 1
+
+
+def test_a_configuration_that_changes_while_a_run_waits_is_the_one_that_decides(world: NewWorld) -> None:
+    import fcntl
+
+    guest = world()
+    guest.file("run/nvattest").mkdir()
+    with guest.file("run/nvattest/lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = guest.start()
+        time.sleep(0.4)
+        guest.configure(expected_gpus=3)
+    guest.end(process)
+    assert_not_ready(guest, "not-trusted")
+    assert "expects 3" in guest.state["reason"]["message"]
+
+
+def test_a_configuration_that_changes_during_an_attestation_is_no_part_of_its_verdict(world: NewWorld) -> None:
+    guest = world()
+    guest.server.faults["nvmlDeviceGetConfComputeGpuCertificate"] = Fault(delay=0.5)
+    process = guest.start()
+    wait_for_call(guest, "nvmlDeviceGetUUID")
+    guest.configure(expected_gpus=3)
+    guest.end(process)
+    assert_not_ready(guest, "devices-changed", code="devices-changed")
+
+
 def change_boot(guest: HookWorld) -> None:
     guest.boot("9d0d5c8a-0000-4f5c-9a39-3c4d0a1f7b11")
 
 
 def change_anchors(guest: HookWorld) -> None:
     path = guest.file("etc/nvattest/anchors.pem")
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def change_bundle(guest: HookWorld) -> None:
+    path = guest.file("etc/nvattest/bundle.json")
     path.write_bytes(path.read_bytes() + b"\n")
 
 
@@ -574,6 +795,7 @@ def other_program(guest: HookWorld) -> None:
         change_boot,
         HookWorld.load_driver,
         change_anchors,
+        change_bundle,
         change_configuration,
         spoil_token,
         remove_token,
@@ -631,6 +853,22 @@ def test_the_watch_attests_again_without_taking_ready_away(world: NewWorld) -> N
     assert guest.state["findings"] == []
 
 
+def test_a_watch_that_is_killed_leaves_a_token_that_its_key_set_verifies(world: NewWorld) -> None:
+    guest = world()
+    whole = guest.run().seconds
+    for number in range(8):
+        process = guest.start("--stage", "watch", "--once")
+        time.sleep(whole * (0.5 + 0.6 * number / 7))
+        process.kill()
+        process.communicate()
+        assert guest.ready == 1
+        kids = {key["kid"] for key in json.loads(guest.file("run/nvattest/jwks.json").read_text())["keys"]}
+        assert header_of(guest)["kid"] in kids
+    assert guest.run("--stage", "watch", "--once").status == 0
+    assert guest.state["findings"] == []
+    assert len(json.loads(guest.file("run/nvattest/jwks.json").read_text())["keys"]) == 2
+
+
 def test_the_watch_takes_ready_and_token_away_on_a_failure(world: NewWorld) -> None:
     guest = world()
     guest.run()
@@ -680,11 +918,13 @@ def test_the_log_is_rotated_by_size(world: NewWorld) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["hook.log", "hook.log.1", "hook.log.2"]
 
 
-def test_a_log_that_cannot_be_written_decides_nothing(world: NewWorld) -> None:
+def test_a_log_that_cannot_be_written_decides_nothing_and_is_told(world: NewWorld) -> None:
     guest = world()
     guest.file("var/log/nvattest").write_text("a file where the folder should be")
     guest.file("dev/kmsg").unlink()
-    assert guest.run().status == 0
+    ended = guest.run()
+    assert ended.status == 0
+    assert "(log: " in ended.stderr
     assert guest.ready == 1
 
 

@@ -127,9 +127,12 @@ def test_a_huge_file_is_refused() -> None:
 
 def test_paths_of_the_configuration_lie_below_the_root() -> None:
     settings = Settings(paths=Paths("/tmp/x/"), config=HookConfig(policy="/etc/p.toml", driver_nvml="/lib/n.so"))
-    assert settings.inputs == ["/tmp/x/etc/nvattest/hook.toml", "/tmp/x/etc/p.toml"]
+    bundle = "/tmp/x/etc/nvattest/bundle.json"
+    assert settings.inputs == ["/tmp/x/etc/nvattest/hook.toml", "/tmp/x/etc/p.toml", bundle]
     assert settings.nvml == "/tmp/x/lib/n.so"
-    assert Settings(paths=Paths()).inputs == ["/etc/nvattest/hook.toml"]
+    assert Settings(paths=Paths()).inputs == ["/etc/nvattest/hook.toml", "/etc/nvattest/bundle.json"]
+    named = Settings(paths=Paths(), config=HookConfig(collateral_bundle="/b.json", trust_anchors="/a.pem"))
+    assert named.inputs == ["/etc/nvattest/hook.toml", "/a.pem", "/b.json"]
 
 
 def test_each_stage_has_its_budget_and_a_broken_configuration_blocks() -> None:

@@ -18,15 +18,16 @@ from nvattest.devices import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
 from nvattest.kata.arguments import Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.budget import Budget, give_up_after
-from nvattest.kata.clock import wait_for_clock
+from nvattest.kata.clock import EARLIEST, wait_for_clock
 from nvattest.kata.container import MAXIMUM, read_state
 from nvattest.kata.files import Lock, write_whole
-from nvattest.kata.identity import identify
+from nvattest.kata.identity import digest_file, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import EXIT, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import PublishedPlatform, ReadyGate
-from nvattest.kata.record import read_record, reusable, write_record
+from nvattest.kata.record import finished_since, read_record, reusable, write_record
+from nvattest.model import parse_time
 
 PACKAGE = Path(nvattest.__file__).resolve().parent
 
@@ -105,6 +106,27 @@ def test_the_gate_opens_for_a_published_platform_and_for_nothing_else() -> None:
     for thing in (True, object(), Subclass()):
         with pytest.raises(TypeError):
             gate.open(thing)  # type: ignore[arg-type]
+    assert gate.closed is None
+
+
+def test_a_set_ready_that_was_given_up_is_never_called_not_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nvattest.kata.ready as module
+
+    def give_up(*arguments: object, **named: object) -> None:
+        raise CollectionError("did not return", code="driver-timeout")
+
+    monkeypatch.setattr(module, "set_ready", give_up)
+    monkeypatch.setattr(module, "set_not_ready", lambda *arguments, **named: None)
+    gate = ReadyGate(object())  # type: ignore[arg-type]
+    gate.close()
+    assert gate.closed is True
+    published = object.__new__(PublishedPlatform)
+    published.platform = None  # type: ignore[misc,assignment]
+    with pytest.raises(CollectionError):
+        gate.open(published)
+    # The call may still be done, after any that we make now.
+    with pytest.raises(CollectionError, match="may still be done"):
+        gate.close()
     assert gate.closed is None
 
 
@@ -254,6 +276,54 @@ def test_a_record_counts_only_as_it_was_made(tmp_path: Path, change: dict[str, o
     assert not reusable(read_record(paths), identity, paths)
 
 
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({}, True),
+        ({"cause": "terminated"}, False),
+        ({"verdict": "unfinished"}, False),
+        ({"finished_boottime": 0.5}, False),
+        ({"boot_id": "other"}, False),
+    ],
+)
+def test_whoever_waited_shares_a_failure_but_not_that_somebody_was_ended(
+    tmp_path: Path, change: dict[str, object], shared: bool
+) -> None:
+    paths = Paths(str(tmp_path))
+    os.makedirs(paths.run)
+    os.makedirs(os.path.dirname(paths.boot_id))
+    Path(paths.boot_id).write_text("boot\n")
+    identity = identify(paths, [paths.config])
+    record = {"verdict": "not-trusted", "cause": "not-trusted", "boot_id": "boot", "devices": identity.devices,
+              "inputs": identity.inputs, "finished_boottime": 2.0}  # fmt: skip
+    write_record(paths, {**record, **change})
+    assert finished_since(read_record(paths), identity, 1.0, paths) is shared
+
+
+def test_a_gpu_that_is_bound_again_is_another_one(tmp_path: Path) -> None:
+    paths = Paths(str(tmp_path))
+    device = Path(paths.pci) / "0000:01:00.0"
+    device.mkdir(parents=True)
+    for name, text in (("vendor", "0x10de"), ("device", "0x2331"), ("class", "0x030200")):
+        (device / name).write_text(text)
+    (device / "driver").symlink_to("../../drivers/nvidia")
+    before = identify(paths, [])
+    assert identify(paths, []) == before
+    (device / "driver").rename(device / "was")  # kept, so that its inode is not given out again
+    unbound = identify(paths, [])
+    (device / "driver").symlink_to("../../drivers/nvidia")
+    assert len({before.devices, unbound.devices, identify(paths, []).devices}) == 3
+
+
+def test_a_file_is_known_by_all_of_it(tmp_path: Path) -> None:
+    large = tmp_path / "bundle.json"
+    large.write_bytes(b"x" * 3_000_000 + b"a")
+    before = digest_file(str(large))
+    large.write_bytes(b"x" * 3_000_000 + b"b")
+    assert None not in (before, digest_file(str(large)))
+    assert before != digest_file(str(large))
+
+
 def test_without_a_boot_id_nothing_is_recognised(tmp_path: Path) -> None:
     paths = Paths(str(tmp_path))
     os.makedirs(paths.run)
@@ -299,7 +369,9 @@ def test_work_that_hangs_is_given_up_and_an_exception_comes_through() -> None:
 
 
 def test_the_clock_is_waited_for_and_then_refused() -> None:
-    assert wait_for_clock(None, 0.0).device == wait_for_clock("2020-01-01T00:00:00Z", 0.0).rim or True
+    # An image can name a later instant than the program's own, never an earlier one.
+    earliest = wait_for_clock("2020-01-01T00:00:00Z", 0.0)
+    assert earliest.device == earliest.rim >= parse_time(EARLIEST)
     with pytest.raises(InputError) as caught:
         wait_for_clock("2100-01-01T00:00:00Z", 0.0)
     assert caught.value.code == "clock"
