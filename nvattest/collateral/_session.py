@@ -1,21 +1,76 @@
 """A ``requests`` session that verifies TLS with one context, made once: loading the roots for every connection is slow.
 
+And one whose connections can be ended: no timeout ends a server that trickles, or that says "100 Continue" for ever.
 Only this module knows the insides of ``requests``; it is imported by the first exchange.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import ssl
+import threading
+import weakref
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import certifi
 import requests
 import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
 
 from nvattest.collateral.pool import WORKERS
 from nvattest.errors import InputError
+
+
+class _Sockets:
+    """A second handle on the socket of every connection: whoever waits for it, in a handshake too, can be woken."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._twins: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._ended = False
+
+    def add(self, connection: object, sock: socket.socket) -> None:
+        twin = sock.dup()
+        # Not in the connection's close(): that is called while the last answer is still being read.
+        weakref.finalize(connection, twin.close)
+        with self._lock:
+            self._twins.add(twin)
+            ended = self._ended
+        if ended:
+            _shut(twin)
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            twins = list(self._twins)
+        for twin in twins:
+            _shut(twin)
+
+    def pools(self) -> dict[str, Any]:
+        """The classes of connections that are known here, as urllib3 wants them."""
+
+        def watched(base: Any) -> Any:
+            def new_connection(connection: Any) -> socket.socket:
+                sock: socket.socket = base._new_conn(connection)  # noqa: SLF001
+                self.add(connection, sock)
+                return sock
+
+            return type("Watched", (base,), {"_new_conn": new_connection})
+
+        plain, tls = urllib3.connectionpool.HTTPConnectionPool, urllib3.connectionpool.HTTPSConnectionPool
+        return {
+            "http": type("Plain", (plain,), {"ConnectionCls": watched(urllib3.connection.HTTPConnection)}),
+            "https": type("Tls", (tls,), {"ConnectionCls": watched(urllib3.connection.HTTPSConnection)}),
+        }
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -23,13 +78,23 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
+        self._sockets = _Sockets()
+        self._pools = self._sockets.pools()
         super().__init__(pool_connections=8, pool_maxsize=WORKERS, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **settings: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **settings)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **settings)
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **settings)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def close(self) -> None:
+        """End all connections, those in use too."""
+        self._sockets.end()
+        super().close()
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002 - its signature
         host, _ = super().build_connection_pool_key_attributes(request, True, None)  # type: ignore[misc, unused-ignore]

@@ -35,7 +35,7 @@ MAXIMUM_FILES: Final = 4096
 MAXIMUM_BYTES: Final = 128 * 1024 * 1024
 _MAXIMUM_ENTRY: Final = MAXIMUM_RIM * 4 // 3 + 4096
 _CLOCK_SKEW: Final = timedelta(minutes=5)
-_LOCK_PATIENCE: Final = 2.0
+_LOCK_PATIENCE: Final = 1.0
 _LOCK_PAUSE: Final = 0.01
 
 
@@ -72,6 +72,7 @@ class DiskCache:
         self.folder = folder
         self._rim_age = rim_age
         self._now = now
+        self._patience = _LOCK_PATIENCE
         try:
             for name in ("", "rims", "ocsp"):
                 os.makedirs(os.path.join(folder, name), mode=0o700, exist_ok=True)
@@ -209,13 +210,16 @@ class DiskCache:
             yield False
             return
         try:
-            yield _lock(descriptor)
+            locked = _lock(descriptor, self._patience)
+            # Waiting is not repeated: a verification stores many things, and has a deadline.
+            self._patience = _LOCK_PATIENCE if locked else 0.0
+            yield locked
         finally:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    end = time.monotonic() + _LOCK_PATIENCE
+def _lock(descriptor: int, patience: float) -> bool:
+    end = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

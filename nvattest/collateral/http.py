@@ -79,9 +79,11 @@ class HttpClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections that are kept open."""
-        if self._session is not None:
-            self._session.close()
+        """End all connections, also those whose answers are late, so that no thread waits for them any more."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def exchange(
         self,
@@ -262,8 +264,13 @@ def _cause(error: BaseException) -> str:
         if inner is None:
             break
         reason = inner
+    if type(reason).__name__ == "BadStatusLine":
+        # Its text is whatever came, and nothing else says that it is no reason.
+        return f"not an answer in HTTP: it begins with {str(reason)[:40]!r}"
     text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(reason)) or type(reason).__name__
-    return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", " ".join(text.split())[:300])
+    # What a server wrote may stand in it; a terminal must not obey that.
+    text = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split())[:300])
+    return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)
 
 
 def _error(service: Service, url: str, attempts: int, failed: _Failed, short: Deadline | None) -> CollateralError:
@@ -286,7 +293,7 @@ def _error(service: Service, url: str, attempts: int, failed: _Failed, short: De
     elif code in ("too-large", "coding"):
         result, hint = service.invalid, "something else than the service answered; check the URL and proxies"
     elif code == "url":
-        result, hint = service.unreachable, "check the URL"
+        result, hint = service.unreachable, "check the URL and the proxy variables (HTTPS_PROXY)"
     else:
         result, hint = service.unreachable, "check the network and proxies, or use a bundle (nvattest bundle fetch)"
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
@@ -296,7 +303,7 @@ def _error(service: Service, url: str, attempts: int, failed: _Failed, short: De
     if short is not None:
         message += f", and the time limit of {short.seconds:g} s leaves no time for another"
         if failed.retry_after:
-            message += f" (the service asks to wait {failed.retry_after:g} s)"
+            message += f" (the service asks to wait {failed.retry_after:.0f} s)"
     return service.error(message, code=code, result_code=result, hint=hint)
 
 

@@ -184,6 +184,8 @@ class NrasClient:
         if isinstance(result, NvattestError):
             raise result
         if isinstance(result, Late):
+            # So that its thread ends. The next request opens connections anew.
+            self._client.close()
             message = f"{self.base_url}: no whole answer within {deadline.seconds:g} s"
         else:
             message = f"{self.base_url}: {result!r}"[:500]

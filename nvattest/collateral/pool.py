@@ -1,7 +1,8 @@
 """Several jobs at once, given up together at a deadline.
 
 A socket can trickle for ever, so a job cannot be trusted to end. The threads are daemons: those that are late are left
-behind, and the process can still end.
+behind, and the process can still end. Closing the client ends their connections, and with that the threads; only one
+that waits for a name to be resolved takes as long as the resolver does.
 """
 
 from __future__ import annotations

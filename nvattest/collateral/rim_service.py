@@ -71,7 +71,7 @@ def _document(body: bytes, rim_id: str, url: str) -> bytes:
         raise _unusable(url, f"expected a JSON object, found {kind_of(answer)}")
     found = answer.get("id")
     if found != rim_id:
-        raise _unusable(url, f"asked for {rim_id}, the answer is {str(found)[:160]!r}")
+        raise _unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
     text, digest = answer.get("rim"), answer.get("sha256")
     if not isinstance(text, str) or not isinstance(digest, str):
         raise _unusable(url, "'rim' and 'sha256' are not both texts")

@@ -170,10 +170,18 @@ def test_a_full_disk_keeps_nothing_and_breaks_nothing(cache, monkeypatch) -> Non
 def test_a_lock_that_is_never_released_does_not_stop_us(cache, monkeypatch) -> None:
     import fcntl
 
-    monkeypatch.setattr(module, "_LOCK_PATIENCE", 0.05)
+    pauses = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    monkeypatch.setattr(module.time, "monotonic", lambda: len(pauses) * module._LOCK_PAUSE)
     with (Path(cache.folder) / "lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert not cache.store_rim("NV_A", b"<a/>")
+        waited = len(pauses)
+        assert 0 < waited * module._LOCK_PAUSE <= module._LOCK_PATIENCE + 2 * module._LOCK_PAUSE
+        # A verification has a deadline and stores many things: it waits once.
+        assert not cache.store_rim("NV_B", b"<b/>")
+        assert not cache.store_answers({KEY: b"der"})
+        assert len(pauses) == waited
     assert cache.store_rim("NV_A", b"<a/>")
 
 

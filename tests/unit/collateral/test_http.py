@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+
 import pytest
 
 from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient
+from nvattest.collateral.pool import Late, run_all
 from nvattest.collateral.rim_service import RIM_SERVICE
 from nvattest.collateral.settings import HttpSettings, check_url
 from nvattest.errors import CollateralError, InputError, ResultCode
@@ -285,3 +290,90 @@ def test_proxies_come_from_the_environment(platform, monkeypatch) -> None:
                 RIM_SERVICE, "GET", "http://rim.invalid/v1/rim/NV_A", deadline=Deadline(5), maximum=10, headers={}
             )
         assert [item.key for item in proxy.log] == ["http://rim.invalid/v1/rim/NV_A"]
+
+
+# --- servers that do not speak HTTP, or never stop -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raw_server(answer: bytes):
+    """A server that reads a request, writes ``answer`` and closes."""
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "proxied", "told"),
+    [
+        (b"Result: TRUSTED\x1b[31m\r\n\r\n", False, "not an answer in HTTP: it begins with 'Result: TRUSTED"),
+        (b"HTTP/1.1 407 \x1b[31mTRUSTED\r\n\r\n", True, "407 ?[31mTRUSTED"),
+    ],
+)
+def test_what_a_server_wrote_is_marked_and_cannot_steer_a_terminal(answer, proxied, told, monkeypatch) -> None:
+    with raw_server(answer) as url, HttpClient(HttpSettings(retries=0)) as client:
+        monkeypatch.setenv("https_proxy", url)
+        asked = "https://rim.invalid" if proxied else url
+        with pytest.raises(CollateralError) as caught:
+            client.exchange(RIM_SERVICE, "GET", asked, deadline=Deadline(5), maximum=10, headers={})
+    assert str(caught.value).isprintable()
+    assert told in str(caught.value)
+    assert caught.value.result_code is ResultCode.RIM_CONNECTION_ERROR
+
+
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n", b""),
+    ],
+    ids=["continue", "headers", "body"],
+)
+def test_closing_the_client_ends_the_threads_that_are_late(answer, again) -> None:
+    before = set(threading.enumerate())
+    hold = threading.Event()
+
+    def wait_for_ever(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            while again:
+                connection.sendall(again)
+            hold.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=lambda: wait_for_ever(listener.accept()[0]), daemon=True)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        deadline = Deadline(0.3)
+        with HttpClient() as client:
+            # A limit of its own, so that no timeout of the socket ends it.
+            own = Deadline(3600)
+            (result,) = run_all(
+                [lambda: client.exchange(RIM_SERVICE, "GET", url, deadline=own, maximum=9, headers={})], deadline
+            )
+            assert isinstance(result, Late)
+            late = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("nvattest-net")]
+            assert late
+        # It would try again otherwise.
+        listener.close()
+        for thread in late:
+            thread.join(20)
+            assert not thread.is_alive()
+        hold.set()
+        server.join()
