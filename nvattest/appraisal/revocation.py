@@ -50,8 +50,9 @@ def find_revocation(
 ) -> CertificateRevocation:
     """Judge all answers about one certificate and choose the one that counts.
 
-    A validly signed refusal outweighs everything; otherwise a good answer counts, the newest first; otherwise the
-    answer that came closest. ``answers`` are candidates: an answer about another certificate is passed over.
+    A validly signed refusal outweighs everything; otherwise a good answer counts, one to our own question before the
+    others, which may be as new and are less fresh, then the newest; otherwise the answer that came closest.
+    ``answers`` are candidates: an answer about another certificate is passed over.
     """
     judged = [(judge(answer, response, certificate, issuer, at), answer) for answer, response in answers]
     judged = [pair for pair in judged if pair[0].status is not RevocationStatus.WRONG_CERTIFICATE]
@@ -64,16 +65,17 @@ def find_revocation(
             source=None,
         )
 
-    def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, float]:
-        revocation = pair[0]
+    def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, bool, float]:
+        revocation, answer = pair
         if revocation.status in _REFUSED:
             place = _REFUSED[revocation.status]
         elif revocation.status is RevocationStatus.GOOD:
             place = 2
         else:
             place = 4 if revocation.status in _NOT_AN_ANSWER else 3
+        ours = answer.source is Source.LIVE and revocation.nonce is NonceOutcome.MATCH
         update = revocation.this_update
-        return place, -update.timestamp() if update is not None else 0.0
+        return place, not ours, -update.timestamp() if update is not None else 0.0
 
     revocation, answer = min(judged, key=order)
     return CertificateRevocation(certificate=certificate, revocation=revocation, source=answer.source)

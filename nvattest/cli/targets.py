@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import REQUIRED, ArgumentError, choice, converted, existing_file
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, converted, existing_file
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
 
@@ -55,7 +55,7 @@ def needs_of_options(options: argparse.Namespace, verifier: Verifier, at: Verifi
     """What the options ask for.
 
     Raises:
-        ArgumentError: versions by hand from which no RIM id can be made.
+        ArgumentError: versions by hand from which no RIM id can be made, or for devices that are not in the evidence.
         InputError: a file or a version that cannot be used.
         CollectionError: the driver did not give evidence.
     """
@@ -66,6 +66,8 @@ def needs_of_options(options: argparse.Namespace, verifier: Verifier, at: Verifi
         if not is_rim_id(rim_id):
             raise InputError(f"--rim-id: not a RIM id: {rim_id[:160]!r}", code="rim-id")
     by_hand = any((options.driver, options.vbios, options.bios))
+    if not by_hand and any(getattr(options, name) for name in ("architecture", "chip_info", *_BOARD)):
+        raise ArgumentError("at least one of --driver, --vbios and --bios is required with versions by hand", REQUIRED)
     files = options.gpu_evidence_file or options.nvswitch_evidence_file
     if by_hand and not files:
         return Needs(rim_ids=tuple(dict.fromkeys([*options.rim_id, *_ids_by_hand(options)])))
@@ -120,6 +122,11 @@ def _replaced_ids(options: argparse.Namespace, evidence: tuple[Evidence, ...], n
     from nvattest.spdm.fields import GpuFields
     from nvattest.spdm.report import parse_report
 
+    kinds = {item.kind for item in evidence}
+    if options.bios and DeviceKind.NVSWITCH not in kinds:
+        raise ArgumentError("--bios: there is no switch in the evidence", VALIDATION)
+    if (options.driver or options.vbios) and DeviceKind.GPU not in kinds:
+        raise ArgumentError("--driver and --vbios: there is no GPU in the evidence", VALIDATION)
     found: list[str] = []
     for item in evidence:
         if not set(rim_ids_of([item])) <= set(needs.rim_ids):

@@ -19,7 +19,7 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.ocsp_service import OCSP_RESPONDER, ask
-from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of
+from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of, rims_of_device
 from nvattest.collateral.pool import Late, run_all
 from nvattest.collateral.rim_service import RIM_SERVICE, fetch_rim, rim_url
 from nvattest.collateral.settings import OCSP_URL, RIM_URL, GatherOptions, check_url
@@ -42,7 +42,10 @@ _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What has to be gathered: RIMs by id, and revocation answers for device chains (those of RIMs follow)."""
+    """What has to be gathered: RIMs by id, and revocation answers for device chains (those of RIMs follow).
+
+    ``refused`` says for what nothing is asked, and why: ``rim:<id>``, and ``device:<number>`` where all is in vain.
+    """
 
     rim_ids: tuple[str, ...] = ()
     chains: tuple[ValidatedChain, ...] = ()
@@ -54,18 +57,28 @@ def needs_of(evidence: Sequence[Evidence], verifier: Verifier, at: VerificationT
     chains: list[ValidatedChain] = []
     genuine: list[Evidence] = []
     strangers: list[Evidence] = []
-    for item in evidence:
+    refused: dict[str, Unavailable] = {}
+    for number, item in enumerate(evidence):
+        name = f"device {number} ({item.architecture.value})"
         try:
             chain = verifier.validate_device_chain(parse_pem_chain(item.certificate_chain), at.device)
-        except ParseError:
-            continue
-        if chain.path_ok:
-            chains.append(chain)
-            genuine.append(item)
-        else:
-            strangers.append(item)
+            if chain.path_ok:
+                chains.append(chain)
+                genuine.append(item)
+            else:
+                strangers.append(item)
+                refused[f"device:{number}"] = Unavailable(
+                    code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+                    message=f"{name}: its chain leads to no pinned root",
+                    hint="it cannot be verified, whatever is published",
+                )
+            rims_of_device(item)
+        except InputError as error:
+            refused[f"device:{number}"] = Unavailable(
+                code=error.result_code, message=f"{name} cannot be read: {error}", hint=error.hint
+            )
     rim_ids = rim_ids_of(genuine)
-    refused = {
+    refused |= {
         f"rim:{rim_id}": Unavailable(
             code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
             message=f"{rim_id} was not asked for: the device's chain leads to no pinned root",
@@ -267,7 +280,7 @@ class _Gathering:
     def _responder(self, question: Question) -> str | None:
         if self._options.ocsp_url is not None:
             return self._options.ocsp_url
-        for url in question.certificate.ocsp_urls:
+        for url in question.responders:
             try:
                 check_url(url, "AIA")
             except InputError:
@@ -275,7 +288,7 @@ class _Gathering:
             return url
         self.unavailable[question.key] = Unavailable(
             code=ResultCode.OCSP_INVALID_REQUEST,
-            message=f"{question.certificate.label} names no OCSP responder",
+            message=f"neither {question.certificate.label} nor what is above it names an OCSP responder",
             hint="give one with --ocsp-url",
         )
         return None

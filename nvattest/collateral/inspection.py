@@ -72,7 +72,7 @@ def render_inspection(facts: JsonObject) -> str:
         else:
             lines.append(
                 f"  {rim['id']}: {rim['product']} {rim['edition']} {rim['version']}, {rim['active']} golden values, "
-                f"signers until {rim['expires']}"
+                f"signed by {rim['signer']}, signers until {rim['expires']}"
             )
     for answer in answers:
         if "fault" in answer:

@@ -149,10 +149,49 @@ def test_versions_by_hand_that_name_no_rim_say_what_is_needed(common, capsys, ar
     assert caught.value.status == 106
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["--bios", "96.10.55.00.01"], 105, "no switch in the evidence"),
+        (["--project", "1010"], 106, "--vbios"),
+    ],
+)
+def test_preflight_ignores_nothing_that_it_was_asked(common, capsys, arguments, status, told) -> None:
+    assert main(["preflight", *common, *arguments]) == status
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["certificate", "evidence", "both"])
+def test_a_device_that_cannot_be_read_is_not_passed_over(one, common, tmp_path, capsys, part) -> None:
+    """Beside a good one, with which it shares all RIMs."""
+    good = json.loads((tmp_path / "gpu.json").read_text())
+    bad = dict(good[0])
+    for name in ("certificate", "evidence") if part == "both" else (part,):
+        bad[name] = "AAAA"
+    (tmp_path / "gpu.json").write_text(json.dumps([*good, bad]))
+    status, facts = preflight(common, capsys)
+    assert status != 0
+    assert facts["ready"] is False
+    assert facts["problems"][0]["of"] == "device:1"
+    assert "cannot be read" in facts["problems"][0]["message"]
+    assert main(["bundle", "fetch", *common, "--output", str(tmp_path / "bundle.json")]) != 0
+    assert not (tmp_path / "bundle.json").exists()
+
+
+def test_preflight_of_a_stranger_beside_a_good_device_is_not_ready(one, common, tmp_path, capsys) -> None:
+    other = json.loads(Platform.build("hopper-1", seed=2).evidence_json(DeviceKind.GPU, NONCE))
+    good = json.loads((tmp_path / "gpu.json").read_text())
+    (tmp_path / "gpu.json").write_text(json.dumps([*good, *other]))
+    status, facts = preflight(common, capsys)
+    assert facts["ready"] is False
+    assert status != 0
+    assert "no pinned root" in facts["problems"][0]["message"]
+
+
 def test_preflight_names_a_revoked_signer(tmp_path, common, capsys) -> None:
     revoked = Platform.build("hopper-1", lies=["driver-rim:revoked=0"])
     with Services(revoked) as services:
-        arguments = [*common, "--rim-url", services.rim_url, "--ocsp-url", services.ocsp_url]
-        status, facts = preflight(arguments, capsys)
+        common[:4] = ["--rim-url", services.rim_url, "--ocsp-url", services.ocsp_url]
+        status, facts = preflight(common, capsys)
     assert status == 204
     assert any("revoked" in problem["message"] for problem in facts["problems"])

@@ -100,7 +100,9 @@ def test_inspection_names_signers_and_the_first_to_expire(platform) -> None:
     facts = inspect_bundle(load_bundle(json.dumps(platform.bundle())))
     assert facts["earliest_expiry"]["at"].startswith("2026-11-01")
     assert all(rim["signer"] and rim["version"] for rim in facts["rims"])
-    assert "first to expire" in render_inspection(facts)
+    text = render_inspection(facts)
+    assert "first to expire" in text
+    assert all(rim["signer"] in text for rim in facts["rims"])
 
 
 def test_inspection_lists_what_cannot_be_read() -> None:

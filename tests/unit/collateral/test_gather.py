@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from nvattest.appraisal.inputs import Collateral, Source
-from nvattest.appraisal.policy import RevocationMode
+from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import load_bundle
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import Needs, gather
 from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.collateral.settings import GatherOptions
 from nvattest.errors import CollateralError, InputError, ResultCode
+from nvattest.model import Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS
-from nvattest.pki.ocsp import CertIdHash
+from nvattest.pki.ocsp import CertIdHash, parse_response
 from nvattest.testing.services import Services
 
 
@@ -101,14 +104,49 @@ def test_without_a_url_each_certificate_names_its_responder(platform, evidence, 
     asked = []
 
     def ask(client, url, certificate, *rest, **settings):
-        asked.append((url, certificate.ocsp_urls))
+        asked.append((url, certificate.ocsp_urls, certificate.common_name))
         raise CollateralError("not asked in a test", code="test", result_code=ResultCode.OCSP_SERVER_ERROR)
 
     monkeypatch.setattr("nvattest.collateral.gather.ask", ask)
     found = run(platform, evidence, GatherOptions(rim_url=services.rim_url, ocsp_url=None))
-    assert asked
-    assert all(url in urls for url, urls in asked)
-    assert len(found.unavailable) == 7
+    assert len(asked) == len(found.unavailable) == 7
+    # As with real Hoppers the boot ROM's certificate names none: the one above it does.
+    assert [name for _, urls, name in asked if not urls] == ["GH100 A01 GSP BROM"]
+    assert {url for url, _, _ in asked} == {url for _, urls, _ in asked for url in urls}
+
+
+def test_a_chain_that_names_no_responder_at_all_is_told(platform, evidence, services, monkeypatch) -> None:
+    from nvattest.collateral import gather as module
+    from nvattest.collateral.plan import certificates_to_ask
+
+    def silent(chains):
+        return tuple(replace(question, responders=()) for question in certificates_to_ask(chains))
+
+    monkeypatch.setattr(module, "certificates_to_ask", silent)
+    found = run(platform, evidence, GatherOptions(rim_url=services.rim_url, ocsp_url=None))
+    assert services.requests("ocsp") == []
+    assert {item.code for item in found.unavailable.values()} == {ResultCode.OCSP_INVALID_REQUEST}
+    assert all("--ocsp-url" in item.hint for item in found.unavailable.values())
+
+
+def test_an_answer_is_taken_from_the_cache_until_its_next_update_and_no_longer(
+    platform, evidence, services, cache
+) -> None:
+    found = run(platform, evidence, options(services, cache=cache))
+    ends = {parse_response(answer.content).next_update for answer in found.ocsp}
+    for instant, asked in ((min(ends), 0), (max(ends) + timedelta(seconds=1), 7)):
+        services.forget()
+        at = VerificationTime.at(instant)
+        gather(evidence, options(services, cache=cache), anchors=platform.trust_anchors(), at=at)
+        assert len(services.requests("ocsp")) == asked
+
+
+def test_fresh_answers_count_beside_those_of_a_bundle_that_are_as_new(platform, evidence, services) -> None:
+    verifier = Verifier(anchors=platform.trust_anchors(), policy=EvidencePolicy(revocation=RevocationMode.FRESH))
+    known = load_bundle(json.dumps(platform.bundle()))
+    given = options(services, revocation=RevocationMode.FRESH)
+    found = gather(evidence, given, anchors=verifier.anchors, at=platform.time, known=known, verifier=verifier)
+    assert verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time).trusted
 
 
 def test_a_ca_file_that_is_none_is_told_to_the_caller(platform, evidence, services, tmp_path) -> None:
@@ -134,7 +172,6 @@ def test_a_genuine_file_of_another_id_in_the_cache_is_passed_over(platform, evid
 
 
 def test_preflight_says_what_is_missing_and_what_to_do(platform, services) -> None:
-    from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.gather import gather_needs
 
     verifier = Verifier(anchors=platform.trust_anchors())
@@ -152,7 +189,5 @@ def test_preflight_says_what_is_missing_and_what_to_do(platform, services) -> No
 
 
 def test_preflight_of_nothing_is_not_ready(platform) -> None:
-    from nvattest.appraisal.verifier import Verifier
-
     facts = preflight(Needs(), Collateral(), Verifier(anchors=platform.trust_anchors()), platform.time)
     assert facts["ready"] is False

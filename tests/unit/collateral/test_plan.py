@@ -61,12 +61,16 @@ def test_devices_under_no_anchor_need_nothing_and_say_why(node) -> None:
     needs = needs_of(load(node), Verifier(anchors=NVIDIA_ANCHORS), node.time)
     assert needs.rim_ids == ()
     assert needs.chains == ()
-    assert set(needs.refused) == {f"rim:{rim_id}" for rim_id in node.rim_ids}
+    assert set(needs.refused) == {f"rim:{rim_id}" for rim_id in node.rim_ids} | {f"device:{n}" for n in range(12)}
 
 
 def test_evidence_that_cannot_be_read_needs_nothing(node) -> None:
     verifier = Verifier(anchors=node.trust_anchors())
     gpu = load(node)[0]
+    for broken in (replace(gpu, certificate_chain=b"nothing"), replace(gpu, report=b"nothing")):
+        needs = needs_of([gpu, broken], verifier, node.time)
+        assert needs.rim_ids == rim_ids_of([gpu])
+        assert set(needs.refused) == {"device:1"}
     assert needs_of([replace(gpu, certificate_chain=b"nothing")], verifier, node.time).chains == ()
     assert rim_ids_of([replace(gpu, report=b"nothing")]) == ()
     assert rim_ids_of([replace(gpu, architecture=Architecture.LS10)]) == ()
