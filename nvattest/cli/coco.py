@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, existing_file
-from nvattest.errors import InputError
+from nvattest.errors import CollectionError, InputError
 
 if TYPE_CHECKING:
     from nvattest._json import JsonObject
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 FORMAT = "coco"
 _MAXIMUM_RUNTIME_DATA = 64 * 1024
+# The library for switches is not installed, or knows none.
+_NO_SWITCH = ("nscq-missing", "no-switch")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,28 @@ def nonce_of(options: argparse.Namespace) -> str:
     if len(data) < 32 and options.log_level in ("trace", "debug", "info", "warn"):
         print(f"warning: report data of {len(data)} bytes, zeros follow as guest-components has it", file=sys.stderr)
     return device_nonce(data).hex()
+
+
+def collect(
+    options: argparse.Namespace, ask: Callable[[argparse.Namespace], tuple[Evidence, ...]]
+) -> tuple[Evidence, ...]:
+    """The evidence that ``ask`` gets. With ``--device all`` a guest need not have switches, as in guest-components.
+
+    A switch that is there and gives no evidence stops it all the same: the verifier could not tell the two apart.
+
+    Raises:
+        InputError, CollectionError: as ``ask``.
+    """
+    if options.device != "all":
+        return ask(options)
+    gpus = ask(argparse.Namespace(**{**vars(options), "device": "gpu"}))
+    try:
+        return gpus + ask(argparse.Namespace(**{**vars(options), "device": "nvswitch"}))
+    except CollectionError as error:
+        if error.code not in _NO_SWITCH:
+            raise
+        print(f"no NVSwitch in this evidence: {error}", file=sys.stderr)
+        return gpus
 
 
 def print_evidence(evidence: tuple[Evidence, ...], options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.format == coco.FORMAT:
             options.nonce = coco.nonce_of(options)
-            coco.print_evidence(_collect(options), options)
+            coco.print_evidence(coco.collect(options, _collect), options)
             return ResultCode.OK.exit_status
         from nvattest.evidence import EvidenceForm, dump_evidence
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.cli import main
+from nvattest.errors import CollectionError, ResultCode
 from nvattest.evidence import load_evidence
 from nvattest.evidence_coco import cpu_report_data, device_report_data
 from nvattest.model import DeviceKind
@@ -67,3 +68,24 @@ def test_wrong_arguments_have_their_status(recorded: list[str], arguments: list[
 def test_the_format_belongs_to_this_command_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attest", "--format", "coco"]) == 105
     assert main(["version", "--format", "coco"]) == 105
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("no-switch", 0), ("nscq-missing", 0), ("nscq-answer", 89), ("driver-timeout", 89)]
+)
+def test_a_guest_without_switches_has_evidence_and_a_switch_that_fails_has_none(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str,
+    status: int,
+) -> None:  # fmt: skip
+    import nvattest.devices.collect
+
+    def no_switch(*_: object, **__: object) -> None:
+        raise CollectionError("NSCQ says no", code=code, result_code=ResultCode.NSCQ_ERROR)
+
+    monkeypatch.setattr(nvattest.devices.collect, "collect_switches", no_switch)
+    arguments = ["--device", "all", "--format", "coco", "--runtime-data", str(tmp_path / "runtime.json")]
+    assert main([*recorded, *arguments]) == status
+    printed = capsys.readouterr()
+    assert "NSCQ says no" in printed.err
+    if status == 0:
+        assert [item.kind for item in load_evidence(printed.out)] == [DeviceKind.GPU]
