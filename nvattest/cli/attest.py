@@ -280,6 +280,7 @@ def _print(result: Result, options: argparse.Namespace) -> None:
                 "matched": result.decision.matched,
                 "reasons": list(result.decision.reasons),
             }
+        document["appraisal"] = None
         if result.appraisal is not None:
             from nvattest.appraisal.serialize import appraisal_to_json
 
@@ -329,6 +330,7 @@ def _report_error(error: NvattestError, options: argparse.Namespace) -> int:
                     "result_message": code.message,
                     "claims": {},
                     "detached_eat": {},
+                    "appraisal": None,
                     "error": {"code": error.code, "message": str(error), "hint": error.hint},
                 }
             )

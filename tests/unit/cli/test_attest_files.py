@@ -106,6 +106,8 @@ def test_what_is_no_evidence_is_refused_with_its_reason(attest, name: str) -> No
     found, result = attest(data)
     assert (found, result["error"]["code"]) == (code, word)
     assert result["claims"] == {}
+    # The members that programs read are always there.
+    assert (result["detached_eat"], result["appraisal"]) == ({}, None)
     assert len(result["error"]["message"]) < 300
 
 
