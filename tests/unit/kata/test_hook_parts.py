@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -253,8 +254,6 @@ def test_a_record_that_is_none_of_ours_is_no_record(tmp_path: Path, content: byt
     ],
 )
 def test_a_record_counts_only_as_it_was_made(tmp_path: Path, change: dict[str, object]) -> None:
-    from hashlib import sha256
-
     paths = Paths(str(tmp_path))
     os.makedirs(paths.run)
     os.makedirs(os.path.dirname(paths.boot_id))
@@ -316,10 +315,15 @@ def test_a_gpu_that_is_bound_again_is_another_one(tmp_path: Path) -> None:
 
 
 def test_a_file_is_known_by_all_of_it(tmp_path: Path) -> None:
-    large = tmp_path / "bundle.json"
+    small, large, other = (tmp_path / name for name in ("small", "large", "other"))
+    small.write_bytes(b"x" * 1024 * 1024)
+    assert digest_file(str(small)) == sha256(small.read_bytes()).hexdigest()
     large.write_bytes(b"x" * 3_000_000 + b"a")
+    other.write_bytes(b"x" * 3_000_000 + b"b")
     before = digest_file(str(large))
-    large.write_bytes(b"x" * 3_000_000 + b"b")
+    assert digest_file(str(large)) == before
+    os.link(large, tmp_path / "kept")  # so that its inode is not given out again
+    other.replace(large)
     assert None not in (before, digest_file(str(large)))
     assert before != digest_file(str(large))
 
