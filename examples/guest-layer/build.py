@@ -13,11 +13,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from datetime import datetime, timezone
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -169,13 +171,18 @@ def _configuration(options: argparse.Namespace) -> bytes:
     """The configuration, after a look at all files: what the hook would refuse in the guest is refused here."""
     from nvattest.collateral.bundle import load_bundle
     from nvattest.errors import NvattestError
+    from nvattest.kata.clock import EARLIEST
     from nvattest.kata.config import parse_config
 
     try:
         with open(options.config, "rb") as file:
             text = file.read()
+        # A clock before the sources of this program were written is wrong.
+        built = datetime.fromtimestamp(_epoch(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if parse_config(text).clock_not_before is None and built > EARLIEST:
+            text = _with(text, "clock", f'not_before = "{built}"', "Set by the build: the time of its sources.")
         if options.no_network and parse_config(text).collateral_network:
-            text += b"\n# This layer was built without HTTP and TLS.\n[collateral]\nnetwork = false\n"
+            text = _with(text, "collateral", "network = false", "Set by the build: it left HTTP and TLS out.")
         parse_config(text)
         if options.bundle:
             with open(options.bundle, "rb") as file:
@@ -187,6 +194,15 @@ def _configuration(options: argparse.Namespace) -> bytes:
         if not colon or not os.path.isfile(path) or ".." in target.split("/"):
             raise LayerError(f"--add {item}: expected FILE:/PATH with a file that is there")
     return text
+
+
+def _with(text: bytes, table: str, line: str, why: str) -> bytes:
+    """The configuration with one more line in a table, which may be there already: TOML has each table once."""
+    added = f"# {why}\n{line}\n".encode()
+    header = re.search(rb"(?m)^[ \t]*\[[ \t]*" + table.encode() + rb"[ \t]*\][ \t]*(#.*)?$", text)
+    if header is None:
+        return text.rstrip(b"\n") + f"\n\n[{table}]\n".encode() + added
+    return text[: header.end()] + b"\n" + added + text[header.end() :].removeprefix(b"\n")
 
 
 def _packages(modules: dict[str, Module]) -> dict[str, str]:

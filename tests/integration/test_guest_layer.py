@@ -20,7 +20,7 @@ from nvattest.errors import InputError
 from nvattest.testing.native import DriverLibraries, Fault, build_driver_libraries
 from nvattest.testing.services import Services
 
-from .guest_layer import HOME, HOOK, ChrootGuest, NewGuest, build_layer, elf_files, shared_layer
+from .guest_layer import HOME, HOOK, ROOT, ChrootGuest, NewGuest, build_layer, elf_files, shared_layer
 
 MOST_BYTES = 40_000_000
 IMPORT_ALL = """
@@ -190,12 +190,40 @@ def test_a_layer_without_network_has_no_http_and_no_tls_and_attests_from_its_bun
     if os.geteuid() == 0:
         world = ChrootGuest(tmp_path / "guest", libraries, built)
         try:
-            assert world.shipped_config.endswith(b"[collateral]\nnetwork = false\n")
+            assert world.shipped_config.endswith(b"\nnetwork = false\n")
             world.write_bundle()
             world.run()
             assert_ready(world)
         finally:
             world.close()
+
+
+def test_the_build_adds_to_a_table_that_is_there_and_names_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import argparse
+
+    from nvattest.kata.config import parse_config
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples/guest-layer"))
+    import build
+
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795000000")
+    path = tmp_path / "hook.toml"
+
+    def made(text: str) -> Any:
+        path.write_text(text)
+        options = argparse.Namespace(config=str(path), no_network=True, bundle=None, add=[])
+        return parse_config(build._configuration(options))
+
+    config = made("[collateral] # ours\nbundle = '/b.json'\n[clock]\nwait_hook = 0.5")
+    assert (config.collateral_network, config.collateral_bundle) == (False, "/b.json")
+    assert (config.clock_not_before, config.clock_wait_hook) == ("2026-11-18T11:06:40Z", 0.5)
+    assert made("[clock]\nnot_before = '2026-12-01T00:00:00Z'").clock_not_before == "2026-12-01T00:00:00Z"
+    assert made("").clock_not_before == "2026-11-18T11:06:40Z"
+    # No earlier time than that of the program itself is named.
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "315532800")
+    assert made("").clock_not_before is None
 
 
 def test_what_the_hook_would_refuse_in_the_guest_is_refused_by_the_build(tmp_path: Path) -> None:
