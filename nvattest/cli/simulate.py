@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -86,6 +87,9 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
     try:
         # The child ends with this process, also when this process is killed.
         with subprocess.Popen(command, env=environment, preexec_fn=end_with_parent()) as process:  # noqa: PLW1509
+            if os.isatty(0):
+                # The terminal gives Ctrl-C to the command too, which may only mean to stop a calculation.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
                 return _status(process.wait())
             except KeyboardInterrupt:
@@ -111,6 +115,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _catalogue() -> str:
     from nvattest.testing import LIES, PLATFORMS
     from nvattest.testing.native.state import CALLS
+    from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
 
     lines = ["platforms:"]
     lines += [f"  {name:16} {text}" for name, text in PLATFORMS.items()]
@@ -121,4 +126,9 @@ def _catalogue() -> str:
         lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
     lines.append("driver faults (CALL=CODE, CALL=hang, CALL=delay:SECONDS, CALL=size:N; CALL@2 is that of GPU 2):")
     lines += [f"  {name}" for name in sorted(CALLS)]
+    services = ", ".join(SERVICES)
+    lines.append(
+        f"service faults ([SERVICE:]FAULT[=VALUE][@KEY][*TIMES], such as rim:status=500*2; services {services}):"
+    )
+    lines += [f"  {kind.value}" for kind in ServiceFaultKind]
     return "\n".join(lines)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -194,6 +197,37 @@ def test_a_terminated_simulation_ends_a_command_that_does_not_want_to_end(tmp_pa
     assert not Path(f"/proc/{marker.read_text()}").exists()
 
 
+def test_ctrl_c_at_a_terminal_is_the_commands_and_not_the_simulations() -> None:
+    program = (
+        "import signal, sys, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        "try:\n    print('waiting', flush=True); time.sleep(600)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(7 if signal.sigtimedwait([signal.SIGTERM], 1.5) is None else 8)\n"
+    )
+    command = [*PROGRAM, "simulate", "--platform", "hopper-1", "--", sys.executable, "-c", program]
+    terminal, side = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    with subprocess.Popen(
+        command,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - one ioctl, between fork and exec
+    ) as process:
+        os.close(side)
+        said = b""
+        while b"waiting" not in said:
+            said += os.read(terminal, 1024)
+        os.write(terminal, b"\x03")
+        assert process.wait(20) == 7
+    os.close(terminal)
+
+
 def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[str]) -> None:
     from nvattest.testing import LIES, PLATFORMS
 
@@ -201,3 +235,5 @@ def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert all(name in out for name in PLATFORMS)
     assert all(spec.name in out for spec in LIES)
+    assert "  nvmlDeviceGetConfComputeGpuCertificate\n" in out
+    assert "  rate-limited\n" in out
