@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or of an error. Nothing: all names",
     )  # fmt: skip
     parser.add_argument(
-        "--all", action="store_true", help="the whole story of every device, not only of those that failed"
+        "--all",
+        action="store_true",
+        help="the whole story of every device, not only of those that failed",
     )
     parser.add_argument("--device", metavar="LABEL", help="only this device, as GPU-3")
     parser.add_argument(
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     data = _read(name)
     subject = recognise(data, source=source)
     if options.html is not None:
-        _page(subject, data, source, options.html)
+        _page(subject, data, source, options)
     elif options.format == "json":
         print(_as_json(subject))
     elif subject.kind == "appraisal":
@@ -116,7 +118,7 @@ def _entry_json(entry: Entry) -> dict[str, object]:
     }
 
 
-def _page(subject: Subject, data: bytes, source: str, path: str) -> None:
+def _page(subject: Subject, data: bytes, source: str, options: argparse.Namespace) -> None:
     if subject.kind != "appraisal":
         raise InputError(
             f"a page can be made of a saved appraisal only, and this is a {subject.kind}",
@@ -128,16 +130,19 @@ def _page(subject: Subject, data: bytes, source: str, path: str) -> None:
     from nvattest.cli.output import write_file
     from nvattest.explain.html import report_page
 
-    page = report_page(subject.appraisal, source=os.path.basename(source), sha256=hashlib.sha256(data).hexdigest())
-    write_file(path, page)
-    print(f"{path}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
+    page = report_page(
+        subject.appraisal, source=os.path.basename(source), sha256=hashlib.sha256(data).hexdigest(),
+        everything=options.all, device=options.device,
+    )  # fmt: skip
+    write_file(options.html, page)
+    print(f"{options.html}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
 
 
 def _as_json(subject: Subject) -> str:
     """For programs: what failed, why it may have, and what to do. Only an appraisal has failures."""
     from nvattest._json import dump_json
     from nvattest.explain.diagnosis import diagnose, failures
-    from nvattest.explain.model import read_appraisal
+    from nvattest.explain.reading import read_appraisal
 
     result: dict[str, object] = {"kind": subject.kind}
     if subject.kind == "appraisal":

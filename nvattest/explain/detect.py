@@ -11,7 +11,7 @@ from typing import Final
 
 from nvattest._json import kind_of, load_json
 from nvattest.errors import InputError, ParseError
-from nvattest.explain.model import is_appraisal
+from nvattest.explain.reading import is_appraisal
 from nvattest.explain.values import JsonObject
 
 MAXIMUM: Final = 64 * 1024 * 1024

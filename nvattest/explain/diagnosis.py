@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nvattest.explain.catalogue import find_entry
 from nvattest.explain.model import AppraisalView, CellView, CheckView, DeviceView
+from nvattest.explain.topology import disagreements
 from nvattest.explain.values import listed
 
 # A hint of the verifier is short and about the case, so it comes first; what it repeats of the catalogue is left out.
@@ -52,15 +53,17 @@ def diagnose(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
     device = appraisal.device(check.device)
     entry = find_entry(check.id)
     facts, causes, actions = _special(check, device, appraisal)
+    # A fresh answer does not bring a withdrawn certificate back.
+    final = check.id.endswith("-revocation") and ": revoked" in check.detail
     if entry is not None:
         causes = causes or entry.causes
         # Whoever reads this is in an explanation already.
         general = (action for action in entry.actions if action.startswith("$ ") and "nvattest explain" not in action)
-        actions = (*actions, *general)
+        actions = actions if final else (*actions, *general)
     # A hint may say a cause; causes stand in their own list.
     told = any(cause.lower().rstrip(".") == check.hint.lower() for cause in causes)
     if check.hint and not told and not check.hint.startswith("nvattest explain shows"):
-        actions = (check.hint[0].upper() + check.hint[1:], *actions)
+        actions = (check.hint[0].upper() + check.hint[1:].rstrip(".") + ".", *actions)
     return Diagnosis(
         facts=facts,
         causes=tuple(dict.fromkeys(causes))[:_MAXIMUM_CAUSES],
@@ -218,16 +221,11 @@ def _revocation(check: CheckView, device: DeviceView) -> _Parts:
 
 
 def _topology(appraisal: AppraisalView) -> _Parts:
-    pdis = {device.pdi: device.label for device in appraisal.devices if device.pdi}
-    strangers = sorted(
-        {
-            f"{device.label} names {other}, which is not here"
-            for device in appraisal.devices
-            for other in device.neighbours
-            if other not in pdis
-        }
-    )
-    return tuple(f"{line}." for line in strangers[:4]), (), ()
+    problems = disagreements(appraisal)
+    facts = [f"{line}." for line in problems[:4]]
+    if len(problems) > len(facts):
+        facts.append(f"And {len(problems) - len(facts)} more such links.")
+    return tuple(facts), (), ()
 
 
 def short_hex(value: str, keep: int = 16) -> str:

@@ -49,7 +49,7 @@ ERROR_ENTRIES: Final = (
             "time", "time-zone", "nonce", "nonce-hex", "nonce-size", "nonce-type", "file", "folder", "version",
             "claims-version", "evidence-form", "device-kind", "bundle-conflict", "rim-id", "architecture", "platform",
             "seed", "skew", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
-            "explain-unknown", "report-extra", "shell", "command",
+            "explain-unknown", "fault-live", "report-extra", "shell", "command",
             "no-evidence", "devices-changed", "hook-config", "clock",
             "output", "workers", "resume", "leeway", "lifetime", "issuer", "token-id", "expected-devices",
             "no-devices", "malformed",
@@ -104,7 +104,7 @@ ERROR_ENTRIES: Final = (
         "The fault lies in the policy, not in the evidence. It is never a verdict.",
         ("Syntax, unknown fields, no result.", "Rego without the extra 'rego'."),
         ("$ nvattest policy check POLICY",),
-        ("policy-kind", "policy-ear", "claims"),
+        ("policy-kind", "policy-ear", "policy-value", "claims"),
         ("301", "11"),
     ),
     _error(

@@ -1,20 +1,13 @@
-"""The geometry of the page's figures, as plain numbers and words; the template draws and escapes them."""
+"""The figures of one device, its chains and its measurements, as numbers and words; the template draws them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import Final
 
-from nvattest.errors import InputError
-from nvattest.explain.model import AppraisalView, CertificateView, ChainView, DeviceView
+from nvattest.explain.model import CertificateView, ChainView, DeviceView
 from nvattest.explain.render_map import CELLS, COLUMNS, SOURCES, grid
-from nvattest.model import parse_time
-
-_MAXIMUM_BARS: Final = 40
-_FAR: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
-
 
 # -- the trust-chain diagram ------------------------------------------------------------------------------------------
 
@@ -132,14 +125,14 @@ def _passed(device: DeviceView, *ids: str) -> bool:
 
 
 def _box(title: str, lines: tuple[str, ...], style: str) -> Box:
-    return Box(x=0, y=0, width=_BOX_WIDTH, height=_BOX_HEIGHT, title=_short(title), lines=lines, style=style)
+    return Box(x=0, y=0, width=_BOX_WIDTH, height=_BOX_HEIGHT, title=shorten(title), lines=lines, style=style)
 
 
 def _placed(box: Box, x: int, y: int) -> Box:
     return Box(x=x, y=y, width=box.width, height=box.height, title=box.title, lines=box.lines, style=box.style)
 
 
-def _short(text: str, maximum: int = 30) -> str:
+def shorten(text: str, maximum: int = 30) -> str:
     return text if len(text) <= maximum else f"{text[: maximum // 2]}…{text[-(maximum - maximum // 2 - 1) :]}"
 
 
@@ -220,243 +213,3 @@ def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
 def grid_height(squares: Sequence[Square]) -> int:
     """The height of the grid."""
     return max([CELLS // COLUMNS * _STEP, *(square.y + _STEP for square in squares)]) - (_STEP - _SIDE)
-
-
-# -- the topology of a PPCIE node --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One device of the picture. ``style`` is good, bad or ghost (named by others and not here)."""
-
-    x: int
-    y: int
-    width: int
-    label: str
-    note: str
-    style: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """A link that both ends name (good), that only one end names (bad), or to a device that is not here (bad)."""
-
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    style: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topology:
-    """The picture: GPUs above, switches below, and in words what is wrong."""
-
-    width: int
-    height: int
-    nodes: tuple[Node, ...]
-    links: tuple[Link, ...]
-    good: int
-    problems: tuple[str, ...]
-
-
-_NODE_HEIGHT: Final = 46
-_SPACE: Final = 116
-_NODE_WIDTH: Final = 100
-_MAXIMUM_NODES: Final = 16
-
-
-def topology(view: AppraisalView) -> Topology | None:
-    """The picture of who names whom, or None where there are not both GPUs and switches."""
-    gpus = [device for device in view.devices if not device.is_switch]
-    switches = [device for device in view.devices if device.is_switch]
-    if not gpus or not switches or len(gpus) > _MAXIMUM_NODES or len(switches) > _MAXIMUM_NODES:
-        return None
-    present = {device.pdi for device in view.devices if device.pdi}
-    ghosts = {
-        False: sorted({pdi for switch in switches for pdi in switch.neighbours if pdi not in present})[:4],
-        True: sorted({pdi for gpu in gpus for pdi in gpu.neighbours if pdi not in present})[:4],
-    }
-    rows = ((gpus, ghosts[False], 0), (switches, ghosts[True], 210))
-    width = max(len(row) + len(lost) for row, lost, _ in rows) * _SPACE - (_SPACE - _NODE_WIDTH)
-    places: dict[str, tuple[int, int]] = {}
-    nodes = []
-    for row, lost, y in rows:
-        room = width / (len(row) + len(lost))
-        for column, device in enumerate(row):
-            x = round(room * column + (room - _NODE_WIDTH) / 2)
-            places[device.label] = (x + _NODE_WIDTH // 2, y)
-            nodes.append(
-                Node(x=x, y=y, width=_NODE_WIDTH, label=device.label, note=device.pdi[-8:] or "no PDI",
-                     style="good" if device.trusted else "bad")
-            )  # fmt: skip
-        for column, pdi in enumerate(lost, len(row)):
-            x = round(room * column + (room - _NODE_WIDTH) / 2)
-            places[pdi] = (x + _NODE_WIDTH // 2, y)
-            nodes.append(Node(x=x, y=y, width=_NODE_WIDTH, label="not here", note=pdi[-8:], style="ghost"))
-    links: list[Link] = []
-    problems: list[str] = []
-    for gpu in gpus:
-        for switch in switches:
-            forth, back = switch.pdi in gpu.neighbours, gpu.pdi in switch.neighbours
-            if not forth and not back:
-                problems.append(f"{gpu.label} and {switch.label} do not name each other")
-                continue
-            if not (forth and back):
-                silent, other = (switch, gpu) if forth else (gpu, switch)
-                problems.append(f"{silent.label} does not name {other.label}, which names it")
-            links.append(_link(places[gpu.label], places[switch.label], good=forth and back))
-        for pdi in gpu.neighbours:
-            if pdi in ghosts[True]:
-                problems.append(f"{gpu.label} names the switch {pdi}, which is not here")
-                links.append(_link(places[gpu.label], places[pdi], good=False))
-    for switch in switches:
-        for pdi in switch.neighbours:
-            if pdi in ghosts[False]:
-                problems.append(f"{switch.label} names the GPU {pdi}, which is not here")
-                links.append(_link(places[pdi], places[switch.label], good=False))
-    good = sum(link.style == "good" for link in links)
-    return Topology(
-        width=width, height=210 + _NODE_HEIGHT, nodes=tuple(nodes),
-        links=tuple(sorted(links, key=lambda link: link.style == "bad")), good=good, problems=tuple(problems),
-    )  # fmt: skip
-
-
-def _link(upper: tuple[int, int], lower: tuple[int, int], *, good: bool) -> Link:
-    return Link(x1=upper[0], y1=upper[1] + _NODE_HEIGHT, x2=lower[0], y2=lower[1], style="good" if good else "bad")
-
-
-# -- the timeline of validities ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One validity. ``x`` and ``width`` are in the field; ``before`` and ``after`` say that it goes on beyond it."""
-
-    y: int
-    x: float
-    width: float
-    label: str
-    span: str
-    style: str
-    before: bool
-    after: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeline:
-    """Bars against a clock. ``ticks`` are (x, label); ``now`` is the place of the clock."""
-
-    title: str
-    left: int
-    width: int
-    height: int
-    bars: tuple[Bar, ...]
-    ticks: tuple[tuple[float, str], ...]
-    now: float
-    clock: str
-
-
-_LEFT: Final = 300
-_FIELD: Final = 560
-_ROW: Final = 26
-
-
-def timelines(view: AppraisalView) -> tuple[Timeline, ...]:
-    """Certificates in years and revocation answers in hours, each once, against the clock that they were judged by."""
-    clock = _instant(view.device_time)
-    rim_clock = _instant(view.rim_time) or clock
-    if clock is None or rim_clock is None:
-        return ()
-    chains = [(device.chain, clock) for device in view.devices if device.chain is not None]
-    chains += [(rim.chain, rim_clock) for device in view.devices for rim in device.rims if rim.chain is not None]
-    certificates: dict[tuple[str, str, str], tuple[datetime, datetime, datetime]] = {}
-    answers: dict[tuple[str, str, str], tuple[datetime, datetime, datetime]] = {}
-    for chain, moment in chains:
-        for certificate in chain.certificates:
-            begin, end = _instant(certificate.not_before), _instant(certificate.not_after)
-            if begin is not None and end is not None:
-                certificates.setdefault(
-                    (certificate.name, certificate.not_before, certificate.not_after), (begin, end, moment)
-                )
-            answer = certificate.revocation
-            if answer is None:
-                continue
-            begin, end = _instant(answer.this_update), _instant(answer.next_update)
-            if begin is not None and end is not None:
-                answers.setdefault((certificate.name, answer.this_update, answer.next_update), (begin, end, moment))
-    found = []
-    if certificates:
-        found.append(_timeline("Certificates", certificates, clock, timedelta(days=365 * 4), year=True))
-    if answers:
-        found.append(_timeline("Revocation answers", answers, clock, timedelta(hours=36), year=False))
-    return tuple(found)
-
-
-def _instant(text: str) -> datetime | None:
-    try:
-        return parse_time(text)
-    except InputError:
-        return None
-
-
-def _timeline(
-    title: str,
-    spans: dict[tuple[str, str, str], tuple[datetime, datetime, datetime]],
-    clock: datetime,
-    half: timedelta,
-    *,
-    year: bool,
-) -> Timeline:
-    start = max(clock, datetime(1900, 1, 1, tzinfo=timezone.utc)) - half
-    stop = min(clock, _FAR) + half
-    length = (stop - start).total_seconds()
-
-    def place(moment: datetime) -> float:
-        share = (min(max(moment, start), stop) - start).total_seconds() / length
-        return round(_LEFT + share * _FIELD, 1)
-
-    # One row per name and span: sixteen devices share all but their own two certificates.
-    rows: dict[tuple[str, datetime, datetime], list[datetime]] = {}
-    for (name, _, _), (begin, end, moment) in spans.items():
-        rows.setdefault((name, begin, end), []).append(moment)
-    bars = []
-    ordered = sorted(rows.items(), key=lambda item: (item[0][2], item[0][0]))[:_MAXIMUM_BARS]
-    for position, ((name, begin, end), moments) in enumerate(ordered):
-        good = all(begin <= moment <= end for moment in moments)
-        x = place(begin)
-        bars.append(
-            Bar(
-                y=position * _ROW, x=x, width=max(2.0, round(place(end) - x, 1)), label=_short(name, 40),
-                span=_span(begin, end, year=year), style="good" if good else "bad",
-                before=begin < start, after=end > stop,
-            )
-        )  # fmt: skip
-    return Timeline(
-        title=title, left=_LEFT, width=_LEFT + _FIELD, height=len(bars) * _ROW, bars=tuple(bars),
-        # The label of the clock stands above; one of the axis right below it would be struck through by its line.
-        ticks=tuple(
-            (place(moment), label if abs(place(moment) - place(clock)) > _ROW else "")
-            for moment, label in _ticks(start, stop, year=year)
-        ),
-        now=place(clock), clock=f"{clock:%Y-%m-%d}" if year else f"{clock:%Y-%m-%d %H:%M}",
-    )  # fmt: skip
-
-
-def _span(begin: datetime, end: datetime, *, year: bool) -> str:
-    if year:
-        return f"{begin.date()} – {end.date()}"
-    return f"{begin:%Y-%m-%d %H:%M} – {end:%Y-%m-%d %H:%M} UTC"
-
-
-def _ticks(start: datetime, stop: datetime, *, year: bool) -> list[tuple[datetime, str]]:
-    if year:
-        years = range(start.year + 1, stop.year + 1)
-        return [(datetime(number, 1, 1, tzinfo=timezone.utc), str(number)) for number in years]
-    moment = start.replace(hour=0, minute=0, second=0, microsecond=0)
-    found = []
-    while moment <= stop:
-        if moment >= start:
-            found.append((moment, f"{moment:%m-%d}" if moment.hour == 0 else f"{moment:%H:%M}"))
-        moment += timedelta(hours=12)
-    return found

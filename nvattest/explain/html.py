@@ -14,9 +14,12 @@ from typing import Final
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
 from nvattest.explain.diagnosis import diagnose, failures
-from nvattest.explain.figures import grid_height, measurement_squares, timelines, topology, trust_diagram
-from nvattest.explain.model import AppraisalView, DeviceView, read_appraisal
+from nvattest.explain.figures import grid_height, measurement_squares, trust_diagram
+from nvattest.explain.model import AppraisalView, DeviceView
+from nvattest.explain.reading import read_appraisal
 from nvattest.explain.render_map import SOURCES
+from nvattest.explain.timeline import timelines
+from nvattest.explain.topology import topology
 from nvattest.explain.values import clean, listed
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
@@ -24,11 +27,20 @@ _TEMPLATE: Final = "template.html.j2"
 _STYLE: Final = "report.css"
 
 
-def report_page(obj: object, *, source: str = "", sha256: str = "") -> str:
-    """The page for the JSON of ``appraisal_to_json``. ``source`` and ``sha256`` name the file that it was made from.
+def report_page(
+    obj: object, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
+) -> str:
+    """The page for the JSON of ``appraisal_to_json``.
+
+    Args:
+        obj: the appraisal as JSON values.
+        source: the name of the file that it was made from.
+        sha256: the digest of that file, hex.
+        everything: every device is open, on paper too; else those that failed, or one as an example.
+        device: this device is open too, by its label.
 
     Raises:
-        InputError: no appraisal, or Jinja2 is not installed (``report-extra``).
+        InputError: no appraisal, no such device, or Jinja2 is not installed (``report-extra``).
     """
     try:
         import jinja2
@@ -40,6 +52,7 @@ def report_page(obj: object, *, source: str = "", sha256: str = "") -> str:
             hint="pip install 'nvattest[report]'; without --html the same is shown as text",
         ) from error
     view = read_appraisal(obj)
+    chosen = None if device is None else view.demand(device)
     with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
         style = _tidy(file.read())
     environment = jinja2.Environment(
@@ -61,7 +74,7 @@ def report_page(obj: object, *, source: str = "", sha256: str = "") -> str:
         failures=[(failure, diagnose(failure.check, view)) for failure in failures(view)],
         topology=topology(view),
         timelines=timelines(view),
-        devices=[_device(device, view) for device in view.devices],
+        devices=[_device(entry, view, opened=everything or entry is chosen) for entry in view.devices],
         sources=SOURCES,
         listed=listed,
         chunks=_chunks,
@@ -74,7 +87,7 @@ def _tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
 
 
-def _device(device: DeviceView, view: AppraisalView) -> dict[str, object]:
+def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[str, object]:
     squares = measurement_squares(device)
     counts = {
         state: sum(cell.state == state for cell in device.cells or ())
@@ -84,7 +97,7 @@ def _device(device: DeviceView, view: AppraisalView) -> dict[str, object]:
     first = view.trusted and bool(view.devices) and device is view.devices[0]
     return {
         "view": device,
-        "open": not device.trusted or first,
+        "open": opened or not device.trusted or first,
         "diagram": trust_diagram(device),
         "squares": squares,
         "grid_height": grid_height(squares),
@@ -101,9 +114,13 @@ def _subtitle(view: AppraisalView) -> str:
     if view.trusted:
         return f"All required checks of {total} {word} and of the platform came out well."
     bad = [device.label for device in view.devices if not device.trusted]
+    if bad and total == 1:
+        return f"{bad[0]} is the only device, and it failed."
     if bad:
-        return f"{listed(bad, maximum=4)} failed, of {total} {word}. A platform is trusted only as a whole."
-    return f"Each of the {total} {word} passed for itself, and together they did not."
+        return f"{len(bad)} of {total} devices failed: {listed(bad, maximum=4)}. A platform is trusted only as a whole."
+    if view.causes:
+        return f"Each of the {total} {word} passed for itself, and the platform as a whole did not."
+    return "The file does not hold what a verdict needs."
 
 
 def _chunks(text: str, size: int = 16) -> list[str]:

@@ -10,8 +10,8 @@ from nvattest.explain.model import (
     CheckView,
     DeviceView,
     RimView,
-    read_appraisal,
 )
+from nvattest.explain.reading import read_appraisal
 from nvattest.explain.render_map import measurement_map
 from nvattest.explain.terminal import Terminal, fit
 from nvattest.explain.values import listed
@@ -66,14 +66,8 @@ def render_appraisal_view(
     saved: bool = True,
 ) -> str:
     """The text of an appraisal that was read already."""
-    from nvattest.errors import InputError
-
     if device is not None:
-        chosen = view.device(device)
-        if chosen is None:
-            labels = listed([item.label for item in view.devices], maximum=16) or "none"
-            raise InputError(f"there is no device {device!r} in this appraisal; there are {labels}")
-        return terminal.finish([*_device_story(chosen, terminal)])
+        return terminal.finish(_device_story(view.demand(device), terminal))
     lines = [*_heading(view, terminal, saved=saved), *_failures(view, terminal), *_overview(view, terminal)]
     shown = [item for item in view.devices if everything or not item.trusted]
     if not shown and view.devices:
@@ -153,7 +147,7 @@ def _failure(position: int, failure: Failure, view: AppraisalView, terminal: Ter
     diagnosis = diagnose(check, view)
     lead = f"{position}. {listed(failure.devices, maximum=3)}  "
     where = f"step {check.step}, {check.id}" if check.step is not None else check.id
-    first, *more = terminal.wrap(f"failed: {check.title}", first=lead)
+    first, *more = terminal.wrap(f"failed check: {check.title}", first=lead, rest="   ")
     lines = [paint(lead, "bold") + paint(first[len(lead) :], "bad", "bold"), *(paint(line, "bad") for line in more)]
     lines += [paint(f"   {where}", "dim"), *terminal.wrap(check.detail, first="   ")]
     for name, value in (("expected", check.expected), ("found", check.found)):

@@ -56,7 +56,7 @@ def test_the_output_of_attest_and_the_appraisal_in_it_tell_one_story(
     inner = explain(capsys, save(tmp_path, envelope["appraisal"]))
     assert whole == inner
     assert whole[0] == 0
-    assert "failed: the measurements match the golden values" in whole[1]
+    assert "failed check: the measurements match the golden values" in whole[1]
 
 
 def test_stdin_is_read(

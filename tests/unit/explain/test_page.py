@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.explain.figures import measurement_squares, timelines, topology, trust_diagram
+from nvattest.explain.figures import measurement_squares, trust_diagram
 from nvattest.explain.html import report_page
-from nvattest.explain.model import read_appraisal
+from nvattest.explain.reading import read_appraisal
+from nvattest.explain.timeline import timelines
+from nvattest.explain.topology import topology
 
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 
@@ -230,3 +232,23 @@ def test_chromium_draws_the_page_without_a_word_of_complaint(
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 40_000, "an unstyled page or an empty one is smaller"
     assert "CONSOLE" not in result.stderr, result.stderr
+
+
+def opened(page: str) -> int:
+    return page.count("<details open")
+
+
+def test_devices_that_failed_are_open_and_all_of_them_when_asked(appraise: Appraise) -> None:
+    node = appraise("hopper-8-ppcie", "gpu3:measurement=9")
+    assert opened(report_page(node)) == 1
+    assert opened(report_page(node, device="switch-2")) == 2
+    assert opened(report_page(node, everything=True)) == 12
+    with pytest.raises(InputError, match="GPU-9"):
+        report_page(node, device="GPU-9")
+
+
+def test_the_verdict_stands_beside_what_it_is_worth(appraise: Appraise) -> None:
+    top = report_page(appraise()).partition("</header>")[0]
+    assert "not verified again and carries no signature" in top
+    assert "Simulated." in top
+    assert "the only device, and it failed" in report_page(appraise("blackwell-1", "gpu0:debug"))

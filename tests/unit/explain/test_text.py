@@ -10,8 +10,8 @@ import pytest
 
 from nvattest.errors import InputError
 from nvattest.explain import explain_appraisal_json
-from nvattest.explain.diagnosis import diagnose, failures
-from nvattest.explain.model import read_appraisal
+from nvattest.explain.diagnosis import Diagnosis, diagnose, failures
+from nvattest.explain.reading import read_appraisal
 from nvattest.explain.terminal import columns
 from nvattest.explain.values import clean, common_name, listed
 
@@ -228,3 +228,23 @@ def test_helpers_keep_what_is_harmless() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(["a", "b", "c"], maximum=2) == "a, b and 1 more"
     assert listed([]) == ""
+
+
+def test_a_withdrawn_certificate_is_not_answered_with_fetch_again(appraise: Appraise) -> None:
+    revoked = diagnosis_of(appraise("hopper-1", "driver-rim:revoked=1"), "driver-rim-revocation")
+    stale = diagnosis_of(appraise("hopper-1", "driver-rim:stale=1"), "driver-rim-revocation")
+    assert not any("bundle fetch" in action for action in revoked.actions)
+    assert revoked.actions
+    assert any("bundle fetch" in action for action in stale.actions)
+    assert all(action.startswith("$ ") or action.endswith(".") for action in (*revoked.actions, *stale.actions))
+
+
+def test_a_wrong_topology_names_every_link_that_does_not_fit(appraise: Appraise) -> None:
+    facts = diagnosis_of(appraise("hopper-8-ppcie", "gpu3:topology=foreign"), "topology").facts
+    assert facts[0] == "GPU-3 does not name SWITCH-3, which names it."
+    assert re.fullmatch(r"GPU-3 names the switch [0-9A-F]{16}, which is not here\.", facts[1])
+
+
+def diagnosis_of(appraisal: dict[str, Any], check: str) -> Diagnosis:
+    view = read_appraisal(appraisal)
+    return diagnose(next(failure.check for failure in failures(view) if failure.check.id == check), view)
