@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from typing import Protocol, TypeVar
+
 from nvattest.errors import ParseError, ResultCode
+
+T = TypeVar("T")
+
+
+class Remember(Protocol):
+    """How parsers take what was read before from the same bytes: ``key`` holds all that ``read`` depends on."""
+
+    def __call__(self, key: Hashable, read: Callable[[], T], /) -> T:
+        """What ``read`` gives, now or earlier for the same key."""
+
+
+def read_anew(_: Hashable, read: Callable[[], T], /) -> T:
+    """Remember nothing."""
+    return read()
 
 
 class Cursor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from nvattest.appraisal.catalogue import CHECKS, CheckSpec
 from nvattest.errors import ResultCode
@@ -19,14 +19,15 @@ class Outcome(Enum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(NamedTuple):
     """One check of one device or of the platform.
 
     ``id`` names it in the catalogue. ``detail`` says what was seen in one sentence, ``hint`` what to do next.
     ``tolerated_by`` is the policy option that lets an ABSENT or SKIPPED outcome stand; empty when none does.
     ``code`` is the result code that this check stands for while it did not pass.
     """
+
+    # A tuple, not a dataclass: a device has some thirty of these, and they would cost as much as all parsing.
 
     id: str
     outcome: Outcome
@@ -121,7 +122,11 @@ class CheckList:
 def verdict(checks: tuple[Check, ...], required: tuple[str, ...]) -> bool:
     """The one place where trust is decided: every required check is there, and every check is acceptable."""
     present = {check.id for check in checks}
-    return bool(checks) and all(name in present for name in required) and all(check.acceptable for check in checks)
+    return (
+        bool(checks)
+        and present.issuperset(required)
+        and all(check.outcome is Outcome.PASS or check.acceptable for check in checks)
+    )
 
 
 def result_code(checks: tuple[Check, ...]) -> ResultCode:
@@ -129,7 +134,7 @@ def result_code(checks: tuple[Check, ...]) -> ResultCode:
 
     A check that was only skipped gives its code where nothing else failed, so that no failure is ever reported as OK.
     """
-    bad = [check for check in checks if not check.acceptable]
+    bad = [check for check in checks if check.outcome is not Outcome.PASS and not check.acceptable]
     if not bad:
         return ResultCode.OK
     failed = [check for check in bad if check.outcome is not Outcome.SKIPPED] or bad

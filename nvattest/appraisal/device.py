@@ -34,12 +34,10 @@ from nvattest.appraisal import steps_identity, steps_rim, steps_values
 from nvattest.appraisal.catalogue import rim_checks
 from nvattest.appraisal.check import CheckList
 from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.measurements import Comparison, SvnComparison, compare_measurements, compare_svn
-from nvattest.appraisal.results import DeviceAppraisal, DeviceIdentity, RimAppraisal
+from nvattest.appraisal.measurements import Comparison, SvnComparison
+from nvattest.appraisal.results import DeviceAppraisal, RimAppraisal
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
-from nvattest.pki.certificate import Certificate
-from nvattest.pki.dice import chip_of_chain, pdi_of_chain
 from nvattest.rim.ids import RimRole
 from nvattest.rim.verify import VerifiedRim
 from nvattest.spdm.fields import GpuFields
@@ -61,29 +59,35 @@ def appraise_device(
     """Run the story above on the evidence of one device. ``index`` counts devices of its kind from 0. Never raises."""
     kind, policy = evidence.kind, verifier.policy
     checks = CheckList(kind)
+    passes = verifier.passes(collateral)
+    chain_sha256 = hashlib.sha256(evidence.certificate_chain)
+    of_chain = (chain_sha256.digest(), at.device)
     comparison: Comparison | None = None
     svn: SvnComparison | None = None
 
     # (1) the report reads as SPDM
-    report = steps_identity.read_report(evidence, policy, checks)
-    # (2) the certificate chain can be read
-    certificates = steps_identity.read_chain(evidence, verifier, checks)
-    # (3) the chain leads to the pinned device root, and (4) is in its validity period
-    chain = verifier.validate_device_chain(certificates, at.device) if certificates else None
-    steps_identity.check_path(checks, "chain-path", chain)
-    steps_identity.check_validity(checks, "chain-validity", chain)
+    report = steps_identity.read_report(evidence, verifier, checks)
+    # (2) the certificate chain can be read, (3) leads to the pinned device root, (4) and is in its validity period
+    chain = passes.tell(
+        ("chain", *of_chain), checks, lambda: steps_identity.read_chain(evidence, at.device, verifier, checks)
+    )
     # (5) the report is signed by the leaf key
-    steps_identity.check_report_signature(report, certificates, verifier, checks)
+    steps_identity.check_report_signature(report, chain.certificates, verifier, checks)
     # (6) the report answers our nonce
     steps_identity.check_nonce(report, evidence, nonce, policy, checks)
-    # (7) chain, report and evidence name one architecture
-    chip = chip_of_chain(certificates) if certificates else None
-    architecture = steps_identity.check_architecture(evidence, report, certificates, policy, checks)
-    # (8) the firmware id of the report is the certified one, and (9) the device is not in a debug state
-    steps_identity.check_fwid(report, certificates, architecture or evidence.architecture, policy, checks)
-    steps_identity.check_debug(certificates, architecture or evidence.architecture, policy, checks)
+    # (7) chain, report and evidence name one architecture, (8) the firmware id of the report is the certified one, and
+    # (9) the device is not in a debug state
+    architecture = passes.tell(
+        ("certified", *of_chain, evidence.architecture.value, *_certified_fields(report)),
+        checks,
+        lambda: steps_identity.check_certified(evidence, report, chain, policy, checks),
+    )
     # (10) no certificate of the chain is revoked
-    device_chain = steps_rim.check_device_revocation(chain, collateral, at, verifier, checks)
+    device_chain = passes.tell(
+        ("revocation", *of_chain),
+        checks,
+        lambda: steps_rim.check_device_revocation(chain.validated, collateral, at, verifier, checks),
+    )
 
     # (11) to (13) the reference manifests
     rims: dict[RimRole, RimAppraisal] = {}
@@ -93,7 +97,7 @@ def appraise_device(
         if report is None or role not in ids:
             checks.skip(rim_checks(role.value), why)
             continue
-        rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chip, collateral, at, verifier, checks)
+        rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chain.chip, collateral, at, verifier, checks)
         rims[role] = appraised
         if rim is not None:
             verified[role] = rim
@@ -103,9 +107,17 @@ def appraise_device(
     if report is None or not verified:
         checks.skip(("rim-conflict", "measurements", "minimum-svn"), "there is no verified RIM to compare with")
     else:
-        comparison = compare_measurements(report, verified, _nvdec0(report))
-        svn = compare_svn(report.opaque, verified)
-        steps_values.check_values(comparison, svn, len(verified) == wanted, checks)
+        comparison, svn = passes.tell(
+            (
+                "values",
+                kind.value,
+                report.response.record,
+                steps_values.opaque_values(report, verified),
+                *verified.values(),
+            ),
+            checks,
+            lambda: steps_values.compare(report, verified, len(verified) == wanted, checks),
+        )
     # (17) the device runs in a known and allowed mode
     steps_values.check_mode(report, policy, checks)
     # (18) its versions are allowed by the policy
@@ -119,10 +131,10 @@ def appraise_device(
         declared_architecture=evidence.architecture,
         origin=evidence.origin,
         report_sha256=hashlib.sha256(evidence.report).hexdigest(),
-        chain_sha256=hashlib.sha256(evidence.certificate_chain).hexdigest(),
+        chain_sha256=chain_sha256.hexdigest(),
         checks=tuple(checks.checks),
         report=report,
-        identity=_identity(certificates, chip),
+        identity=chain.identity,
         chain=device_chain,
         rims=rims,
         comparison=comparison,
@@ -130,17 +142,9 @@ def appraise_device(
     )
 
 
-def _nvdec0(report: Report) -> int | None:
-    return report.fields.nvdec0_status if isinstance(report.fields, GpuFields) else None
-
-
-def _identity(certificates: tuple[Certificate, ...], chip: str | None) -> DeviceIdentity | None:
-    if not certificates:
-        return None
-    above = certificates[1] if len(certificates) > 1 else certificates[0]
-    return DeviceIdentity(
-        ueid=str(certificates[0].serial),
-        hwmodel=above.common_name or "",
-        pdi=pdi_of_chain(certificates),
-        chip=chip,
-    )
+def _certified_fields(report: Report | None) -> tuple[object, ...]:
+    """What steps 7 to 9 compare with the certificates."""
+    if report is None:
+        return ()
+    fields = report.fields
+    return (fields.fwid, fields.chip_info if isinstance(fields, GpuFields) else None)

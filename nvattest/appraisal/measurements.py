@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from nvattest._registry import GOLDEN_TO_BLOCK, NVDEC0_DISABLED, NVDEC0_GOLDEN_INDEX, VALUE_TYPE_RAW_SVN
 from nvattest.rim.document import GoldenValue
@@ -28,14 +29,13 @@ class CellState(Enum):
     NOT_COVERED = "not-covered"
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """One measurement: golden ``index`` (0-based), its RIM, the golden alternatives and the runtime value.
 
     ``role`` is None, ``golden`` None where no RIM covers the index; ``runtime`` is None where the report has no block.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     state: CellState
     role: RimRole | None
     golden: GoldenValue | None

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
@@ -117,21 +115,25 @@ def _check_counts(gpus: int, switches: int, policy: EvidencePolicy, checks: Chec
 
 
 def _check_distinct(devices: tuple[DeviceAppraisal, ...], checks: CheckList) -> None:
-    identities = Counter(device.identity.ueid for device in devices if device.identity is not None)
-    pdis = Counter(
-        device.identity.pdi for device in devices if device.identity is not None and device.identity.pdi is not None
-    )
-    twice = [f"ueid {ueid}" for ueid, count in identities.items() if count > 1]
-    twice += [f"PDI {pdi}" for pdi, count in pdis.items() if count > 1]
+    identities = [device.identity for device in devices if device.identity is not None]
+    ueids = [identity.ueid for identity in identities]
+    pdis = [identity.pdi for identity in identities if identity.pdi is not None]
+    twice = [
+        f"{word} {name}"
+        for word, names in (("ueid", ueids), ("PDI", pdis))
+        if len(set(names)) < len(names)
+        for name in names
+        if names.count(name) > 1
+    ]
     if twice:
         checks.fail(
             "devices-distinct",
             f"one device appears more than once: {twice[0]}",
             expected=_counted(len(devices), "different device"),
-            found=_counted(len(identities), "different device"),
+            found=_counted(len(set(ueids)), "different device"),
             hint="the list repeats the evidence of one device in the place of another",
         )
-    elif devices and all(device.identity is not None for device in devices):
+    elif devices and len(identities) == len(devices):
         checks.ok("devices-distinct", _counted(len(devices), "certified identity", "certified identities"))
     else:
         checks.skip(("devices-distinct",), "a chain could not be read")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.results import DeviceIdentity
 from nvattest.errors import ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, Nonce, format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainFinding, ValidatedChain
-from nvattest.pki.dice import architecture_of_chip, chip_of_chain, read_fwid, read_tcb_info
+from nvattest.pki.dice import architecture_of_chip, chip_of_chain, pdi_of_chain, read_fwid, read_tcb_info
 from nvattest.spdm.fields import GpuFields
-from nvattest.spdm.report import Report, parse_report
+from nvattest.spdm.report import Report
 
 if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
 _DEBUG_FLAGS = ("notSecure", "recovery", "debug")
 
 
-def read_report(evidence: Evidence, policy: EvidencePolicy, checks: CheckList) -> Report | None:
+def read_report(evidence: Evidence, verifier: Verifier, checks: CheckList) -> Report | None:
+    policy = verifier.policy
     try:
-        report = parse_report(evidence.report, evidence.kind)
+        report = verifier.parse_report(evidence.report, evidence.kind)
     except ParseError as error:
         newer = error.result_code is ResultCode.GPU_FW_NOT_SUPPORTED
         code = error.result_code if newer or error.result_code is ResultCode.SPDM_FIELD_NOT_FOUND else None
@@ -49,14 +52,35 @@ def read_report(evidence: Evidence, policy: EvidencePolicy, checks: CheckList) -
     return report
 
 
-def read_chain(evidence: Evidence, verifier: Verifier, checks: CheckList) -> tuple[Certificate, ...]:
+class DeviceChain(NamedTuple):
+    """What the chain alone says about a device. Without a readable chain it has no certificates and nothing else."""
+
+    certificates: tuple[Certificate, ...] = ()
+    validated: ValidatedChain | None = None
+    chip: str | None = None
+    identity: DeviceIdentity | None = None
+
+
+def read_chain(evidence: Evidence, at: datetime, verifier: Verifier, checks: CheckList) -> DeviceChain:
+    """Steps 2 to 4."""
     try:
         certificates = verifier.parse_chain(evidence.certificate_chain)
     except ParseError as error:
         checks.fail("chain-format", str(error), hint="collect the evidence again")
-        return ()
-    checks.ok("chain-format", f"{len(certificates)} certificates, leaf first")
-    return certificates
+        certificates = ()
+    else:
+        checks.ok("chain-format", f"{len(certificates)} certificates, leaf first")
+    validated = verifier.validate_device_chain(certificates, at) if certificates else None
+    check_path(checks, "chain-path", validated)
+    check_validity(checks, "chain-validity", validated)
+    if not certificates:
+        return DeviceChain()
+    chip = chip_of_chain(certificates)
+    above = certificates[1] if len(certificates) > 1 else certificates[0]
+    identity = DeviceIdentity(
+        ueid=str(certificates[0].serial), hwmodel=above.common_name or "", pdi=pdi_of_chain(certificates), chip=chip
+    )
+    return DeviceChain(certificates, validated, chip, identity)
 
 
 def check_path(checks: CheckList, id: str, chain: ValidatedChain | None) -> None:  # noqa: A002
@@ -166,16 +190,15 @@ def check_nonce(
 def check_architecture(
     evidence: Evidence,
     report: Report | None,
-    certificates: tuple[Certificate, ...],
+    chain: DeviceChain,
     policy: EvidencePolicy,
     checks: CheckList,
 ) -> Architecture | None:
     """Step 7. Returns the architecture that chain, report and evidence agree on."""
-    declared = evidence.architecture
+    declared, certificates, chip = evidence.architecture, chain.certificates, chain.chip
     if not certificates:
         checks.skip(("architecture",), "there is no readable chain")
         return None
-    chip = chip_of_chain(certificates)
     if chip is None:
         names = " and ".join(repr(certificate.common_name) for certificate in certificates[:2])
         checks.fail(
@@ -209,6 +232,16 @@ def check_architecture(
         return found
     checks.ok("architecture", f"{found.value} ({chip})")
     return found
+
+
+def check_certified(
+    evidence: Evidence, report: Report | None, chain: DeviceChain, policy: EvidencePolicy, checks: CheckList
+) -> Architecture | None:
+    """Steps 7 to 9: what the certificates say about the device. Returns the architecture, if that is established."""
+    architecture = check_architecture(evidence, report, chain, policy, checks)
+    check_fwid(report, chain.certificates, architecture or evidence.architecture, policy, checks)
+    check_debug(chain.certificates, architecture or evidence.architecture, policy, checks)
+    return architecture
 
 
 def check_fwid(

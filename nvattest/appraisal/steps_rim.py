@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nvattest.appraisal.catalogue import rim_checks
-from nvattest.appraisal.check import Check, CheckList, Outcome
+from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.results import CertificateRevocation, ChainAppraisal, RimAppraisal
 from nvattest.appraisal.revocation import check_chain_revocation
@@ -62,14 +62,6 @@ def rim_ids(report: Report | None, architecture: Architecture | None) -> tuple[d
         return {}, error.message
 
 
-class RimPass(NamedTuple):
-    """Steps 11 to 13 for one RIM that passed all of them, to be told again for the next device of the same kind."""
-
-    checks: tuple[Check, ...]
-    rim: VerifiedRim | None
-    appraisal: RimAppraisal
-
-
 def appraise_rim(
     role: RimRole,
     rim_id: str,
@@ -84,19 +76,14 @@ def appraise_rim(
 
     A RIM that passed is remembered together with all that this depends on; one that did not is judged anew.
     """
-    passes = verifier.rim_passes(collateral)
     # The answer itself is part of the key: the mapping that the caller gave may have changed since.
-    key = (role, rim_id, collateral.rims.get(rim_id), report.kind, _version_for(role, report), chip, at.rim)
-    known = passes.get(key)
-    if known is not None:
-        checks.checks.extend(known.checks)
-        return known.rim, known.appraisal
-    before = len(checks.checks)
-    rim, appraisal = _appraise_rim(role, rim_id, report, chip, collateral, at, verifier, checks)
-    made = tuple(checks.checks[before:])
-    if all(check.outcome is Outcome.PASS for check in made):
-        passes.put(key, RimPass(made, rim, appraisal))
-    return rim, appraisal
+    answer = collateral.rims.get(rim_id)
+    version, kind = _version_for(role, report), report.kind.value
+    return verifier.passes(collateral).tell(
+        (role.value, rim_id, answer, kind, version, chip, at.rim),
+        checks,
+        lambda: _appraise_rim(role, rim_id, report, chip, collateral, at, verifier, checks),
+    )
 
 
 def _appraise_rim(

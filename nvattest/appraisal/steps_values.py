@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED
 from nvattest.appraisal import versions
 from nvattest.appraisal.check import CheckList
-from nvattest.appraisal.measurements import CellState, Comparison, SvnComparison
+from nvattest.appraisal.measurements import (
+    CellState,
+    Comparison,
+    SvnComparison,
+    compare_measurements,
+    compare_svn,
+)
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.errors import ParseError, ResultCode
 from nvattest.evidence import Evidence
+from nvattest.rim.ids import RimRole
+from nvattest.rim.verify import VerifiedRim
 from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report, feature_mode
+
+
+def opaque_values(report: Report, verified: Mapping[RimRole, VerifiedRim]) -> tuple[object, ...]:
+    """What of the opaque data decides steps 14 to 16: the state of NVDEC0, and the numbers that have a minimum."""
+    return (
+        _nvdec0(report),
+        *[report.opaque.entry(floor.data_type) for rim in verified.values() for floor in rim.min_svn],
+    )
+
+
+def _nvdec0(report: Report) -> int | None:
+    return report.fields.nvdec0_status if isinstance(report.fields, GpuFields) else None
+
+
+def compare(
+    report: Report, verified: Mapping[RimRole, VerifiedRim], complete: bool, checks: CheckList
+) -> tuple[Comparison, SvnComparison]:
+    """Steps 14 to 16. ``complete`` says that every RIM of the device is verified."""
+    comparison = compare_measurements(report, verified, _nvdec0(report))
+    svn = compare_svn(report.opaque, verified)
+    check_values(comparison, svn, complete, checks)
+    return comparison, svn
 
 
 def check_values(comparison: Comparison, svn: SvnComparison, complete: bool, checks: CheckList) -> None:

@@ -1,63 +1,41 @@
 """The verifier: trust anchors and policy, and a memory of what was already verified.
 
 Verification itself has no state; the memory only saves work. It is bounded and keyed by everything that a result
-depends on: content for what was parsed, content and instant for what was judged. Nonces and measurements are compared
-anew each time.
+depends on: content for what was parsed; content, instant, policy, anchors and collateral for what was judged. Nonces
+are compared anew each time.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import TypeVar, cast
 
 from nvattest.appraisal.device import appraise_device
 from nvattest.appraisal.inputs import Collateral, OcspAnswer
+from nvattest.appraisal.memory import Memory, Passes
 from nvattest.appraisal.platform import appraise_platform
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, CertificateRevocation, DeviceAppraisal
 from nvattest.appraisal.revocation import find_revocation
-from nvattest.appraisal.steps_rim import RimPass
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
-from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain
+from nvattest.pki.certificate import Certificate, parse_pem_chain, read_pem_block
 from nvattest.pki.chain import ChainProfile, ValidatedChain, validate_chain
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.pki.ocsp import OcspResponse, Revocation, check_revocation, parse_response
 from nvattest.rim.document import RimDocument, parse_rim
 from nvattest.rim.verify import RimVerification, verify_rim
+from nvattest.spdm.report import Report, parse_report
 
 T = TypeVar("T")
 _Index = Mapping[int, Sequence[tuple[OcspAnswer, OcspResponse]]]
 
-
-class _Memory(Generic[T]):
-    """A bounded map from what a result depends on to the result; the least recently used entry goes first."""
-
-    __slots__ = ("_entries", "_size")
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[Hashable, T] = OrderedDict()
-
-    def get(self, key: Hashable) -> T | None:
-        value = self._entries.pop(key, None)
-        if value is not None:
-            self._entries[key] = value
-        return value
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def put(self, key: Hashable, value: T) -> T:
-        self._entries[key] = value
-        while len(self._entries) > self._size:
-            self._entries.popitem(last=False)
-        return value
+# How many devices are known again when they come back. What is kept of one takes some 20 kB.
+_DEVICES = 512
 
 
 class Verifier:
@@ -82,12 +60,13 @@ class Verifier:
         self.anchors = anchors
         self.policy = policy if policy is not None else EvidencePolicy()
         self.ecdsa = EcdsaVerifier(backend=backend)
-        self._rims: _Memory[RimDocument] = _Memory(32)
-        self._certificates: _Memory[Certificate] = _Memory(256)
-        self._verifications: _Memory[RimVerification] = _Memory(64)
-        self._judgements: _Memory[Revocation] = _Memory(1024)
+        self._rims: Memory[RimDocument] = Memory(32)
+        self._certificates: Memory[Certificate] = Memory(256)
+        self._report_parts: Memory[object] = Memory(_DEVICES)
+        self._verifications: Memory[RimVerification] = Memory(64)
+        self._judgements: Memory[Revocation] = Memory(1024)
         self._indexed: tuple[Collateral, _Index] | None = None
-        self._passed: tuple[Collateral, EvidencePolicy, TrustAnchors, _Memory[RimPass]] | None = None
+        self._passed: tuple[Collateral, EvidencePolicy, TrustAnchors, Passes] | None = None
 
     def appraise(
         self,
@@ -118,11 +97,21 @@ class Verifier:
         Raises:
             ParseError: the chain cannot be read.
         """
-        return parse_pem_chain(pem, parse=self._parse_certificate)
+        return parse_pem_chain(pem, read=self._read_pem_block)
 
-    def _parse_certificate(self, der: bytes) -> Certificate:
-        known = self._certificates.get(der)
-        return known if known is not None else self._certificates.put(der, parse_certificate(der))
+    def _read_pem_block(self, text: bytes) -> Certificate:
+        return self._certificates.recall(text, lambda: read_pem_block(text))
+
+    def parse_report(self, data: bytes, kind: DeviceKind) -> Report:
+        """Parse a report; measurements and opaque data that were seen before are remembered.
+
+        Raises:
+            ParseError: the report cannot be read.
+        """
+        return parse_report(data, kind, remember=self._recall_part)
+
+    def _recall_part(self, key: Hashable, read: Callable[[], T], /) -> T:
+        return cast("T", self._report_parts.recall(key, read))
 
     def validate_device_chain(self, certificates: tuple[Certificate, ...], at: datetime) -> ValidatedChain:
         """Validate a device chain against the device anchors."""
@@ -137,23 +126,20 @@ class Verifier:
             ParseError: the document does not follow the profile.
         """
         key = hashlib.sha256(content).digest()
-        known = self._rims.get(key)
-        return known if known is not None else self._rims.put(key, parse_rim(content))
+        return self._rims.recall(key, lambda: parse_rim(content))
 
     def verify_rim(self, document: RimDocument, at: datetime) -> RimVerification:
         """Verify a RIM's signature and chain against the RIM anchors."""
-        key = (document.raw_sha256, at, self.anchors.rim)
-        known = self._verifications.get(key)
-        if known is None:
-            result = verify_rim(document, anchors=self.anchors.rim, at=at, verifier=self.ecdsa)
-            known = self._verifications.put(key, result)
-        return known
+        return self._verifications.recall(
+            (document.raw_sha256, at, self.anchors.rim),
+            lambda: verify_rim(document, anchors=self.anchors.rim, at=at, verifier=self.ecdsa),
+        )
 
-    def rim_passes(self, collateral: Collateral) -> _Memory[RimPass]:
-        """The RIMs of this collateral that passed under this policy and these anchors; another one forgets them."""
+    def passes(self, collateral: Collateral) -> Passes:
+        """The steps that passed with this collateral, policy and anchors; another one of these forgets them."""
         known = self._passed
         if known is None or known[0] is not collateral or known[1] is not self.policy or known[2] is not self.anchors:
-            known = self._passed = (collateral, self.policy, self.anchors, _Memory(64))
+            known = self._passed = (collateral, self.policy, self.anchors, Passes(3 * _DEVICES))
         return known[3]
 
     def find_revocation(
@@ -191,11 +177,9 @@ class Verifier:
         issuer: Certificate,
         at: datetime,
     ) -> Revocation:
-        key = (response.sha256, certificate.sha256, issuer.sha256, at, answer.nonce)
-        known = self._judgements.get(key)
-        if known is None:
-            result = check_revocation(
+        return self._judgements.recall(
+            (response.sha256, certificate.sha256, issuer.sha256, at, answer.nonce),
+            lambda: check_revocation(
                 response, certificate=certificate, issuer=issuer, at=at, nonce=answer.nonce, verifier=self.ecdsa
-            )
-            known = self._judgements.put(key, result)
-        return known
+            ),
+        )

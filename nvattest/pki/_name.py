@@ -25,6 +25,8 @@ _SHORT = {
     "0.9.2342.19200300.100.1.25": "DC",
     "0.9.2342.19200300.100.1.1": "UID",
 }
+# Those of 2.5.4 have three octets, which is the content of nearly every name.
+_KNOWN = {bytes((0x55, 4, int(oid[6:]))): oid for oid in (*_SHORT, SERIAL_NUMBER) if oid.startswith("2.5.4.")}
 _SET = 0x31
 _EMPTY = b"\x30\x00"
 _ENCODINGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x12: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
@@ -54,7 +56,8 @@ def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
         together: list[Attribute] = []
         while not attributes.at_end:
             pair = attributes.inner(SEQUENCE, "AttributeTypeAndValue")
-            oid = dotted(pair.content(OID, "attribute type")) or "?"
+            content = pair.content(OID, "attribute type")
+            oid = _KNOWN.get(content) or dotted(content) or "?"
             value = pair.element(None, "attribute value")
             pair.finish("AttributeTypeAndValue")
             text = _text(value.tag, name[value.body : value.end])

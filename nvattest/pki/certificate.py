@@ -203,15 +203,16 @@ def parse_certificate(der: bytes) -> Certificate:
     usages: tuple[str, ...] | None = None
     critical: list[str] = []
     for extension in extensions:
-        value = extension.value
-        if isinstance(value, x509.BasicConstraints):
+        # The object identifiers first: asking the library's abstract classes costs more than parsing does.
+        oid, value = extension.oid.dotted_string, extension.value
+        if oid == _OID_BASIC_CONSTRAINTS and isinstance(value, x509.BasicConstraints):
             is_ca, path_length = value.ca, value.path_length
-        elif isinstance(value, x509.KeyUsage):
+        elif oid == _OID_KEY_USAGE and isinstance(value, x509.KeyUsage):
             key_cert_sign, digital_signature = value.key_cert_sign, value.digital_signature
-        elif isinstance(value, x509.ExtendedKeyUsage):
+        elif oid == _OID_EXTENDED_KEY_USAGE and isinstance(value, x509.ExtendedKeyUsage):
             usages = tuple(usage.dotted_string for usage in value)
         elif extension.critical:
-            critical.append(extension.oid.dotted_string)
+            critical.append(oid)
     return Certificate(
         der=der,
         sha256=hashlib.sha256(der).digest(),
@@ -238,11 +239,11 @@ def parse_certificate(der: bytes) -> Certificate:
 
 
 def parse_pem_chain(
-    pem: bytes, *, maximum: int = 16, parse: Callable[[bytes], Certificate] = parse_certificate
+    pem: bytes, *, maximum: int = 16, read: Callable[[bytes], Certificate] | None = None
 ) -> tuple[Certificate, ...]:
     """Read a text that holds PEM certificates and white space, nothing else, in its order (RFC 7468).
 
-    ``parse`` is for callers that remember certificates; it has to be ``parse_certificate`` in all but speed.
+    ``read`` is for callers that remember certificates; it has to be ``read_pem_block`` in all but speed.
 
     Raises:
         ParseError: more than 64 KiB, no certificate or more than ``maximum``, other text, or a certificate that
@@ -252,6 +253,7 @@ def parse_pem_chain(
         raise _malformed(
             f"{len(pem)} bytes, at most {MAX_CHAIN_SIZE} are allowed", code="chain-size", source="certificate chain"
         )
+    read = read if read is not None else read_pem_block
     found: list[Certificate] = []
     position = _skip_space(pem, 0)
     while position < len(pem):
@@ -263,12 +265,10 @@ def parse_pem_chain(
                 f"more than {maximum} certificates", code="chain-size", source="certificate chain", offset=position
             )
         try:
-            der = base64.b64decode(match[1].translate(None, b"\r\n"), validate=True)
-        except ValueError as error:
-            raise _not_pem(f"not base64: {error}", position) from error
-        try:
-            found.append(parse(der))
+            found.append(read(match[1]))
         except ParseError as error:
+            if error.code == "pem":
+                raise _not_pem(error.message, position) from error
             raise _malformed(
                 f"certificate {len(found)}: {error.message}",
                 code=error.code,
@@ -279,6 +279,19 @@ def parse_pem_chain(
     if not found:
         raise _not_pem("no certificate", 0)
     return tuple(found)
+
+
+def read_pem_block(text: bytes) -> Certificate:
+    """Read what stands between the two lines of a PEM certificate.
+
+    Raises:
+        ParseError: not base64 (code ``pem``), or a certificate that ``parse_certificate`` refuses.
+    """
+    try:
+        der = base64.b64decode(text.translate(None, b"\r\n"), validate=True)
+    except ValueError as error:
+        raise _not_pem(f"not base64: {error}", 0) from error
+    return parse_certificate(der)
 
 
 class _Parts(NamedTuple):

@@ -251,7 +251,9 @@ def _links(chain: tuple[Certificate, ...], verifier: EcdsaVerifier) -> Iterator[
                 expected=issuer.subject,
                 found=certificate.issuer,
             )
-        elif not verifier.verify_der(issuer.spki_der, certificate.signature, certificate.tbs):
+        elif not verifier.verify_der(
+            issuer.spki_der, certificate.signature, certificate.tbs, sha256=certificate.sha256
+        ):
             yield _finding(
                 "signature",
                 position,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,6 +28,10 @@ P384_ORDER: Final = int(
 # The longest DER of two 384-bit integers: 2 + 2 * (2 + 49).
 _MAX_DER_SIZE = 104
 
+# Keys that are kept loaded: those of issuers and responders come again with every device.
+_KEYS = 128
+
+K = TypeVar("K")
 _Check = Callable[[bytes, bytes, bytes], bool]
 
 
@@ -56,7 +60,7 @@ class EcdsaVerifier:
 
     def __init__(self, *, backend: str = "cryptography", remember: int = 256) -> None:
         if backend == "cryptography":
-            self._check: _Check = _check_openssl
+            self._check: _Check = _openssl()
         elif backend == "aws-lc":
             self._check = _aws_lc()
         else:
@@ -82,8 +86,15 @@ class EcdsaVerifier:
             return False
         return self._verify(spki_der, encode_dss_signature(r, s), message)
 
-    def verify_der(self, spki_der: bytes, der_sig: bytes, message: bytes) -> bool:
-        """Whether ``der_sig`` (Ecdsa-Sig-Value, RFC 3279, 2.2.3) signs ``message``. False otherwise; never raises."""
+    def verify_der(self, spki_der: bytes, der_sig: bytes, message: bytes, *, sha256: bytes | None = None) -> bool:
+        """Whether ``der_sig`` (Ecdsa-Sig-Value, RFC 3279, 2.2.3) signs ``message``. False otherwise; never raises.
+
+        ``sha256`` is the SHA-256 of something that holds signature and message both, such as a certificate, where the
+        caller has it already: the result is then remembered under it, and known again without more hashing.
+        """
+        name = None if sha256 is None or len(sha256) != 32 else spki_der + sha256
+        if name is not None and self._is_good(name):
+            return True
         if len(der_sig) > _MAX_DER_SIZE:
             return False
         try:
@@ -92,42 +103,60 @@ class EcdsaVerifier:
             return False
         if not (0 < r < P384_ORDER and 0 < s < P384_ORDER) or encode_dss_signature(r, s) != der_sig:
             return False
-        return self._verify(spki_der, der_sig, message)
+        return self._verify(spki_der, der_sig, message, name)
 
-    def _verify(self, spki_der: bytes, signature: bytes, message: bytes) -> bool:
+    def _verify(self, spki_der: bytes, signature: bytes, message: bytes, name: bytes | None = None) -> bool:
         if not is_p384(spki_der):
             return False
         digest = hashlib.sha384(message).digest()
-        # The key has one length and the signature says its own, so that the parts cannot be shifted.
-        key = hashlib.sha256(spki_der + signature + digest).digest()
-        good = self._good
-        if key in good:
-            good.pop(key, None)
-            good[key] = None
-            return True
+        if name is None:
+            # The key has one length and the signature says its own, so that the parts cannot be shifted.
+            name = hashlib.sha256(spki_der + signature + digest).digest()
+            if self._is_good(name):
+                return True
         self._verifications += 1
         if not self._check(spki_der, signature, digest):
             return False
-        if self._remember:
-            good[key] = None
-            if len(good) > self._remember:
-                for old in tuple(good)[: len(good) - self._remember]:
-                    good.pop(old, None)
+        _keep(self._good, name, None, self._remember)
+        return True
+
+    def _is_good(self, name: bytes) -> bool:
+        if name not in self._good:
+            return False
+        self._good.pop(name, None)
+        self._good[name] = None
         return True
 
 
 _ECDSA_SHA384 = ec.ECDSA(Prehashed(hashes.SHA384()))
 
 
-def _check_openssl(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
-    try:
-        key = serialization.load_der_public_key(spki_der)
-        if not isinstance(key, ec.EllipticCurvePublicKey):
+def _keep(kept: dict[bytes, K], name: bytes, value: K, size: int) -> None:
+    """Keep a value, the oldest of more than ``size`` going first; several threads may do so at once."""
+    kept[name] = value
+    if len(kept) > size:
+        for old in tuple(kept)[: len(kept) - size]:
+            kept.pop(old, None)
+
+
+def _openssl() -> _Check:
+    keys: dict[bytes, ec.EllipticCurvePublicKey] = {}
+
+    def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
+        try:
+            key = keys.get(spki_der)
+            if key is None:
+                loaded = serialization.load_der_public_key(spki_der)
+                if not isinstance(loaded, ec.EllipticCurvePublicKey):
+                    return False
+                key = loaded
+                _keep(keys, spki_der, key, _KEYS)
+            key.verify(signature, digest, _ECDSA_SHA384)
+        except (InvalidSignature, ValueError, UnsupportedAlgorithm):
             return False
-        key.verify(signature, digest, _ECDSA_SHA384)
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        return False
-    return True
+        return True
+
+    return check
 
 
 def _aws_lc() -> _Check:
@@ -140,9 +169,15 @@ def _aws_lc() -> _Check:
             hint="install nvattest[fast], or use the backend cryptography",
         ) from error
 
+    keys: dict[bytes, EC] = {}
+
     def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
         try:
-            return EC.new_key_from_der_data(spki_der).verify(digest, signature) is True
+            key = keys.get(spki_der)
+            if key is None:
+                key = EC.new_key_from_der_data(spki_der)
+                _keep(keys, spki_der, key, _KEYS)
+            return key.verify(digest, signature) is True
         except (RuntimeError, ValueError):
             return False
 

@@ -243,7 +243,7 @@ def _why_no_responder(candidate: Certificate, issuer: Certificate, at: datetime,
         return "does not use P-384 with ECDSA and SHA-384"
     if candidate.issuer_der != issuer.subject_der:
         return f"was not issued by {issuer.label} but by {candidate.issuer}"
-    if not verifier.verify_der(issuer.spki_der, candidate.signature, candidate.tbs):
+    if not verifier.verify_der(issuer.spki_der, candidate.signature, candidate.tbs, sha256=candidate.sha256):
         return f"was not signed by {issuer.label}"
     # NVIDIA's responders have extendedKeyUsage critical or not, and id-pkix-ocsp-nocheck as an extension or as a usage.
     if not candidate.ocsp_signing:

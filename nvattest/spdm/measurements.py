@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
-from nvattest._wire import Cursor
+from nvattest._wire import Cursor, Remember, read_anew
 from nvattest.errors import ParseError, ResultCode
 from nvattest.spdm.request import SOURCE, check_version
 
-__all__ = ["SIGNATURE_SIZE", "MeasurementBlock", "MeasurementsResponse", "parse_response"]
+__all__ = ["SIGNATURE_SIZE", "MeasurementBlock", "MeasurementsResponse", "parse_record", "parse_response"]
 
 MEASUREMENTS: Final = 0x60
 SIGNATURE_SIZE: Final = 96
@@ -42,7 +42,7 @@ class MeasurementsResponse:
     param1: int
     param2: int
     blocks: tuple[MeasurementBlock, ...]
-    record_length: int
+    record: bytes
     nonce: bytes
     opaque: bytes
     opaque_offset: int
@@ -50,10 +50,16 @@ class MeasurementsResponse:
     signed_length: int
     trailing: bytes
 
+    @property
+    def record_length(self) -> int:
+        """The size of the measurement record in bytes."""
+        return len(self.record)
 
-def parse_response(data: bytes, *, origin: int = 0) -> MeasurementsResponse:
+
+def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_anew) -> MeasurementsResponse:
     """Read a response; ``origin`` is its offset in the report and is added to the offsets of errors.
 
+    ``remember`` may hand out what was read from the same measurement record before.
     Bytes after the signature are kept: they are not signed, and a check of their own reports them.
 
     Raises:
@@ -71,9 +77,11 @@ def parse_response(data: bytes, *, origin: int = 0) -> MeasurementsResponse:
     if not count:
         raise cursor.error("the response has no measurements", code="no-blocks", back=1)
     record_length = cursor.uint(3, "the length of the measurement record")
-    start = cursor.position
-    cursor.take(record_length, "the measurement record")
-    blocks = _parse_blocks(data, start, cursor.position, count, origin)
+    record_offset = cursor.offset
+    record = cursor.take(record_length, "the measurement record")
+    blocks = remember(
+        ("record", record, count, record_offset), lambda: parse_record(record, count=count, origin=record_offset)
+    )
     nonce = cursor.take(32, "the responder nonce")
     opaque_length = cursor.uint(2, "the length of the opaque data")
     if not opaque_length:
@@ -88,7 +96,7 @@ def parse_response(data: bytes, *, origin: int = 0) -> MeasurementsResponse:
         param1=param1,
         param2=param2,
         blocks=blocks,
-        record_length=record_length,
+        record=record,
         nonce=nonce,
         opaque=opaque,
         opaque_offset=opaque_offset,
@@ -98,7 +106,13 @@ def parse_response(data: bytes, *, origin: int = 0) -> MeasurementsResponse:
     )
 
 
-def _parse_blocks(data: bytes, start: int, end: int, count: int, origin: int) -> tuple[MeasurementBlock, ...]:
+def parse_record(data: bytes, *, count: int, origin: int) -> tuple[MeasurementBlock, ...]:
+    """Read a measurement record that has to hold ``count`` blocks; ``origin`` is its offset in the report.
+
+    Raises:
+        ParseError: truncation, stray bytes, repeated or malformed blocks.
+    """
+
     # Reports have 31 or 64 blocks; one unpack each keeps this at a fraction of what a Cursor would cost.
     def malformed(message: str, code: str, offset: int) -> ParseError:
         return ParseError(
@@ -112,7 +126,7 @@ def _parse_blocks(data: bytes, start: int, end: int, count: int, origin: int) ->
     unpack = _BLOCK.unpack_from
     blocks: list[MeasurementBlock] = []
     seen: set[int] = set()
-    position = start
+    position, end = 0, len(data)
     for _ in range(count):
         if end - position < _OUTER + _INNER:
             raise malformed(f"a block needs at least 7 bytes, {end - position} are left", "truncated", position)

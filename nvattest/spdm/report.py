@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from nvattest._registry import GpuField
+from nvattest._wire import Remember, read_anew
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.spdm.fields import GpuFields, SwitchFields, gpu_fields, switch_fields
@@ -52,8 +53,11 @@ class Report:
         return {block.index: block for block in self.response.blocks}
 
 
-def parse_report(data: bytes, kind: DeviceKind) -> Report:
+def parse_report(data: bytes, kind: DeviceKind, *, remember: Remember = read_anew) -> Report:
     """Read the report of a GPU or an NVSwitch.
+
+    Nearly all of a report is as it was the last time, and its measurements are those of all devices with the same
+    firmware: ``remember`` may hand out what was read from the same bytes before.
 
     Raises:
         ParseError: more than 64 KiB, or not such a report; ``offset`` counts from its first byte.
@@ -67,10 +71,17 @@ def parse_report(data: bytes, kind: DeviceKind) -> Report:
             result_code=ResultCode.SPDM_PARSE_ERROR,
         )
     request = parse_request(data[:REQUEST_SIZE])
-    response = parse_response(data[REQUEST_SIZE:], origin=REQUEST_SIZE)
-    opaque = parse_opaque(response.opaque, origin=REQUEST_SIZE + response.opaque_offset)
-    fields = gpu_fields(opaque) if kind is DeviceKind.GPU else switch_fields(opaque)
+    response = parse_response(data[REQUEST_SIZE:], origin=REQUEST_SIZE, remember=remember)
+    offset = REQUEST_SIZE + response.opaque_offset
+    opaque, fields = remember(
+        ("opaque", response.opaque, offset, kind.value), lambda: _opaque_and_fields(response.opaque, offset, kind)
+    )
     return Report(raw=data, kind=kind, request=request, response=response, opaque=opaque, fields=fields)
+
+
+def _opaque_and_fields(data: bytes, origin: int, kind: DeviceKind) -> tuple[OpaqueData, GpuFields | SwitchFields]:
+    opaque = parse_opaque(data, origin=origin)
+    return opaque, gpu_fields(opaque) if kind is DeviceKind.GPU else switch_fields(opaque)
 
 
 class FeatureMode(Enum):
