@@ -21,6 +21,7 @@ from nvattest.compat._migrate_table import (
     METHODS,
     MODULES,
     NAMED_IN_A_TEXT,
+    ON_THE_CLASS,
     STAR_NAMES,
     SUPPORTED_DEVICES,
     SUPPORTED_ENVIRONMENTS,
@@ -194,7 +195,10 @@ class _Check:
         if name == "add_verifier":
             yield self._finding(node, "add_verifier()", self._pair(node))
             return
-        yield self._finding(node, f"{name}()", METHODS[name])
+        entry = METHODS[name]
+        if on_class and self._clients and entry.verdict is Verdict.SAME:
+            entry = ON_THE_CLASS
+        yield self._finding(node, f"{name}()", entry)
 
     def _pair(self, node: ast.Call) -> Entry:
         given = {word.arg: word.value for word in node.keywords if word.arg}

@@ -104,6 +104,9 @@ FUNCTIONS: Final[Mapping[str, Entry]] = {
 NAMED_IN_A_TEXT: Final = Entry(
     Verdict.DECISION, "a module of the old SDK is named in a text (import_module, python -m): change it by hand"
 )
+ON_THE_CLASS: Final = Entry(
+    Verdict.CHANGED, "a call on the class works on the first instance that was made, and on no other; all were one"
+)
 UNKNOWN_METHOD: Final = Entry(Verdict.DECISION, "a method by its name as text: look up what becomes of it")
 
 # What a star import of these modules brings.

@@ -106,6 +106,8 @@ def decoded(token: str) -> Any:
             return [said(member) for member in item]
         return {key: said(value) for key, value in item.items()} if isinstance(item, dict) else item
 
+    if not isinstance(token, str | bytes):
+        raise refused(TokenError(f"a token is a text, not {type(token).__name__}", code="malformed"))
     try:
         return said(load_json(token, source="token", maximum=4 * 1024 * 1024))
     except (NvattestError, RecursionError) as error:

@@ -126,6 +126,7 @@ class Attestation(Configured):
 
         Raises:
             NoVerifierError: there is none; the old SDK gave a tuple.
+            CompatValueError: options that are no dict.
             CollectionError: the driver gave no evidence; the old SDK gave an empty list.
         """
         from nvattest.compat import _progress
@@ -135,6 +136,8 @@ class Attestation(Configured):
         entry = self._first_verifier()
         if not self._nonce:
             self._nonce = new_nonce()
+        if options is not None and not isinstance(options, Mapping):
+            raise CompatValueError(f"options are a dict, not {type(options).__name__}")
         asked = {"ppcie_mode": True, "no_gpu_mode": False, **(options or {})}
         evidence = collect(
             kind_of(entry[VerifierFields.DEVICE]),

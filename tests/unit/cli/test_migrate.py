@@ -61,7 +61,7 @@ def test_every_use_has_its_line_and_verdict() -> None:
         (13, "get_evidence() == []"): "decision",
         (18, "Attestation()"): "changed",
         (21, "attest()"): "changed",
-        (22, "set_nonce()"): "same",
+        (22, "set_nonce()"): "changed",
         (23, "attest()"): "changed",
         (23, '"driver_rim"'): "changed",
         (23, '"user_mode": False'): "changed",
@@ -189,3 +189,8 @@ def test_pipes_devices_and_loops_do_not_stop_it(tmp_path: Path) -> None:
     report = check_path(str(tmp_path))
     assert report.files == 3
     assert [problem.partition(": ")[2] for problem in report.problems] == ["not a regular file, not read"] * 2
+
+
+def test_calls_on_the_class_alone_are_as_before() -> None:
+    source = "from nv_attestation_sdk.attestation import Attestation\nAttestation.set_name('x')\n"
+    assert verdicts(source)[2, "set_name()"] == "same"

@@ -564,3 +564,11 @@ def test_every_public_method_takes_the_old_parameters_by_name(method: str) -> No
 )
 def test_the_functions_of_cc_admin_take_the_old_parameters_by_name(function: str, names: list[str]) -> None:
     assert list(inspect.signature(getattr(cc_admin, function)).parameters) == names
+
+
+def test_wrong_types_are_documented_errors(platform: Platform) -> None:
+    client = client_of(platform)
+    with pytest.raises(attestation.TokenRefusedError):
+        client.decode_token(5)
+    with pytest.raises(attestation.CompatValueError):
+        client.get_evidence("ppcie_mode")
