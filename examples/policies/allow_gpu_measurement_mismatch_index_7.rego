@@ -41,6 +41,7 @@ measured(device) {
 
 measured(device) {
 	device.measres == "fail"
+	is_array(device["x-nvidia-mismatch-measurement-records"])
 	count(device["x-nvidia-mismatch-measurement-records"]) > 0
 	every record in device["x-nvidia-mismatch-measurement-records"] {
 		record.index == 7

@@ -42,6 +42,7 @@ values_match(device) {
 values_match(device) {
 	device.measres == "fail"
 	device["x-nvidia-mismatch-measurement-records"] == null
+	is_array(device["x-nvidia-mismatch-opaque-data-records"])
 	count(device["x-nvidia-mismatch-opaque-data-records"]) > 0
 }
 

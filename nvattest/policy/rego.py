@@ -4,7 +4,9 @@ The engine is ``regopy`` (rego-cpp), extra ``rego``. It runs in this process and
 it works, a policy that loops does not return, and one that is nested deeply can crash it. Policies of strangers belong
 into ``nvattest.isolation``, which runs this module in a child process with a deadline and bounded memory.
 
-rego-cpp is not OPA: try a policy on claims that it has to refuse, too (``nvattest policy check --claims``).
+rego-cpp is not OPA: a name that is defined nowhere is undefined here, where OPA refuses the policy, so that ``not`` of
+a misspelt name holds. Try a policy on claims that it has to refuse, too (``nvattest policy check --claims``). A
+function that fails is an error, never a verdict.
 """
 
 from __future__ import annotations
@@ -144,12 +146,19 @@ def _answer(policy: RegoPolicy, document: object) -> tuple[bool, object]:
     try:
         engine = regopy.Interpreter()
         engine.log_level = regopy.LogLevel.NONE
+        # Without this, "x := to_number(...)" holds in rego-cpp where the function fails, and so does "not" of it.
+        engine.strict_built_in_errors = True
         engine.add_module(policy.name, _without_comments(policy.source))
         # Not set_input: that one garbles texts with quotes and line ends.
         engine.set_input_term(text)
         output = engine.query(_QUERY)
         if not output.ok():
-            raise _error(f"{policy.name}: the policy failed while it ran: {str(output)[:400]}", "policy-run")
+            raise _error(
+                f"{policy.name}: the policy failed while it ran: a function met a value that it cannot take, or a rule "
+                "has two values",
+                "policy-run",
+                "look whether each claim is there and of the right type before a function gets it",
+            )
         results = output.results
     except regopy.RegoError as error:
         raise _error(f"{policy.name}: {_compiler_says(str(error))}", "policy-compile") from None

@@ -50,7 +50,6 @@ def decide(text: str, claims: object = ()) -> PolicyDecision:
         ("nv_match = null", False, "not a boolean but null"),
         ("nv_match = [true]", False, "not a boolean but [true]"),
         ("nv_match[x] { x := true }", False, "not a boolean"),
-        ("nv_match = x { x := 1 / 0 }", False, "undefined"),
     ],
 )
 def test_only_true_matches_and_each_no_has_its_reason(rule: str, matched: bool, reason: str) -> None:
@@ -83,6 +82,25 @@ def test_a_policy_that_does_not_compile_is_an_error_not_a_no(rule: str) -> None:
             ask()
         assert caught.value.code == "policy-compile"
         assert caught.value.result_code is ResultCode.POLICY_EVALUATION_ERROR
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "x := 1 / 0",
+        'x := to_number("x")',
+        'not to_number("x")',
+        "x := count(input[0].measres)",
+        "count(1) > 0",
+        'x := {"a": 1 / 0}; x.a',
+        'x := http["send"]({"method": "get", "url": "http://127.0.0.1:1"})',
+        'not http["send"]({"method": "get", "url": "http://127.0.0.1:1"})',
+    ],
+)
+def test_a_function_that_fails_is_an_error_and_makes_nothing_true(body: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        decide(HEAD + f"nv_match {{ {body} }}", [{"measres": 1}])
+    assert caught.value.code == "policy-run"
 
 
 def test_a_policy_that_contradicts_itself_is_an_error() -> None:
