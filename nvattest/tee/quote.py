@@ -33,7 +33,8 @@ _TD_BODIES: Final = {2: _TD_BODY_1_0, 3: _TD_BODY_1_5}
 _SNP_SIZE: Final = 0x4A0
 _SNP_VERSIONS: Final = (2, 3, 4, 5)
 _SNP_DEBUG: Final = 1 << 19
-_TD_DEBUG: Final = 1
+# The whole group "TD under debug": DEBUG itself and the profiling bits; with any of them the host sees into the guest.
+_TD_DEBUG: Final = 0xFF
 
 
 class QuoteKind(Enum):

@@ -77,7 +77,9 @@ def test_one_bit_of_other_report_data_is_no_match(quote: bytes, kind: QuoteKind,
     assert "something else" in check.detail
 
 
-@pytest.mark.parametrize("quote", [tdx(body=td_body(attributes=1)), snp(policy=0x30000 | 1 << 19)])
+@pytest.mark.parametrize(
+    "quote", [tdx(body=td_body(attributes=1)), tdx(body=td_body(attributes=1 << 6)), snp(policy=0x30000 | 1 << 19)]
+)
 def test_the_quote_of_a_debug_guest_binds_nothing(quote: bytes) -> None:
     check = check_binding(quote, DATA)
     assert check.matches
