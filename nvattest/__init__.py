@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
     from nvattest.session import verify
+    from nvattest.token.ear import sign_ear
+    from nvattest.token.eat import sign_detached_eat
+    from nvattest.token.keys import PublicKey, SigningKey
+    from nvattest.token.verified import TokenKind, VerifiedToken
+    from nvattest.token.verify import verify_token
 
 _HOMES = {
     "Appraisal": "appraisal.results",
@@ -62,15 +67,19 @@ _HOMES = {
     "Outcome": "appraisal.check",
     "ParseError": "errors",
     "PolicyError": "errors",
+    "PublicKey": "token.keys",
     "ResultCode": "errors",
     "RevocationMode": "appraisal.policy",
     "RimAnswer": "appraisal.inputs",
+    "SigningKey": "token.keys",
     "Source": "appraisal.inputs",
     "TokenError": "errors",
+    "TokenKind": "token.verified",
     "TopologyRule": "appraisal.policy",
     "TrustAnchors": "pki.anchors",
     "Unavailable": "appraisal.inputs",
     "VerificationTime": "model",
+    "VerifiedToken": "token.verified",
     "Verifier": "appraisal.verifier",
     "appraisal_to_json": "appraisal.serialize",
     "claims_of": "claims",
@@ -79,8 +88,11 @@ _HOMES = {
     "load_bundle": "collateral.bundle",
     "load_evidence": "evidence",
     "merge_bundles": "collateral.bundle",
+    "sign_detached_eat": "token.eat",
+    "sign_ear": "token.ear",
     "trust_anchors_from_pem": "pki.anchors",
     "verify": "session",
+    "verify_token": "token.verify",
 }
 
 __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
@@ -104,15 +116,19 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "Outcome",
     "ParseError",
     "PolicyError",
+    "PublicKey",
     "ResultCode",
     "RevocationMode",
     "RimAnswer",
+    "SigningKey",
     "Source",
     "TokenError",
+    "TokenKind",
     "TopologyRule",
     "TrustAnchors",
     "Unavailable",
     "VerificationTime",
+    "VerifiedToken",
     "Verifier",
     "__version__",
     "appraisal_to_json",
@@ -122,8 +138,11 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "load_bundle",
     "load_evidence",
     "merge_bundles",
+    "sign_detached_eat",
+    "sign_ear",
     "trust_anchors_from_pem",
     "verify",
+    "verify_token",
 ]
 
 

@@ -182,7 +182,7 @@ def _appraise(options: argparse.Namespace, policy: EvidencePolicy | None, key: S
     from nvattest.session import now
 
     if options.simulate is not None:
-        return _simulate(options, policy)
+        return _simulate(options, policy, key)
     nonce, evidence = _collect(options, key)
     verifier = Verifier(anchors=sources.trust_anchors(options), policy=policy)
     at = options.at or now()
@@ -199,7 +199,7 @@ def _collect(options: argparse.Namespace, key: SigningKey | None) -> tuple[Nonce
     return bound.nonce, evidence
 
 
-def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None) -> Appraisal:
+def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None, key: SigningKey | None) -> Appraisal:
     """The one-word demonstration: simulated devices and collateral in this process; no GPU, no network, no compiler."""
     import json
 
@@ -207,7 +207,11 @@ def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None) -> App
     from nvattest.collateral.bundle import load_bundle
     from nvattest.testing.platform import Platform
 
-    nonce = Nonce.from_hex(options.nonce) if options.nonce else Nonce(os.urandom(32))
+    bound = binding.requested(options, key)
+    if bound is not None:
+        nonce = bound.nonce
+    else:
+        nonce = Nonce.from_hex(options.nonce) if options.nonce else Nonce(os.urandom(32))
     platform = Platform.build(options.simulate, lies=options.fault)
     for lie in platform.lies:
         if lie.name in ("ocsp-nonce", "ocsp-no-nonce"):  # a lie that nobody hears would look like one that nobody saw
@@ -217,8 +221,11 @@ def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None) -> App
                 hint=f"nvattest simulate --platform {platform.name} --fault {lie} -- nvattest attest --no-cache",
             )
     verifier = Verifier(anchors=platform.trust_anchors(), policy=policy)
+    evidence = platform.collect(nonce.value)
+    if bound is not None:
+        bound.take_quote(evidence, options)
     return verifier.appraise(
-        platform.collect(nonce.value),
+        evidence,
         nonce=nonce,
         collateral=load_bundle(json.dumps(platform.bundle()), origin="simulated"),
         at=options.at or platform.time,

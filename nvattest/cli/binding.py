@@ -124,15 +124,13 @@ def nonce_of_token(token: bytes, challenge: bytes) -> tuple[Nonce, bytes]:
     Raises:
         TokenError: the header names no thumbprint (RFC 7638).
     """
-    import base64
-
     from nvattest.errors import TokenError
     from nvattest.token.binding import derive_device_nonce
+    from nvattest.token.keys import un_b64url
     from nvattest.token.verified import unverified_kid
 
-    kid = unverified_kid(token)
     try:
-        thumbprint = base64.urlsafe_b64decode(kid + "=")
+        thumbprint = un_b64url(unverified_kid(token))
     except ValueError:
         thumbprint = b""
     if len(thumbprint) != 32:
@@ -164,3 +162,17 @@ def check_quote(verified: VerifiedToken, challenge: bytes, path: str) -> Binding
             hint="the quote belongs to another run, another key or another challenge",
         )
     return check
+
+
+def binding_to_json(check: BindingCheck) -> dict[str, object]:
+    """A binding that holds, for programs: what to compare further, and what was not looked at."""
+    quote = check.quote
+    return {
+        "holds": check.ok,
+        "quote_signature_verified": False,
+        "note": check.note,
+        "kind": quote.kind.value,
+        "version": quote.version,
+        "measurement": quote.measurement.hex(),
+        "registers": [register.hex() for register in quote.registers],
+    }

@@ -18,6 +18,7 @@ from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
+    from nvattest.tee.quote import BindingCheck
     from nvattest.token.verified import VerifiedToken
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
@@ -51,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     expect.add_argument(
         "--accept-simulated", action="store_true", help="for tests: accept tokens about simulated devices"
     )
+    expect.add_argument(
+        "--refuse-weakened", action="store_true",
+        help="refuse a token of a weakened policy or of other trust anchors than NVIDIA's",
+    )  # fmt: skip
     keys = parser.add_argument_group("keys, at least one of them")
     keys.add_argument(
         "--jwks", default="", metavar="FILE|URL", help="keys of the issuer; fetched if it begins https://"
@@ -72,18 +77,19 @@ def run(options: argparse.Namespace) -> int:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
+    check, code, status = None, ResultCode.OK, GOOD
     try:
         verified = _verify(options)
         if options.tee_quote is not None:
             check = binding.check_quote(verified, options.challenge, options.tee_quote)
             print(f"binding: {check.detail}; {check.note}", file=sys.stderr)
         if not verified.overall:
-            return _report(verified, options, ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE)
-        if options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
-            return _report(verified, options, ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH)
+            code, status = ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE
+        elif options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
+            code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
     except NvattestError as error:
         return _report_error(error, options)
-    return _report(verified, options, ResultCode.OK, GOOD)
+    return _report(verified, check, options, code, status)
 
 
 def _verify(options: argparse.Namespace) -> VerifiedToken:
@@ -116,6 +122,7 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         expected_devices=options.expected_devices,
         kind=TokenKind(options.token_type) if options.token_type is not None else None,
         accept_simulated=options.accept_simulated,
+        refuse_weakened=options.refuse_weakened,
     )
     if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
         raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
@@ -133,37 +140,16 @@ def _read_token(path: str) -> bytes:
 
 
 def _fetch(url: str, maximum: int) -> bytes:
-    """The JWKS at a URL: https, no redirects, a bounded answer in bounded time."""
-    import time
+    """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s."""
+    from nvattest.collateral.deadline import Deadline
+    from nvattest.collateral.http import HttpClient, Service
 
-    import requests
-
-    deadline = time.monotonic() + 30
-    data = bytearray()
-    try:
-        with requests.get(url, timeout=(5, 10), allow_redirects=False, stream=True) as answer:
-            if answer.status_code != 200:
-                raise InputError(
-                    f"{url} answered {answer.status_code}",
-                    code="jwks-fetch",
-                    result_code=ResultCode.VERIFIER_JWKS_ERROR,
-                )
-            for chunk in answer.iter_content(16 * 1024):
-                data += chunk
-                if len(data) > maximum or time.monotonic() > deadline:
-                    raise InputError(
-                        f"{url}: the answer is larger than {maximum} bytes or takes longer than 30 s",
-                        code="jwks-fetch",
-                        result_code=ResultCode.VERIFIER_JWKS_ERROR,
-                    )
-    except requests.RequestException as error:
-        raise InputError(
-            f"{url}: {error}",
-            code="jwks-fetch",
-            hint="save the JWKS to a file and give that with --jwks",
-            result_code=ResultCode.VERIFIER_JWKS_ERROR,
-        ) from None
-    return bytes(data)
+    wrong = ResultCode.VERIFIER_JWKS_ERROR
+    service = Service(name="JWKS", unreachable=wrong, forbidden=wrong, missing=wrong, failed=wrong, invalid=wrong)
+    with HttpClient() as client:
+        return client.exchange(
+            service, "GET", url, deadline=Deadline(30), maximum=maximum, headers={"Accept": "application/json"}
+        )
 
 
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
@@ -183,7 +169,9 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     return decision.matched is True
 
 
-def _report(verified: VerifiedToken, options: argparse.Namespace, code: ResultCode, status: int) -> int:
+def _report(
+    verified: VerifiedToken, check: BindingCheck | None, options: argparse.Namespace, code: ResultCode, status: int
+) -> int:
     from nvattest.token.verified import TokenKind
 
     if options.format == "json":
@@ -192,6 +180,8 @@ def _report(verified: VerifiedToken, options: argparse.Namespace, code: ResultCo
         said: dict[str, object] = (
             {"ear": verified.payload} if verified.kind is TokenKind.EAR else {"claims": list(verified.claims)}
         )
+        if check is not None:
+            said["binding"] = binding.binding_to_json(check)
         print(
             dump_json(
                 {"result_code": int(code), "result_message": code.message, **said, "token": _summary(verified)},

@@ -21,7 +21,7 @@ from nvattest._version import __version__
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
 from nvattest.token.keys import SigningKey, b64url
-from nvattest.token.provenance import MEMBER, policy_digest, provenance
+from nvattest.token.provenance import MEMBER, policy_digest, provenance, verdict
 from nvattest.token.trust_vector import device_vector, platform_vector, worst_tier
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
@@ -63,7 +63,9 @@ def sign_ear(
         )
         for device, said in devices
     }
-    submods[PLATFORM] = _submodule(platform_vector(appraisal), policy_id, None)
+    submods[PLATFORM] = _submodule(
+        platform_vector(appraisal, trusted=verdict(appraisal, relying_party)), policy_id, None
+    )
     payload: JsonObject = {
         **imprint.claims(),
         "eat_profile": PROFILE,

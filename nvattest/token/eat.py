@@ -15,7 +15,7 @@ from typing import Final
 from nvattest.appraisal.results import Appraisal
 from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
 from nvattest.token.keys import SigningKey
-from nvattest.token.provenance import MEMBER, provenance
+from nvattest.token.provenance import MEMBER, provenance, verdict
 
 SUBJECT: Final = "NVIDIA-PLATFORM-ATTESTATION"
 DIGEST_LABEL: Final = "SHA-256"
@@ -38,8 +38,8 @@ def sign_detached_eat(
     """Sign what an appraisal says, good or bad; ``json.dumps`` of the result is the token.
 
     Args:
-        appraisal: of 1 or more devices. ``x-nvidia-overall-att-result`` is its ``trusted``, whatever a relying party's
-            policy says.
+        appraisal: of 1 or more devices. ``x-nvidia-overall-att-result`` is its ``trusted``, and false where a relying
+            party's policy was applied and did not match.
         claims: the claims objects of its devices in order, as ``nvattest.claims.claims_of`` gives them.
         claims_version: their version, ``"3.0"`` or ``"4.0"``, for ``x-nvidia-ver``.
         key: the private key.
@@ -59,7 +59,7 @@ def sign_detached_eat(
         **imprint.claims(),
         "sub": SUBJECT,
         "x-nvidia-ver": claims_version,
-        "x-nvidia-overall-att-result": appraisal.trusted,
+        "x-nvidia-overall-att-result": verdict(appraisal, relying_party),
         "submods": {
             label: ["DIGEST", [DIGEST_LABEL, hashlib.sha256(token.encode("ascii")).hexdigest()]]
             for label, token in detached.items()

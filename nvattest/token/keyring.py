@@ -35,8 +35,8 @@ class Keyring:
         cls,
         *,
         jwks: bytes | str | Mapping[str, object] | None = None,
-        key: bytes | PublicKey | None = None,
-        x5c_roots: bytes | None = None,
+        key: bytes | str | PublicKey | None = None,
+        x5c_roots: bytes | str | None = None,
     ) -> Keyring:
         """From what a caller has: a JWKS (JSON text or object), a public key in PEM, anchors in PEM.
 
@@ -49,8 +49,8 @@ class Keyring:
             )
         return cls(
             jwks=parse_jwks(jwks) if jwks is not None else None,
-            key=PublicKey.from_pem(key) if isinstance(key, bytes) else key,
-            anchors=parse_anchors(x5c_roots) if x5c_roots is not None else (),
+            key=key if key is None or isinstance(key, PublicKey) else PublicKey.from_pem(_pem(key)),
+            anchors=parse_anchors(_pem(x5c_roots)) if x5c_roots is not None else (),
         )
 
     def key_for(self, token: Jws, *, at: datetime) -> PublicKey:
@@ -93,6 +93,15 @@ class Keyring:
                 result_code=ResultCode.CERT_NOT_FOUND,
             )
         return _key_of(entry, self.anchors, at, f"JWKS key {token.kid!r}")
+
+
+def _pem(value: object) -> bytes:
+    if isinstance(value, str):
+        # What is not ASCII is not PEM; the reader says so.
+        value = value.encode("utf-8", "replace")
+    if not isinstance(value, bytes):
+        raise InputError(f"a key or a certificate is PEM text, not {type(value).__name__}", code="keys")
+    return value
 
 
 def parse_jwks(value: bytes | str | Mapping[str, object]) -> dict[str, Mapping[str, object]]:

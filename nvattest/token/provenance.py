@@ -51,6 +51,14 @@ def policy_digest(policy: EvidencePolicy) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def verdict(appraisal: Appraisal, relying_party: Mapping[str, object] | None) -> bool:
+    """What the token says overall: the appraisal, and a relying party's policy that was applied has to agree.
+
+    A policy that overrides can make a run good, never a token: what the devices showed stays what it is.
+    """
+    return appraisal.trusted and (relying_party is None or relying_party.get("matched") is True)
+
+
 def provenance(appraisal: Appraisal, *, relying_party: Mapping[str, object] | None = None) -> JsonObject:
     """Policy, anchors, clock and evidence digest of an appraisal; what was weakened or simulated stands in it.
 
@@ -63,7 +71,7 @@ def provenance(appraisal: Appraisal, *, relying_party: Mapping[str, object] | No
     made: JsonObject = {
         "format": FORMAT_VERSION,
         "version": __version__,
-        "trusted": appraisal.trusted,
+        "trusted": verdict(appraisal, relying_party),
         "policy": {"sha256": policy_digest(appraisal.policy), "weakened": weakened},
         "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,

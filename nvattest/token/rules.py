@@ -29,10 +29,12 @@ class Rules:
     def __post_init__(self) -> None:
         if not isinstance(self.nonce, Nonce):
             raise InputError("a token is verified against the nonce that was asked for", code="nonce-type")
-        if self.at.utcoffset() is None:
-            raise InputError("the time of verification has no time zone", code="time-zone")
-        if not timedelta(0) <= self.leeway <= MAXIMUM_LEEWAY:
-            raise InputError(f"a leeway is 0 seconds to 10 minutes, not {self.leeway}", code="leeway")
+        at: object = self.at
+        if not isinstance(at, datetime) or at.utcoffset() is None:
+            raise InputError("the time of verification is not a datetime with a time zone", code="time-zone")
+        leeway: object = self.leeway
+        if not isinstance(leeway, timedelta) or not timedelta(0) <= leeway <= MAXIMUM_LEEWAY:
+            raise InputError(f"a leeway is a timedelta of 0 seconds to 10 minutes, not {self.leeway}", code="leeway")
 
     def check(self, token: Jws) -> None:
         """Times, issuer and nonce of one token.

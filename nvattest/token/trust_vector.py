@@ -93,14 +93,14 @@ def device_vector(device: DeviceAppraisal, *, simulated: bool) -> dict[str, int]
     return vector
 
 
-def platform_vector(appraisal: Appraisal) -> dict[str, int]:
-    """The vector of the platform: what only all devices together can show."""
+def platform_vector(appraisal: Appraisal, *, trusted: bool) -> dict[str, int]:
+    """The vector of the platform: what only all devices together can show. ``trusted`` is the token's verdict."""
     value = _GOOD["configuration"]
     for check in appraisal.checks:
         value = max(value, _value("configuration", check))
     if appraisal.weakened or appraisal.simulated:
         value = max(value, _WARNING["configuration"])
-    if not appraisal.trusted:
+    if not trusted:
         value = max(value, _BAD["configuration"])
     return {"configuration": value}
 

@@ -155,8 +155,11 @@ def _provenance(member: object) -> Provenance:
     if len(digest) != 48:
         raise ValueError
     policy = member.get("relying_party_policy")
-    if isinstance(policy, dict) and policy.get("overrides_appraisal") is True and OVERRIDE not in weakened:
-        raise ValueError
+    if policy is not None:
+        if policy["overrides_appraisal"] is True and OVERRIDE not in weakened:
+            raise ValueError
+        if policy["matched"] is not True and trusted:
+            raise ValueError
     return Provenance(
         simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted
     )

@@ -20,6 +20,7 @@ from typing import Final
 
 from nvattest.errors import InputError
 from nvattest.model import Nonce
+from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.jws import refuse
 from nvattest.token.keyring import Keyring
 from nvattest.token.keys import PublicKey
@@ -40,12 +41,13 @@ def verify_token(
     nonce: Nonce,
     at: datetime,
     jwks: bytes | str | Mapping[str, object] | None = None,
-    key: bytes | PublicKey | None = None,
-    x5c_roots: bytes | None = None,
+    key: bytes | str | PublicKey | None = None,
+    x5c_roots: bytes | str | None = None,
     leeway: timedelta = DEFAULT_LEEWAY,
     expected_devices: int | None = None,
     kind: TokenKind | None = None,
     accept_simulated: bool = False,
+    refuse_weakened: bool = False,
 ) -> VerifiedToken:
     """Verify a token; what is returned may be believed, including that its result is bad (``overall`` false).
 
@@ -61,6 +63,8 @@ def verify_token(
         expected_devices: how many GPUs and switches the token has to be about.
         kind: what the token has to be; None takes what it is.
         accept_simulated: also accept tokens about simulated devices, which prove nothing.
+        refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's;
+            otherwise look at ``weakened`` and ``anchors`` yourself. Tokens of others say neither.
 
     Raises:
         TokenError: the token must not be believed; ``code`` says which rule it broke.
@@ -69,7 +73,7 @@ def verify_token(
     document, found = read_document(token)
     if kind is not None and found is not (TokenKind.DETACHED_EAT if kind is TokenKind.NRAS else kind):
         raise refuse(f"this is a token of kind {found.value}, expected {kind.value}", "kind")
-    if expected_devices is not None and expected_devices < 1:
+    if expected_devices is not None and (type(expected_devices) is not int or expected_devices < 1):
         raise InputError("a token is about 1 or more devices", code="expected-devices")
     rules = Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway)
     keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots)
@@ -85,6 +89,9 @@ def verify_token(
             "simulated",
             hint="for tests only: accept_simulated",
         )
+    if refuse_weakened and (verified.weakened or verified.anchors not in (None, NVIDIA_ANCHORS.label)):
+        made = f"under the anchors {verified.anchors!r}, weakened: {', '.join(verified.weakened) or 'nothing'}"
+        raise refuse(f"the token was made {made[:300]}", "weakened", hint="ask for one made with the strict policy")
     return verified
 
 

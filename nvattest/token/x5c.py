@@ -78,7 +78,8 @@ def validate_x5c(chain: tuple[Certificate, ...], anchors: tuple[Certificate, ...
         TokenError: it does not lead there, or a certificate on the way must not be used (code ``x5c-chain``).
     """
     leaf = chain[0]
-    if leaf.is_ca or leaf.digital_signature is False:
+    # NVIDIA's service has leaves for TLS; what must not pass is the key of an OCSP responder below the same root.
+    if leaf.is_ca or leaf.digital_signature is False or leaf.ocsp_signing:
         raise _broken(f"{what}: {leaf.label} is not a certificate for signing tokens", code="x5c-chain")
     for position, certificate in enumerate(chain):
         _check_certificate(certificate, at, what)

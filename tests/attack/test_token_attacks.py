@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -480,6 +481,14 @@ def test_the_leeway_is_kept_to_the_second() -> None:
         {"expected_devices": 0},
         {"jwks": b"{}"},
         {"jwks": None, "key": b"no key"},
+        {"jwks": None, "key": "no key"},
+        {"jwks": None, "key": 7},
+        {"jwks": None, "x5c_roots": "no certificate"},
+        {"jwks": None, "x5c_roots": Path("roots.pem")},
+        {"at": None},
+        {"leeway": 60},
+        {"expected_devices": "1"},
+        {"expected_devices": True},
     ],
 )
 def test_an_argument_that_cannot_be_used_is_refused(changes: dict[str, Any]) -> None:
@@ -507,6 +516,38 @@ def test_an_override_has_to_stand_among_the_weakenings() -> None:
     with pytest.raises(TokenError) as caught:
         minting.check(forged_eat(overall=hidden))
     assert caught.value.code == "malformed"
+
+
+def test_a_token_never_says_yes_where_the_policy_applied_to_it_said_no() -> None:
+    said = {"matched": False, "overrides_appraisal": False}
+    assert minting.check(eat(relying_party=said)).overall is False
+    real = replace(minting.appraisal(), simulated=False)
+    verified = minting.check(minting.ear(real, relying_party=said))
+    assert (verified.overall, verified.statuses) == (False, {"gpu0": "affirming", "platform0": "contraindicated"})
+    assert minting.check(minting.ear(real, relying_party={**said, "matched": True})).overall is True
+
+    def lie(payload: dict[str, Any]) -> None:
+        payload["nvattest"]["relying_party_policy"] = said
+
+    with pytest.raises(TokenError) as caught:
+        minting.check(forged_eat(overall=lie))
+    assert caught.value.code == "malformed"
+
+
+def test_weakened_policies_and_other_anchors_are_refused_where_that_is_asked_for() -> None:
+    def made(anchors: str, *weakened: str) -> Any:
+        def change(payload: dict[str, Any]) -> None:
+            payload["nvattest"]["anchors"] = anchors
+            payload["nvattest"]["policy"]["weakened"] = list(weakened)
+
+        return forged_eat(overall=change)
+
+    assert minting.check(made("NVIDIA"), refuse_weakened=True).overall
+    for token in (made("custom"), made("NVIDIA", "accept_stale_ocsp")):
+        assert minting.check(token).overall
+        with pytest.raises(TokenError) as caught:
+            minting.check(token, refuse_weakened=True)
+        assert caught.value.code == "weakened"
 
 
 def test_the_labels_of_draft_4_are_read_too() -> None:

@@ -55,11 +55,13 @@ def attest(folder: Path, *more: str) -> int:
     )  # fmt: skip
 
 
-def verify(folder: Path, challenge: str = CHALLENGE, quote: str = "quote.json", token: str = "token.json") -> int:
+def verify(
+    folder: Path, *more: str, challenge: str = CHALLENGE, quote: str = "quote.json", token: str = "token.json"
+) -> int:
     return main(
         [
             "verify-token", "--token-file", f"{folder}/{token}", "--jwks", f"{folder}/jwks.json",
-            "--challenge", challenge, "--tee-quote", f"{folder}/{quote}", "--accept-simulated",
+            "--challenge", challenge, "--tee-quote", f"{folder}/{quote}", "--accept-simulated", *more,
         ]
     )  # fmt: skip
 
@@ -72,6 +74,32 @@ def test_one_challenge_ties_devices_key_and_quote(
     assert (tmp_path / "quote.json").stat().st_mode & 0o777 == 0o600
     assert verify(tmp_path) == 0
     assert "signature" in capsys.readouterr().err, "the output says that the quote's own signature is not verified here"
+
+
+@pytest.mark.usefixtures("guest")
+def test_json_says_what_the_quote_is_and_that_nobody_verified_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attest(tmp_path)
+    capsys.readouterr()
+    assert verify(tmp_path, "--format", "json") == 0
+    said = json.loads(capsys.readouterr().out)["binding"]
+    assert (said["holds"], said["quote_signature_verified"], said["kind"]) == (True, False, "sev_guest")
+    assert said["measurement"] == "00" * 48
+
+
+def test_simulated_devices_answer_a_challenge_too(guest: list[str], tmp_path: Path) -> None:
+    arguments = [
+        "--challenge",
+        CHALLENGE,
+        "--token-out",
+        f"{tmp_path}/token.json",
+        "--jwks-out",
+        f"{tmp_path}/jwks.json",
+    ]
+    assert main(["attest", "--simulate", "hopper-1", *arguments, "--bind-tee", f"{tmp_path}/quote.json"]) == 0
+    assert guest == ["quote"]
+    assert verify(tmp_path) == 0
 
 
 @pytest.mark.usefixtures("guest")

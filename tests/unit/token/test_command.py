@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 
 from nvattest.cli.dispatch import run
 from nvattest.cli.token_options import add_token_options, make_token, signing_key
-from nvattest.errors import InputError
+from nvattest.collateral.http import HttpClient
+from nvattest.errors import CollateralError, InputError, ResultCode
 
 from . import minting
 
@@ -55,9 +56,8 @@ def verify(folder: Path, name: str, *more: str, keys: tuple[str, ...] = ("--jwks
     option, file = keys or ("", "")
     given = [option, str(folder / file)] if option else []
     path = name if name == "-" else str(folder / name)
-    return run(
-        ["verify-token", "--token-file", path, "--nonce", minting.NONCE.hex(), "--at", AT, *given, *more]
-    )  # fmt: skip
+    at = () if "--at" in more else ("--at", AT)
+    return run(["verify-token", "--token-file", path, "--nonce", minting.NONCE.hex(), *at, *given, *more])
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,7 @@ def verify(folder: Path, name: str, *more: str, keys: tuple[str, ...] = ("--jwks
         ("bad.ear", (), 3),
         ("simulated.json", (), 1),
         ("simulated.json", ("--accept-simulated",), 0),
+        ("good.json", ("--refuse-weakened",), 1),
         ("good.json", ("--token-type", "ear"), 1),
         ("good.json", ("--expected-devices", "8"), 1),
         ("good.json", ("--issuer", "somebody"), 1),
@@ -160,51 +161,32 @@ def test_a_token_is_verified_in_another_process(folder: Path) -> None:
     assert json.loads(result.stdout)["token"]["labels"][-1] == "SWITCH-3"
 
 
-class Answer:
-    """What requests.get gives, as far as it is used."""
-
-    def __init__(self, content: bytes, status: int = 200) -> None:
-        self.status_code = status
-        self.content = content
-
-    def __enter__(self) -> Answer:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        pass
-
-    def iter_content(self, size: int) -> list[bytes]:
-        return [self.content[start : start + size] for start in range(0, len(self.content), size)]
-
-
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
-        (Answer(json.dumps(minting.KEY.public.jwks()).encode()), 0),
-        (Answer(json.dumps(minting.OTHER.public.jwks()).encode()), 1),
-        (Answer(b"", 302), 1),
-        (Answer(b"[" * 2_000_000), 1),
-        (Answer(b"<html>"), 1),
-        (OSError, 1),
+        (json.dumps(minting.KEY.public.jwks()).encode(), 0),
+        (json.dumps(minting.OTHER.public.jwks()).encode(), 1),
+        (b"<html>", 1),
+        (CollateralError("JWKS: no route", code="connection", result_code=ResultCode.VERIFIER_JWKS_ERROR), 1),
     ],
 )
 def test_a_jwks_is_fetched_only_where_a_url_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, status: int
 ) -> None:
-    import requests
-
     asked: list[tuple[str, Any]] = []
 
-    def get(url: str, **how: Any) -> Answer:
-        asked.append((url, how["allow_redirects"]))
-        if answer is OSError:
-            raise requests.ConnectionError("no route")
-        return answer
+    def exchange(_client: object, _service: object, method: str, url: str, **how: Any) -> bytes:
+        assert how["deadline"].seconds == 30, "a server that drips is left in the end"
+        assert how["maximum"] == 1024 * 1024
+        asked.append((method, url))
+        if isinstance(answer, Exception):
+            raise answer
+        return bytes(answer)
 
-    monkeypatch.setattr(requests, "get", get)
+    monkeypatch.setattr(HttpClient, "exchange", exchange)
     url = "https://verifier.example/jwks.json"
     assert verify(folder, "good.json", "--jwks", url, keys=()) == status
-    assert asked == [(url, False)]
+    assert asked == [("GET", url)]
     asked.clear()
     assert verify(folder, "good.json", "--nras-url", "https://verifier.example") == 1
     assert asked == []

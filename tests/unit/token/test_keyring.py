@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
 from nvattest.token.keyring import parse_jwks
@@ -140,6 +141,7 @@ def test_a_chain_leads_to_a_root_to_an_intermediate_or_is_refused() -> None:
         {"c2": {"not_before": AT.replace(year=2027, month=6)}},
         {"c0": {"ca": True, "cert_sign": True}},
         {"c0": {"digital_signature": False}},
+        {"c0": {"eku": (ExtendedKeyUsageOID.OCSP_SIGNING,)}},
         {"c1": {"ca": False}},
         {"c1": {"cert_sign": False}},
         {"c1": {"issuer_key": pki.key("another")}},
