@@ -21,7 +21,7 @@ from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.pool import Late, run_all
 from nvattest.collateral.settings import HttpSettings, check_url
-from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode
+from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 
@@ -68,7 +68,8 @@ class NrasClient:
         base_url: of the service, which is also the issuer of its tokens.
         http: keys, roots, limits of a single exchange.
         timeout: seconds for one ``attest``, retries included.
-        x5c_roots: PEM of the roots to which the keys' certificates must lead; None accepts what TLS vouches for.
+        x5c_roots: PEM of the roots to which the keys' certificates must lead; None: TLS vouches for the chain, which
+            only has to hold together.
         clock: the monotonic clock, for the age of the key set.
         claims_version: of the claims to ask for; by default 4.0 for GPUs and 3.0 for switches.
 
@@ -133,25 +134,22 @@ class NrasClient:
         if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
             (again,) = run_all([self._keys_job(deadline)], deadline)
             self._keys = self._read_keys(self._result(again, deadline))
-        return tuple(
-            [
-                RemoteAnswer(
-                    architecture=architecture,
-                    devices=len(group),
-                    token=token,
-                    verified=verify_detached_eat(
-                        token,
-                        jwks=self._keys.document,
-                        issuer=self.base_url,
-                        nonce=nonce,
-                        at=at,
-                        expected_devices=len(group),
-                        x5c_roots=self._x5c_roots,
-                    ),
-                )
-                for (architecture, group), token in zip(groups.items(), tokens, strict=True)
-            ]
-        )
+        if self._x5c_roots is None:
+            _check_own_chains(self._keys.document, {kid for token in tokens for kid in key_ids(token)}, at)
+        answers = []
+        for (architecture, group), token in zip(groups.items(), tokens, strict=True):
+            verified = verify_detached_eat(
+                token,
+                jwks=self._keys.document,
+                issuer=self.base_url,
+                nonce=nonce,
+                at=at,
+                expected_devices=len(group),
+                x5c_roots=self._x5c_roots,
+            )
+            _check_kind(verified.labels, group[0].kind)
+            answers.append(RemoteAnswer(architecture=architecture, devices=len(group), token=token, verified=verified))
+        return tuple(answers)
 
     def keys(self) -> JsonObject:
         """The service's key set (JWKS), fetched now, for tokens of an earlier request.
@@ -235,6 +233,29 @@ def key_ids(token: object) -> frozenset[str]:
             if isinstance(header, dict) and isinstance(header.get("kid"), str):
                 found.add(str(header["kid"]))
     return frozenset(found)
+
+
+def _check_own_chains(jwks: JsonObject, kids: set[str], at: datetime) -> None:
+    """Refuse a key whose ``x5c`` does not hold together; without roots of the caller it ends in its own last one."""
+    from nvattest.token.x5c import parse_x5c, validate_x5c
+
+    keys = jwks["keys"]
+    for entry in keys if isinstance(keys, list) else []:
+        if isinstance(entry, dict) and entry.get("kid") in kids and "x5c" in entry:
+            what = f"JWKS key {str(entry['kid'])[:80]!r}"
+            chain = parse_x5c(entry["x5c"], what=what)
+            validate_x5c(chain, chain[-1:], at=at, what=what)
+
+
+def _check_kind(labels: Sequence[str], kind: DeviceKind) -> None:
+    """Refuse an answer about switches to a question about GPUs, and the other way round."""
+    wrong = [label for label in labels if label.startswith("GPU-") is not (kind is DeviceKind.GPU)]
+    if wrong:
+        raise TokenError(
+            f"NRAS was asked about devices of kind {kind.value}, the answer is about {', '.join(wrong)[:200]}",
+            code="device-kind", result_code=ResultCode.NRAS_TOKEN_INVALID,
+            hint="the answer to another question; do not believe it",
+        )  # fmt: skip
 
 
 def _groups(evidence: Sequence[Evidence], nonce: Nonce) -> dict[Architecture, list[Evidence]]:

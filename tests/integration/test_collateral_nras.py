@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from nvattest.collateral.nras import NrasClient, key_ids
+from nvattest.collateral.nras import NrasClient, key_ids, request_body
 from nvattest.collateral.settings import HttpSettings
 from nvattest.errors import CollateralError, InputError, NvattestError, TokenError
 from nvattest.evidence import load_evidence
-from nvattest.model import Architecture, Nonce
+from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
@@ -121,6 +122,46 @@ def test_the_wrong_root_is_refused(one) -> None:
         client = NrasClient(services.nras_url, x5c_roots=one.anchors_pem)
         with client, pytest.raises(NvattestError):
             attest(one, services, client=client)
+
+
+def change_jwks(services, monkeypatch, change) -> None:
+    issuer = services.nras()
+    document = json.loads(issuer.jwks())
+    change(document["keys"][0])
+    monkeypatch.setattr(issuer, "jwks", lambda with_key=True: json.dumps(document).encode())
+
+
+def test_without_roots_the_chain_of_the_key_has_to_hold_together(one, monkeypatch) -> None:
+    from nvattest.testing.services_nras import NrasIssuer
+
+    with Services(one) as services:
+        with NrasClient(services.nras_url) as client:
+            assert attest(one, services, client=client)[0].verified.overall
+        other = json.loads(NrasIssuer(Platform.build("hopper-1", seed=2)).jwks())["keys"][0]["x5c"]
+        for chain in (lambda own: [own[0], other[1]], lambda own: own[::-1], lambda own: [], lambda own: ["x"]):
+            with monkeypatch.context() as patch, NrasClient(services.nras_url) as client:
+                change_jwks(services, patch, lambda key, chain=chain: key.update(x5c=chain(key["x5c"])))
+                with pytest.raises(TokenError) as caught:
+                    attest(one, services, client=client)
+            assert caught.value.code in ("x5c", "x5c-chain")
+        later = one.clock + timedelta(days=366)
+        with NrasClient(services.nras_url) as client, pytest.raises(TokenError, match="is valid from"):
+            client.attest(load(one), nonce=NONCE, at=later)
+
+
+def test_an_answer_about_switches_is_none_about_gpus(monkeypatch) -> None:
+    node = Platform.build("hopper-8-ppcie")
+    gpus = [item for item in load(node) if item.kind is DeviceKind.GPU][:4]
+    switches = [item for item in load(node) if item.kind is DeviceKind.NVSWITCH][:4]
+    with Services(node) as services, NrasClient(services.nras_url, x5c_roots=services.nras_ca_pem) as client:
+        issuer = services.nras()
+        genuine = issuer.attest
+        swapped = request_body(switches, NONCE)
+        monkeypatch.setattr(issuer, "attest", lambda body, url, **lie: genuine(swapped, url, **lie))
+        with pytest.raises(TokenError) as caught:
+            client.attest(gpus, nonce=NONCE, at=node.clock)
+    assert caught.value.code == "device-kind"
+    assert caught.value.result_code == 701
 
 
 def test_another_issuer_is_refused(one) -> None:
