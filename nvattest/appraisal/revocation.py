@@ -38,6 +38,8 @@ _NOT_AN_ANSWER = frozenset(
 _REFUSED = {RevocationStatus.REVOKED: 0, RevocationStatus.ON_HOLD: 1}
 _STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2}
 _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
+# Each answer costs a signature. Two months of daily answers in one bundle are fewer; thousands are there to waste time.
+MAXIMUM_ANSWERS = 64
 
 
 def find_revocation(
@@ -54,6 +56,16 @@ def find_revocation(
     others, which may be as new and are less fresh, then the newest; otherwise the answer that came closest.
     ``answers`` are candidates: an answer about another certificate is passed over.
     """
+    if len(answers) > MAXIMUM_ANSWERS:
+        # Refused, not cut: which of them to leave out would be the choice of whoever sent them.
+        detail = f"{len(answers)} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are read"
+        return CertificateRevocation(
+            certificate=certificate,
+            revocation=Revocation(
+                status=RevocationStatus.MALFORMED, detail=detail, certificate_serial=certificate.serial
+            ),
+            source=None,
+        )
     judged = [(judge(answer, response, certificate, issuer, at), answer) for answer, response in answers]
     judged = [pair for pair in judged if pair[0].status is not RevocationStatus.WRONG_CERTIFICATE]
     if not judged:
@@ -175,7 +187,9 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
         "(nvattest bundle fetch), and check the clock",
     }
     return _Finding(
-        Outcome.FAIL, where, hint=hints.get(status, "get the answer again; it was altered or is not for us")
+        Outcome.FAIL,
+        where,
+        hint=hints.get(status, "get the answer again; it was altered, is not for us, or is one of too many"),
     )
 
 

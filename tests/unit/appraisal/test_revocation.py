@@ -12,7 +12,7 @@ from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import CertificateRevocation
-from nvattest.appraisal.revocation import check_chain_revocation, find_revocation
+from nvattest.appraisal.revocation import MAXIMUM_ANSWERS, check_chain_revocation, find_revocation
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
 from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
@@ -201,6 +201,17 @@ def test_among_what_is_not_good_what_came_closest_is_told() -> None:
     assert choose((RevocationStatus.BAD_SIGNATURE, 0), (STALE, 9)) is STALE
 
 
+def test_more_answers_about_one_certificate_than_are_worth_a_signature_are_refused_unread() -> None:
+    most = [(GOOD, hours) for hours in range(MAXIMUM_ANSWERS)]
+    assert choose(*most) is GOOD
+    # One more, good or not, and none is judged: nobody can hide a revocation in a crowd.
+    assert choose(*most, (REVOKED, 0)) is RevocationStatus.MALFORMED
+    answers = [(OcspAnswer(content=b"x", source=Source.BUNDLE), SimpleNamespace(serial=7))] * (MAXIMUM_ANSWERS + 1)
+    found = find_revocation(CERTIFICATE, CERTIFICATE, answers, None, NOW, lambda *_: pytest.fail("judged"))  # type: ignore[arg-type]
+    assert "65 answers are about this one certificate, at most 64" in found.revocation.detail
+    assert judge(EvidencePolicy(accept_stale_ocsp=True, accept_unchecked_revocation=True), found) == (Outcome.FAIL, "")
+
+
 def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(node, monkeypatch) -> None:
     from nvattest.appraisal import verifier
     from nvattest.pki.ocsp import parse_response
@@ -216,9 +227,9 @@ def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(no
     )
     parsed = []
 
-    def counted(content: bytes):
+    def counted(content: bytes, **more: object):
         parsed.append(content)
-        return parse_response(content)
+        return parse_response(content, **more)
 
     monkeypatch.setattr(verifier, "parse_response", counted)
     answers = world.collateral.ocsp + many
