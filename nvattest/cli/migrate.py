@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(report: Report) -> str:
     from nvattest.compat.migrate import Verdict
+    from nvattest.explain.values import clean
 
     titles = {
         Verdict.DECISION: "needs a decision",
@@ -69,4 +70,5 @@ def _text(report: Report) -> str:
             f"{report.files} files: {counts[Verdict.SAME]} uses unchanged, {counts[Verdict.CHANGED]} changed, "
             f"{counts[Verdict.DECISION]} to decide."
         )
-    return "\n".join(lines)
+    # Names of files may hold anything: none of it may steer the terminal.
+    return "\n".join(clean(line) for line in lines)

@@ -194,3 +194,11 @@ def test_pipes_devices_and_loops_do_not_stop_it(tmp_path: Path) -> None:
 def test_calls_on_the_class_alone_are_as_before() -> None:
     source = "from nv_attestation_sdk.attestation import Attestation\nAttestation.set_name('x')\n"
     assert verdicts(source)[2, "set_name()"] == "same"
+
+
+def test_a_file_name_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a\x1b[2Jb.py").write_text("import nv_attestation_sdk\n")
+    assert main(["migrate", "check", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "1 uses unchanged" in out
