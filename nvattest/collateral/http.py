@@ -117,7 +117,8 @@ class HttpClient:
             exhausted = attempts > self.settings.retries
             if not failed.again or exhausted or delay >= deadline.remaining():
                 no_time = failed.again and not exhausted
-                raise _error(service, url, attempts, failed, deadline if no_time else None)
+                withheld = bool(self.settings.service_key) and not self._may_see_key(url)
+                raise _error(service, url, attempts, failed, deadline if no_time else None, withheld=withheld)
             self._sleep(delay)
 
     def _delay(self, attempts: int, failed: _Failed) -> float:
@@ -165,9 +166,12 @@ class HttpClient:
         ) as error:  # fmt: skip
             raise _Failed(_cause(error), "connection", again=True) from None
 
+    def _may_see_key(self, url: str) -> bool:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and _origin(parts) in self._origins
+
     def _authorize(self, request: Any) -> Any:
-        parts = urlsplit(request.url)
-        if self.settings.service_key and parts.scheme == "https" and _origin(parts) in self._origins:
+        if self.settings.service_key and self._may_see_key(request.url):
             request.headers["Authorization"] = f"Bearer {self.settings.service_key}"
         return request
 
@@ -273,8 +277,10 @@ def _cause(error: BaseException) -> str:
     return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)
 
 
-def _error(service: Service, url: str, attempts: int, failed: _Failed, short: Deadline | None) -> CollateralError:
-    """What to tell. ``short`` is the deadline, where it was the reason not to try again."""
+def _error(
+    service: Service, url: str, attempts: int, failed: _Failed, short: Deadline | None, *, withheld: bool
+) -> CollateralError:
+    """What to tell. ``short``: the deadline, if that stopped the retries. ``withheld``: the key was not sent."""
     code, hint = failed.code, ""
     if failed.status == 429:
         result, code, hint = (
@@ -284,6 +290,8 @@ def _error(service: Service, url: str, attempts: int, failed: _Failed, short: De
         )
     elif failed.status in (401, 403):
         result, code, hint = service.forbidden, "forbidden", "check --service-key (NV_ATTESTATION_SERVICE_KEY)"
+        if withheld:
+            hint = "the service key was not sent: it goes to the configured hosts only, and only over https"
     elif failed.status == 404:
         result, code, hint = service.missing, "not-found", "check the URL"
     elif failed.status:

@@ -238,6 +238,26 @@ def test_the_key_does_not_go_over_http_nor_to_other_hosts(platform, tmp_path, mo
         assert [item.authorization for item in plain.log + services.log] == ["", ""]
 
 
+def test_a_refusal_says_that_the_key_was_not_sent(platform) -> None:
+    with Services(platform, faults=["rim:status=401"]) as services:
+        settings = HttpSettings(service_key="secret", key_hosts=(services.url,))
+        error = failure(services, client=HttpClient(settings))
+        assert "secret" not in f"{error} {error.hint}"
+        assert "was not sent" in error.hint
+        assert "--service-key" in failure(services).hint
+
+
+def test_the_key_is_in_no_log(platform, tmp_path, caplog, capfd) -> None:
+    caplog.set_level(0)
+    with Services(platform, tls=True, faults=["rim:status=500*1"]) as services:
+        (tmp_path / "ca.pem").write_bytes(services.ca_pem)
+        settings = HttpSettings(service_key="s3cr3t", key_hosts=(services.url,), tls_ca_cert=str(tmp_path / "ca.pem"))
+        get(services, client=HttpClient(settings))
+        assert [item.authorization for item in services.log] == ["Bearer s3cr3t"] * 2
+    assert caplog.records
+    assert "s3cr3t" not in caplog.text + "".join(capfd.readouterr())
+
+
 def test_the_key_does_not_show_in_the_settings() -> None:
     assert "secret" not in repr(HttpSettings(service_key="secret"))
 
