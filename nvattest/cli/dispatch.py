@@ -76,7 +76,11 @@ def run(argv: list[str]) -> int:
         return error.status
     except NvattestError as error:
         # Commands report their own failures in their own format; this is for what fails before they can.
-        print(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}", file=sys.stderr)
+        # Messages name files and quote what is in them: neither may steer the terminal.
+        from nvattest.explain.values import clean
+
+        said = "\n".join(clean(line) for line in str(error).split("\n"))
+        print(f"Error {int(error.result_code):03d}: {error.result_code.message}: {said}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status

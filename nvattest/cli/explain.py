@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="LABEL", help="only this device, as GPU-3")
     parser.add_argument(
-        "--html", metavar="FILE", help="write one self-contained page instead (needs the extra 'report')"
-    )
+        "--html", metavar="FILE", help="write one self-contained page (needs the extra 'report'); open on it is "
+        "what failed, with --all everything",
+    )  # fmt: skip
     add_terminal_options(parser)
 
 

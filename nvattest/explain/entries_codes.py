@@ -315,7 +315,8 @@ CODE_ENTRIES: Final = (
             "This machine has no GPU: verify from a file instead.",
             "The kernel modules are not loaded, or of another version than the library.",
             "In a container or minimal guest the library is not where the loader looks.",
-            ("The driver could not attach to the GPU (RmInitAdapter in dmesg); an interrupted bring-up needs a reset."),
+            "The driver could not attach to the GPU (RmInitAdapter in dmesg); an interrupted bring-up needs a reset.",
+            "The guest's kernel lacks crypto that the driver needs ('libspdm expects LKCA but found stubs' in dmesg).",
         ),
         (_DOCTOR, "$ dmesg | grep -iE 'nvrm|nvidia'", "$ nvidia-smi"),
         ("collection",),
@@ -470,7 +471,7 @@ CODE_ENTRIES: Final = (
         (
             "4005 INVALID_EVIDENCE: it does not read the evidence; endpoints differ for switches.",
             "The service does not know this driver or architecture yet.",
-            "No network or no service key.",
+            "No network, no service key, or the service was away for a moment (HTTP 422 and 5xx were seen).",
         ),
         (_ONLINE, "Verify the same evidence locally to see what is wrong:", "$ nvattest attest --help"),
     ),

@@ -21,7 +21,7 @@ from nvattest.explain.model import (
     RimView,
     SvnView,
 )
-from nvattest.explain.values import JsonObject, common_name, flag, item, items, number, text, texts
+from nvattest.explain.values import JsonObject, clean, common_name, flag, item, items, number, text, texts
 from nvattest.model import DeviceKind
 
 PLATFORM: Final = "PLATFORM"
@@ -89,7 +89,9 @@ def read_appraisal(document: object) -> AppraisalView:
         # What does not say that it is real is not taken for real.
         simulated=flag(document, "simulated") is not False,
         weakened=texts(document, "weakened"),
-        policy=tuple((name, _word(value)) for name, value in sorted(item(document, "policy").items())),
+        policy=tuple(
+            (clean(name, 100), _word(value)) for name, value in sorted(item(document, "policy").items())[:128]
+        ),
         checks=checks,
         devices=devices,
         notices=tuple(notices),

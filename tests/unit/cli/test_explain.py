@@ -246,3 +246,25 @@ def test_without_a_locale_everything_is_ascii(tmp_path: Path, envelope: dict[str
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.isascii()
+
+
+def test_a_file_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "evil\x1b[2J\u202e.json"
+    path.write_text('{"some": "thing"}', encoding="utf-8")
+    status, _, error = explain(capsys, str(path))
+    assert status == 4
+    assert not set(error) & set("\x1b\u202e")
+    assert "evil\\x1b[2J\\u202e.json is JSON" in error
+
+
+def test_the_page_opens_what_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, envelope: dict[str, Any]
+) -> None:
+    pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
+    out, saved = tmp_path / "page.html", save(tmp_path, envelope)
+    devices = len(envelope["appraisal"]["devices"])
+    assert explain(capsys, saved, "--html", str(out), "--all")[0] == 0
+    assert out.read_text(encoding="utf-8").count("<details open") == devices
+    status, _, error = explain(capsys, saved, "--html", str(out), "--device", "GPU-99")
+    assert status == 4
+    assert "GPU-99" in error

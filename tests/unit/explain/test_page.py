@@ -121,12 +121,15 @@ def poison(value: object) -> object:
 @pytest.mark.parametrize("lie", ["gpu3:measurement=9", "gpu5:topology=foreign", "driver-rim:revoked=1"])
 def test_markup_in_evidence_stays_text(appraise: Appraise, lie: str) -> None:
     clean_tags = read(report_page(appraise("hopper-8-ppcie", lie))).tags
-    page = report_page(poison(appraise("hopper-8-ppcie", lie)), source=EVIL, sha256=EVIL)
+    evil = poison(appraise("hopper-8-ppcie", lie))
+    assert isinstance(evil, dict)
+    evil["policy"] = {EVIL: EVIL}  # the names of its settings are the only keys that are shown
+    page = report_page(evil, source=EVIL, sha256=EVIL)
     reader = read(page)
     assert reader.tags <= clean_tags
     assert "<script" not in page
     assert "<img" not in page
-    assert "\x1b" not in page
+    assert not set(page) & set("\x1b\u202e")
     assert not any(name.startswith("on") for _, name, _ in reader.attributes)
     assert "<script>alert(1)</script>" in reader.text
     assert "{{ 7*7 }}" in reader.text
