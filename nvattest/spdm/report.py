@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from nvattest._registry import GpuField
+from nvattest._registry import PPCIE_ENABLED, GpuField
 from nvattest._wire import Remember, read_anew
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
@@ -96,16 +96,21 @@ _MODES: Final = {0: FeatureMode.MPT, 1: FeatureMode.SPT, 2: FeatureMode.PPCIE}
 
 
 def feature_mode(report: Report) -> FeatureMode | None:
-    """The mode that the report states; None for an NVSwitch and for opaque data older than version 1.
+    """The mode that the report states; None for an NVSwitch.
+
+    Opaque data older than version 1 has no flag: there the protected PCIe status (field 21) tells PPCIE, and what else
+    the mode is stays unsaid (None).
 
     The numbers are those of NVIDIA's C++ verifier; its Python SDK calls 0 SPT and 1 MPT.
 
     Raises:
         ParseError: a feature flag without a meaning.
     """
-    flag = report.fields.feature_flag if isinstance(report.fields, GpuFields) else None
-    if flag is None:
+    if not isinstance(report.fields, GpuFields):
         return None
+    flag = report.fields.feature_flag
+    if flag is None:
+        return FeatureMode.PPCIE if report.fields.ppcie_status == PPCIE_ENABLED else None
     mode = _MODES.get(flag)
     if mode is None:
         entry = report.opaque.entry(GpuField.FEATURE_FLAG)

@@ -374,6 +374,19 @@ def test_a_report_with_the_chain_of_another_gpu_is_refused_by_signature_and_firm
     assert device.passed("chain-path")
 
 
+def test_a_gpu_in_ppcie_mode_is_known_as_one_though_its_report_has_no_mode_flag(
+    real_data: Path, everything: Collateral
+) -> None:
+    evidence = evidence_of(real_data, "hopper-560.00-invalidsig-attsdk")
+    appraisal = appraise(Verifier(policy=EvidencePolicy(allowed_modes=("spt",))), evidence, everything)
+    mode = appraisal.devices[0].check("mode")
+    assert mode is not None
+    assert (mode.outcome, mode.found) == (Outcome.FAIL, "ppcie")
+    topology = next(check for check in appraisal.checks if check.id == "topology")
+    assert (topology.outcome, topology.tolerated_by) == (Outcome.SKIPPED, "topology")
+    assert "the evidence has no switches" in topology.detail
+
+
 def test_the_older_issue_of_a_vbios_rim_differs_exactly_at_index_9(
     real_data: Path, verifier: Verifier, schema: jsonschema.Draft202012Validator
 ) -> None:

@@ -116,7 +116,7 @@ def test_a_real_request_reads_as_nvidia_reads_it(real_data: Path) -> None:
     ("name", "texts", "opaque_major", "mode", "ppcie"),
     [
         ("hopper-550.90.07-nvtrust", "550.90.07 96.00.9F.00.01 1010 0200 882", 0, None, 0x55),
-        ("hopper-560.00-invalidsig-attsdk", "560.00 96.00.A5.00.01 G520 0200 885", 0, None, 0xAA),
+        ("hopper-560.00-invalidsig-attsdk", "560.00 96.00.A5.00.01 G520 0200 885", 0, FeatureMode.PPCIE, 0xAA),
         ("hopper-580.159.03-attsdk", "580.159.03 96.00.74.00.20 1010 0205 862", 1, FeatureMode.MPT, 0x55),
         ("blackwell-575.32-attsdk", "575.32 97.00.88.00.0F G525 0220 886", 0, None, None),
         ("hopper-590.12-single", "590.12 96.00.A5.00.01 G520 0200 885", 1, FeatureMode.PPCIE, 0xAA),
