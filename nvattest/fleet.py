@@ -105,10 +105,11 @@ class Judge:
 
 
 def _answer(appraisal: Appraisal) -> JsonObject:
+    code = appraisal.result_code
     return {
         "trusted": appraisal.trusted,
-        "result_code": int(appraisal.result_code),
-        "result_message": appraisal.result_code.message,
+        "result_code": int(code),
+        "result_message": code.message,
         "simulated": appraisal.simulated,
         "weakened": list(appraisal.weakened),
         "devices": [

@@ -22,6 +22,9 @@ _INSTANT = re.compile(
 class DeviceKind(Enum):
     """What a device is. The value is the word used on the command line and in claims."""
 
+    # Members are singletons; Enum's own hash would ask Python code for each look-up.
+    __hash__ = object.__hash__
+
     GPU = "gpu"
     NVSWITCH = "nvswitch"
 

@@ -13,6 +13,9 @@ from nvattest.model import DeviceKind
 class Outcome(Enum):
     """How a check came out. Only PASS speaks for trust; ABSENT and SKIPPED count only where the policy names them."""
 
+    # Members are singletons; Enum's own hash would ask Python code for each look-up.
+    __hash__ = object.__hash__
+
     PASS = "pass"  # noqa: S105 - a word of the output, not a secret
     FAIL = "fail"
     ABSENT = "absent"

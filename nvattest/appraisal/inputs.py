@@ -12,6 +12,9 @@ from nvattest.errors import ResultCode
 class Source(Enum):
     """Where a piece of collateral came from. It decides how fresh a revocation answer can be said to be."""
 
+    # Members are singletons; Enum's own hash would ask Python code for each look-up.
+    __hash__ = object.__hash__
+
     LIVE = "live"
     CACHE = "cache"
     BUNDLE = "bundle"

@@ -25,6 +25,9 @@ class RevocationMode(Enum):
     carry our nonce in every mode.
     """
 
+    # Members are singletons; Enum's own hash would ask Python code for each look-up.
+    __hash__ = object.__hash__
+
     FRESH = "fresh"
     WITHIN_WINDOW = "within-window"
     BUNDLE = "bundle"

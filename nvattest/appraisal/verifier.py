@@ -23,7 +23,7 @@ from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
-from nvattest.pki.certificate import Certificate, parse_pem_chain, read_pem_block
+from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain, read_pem_block
 from nvattest.pki.chain import ChainProfile, ValidatedChain, validate_chain
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.pki.ocsp import OcspResponse, Revocation, check_revocation, parse_response
@@ -102,6 +102,9 @@ class Verifier:
     def _read_pem_block(self, text: bytes) -> Certificate:
         return self._certificates.recall(text, lambda: read_pem_block(text))
 
+    def _parse_certificate(self, der: bytes) -> Certificate:
+        return self._certificates.recall(der, lambda: parse_certificate(der))
+
     def parse_report(self, data: bytes, kind: DeviceKind) -> Report:
         """Parse a report; measurements and opaque data that were seen before are remembered.
 
@@ -161,7 +164,7 @@ class Verifier:
             index: dict[int, list[tuple[OcspAnswer, OcspResponse]]] = {}
             for answer in collateral.ocsp:
                 try:
-                    response = parse_response(answer.content)
+                    response = parse_response(answer.content, parse=self._parse_certificate)
                 except ParseError:
                     continue
                 if response.serial is not None:

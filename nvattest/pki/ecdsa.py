@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -135,7 +136,7 @@ def _keep(kept: dict[bytes, K], name: bytes, value: K, size: int) -> None:
     """Keep a value, the oldest of more than ``size`` going first; several threads may do so at once."""
     kept[name] = value
     if len(kept) > size:
-        for old in tuple(kept)[: len(kept) - size]:
+        for old in list(islice(kept, len(kept) - size)):
             kept.pop(old, None)
 
 

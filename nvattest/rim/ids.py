@@ -26,6 +26,9 @@ _RIM_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 class RimRole(Enum):
     """What a RIM describes: the GPU's driver, the GPU's VBIOS, or the switch's BIOS."""
 
+    # Members are singletons; Enum's own hash would ask Python code for each look-up.
+    __hash__ = object.__hash__
+
     DRIVER = "driver"
     VBIOS = "vbios"
     BIOS = "bios"

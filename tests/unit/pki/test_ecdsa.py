@@ -159,6 +159,34 @@ def test_the_memory_is_bounded_and_forgets_the_least_recently_used():
     assert verifier.verifications == 4
 
 
+def test_a_good_result_is_known_again_under_a_name_only_for_that_name_and_that_key(verifier):
+    name, other = bytes(32), bytes(range(32))
+    assert verifier.verify_der(SPKI, SIGNATURE, MESSAGE, sha256=name)
+    assert verifier.verify_der(SPKI, SIGNATURE, MESSAGE, sha256=name)
+    assert verifier.verifications == 1
+    # Another name, another key, a name of another size, no name: each is computed.
+    assert not verifier.verify_der(SPKI, SIGNATURE, b"another message", sha256=other)
+    assert not verifier.verify_der(spki(minting.key("other")), SIGNATURE, MESSAGE, sha256=name)
+    assert not verifier.verify_der(SPKI, SIGNATURE, b"another message", sha256=name[:-1])
+    assert not verifier.verify_der(SPKI, SIGNATURE, b"another message", sha256=b"")
+    assert not verifier.verify_der(SPKI, SIGNATURE, b"another message")
+
+
+def test_what_was_bad_under_a_name_is_computed_again(verifier):
+    for _ in range(2):
+        assert not verifier.verify_der(SPKI, SIGNATURE, b"another message", sha256=bytes(32))
+    assert verifier.verifications == 2
+
+
+def test_many_keys_are_verified_with_each_its_own(verifier):
+    keys = [minting.key(f"many {index}") for index in range(3)]
+    signed = [key.sign(MESSAGE, ec.ECDSA(hashes.SHA384())) for key in keys]
+    for _ in range(2):
+        for one in range(3):
+            for two in range(3):
+                assert verifier.verify_der(spki(keys[one]), signed[two], MESSAGE) is (one == two)
+
+
 def test_remembering_can_be_turned_off():
     verifier = EcdsaVerifier(remember=0)
     assert verifier.verify_der(SPKI, SIGNATURE, MESSAGE)

@@ -1,0 +1,235 @@
+"""What a verifier remembers saves work and changes no answer: everything that a result depends on is part of its key."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.inputs import Collateral, RimAnswer
+from nvattest.appraisal.memory import Memory, Passes
+from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.results import Appraisal
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.bundle import load_bundle
+from nvattest.errors import ParseError
+from nvattest.evidence import Evidence, load_evidence
+from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
+from nvattest.testing import DEFAULT_NONCE, Platform
+
+OTHER_NONCE = bytes(range(32))
+
+
+class Scene:
+    """A verifier that trusted the platform, and a second one that meets every question for the first time."""
+
+    def __init__(self, platform: Platform, collateral: Collateral) -> None:
+        self.platform, self.collateral = platform, collateral
+        self.evidence = self.collect(DEFAULT_NONCE)
+        self.warm = Verifier(anchors=platform.trust_anchors())
+        assert all(device.trusted for device in self.ask(self.warm).devices)
+
+    def collect(self, nonce: bytes) -> tuple[Evidence, ...]:
+        """Two GPUs and a switch."""
+        items = load_evidence(json.dumps(self.platform.evidence(nonce)))
+        return (*items[:2], items[-1])
+
+    def ask(
+        self,
+        verifier: Verifier,
+        *,
+        evidence: tuple[Evidence, ...] | None = None,
+        nonce: bytes = DEFAULT_NONCE,
+        collateral: Collateral | None = None,
+        at: VerificationTime | None = None,
+    ) -> Appraisal:
+        return verifier.appraise(
+            self.evidence if evidence is None else evidence,
+            nonce=Nonce(nonce),
+            collateral=self.collateral if collateral is None else collateral,
+            at=self.platform.time if at is None else at,
+        )
+
+    def same(self, policy: EvidencePolicy | None = None, **question: object) -> Appraisal:
+        """Both verifiers are asked; they must say the same, check by check and word by word."""
+        cold = Verifier(anchors=self.warm.anchors, policy=policy)
+        if policy is not None:
+            self.warm.policy = policy
+        expected = self.ask(cold, **question)  # type: ignore[arg-type]
+        for _ in range(2):
+            found = self.ask(self.warm, **question)  # type: ignore[arg-type]
+            assert [device.checks for device in found.devices] == [device.checks for device in expected.devices]
+            assert found.checks == expected.checks
+            assert found == expected
+        return expected
+
+
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    return Platform.build("hopper-8-ppcie")
+
+
+@pytest.fixture(scope="module")
+def collateral(platform: Platform) -> Collateral:
+    return load_bundle(json.dumps(platform.bundle()).encode(), origin="bundle")
+
+
+@pytest.fixture
+def scene(platform: Platform, collateral: Collateral) -> Scene:
+    return Scene(platform, collateral)
+
+
+def failed(appraisal: Appraisal) -> set[str]:
+    return {check.id for device in appraisal.devices for check in device.failures}
+
+
+def test_a_device_that_comes_back_costs_one_signature(scene: Scene) -> None:
+    again = scene.collect(OTHER_NONCE)[:1]
+    before = scene.warm.ecdsa.verifications
+    assert scene.ask(scene.warm, evidence=again, nonce=OTHER_NONCE).devices[0].trusted
+    assert scene.warm.ecdsa.verifications - before == 1
+
+
+def test_what_was_said_once_is_said_again(scene: Scene) -> None:
+    assert not failed(scene.same())
+    assert not failed(scene.same(evidence=scene.collect(OTHER_NONCE), nonce=OTHER_NONCE))
+
+
+def test_another_nonce_is_seen(scene: Scene) -> None:
+    assert "nonce" in failed(scene.same(nonce=OTHER_NONCE))
+    assert "nonce" in failed(scene.same(evidence=scene.collect(OTHER_NONCE)))
+
+
+@pytest.mark.parametrize("days", [-3650, 3650])
+def test_another_clock_is_seen(scene: Scene, days: int) -> None:
+    clock = scene.platform.clock + timedelta(days=days)
+    for at in (
+        VerificationTime(device=clock, rim=scene.platform.clock),
+        VerificationTime(device=scene.platform.clock, rim=clock),
+    ):
+        assert failed(scene.same(at=at))
+    assert not failed(scene.same())
+
+
+def test_other_anchors_are_seen(scene: Scene) -> None:
+    scene.warm.anchors = Platform.build("hopper-1", seed=1).trust_anchors()
+    assert {"chain-path", "driver-rim-chain"} <= failed(scene.same())
+
+
+@pytest.mark.parametrize(
+    ("policy", "check"),
+    [
+        (EvidencePolicy(revocation=RevocationMode.FRESH), "chain-revocation"),
+        (EvidencePolicy(allowed_architectures=(Architecture.BLACKWELL,)), "architecture"),
+        (EvidencePolicy(fwid_optional_for=()), "fwid"),
+        (EvidencePolicy(allowed_modes=("spt",)), "mode"),
+        (EvidencePolicy(minimum_driver_version="9999.1"), "versions"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_policy_is_seen(scene: Scene, policy: EvidencePolicy, check: str) -> None:
+    assert check in failed(scene.same(policy))
+    assert not failed(scene.same(EvidencePolicy()))
+
+
+def test_other_collateral_is_seen(scene: Scene) -> None:
+    assert "chain-revocation" in failed(scene.same(collateral=replace(scene.collateral, ocsp=())))
+    assert "driver-rim-available" in failed(scene.same(collateral=replace(scene.collateral, rims={})))
+    assert not failed(scene.same())
+
+
+def test_a_rim_that_is_replaced_in_the_callers_own_mapping_is_seen(scene: Scene) -> None:
+    rims: dict[str, RimAnswer] = dict(scene.collateral.rims)
+    collateral = replace(scene.collateral, rims=rims)
+    assert not failed(scene.ask(scene.warm, collateral=collateral))
+    driver = next(name for name in rims if "DRIVER" in name)
+    rims[driver] = replace(rims[driver], content=rims[driver].content.replace(b"0", b"1"))
+    assert {"driver-rim-signature", "driver-rim-format"} & failed(scene.ask(scene.warm, collateral=collateral))
+
+
+def test_another_chain_under_a_known_report_and_another_report_over_a_known_chain_are_seen(scene: Scene) -> None:
+    first, second = scene.evidence[:2]
+    swapped = replace(first, certificate_chain=second.certificate_chain)
+    assert "report-signature" in failed(scene.same(evidence=(swapped,)))
+    swapped = replace(first, report=second.report)
+    assert "report-signature" in failed(scene.same(evidence=(swapped,)))
+
+
+def test_a_known_gpu_under_another_name_is_seen(scene: Scene) -> None:
+    renamed = replace(scene.evidence[0], architecture=Architecture.BLACKWELL)
+    assert "architecture" in failed(scene.same(evidence=(renamed,)))
+
+
+@pytest.mark.parametrize("place", ["record", "opaque"])
+def test_a_bit_in_a_known_part_of_a_report_is_seen(scene: Scene, place: str) -> None:
+    known = scene.evidence[0]
+    report = scene.warm.parse_report(known.report, known.kind)
+    part = report.response.record if place == "record" else report.response.opaque
+    at = known.report.index(part) + len(part) - 1
+    changed = bytearray(known.report)
+    changed[at] ^= 1
+    appraisal = scene.same(evidence=(replace(known, report=bytes(changed)),))
+    assert {"report-signature", "report-format"} & failed(appraisal)
+
+
+@pytest.mark.parametrize(
+    ("lie", "check"),
+    [
+        ("gpu0:fwid", "fwid"),
+        ("gpu0:svn=0", "minimum-svn"),
+        ("gpu0:measurement=3", "measurements"),
+        ("gpu0:field=35,474831303000", "architecture"),
+    ],
+)
+def test_a_known_gpu_that_says_another_thing_is_seen(lie: str, check: str) -> None:
+    """It signs what it says: only the step that looks at that can notice, and it must not have been remembered."""
+    honest, liar = (Platform.build("blackwell-8-mpt", lies=lies) for lies in ([], [lie]))
+    collateral = load_bundle(json.dumps(honest.bundle()).encode(), origin="bundle")
+    warm = Verifier(anchors=honest.trust_anchors())
+    given = [load_evidence(json.dumps(platform.evidence(DEFAULT_NONCE)))[:1] for platform in (honest, liar, honest)]
+    assert given[0][0].certificate_chain == given[1][0].certificate_chain
+    answers = [warm.appraise(item, nonce=Nonce(DEFAULT_NONCE), collateral=collateral, at=honest.time) for item in given]
+    assert failed(answers[0]) == failed(answers[2]) == set()
+    assert check in failed(answers[1])
+    assert "report-signature" not in failed(answers[1])
+
+
+def test_known_bytes_read_as_a_gpu_do_not_read_as_a_switch(scene: Scene) -> None:
+    gpu = next(item for item in scene.evidence if item.kind is DeviceKind.GPU)
+    with pytest.raises(ParseError):
+        scene.warm.parse_report(gpu.report, DeviceKind.NVSWITCH)
+
+
+def test_what_failed_is_judged_anew_and_what_passed_is_kept(scene: Scene) -> None:
+    passes, checks = Passes(4), CheckList(DeviceKind.GPU)
+    outcomes = iter((Outcome.FAIL, Outcome.ABSENT, Outcome.SKIPPED, Outcome.PASS))
+
+    def steps() -> str:
+        outcome = next(outcomes)
+        checks.ok("fwid", "")
+        checks.add("debug", outcome, "", tolerated_by="allow_debug")
+        return outcome.value
+
+    told = [passes.tell("key", checks, steps) for _ in range(6)]
+    assert told == ["fail", "absent", "skipped", "pass", "pass", "pass"]
+    assert [check.outcome for check in checks.checks[6:]] == [Outcome.PASS] * 6
+
+
+def test_the_memory_is_bounded_and_keeps_nothing_that_raised() -> None:
+    memory: Memory[int] = Memory(3)
+    for key in range(3):
+        memory.put(key, key + 10)
+    assert memory.get(0) == 10
+    memory.put(3, 13)
+    assert [memory.get(key) for key in range(4)] == [10, None, 12, 13]
+    assert len(memory) == 3
+
+    def fail() -> int:
+        raise ParseError("no", source="test", code="test")
+
+    with pytest.raises(ParseError):
+        memory.recall("bad", fail)
+    assert memory.recall("bad", lambda: 7) == memory.recall("bad", fail) == 7
