@@ -16,6 +16,8 @@ Every other way out of here, be it an exception, SIGTERM or the end of the budge
 
 from __future__ import annotations
 
+import os
+
 from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
@@ -130,6 +132,9 @@ def _story(run: Run) -> str:
         _record_start(run)
     pci = pci_devices(paths)
     if _no_gpu_is_right(settings, pci):
+        if os.path.isdir(paths.module):
+            # They may have been ready when they went; those that come next must not find it so.
+            take_away(settings.nvml)
         withdraw(paths)
         return NO_GPU
     # (1) the driver

@@ -265,6 +265,9 @@ def _text(value: object) -> object:
 def _url(value: object) -> object:
     if not isinstance(value, str) or not value.startswith(("https://", "http://")) or not value.isprintable():
         raise InputError(f"expected a URL, found {value!r}"[:200])
+    if any(sign in value for sign in "@?#"):
+        # Not shown: it may be a password, and the host reads the log.
+        raise InputError("a base URL has no user name, query or fragment")
     return value
 
 

@@ -234,7 +234,8 @@ DRIVER_FAULTS: dict[str, tuple[dict[str, Fault], str, str]] = {
 def test_a_driver_that_fails_leaves_not_ready_within_the_budget(world: NewWorld, name: str) -> None:
     faults, cause, code = DRIVER_FAULTS[name]
     guest = world()
-    guest.configure(budget={"hook": 1.5}, on_failure="block")
+    # A short budget only where it is what ends the run: a busy machine must not end the others.
+    guest.configure(budget={"hook": 3.0 if cause == "deadline" else 9.0}, on_failure="block")
     guest.server.faults.update(faults)
     ended = guest.run()
     state = guest.state
@@ -243,7 +244,7 @@ def test_a_driver_that_fails_leaves_not_ready_within_the_budget(world: NewWorld,
     assert 1 not in guest.server.ready_history
     assert state["cause"] in (cause, "no-gpu"), state["reason"]
     assert ended.status == state["exit_status"] != 0
-    assert ended.seconds < 4
+    assert ended.seconds < (6 if cause == "deadline" else 9)
 
 
 # What a hang means at each call that the hook makes: the run fails in time, or the call only serves people.
@@ -261,7 +262,7 @@ NEEDS_NO_ANSWER = ["nvmlDeviceGetPersistenceMode", "nvmlDeviceSetPersistenceMode
 @pytest.mark.parametrize("call", [*ASKED, *NEEDS_NO_ANSWER])
 def test_a_hang_in_any_call_ends_within_the_budget(world: NewWorld, call: str) -> None:
     guest = world()
-    guest.configure(budget={"hook": 2}, on_failure="block")
+    guest.configure(budget={"hook": 3}, on_failure="block")
     guest.server.faults[call] = Fault(hang=True)
     ended = guest.run()
     assert ended.seconds < 8
@@ -274,7 +275,7 @@ def test_a_hang_in_any_call_ends_within_the_budget(world: NewWorld, call: str) -
     assert 1 not in guest.server.ready_history
     assert not guest.token.exists()
     assert (guest.state["cause"], guest.state["reason"]["code"]) == ("deadline", "driver-timeout")
-    assert call in guest.state["reason"]["message"]
+    assert "did not return within" in guest.state["reason"]["message"]
 
 
 def test_the_calls_that_may_hang_are_those_that_the_hook_makes(world: NewWorld) -> None:
@@ -442,6 +443,19 @@ def test_no_gpu_is_as_wanted_where_the_configuration_says_so(world: NewWorld) ->
     assert not guest.token.exists()
     assert guest.run().status == 0
     assert guest.summaries[-1]["reused"] is True
+
+
+def test_gpus_that_went_leave_no_ready_state_to_those_that_come(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    assert guest.ready == 1
+    for device in guest.file("sys/bus/pci/devices").iterdir():
+        os.rename(device, guest.file("tmp") / device.name)
+    guest.configure(allow_no_gpu=True)
+    assert guest.run().status == 0
+    assert guest.state["verdict"] == "no-gpu"
+    assert guest.ready == 0
+    assert not guest.token.exists()
 
 
 @pytest.mark.parametrize("setting", [{"expected_gpus": 2}, {"expected_switches": 1}])

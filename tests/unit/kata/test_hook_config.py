@@ -94,6 +94,8 @@ BAD = [
     "[token]\nissuer = ''",
     "[driver]\npersistence = true",
     "[collateral]\nrim_url = 'ftp://x'",
+    "[collateral]\nocsp_url = 'https://user:secret@host'",
+    "[collateral]\nrim_url = 'https://host/?key=secret'",
     "[[log]]\nkeep = 1",
     "\xff",
 ]
@@ -112,6 +114,7 @@ def test_what_is_wrong_is_refused_with_the_place(text: str) -> None:
     assert caught.value.code == "hook-config"
     assert str(caught.value).startswith("/etc/nvattest/hook.toml")
     assert caught.value.hint
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["clock.not_before = 'soon'", "allow_no_gpu = true\nexpected_gpus = 1"])
