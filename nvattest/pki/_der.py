@@ -59,6 +59,12 @@ class DerReader:
         Raises:
             ParseError: no such element, or one that is not DER.
         """
+        start = self.position
+        body, end = self._enter(tag, name)
+        return Element(self.data[start], start, body, end)
+
+    def _enter(self, tag: int | None, name: str) -> tuple[int, int]:
+        """Where the content of the next element starts and ends; the position is behind it then."""
         data, start, end = self.data, self.position, self._end
         body = start + 2
         if body > end:
@@ -79,17 +85,17 @@ class DerReader:
         if body + length > end:
             raise self.error(f"{name} needs {length} bytes, {end - body} are left")
         self.position = body + length
-        return Element(found, start, body, body + length)
+        return body, self.position
 
     def content(self, tag: int, name: str) -> bytes:
         """The content of the next element, which must have this tag."""
-        element = self.element(tag, name)
-        return self.data[element.body : element.end]
+        body, end = self._enter(tag, name)
+        return self.data[body:end]
 
     def inner(self, tag: int, name: str) -> DerReader:
         """A reader over the content of the next element, which must have this tag."""
-        element = self.element(tag, name)
-        return DerReader(self.data, element.body, element.end, source=self._source, result_code=self._result_code)
+        body, end = self._enter(tag, name)
+        return DerReader(self.data, body, end, source=self._source, result_code=self._result_code)
 
     def peek(self) -> int | None:
         """The tag of the next element, None at the end."""

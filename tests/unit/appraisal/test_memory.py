@@ -18,6 +18,7 @@ from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
+from nvattest.rim.document import parse_rim
 from nvattest.testing import DEFAULT_NONCE, Platform
 
 OTHER_NONCE = bytes(range(32))
@@ -148,6 +149,23 @@ def test_a_rim_that_is_replaced_in_the_callers_own_mapping_is_seen(scene: Scene)
     driver = next(name for name in rims if "DRIVER" in name)
     rims[driver] = replace(rims[driver], content=rims[driver].content.replace(b"0", b"1"))
     assert {"driver-rim-signature", "driver-rim-format"} & failed(scene.ask(scene.warm, collateral=collateral))
+
+
+def test_golden_values_of_another_issue_of_a_rim_are_seen() -> None:
+    """Well signed, under the same id, and put in the place of the first in the mapping that the caller gave."""
+    honest = Platform.build("hopper-1")
+    first = load_bundle(json.dumps(honest.bundle()).encode(), origin="bundle")
+    driver = next(answer for name, answer in first.rims.items() if "DRIVER" in name)
+    later = Platform.build("hopper-1", lies=[f"driver-rim:golden={parse_rim(driver.content).golden[0].index}"])
+    second = load_bundle(json.dumps(later.bundle()).encode(), origin="bundle")
+    rims: dict[str, RimAnswer] = dict(first.rims)
+    collateral, verifier = replace(first, rims=rims), Verifier(anchors=honest.trust_anchors())
+    evidence = load_evidence(json.dumps(honest.evidence(DEFAULT_NONCE)))
+    found = []
+    for given in (first, second, first):
+        rims.update(given.rims)
+        found.append(verifier.appraise(evidence, nonce=Nonce(DEFAULT_NONCE), collateral=collateral, at=honest.time))
+    assert [failed(appraisal) for appraisal in found] == [set(), {"measurements"}, set()]
 
 
 def test_another_chain_under_a_known_report_and_another_report_over_a_known_chain_are_seen(scene: Scene) -> None:
