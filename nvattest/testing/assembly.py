@@ -14,7 +14,7 @@ from nvattest.testing.certificates import Certificate
 from nvattest.testing.device import Body, SimulatedDevice, chain_text, gpu_body, switch_body
 from nvattest.testing.device_pki import CHIPS, DevicePki
 from nvattest.testing.keys import KeyRing
-from nvattest.testing.lies import OCSP_LIES, Lie, Told
+from nvattest.testing.lies import OCSP_LIES, Lie, Told, must_find
 from nvattest.testing.ocsp_issuer import OcspIssuer, Side, Verdict
 from nvattest.testing.rim_issuer import RimIssuer, RimOrder
 from nvattest.testing.silicon import SILICON, Silicon, generation, golden_value, rim_id
@@ -104,9 +104,9 @@ def assemble(plan: Plan) -> Node:
     """Build all parts.
 
     Raises:
-        InputError: a lie about a device or a RIM that this platform does not have.
+        InputError: a lie about something that this platform does not have, or one that would change nothing.
     """
-    _check_targets(plan)
+    _check_lies(plan)
     keys = KeyRing(plan.seed)
     maker = _Maker(plan, keys)
     gpus, switches = maker.devices()
@@ -120,6 +120,7 @@ def assemble(plan: Plan) -> Node:
             certificates.setdefault(chain[position].der, chain[position])
 
     orders = _orders(plan)
+    _check_tampered(plan, orders)
     for device in gpus + switches:
         register(device.certificates, _DEVICE_POSITIONS, Side.DEVICE, device.told)
     for order in orders.values():
@@ -256,16 +257,10 @@ def _orders(plan: Plan) -> dict[str, RimOrder]:
     return orders
 
 
-def _check_targets(plan: Plan) -> None:
+def _check_lies(plan: Plan) -> None:
+    """Refuse lies that nobody here can tell, and lies that would change nothing."""
     counts = {"gpu": plan.shape.gpus, "switch": plan.switches}
     for lie in plan.lies:
-        positions = _RIM_POSITIONS if lie.target.startswith("rim") or lie.target.endswith("-rim") else _DEVICE_POSITIONS
-        if lie.name in OCSP_LIES and int((lie.argument or "0")[0]) not in positions:
-            raise InputError(
-                f"nobody asks about that certificate: {str(lie)!r}",
-                code="fault-argument",
-                hint=f"revocation is asked about positions {positions[0]} to {positions[-1]} of {lie.target}",
-            )
         match = re.fullmatch(r"(gpu|switch)(\d+|\*)", lie.target)
         here = lie.target != "bios-rim" or plan.switches > 0
         if match is not None:
@@ -277,6 +272,36 @@ def _check_targets(plan: Plan) -> None:
                 code="fault-target",
                 hint=f"it has {counts['gpu']} GPUs and {counts['switch']} switches",
             )
+        if lie.name in ("chain-of", "duplicate") and lie.argument == lie.target:
+            raise InputError(f"{str(lie)!r} would change nothing", code="fault-argument", hint="name another device")
+        if lie.position is not None:
+            _check_position(lie, lie.position, of_device=match is not None)
+
+
+def _check_position(lie: Lie, position: int, *, of_device: bool) -> None:
+    asked: Sequence[int] = _DEVICE_POSITIONS if of_device else _RIM_POSITIONS
+    if lie.name in OCSP_LIES:
+        positions = asked
+        why = "nobody asks about the revocation of"
+    else:
+        # A leaf is no CA by nature, and the root has nobody above it to change places with.
+        root = asked[-1] + 1
+        positions = range(1 if lie.name == "not-a-ca" else 0, root if lie.name == "chain-swapped" else root + 1)
+        why = "nothing would change at"
+    if position not in positions:
+        raise InputError(
+            f"{why} that certificate: {str(lie)!r}",
+            code="fault-argument",
+            hint=f"{lie.name} is for the positions {positions[0]} to {positions[-1]} of {lie.target}",
+        )
+
+
+def _check_tampered(plan: Plan, orders: dict[str, RimOrder]) -> None:
+    for lie in plan.lies:
+        if lie.name == "tampered" and lie.argument is not None:
+            told = [order for order in orders.values() if lie.target in (f"{order.role}-rim", "rim*")]
+            present = {index for order in told for index in order.silicon.golden[order.role]}
+            must_find(lie.name, (int(lie.argument),), present, "golden value")
 
 
 def _switch_of(gpu: int, link: int) -> int:

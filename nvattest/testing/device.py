@@ -13,7 +13,7 @@ from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
 from nvattest.testing import spdm_writer
 from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.keys import SigningKey
-from nvattest.testing.lies import Told
+from nvattest.testing.lies import Told, must_find
 from nvattest.testing.silicon import Silicon, generation, golden_value, measured
 from nvattest.testing.spdm_writer import Entry, OpaqueHeader
 
@@ -188,6 +188,8 @@ def _measurements(
     lies = told.indexed("measurement")
     if "debug" in told and architecture is not Architecture.BLACKWELL:
         lies.setdefault(_DEBUG_INDEX, "")
+    for name in ("measurement", "measurement-missing", "measurement-duplicate"):
+        must_find(name, told.indexed(name), {index for index, _ in values}, "measurement")
     missing, twice = told.indexed("measurement-missing"), told.indexed("measurement-duplicate")
     out = []
     for index, value in values:
@@ -200,6 +202,10 @@ def _measurements(
 
 
 def _opaque(entries: list[Entry], told: Told, *, versioned: bool) -> bytes:
+    present = {kind for kind, _ in entries}
+    # With a value of its own a lie may add an entry; turned over, left out or doubled can only be one that is there.
+    for name in ("field", "field-missing", "field-duplicate"):
+        must_find(name, (number for number, given in told.indexed(name).items() if not given), present, "opaque entry")
     for number, given in told.indexed("field").items():
         changed = [
             (kind, (bytes.fromhex(given) if given else bytes(byte ^ 0xFF for byte in data)) if kind == number else data)

@@ -11,14 +11,14 @@ provisioner of every GPU.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
 
-__all__ = ["LIES", "OCSP_LIES", "Lie", "LieSpec", "Scope", "Told", "find_spec", "parse_fault"]
+__all__ = ["LIES", "OCSP_LIES", "Lie", "LieSpec", "Scope", "Told", "find_spec", "must_find", "parse_fault"]
 
 
 class Scope(Enum):
@@ -112,6 +112,15 @@ class Lie:
             )
 
     @property
+    def position(self) -> int | None:
+        """The position in a chain that it is about; None for lies about other things."""
+        scope = _scope(self.target)
+        spec = None if scope is None else find_spec(self.name, scope)
+        if spec is None or spec.form not in (_Form.POSITION, _Form.POSITION_WORD) or self.argument is None:
+            return None
+        return int(self.argument[0])
+
+    @property
     def check(self) -> str:
         """The id of the check that has to see it, or "" where none is known."""
         scope = _scope(self.target)
@@ -180,6 +189,21 @@ class Told:
         """Arguments of the form ``N`` or ``N,REST``, as N → REST."""
         pairs = (argument.partition(",") for argument in self.all(name) if argument)
         return {int(number): rest for number, _, rest in pairs}
+
+
+def must_find(name: str, numbers: Iterable[int], present: Collection[int], what: str) -> None:
+    """Refuse a lie about things that are not there: it would change nothing, and a test with it would prove nothing.
+
+    Raises:
+        InputError: one of the ``numbers`` that the lie ``name`` is about is not ``present``.
+    """
+    for number in numbers:
+        if number not in present:
+            raise InputError(
+                f"there is no {what} {number}: {name}={number} would change nothing",
+                code="fault-argument",
+                hint=f"there are {', '.join(map(str, sorted(present)))}",
+            )
 
 
 def _scope(target: str) -> Scope | None:
