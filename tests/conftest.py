@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nvattest.errors import InputError
+from nvattest.testing.native import DriverLibraries, build_driver_libraries
+
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "real-data"
 
@@ -17,6 +20,17 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"real data is not here: {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
+    """The simulated driver libraries, compiled once for all workers and modules of a run: a process binds NVML once."""
+    try:
+        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
+    except InputError as error:
+        if error.code != "no-compiler":
+            raise
+        pytest.skip("no C compiler: the driver library cannot be tested here")
 
 
 @pytest.fixture(autouse=True)

@@ -40,16 +40,6 @@ except NvattestError as error:
 """
 
 
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
-    try:
-        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
-    except InputError as error:
-        if error.code != "no-compiler":
-            raise
-        pytest.skip("no C compiler: the driver library cannot be tested here")
-
-
 @pytest.fixture
 def server() -> Iterator[DriverServer]:
     with DriverServer(MACHINE) as running:

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.errors import InputError
-from nvattest.testing.native import DriverLibraries, Fault, build_driver_libraries
+from nvattest.testing.native import DriverLibraries, Fault
 from nvattest.testing.services import Services
 
 from .guest_layer import HOME, HOOK, ROOT, ChrootGuest, NewGuest, build_layer, elf_files, shared_layer
@@ -51,16 +50,6 @@ print(json.dumps([failed, outside]))
 @pytest.fixture(scope="session")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_layer(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
-    try:
-        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
-    except InputError as error:
-        if error.code != "no-compiler":
-            raise
-        pytest.skip("no C compiler: the driver library cannot be tested here")
 
 
 @pytest.fixture

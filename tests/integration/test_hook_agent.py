@@ -14,35 +14,11 @@ from typing import Any
 
 import pytest
 
-from nvattest.errors import InputError
-from nvattest.testing.native import DriverLibraries, Fault, build_driver_libraries
+from nvattest.testing.native import Fault
 
 from .hook_world import HookWorld
 
 NewWorld = Callable[..., HookWorld]
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
-    try:
-        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
-    except InputError as error:
-        if error.code != "no-compiler":
-            raise
-        pytest.skip("no C compiler: the driver library cannot be tested here")
-
-
-@pytest.fixture
-def world(libraries: DriverLibraries, tmp_path: Path) -> Iterator[NewWorld]:
-    made: list[HookWorld] = []
-
-    def make(platform: str = "hopper-1", **options: Any) -> HookWorld:
-        made.append(HookWorld(tmp_path / f"guest-{len(made)}", libraries, platform, **options))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
 
 
 def assert_not_ready(guest: HookWorld, cause: str, *, code: str | None = None) -> dict[str, Any]:

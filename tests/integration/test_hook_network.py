@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -16,36 +15,11 @@ import pytest
 
 from nvattest._schemas import schema_bytes
 from nvattest.cli import gate, hook
-from nvattest.errors import InputError
-from nvattest.testing.native import DriverLibraries, build_driver_libraries
 from nvattest.testing.services import Services
 
 from .hook_world import HookWorld
 
 NewWorld = Callable[..., HookWorld]
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
-    try:
-        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
-    except InputError as error:
-        if error.code != "no-compiler":
-            raise
-        pytest.skip("no C compiler: the driver library cannot be tested here")
-
-
-@pytest.fixture
-def world(libraries: DriverLibraries, tmp_path: Path) -> Iterator[NewWorld]:
-    made: list[HookWorld] = []
-
-    def make(platform: str = "hopper-1", **options: Any) -> HookWorld:
-        made.append(HookWorld(tmp_path / f"guest-{len(made)}", libraries, platform, **options))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
 
 
 def use(guest: HookWorld, services: Services, **more: Any) -> None:

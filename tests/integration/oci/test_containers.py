@@ -11,16 +11,15 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nvattest.errors import InputError
 from nvattest.testing import LIES, Scope
-from nvattest.testing.native import DriverLibraries, Fault, build_driver_libraries
+from nvattest.testing.native import Fault
 
 from ..guest_layer import ROOT, shared_layer  # noqa: TID252
 from ..hook_world import HookWorld  # noqa: TID252
@@ -49,16 +48,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_program(tmp_path_factory.mktemp("workload"))
 
 
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
-    try:
-        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
-    except InputError as error:
-        if error.code != "no-compiler":
-            raise
-        pytest.skip("no C compiler: the driver library cannot be tested here")
-
-
 @pytest.fixture(scope="session", params=["runc", "crun"])
 def runtime(request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     name = str(request.param)
@@ -73,16 +62,8 @@ def runtime(request: pytest.FixtureRequest, program: Path, tmp_path_factory: pyt
 
 
 @pytest.fixture
-def guest(libraries: DriverLibraries, tmp_path: Path) -> Iterator[NewGuest]:
-    made: list[HookWorld] = []
-
-    def make(platform: str = "hopper-1", **options: Any) -> HookWorld:
-        made.append(HookWorld(tmp_path / f"guest-{len(made)}", libraries, platform, **options))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
+def guest(world: NewGuest) -> NewGuest:
+    return world
 
 
 @pytest.fixture

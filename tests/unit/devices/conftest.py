@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from nvattest.devices import NvmlLibrary
-from nvattest.errors import InputError
-from nvattest.testing.native import DriverLibraries, DriverServer, build_driver_libraries
+from nvattest.testing.native import DriverLibraries, DriverServer
 
 
 @dataclass
@@ -42,17 +41,6 @@ class StandIn:
 class Machine:
     gpus: list[Any] = field(default_factory=lambda: [StandIn(0)])
     switches: list[Any] = field(default_factory=list)
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
-    # One folder for all workers and test modules of a run: a process binds NVML once.
-    try:
-        return build_driver_libraries(tmp_path_factory.getbasetemp().parent / "nvattest-driver")
-    except InputError as error:
-        if error.code != "no-compiler":
-            raise
-        pytest.skip("no C compiler: the driver library cannot be tested here")
 
 
 Drive = Callable[..., DriverServer]
