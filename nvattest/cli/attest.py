@@ -111,7 +111,10 @@ def run(options: argparse.Namespace) -> int:
             )
         result = _remote(options) if options.verifier == "remote" else _local(options)
     except NvattestError as error:
-        return _report_error(error, options)
+        from nvattest.cli.output import report_error
+
+        report_error(error, options, "NOT TRUSTED", {"claims": {}, "detached_eat": {}, "appraisal": None})
+        return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     _print(result, options)
     return result.code.exit_status
 
@@ -322,29 +325,3 @@ def _explain(appraisal: Appraisal, options: argparse.Namespace) -> None:
         saved=False,
     )
     print(text)
-
-
-def _report_error(error: NvattestError, options: argparse.Namespace) -> int:
-    """A failure before anything could be judged: in the chosen format, and never an empty stdout."""
-    code = error.result_code
-    if options.format == "json":
-        from nvattest._json import dump_json
-
-        print(
-            dump_json(
-                {
-                    "result_code": int(code),
-                    "result_message": code.message,
-                    "claims": {},
-                    "detached_eat": {},
-                    "appraisal": None,
-                    "error": {"code": error.code, "message": str(error), "hint": error.hint},
-                }
-            )
-        )
-    else:
-        print(f"Result: NOT TRUSTED, code {int(code)} ({code.message})\n  {error}")
-        if error.hint:
-            print(f"  next: {error.hint}")
-    print(f"Error {int(code):03d}: {code.message}", file=sys.stderr)
-    return code.exit_status or ResultCode.UNKNOWN.exit_status

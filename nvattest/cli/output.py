@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from nvattest._version import __version__
-from nvattest.errors import InputError
+from nvattest.errors import InputError, NvattestError
 
 if TYPE_CHECKING:
     from nvattest.appraisal.check import Check
@@ -128,3 +130,21 @@ def write_file(path: str, text: str, *, mode: int = 0o644) -> None:
             raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def report_error(error: NvattestError, options: argparse.Namespace, verdict: str, members: dict[str, object]) -> None:
+    """A failure before anything could be judged: in the chosen format, and never an empty stdout.
+
+    ``verdict`` is the word of the text format, ``members`` are those of the command's JSON beside code and error.
+    """
+    code = error.result_code
+    if options.format == "json":
+        from nvattest._json import dump_json
+
+        said = {"code": error.code, "message": str(error), "hint": error.hint}
+        print(dump_json({"result_code": int(code), "result_message": code.message, "error": said, **members}))
+    else:
+        print(f"Result: {verdict}, code {int(code)} ({code.message})\n  {error.code}: {error}")
+        if error.hint:
+            print(f"  next: {error.hint}")
+    print(f"Error {int(code):03d}: {code.message}", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.cli import binding
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, converted, existing_file
+from nvattest.cli.output import report_error
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
@@ -88,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
         elif options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
             code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
     except NvattestError as error:
-        return _report_error(error, options)
+        report_error(error, options, "NOT BELIEVED", {"claims": {}})
+        return ERROR
     return _report(verified, check, options, code, status)
 
 
@@ -232,26 +234,3 @@ def _plain(value: object) -> str:
     # Claims are texts of others: no control characters on a terminal.
     text = str(value)[:64]
     return text if text.isprintable() else repr(text)
-
-
-def _report_error(error: NvattestError, options: argparse.Namespace) -> int:
-    code = error.result_code
-    if options.format == "json":
-        from nvattest._json import dump_json
-
-        print(
-            dump_json(
-                {
-                    "result_code": int(code),
-                    "result_message": code.message,
-                    "claims": {},
-                    "error": {"code": error.code, "message": str(error), "hint": error.hint},
-                }
-            )
-        )
-    else:
-        print(f"Result: NOT BELIEVED, code {int(code)} ({code.message})\n  {error.code}: {error}")
-        if error.hint:
-            print(f"  next: {error.hint}")
-    print(f"Error {int(code):03d}: {code.message}", file=sys.stderr)
-    return ERROR
