@@ -7,14 +7,13 @@ the rank chooses the one result code that a shell sees.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckSpec:
+class CheckSpec(NamedTuple):
     """What is fixed about a check."""
 
     id: str

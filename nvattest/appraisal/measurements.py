@@ -91,8 +91,7 @@ def compare_measurements(report: Report, rims: Mapping[RimRole, VerifiedRim], nv
     return Comparison(cells=tuple(cells), conflicts=tuple(sorted(conflicts)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SvnCell:
+class SvnCell(NamedTuple):
     """One MIN_SVN record against the entry it names. ``runtime`` is None where that is missing or ill-typed."""
 
     data_type: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
 from nvattest.appraisal.check import Check, Outcome, result_code, verdict
@@ -20,8 +21,7 @@ from nvattest.rim.ids import RimRole
 from nvattest.spdm.report import Report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateRevocation:
+class CertificateRevocation(NamedTuple):
     """The revocation answer for one certificate. ``source`` is None where there was no answer."""
 
     certificate: Certificate
@@ -29,8 +29,7 @@ class CertificateRevocation:
     source: Source | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainAppraisal:
+class ChainAppraisal(NamedTuple):
     """A chain, validated, with the revocation answers for the certificates that have a responder, topmost first."""
 
     validated: ValidatedChain
@@ -49,8 +48,7 @@ class RimAppraisal:
     chain: ChainAppraisal | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceIdentity:
+class DeviceIdentity(NamedTuple):
     """Who a device is, by its certificates: nothing here comes from the driver.
 
     ``ueid`` is the leaf's serial number in decimal, ``hwmodel`` the common name of the certificate above the leaf,

@@ -7,8 +7,8 @@ all but the root. Sources: RFC 6960; NVAT 1.2.2 for the choice of certificates.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
@@ -93,8 +93,7 @@ def find_revocation(
     return CertificateRevocation(certificate=certificate, revocation=revocation, source=answer.source)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(NamedTuple):
     outcome: Outcome
     text: str
     tolerated_by: str = ""

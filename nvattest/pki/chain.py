@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._registry import OID_ECDSA_SHA384
 from nvattest.errors import InputError
@@ -43,8 +43,7 @@ class ChainProfile(Enum):
         return (_TCG_DICE_PURPOSES, _DMTF_SPDM_PURPOSES) if self is ChainProfile.DEVICE else ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainFinding:
+class ChainFinding(NamedTuple):
     """One broken rule. ``rule`` is a stable word, ``position`` counts certificates from the leaf, which is 0.
 
     Rules: ``length``, ``duplicate``, ``order``, ``extra-certificate``, ``issuer-name``, ``signature``, ``ca-flag``,

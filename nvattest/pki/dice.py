@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._registry import FWID_SIZE, OID_DICE_FWID_HOPPER, OID_DICE_TCB_INFO, OID_SHA384, PDI_SIZE
 from nvattest.errors import ParseError, ResultCode
@@ -40,8 +40,7 @@ _CHIP = re.compile(r"([A-Z]{2}_?[0-9]{2,3}[A-Z]?)(?: |\Z)")
 _PDI = re.compile(f"[0-9A-Fa-f]{{{2 + 2 * PDI_SIZE}}}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fwid:
+class Fwid(NamedTuple):
     """One firmware id: the OID of its hash, and the digest."""
 
     algorithm: str

@@ -7,8 +7,7 @@ version only; a RIM of another chip with the same version string would pass ther
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._registry import RIM_MANUFACTURER_ID
 from nvattest.errors import ResultCode
@@ -33,8 +32,7 @@ _VERSION_CODES: Final = {
 _CHIP: Final = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})_?[0-9]{2,3}(?![A-Za-z0-9])")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BindingFinding:
+class BindingFinding(NamedTuple):
     """One way in which a RIM is not about the device.
 
     ``rule`` is a stable word: ``role``, ``version``, ``product``, ``name``, ``edition``, ``manufacturer``, ``signer``.

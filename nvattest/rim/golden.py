@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._registry import OPAQUE_RECORD_BASE
 from nvattest.rim import _names as names
@@ -52,15 +52,14 @@ class GoldenValue:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MinSvn:
+class MinSvn(NamedTuple):
     """The lowest security version that one entry of the opaque data may have.
 
     ``data_type`` is the id of the entry (``index`` - 4096), ``minimum`` the floor, ``include_in_result`` whether the
     version found is to be told in the claims under ``name``.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     data_type: int
     name: str
     minimum: int

@@ -18,8 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest.rim import _names as names
 from nvattest.rim._fault import fault
@@ -43,8 +42,7 @@ _SPACE: Final = " \t\r\n"
 _WITHOUT_SPACE: Final = dict.fromkeys(map(ord, _SPACE))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureBlock:
+class SignatureBlock(NamedTuple):
     """What a Signature says, nothing of it believed yet."""
 
     signed_info: bytes

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import unpack
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from nvattest._registry import FWID_SIZE, PDI_SIZE, SWITCH_GPU_COUNT, GpuField, SwitchField
 from nvattest.errors import ParseError, ResultCode
@@ -24,8 +23,7 @@ _VBIOS_SIZE: Final = 8
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuFields:
+class GpuFields(NamedTuple):
     """What a GPU says about itself.
 
     ``vbios_version`` is ``96.00.9F.00.01``. ``nvdec0_status`` and ``ppcie_status`` are 0xAA (on) or 0x55 (off), other
@@ -48,8 +46,7 @@ class GpuFields:
     measurement_counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwitchFields:
+class SwitchFields(NamedTuple):
     """What an NVSwitch says about itself.
 
     ``pdi`` is its own, ``gpu_pdis`` those of the GPUs it sees: 16 upper-case digits each, sorted, each once, in the

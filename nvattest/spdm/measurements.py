@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -29,8 +28,7 @@ class MeasurementBlock(NamedTuple):
     value: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasurementsResponse:
+class MeasurementsResponse(NamedTuple):
     """What the device answered.
 
     ``nonce`` is the responder's; ``opaque_offset`` and ``signed_length`` count from the start of the response, of which

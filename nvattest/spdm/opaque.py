@@ -6,7 +6,6 @@ data. Integers have two bytes and are little-endian. Drivers from CUDA 13.5 on w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
 from typing import Final, NamedTuple
@@ -41,8 +40,7 @@ class OpaqueEntry(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpaqueData:
+class OpaqueData(NamedTuple):
     """All entries in their order. ``version`` is (major, minor, patch); legacy data has entry 34 as its major."""
 
     layout: OpaqueLayout

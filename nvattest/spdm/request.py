@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._wire import Cursor
 from nvattest.errors import ResultCode
@@ -20,8 +19,7 @@ ALL_MEASUREMENTS: Final = 0xFF
 REQUEST_SIZE: Final = 37
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GetMeasurementsRequest:
+class GetMeasurementsRequest(NamedTuple):
     """What the device was asked. ``nonce`` is the requester nonce (32 bytes), ``raw`` the 37 bytes themselves."""
 
     version: int
