@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from nvattest.errors import ResultCode
 
@@ -40,8 +41,7 @@ class OcspAnswer:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unavailable:
+class Unavailable(NamedTuple):
     """Why a piece of collateral could not be had: NVIDIA's code for it, what happened, and what to do."""
 
     code: ResultCode

@@ -7,7 +7,6 @@ NVIDIA's verifiers do. Sources: NVAT 1.2.2 comparison rules; NVAT 2.0.0 MIN_SVN 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -42,8 +41,7 @@ class Cell(NamedTuple):
     runtime: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(NamedTuple):
     """All measurements of a device against all golden values. ``conflicts`` are indices that two RIMs claim."""
 
     cells: tuple[Cell, ...]
@@ -106,8 +104,7 @@ class SvnCell(NamedTuple):
         return self.runtime is not None and self.runtime >= self.minimum
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SvnComparison:
+class SvnComparison(NamedTuple):
     """All MIN_SVN records of a device. ``conflicts`` are names or data types that two records claim."""
 
     cells: tuple[SvnCell, ...]

@@ -36,8 +36,7 @@ class ChainAppraisal(NamedTuple):
     revocations: tuple[CertificateRevocation, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RimAppraisal:
+class RimAppraisal(NamedTuple):
     """One RIM of a device: its id, where it came from and what became of it."""
 
     role: RimRole

@@ -6,10 +6,9 @@ that was sent (where it has one) is GOOD. Everything else has a status of its ow
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -51,8 +50,7 @@ class NonceOutcome(Enum):
     NOT_SENT = "not-sent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revocation:
+class Revocation(NamedTuple):
     """The judgement on one answer about one certificate; ``detail`` says it in words.
 
     ``signature_valid`` and ``in_window`` are False wherever they could not be established. ``response_sha256`` names

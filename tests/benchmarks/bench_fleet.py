@@ -6,9 +6,10 @@ pytest -s -m benchmark tests/benchmarks/bench_fleet.py
 from __future__ import annotations
 
 import base64
-import json
+import math
 import os
 import statistics
+from collections.abc import Callable
 from time import perf_counter, process_time
 
 import pytest
@@ -24,7 +25,12 @@ from nvattest.spdm.report import parse_report
 from nvattest.testing import SimulatedFleet
 
 pytestmark = pytest.mark.benchmark
-NODES = 300
+NODES = 1500
+ALONE = 300
+# By then all workers are at work.
+STARTED = 300
+DEVICES = 60
+VERIFIERS = 8
 BACKENDS = ("cryptography", "aws-lc")
 
 
@@ -46,42 +52,54 @@ def evidence(fleet: SimulatedFleet, index: int, nonce: bytes) -> tuple[Evidence,
     )
 
 
-def one_signature(item: Evidence, backend: str) -> float:
+def one_signature(item: Evidence, backend: str) -> Callable[[], None]:
+    """One verification of the report's signature that remembers nothing, loading the key included."""
     report, spki = parse_report(item.report, item.kind), parse_pem_chain(item.certificate_chain)[0].spki_der
-    verifier, times = EcdsaVerifier(backend=backend, remember=0), []
-    for _ in range(200):
-        start = process_time()
-        assert verifier.verify_raw(spki, report.signature, report.signed)
-        times.append(process_time() - start)
-    return statistics.median(times)
+    signature, signed = report.signature, report.signed
+
+    def verify() -> None:
+        assert EcdsaVerifier(backend=backend, remember=0).verify_raw(spki, signature, signed)
+
+    return verify
 
 
 def test_gpus_in_a_running_process(fleet: SimulatedFleet) -> None:
+    """Each figure is the median over devices of the best of several verifiers that meet them in turn.
+
+    A busy machine only ever makes a run slower; the signature that is the unit is timed beside each device.
+    """
     collateral = load_bundle(fleet.bundle(), origin="bundle")
     nonces = [os.urandom(32), os.urandom(32)]
-    rounds = [[evidence(fleet, index, nonce) for index in range(NODES)] for nonce in nonces]
-    print("\nA GPU in a running process, with revocation (median CPU time; one P-384 as the unit)")
+    rounds = [[evidence(fleet, index, nonce) for index in range(DEVICES)] for nonce in nonces]
+    print("\nA GPU in a running process, with revocation (CPU time; one P-384 as the unit)")
     for backend in BACKENDS:
-        one = one_signature(rounds[0][0][0], backend)
-        verifier = Verifier(anchors=fleet.platform.trust_anchors(), backend=backend)
-        times: tuple[list[float], list[float]] = ([], [])
+        unit = one_signature(rounds[0][0][0], backend)
+        # never seen, seen with a new report, one signature
+        best = [[math.inf] * DEVICES for _ in range(3)]
         counts = [0, 0]
-        for index in range(NODES):
-            for which in (0, 1):
-                before, start = verifier.ecdsa.verifications, process_time()
-                result = verifier.appraise(
-                    rounds[which][index], nonce=Nonce(nonces[which]), collateral=collateral, at=fleet.platform.time
-                )
-                if index:
-                    times[which].append(process_time() - start)
+        for _ in range(VERIFIERS):
+            verifier = Verifier(anchors=fleet.platform.trust_anchors(), backend=backend)
+            for index in range(DEVICES):
+                for which in (0, 1):
+                    before, start = verifier.ecdsa.verifications, process_time()
+                    result = verifier.appraise(
+                        rounds[which][index], nonce=Nonce(nonces[which]), collateral=collateral, at=fleet.platform.time
+                    )
+                    best[which][index] = min(best[which][index], process_time() - start)
                     counts[which] = verifier.ecdsa.verifications - before
-                assert result.trusted
+                    assert result.trusted
+                start = process_time()
+                unit()
+                best[2][index] = min(best[2][index], process_time() - start)
+        # The first device also brings RIMs and anchors.
+        *costs, one = (statistics.median(found[1:]) for found in best)
         print(f"  {backend:14} one P-384 verification    {one * 1e3:6.3f} ms")
-        for which, name in enumerate(("never seen", "seen, new report")):
-            cost, count = statistics.median(times[which]), counts[which]
-            floor = 3 if which == 0 else 1
+        for name, cost, count, floor, target in (
+            ("never seen", costs[0], counts[0], 3, 1.25),
+            ("seen, new report", costs[1], counts[1], 1, 1.4),
+        ):
             print(
-                f"  {backend:14} {name:25} {cost * 1e3:6.3f} ms = {cost / one / floor:5.2f} x {floor} "
+                f"  {backend:14} {name:25} {cost * 1e3:6.3f} ms = {cost / one / floor:5.2f} x {floor} (target {target}) "
                 f"= {cost / one / count:5.2f} x {count} computed; besides them {(cost - count * one) * 1e3:6.3f} ms"
             )
 
@@ -90,26 +108,34 @@ def test_nodes_per_second(fleet: SimulatedFleet) -> None:
     lines = [fleet.line(index) for index in range(NODES)]
     bundle = fleet.bundle()
     rates: list[tuple[float, float]] = []
-    print(f"\nverify-batch, {NODES} never-seen nodes of one GPU")
-    for backend in BACKENDS:
-        settings = BatchSettings(
+    print(f"\nverify-batch, {NODES} never-seen nodes of one GPU, a judge alone {ALONE}")
+    settings_of = {
+        backend: BatchSettings(
             bundle=bundle, anchors=fleet.platform.anchors_pem, at=fleet.platform.time, backend=backend
         )
-        judge = Judge(settings)
-        judge.judge(lines[0])
-        start = process_time()
-        for line in lines[1:]:
-            assert json.loads(judge.judge(line))["trusted"]
-        alone = (NODES - 1) / (process_time() - start)
+        for backend in BACKENDS
+    }
+    alone = dict.fromkeys(BACKENDS, 0.0)
+    for _ in range(3):  # the best of three turns
+        for backend in BACKENDS:
+            judge = Judge(settings_of[backend])
+            judge.judge(lines[0])
+            start = process_time()
+            answers = [judge.judge(line) for line in lines[1:ALONE]]
+            alone[backend] = max(alone[backend], len(answers) / (process_time() - start))
+            assert all('"trusted":true' in answer for answer in answers)
+    for backend in BACKENDS:
+        settings = settings_of[backend]
         begun = 0.0
-        for number, answer in enumerate(verify_batch(lines * 8, settings)):
-            if number == NODES:  # by then the workers have started
+        # Every node once: one that comes back would be a seen GPU with a report that is remembered.
+        for number, answer in enumerate(verify_batch(lines, settings)):
+            if number == STARTED:
                 begun = perf_counter()
             assert '"trusted":true' in answer
-        together = (7 * NODES - 1) / (perf_counter() - begun)
-        rates.append((alone, together))
+        together = (len(lines) - 1 - STARTED) / (perf_counter() - begun)
+        rates.append((alone[backend], together))
         print(
-            f"  {backend:14} one core {alone:6.0f} /s of CPU time   {os.cpu_count()} cores {together:6.0f} /s of wall time"
+            f"  {backend:14} one core {alone[backend]:6.0f} /s of CPU time   {os.cpu_count()} cores {together:6.0f} /s of wall time"
         )
     print(
         f"  ratio          one core {rates[1][0] / rates[0][0]:6.2f}                  cores {rates[1][1] / rates[0][1]:6.2f}"
