@@ -61,8 +61,8 @@ def load_json(
             data = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise fail("not UTF-8", "json", error.start) from None
-    # Separators, wherever they stand, are counted before the reader builds anything.
-    if data.count(",") + data.count("[") + data.count("{") > MAXIMUM_VALUES:
+    # Separators, wherever they stand, are counted before the reader builds anything; a short text cannot have too many.
+    if len(data) > MAXIMUM_VALUES and data.count(",") + data.count("[") + data.count("{") > MAXIMUM_VALUES:
         raise fail(f"more than {MAXIMUM_VALUES} values", "too-large")
     try:
         document: object = json.loads(

@@ -122,14 +122,16 @@ class CheckList:
             self.add(id, Outcome.SKIPPED, f"not checked: {why}")
 
 
+def unacceptable(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The checks that stand in the way of trust, in their order."""
+    # The outcome first: nearly all checks pass, and only the others have to be asked.
+    return tuple([check for check in checks if check.outcome is not Outcome.PASS and not check.acceptable])
+
+
 def verdict(checks: tuple[Check, ...], required: tuple[str, ...]) -> bool:
     """The one place where trust is decided: every required check is there, and every check is acceptable."""
     present = {check.id for check in checks}
-    return (
-        bool(checks)
-        and present.issuperset(required)
-        and all(check.outcome is Outcome.PASS or check.acceptable for check in checks)
-    )
+    return bool(checks) and present.issuperset(required) and not unacceptable(checks)
 
 
 def result_code(checks: tuple[Check, ...]) -> ResultCode:
@@ -137,7 +139,7 @@ def result_code(checks: tuple[Check, ...]) -> ResultCode:
 
     A check that was only skipped gives its code where nothing else failed, so that no failure is ever reported as OK.
     """
-    bad = [check for check in checks if check.outcome is not Outcome.PASS and not check.acceptable]
+    bad = unacceptable(checks)
     if not bad:
         return ResultCode.OK
     failed = [check for check in bad if check.outcome is not Outcome.SKIPPED] or bad

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
-from nvattest.appraisal.check import Check, Outcome, result_code, verdict
+from nvattest.appraisal.check import Check, Outcome, result_code, unacceptable, verdict
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.policy import EvidencePolicy
@@ -98,7 +98,7 @@ class DeviceAppraisal:
     @property
     def failures(self) -> tuple[Check, ...]:
         """The checks that stand in the way of trust, in the order of the story."""
-        return tuple(check for check in self.checks if not check.acceptable)
+        return unacceptable(self.checks)
 
     def check(self, id: str) -> Check | None:  # noqa: A002
         """The check of this name."""
@@ -136,17 +136,19 @@ class Appraisal:
     @property
     def result_code(self) -> ResultCode:
         """OK, or the code of the first device that failed, or of the first platform check that did."""
+        if self.trusted:
+            return ResultCode.OK
         for device in self.devices:
             if not device.trusted:
                 return device.result_code
         code = result_code(self.checks)
-        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
+        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK else code
 
     @property
     def failures(self) -> tuple[tuple[str, Check], ...]:
         """All checks that stand in the way of trust, each with the label of its device (``PLATFORM`` for the whole)."""
         of_devices = [(device.label, check) for device in self.devices for check in device.failures]
-        return (*of_devices, *(("PLATFORM", check) for check in self.checks if not check.acceptable))
+        return (*of_devices, *(("PLATFORM", check) for check in unacceptable(self.checks)))
 
     @property
     def weakened(self) -> tuple[str, ...]:
