@@ -116,7 +116,7 @@ def add_verify_options(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def nonce_of_token(token: bytes, challenge: bytes) -> tuple[Nonce, bytes]:
+def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     """The nonce that a token has to carry if its header names its key truly, and that key's thumbprint.
 
     The header is not believed: the caller compares the thumbprint with the key that verified the token.

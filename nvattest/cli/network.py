@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_RIM_URL = "https://rim.attestation.nvidia.com"
 DEFAULT_OCSP_URL = "https://ocsp.ndis.nvidia.com"
 DEFAULT_NRAS_URL = "https://nras.attestation.nvidia.com"
-_HASHES = ("sha-1", "sha-256", "sha-384")
+HASHES = ("sha-1", "sha-256", "sha-384")
 
 
 def add_url_options(group: argparse._ArgumentGroup) -> None:
@@ -36,9 +36,8 @@ def add_url_options(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """How the network is used, and the cache before it."""
-    group = parser.add_argument_group("network and cache")
+def add_access_options(group: argparse._ArgumentGroup) -> None:
+    """What a service may want to see, and whom TLS trusts."""
     group.add_argument(
         "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", ""), metavar="KEY",
         help="sent to the configured hosts over https (better in NV_ATTESTATION_SERVICE_KEY than here)",
@@ -51,9 +50,15 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--tls-ca-path", type=existing_directory, default=from_environment("NVAT_TLS_CA_PATH", "") or None,
         metavar="DIR", help="the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)",
     )  # fmt: skip
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """How the network is used, and the cache before it."""
+    group = parser.add_argument_group("network and cache")
+    add_access_options(group)
     group.add_argument(
-        "--ocsp-cert-id-hash", type=choice(*_HASHES),
-        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", _HASHES), metavar="HASH",
+        "--ocsp-cert-id-hash", type=choice(*HASHES),
+        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", HASHES), metavar="HASH",
         help="sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)",
     )  # fmt: skip
     group.add_argument(

@@ -1,4 +1,4 @@
-"""``nvattest verify-token``: a token, a key, a nonce; no network unless a JWKS URL is given.
+"""``nvattest verify-token``: a token, a key, a nonce; no network unless the URL of a JWKS or of a service is given.
 
 Exit status as NVIDIA's ``verify-token``: 0 good, 1 the token must not be believed (or an argument is unusable), 2 the
 relying party's policy says no, 3 the token is genuine and says that the result is bad.
@@ -13,7 +13,17 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from nvattest.cli import binding
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, converted, existing_file
+from nvattest.cli.arguments import (
+    REQUIRED,
+    VALIDATION,
+    ArgumentError,
+    choice,
+    converted,
+    existing_directory,
+    existing_file,
+    from_environment,
+)
+from nvattest.cli.network import HASHES, add_access_options
 from nvattest.cli.output import report_error
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from nvattest.token.verified import VerifiedToken
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
+_EAR = "ear"
 _SHOWN = "ueid", "hwmodel", "measres"
 
 
@@ -31,17 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token = parser.add_argument_group("token")
     token.add_argument("--token-file", default="-", metavar="FILE", help="the token; - or nothing is standard input")
     token.add_argument(
-        "--token-type", type=choice("detached-eat", "ear"), default=None, metavar="TYPE",
+        "--token-type", type=choice("detached-eat", _EAR), default=None, metavar="TYPE",
         help="refuse tokens of another type: detached-eat or ear",
     )  # fmt: skip
     expect = parser.add_argument_group("what is expected")
-    expect.add_argument("--nonce", type=converted(Nonce.from_hex), metavar="HEX", help="the nonce that was asked for")
+    expect.add_argument("--nonce", default="", metavar="HEX", help="the nonce that was asked for")
     binding.add_verify_options(expect)
     expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
-    expect.add_argument(
-        "--nras-url", default="", metavar="URL",
-        help="the token is of this service, and the URL is its issuer; nothing is fetched from it",
-    )  # fmt: skip
     expect.add_argument("--expected-devices", type=int, metavar="N", help="refuse another number of GPUs and switches")
     expect.add_argument(
         "--clock-skew-leeway-seconds", type=int, default=60, metavar="SECONDS", help="how far clocks may differ (60)"
@@ -59,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     keys = parser.add_argument_group("keys, at least one of them")
     keys.add_argument(
+        "--nras-url", default="", metavar="URL",
+        help="the issuer is this service; its keys are fetched unless given below (NVAT_NRAS_BASE_URL, asked where "
+        "neither an issuer nor a key is named)",
+    )  # fmt: skip
+    keys.add_argument(
         "--jwks", default="", metavar="FILE|URL", help="keys of the issuer; fetched if it begins https://"
     )
     keys.add_argument("--key", type=existing_file, metavar="PEM", help="the public key of the issuer")
@@ -66,12 +78,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--x5c-anchors", type=existing_file, metavar="PEM",
         help="validate certificate chains of token keys to these; without --jwks the chain in the token",
     )  # fmt: skip
+    add_access_options(parser.add_argument_group("where keys are fetched"))
+    # NVIDIA's command has these in common with attest, and no use for them: a script that gives them goes on working.
+    for name, kind in (
+        ("--verifier", choice("local", "remote")),
+        ("--rim-store", choice("remote", "dir")),
+        ("--rim-url", str),
+        ("--rim-dir", existing_directory),
+        ("--ocsp-url", str),
+        ("--ocsp-cert-id-hash", choice(*HASHES)),
+    ):
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
     """Verify, print, and give the verdict as the exit status."""
-    if (options.nonce is None) == (options.challenge is None):
-        raise ArgumentError("exactly one of --nonce and --challenge is required", REQUIRED)
+    if bool(options.nonce) == (options.challenge is not None):
+        raise ArgumentError(
+            "exactly one of --nonce and --challenge is required: a token for no request of yours proves nothing",
+            REQUIRED,
+        )
     if options.tee_quote is not None and options.challenge is None:
         raise ArgumentError("--tee-quote is required to come with --challenge", REQUIRED)
     if options.issuer and options.nras_url:
@@ -84,12 +110,12 @@ def run(options: argparse.Namespace) -> int:
         if options.tee_quote is not None:
             check = binding.check_quote(verified, options.challenge, options.tee_quote)
             print(f"binding: {check.detail}; {check.note}", file=sys.stderr)
-        if not verified.overall:
-            code, status = ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE
-        elif options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
+        if options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
             code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
+        elif not verified.overall:
+            code, status = ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE
     except NvattestError as error:
-        report_error(error, options, "NOT BELIEVED", {"claims": {}})
+        report_error(error, options, "NOT BELIEVED", {_EAR if options.token_type == _EAR else "claims": {}})
         return ERROR
     return _report(verified, check, options, code, status)
 
@@ -99,24 +125,34 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
     from nvattest.token.common import DEFAULT_ISSUER
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.keys import MAXIMUM_PEM
+    from nvattest.token.verified import read_document
     from nvattest.token.verify import TokenKind, verify_token
 
+    # Read before anybody is asked: for what is no token no key is fetched.
+    token, _ = read_document(_read_token(options.token_file))
+    thumbprint: bytes | None = None
+    if options.challenge is not None:
+        nonce, thumbprint = binding.nonce_of_token(token, options.challenge)
+    else:
+        nonce = Nonce.from_hex(options.nonce)
     jwks: bytes | None = None
-    if options.jwks.startswith("https://"):
-        jwks = _fetch(options.jwks, MAXIMUM_JWKS)
+    service = _service(options)
+    if service:
+        from nvattest.collateral.nras import JWKS_PATH
+
+        jwks = _fetch(service + JWKS_PATH, MAXIMUM_JWKS, options, service)
+    elif options.jwks.startswith("https://"):
+        jwks = _fetch(options.jwks, MAXIMUM_JWKS, options, options.nras_url)
     elif "://" in options.jwks:
         raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
     elif options.jwks:
         jwks = read_bounded(options.jwks, MAXIMUM_JWKS)
-    token = _read_token(options.token_file)
-    nonce, thumbprint = options.nonce, None
-    if options.challenge is not None:
-        nonce, thumbprint = binding.nonce_of_token(token, options.challenge)
+    at = options.at or datetime.now(timezone.utc)
     verified = verify_token(
         token,
-        issuer=options.issuer or options.nras_url.rstrip("/") or DEFAULT_ISSUER,
+        issuer=options.issuer or service or options.nras_url.rstrip("/") or DEFAULT_ISSUER,
         nonce=nonce,
-        at=options.at or datetime.now(timezone.utc),
+        at=at,
         jwks=jwks,
         key=read_bounded(options.key, MAXIMUM_PEM) if options.key is not None else None,
         x5c_roots=read_bounded(options.x5c_anchors, 64 * 1024) if options.x5c_anchors is not None else None,
@@ -126,29 +162,50 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         accept_simulated=options.accept_simulated,
         refuse_weakened=options.refuse_weakened,
     )
+    if service and jwks is not None:
+        from nvattest._json import load_json
+        from nvattest.collateral.nras import check_own_chains, key_ids
+
+        check_own_chains(load_json(jwks, source="JWKS", maximum=MAXIMUM_JWKS), key_ids(token), at)
     if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
         raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
     return verified
+
+
+def _service(options: argparse.Namespace) -> str:
+    """The service whose keys are to be fetched, as its tokens name it, or nothing."""
+    if options.jwks or options.key is not None or options.x5c_anchors is not None:
+        return ""
+    # The variable is also there for attest: it counts where nothing on the command line says whose token this is.
+    url = options.nras_url or ("" if options.issuer else from_environment("NVAT_NRAS_BASE_URL", ""))
+    if not url:
+        return ""
+    from nvattest.collateral.nras import service_url
+
+    return service_url(url)
 
 
 def _read_token(path: str) -> bytes:
     from nvattest.collateral.folders import read_bounded
     from nvattest.token.jws import MAXIMUM_TOKEN
 
-    if path != "-":
-        return read_bounded(path, MAXIMUM_TOKEN + 1)
     # One byte more than is allowed, so that what is too large is told from what just fits.
-    return sys.stdin.buffer.read(MAXIMUM_TOKEN + 1)
+    maximum = MAXIMUM_TOKEN + 1
+    token = read_bounded(path, maximum) if path not in ("-", "") else sys.stdin.buffer.read(maximum)
+    if not token.strip():
+        raise InputError("there is no token", code="file", hint="name a file with --token-file, or give it on stdin")
+    return token
 
 
-def _fetch(url: str, maximum: int) -> bytes:
-    """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s."""
+def _fetch(url: str, maximum: int, options: argparse.Namespace, key_host: str) -> bytes:
+    """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s; only the service sees its key."""
+    from nvattest.cli.network import http_settings
     from nvattest.collateral.deadline import Deadline
     from nvattest.collateral.http import HttpClient, Service
 
     wrong = ResultCode.VERIFIER_JWKS_ERROR
     service = Service(name="JWKS", unreachable=wrong, forbidden=wrong, missing=wrong, failed=wrong, invalid=wrong)
-    with HttpClient() as client:
+    with HttpClient(http_settings(options, *filter(None, [key_host]))) as client:
         return client.exchange(
             service, "GET", url, deadline=Deadline(30), maximum=maximum, headers={"Accept": "application/json"}
         )

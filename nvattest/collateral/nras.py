@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nvattest.token.verify import VerifiedToken
 
 NRAS_URL: Final = "https://nras.attestation.nvidia.com"
+JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_AGE: Final = 900.0
 NRAS: Final = Service(
     name="NRAS",
@@ -87,10 +88,7 @@ class NrasClient:
         clock: Callable[[], float] = time.monotonic,
         claims_version: str | None = None,
     ) -> None:
-        parts = check_url(base_url, "--nras-url")
-        if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-            raise InputError("--nras-url: NRAS is asked over https only", code="url", hint="give an https URL")
-        self.base_url = base_url.rstrip("/")
+        self.base_url = service_url(base_url)
         self._client = HttpClient(http)
         self._timeout = timeout
         self._x5c_roots = x5c_roots
@@ -135,7 +133,7 @@ class NrasClient:
             (again,) = run_all([self._keys_job(deadline)], deadline)
             self._keys = self._read_keys(self._result(again, deadline))
         if self._x5c_roots is None:
-            _check_own_chains(self._keys.document, {kid for token in tokens for kid in key_ids(token)}, at)
+            check_own_chains(self._keys.document, frozenset().union(*map(key_ids, tokens)), at)
         answers = []
         for (architecture, group), token in zip(groups.items(), tokens, strict=True):
             verified = verify_detached_eat(
@@ -171,7 +169,7 @@ class NrasClient:
         )
 
     def _keys_job(self, deadline: Deadline) -> Callable[[], bytes]:
-        url = f"{self.base_url}/.well-known/jwks.json"
+        url = self.base_url + JWKS_PATH
         return lambda: self._client.exchange(
             NRAS, "GET", url, deadline=deadline, maximum=_MAXIMUM_JWKS, headers={"Accept": "application/json"}
         )
@@ -201,6 +199,18 @@ class NrasClient:
             raise _unusable(self.base_url, "the key set has no 'keys'")
         kids = frozenset(str(key["kid"]) for key in keys if isinstance(key, dict) and isinstance(key.get("kid"), str))
         return _KeySet(document=document, kids=kids, fetched=self._clock())
+
+
+def service_url(url: str) -> str:
+    """The base URL of an NRAS as its tokens name it: without a final slash.
+
+    Raises:
+        InputError: not a URL, or plain http to another machine.
+    """
+    parts = check_url(url, "--nras-url")
+    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+        raise InputError("--nras-url: NRAS is asked over https only", code="url", hint="give an https URL")
+    return url.rstrip("/")
 
 
 def request_body(evidence: Sequence[Evidence], nonce: Nonce, claims_version: str | None = None) -> bytes:
@@ -235,11 +245,15 @@ def key_ids(token: object) -> frozenset[str]:
     return frozenset(found)
 
 
-def _check_own_chains(jwks: JsonObject, kids: set[str], at: datetime) -> None:
-    """Refuse a key whose ``x5c`` does not hold together; without roots of the caller it ends in its own last one."""
+def check_own_chains(jwks: object, kids: frozenset[str], at: datetime) -> None:
+    """Refuse a key whose ``x5c`` does not hold together; without roots of the caller it ends in its own last one.
+
+    Raises:
+        TokenError: it does not (``x5c``, ``x5c-chain``).
+    """
     from nvattest.token.x5c import parse_x5c, validate_x5c
 
-    keys = jwks["keys"]
+    keys = jwks.get("keys") if isinstance(jwks, dict) else None
     for entry in keys if isinstance(keys, list) else []:
         if isinstance(entry, dict) and entry.get("kid") in kids and "x5c" in entry:
             what = f"JWKS key {str(entry['kid'])[:80]!r}"

@@ -68,7 +68,8 @@ class Keyring:
             raise refuse(
                 "there is no key to verify the token with",
                 "key-missing",
-                hint="give the issuer's JWKS, its public key, or anchors for its certificates",
+                hint="give the issuer's JWKS, its public key, or anchors for its certificates; --nras-url fetches the "
+                "JWKS of an attestation service",
                 result_code=ResultCode.CERT_NOT_FOUND,
             )
         if "x5c" not in token.header:

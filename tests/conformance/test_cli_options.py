@@ -46,11 +46,30 @@ VERIFICATION = {
     ("--tls-ca-cert",): (None, (), "NVAT_TLS_CA_CERT"),
     ("--tls-ca-path",): (None, (), "NVAT_TLS_CA_PATH"),
 }
+NRAS = ("--nras-url", "http://localhost:1")
+NONCE = ("--nonce", "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb")
 SWITCHES = (
     "--verify-rim-signatures", "--no-verify-rim-signatures", "--verify-rim-cert-chain", "--no-verify-rim-cert-chain",
 )  # fmt: skip
+# verify-token of 2.0.0 has the group VERIFICATION too. What it cannot use has no default here, and no variable. That of
+# --nras-url counts only where no key is named: tests/integration/test_verify_token_nras.py.
+UNUSED = ("--verifier", "--rim-store", "--rim-url", "--rim-dir", "--ocsp-url", "--ocsp-cert-id-hash")
+TOKEN = {
+    ("--token-file",): ("-", ("token.json", ""), ""),
+    ("--token-type",): (None, ("detached-eat", "ear"), ""),
+    ("--clock-skew-leeway-seconds",): (60, (), ""),
+    ("--nonce",): ("", ("00" * 32,), ""),
+    **VERIFICATION,
+    **{(name,): (None, VERIFICATION[name,][1], "") for name in UNUSED},
+    ("--nras-url",): ("", ("https://nras.example",), ""),
+}
 COMMON = {**GLOBAL, **EVIDENCE}
-TABLE = {"attest": {**COMMON, **VERIFICATION}, "collect-evidence": COMMON, "version": GLOBAL}
+TABLE = {
+    "attest": {**COMMON, **VERIFICATION},
+    "collect-evidence": COMMON,
+    "verify-token": {**GLOBAL, **TOKEN},
+    "version": GLOBAL,
+}
 CASES = [(command, names) for command, options in TABLE.items() for names in options]
 
 
@@ -117,6 +136,20 @@ def test_the_switches_for_rims_are_accepted(switch: str, capsys: pytest.CaptureF
         (["attest", "--verify-rim-cert-chains"], 109),
         (["--version"], 109),
         (["attest", "--gpu-evidence-source", "corelib", "--gpu-architecture", "blackwell"], 4),
+        # NVIDIA's own cases for verify-token. Without a nonce theirs would go on; see the table in the README.
+        (["verify-token", *NRAS], 106),
+        (["verify-token", *NRAS, *NONCE, "--token-file", "/no/such"], 1),
+        (["verify-token", *NRAS, *NONCE, "--token-file", "/dev/null"], 1),
+        (["verify-token", *NRAS, *NONCE, "--token-file", "/dev/null", "--tls-ca-cert", __file__], 1),
+        (["verify-token", *NRAS, "--nonce", "ZZZZ", "--token-file", "/dev/null"], 1),
+        (["verify-token", *NRAS, *NONCE, "--token-type", "ear", "--clock-skew-leeway-seconds", "not-a-number"], 104),
+        (["verify-token", *NRAS, *NONCE, "--token-type", "jwt"], 105),
+        (["verify-token", *NRAS, *NONCE, "--relying-party-policy", "/no/such"], 105),
+        (["verify-token", *NRAS, *NONCE, "--tls-ca-cert", "/no/such"], 105),
+        (["verify-token", *NRAS, *NONCE, "--tls-ca-path", "/no/such"], 105),
+        (["verify-token", *NRAS, *NONCE, "--rim-dir", "/no/such"], 105),
+        (["verify-token", *NRAS, *NONCE, "--verifier", "nobody"], 105),
+        (["verify-token", *NRAS, *NONCE, "--device", "gpu"], 109),
         ([], 0),
         (["--help"], 0),
         (["version"], 0),
