@@ -149,21 +149,23 @@ def _as_json(subject: Subject) -> str:
     if subject.kind == "appraisal":
         view = read_appraisal(subject.appraisal)
         found = []
+        # What people see as one failure stays one entry per check here.
         for failure in failures(view):
-            diagnosis = diagnose(failure.check, view)
-            found.append(
-                {
-                    "check": failure.check.id,
-                    "step": failure.check.step,
-                    "devices": list(failure.devices),
-                    "detail": failure.check.detail,
-                    "expected": failure.check.expected,
-                    "found": failure.check.found,
-                    "facts": list(diagnosis.facts),
-                    "causes": list(diagnosis.causes),
-                    "actions": list(diagnosis.actions),
-                }
-            )
+            for check in failure.checks:
+                diagnosis = diagnose(check, view)
+                found.append(
+                    {
+                        "check": check.id,
+                        "step": check.step,
+                        "devices": list(failure.devices),
+                        "detail": check.detail,
+                        "expected": check.expected,
+                        "found": check.found,
+                        "facts": list(diagnosis.facts),
+                        "causes": list(diagnosis.causes),
+                        "actions": list(diagnosis.actions),
+                    }
+                )
         result |= {
             "trusted": view.trusted,
             "result_code": view.result_code,

@@ -30,10 +30,28 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One failed check, and the labels of all devices where it failed in the same way."""
+    """What failed, and the labels of all devices where it failed in the same way.
 
-    check: CheckView
+    ``checks`` is more than one where checks failed by one cause: ``check``, the first, stands for all.
+    """
+
+    checks: tuple[CheckView, ...]
     devices: tuple[str, ...]
+
+    @property
+    def check(self) -> CheckView:
+        """The check whose values and diagnosis are shown."""
+        return self.checks[0]
+
+    @property
+    def title(self) -> str:
+        """What was asked, of all checks."""
+        return "; ".join(dict.fromkeys(check.title for check in self.checks))
+
+    @property
+    def ids(self) -> str:
+        """The ids of all checks."""
+        return listed([check.id for check in self.checks])
 
 
 def failures(view: AppraisalView) -> tuple[Failure, ...]:
@@ -45,7 +63,14 @@ def failures(view: AppraisalView) -> tuple[Failure, ...]:
             device = view.device(check.device)
             key = (check.id, tuple(cell.index for cell in device.bad_cells) if device is not None else ())
         found.setdefault(key, []).append(check)
-    return tuple(Failure(check=group[0], devices=tuple(item.device for item in group)) for group in found.values())
+    merged: dict[tuple[object, ...], tuple[tuple[str, ...], list[CheckView]]] = {}
+    for own, group in found.items():
+        first, devices = group[0], tuple(check.device for check in group)
+        # One signer's certificate serves several RIMs: the same words about the same devices are one failure.
+        shared = (first.outcome, first.detail, first.expected, first.found)
+        key = shared if first.id.endswith("-rim-revocation") else own
+        merged.setdefault((key, devices), (devices, []))[1].append(first)
+    return tuple(Failure(checks=tuple(checks), devices=devices) for devices, checks in merged.values())
 
 
 def diagnose(check: CheckView, appraisal: AppraisalView) -> Diagnosis:

@@ -508,13 +508,21 @@ CODE_ENTRIES: Final = (
     ),
     _code(
         _C.CERT_CHAIN_VERIFICATION_FAILURE,
-        "A certificate chain does not lead to the pinned root.",
+        "A certificate chain does not lead to the pinned root. This is a code of nvattest. CUDA's error 802, \"system "
+        'not yet initialized", is something else: nobody has set the GPUs ready yet.',
         (
             "The device or RIM is simulated, and its roots were not given.",
             "Certificates are missing or in another order.",
             "The device is a pre-production one.",
         ),
-        (_EXPLAIN, "For simulated devices give their roots with --trust-anchors."),
+        (
+            _EXPLAIN,
+            "For simulated devices give their roots with --trust-anchors.",
+            (
+                "If CUDA said 802: 'nvattest hook status' says whether the GPUs are ready and what the last verdict "
+                "was, 'nvattest doctor' what keeps them from it. NVSwitches need a running fabric manager too."
+            ),
+        ),
         ("chain-path", "driver-rim-chain", "vbios-rim-chain"),
     ),
 )

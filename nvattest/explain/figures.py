@@ -66,7 +66,12 @@ def trust_diagram(device: DeviceView) -> Diagram:
         signed = _passed(device, f"{rim.role}-rim-signature", f"{rim.role}-rim-binding")
         word = {"driver": "Driver RIM", "vbios": "VBIOS RIM", "bios": "BIOS RIM"}.get(rim.role, "RIM")
         state = "signed, for this device" if signed else "NOT THERE" if not rim.sha256 else "NOT ACCEPTED"
-        chains.append((word, rim.chain, _box(rim.id, (state,), "good" if signed else "bad")))
+        style = "good" if signed else "bad"
+        if signed and not _passed(device, *(f"{rim.role}-rim-{part}" for part in ("chain", "validity", "revocation"))):
+            # A good signature by a signer that is not to be believed must not look like the end of the matter.
+            state, style = "signed, but not by a good chain", "warn"
+        chains.append((word, rim.chain, _box("Golden values", (rim.id, state), style)))
+    debug = next((check.found for check in device.checks if check.id == "debug" and check.outcome == "fail"), "")
     boxes: list[Box] = []
     arrows: list[Arrow] = []
     deepest = max([len(chain.certificates) if chain else 1 for _, chain, _ in chains])
@@ -78,7 +83,7 @@ def trust_diagram(device: DeviceView) -> Diagram:
         centres.append((centre, last.style))
         y = _TOP
         previous: int | None = None
-        for box in _certificates(chain):
+        for box in _certificates(chain, debug=debug if chain is device.chain else ""):
             if previous is not None:
                 arrows.append(Arrow(x1=centre, y1=previous, x2=centre, y2=y, style=box.style))
             boxes.append(_placed(box, x, y))
@@ -106,7 +111,7 @@ def trust_diagram(device: DeviceView) -> Diagram:
             height=48,
             title="Measurements",
             lines=(words,),
-            style="good" if matched else "bad",
+            style="bad" if not matched else "good" if all(style == "good" for _, style in centres) else "warn",
         )
     )
     arrows += [
@@ -132,11 +137,12 @@ def _placed(box: Box, x: int, y: int) -> Box:
     return Box(x=x, y=y, width=box.width, height=box.height, title=box.title, lines=box.lines, style=box.style)
 
 
-def shorten(text: str, maximum: int = 30) -> str:
+def shorten(text: str, maximum: int = 40) -> str:
+    """A name cut in the middle, where names differ least."""
     return text if len(text) <= maximum else f"{text[: maximum // 2]}…{text[-(maximum - maximum // 2 - 1) :]}"
 
 
-def _certificates(chain: ChainView | None) -> list[Box]:
+def _certificates(chain: ChainView | None, *, debug: str = "") -> list[Box]:
     if chain is None or not chain.certificates:
         return [_box("no chain", ("nothing could be read",), "bad")]
     found = []
@@ -157,6 +163,9 @@ def _certificates(chain: ChainView | None) -> list[Box]:
         elif position == last:
             style = "good" if chain.path_ok else "bad"
             lines.append("pinned root" if chain.path_ok and chain.anchor else "NOT a pinned root")
+        elif position == 0 and debug:
+            style = "bad"
+            lines.append(f"says: {debug.upper()}")
         elif position == 0:
             style = "plain" if chain.path_ok else "warn"
             lines.append("leaf: has no revocation service")

@@ -146,10 +146,13 @@ def _failure(position: int, failure: Failure, view: AppraisalView, terminal: Ter
     paint, check = terminal.paint, failure.check
     diagnosis = diagnose(check, view)
     lead = f"{position}. {listed(failure.devices, maximum=3)}  "
-    where = f"step {check.step}, {check.id}" if check.step is not None else check.id
-    first, *more = terminal.wrap(f"failed check: {check.title}", first=lead, rest="   ")
+    where = f"step {check.step}, {failure.ids}" if check.step is not None else failure.ids
+    first, *more = terminal.wrap(f"failed check: {failure.title}", first=lead, rest="   ")
     lines = [paint(lead, "bold") + paint(first[len(lead) :], "bad", "bold"), *(paint(line, "bad") for line in more)]
-    lines += [paint(f"   {where}", "dim"), *terminal.wrap(check.detail, first="   ")]
+    lines += [
+        *(paint(line, "dim") for line in terminal.wrap(where, first="   ")),
+        *terminal.wrap(check.detail, first="   "),
+    ]
     for name, value in (("expected", check.expected), ("found", check.found)):
         if value:
             lines += _value(name, value, terminal)

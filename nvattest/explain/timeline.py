@@ -31,7 +31,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Bars against a clock. ``ticks`` are (x, label); ``now`` is the place of the clock."""
+    """Bars against a clock. ``ticks`` are (x, label), ``now`` is the place of the clock, ``first`` what ends first."""
 
     title: str
     left: int
@@ -41,6 +41,7 @@ class Timeline:
     ticks: tuple[tuple[float, str], ...]
     now: float
     clock: str
+    first: str
 
 
 _LEFT: Final = 300
@@ -125,14 +126,17 @@ def _timeline(
             (place(moment), label if abs(place(moment) - place(clock)) > _ROW else "")
             for moment, label in _ticks(start, stop, year=year)
         ),
-        now=place(clock), clock=f"{clock:%Y-%m-%d}" if year else f"{clock:%Y-%m-%d %H:%M}",
+        now=place(clock), clock=_moment(clock, year=year),
+        first=f"{ordered[0][0][0]}, {_moment(ordered[0][0][2], year=year)}",
     )  # fmt: skip
 
 
+def _moment(moment: datetime, *, year: bool) -> str:
+    return f"{moment.date()}" if year else f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
 def _span(begin: datetime, end: datetime, *, year: bool) -> str:
-    if year:
-        return f"{begin.date()} – {end.date()}"
-    return f"{begin:%Y-%m-%d %H:%M} – {end:%Y-%m-%d %H:%M} UTC"
+    return f"{_moment(begin, year=year)} – {_moment(end, year=year)}"
 
 
 def _ticks(start: datetime, stop: datetime, *, year: bool) -> list[tuple[datetime, str]]:

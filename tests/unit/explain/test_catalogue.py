@@ -108,6 +108,15 @@ def test_words_are_found_in_any_case_and_with_zeros() -> None:
     assert "measurements" in similar("measurments")
 
 
+def test_802_tells_the_result_code_from_the_error_of_cuda() -> None:
+    entry = find_entry("802")
+    assert entry is not None
+    text = render_entry(entry, Terminal())
+    assert "CERT_CHAIN_VERIFICATION_FAILURE" in text
+    assert "CUDA's error 802" in text
+    assert "nvattest hook status" in text
+
+
 def test_an_exit_status_that_stands_for_several_codes_says_so() -> None:
     assert ResultCode.NRAS_ATTESTATION_ERROR.exit_status == 700 % 256
     assert all(code.exit_status == 12 for code in codes_of_status(12))

@@ -196,6 +196,26 @@ def test_the_diagram_shows_the_revoked_certificate_and_stays_in_its_field(apprai
         assert box.y + box.height <= diagram.height
 
 
+def test_what_a_revoked_signer_signed_is_not_drawn_as_good(appraise: Appraise) -> None:
+    view = read_appraisal(appraise("hopper-1", "driver-rim:revoked=0"))
+    ends = {box.lines[-1]: box.style for box in trust_diagram(view.devices[0]).boxes if box.title == "Golden values"}
+    assert ends == {"signed, but not by a good chain": "warn", "signed, for this device": "good"}
+    [compared] = [box for box in trust_diagram(view.devices[0]).boxes if box.title == "Measurements"]
+    assert compared.style == "warn"
+    assert compared.lines[0].endswith("golden values match, 1 exempt")
+
+
+def test_a_leaf_that_says_debug_is_red(appraise: Appraise) -> None:
+    view = read_appraisal(appraise("blackwell-1", "gpu0:debug"))
+    assert [box.lines[-1] for box in trust_diagram(view.devices[0]).boxes if box.style == "bad"] == ["says: DEBUG"]
+
+
+def test_the_timeline_says_what_ends_first(appraise: Appraise) -> None:
+    certificates, answers = timelines(read_appraisal(appraise("hopper-1")))
+    assert certificates.first == "HCC RIM L4 Signer, 2027-11-01"
+    assert answers.first.endswith("2026-11-01 23:45 UTC")
+
+
 def test_the_grid_has_64_squares(appraise: Appraise) -> None:
     squares = measurement_squares(read_appraisal(appraise("hopper-1", "gpu0:measurement=9")).devices[0])
     assert len(squares) == 64

@@ -95,6 +95,28 @@ def test_a_revoked_rim_is_one_failure_of_all_its_devices(appraise: Appraise) -> 
     assert "NVIDIA withdrew this certificate" in text
 
 
+def test_one_revoked_signer_of_two_rims_is_one_failure_that_names_both_checks(appraise: Appraise) -> None:
+    shared = read_appraisal(appraise("hopper-8-ppcie", "driver-rim:revoked=1"))
+    assert [(failure.ids, len(failure.devices)) for failure in failures(shared)] == [
+        ("driver-rim-revocation and vbios-rim-revocation", 8)
+    ]
+    own = read_appraisal(appraise("hopper-8-ppcie", "driver-rim:revoked=0"))
+    assert [failure.ids for failure in failures(own)] == ["driver-rim-revocation"]
+    text = explain_appraisal_json(appraise("hopper-8-ppcie", "driver-rim:revoked=1"))
+    assert "step 12, driver-rim-revocation and vbios-rim-revocation" in text
+    assert text.count("NVIDIA withdrew this certificate") == 1
+
+
+def test_the_same_words_about_other_devices_stay_failures_of_their_own(appraise: Appraise) -> None:
+    obj = appraise("hopper-8-ppcie", "driver-rim:revoked=1")
+    # GPU-0's VBIOS RIM is well: what is said of eight GPUs is not what is said of seven.
+    for check in obj["devices"][0]["checks"]:
+        if check["id"] == "vbios-rim-revocation":
+            check |= {"outcome": "pass", "acceptable": True}
+    found = [(failure.ids, len(failure.devices)) for failure in failures(read_appraisal(obj))]
+    assert found == [("driver-rim-revocation", 8), ("vbios-rim-revocation", 7)]
+
+
 def test_the_chain_is_a_tree_with_validity_revocation_and_responder(appraise: Appraise) -> None:
     text = explain_appraisal_json(appraise("hopper-1"))
     assert "NVIDIA Device Identity CA" in text
