@@ -29,7 +29,7 @@ _DECLARATION: Final = re.compile(
     rb"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*["'](?i:utf-8)["'])?"""
     rb"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*["'](?:yes|no)["'])?[ \t\r\n]*\?>"""
 )
-_XML_ATTRIBUTE: Final = re.compile(rb"[ \t\r\n]xml:")
+_XML_ATTRIBUTES: Final = (b" xml:", b"\txml:", b"\rxml:", b"\nxml:")
 
 
 def read_xml(data: bytes) -> _Element:
@@ -94,10 +94,9 @@ def _gate(data: bytes) -> None:
     _refuse(data, data.find(b"<!", body), "a document type or entity declaration", "rim-dtd")
     _refuse(data, data.find(b"<?", body), "a processing instruction", "rim-processing-instruction")
     _refuse(data, data.find(b"&", body), "an entity or character reference", "rim-entity")
-    attribute = _XML_ATTRIBUTE.search(data, body)
-    if attribute is not None:
-        # With none of these, C14N 1.0 (which lxml has) and C14N 1.1 (which RIMs name) give the same bytes.
-        _refuse(data, attribute.start(), "an xml:* attribute", "rim-xml-attribute")
+    # With none of these, C14N 1.0 (which lxml has) and C14N 1.1 (which RIMs name) give the same bytes.
+    attributes = [at for mark in _XML_ATTRIBUTES if (at := data.find(mark, body)) >= 0]
+    _refuse(data, min(attributes, default=-1), "an xml:* attribute", "rim-xml-attribute")
     for mark, limit, name in (
         (b"<", MAX_TAGS, "tags"),
         (b"=", MAX_EQUAL_SIGNS, "attributes"),

@@ -9,6 +9,7 @@ alike. "P-384" is one verification of a raw signature with the library, key load
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import statistics
@@ -89,12 +90,11 @@ def test_one_gpu_in_a_running_process() -> None:
         ("without revocation", EvidencePolicy(accept_unchecked_revocation=True), replace(collateral, ocsp=())),
         ("with revocation", EvidencePolicy(), collateral),
     ):
-        cost: list[float] = []
-        seen: list[float] = []
-        floors: list[float] = []
+        # The best of many verifiers for each GPU, in CPU time, with the unit timed beside it; then the median of GPUs.
+        never, again, floors = ([math.inf] * len(evidence) for _ in range(3))
         counts: set[int] = set()
         raw = raw_signatures(evidence[0])
-        for _ in range(12):
+        for _ in range(20):
             verifier = Verifier(anchors=platform.trust_anchors(), policy=policy)
 
             def appraise(item: Evidence, verifier: Verifier = verifier, given: Collateral = given) -> None:
@@ -102,26 +102,19 @@ def test_one_gpu_in_a_running_process() -> None:
                 assert appraisal.devices[0].trusted
 
             appraise(evidence[0])
-            for item in evidence[1:]:
+            for index, item in enumerate(evidence[1:], start=1):
                 before = verifier.ecdsa.verifications
-                start = time.perf_counter()
-                appraise(item)
-                cost.append((time.perf_counter() - start) * 1e3)
+                for table, run, what in ((never, appraise, item), (again, appraise, item), (floors, raw, 3)):
+                    start = time.process_time()
+                    run(what)  # type: ignore[operator]
+                    table[index] = min(table[index], (time.process_time() - start) * 1e3)
                 counts.add(verifier.ecdsa.verifications - before)
-                start = time.perf_counter()
-                appraise(item)
-                seen.append((time.perf_counter() - start) * 1e3)
-                start = time.perf_counter()
-                raw(3)
-                floors.append((time.perf_counter() - start) * 1e3)
+        cost, seen, floor = (statistics.median(table[1:]) for table in (never, again, floors))
         print(f"\nOne GPU in a running process, RIMs and anchors verified before, {word} ({counts} signatures)")
-        row("never seen (median of runs)", statistics.median(cost), statistics.median(floors), 3, "target 1.5")
-        row("never seen (best run)", min(cost), min(floors), 3, "target 1.5")
+        row("never seen", cost, floor, 3, "targets 1.5 and 1.25")
         if counts != {3}:
-            per = statistics.median(floors) / 3
-            count = max(counts)
-            row("never seen, against all its signatures", statistics.median(cost), per * count, count, "")
-        row("the same evidence again", statistics.median(seen), statistics.median(floors) / 3, 1, "")
+            row("never seen, against all its signatures", cost, floor / 3 * max(counts), max(counts), "")
+        row("the same evidence again", seen, floor / 3, 1, "")
 
 
 def test_the_first_gpu_with_nothing_remembered(real_data: Path) -> None:
