@@ -49,12 +49,14 @@ def find_revocation(
     unavailable: Unavailable | None,
     at: datetime,
     judge: Judge,
+    unusable: str = "",
 ) -> CertificateRevocation:
     """Judge all answers about one certificate and choose the one that counts.
 
     A validly signed refusal outweighs everything; otherwise a good answer counts, one to our own question before the
     others, which may be as new and are less fresh, then the newest; otherwise the answer that came closest.
-    ``answers`` are candidates: an answer about another certificate is passed over.
+    ``answers`` are candidates: an answer about another certificate is passed over. ``unusable`` says what became of
+    answers that name no certificate; it is told where none is left.
     """
     if len(answers) > MAXIMUM_ANSWERS:
         # Refused, not cut: which of them to leave out would be the choice of whoever sent them.
@@ -71,6 +73,7 @@ def find_revocation(
     if not judged:
         detail = unavailable.message if unavailable is not None else "no revocation answer was given"
         status = RevocationStatus.UNREACHABLE if unavailable is not None else RevocationStatus.NO_ANSWER
+        detail += f"; {unusable}" if unusable else ""
         return CertificateRevocation(
             certificate=certificate,
             revocation=Revocation(status=status, detail=detail, certificate_serial=certificate.serial),

@@ -65,7 +65,7 @@ class Verifier:
         self._report_parts: Memory[object] = Memory(_DEVICES)
         self._verifications: Memory[RimVerification] = Memory(64)
         self._judgements: Memory[Revocation] = Memory(1024)
-        self._indexed: tuple[Collateral, _Index] | None = None
+        self._indexed: tuple[Collateral, tuple[_Index, str]] | None = None
         self._passed: tuple[Collateral, EvidencePolicy, TrustAnchors, Passes] | None = None
 
     def appraise(
@@ -149,27 +149,38 @@ class Verifier:
         self, certificate: Certificate, issuer: Certificate, collateral: Collateral, at: datetime
     ) -> CertificateRevocation:
         """Judge the answers about one certificate and choose the one that counts."""
+        index, unusable = self._index(collateral)
         return find_revocation(
             certificate,
             issuer,
-            self._index(collateral).get(certificate.serial, ()),
+            index.get(certificate.serial, ()),
             collateral.unavailable.get(f"ocsp:{certificate.sha256.hex()}"),
             at,
             self._judge,
+            unusable,
         )
 
-    def _index(self, collateral: Collateral) -> _Index:
-        """The answers of a collateral by the serial number that they are about; what cannot be read is left out."""
+    def _index(self, collateral: Collateral) -> tuple[_Index, str]:
+        """The answers of a collateral by the serial number that they are about, and what is to say of the others."""
         if self._indexed is None or self._indexed[0] is not collateral:
             index: dict[int, list[tuple[OcspAnswer, OcspResponse]]] = {}
+            reasons: list[str] = []
             for answer in collateral.ocsp:
                 try:
                     response = parse_response(answer.content, parse=self._parse_certificate)
-                except ParseError:
+                except ParseError as error:
+                    reasons.append(error.message)
                     continue
                 if response.serial is not None:
                     index.setdefault(response.serial, []).append((answer, response))
-            self._indexed = (collateral, index)
+                else:
+                    reasons.append(f"the responder says {response.responder_status}")
+            unusable = ""
+            if reasons:
+                # They name no certificate, so they are told where an answer is missing.
+                count = f"{len(reasons)} of {len(collateral.ocsp)} answers"
+                unusable = f"{count} could not be used, the first: {reasons[0][:200]}"
+            self._indexed = (collateral, (index, unusable))
         return self._indexed[1]
 
     def _judge(

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 
 from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
@@ -235,3 +237,28 @@ def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(no
     answers = world.collateral.ocsp + many
     assert world.appraise(collateral=replace(world.collateral, ocsp=answers)).trusted
     assert len(parsed) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>", "not a readable answer"),
+        (ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER), "the responder says tryLater"),
+    ],
+    ids=["malformed", "responder error"],
+)
+def test_what_is_no_answer_is_told_where_an_answer_is_missing_and_nowhere_else(
+    node, content: bytes | ocsp.OCSPResponse, reason: str
+) -> None:
+    world = node("hopper-1")
+    der = content if isinstance(content, bytes) else content.public_bytes(Encoding.DER)
+    rest = world.collateral.ocsp[1:]
+    spoilt = (*rest, OcspAnswer(content=der, source=Source.BUNDLE), OcspAnswer(content=b"?", source=Source.BUNDLE))
+    missing = world.appraise(collateral=replace(world.collateral, ocsp=spoilt)).devices[0].failures
+    assert {check.outcome for check in missing} == {Outcome.ABSENT}
+    for check in missing:
+        told = f"no revocation answer was given; 2 of {len(spoilt)} answers could not be used, the first: {reason}"
+        assert told in check.detail
+    whole = world.appraise(collateral=replace(world.collateral, ocsp=(*spoilt, world.collateral.ocsp[0])))
+    assert whole.trusted
+    assert not any("could not be used" in check.detail for check in whole.devices[0].checks)
