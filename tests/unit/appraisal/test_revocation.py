@@ -242,7 +242,7 @@ def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(no
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<html>", "not a readable answer"),
+        (b"<html>", "OCSP response: not a readable answer"),
         (ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER), "the responder says tryLater"),
     ],
     ids=["malformed", "responder error"],
