@@ -112,7 +112,14 @@ ERROR_ENTRIES: Final = (
         "The token broke a rule: form, algorithm, key, signature, times, issuer, audience or nonce.",
         ("A wrong clock.", "Another issuer or key.", "A token of another request."),
         ("$ nvattest explain TOKEN-FILE", "$ date -u"),
-        ("jwks", "jwks-url", "jwks-fetch", "x5c-chain"),
+        (
+            "jwks", "jwks-url", "x5c", "x5c-chain", "key-missing", "key-mismatch", "kid-missing", "kid-unknown",
+            "alg-none", "alg-not-allowed", "crit", "header-key", "typ", "json-serialization", "signature", "cnf",
+            "kind", "subject", "missing-exp", "missing-nbf", "missing-iat", "missing-iss", "missing-jti", "times",
+            "expired", "not-yet-valid", "nonce-missing", "nonce-mismatch", "submods-missing", "submods-extra",
+            "submods-duplicate", "digest", "digest-algorithm", "device-count", "device-duplicate",
+            "overall-inconsistent", "simulated", "weakened",
+        ),
         ("701", "21"),
     ),
     _error(

@@ -45,7 +45,10 @@ def test_every_error_class_has_an_entry_under_its_word_and_its_name() -> None:
 
 
 def words_of_errors() -> dict[str, str]:
-    """Every literal ``code="…"`` that an error of the package is made with, and where; testing/ has its own words."""
+    """Every literal ``code="…"`` that an error of the package is made with, and where; testing/ has its own words.
+
+    ``refuse("…", "…")`` makes the errors of tokens; the word is its second argument.
+    """
     found = {}
     for path in PACKAGE.rglob("*.py"):
         if "testing" in path.relative_to(PACKAGE).parts:
@@ -55,12 +58,29 @@ def words_of_errors() -> dict[str, str]:
                 for keyword in node.keywords:
                     if keyword.arg == "code" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
                         found[str(keyword.value.value)] = f"{path.relative_to(ROOT)}:{node.lineno}"
+                if isinstance(node.func, ast.Name) and node.func.id == "refuse" and len(node.args) > 1:
+                    word = node.args[1]
+                    if isinstance(word, ast.Constant):
+                        found[str(word.value)] = f"{path.relative_to(ROOT)}:{node.lineno}"
     return found
 
 
 def test_every_word_of_an_error_leads_to_an_entry() -> None:
     missing = {word: where for word, where in words_of_errors().items() if find_entry(word) is None}
     assert not missing, f"add them to 'covers' of their family in nvattest/explain/entries_errors.py: {missing}"
+
+
+def test_every_word_of_the_catalogue_is_one_that_the_package_says() -> None:
+    # Any text of the package counts, for some words come out of tables; what is written nowhere is raised nowhere.
+    said = set()
+    for path in PACKAGE.rglob("*.py"):
+        if not path.name.startswith("entries_"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    said.add(node.value)
+    words = {word for entry in ENTRIES if entry.kind == "error" for word in (entry.key, *entry.covers)}
+    # The words for missing claims are put together: missing- and the claim.
+    assert not {word for word in words if word not in said and word.removeprefix("missing-") not in said}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.key)
