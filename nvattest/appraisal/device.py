@@ -23,6 +23,9 @@
 Nothing raises on bad evidence and nothing stops at the first failure: a step that has nothing to look at is SKIPPED,
 and a skipped step never speaks for trust. What a step uses was checked before it: golden values come only from a
 VerifiedRim, identities only from the report and the chain.
+
+Steps of which every check passed may be told again from the verifier's memory (``memory.py``) for the next report that
+gives them the same to look at; the keys below name all of that. Signature, nonce, mode, versions and hints are not.
 """
 
 from __future__ import annotations
