@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from nvattest._version import __version__
 from nvattest.errors import CollectionError
-from nvattest.model import format_time
+from nvattest.kata.clock import EARLIEST
+from nvattest.model import format_time, parse_time
 
 if TYPE_CHECKING:
     from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
 # No clock that is right is before the day on which this was written.
-EARLIEST_CLOCK: Final = datetime(2026, 11, 1, tzinfo=timezone.utc)
+EARLIEST_CLOCK: Final = parse_time(EARLIEST)
 DRIVER_SECONDS: Final = 40.0
 _NVIDIA: Final = "0x10de"
 _ENVIRONMENT: Final = re.compile(

@@ -13,6 +13,7 @@ import sys
 import time
 
 from nvattest.cli.arguments import REQUIRED, ArgumentError
+from nvattest.cli.hook import add_guest_options, guest_paths
 
 CANNOT_RUN, NOT_FOUND = 126, 127
 
@@ -20,22 +21,25 @@ CANNOT_RUN, NOT_FOUND = 126, 127
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command, after ``--``."""
     parser.usage = "nvattest gate [options] -- COMMAND [ARGUMENT ...]"
-    parser.add_argument("--root", default="", metavar="DIR", help="put DIR before the hook's paths")
+    add_guest_options(parser)
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run on attested devices")
 
 
 def run(options: argparse.Namespace) -> int:
     """Attest; then become the command, or return the hook's exit status (see ``nvattest.kata.outcome``)."""
     from nvattest.kata.arguments import Arguments, Stage
-    from nvattest.kata.container import Container
     from nvattest.kata.entry import run_stage
-    from nvattest.kata.paths import Paths
+    from nvattest.kata.outcome import exit_status
+    from nvattest.kata.termination import Termination
 
     if not options.command:
         raise ArgumentError("gate: a command is required, after --", REQUIRED)
-    status = run_stage(
-        Arguments(Stage.GATE, root=options.root), Paths(options.root), Container(), started=time.monotonic()
-    )
+    paths = guest_paths(options)
+    with Termination() as termination:
+        status = run_stage(Arguments(Stage.GATE), paths, started=time.monotonic(), termination=termination)
+    if termination.asked and not status:
+        # Asked to end after the verdict: the command must not begin.
+        return exit_status("terminated")
     if status:
         return status
     sys.stdout.flush()

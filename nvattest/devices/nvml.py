@@ -159,16 +159,16 @@ class NvmlLibrary:
         """
         return self.wait(self.start(subject, work), Deadline(timeout))
 
-    def close(self) -> None:
-        """Shut NVML down. Nothing is raised: there is nothing left to protect."""
+    def close(self, *, timeout: float = _CLOSE_SECONDS) -> None:
+        """Shut NVML down, within this time. Nothing is raised: there is nothing left to protect."""
         if not self._open:
             return
         self._open = False
-        deadline = Deadline(0.0 if self._given_up else _CLOSE_SECONDS)
+        deadline = Deadline(0.0 if self._given_up else timeout)
         # With a call still inside the driver a shutdown could wait for it, or pull the library from under it.
         if all(job.ended(deadline) for job in self._jobs):
             with suppress(CollectionError):
-                self.run("NVML", lambda calls: calls.ask("nvmlShutdown"), timeout=_CLOSE_SECONDS)
+                self.run("NVML", lambda calls: calls.ask("nvmlShutdown"), timeout=timeout)
 
     def __enter__(self) -> NvmlLibrary:
         return self

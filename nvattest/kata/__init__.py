@@ -22,16 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     started = time.monotonic()
     _open_standard_descriptors()
-    from nvattest.kata.entry import run
+    from nvattest.kata.termination import Termination
 
-    status = run(list(sys.argv[1:] if argv is None else argv), started=started)
-    if argv is None:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError, AttributeError):
-                continue
-        os._exit(status)
+    # Before anything that takes time: a signal ends the run as a failure does, with GPUs that are not ready.
+    with Termination() as termination:
+        from nvattest.kata.entry import run
+
+        status = run(list(sys.argv[1:] if argv is None else argv), started=started, termination=termination)
+        if argv is None:
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except (OSError, ValueError, AttributeError):
+                    continue
+            os._exit(status)
     return status
 
 

@@ -92,7 +92,7 @@ def with_expectations(policy: EvidencePolicy, expected: Expected, config: HookCo
 def load_known(settings: Settings, findings: list[tuple[str, str]]) -> Collateral:
     """The bundle's collateral. One that cannot be used is a finding: cache and network may still have everything."""
     named = settings.config.collateral_bundle
-    path = settings.paths.at(named or settings.paths.BUNDLE)
+    path = settings.place(named) or settings.paths.bundle
     try:
         return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
     except InputError as error:

@@ -12,7 +12,9 @@ usage: nvattest-hook prestart            as a Kata guest hook or an OCI prestart
        nvattest-hook --stage init        once, before the workload: from init or a service manager
        nvattest-hook --stage watch       as a service that attests again and again
        nvattest-hook --version | --help
---once ends the watch after one round; --root DIR puts DIR before every path (for tests)."""
+--config FILE is the configuration, in the place of /etc/nvattest/hook.toml: an absolute path, and the file has to be
+there; the bundle is looked for beside it. --once ends the watch after one round; --root DIR puts DIR before every path
+(for tests)."""
 
 
 class Stage:
@@ -34,6 +36,7 @@ class Arguments(NamedTuple):
     stage: str
     once: bool = False
     root: str = ""
+    config: str = ""
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -45,16 +48,21 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     Raises:
         UsageError: anything that names no stage.
     """
-    stage, once, root = "", False, ""
+    stage, once, root, config = "", False, "", ""
     rest: list[str] = []
     items = iter(argv)
     for item in items:
-        if item in ("--stage", "--root"):
+        if item in ("--stage", "--root", "--config"):
             value = next(items, None)
             if value is None:
                 raise UsageError(f"{item} needs a value")
             if item == "--root":
                 root = value
+            elif item == "--config":
+                # The current folder of a hook is the container's.
+                if not value.startswith("/"):
+                    raise UsageError(f"--config needs an absolute path, found {value!r}")
+                config = value
             elif value in (Stage.INIT, Stage.WATCH, Stage.HOOK):
                 stage = value
             else:
@@ -73,4 +81,4 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         stage = Stage.HOOK
     if not stage:
         raise UsageError("no stage was named")
-    return Arguments(stage, once, root)
+    return Arguments(stage, once, root, config)

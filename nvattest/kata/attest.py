@@ -38,7 +38,7 @@ from nvattest.kata.publish import publish, withdraw, write_appraisal
 from nvattest.kata.ready import ReadyGate, take_away
 from nvattest.kata.record import Record, belongs, token_is_whole, write_record
 from nvattest.kata.run import Run, facts_of, tell
-from nvattest.kata.termination import TerminatedError, termination_raises
+from nvattest.kata.termination import TerminatedError, Termination
 from nvattest.kata.words import account
 from nvattest.model import VerificationTime
 
@@ -48,6 +48,9 @@ _READY_ON_ENTRY = (
     "the GPUs were ready before anything was attested: somebody else set them (look for nvrc.smi.srs on the kernel's "
     "command line, or nvidia-smi conf-compute -srs)"
 )
+_SHUTDOWN_SECONDS = 2.0
+# Setting the GPUs ready is not begun with less: a call that is given up may still be done.
+_OPEN_LEAST = 0.2
 _CAUSES = {
     "deadline": "deadline",
     "driver-timeout": "deadline",
@@ -69,9 +72,12 @@ def attest_and_record(
     container: Container,
     known: Record | None,
     started: float,
+    termination: Termination,
     refresh: bool = False,
 ) -> Record:
-    """Attest, under the lock that the caller holds, and return the record of how it went. Never raises.
+    """Attest, under the lock that the caller holds, and return the record of how it went.
+
+    Never raises once the attestation has begun. Where a signal asked for the end before, it is over before step 1.
 
     With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
     their token until the new one takes its place; any failure takes both away.
@@ -90,32 +96,33 @@ def attest_and_record(
     run.token_sha256 = known.get("token_sha256") if known is not None else None
     record: Record | None = None
     cause, reason = "internal", {"code": "internal", "message": "", "hint": ""}
-    with termination_raises() as termination:
+    try:
         try:
-            try:
-                verdict = _story(run)
-                done = facts_of(run, verdict, "ok", None, container)
-                write_record(paths, done)
-                record = done
-            except NvattestError as error:
-                cause = _cause(error)
-                reason = {"code": error.code, "message": error.message[:2000], "hint": error.hint}
-            except OSError as error:
-                cause = "output"
-                reason = {"code": "output", "message": f"{error.filename}: {error.strerror}"[:2000], "hint": ""}
-            except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
-                reason["message"] = repr(error)[:2000]
-            finally:
-                termination.over()
-        except TerminatedError:
-            record = None
-            cause, reason = "terminated", {"code": "terminated", "message": "ended by a signal", "hint": ""}
-        if record is None:
-            record = _fail(run, cause, reason, container)
+            termination.arm()
+            verdict = _story(run)
+            done = facts_of(run, verdict, "ok", None, container)
+            write_record(paths, done)
+            record = done
+        except NvattestError as error:
+            cause = _cause(error)
+            reason = {"code": error.code, "message": error.message[:2000], "hint": error.hint}
+        except OSError as error:
+            cause = "output"
+            reason = {"code": "output", "message": f"{error.filename}: {error.strerror}"[:2000], "hint": ""}
+        except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
+            reason["message"] = repr(error)[:2000]
+        finally:
+            termination.over()
+    except TerminatedError:
+        record = None
+        cause, reason = "terminated", {"code": "terminated", "message": "ended by a signal", "hint": ""}
+    if record is None:
+        record = _fail(run, cause, reason, container)
     tell(run, record, journal)
     # Everything is on disk. Where time is short the end of the process closes the library as well.
-    if run.driver is not None and (stage == Stage.WATCH or run.budget.remaining() > 0.0):
-        run.driver.library.close()
+    seconds = _SHUTDOWN_SECONDS if stage == Stage.WATCH else min(_SHUTDOWN_SECONDS, run.budget.remaining())
+    if run.driver is not None and seconds > 0.0:
+        run.driver.library.close(timeout=seconds)
     return record
 
 
@@ -134,7 +141,7 @@ def _story(run: Run) -> str:
     if _no_gpu_is_right(settings, pci):
         if os.path.isdir(paths.module):
             # They may have been ready when they went; those that come next must not find it so.
-            take_away(settings.nvml)
+            take_away(settings.nvml, seconds=budget.for_closing())
         withdraw(paths)
         return NO_GPU
     # (1) the driver
@@ -151,7 +158,7 @@ def _story(run: Run) -> str:
     if run.refresh and ours and run.ready_on_entry and belongs(run.known, run.identity):
         gate.closed = False
     else:
-        _close(gate, run.driver)
+        _close(gate, run.driver, seconds=budget.for_closing())
         # (3) withdrawn, after the GPUs: they are never ready without a token
         withdraw(paths)
         run.token_sha256 = None
@@ -164,9 +171,8 @@ def _story(run: Run) -> str:
     if settings.error is not None:
         raise settings.error
     demands = load_demands(settings)
-    at = wait_for_clock(
-        config.clock_not_before, settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
-    )
+    patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
+    at = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     # (5) evidence
     nonce = new_nonce()
     protected = run.driver.state.protected_pcie
@@ -203,7 +209,8 @@ def _story(run: Run) -> str:
     # Killed from here on, the next run recognises the token, and with it the ready state, as ours.
     _record_start(run)
     # (10) ready
-    gate.open(published, seconds=min(2.0, max(0.25, budget.remaining())))
+    budget.require("the attestation", _OPEN_LEAST)
+    gate.open(published, seconds=budget.remaining())
     run.mark("ready")
     return TRUSTED
 
@@ -214,9 +221,9 @@ def _identity(settings: Settings) -> Identity:
     return found._replace(inputs={**found.inputs, settings.paths.config: settings.digest})
 
 
-def _close(gate: ReadyGate, driver: Driver) -> None:
+def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
     try:
-        gate.close()
+        gate.close(seconds=seconds)
     except CollectionError:
         # With confidential computing off there is no ready state to set, and that is the reason to tell.
         gate.closed = True if driver.state.ready is False else None
@@ -284,12 +291,14 @@ def _fail(run: Run, cause: str, reason: dict[str, str], container: Container) ->
     """Put the GPUs not ready if they are not known to be, withdraw the token, and write the reason down."""
     if run.gate is not None and run.gate.closed is not True:
         try:
-            run.gate.close()
+            run.gate.close(seconds=run.budget.for_closing())
         except NvattestError as error:
             run.findings.append(("ready-state", f"the GPUs could not be set not ready: {error.message}"[:400]))
     elif run.gate is None:
         # Where asking the driver was not what failed, it is asked now.
-        asked = cause in ("output", "internal", "terminated") and take_away(run.settings.nvml)
+        asked = cause in ("output", "internal", "terminated") and take_away(
+            run.settings.nvml, seconds=run.budget.for_closing()
+        )
         if not asked and _was_ready(run):
             run.findings.append(("ready-state", "the driver could not be asked; the GPUs may be ready as they were"))
     run.token_sha256 = None

@@ -21,12 +21,15 @@ T = TypeVar("T")
 _FOR_COLLECTION: Final = 0.55
 _FOR_VERIFICATION: Final = 0.2
 _VERIFICATION_MOST: Final = 2.0
+_CLOSING: Final = 1.0
+_CLOSING_LEAST: Final = 0.2
 
 
 class Budget:
     """``seconds`` from ``started`` (``time.monotonic``): the verdict has to be there by then.
 
     Collection may take a good half, collateral what is left but for the last fifth, which is kept for verification.
+    After a failure a second more may go into taking the ready state away: a hook ends before the agent kills it.
     """
 
     __slots__ = ("_at", "_started", "seconds")
@@ -52,13 +55,17 @@ class Budget:
         """Seconds that are left for RIMs and revocation answers."""
         return max(0.0, self.remaining() - min(_FOR_VERIFICATION * self.seconds, _VERIFICATION_MOST))
 
-    def require(self, what: str) -> None:
-        """Go on only while there is time.
+    def for_closing(self) -> float:
+        """Seconds that are left for taking the ready state away, which is tried however late it is."""
+        return max(_CLOSING_LEAST, self._at + _CLOSING - time.monotonic())
+
+    def require(self, what: str, seconds: float = 0.0) -> None:
+        """Go on only while there is more time than this.
 
         Raises:
-            CollectionError: the budget is spent (``deadline``).
+            CollectionError: there is not (``deadline``).
         """
-        if self.remaining() <= 0.0:
+        if self.remaining() <= seconds:
             raise _late(what, self.seconds)
 
 

@@ -12,7 +12,10 @@ from nvattest.model import VerificationTime, format_time, parse_time
 __all__ = ["EARLIEST", "wait_for_clock"]
 
 EARLIEST: Final = "2026-11-01T00:00:00Z"
-"""No clock that shows an earlier instant is right: the program is younger. An image may name a later one."""
+"""No clock that shows an earlier instant is right: the program is younger. An image may name a later one.
+
+``nvattest doctor`` and the build of the guest layer take it from here.
+"""
 
 _POLL: Final = 0.05
 

@@ -1,4 +1,5 @@
-"""The configuration, ``/etc/nvattest/hook.toml`` (``schemas/hook-config-1.json``). Without the file all defaults hold.
+"""The configuration (``schemas/hook-config-1.json``): ``/etc/nvattest/hook.toml``, without which all defaults hold, or
+the file that ``--config`` names, which has to be there.
 
 It is part of what the guest's measurement covers. A key that we do not know, or a value out of range, is an error: then
 nothing is attested and the GPUs stay not ready, for nobody can tell what its author wanted.
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from nvattest.errors import InputError, ParseError
+from nvattest.errors import InputError
 from nvattest.kata.arguments import Stage
 from nvattest.kata.paths import Paths
 
@@ -37,7 +38,8 @@ class HookConfig:
         on_failure: ``start`` or ``block``: whether a failed hook exits with 0. The GPUs stay not ready either way.
         policy: an evidence policy file, TOML or JSON.
         trust_anchors: roots to trust in the place of NVIDIA's; every output says so.
-        budget_*: seconds from start to verdict. The agent kills a hook after 10.
+        budget_*: seconds from start to verdict; taking the ready state away may last one more (``Budget.for_closing``).
+            The agent kills a hook after 10.
         collateral_*: the bundle is looked at first, then the cache, then the network.
         token_*: what is said to others.
         reuse_max_age: seconds for which a verdict serves later containers; never longer than the token lives.
@@ -102,8 +104,9 @@ class Settings:
 
         The bundle is one of them: whoever puts another one there may have done it for a revocation that it has.
         """
-        named = (self.config.policy, self.config.trust_anchors, self.config.collateral_bundle or Paths.BUNDLE)
-        return [self.paths.config, *(self.paths.at(path) for path in named if path is not None)]
+        named = (self.config.policy, self.config.trust_anchors)
+        bundle = self.place(self.config.collateral_bundle) or self.paths.bundle
+        return [self.paths.config, *(self.paths.at(path) for path in named if path is not None), bundle]
 
     @property
     def on_failure(self) -> str:
@@ -144,47 +147,55 @@ def load_settings(paths: Paths) -> Settings:
     """Read the configuration; what is wrong with it is in the result. Never raises on what a file can hold."""
     try:
         descriptor = os.open(paths.config, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return Settings(paths=paths)
+    except FileNotFoundError as error:
+        if paths.configuration == Paths.CONFIG:
+            return Settings(paths=paths)
+        # Somebody wanted other than the defaults.
+        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror}, and --config names it"))
     except OSError as error:
-        return Settings(paths=paths, error=_error(f"{paths.CONFIG}: {error.strerror or error}"))
+        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror or error}"))
     try:
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(_MAXIMUM + 1)
-        return Settings(paths=paths, config=parse_config(data), digest=sha256(data).hexdigest())
+        config = parse_config(data, source=paths.configuration)
+        return Settings(paths=paths, config=config, digest=sha256(data).hexdigest())
     except OSError as error:
-        return Settings(paths=paths, error=_error(f"{paths.CONFIG}: {error.strerror or error}"))
+        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror or error}"))
     except InputError as error:
         return Settings(paths=paths, config=_driver_only(data), error=error, digest=sha256(data).hexdigest())
 
 
-def parse_config(data: bytes) -> HookConfig:
-    """Read a configuration.
+def parse_config(data: bytes, *, source: str = Paths.CONFIG) -> HookConfig:
+    """Read a configuration; ``source`` is the file's name, for messages.
 
     Raises:
         InputError: not TOML, an unknown table or key, a value of the wrong type or out of range (``hook-config``).
     """
+    try:
+        return _parse(_document(data, source))
+    except InputError as error:
+        raise _error(source, error.message) from None
+
+
+def _parse(document: dict[str, object]) -> HookConfig:
     values: dict[str, object] = {}
-    for name, value in _document(data).items():
+    for name, value in document.items():
         if isinstance(value, dict):
             if name not in KEYS or name == "":
-                raise _error(f"there is no table [{name[:80]}]; there are {', '.join(sorted(filter(None, KEYS)))}")
+                raise InputError(f"there is no table [{name[:80]}]; there are {', '.join(sorted(filter(None, KEYS)))}")
             values |= {f"{name}_{key}": _checked(name, key, item) for key, item in value.items()}
         else:
             values[name] = _checked("", name, value)
     config = HookConfig(**values)  # type: ignore[arg-type]
     if config.allow_no_gpu and (config.expected_gpus or config.expected_switches):
-        raise _error("allow_no_gpu contradicts the expected numbers")
+        raise InputError("allow_no_gpu contradicts the expected numbers")
     return config
 
 
-def _document(data: bytes) -> dict[str, object]:
+def _document(data: bytes, source: str = "") -> dict[str, object]:
     from nvattest._toml import load_toml
 
-    try:
-        return load_toml(data, source=Paths.CONFIG, maximum=_MAXIMUM)
-    except ParseError as error:
-        raise _error(error.message) from None
+    return load_toml(data, source=source, maximum=_MAXIMUM)
 
 
 def _driver_only(data: bytes) -> HookConfig:
@@ -202,16 +213,17 @@ def _checked(table: str, key: str, value: object) -> object:
     check = KEYS[table].get(key)
     if check is None:
         place = f"[{table}]" if table else "the top level"
-        raise _error(f"unknown key {where[:80]!r}; {place} has {', '.join(sorted(KEYS[table]))}")
+        raise InputError(f"unknown key {where[:80]!r}; {place} has {', '.join(sorted(KEYS[table]))}")
     try:
         return check(value)
     except InputError as error:
-        raise _error(f"{where}: {error.message}") from None
+        raise InputError(f"{where}: {error.message}") from None
 
 
-def _error(message: str) -> InputError:
+def _error(source: str, message: str) -> InputError:
     return InputError(
-        message if message.startswith("/") else f"{Paths.CONFIG}: {message}",
+        # Those about the syntax have it.
+        message if message.startswith(f"{source}: ") else f"{source}: {message}",
         code="hook-config",
         hint="every key is explained in examples/kata/hook.toml; nvattest hook check reads the file too",
     )
@@ -226,10 +238,11 @@ def _integer(low: int, high: int) -> Check:
     return check
 
 
-def _seconds(low: float, high: float) -> Check:
+def _seconds(low: float, high: float, why: str = "") -> Check:
     def check(value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise InputError(f"expected a number of seconds from {low:g} to {high:g}, found {value!r}"[:200])
+            found = f"{value!r}"[:40]
+            raise InputError(f"expected a number of seconds from {low:g} to {high:g}{why}, found {found}")
         return float(value)
 
     return check
@@ -256,9 +269,10 @@ def _path(value: object) -> object:
     return value
 
 
-def _text(value: object) -> object:
-    if not isinstance(value, str) or not 0 < len(value) <= 512 or not value.isprintable():
-        raise InputError(f"expected a text of 1 to 512 printable characters, found {value!r}"[:200])
+def _issuer(value: object) -> object:
+    # What a token takes for one; found out here and not after an attestation.
+    if not isinstance(value, str) or not 0 < len(value) <= 256 or not all("!" <= sign <= "~" for sign in value):
+        raise InputError(f"expected 1 to 256 printable ASCII characters without spaces, found {value!r}"[:200])
     return value
 
 
@@ -288,7 +302,13 @@ KEYS: Final[Mapping[str, Mapping[str, Check]]] = {
         "policy": _path,
         "trust_anchors": _path,
     },
-    "budget": {"hook": _seconds(0.5, 9.0), "init": _seconds(1, 1800), "watch": _seconds(1, 1800)},
+    "budget": {
+        "hook": _seconds(
+            0.5, 8.5, " (the agent kills a hook after 10, and taking the ready state away may last 1 more)"
+        ),
+        "init": _seconds(1, 1800),
+        "watch": _seconds(1, 1800),
+    },
     "collateral": {
         "bundle": _path,
         "cache": _path,
@@ -298,7 +318,7 @@ KEYS: Final[Mapping[str, Mapping[str, Check]]] = {
         "service_key_file": _path,
         "ca_file": _path,
     },
-    "token": {"claims_version": _word("3.0", "4.0"), "lifetime": _integer(60, 86400), "issuer": _text},
+    "token": {"claims_version": _word("3.0", "4.0"), "lifetime": _integer(60, 86400), "issuer": _issuer},
     "reuse": {"max_age": _integer(0, 86400)},
     "watch": {"interval": _seconds(1, 86400), "retry": _seconds(1, 3600)},
     "clock": {"not_before": _instant, "wait_hook": _seconds(0, 5), "wait_init": _seconds(0, 600)},

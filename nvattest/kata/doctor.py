@@ -186,7 +186,7 @@ def _bundle(settings: Settings) -> Finding:
     from nvattest.collateral.folders import read_bounded
     from nvattest.collateral.inspection import inspect_bundle
 
-    path = settings.paths.at(settings.config.collateral_bundle or settings.paths.BUNDLE)
+    path = settings.place(settings.config.collateral_bundle) or settings.paths.bundle
     if settings.config.collateral_bundle is None and not os.path.lexists(path):
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
         return Finding(id="bundle", severity="warning", message=f"there is no bundle; {network}")

@@ -5,12 +5,16 @@
    status (init, gate) wants to know that the GPUs are still ready too; a hook has no time to ask the driver
 3  read the configuration, take the lock; whoever attested while we waited did it for us too
 4  attest (``attest.py``)
+
+A signal before step 4 leads to step 3 at once, without waiting for the lock. There a verdict that stands is used,
+whoever holds the lock answers for the ready state, and otherwise the attestation ends before it begins: not ready.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import TextIO
 
 from nvattest._version import __version__
 from nvattest.kata.arguments import USAGE, Arguments, Stage, UsageError, parse_arguments
@@ -21,54 +25,76 @@ from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.record import Record, finished_since, read_record, reusable
+from nvattest.kata.termination import TerminatedError, Termination
 
 __all__ = ["run", "run_stage"]
 
 
-def run(argv: list[str], *, started: float) -> int:
+def run(argv: list[str], *, started: float, termination: Termination) -> int:
     """Run the stage that the arguments name and return its exit status."""
     try:
         arguments = parse_arguments(argv)
     except UsageError as error:
-        print(f"nvattest-hook: {error}\n{USAGE}", file=sys.stderr)
+        _say(f"nvattest-hook: {error}\n{USAGE}", sys.stderr)
         return exit_status("usage")
-    if arguments.stage == "version":
-        print(f"nvattest-hook {__version__}")
-        return 0
-    if arguments.stage == "help":
-        print(USAGE)
-        return 0
-    paths = Paths(arguments.root)
-    if arguments.stage == Stage.WATCH:
-        from nvattest.kata.watch import watch
-
-        return watch(paths, once=arguments.once)
-    container = read_state() if arguments.stage == Stage.HOOK else Container()
+    if arguments.stage in ("version", "help"):
+        text = USAGE if arguments.stage == "help" else f"nvattest-hook {__version__}"
+        return exit_status("ok" if _say(text, sys.stdout) else "output")
+    paths = Paths(arguments.root, arguments.config)
     try:
-        return run_stage(arguments, paths, container, started=started)
+        if arguments.stage == Stage.WATCH:
+            from nvattest.kata.watch import watch
+
+            return watch(paths, once=arguments.once, termination=termination)
+        return run_stage(arguments, paths, started=started, termination=termination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
-        print(f"nvattest-hook: {WORDS[NOT_TRUSTED]}: {error!r}"[:480], file=sys.stderr)
+        _say(f"nvattest-hook: {WORDS[NOT_TRUSTED]}: {error!r}"[:480], sys.stderr)
         return exit_status("internal")
 
 
-def run_stage(arguments: Arguments, paths: Paths, container: Container, *, started: float) -> int:
+def _say(text: str, stream: TextIO) -> bool:
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        # Its reader went away.
+        return False
+    return True
+
+
+def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination: Termination) -> int:
     """One attestation, or the use of one that stands; returns the exit status."""
-    since = boottime() - (time.monotonic() - started)
+    stage = arguments.stage
     journal = Journal(paths)
-    # (2) a verdict that stands
-    known = read_record(paths)
-    if (
-        known is not None
-        and reusable(known, identify(paths, _inputs(known, paths)), paths)
-        and (arguments.stage == Stage.HOOK or _is_still_ready(known, paths))
-    ):
-        return _use(known, arguments.stage, container, journal, started)
+    container = Container()
+    try:
+        # (1), (2) a verdict that stands
+        termination.arm()
+        if stage == Stage.HOOK:
+            container = read_state()
+        known = read_record(paths)
+        if (
+            known is not None
+            and reusable(known, identify(paths, _inputs(known, paths)), paths)
+            and (stage == Stage.HOOK or _is_still_ready(known, paths))
+        ):
+            termination.over()
+            return _use(known, stage, container, journal, started)
+        return _attest(stage, paths, container, journal, started=started, termination=termination)
+    except TerminatedError:
+        return _attest(stage, paths, container, journal, started=started, termination=termination)
+
+
+def _attest(
+    stage: str, paths: Paths, container: Container, journal: Journal, *, started: float, termination: Termination
+) -> int:
     # (3) one attests, the others wait for it
     from nvattest.kata.config import load_settings
 
+    since = boottime() - (time.monotonic() - started)
+
     settings = load_settings(paths)
     settings.apply(journal)
-    budget = settings.budget(arguments.stage)
+    budget = settings.budget(stage)
     try:
         make_folder(paths.run)
         lock = Lock(paths.lock)
@@ -77,16 +103,15 @@ def run_stage(arguments: Arguments, paths: Paths, container: Container, *, start
 
         # Nobody can attest here, so nobody may have set the GPUs ready.
         take_away(settings.nvml)
-        return _fail(
-            f"{paths.lock}: {error.strerror or error}", "output", settings.on_failure, arguments.stage, journal
-        )
+        return _fail(f"{paths.lock}: {error.strerror or error}", "output", settings.on_failure, stage, journal)
     try:
-        if not lock.take(started + budget):
+        if not lock.take(started if termination.asked else started + budget):
             # The ready state is left to the one that holds the lock.
-            return _fail(
-                f"another attestation did not end within {budget:g} s",
-                "lock", settings.on_failure, arguments.stage, journal,
-            )  # fmt: skip
+            if termination.asked:
+                message = "ended by a signal; the ready state is left to another attestation, which has not ended"
+                return _fail(message, "terminated", settings.on_failure, stage, journal)
+            message = f"another attestation did not end within {budget:g} s"
+            return _fail(message, "lock", settings.on_failure, stage, journal)
         # What was read before may have been replaced while we waited.
         settings = load_settings(paths)
         settings.apply(journal)
@@ -94,16 +119,18 @@ def run_stage(arguments: Arguments, paths: Paths, container: Container, *, start
         identity = identify(paths, settings.inputs)
         if known is not None and (
             finished_since(known, identity, since, paths)
-            or (reusable(known, identity, paths) and (arguments.stage == Stage.HOOK or _is_still_ready(known, paths)))
+            or (reusable(known, identity, paths) and (stage == Stage.HOOK or _is_still_ready(known, paths)))
         ):
-            return _use(known, arguments.stage, container, journal, started)
+            termination.over()
+            return _use(known, stage, container, journal, started)
         # (4) attest
         from nvattest.kata.attest import attest_and_record
 
         record = attest_and_record(
-            paths, settings, journal, stage=arguments.stage, container=container, known=known, started=started
-        )
-        return _status(record, arguments.stage)
+            paths, settings, journal, stage=stage, container=container, known=known, started=started,
+            termination=termination,
+        )  # fmt: skip
+        return _status(record, stage)
     finally:
         lock.close()
 

@@ -30,10 +30,14 @@ class PciDevices(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """``boot`` is empty where the kernel did not say; then nothing is ever recognised."""
+    """``boot`` is empty where the kernel did not say; then nothing is ever recognised.
+
+    ``config`` says which of the ``inputs`` is the configuration.
+    """
 
     boot: str
     devices: str
+    config: str
     inputs: dict[str, str | None]
 
 
@@ -49,6 +53,7 @@ def identify(paths: Paths, inputs: Iterable[str]) -> Identity:
     return Identity(
         boot=_read(paths.boot_id).strip(),
         devices=_device_digest(paths),
+        config=paths.config,
         inputs={path: digest_file(path) for path in inputs},
     )
 

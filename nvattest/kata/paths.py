@@ -9,17 +9,20 @@ __all__ = ["Paths"]
 
 @final
 class Paths:
-    """The places, below ``root``: "" in a guest, a folder in a test. The root only makes paths longer."""
+    """The places, below ``root``: "" in a guest, a folder in a test. The root only makes paths longer.
 
-    __slots__ = ("root",)
+    ``configuration`` is the configuration as a path of the guest: the usual one, or the one that ``--config`` names.
+    """
+
+    __slots__ = ("configuration", "root")
 
     CONFIG: Final = "/etc/nvattest/hook.toml"
-    BUNDLE: Final = "/etc/nvattest/bundle.json"
     RUN: Final = "/run/nvattest"
     LOG: Final = "/var/log/nvattest/hook.log"
 
-    def __init__(self, root: str = "") -> None:
+    def __init__(self, root: str = "", config: str = "") -> None:
         self.root = root.rstrip("/")
+        self.configuration = config or self.CONFIG
 
     def at(self, path: str) -> str:
         """An absolute path of the guest, below the root."""
@@ -27,8 +30,13 @@ class Paths:
 
     @property
     def config(self) -> str:
-        """The configuration; it need not exist."""
-        return self.at(self.CONFIG)
+        """The configuration; the usual one need not exist."""
+        return self.at(self.configuration)
+
+    @property
+    def bundle(self) -> str:
+        """The collateral where the configuration names none: beside it, so that an image can bring both."""
+        return self.at(f"{self.configuration.rpartition('/')[0]}/bundle.json")
 
     @property
     def run(self) -> str:

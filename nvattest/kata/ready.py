@@ -7,6 +7,7 @@ of them, so that the hook never sets GPUs ready before their token is on disk.
 from __future__ import annotations
 
 import os
+import time
 from hashlib import sha256
 from typing import Final, final
 
@@ -17,6 +18,7 @@ from nvattest.errors import CollectionError, InputError, NvattestError
 __all__ = ["PublishedPlatform", "ReadyGate", "are_ready", "take_away"]
 
 _CLOSE_SECONDS: Final = 1.0
+_TAKE_AWAY_SECONDS: Final = 2.0
 _OPEN_SECONDS: Final = 2.0
 _ASK_SECONDS: Final = 2.0
 
@@ -60,13 +62,13 @@ class ReadyGate:
         self.closed: bool | None = None
 
     def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
-        """Let no GPU accept work.
+        """Let no GPU accept work; given up after a second, or sooner.
 
         Raises:
             CollectionError: the driver refused or did not answer; the state is unknown then.
         """
         self.closed = None
-        set_not_ready(self._library, timeout=seconds)
+        set_not_ready(self._library, timeout=min(_CLOSE_SECONDS, seconds))
         if self._pending:
             raise CollectionError(
                 "a call that sets them ready was given up and may still be done",
@@ -76,7 +78,7 @@ class ReadyGate:
         self.closed = True
 
     def open(self, published: PublishedPlatform, *, seconds: float = _OPEN_SECONDS) -> None:
-        """Let the GPUs of a trusted platform whose token is on disk accept work.
+        """Let the GPUs of a trusted platform whose token is on disk accept work; given up after 2 s, or sooner.
 
         Raises:
             CollectionError: the driver refused or did not answer; the state is unknown then.
@@ -85,7 +87,7 @@ class ReadyGate:
             raise TypeError("the GPUs are set ready for a published platform and for nothing else")
         self.closed = None
         try:
-            set_ready(self._library, published.platform, timeout=seconds)
+            set_ready(self._library, published.platform, timeout=min(_OPEN_SECONDS, seconds))
         except CollectionError as error:
             # A call that hangs in the driver cannot be taken back.
             self._pending = error.code == "driver-timeout"
@@ -93,13 +95,22 @@ class ReadyGate:
         self.closed = False
 
 
-def take_away(library_path: str | os.PathLike[str] | None) -> bool:
-    """Take the ready state away where a run could not even begin; whether the driver confirmed it. Never raises."""
+def take_away(library_path: str | os.PathLike[str] | None, *, seconds: float = _TAKE_AWAY_SECONDS) -> bool:
+    """Take the ready state away where a run could not even begin, within this time; whether the driver confirmed it.
+
+    Never raises.
+    """
+    until = time.monotonic() + seconds
     try:
-        with NvmlLibrary.open(library_path, timeout=_CLOSE_SECONDS) as library:
-            ReadyGate(library).close()
+        library = NvmlLibrary.open(library_path, timeout=min(_CLOSE_SECONDS, seconds))
     except NvattestError:
         return False
+    try:
+        ReadyGate(library).close(seconds=max(0.0, until - time.monotonic()))
+    except NvattestError:
+        return False
+    finally:
+        library.close(timeout=max(0.0, until - time.monotonic()))
     return True
 
 

@@ -55,6 +55,7 @@ def belongs(record: Record | None, identity: Identity) -> bool:
         and record.get("program") == __version__
         and record.get("boot_id") == identity.boot
         and record.get("devices") == identity.devices
+        and record.get("config") == identity.config
         and record.get("inputs") == identity.inputs
     )
 

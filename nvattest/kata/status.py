@@ -31,8 +31,10 @@ def hook_status(paths: Paths) -> dict[str, Any]:
         "verdict": record.get("verdict") if record is not None else None,
         "current": record is not None and reusable(record, identity, paths),
         "this_boot": same_boot,
+        "same_config": record is not None and record.get("config") == identity.config,
         "same_devices": belongs(record, identity),
         "age_s": _age(record) if same_boot else None,
+        "config": record.get("config") if record is not None else None,
         "time": record.get("time") if record is not None else None,
         "stage": record.get("stage") if record is not None else None,
         "reason": record.get("reason") if record is not None else None,
@@ -87,8 +89,12 @@ def render_status(status: dict[str, Any]) -> str:
             lines.append(f"  next: {status['reason']['hint']}")
     lines += [f"Finding: {item.get('code')}: {item.get('message')}" for item in status["findings"]]
     if verdict in (TRUSTED, NO_GPU) and not status["current"]:
-        why = "the devices, the driver or the settings are not those of the verdict"
-        lines.append(f"The verdict no longer stands: {why if not status['same_devices'] else 'its time is over'}")
+        why = "its time is over"
+        if not status["same_config"]:
+            why = f"it was made with another configuration (--config {status['config']})"
+        elif not status["same_devices"]:
+            why = "the devices, the driver or the settings are not those of the verdict"
+        lines.append(f"The verdict does not stand: {why}")
     if status["ready"] and not status["current"]:
         lines.append("WARNING: the GPUs are ready without a verdict that stands")
     return "\n".join(lines)

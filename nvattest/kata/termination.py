@@ -1,17 +1,23 @@
-"""SIGTERM, SIGINT and SIGHUP as an exception: one more way out, which leaves the GPUs not ready like the others."""
+"""SIGTERM, SIGINT and SIGHUP as an exception: one more way out, which leaves the GPUs not ready like the others.
+
+The handlers are there from the program's first lines on. A signal is only noted while modules are being imported,
+raises where a run can be left, and is noted again once the run is about to end by itself.
+"""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-__all__ = ["TerminatedError", "Termination", "termination_raises"]
+if TYPE_CHECKING:
+    import signal as _signal
+    from types import FrameType, TracebackType
+else:
+    # What ``signal`` is made of. The enums that it adds cost a millisecond, which the fast path has a better use for.
+    import _signal
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+__all__ = ["TerminatedError", "Termination"]
+
+_SIGNALS: Final = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
 class TerminatedError(BaseException):
@@ -20,34 +26,51 @@ class TerminatedError(BaseException):
 
 @final
 class Termination:
-    """Says when a signal no longer counts: once the verdict is on disk, or once it is being cleaned up."""
+    """The signals of a process, inside ``with``. Only the main thread gets any; elsewhere none is ever seen.
 
-    __slots__ = ("_over",)
+    ``asked`` says whether one came, whatever was done about it.
+    """
+
+    __slots__ = ("_armed", "_before", "asked")
 
     def __init__(self) -> None:
-        self._over = False
+        self.asked = False
+        self._armed = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Termination:
+        try:
+            self._before = {number: _signal.signal(number, self._handle) for number in _SIGNALS}
+        except ValueError:
+            # Not the main thread.
+            self._before = {}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._armed = False
+        for number, handler in self._before.items():
+            # None: somebody else's handler, which Python cannot put back.
+            _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
+
+    def arm(self) -> None:
+        """From here on a signal raises, once; at once if one came already.
+
+        Raises:
+            TerminatedError: a signal came.
+        """
+        self._armed = True
+        if self.asked:
+            self._armed = False
+            raise TerminatedError
 
     def over(self) -> None:
         """From here on the run comes to its own end, which is near."""
-        self._over = True
+        self._armed = False
 
-    def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's arguments
-        """Raise, once."""
-        if not self._over:
-            self._over = True
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's arguments
+        self.asked = True
+        if self._armed:
+            self._armed = False
             raise TerminatedError
-
-
-@contextmanager
-def termination_raises() -> Iterator[Termination]:
-    """Turn the signals into ``TerminatedError`` in the main thread; elsewhere they stay what they are."""
-    termination = Termination()
-    if threading.current_thread() is not threading.main_thread():
-        yield termination
-        return
-    before = {number: signal.signal(number, termination.handle) for number in _SIGNALS}
-    try:
-        yield termination
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,13 +1,12 @@
 """The service: attest, wait, attest again; and at once when a device or the driver is no longer the one attested.
 
 GPUs that stand by an earlier verdict of ours keep working while they are attested again. Anything that is not a trusted
-result takes the ready state away and withdraws the token; the next round tries again.
+result takes the ready state away and withdraws the token; the next round tries again. A signal ends a round that has
+begun as a failure; between rounds, and before one has the lock, a verdict that stands is left as it is.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 
 from nvattest.kata.arguments import Stage
@@ -18,34 +17,42 @@ from nvattest.kata.identity import identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, TRUSTED, exit_status, shown_status
 from nvattest.kata.paths import Paths
-from nvattest.kata.record import Record, belongs, read_record
+from nvattest.kata.record import Record, belongs, read_record, reusable
+from nvattest.kata.termination import TerminatedError, Termination
 
 __all__ = ["watch"]
 
 _LOOK: float = 2.0
 
 
-def watch(paths: Paths, *, once: bool) -> int:
+def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
     """Attest until told to end; the status is that of the last round. ``once`` ends after one round."""
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     while True:
-        record = attest_round(paths)
+        record = attest_round(paths, termination)
         good = record is not None and record["verdict"] in (TRUSTED, NO_GPU)
-        if once or ended.is_set() or (record is not None and record["cause"] == "terminated"):
+        if once:
             if record is None:
-                return exit_status("lock")
+                return exit_status("terminated" if termination.asked else "lock")
             return shown_status(str(record["cause"]), stage=Stage.WATCH, on_failure="block")
-        config = load_settings(paths).config
-        _wait(paths, record if good else None, config.watch_interval if good else config.watch_retry, ended)
-        if ended.is_set():
+        try:
+            termination.arm()
+            config = load_settings(paths).config
+            _wait(paths, record if good else None, config.watch_interval if good else config.watch_retry)
+        except TerminatedError:
             # The last verdict stands: it has been reached, and nothing has been found against it.
             return 0 if good else exit_status("terminated")
 
 
-def attest_round(paths: Paths) -> Record | None:
+def attest_round(paths: Paths, termination: Termination) -> Record | None:
     """One round under the lock; None where another attestation holds it for longer than this one may last."""
+    try:
+        termination.arm()
+        return _round(paths, termination)
+    except TerminatedError:
+        return _round(paths, termination)
+
+
+def _round(paths: Paths, termination: Termination) -> Record | None:
     from nvattest.kata.attest import attest_and_record
 
     started = time.monotonic()
@@ -62,22 +69,25 @@ def attest_round(paths: Paths) -> Record | None:
         journal.verdict(f"{paths.lock}: {error.strerror or error}; GPUs not ready", good=False)
         return None
     try:
-        if not lock.take(started + settings.budget(Stage.WATCH)):
+        if not lock.take(started if termination.asked else started + settings.budget(Stage.WATCH)):
             journal.verdict("another attestation does not end; this round is left out", good=False)
             return None
-        known = read_record(paths)
-        refresh = known is not None and belongs(known, identify(paths, settings.inputs)) and known["verdict"] == TRUSTED
+        known, identity = read_record(paths), identify(paths, settings.inputs)
+        if termination.asked and known is not None and reusable(known, identity, paths):
+            return known
+        refresh = known is not None and belongs(known, identity) and known["verdict"] == TRUSTED
         return attest_and_record(
             paths, settings, journal, stage=Stage.WATCH, container=Container(), known=known, started=started,
-            refresh=refresh,
+            termination=termination, refresh=refresh,
         )  # fmt: skip
     finally:
         lock.close()
 
 
-def _wait(paths: Paths, record: Record | None, seconds: float, ended: threading.Event) -> None:
+def _wait(paths: Paths, record: Record | None, seconds: float) -> None:
     until = time.monotonic() + seconds
-    while not ended.wait(max(0.0, min(_LOOK, until - time.monotonic()))):
+    while True:
+        time.sleep(max(0.0, min(_LOOK, until - time.monotonic())))
         if time.monotonic() >= until:
             return
         inputs = record["inputs"] if record is not None else [paths.config]

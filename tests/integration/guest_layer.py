@@ -121,12 +121,13 @@ class ChrootGuest(HookWorld):
         self.configure()
         # Commands put in front of the agent's, such as strace.
         self.around: list[str] = []
+        self.program = HOOK
 
     def start(
         self, *arguments: str, argv: list[str] | None = None, stdin: bytes | None = b""
     ) -> subprocess.Popen[bytes]:
         words = argv if argv is not None else ["nvattest-hook", *(arguments or ("prestart",))]
-        order = json.dumps([str(self.root), "/tmp", HOOK, words])
+        order = json.dumps([str(self.root), "/tmp", self.program, words])
         process = subprocess.Popen(
             [*self.around, sys.executable, "-I", "-S", "-c", _ENTER, order],
             env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

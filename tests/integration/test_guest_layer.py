@@ -346,6 +346,27 @@ def test_the_layer_can_be_mounted_anywhere(guest: NewGuest) -> None:
     assert done.stdout.startswith("nvattest-hook ")
 
 
+def test_an_extension_image_is_attested_by_its_own_configuration_and_bundle(guest: NewGuest) -> None:
+    world = guest()
+    mount = world.root / "run/kata-extensions/coco"
+    (mount / "usr/lib").mkdir(parents=True)
+    (mount / "etc").mkdir()
+    # All of the layer is in the image; the guest itself has nothing of it.
+    for path in ("usr/share", HOME, "etc/nvattest"):
+        (world.root / path).rename(mount / path)
+    (world.root / "etc/nvattest").mkdir()
+    (mount / "etc/nvattest/anchors.pem").rename(world.root / "etc/nvattest/anchors.pem")
+    world.program = "/run/kata-extensions/coco" + HOOK
+    # As examples/init/components.toml has it.
+    manifest = (ROOT / "examples/init/components.toml").read_text()
+    [words] = re.findall(r"(?m)^args = (.*)$", manifest)
+    assert world.run(*json.loads(words), "--once").status == 0
+    assert_ready(world)
+    assert world.state["config"] == "/run/kata-extensions/coco/etc/nvattest/hook.toml"
+    assert "/run/kata-extensions/coco/etc/nvattest/bundle.json" in world.state["inputs"]
+    assert world.state["findings"] == []
+
+
 def test_the_environment_and_the_current_folder_do_not_reach_the_interpreter(layer: Path, tmp_path: Path) -> None:
     (tmp_path / "nvattest").mkdir()
     (tmp_path / "nvattest/__init__.py").write_text("raise SystemExit('a stranger')\n")

@@ -211,7 +211,7 @@ def test_a_driver_that_fails_leaves_not_ready_within_the_budget(world: NewWorld,
     faults, cause, code = DRIVER_FAULTS[name]
     guest = world()
     # A short budget only where it is what ends the run: a busy machine must not end the others.
-    guest.configure(budget={"hook": 3.0 if cause == "deadline" else 9.0}, on_failure="block")
+    guest.configure(budget={"hook": 3.0 if cause == "deadline" else 8.5}, on_failure="block")
     guest.server.faults.update(faults)
     ended = guest.run()
     state = guest.state

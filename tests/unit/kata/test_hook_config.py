@@ -15,7 +15,7 @@ import pytest
 from nvattest._schemas import schema_bytes
 from nvattest.errors import InputError
 from nvattest.kata.arguments import Stage
-from nvattest.kata.config import KEYS, HookConfig, Settings, parse_config
+from nvattest.kata.config import KEYS, HookConfig, Settings, load_settings, parse_config
 from nvattest.kata.paths import Paths
 
 if sys.version_info >= (3, 11):
@@ -72,7 +72,7 @@ def test_the_example_documents_every_key_with_its_default() -> None:
 
 GOOD = [
     "expected_gpus = 8\nexpected_switches = 4",
-    "[budget]\nhook = 9\ninit = 1800.0",
+    "[budget]\nhook = 8.5\ninit = 1800.0",
     "[collateral]\nrim_url = 'http://127.0.0.1:1'",
     "allow_no_gpu = true\nexpected_gpus = 0",
     "[log]\nkeep = 0\nmax_bytes = 4096",
@@ -84,6 +84,7 @@ BAD = [
     "expected_gpus = 1.0e0x",
     "on_failure = 'ignore'",
     "policy = 'relative.toml'",
+    "[budget]\nhook = 9",
     "[budget]\nhook = 9.5",
     "[budget]\nhook = nan",
     "[budget]\nhook = true",
@@ -92,6 +93,8 @@ BAD = [
     "budget = 8",
     "[token]\nclaims_version = '9'",
     "[token]\nissuer = ''",
+    "[token]\nissuer = 'two words'",
+    f"[token]\nissuer = '{'x' * 257}'",
     "[driver]\npersistence = true",
     "[collateral]\nrim_url = 'ftp://x'",
     "[collateral]\nocsp_url = 'https://user:secret@host'",
@@ -143,3 +146,35 @@ def test_each_stage_has_its_budget_and_a_broken_configuration_blocks() -> None:
     assert [settings.budget(stage) for stage in (Stage.HOOK, Stage.INIT, Stage.WATCH, Stage.GATE)] == [8, 120, 120, 120]
     assert settings.on_failure == "start"
     assert Settings(paths=Paths(), error=InputError("x")).on_failure == "block"
+
+
+# --- a configuration that --config names ------------------------------------------------------------------------------
+
+
+def test_a_named_configuration_has_to_be_there_and_the_usual_one_need_not(tmp_path: Path) -> None:
+    assert load_settings(Paths(str(tmp_path))).error is None
+    settings = load_settings(Paths(str(tmp_path), "/mnt/hook.toml"))
+    assert settings.error is not None
+    assert str(settings.error).startswith("/mnt/hook.toml: No such file")
+    assert settings.on_failure == "block"
+
+
+@pytest.mark.parametrize("text", ["expected_gpu = 1", "= ="])
+def test_what_is_wrong_with_a_named_configuration_is_told_by_its_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hook.toml").write_text(text)
+    settings = load_settings(Paths(str(tmp_path), "/hook.toml"))
+    assert settings.error is not None
+    assert str(settings.error).startswith("/hook.toml: ")
+    assert str(settings.error).count("hook.toml: ") == 1
+
+
+def test_the_bundle_is_looked_for_beside_a_named_configuration() -> None:
+    paths = Paths("/root", "/mnt/image/hook.toml")
+    assert Settings(paths=paths).inputs == ["/root/mnt/image/hook.toml", "/root/mnt/image/bundle.json"]
+    assert Paths("", "/hook.toml").bundle == "/bundle.json"
+
+
+def test_a_budget_from_which_the_agent_would_kill_the_hook_is_refused_with_the_reason() -> None:
+    assert parse_config(b"[budget]\nhook = 8.5").budget_hook == 8.5
+    with pytest.raises(InputError, match=r"budget.hook: .*to 8.5 \(the agent kills a hook after 10.*found 9"):
+        parse_config(b"[budget]\nhook = 9")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nvattest.kata.arguments import Stage, parse_arguments
+from nvattest.kata.paths import Paths
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +35,10 @@ def test_the_extension_manifest_is_one_that_the_agent_starts_something_of() -> N
         # The agent passes over level 0 and over those above its own, which is 3 at most.
         assert 1 <= process["level"] <= 3
         assert process["path"] == HOOK  # relative to the mount point
-        assert parse_arguments(process["args"]).stage == Stage.WATCH
+        arguments = parse_arguments(process["args"])
+        assert arguments.stage == Stage.WATCH
+        # The image's own, where it is mounted: the layer is unpacked at its root.
+        assert arguments.config == "/run/kata-extensions/coco" + Paths.CONFIG
         # Types that its parser refuses otherwise: a table, and a number written as a text.
         assert isinstance(process.get("env", {}), dict)
         assert isinstance(process.get("timeout_secs", ""), str)

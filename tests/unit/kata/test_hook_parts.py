@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from nvattest.errors import CollectionError, InputError
 from nvattest.kata.arguments import Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.budget import Budget, give_up_after
 from nvattest.kata.clock import EARLIEST, wait_for_clock
+from nvattest.kata.config import parse_config
 from nvattest.kata.container import MAXIMUM, read_state
 from nvattest.kata.files import Lock, write_whole
 from nvattest.kata.identity import digest_file, identify
@@ -28,6 +30,7 @@ from nvattest.kata.outcome import EXIT, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import PublishedPlatform, ReadyGate
 from nvattest.kata.record import finished_since, read_record, reusable, write_record
+from nvattest.kata.termination import TerminatedError, Termination
 from nvattest.model import parse_time
 
 PACKAGE = Path(nvattest.__file__).resolve().parent
@@ -142,6 +145,8 @@ def test_a_set_ready_that_was_given_up_is_never_called_not_ready_again(monkeypat
         (["--root", "/x", "prestart"], Arguments(Stage.HOOK, root="/x")),
         (["--stage", "init"], Arguments(Stage.INIT)),
         (["--stage", "watch", "--once"], Arguments(Stage.WATCH, once=True)),
+        (["--config", "/x/hook.toml", "--stage", "init"], Arguments(Stage.INIT, config="/x/hook.toml")),
+        (["--config", "/x/hook.toml", "nvattest-hook", "prestart"], Arguments(Stage.HOOK, config="/x/hook.toml")),
     ],
 )
 def test_arguments_name_the_stage(argv: list[str], expected: Arguments) -> None:
@@ -160,6 +165,9 @@ def test_arguments_name_the_stage(argv: list[str], expected: Arguments) -> None:
         ["--stage", "init", "prestart"],
         ["--ready"],
         ["--root"],
+        ["prestart", "--config"],
+        ["--config", "hook.toml", "prestart"],
+        ["--config", "", "prestart"],
     ],
 )
 def test_other_arguments_are_refused(argv: list[str]) -> None:
@@ -249,6 +257,8 @@ def test_a_record_that_is_none_of_ours_is_no_record(tmp_path: Path, content: byt
         {"boot_id": ""},
         {"devices": ""},
         {"inputs": {}},
+        {"config": None},
+        {"config": "/etc/nvattest/other.toml"},
         {"token_sha256": None},
         {"token_sha256": "0" * 64},
     ],
@@ -264,6 +274,7 @@ def test_a_record_counts_only_as_it_was_made(tmp_path: Path, change: dict[str, o
         "verdict": "trusted",
         "boot_id": "boot",
         "devices": identity.devices,
+        "config": identity.config,
         "inputs": identity.inputs,
         "finished_boottime": 0.0,
         "valid_until_boottime": 1e12,
@@ -294,7 +305,7 @@ def test_whoever_waited_shares_a_failure_but_not_that_somebody_was_ended(
     Path(paths.boot_id).write_text("boot\n")
     identity = identify(paths, [paths.config])
     record = {"verdict": "not-trusted", "cause": "not-trusted", "boot_id": "boot", "devices": identity.devices,
-              "inputs": identity.inputs, "finished_boottime": 2.0}  # fmt: skip
+              "config": identity.config, "inputs": identity.inputs, "finished_boottime": 2.0}  # fmt: skip
     write_record(paths, {**record, **change})
     assert finished_since(read_record(paths), identity, 1.0, paths) is shared
 
@@ -333,8 +344,8 @@ def test_without_a_boot_id_nothing_is_recognised(tmp_path: Path) -> None:
     os.makedirs(paths.run)
     identity = identify(paths, [paths.config])
     assert identity.boot == ""
-    write_record(paths, {"verdict": "no-gpu", "boot_id": "", "devices": identity.devices, "inputs": identity.inputs,
-                         "finished_boottime": 0.0, "valid_until_boottime": 1e12})  # fmt: skip
+    write_record(paths, {"verdict": "no-gpu", "boot_id": "", "devices": identity.devices, "config": identity.config,
+                         "inputs": identity.inputs, "finished_boottime": 0.0, "valid_until_boottime": 1e12})  # fmt: skip
     assert not reusable(read_record(paths), identity, paths)
 
 
@@ -359,6 +370,52 @@ def test_the_budget_keeps_a_part_for_verification() -> None:
     with pytest.raises(CollectionError) as caught:
         late.require("the attestation")
     assert caught.value.code == "deadline"
+
+
+def test_the_largest_budget_of_a_hook_and_its_closing_fit_into_the_agents_ten_seconds() -> None:
+    largest = max(step / 10 for step in range(120) if accepts_budget(step / 10))
+    now = time.monotonic()
+    # The verdict at the very end, and a driver that hangs in every call: setting ready, and taking it away.
+    last = Budget(largest, started=now - largest)
+    assert last.remaining() == 0.0
+    end = largest + last.for_closing()
+    # What is left is for the start of the program and for the record and the log.
+    assert end <= 9.5
+    # However late it is, it is tried.
+    assert Budget(largest, started=now - 60).for_closing() > 0.0
+    with pytest.raises(CollectionError):
+        Budget(1.0, started=now - 0.9).require("setting ready", 0.2)
+
+
+def accepts_budget(seconds: float) -> bool:
+    try:
+        return parse_config(f"[budget]\nhook = {seconds}".encode()).budget_hook == seconds
+    except InputError:
+        return False
+
+
+class HangingLibrary:
+    """Notes how long each call would be waited for, and gives each up."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def run(self, subject: str, work: object, *, timeout: float) -> None:
+        self.waits.append(timeout)
+        raise CollectionError("did not return", code="driver-timeout")
+
+
+def test_no_wait_of_the_gate_is_longer_than_what_it_is_given() -> None:
+    library = HangingLibrary()
+    gate = ReadyGate(library)  # type: ignore[arg-type]
+    published = object.__new__(PublishedPlatform)
+    published.platform = TrustedPlatform(good_appraisal())  # type: ignore[misc,arg-type]
+    for given in (0.3, 60.0):
+        with pytest.raises(CollectionError):
+            gate.open(published, seconds=given)
+        with pytest.raises(CollectionError):
+            gate.close(seconds=given)
+    assert library.waits == [0.3, 0.3, 2.0, 1.0]
 
 
 def test_work_that_hangs_is_given_up_and_an_exception_comes_through() -> None:
@@ -391,8 +448,8 @@ def test_a_verdict_that_stands_is_used_without_importing_anything_heavy(tmp_path
     Path(paths.boot_id).write_text("boot\n")
     identity = identify(paths, [paths.config])
     write_record(paths, {"verdict": "no-gpu", "cause": "ok", "on_failure": "block", "boot_id": "boot",
-                         "devices": identity.devices, "inputs": identity.inputs, "finished_boottime": 0.0,
-                         "valid_until_boottime": 1e12})  # fmt: skip
+                         "devices": identity.devices, "config": identity.config, "inputs": identity.inputs,
+                         "finished_boottime": 0.0, "valid_until_boottime": 1e12})  # fmt: skip
     arguments = ["--root", str(tmp_path), "prestart"]
     code = f"import sys; from nvattest.kata import main; print(main({arguments!r}), *sorted(sys.modules))"
     done = subprocess.run(
@@ -401,5 +458,66 @@ def test_a_verdict_that_stands_is_used_without_importing_anything_heavy(tmp_path
     status, *modules = done.stdout.split()
     assert status == "0", done.stderr
     heavy = {"dataclasses", "inspect", "argparse", "tomllib", "cryptography", "lxml", "jwt", "requests", "pynvml",
-             "ctypes", "ssl", "logging", "subprocess", "nvattest.errors"}  # fmt: skip
+             "ctypes", "ssl", "logging", "subprocess", "signal", "threading", "nvattest.errors"}  # fmt: skip
     assert not heavy & set(modules)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_is_noted_raises_once_and_is_noted_again() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Termination() as termination:
+        # Modules are being imported: nothing is interrupted, nothing is forgotten.
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert termination.asked
+        with pytest.raises(TerminatedError):
+            termination.arm()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        with Termination() as termination:
+            termination.arm()
+            with pytest.raises(TerminatedError):
+                os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+    with Termination() as termination:
+        termination.arm()
+        termination.over()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert termination.asked
+
+
+def test_another_thread_than_the_main_one_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[object] = []
+
+    def work() -> None:
+        with Termination() as termination:
+            termination.arm()
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+# --- output that nobody reads -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 8), (["--version"], 8), (["--stage", "later"], 2)])
+def test_a_reader_that_went_away_ends_it_quietly_and_not_with_success(
+    words: list[str], status: int, unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    own, other = (writer, subprocess.PIPE) if status == 8 else (subprocess.PIPE, writer)
+    done = subprocess.run(
+        [sys.executable, "-c", "from nvattest.kata import main; main()", *words],
+        stdin=subprocess.DEVNULL, stdout=own, stderr=other, timeout=30, env={"PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == status
+    assert (done.stderr if status == 8 else done.stdout) == b""
