@@ -66,7 +66,7 @@ def _add_verification_options(parser: argparse.ArgumentParser) -> None:
         help="judge validity at this time, or device=TIME,rim=TIME; now by default",
     )  # fmt: skip
     group.add_argument(
-        "--trust-anchors", type=existing_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS"), metavar="PEM",
+        "--trust-anchors", type=existing_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS") or None, metavar="PEM",
         help="trust these roots instead of NVIDIA's; every output says so (NVATTEST_TRUST_ANCHORS)",
     )  # fmt: skip
     group.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from nvattest.cli import network, targets
 from nvattest.cli.arguments import existing_directory, existing_file
@@ -54,7 +55,7 @@ def _fetch(options: argparse.Namespace) -> int:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.cli.sources import trust_anchors
     from nvattest.collateral.gather import gather_needs
-    from nvattest.collateral.preflight import preflight, render_preflight
+    from nvattest.collateral.preflight import foreign_anchors, preflight, render_preflight
     from nvattest.errors import CollateralError, ResultCode
     from nvattest.session import now
 
@@ -72,6 +73,9 @@ def _fetch(options: argparse.Namespace) -> int:
             code="bundle-incomplete",
             result_code=ResultCode(code) if isinstance(code, int) else None,
         )
+    # Not in the bundle: it is verified again, under the anchors of whoever uses it.
+    for line in foreign_anchors(verifier.anchors.label, simulated=verifier.anchors.simulated):
+        print(line.strip(), file=sys.stderr)
     return _write(collateral, options)
 
 

@@ -46,8 +46,8 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         help="judge validity at this time; now by default",
     )
     group.add_argument(
-        "--trust-anchors", type=existing_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS"), metavar="PEM",
-        help="trust these roots instead of NVIDIA's (NVATTEST_TRUST_ANCHORS)",
+        "--trust-anchors", type=existing_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS") or None, metavar="PEM",
+        help="trust these roots instead of NVIDIA's; every output says so (NVATTEST_TRUST_ANCHORS)",
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from nvattest.collateral.gather import Needs
 from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import VerificationTime, format_time
+from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import RevocationStatus
 
@@ -37,6 +38,8 @@ def preflight(needs: Needs, collateral: Collateral, verifier: Verifier, at: Veri
         "devices": chains,
         "problems": report.problems,
         "first_to_expire": format_time(min(report.ends)) if report.ends else None,
+        "anchors": verifier.anchors.label,
+        "simulated": verifier.anchors.simulated,
     }
 
 
@@ -142,8 +145,16 @@ def render_preflight(facts: JsonObject) -> str:
             lines.append(f"          next: {problem['hint']}")
     if facts["first_to_expire"]:
         lines.append(f"  first to expire: {facts['first_to_expire']}")
+    lines += foreign_anchors(facts["anchors"], simulated=facts["simulated"] is True)
     lines.append("Ready: " + ("yes" if facts["ready"] else "NO"))
     return "\n".join(lines)
+
+
+def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
+    """What to say of other trust anchors than NVIDIA's: one line, or none."""
+    if label == NVIDIA_ANCHORS.label:
+        return []
+    return [f"  trust anchors: {label}, not NVIDIA's" + "   *** SIMULATED: this proves nothing ***" * simulated]
 
 
 def _revocation_lines(of: JsonObject) -> list[str]:

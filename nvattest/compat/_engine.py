@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvattest.compat._errors import CompatValueError, InvalidNonceError
 from nvattest.compat._settings import Settings
-from nvattest.compat._warnings import migrated
+from nvattest.compat._warnings import FOREIGN_ANCHORS, migrated
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
@@ -151,6 +151,8 @@ def verify_locally(
     from nvattest.token.eat import sign_detached_eat
 
     anchors = settings.trust_anchors()
+    if settings.anchors is None and not anchors.is_default:
+        migrated(FOREIGN_ANCHORS)
     verifier = Verifier(anchors=anchors, policy=settings.evidence_policy())
     moment = at if at is not None else now()
     collateral = known if known is not None else Collateral()

@@ -14,6 +14,11 @@ NO_NONCE = (
     "not look at the window, so that a recording was good for ever."
 )
 
+FOREIGN_ANCHORS = (
+    "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's: what is said to be good is good by these. Under "
+    "'nvattest simulate' that is so; anywhere else take the variable away."
+)
+
 
 class MigrationWarning(UserWarning):
     """Something that NVIDIA's Python SDK did is done otherwise here; the text says what and why."""

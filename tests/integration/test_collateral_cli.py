@@ -195,3 +195,25 @@ def test_preflight_names_a_revoked_signer(tmp_path, common, capsys) -> None:
         status, facts = preflight(common, capsys)
     assert status == 204
     assert any("revoked" in problem["message"] for problem in facts["problems"])
+
+
+def test_other_anchors_than_nvidias_are_told_by_every_command(common, tmp_path, capsys, monkeypatch) -> None:
+    # Named by the variable, as nvattest simulate does; an empty one is none.
+    place = common.index("--trust-anchors")
+    roots = common[place + 1]
+    rest = common[:place] + common[place + 2 :]
+    told = "trust anchors: custom, not NVIDIA's   *** SIMULATED: this proves nothing ***"
+    monkeypatch.setenv("NVATTEST_TRUST_ANCHORS", roots)
+    assert main(["preflight", *rest]) == 0
+    assert told in capsys.readouterr().out
+    _, facts = preflight(rest, capsys)
+    assert (facts["anchors"], facts["simulated"]) == ("custom", True)
+    assert main(["bundle", "fetch", *rest, "--output", str(tmp_path / "bundle.json")]) == 0
+    assert told in capsys.readouterr().err
+    monkeypatch.setenv("NVATTEST_TRUST_ANCHORS", "")
+    _, facts = preflight(rest, capsys)
+    assert (facts["ready"], facts["anchors"], facts["simulated"]) == (False, "NVIDIA", False)
+    assert main(["preflight", *rest]) != 0
+    assert "trust anchors" not in capsys.readouterr().out
+    assert attest(rest, "--no-cache") != 0
+    assert "trust anchors: NVIDIA" in capsys.readouterr().out

@@ -90,7 +90,7 @@ def attest(
     or None), ``user_mode``, ``rim_service_url``, ``allow_hold_cert`` (None leaves it to ``NV_ALLOW_HOLD_CERT``),
     ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and optionally ``claims_version``. Without ``user_mode`` the
     ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
-    are asked for their certificates, and is trusted.
+    are asked for their certificates, and is trusted under NVIDIA's anchors (simulated GPUs: under a simulation's).
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
@@ -176,17 +176,38 @@ def _set_ready(appraisal: Appraisal, items: Sequence[Evidence]) -> None:
     from nvattest.devices.state import read_state
 
     with NvmlLibrary.open() as library:
-        if appraisal.trusted and _of_this_machine(items, library):
+        fit = _anchors_fit(appraisal)
+        if appraisal.trusted and fit and _of_this_machine(items, library):
             set_ready(library, TrustedPlatform(appraisal))
             return
         set_not_ready(library)
-        if appraisal.trusted:
+        if appraisal.trusted and not fit:
+            migrated(
+                f"the GPUs stay not ready: they were judged under the trust anchors {appraisal.anchors!r}, named by "
+                "NVATTEST_TRUST_ANCHORS. The environment cannot make real GPUs ready."
+            )
+        elif appraisal.trusted:
             migrated(
                 f"the GPUs stay not ready: the evidence of {len(items)} GPUs is not that of this machine's GPUs, and "
                 "the ready state is one switch for all."
             )
         elif read_state(library).dev_tools:
             migrated("the GPUs stay not ready. NVIDIA's verifier set them ready after a failure in DevTools mode.")
+
+
+def _anchors_fit(appraisal: Appraisal) -> bool:
+    """NVIDIA's anchors; or every device is a simulated one, whose certificates lead to a simulated root.
+
+    No real GPU has such certificates, and those here are then compared with what the driver gives. Own RIMs for real
+    GPUs, which other anchors would allow too, are not accepted.
+    """
+    from nvattest.pki.anchors import NVIDIA_ANCHORS
+
+    if appraisal.anchors == NVIDIA_ANCHORS.label:
+        return True
+    chains = [device.chain.validated for device in appraisal.devices if device.chain is not None]
+    simulated = [chain.path_ok and chain.anchor is not None and chain.anchor.simulated for chain in chains]
+    return len(simulated) == len(appraisal.devices) and all(simulated)
 
 
 def _of_this_machine(items: Sequence[Evidence], library: NvmlLibrary) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ import nvattest
 from nvattest.compat import MigrationWarning
 from nvattest.compat.verifier import cc_admin
 from nvattest.errors import CollectionError, NvattestError
+from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
 from .clients import NONCE, evidence_of, key
+
+# The tests of a simulated machine need other anchors than NVIDIA's; one test is about the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:NVATTEST_TRUST_ANCHORS names")
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +167,39 @@ def test_ready_is_set_only_for_all_gpus_of_this_machine_and_never_after_a_failur
     else:
         cc_admin._set_ready(appraisal, items)
     assert states == [expected]
+
+
+def test_real_gpus_are_not_made_ready_under_anchors_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file of NVIDIA's root for devices and somebody's own for RIMs would call any firmware good.
+    import nvattest.devices.collect
+    import nvattest.devices.nvml
+    import nvattest.devices.ready
+
+    platform = Platform.build("hopper-1")
+    simulated = appraised(platform)
+    [device] = simulated.devices
+    assert device.chain is not None
+    assert simulated.anchors != "NVIDIA"
+    real = device.chain._replace(validated=replace(device.chain.validated, anchor=NVIDIA_ANCHORS.device[0]))
+    states: list[str] = []
+    items = evidence_of(platform)
+    monkeypatch.setattr(nvattest.devices.collect, "collect_gpus", lambda *_, **__: items)
+    monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
+    monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
+    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    for chain in (real, None):
+        of_real_gpus = replace(simulated, devices=(replace(device, chain=chain),))
+        assert of_real_gpus.trusted
+        with pytest.warns(MigrationWarning, match="stay not ready: they were judged under the trust anchors 'custom'"):
+            cc_admin._set_ready(of_real_gpus, items)
+    cc_admin._set_ready(replace(simulated, devices=(replace(device, chain=real),), anchors="NVIDIA"), items)
+    cc_admin._set_ready(simulated, items)
+    assert states == ["not ready", "not ready", "ready", "ready"]
+
+
+def test_other_anchors_from_the_environment_are_announced(live: Any, params: dict[str, Any]) -> None:
+    with pytest.warns(MigrationWarning, match="NVATTEST_TRUST_ANCHORS names other trust anchors"):
+        cc_admin.attest(params, NONCE, evidence_of(live[0]))
 
 
 def appraised(platform: Platform) -> nvattest.Appraisal:

@@ -128,3 +128,12 @@ def test_the_remote_verifier_gives_a_token_that_validates(world: World, tmp_path
     assert "'REMOTE_GPU_CLAIMS', <Devices.GPU: 2>, <Environment.REMOTE: 5>, 'http://127.0.0.1" in done.stdout
     assert re.search(r"expecting True\nTrue\n", done.stdout)
     assert done.stdout.rstrip().endswith("True")
+
+
+def test_the_old_verifier_makes_a_simulated_machine_ready_and_says_whose_anchors_it_had(world: World) -> None:
+    command = [sys.executable, "-m", "nvattest.compat.verifier.cc_admin"]
+    before = len(world.driver.ready_history)
+    done = subprocess.run(command, env=world.environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert world.driver.ready_history[before:] == (1,)
+    assert "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's" in done.stderr
