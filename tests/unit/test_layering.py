@@ -416,3 +416,14 @@ def test_importing_nvattest_loads_nothing_heavy_and_leaves_no_trace(tmp_path: Pa
     assert seen["untouched"], "importing nvattest changed logging, the environment, threads, warnings or the excepthook"
     assert seen["files"] == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_trust_anchors_come_from_the_environment_where_security_md_says_and_nowhere_else() -> None:
+    name = "NVATTEST_TRUST_ANCHORS"
+    written = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value == name:
+                written.add(path.relative_to(PACKAGE).as_posix())
+    # The last one sets it, for the command of nvattest simulate.
+    assert written == {"cli/attest.py", "cli/targets.py", "compat/_settings.py", "testing/world.py"}
