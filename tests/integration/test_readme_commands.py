@@ -6,7 +6,8 @@ How a shell block is read:
 - ``make`` is not run from within a test: its targets must exist. ``python examples/…`` and everything else is run.
 - ``exit status N`` in a comment is demanded; without it the status must be 0.
 
-A block with a file name in its first line (``# policy.toml``) is that file.
+A block with a file name in its first line (``# policy.toml``) is that file. A ``text`` block is a command after ``$`` and what it
+prints; ``...`` stands for lines that are left out.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ README = ROOT / "README.md"
 PROGRAMS = Path(sys.executable).parent
 IN_THE_GUEST = "# in the guest\n"
 
-# All devices here are simulated, and verify-token refuses them without being told.
+# All devices here are simulated; verify-token and verify-batch refuse them without being told.
 PRELUDE = """
 nvattest() {
-    if [ "$1" = verify-token ]; then command nvattest "$@" --accept-simulated; else command nvattest "$@"; fi
+    case "$1" in
+        verify-token) command nvattest "$@" --accept-simulated ;;
+        verify-batch) command nvattest "$@" --trust-anchors roots.pem --at "$(cat clock)" --workers 1 ;;
+        *) command nvattest "$@" ;;
+    esac
 }
 """
 
@@ -58,6 +63,14 @@ def prepare(folder: Path) -> None:
         (folder / name).mkdir()
         for file_name, data in files.items():
             (folder / name / file_name).write_bytes(data)
+    # The lines of a fleet: one node that is well and one that is not.
+    lines = []
+    for name, lies in (("a", []), ("b", ["gpu0:measurement=9"])):
+        node, nonce = Platform.build("hopper-1", lies=lies), bytes(range(32))
+        lines.append(json.dumps({"id": name, "nonce": nonce.hex(), "evidence": node.evidence(nonce)}) + "\n")
+    (folder / "nodes.jsonl").write_text("".join(lines), encoding="ascii")
+    (folder / "roots.pem").write_bytes(platform.anchors_pem)
+    (folder / "clock").write_text(str(platform.time), encoding="ascii")
 
 
 def demanded(line: str) -> str:
@@ -105,6 +118,25 @@ def test_every_command_runs_in_a_simulated_world(played: Path) -> None:
     assert [(answer["id"], answer["trusted"]) for answer in answers] == [("a", True), ("b", False)]
 
 
+@pytest.mark.parametrize("block", blocks("text"))
+def test_what_is_shown_is_what_is_printed(block: str, tmp_path: Path) -> None:
+    command, *shown = block.splitlines()
+    program, *arguments = shlex.split(command.removeprefix("$ "))
+    assert program == "nvattest"
+    done = run([sys.executable, "-m", program, *arguments], tmp_path)
+    assert done.returncode == (12 if "--fault" in arguments else 0), done.stderr
+    printed = "\n" + done.stdout
+    for passage in "\n".join(shown).split("\n...\n"):
+        found = printed.find("\n" + passage + "\n")
+        assert found >= 0, f"not printed, or not in this order:\n{passage}"
+        printed = printed[found + len(passage) + 1 :]
+
+
+def test_a_good_and_a_failed_verdict_are_shown() -> None:
+    assert ["TRUSTED (simulated)" in block for block in blocks("text")] == [True, False]
+    assert ["NOT TRUSTED" in block for block in blocks("text")] == [False, True]
+
+
 def test_what_make_is_asked_for_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
@@ -138,8 +170,10 @@ def test_commands_in_the_text_exist() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
-        assert (ROOT / target).exists(), target
+    text = README.read_text(encoding="utf-8")
+    headings = {"#" + line.lower().replace(" ", "-") for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert target in headings if target.startswith("#") else (ROOT / target).exists(), target
 
 
 def test_the_library_example_verifies_a_simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
