@@ -1,4 +1,5 @@
-# For EARs, whose payload is the input: affirming as a whole, with at least one submodule, and each of them affirming.
+# For EARs, whose payload is the input: at least one submodule, each of them affirming, and so the whole where it has a
+# status of its own. EARs of nvattest and of Trustee say "ear.status" and have none for the whole; NVIDIA's "ear_status".
 package policy
 
 import future.keywords.every
@@ -6,9 +7,17 @@ import future.keywords.every
 default nv_match = false
 
 nv_match {
-	input["ear.status"] == "affirming"
 	count(input.submods) > 0
 	every submodule in input.submods {
-		submodule["ear.status"] == "affirming"
+		status(submodule) == "affirming"
 	}
+	not other_as_a_whole
 }
+
+other_as_a_whole {
+	status(input) != "affirming"
+}
+
+status(item) = item["ear.status"]
+
+status(item) = item.ear_status

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from nvattest._schemas import schema_bytes
+from nvattest.errors import PolicyError
 from nvattest.policy.relying_party import RelyingPartyPolicy, load_policy
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "policies"
@@ -80,9 +81,12 @@ def test_no_example_accepts_no_device(name: str) -> None:
     assert not policy(name).evaluate([]).matched
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
+# The EAR policy has no devices as its input.
+@pytest.mark.parametrize("name", sorted(set(ACCEPTED) - {"accept_ear_affirming.rego"}))
 def test_no_example_accepts_a_device_of_an_unknown_kind(name: str, node: Callable[..., Claims]) -> None:
-    claims = copy.deepcopy(node("hopper-1"))
+    switches = name == "switch_secure_boot.rego"
+    claims = copy.deepcopy(node("hopper-8-ppcie")[-2:] if switches else node("hopper-1"))
+    assert policy(name).evaluate(claims).matched, "else the kind would not be what decides"
     claims[0]["x-nvidia-device-type"] = "dpu"
     assert not policy(name).evaluate(claims).matched
 
@@ -120,6 +124,12 @@ def test_switches_alone_have_a_policy_of_their_own(node: Callable[..., Claims]) 
     ("ear", "accepted"),
     [
         ({"ear.status": "affirming", "submods": {"gpu0": {"ear.status": "affirming"}}}, True),
+        ({"submods": {"gpu0": {"ear.status": "affirming"}}}, True),
+        ({"ear_status": "affirming", "submods": {"gpu0": {"ear_status": "affirming"}}}, True),
+        ({"submods": {"gpu0": {"ear.status": "affirming"}, "gpu1": {}}}, False),
+        ({"submods": {"gpu0": {"ear.status": "warning"}}}, False),
+        ({"ear_status": "contraindicated", "submods": {"gpu0": {"ear_status": "affirming"}}}, False),
+        ({"ear.status": None, "submods": {"gpu0": {"ear.status": "affirming"}}}, False),
         ({"ear.status": "affirming", "submods": {}}, False),
         ({"ear.status": "affirming"}, False),
         ({"ear.status": "warning", "submods": {"gpu0": {"ear.status": "affirming"}}}, False),
@@ -134,6 +144,12 @@ def test_switches_alone_have_a_policy_of_their_own(node: Callable[..., Claims]) 
 )
 def test_an_ear_is_accepted_if_all_of_it_affirms(ear: dict[str, object], accepted: bool) -> None:
     assert policy("accept_ear_affirming.rego").evaluate_ear(ear).matched is accepted
+
+
+def test_an_ear_with_two_statuses_is_an_error() -> None:
+    two = {"ear.status": "affirming", "ear_status": "contraindicated"}
+    with pytest.raises(PolicyError):
+        policy("accept_ear_affirming.rego").evaluate_ear({"submods": {"gpu0": two}})
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------

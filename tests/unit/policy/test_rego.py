@@ -55,6 +55,7 @@ def decide(text: str, claims: object = ()) -> PolicyDecision:
 def test_only_true_matches_and_each_no_has_its_reason(rule: str, matched: bool, reason: str) -> None:
     decision = decide(HEAD + rule)
     assert decision.matched is matched
+    assert bool(decision.reasons) is not matched
     assert reason in "".join(decision.reasons)
 
 

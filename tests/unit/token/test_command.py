@@ -224,6 +224,55 @@ def test_a_policy_adds_to_the_result_and_never_mends_it(
     assert bool(seen) is (status != 1)
 
 
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "policies"
+JSON_POLICY = {
+    "version": "4.0",
+    "authorization-rules": {
+        "type": "JWT",
+        "overall-claims": {"x-nvidia-overall-att-result": True, "iss": "NVATTEST-LOCAL-VERIFIER"},
+        "detached-claims": {"measres": "success"},
+    },
+}
+EVERY_DEVICE = "package policy\nimport future.keywords.every\n"
+EVERY_DEVICE += 'nv_match { count(input) == 12; every c in input { c.measres == "success" } }'
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "status", "code"),
+    [
+        ("good.json", JSON_POLICY, 0, 0),
+        ("bad.json", JSON_POLICY, 2, 11),
+        ("good.ear", JSON_POLICY, 1, 301),
+        ("good.json", EVERY_DEVICE, 0, 0),
+        ("bad.json", EVERY_DEVICE, 2, 11),
+        ("bad.json", "package policy\nnv_match { true }", 3, 12),
+        ("good.json", "package policy\nnv_match { false }", 2, 11),
+        ("good.json", "package policy\nnv_match = 1", 2, 11),
+        ("good.json", "package policy\nnv_match { tru", 1, 301),
+        ("good.json", "package other", 1, 301),
+        ("good.ear", EXAMPLES / "accept_ear_affirming.rego", 0, 0),
+        ("bad.ear", EXAMPLES / "accept_ear_affirming.rego", 2, 11),
+        ("good.json", EXAMPLES / "accept_ear_affirming.rego", 2, 11),
+    ],
+)
+def test_policies_as_people_have_them_decide_on_tokens(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, policy: Any, status: int, code: int
+) -> None:
+    path = policy
+    if not isinstance(policy, Path):
+        path = folder / "policy"
+        path.write_text(policy if isinstance(policy, str) else json.dumps(policy))
+    if not isinstance(policy, dict):
+        pytest.importorskip("regopy")
+    assert verify(folder, name, "--relying-party-policy", str(path), "--format", "json") == status
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    assert said["result_code"] == code
+    assert ("policy: " in printed.err) is (status == 2), "a no has its reason"
+    # What was verified is shown though the policy says no.
+    assert bool(said.get("claims") or said.get("ear")) is (status != 1)
+
+
 # Issuing.
 
 
