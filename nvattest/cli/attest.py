@@ -297,7 +297,8 @@ def _print(result: Result, options: argparse.Namespace) -> None:
             document["appraisal"] = appraisal_to_json(result.appraisal)
         print(dump_json(document))
         return
-    from nvattest.cli.output import render_appraisal, render_claims, render_decision
+    from nvattest.cli.output import painted, render_appraisal, render_claims, render_decision
+    from nvattest.cli.terminal import wants_color
 
     if result.appraisal is None:
         print(render_claims(result.claims, result.code))
@@ -305,7 +306,8 @@ def _print(result: Result, options: argparse.Namespace) -> None:
         _explain(result.appraisal, options)
     else:
         verbose = options.verbose or options.log_level in ("debug", "trace")
-        print(render_appraisal(result.appraisal, verbose=verbose))
+        text = render_appraisal(result.appraisal, verbose=verbose)
+        print(painted(text) if wants_color(sys.stdout) else text)
     if result.decision is not None:
         print(render_decision(result.decision, result.code))
 

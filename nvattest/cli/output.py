@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,24 @@ def render_appraisal(appraisal: Appraisal, *, verbose: bool = False) -> str:
     marked = " (simulated)" if appraisal.simulated else ""
     lines.append(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
     return "\n".join(lines)
+
+
+_COLOURS = {"ok": "32", "FAIL": "31", "ABSENT": "33", "skip": "2", "NOT TRUSTED": "1;31", "TRUSTED": "1;32"}
+# The outcome of a check, what a device's heading ends with, the verdict, the mark of a simulation.
+_PAINTED = re.compile(
+    r"(?m)^  (?:ok|FAIL|ABSENT|skip)(?= )|(?<=  )NOT TRUSTED$|(?<=^Result: )(?:NOT )?TRUSTED"
+    r"|\*\*\* SIMULATED: this proves nothing \*\*\*$"
+)
+
+
+def painted(text: str) -> str:
+    """The account for a terminal that has colour; only colour is added."""
+
+    def paint(match: re.Match[str]) -> str:
+        found = match[0].lstrip()
+        return f"{match[0][: -len(found)]}\x1b[{_COLOURS.get(found, '33')}m{found}\x1b[0m"
+
+    return _PAINTED.sub(paint, text)
 
 
 def _heading(device: DeviceAppraisal) -> str:
