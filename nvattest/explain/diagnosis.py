@@ -73,6 +73,13 @@ def failures(view: AppraisalView) -> tuple[Failure, ...]:
     return tuple(Failure(checks=tuple(checks), devices=devices) for devices, checks in merged.values())
 
 
+def telling(view: AppraisalView) -> frozenset[str]:
+    """The labels of the failed devices that show everything that failed: of those that fail alike, the first."""
+    found = failures(view)
+    alike = {label for failure in found for label in failure.devices[1:]} - {failure.devices[0] for failure in found}
+    return frozenset(device.label for device in view.devices if not device.trusted and device.label not in alike)
+
+
 def diagnose(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
     """The diagnosis of one failed check."""
     device = appraisal.device(check.device)

@@ -13,7 +13,7 @@ from typing import Final
 
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
-from nvattest.explain.diagnosis import diagnose, failures
+from nvattest.explain.diagnosis import diagnose, failures, telling
 from nvattest.explain.figures import grid_height, measurement_squares, trust_diagram
 from nvattest.explain.model import AppraisalView, DeviceView
 from nvattest.explain.reading import read_appraisal
@@ -36,7 +36,8 @@ def report_page(
         obj: the appraisal as JSON values.
         source: the name of the file that it was made from.
         sha256: the digest of that file, hex.
-        everything: every device is open, on paper too; else those that failed, or one as an example.
+        everything: every device is open, on paper too; else those that failed (of several that failed alike, the
+            first), or one as an example.
         device: this device is open too, by its label.
 
     Raises:
@@ -52,7 +53,7 @@ def report_page(
             hint="pip install 'nvattest[report]'; without --html the same is shown as text",
         ) from error
     view = read_appraisal(obj)
-    chosen = None if device is None else view.demand(device)
+    opened = telling(view) | (set() if device is None else {view.demand(device).label})
     with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
         style = _tidy(file.read())
     environment = jinja2.Environment(
@@ -74,7 +75,8 @@ def report_page(
         failures=[(failure, diagnose(failure.check, view)) for failure in failures(view)],
         topology=topology(view),
         timelines=timelines(view),
-        devices=[_device(entry, view, opened=everything or entry is chosen) for entry in view.devices],
+        devices=[_device(entry, view, opened=everything or entry.label in opened) for entry in view.devices],
+        folded=any(not device.trusted and device.label not in opened for device in view.devices) and not everything,
         sources=SOURCES,
         listed=listed,
         chunks=_chunks,
@@ -97,7 +99,7 @@ def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[st
     first = view.trusted and bool(view.devices) and device is view.devices[0]
     return {
         "view": device,
-        "open": opened or not device.trusted or first,
+        "open": opened or first,
         "diagram": trust_diagram(device),
         "squares": squares,
         "grid_height": grid_height(squares),

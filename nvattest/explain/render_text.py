@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvattest.explain.diagnosis import Failure, diagnose, failures, short_hex
+from nvattest.explain.diagnosis import Failure, diagnose, failures, short_hex, telling
 from nvattest.explain.model import (
     AppraisalView,
     CertificateView,
@@ -69,7 +69,8 @@ def render_appraisal_view(
     if device is not None:
         return terminal.finish(_device_story(view.demand(device), terminal))
     lines = [*_heading(view, terminal, saved=saved), *_failures(view, terminal), *_overview(view, terminal)]
-    shown = [item for item in view.devices if everything or not item.trusted]
+    chosen = telling(view)
+    shown = [item for item in view.devices if everything or item.label in chosen]
     if not shown and view.devices:
         # With nothing wrong one device stands for all: people want to see what was checked.
         shown = [view.devices[0]]

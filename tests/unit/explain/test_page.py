@@ -266,8 +266,17 @@ def test_devices_that_failed_are_open_and_all_of_them_when_asked(appraise: Appra
     assert opened(report_page(node)) == 1
     assert opened(report_page(node, device="switch-2")) == 2
     assert opened(report_page(node, everything=True)) == 12
+    assert "failed alike" not in report_page(node)
     with pytest.raises(InputError, match="GPU-9"):
         report_page(node, device="GPU-9")
+
+
+def test_of_devices_that_failed_alike_the_first_is_open(appraise: Appraise) -> None:
+    node = appraise("hopper-8-ppcie", "driver-rim:revoked=1", "gpu5:measurement=9")
+    page = report_page(node)
+    assert [index for index in range(12) if f'<details open id="device-{index}">' in page] == [0, 5]
+    assert "Of devices that failed alike the first is open." in page
+    assert opened(report_page(node, everything=True)) == 12
 
 
 def test_the_verdict_stands_beside_what_it_is_worth(appraise: Appraise) -> None:

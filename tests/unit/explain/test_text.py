@@ -105,6 +105,8 @@ def test_one_revoked_signer_of_two_rims_is_one_failure_that_names_both_checks(ap
     text = explain_appraisal_json(appraise("hopper-8-ppcie", "driver-rim:revoked=1"))
     assert "step 12, driver-rim-revocation and vbios-rim-revocation" in text
     assert text.count("NVIDIA withdrew this certificate") == 1
+    assert text.count("The story") == 1, "the seven others failed alike"
+    assert "Not shown in full: GPU-1, GPU-2" in text
 
 
 def test_the_same_words_about_other_devices_stay_failures_of_their_own(appraise: Appraise) -> None:
