@@ -68,8 +68,20 @@ def _page(command: Command) -> str:
         lines.append(".SH ACTIONS")
         for action in walk(command.actions):
             lines += [f".SS {escape(' '.join(action.path[1:]))}", escape(action.help), *_arguments(action)]
+    if command.path == ("hook",):
+        lines += _program()
     lines += [".SH SEE ALSO", ".BR nvattest (1)"]
     return "\n".join(lines) + "\n"
+
+
+def _program() -> list[str]:
+    """The program whose name the page of ``nvattest hook`` has; it has none of its own."""
+    from nvattest.kata.arguments import USAGE
+    from nvattest.kata.outcome import EXIT
+
+    statuses = ", ".join(f"{status} {cause}" for cause, status in EXIT.items())
+    lines = [".SH THE PROGRAM NVATTEST\\-HOOK", ".nf", *(escape(line) for line in USAGE.splitlines()), ".fi", ".PP"]
+    return [*lines, escape(f"Exit status: {statuses}. A hook whose attestation failed ends with 0 unless on_failure is block.")]
 
 
 def _arguments(command: Command) -> list[str]:

@@ -12,9 +12,11 @@ usage: nvattest-hook prestart            as a Kata guest hook or an OCI prestart
        nvattest-hook --stage init        once, before the workload: from init or a service manager
        nvattest-hook --stage watch       as a service that attests again and again
        nvattest-hook --version | --help
---config FILE is the configuration, in the place of /etc/nvattest/hook.toml: an absolute path, and the file has to be
-there; the bundle is looked for beside it. --once ends the watch after one round; --root DIR puts DIR before every path
-(for tests)."""
+options:
+       --config FILE    the configuration, in the place of /etc/nvattest/hook.toml: an absolute path
+                        of a file that is there; the bundle is looked for beside it
+       --once           end the watch after one round
+       --root DIR       put DIR before every path (for tests)"""
 
 
 class Stage:

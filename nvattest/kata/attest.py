@@ -75,9 +75,9 @@ def attest_and_record(
     termination: Termination,
     refresh: bool = False,
 ) -> Record:
-    """Attest, under the lock that the caller holds, and return the record of how it went.
+    """Attest, under the lock that the caller holds, and return the record of how it went. Never raises.
 
-    Never raises once the attestation has begun. Where a signal asked for the end before, it is over before step 1.
+    Where a signal asked for the end already, it ends before step 1, as it would after it.
 
     With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
     their token until the new one takes its place; any failure takes both away.

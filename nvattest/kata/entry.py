@@ -6,8 +6,8 @@
 3  read the configuration, take the lock; whoever attested while we waited did it for us too
 4  attest (``attest.py``)
 
-A signal before step 4 leads to step 3 at once, without waiting for the lock. There a verdict that stands is used,
-whoever holds the lock answers for the ready state, and otherwise the attestation ends before it begins: not ready.
+After a signal nothing is waited for any more. A verdict that stands is used, whoever holds the lock answers for the
+ready state, and otherwise the attestation ends before its first step, as one that is ended later does: GPUs not ready.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.record import Record, finished_since, read_record, reusable
-from nvattest.kata.termination import TerminatedError, Termination
+from nvattest.kata.termination import Termination
 
 __all__ = ["run", "run_stage"]
 
@@ -65,32 +65,18 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
     """One attestation, or the use of one that stands; returns the exit status."""
     stage = arguments.stage
     journal = Journal(paths)
-    container = Container()
-    try:
-        # (1), (2) a verdict that stands
-        termination.arm()
-        if stage == Stage.HOOK:
-            container = read_state()
-        known = read_record(paths)
-        if (
-            known is not None
-            and reusable(known, identify(paths, _inputs(known, paths)), paths)
-            and (stage == Stage.HOOK or _is_still_ready(known, paths))
-        ):
-            termination.over()
-            return _use(known, stage, container, journal, started)
-        return _attest(stage, paths, container, journal, started=started, termination=termination)
-    except TerminatedError:
-        return _attest(stage, paths, container, journal, started=started, termination=termination)
-
-
-def _attest(
-    stage: str, paths: Paths, container: Container, journal: Journal, *, started: float, termination: Termination
-) -> int:
+    since = boottime() - (time.monotonic() - started)
+    container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()
+    # (2) a verdict that stands
+    known = read_record(paths)
+    if (
+        known is not None
+        and reusable(known, identify(paths, _inputs(known, paths)), paths)
+        and (stage == Stage.HOOK or _is_still_ready(known, paths))
+    ):
+        return _use(known, stage, container, journal, started)
     # (3) one attests, the others wait for it
     from nvattest.kata.config import load_settings
-
-    since = boottime() - (time.monotonic() - started)
 
     settings = load_settings(paths)
     settings.apply(journal)
@@ -105,7 +91,7 @@ def _attest(
         take_away(settings.nvml)
         return _fail(f"{paths.lock}: {error.strerror or error}", "output", settings.on_failure, stage, journal)
     try:
-        if not lock.take(started if termination.asked else started + budget):
+        if not (termination.wait(lambda: lock.take(started + budget)) or lock.take(started)):
             # The ready state is left to the one that holds the lock.
             if termination.asked:
                 message = "ended by a signal; the ready state is left to another attestation, which has not ended"
@@ -121,9 +107,8 @@ def _attest(
             finished_since(known, identity, since, paths)
             or (reusable(known, identity, paths) and (stage == Stage.HOOK or _is_still_ready(known, paths)))
         ):
-            termination.over()
             return _use(known, stage, container, journal, started)
-        # (4) attest
+        # (4) attest: from here on a signal ends the attestation
         from nvattest.kata.attest import attest_and_record
 
         record = attest_and_record(

@@ -1,21 +1,24 @@
 """SIGTERM, SIGINT and SIGHUP as an exception: one more way out, which leaves the GPUs not ready like the others.
 
-The handlers are there from the program's first lines on. A signal is only noted while modules are being imported,
-raises where a run can be left, and is noted again once the run is about to end by itself.
+The handlers are there from the program's first lines on. A signal raises where the run waits and where it attests. It
+is only noted elsewhere: an import that is broken off may not succeed a second time, and a run near its end comes to it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from types import FrameType, TracebackType
 else:
     # What ``signal`` is made of. The enums that it adds cost a millisecond, which the fast path has a better use for.
     import _signal
 
 __all__ = ["TerminatedError", "Termination"]
+
+T = TypeVar("T")
 
 _SIGNALS: Final = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
@@ -66,8 +69,18 @@ class Termination:
             raise TerminatedError
 
     def over(self) -> None:
-        """From here on the run comes to its own end, which is near."""
+        """From here on a signal is only noted."""
         self._armed = False
+
+    def wait(self, work: Callable[[], T]) -> T | None:
+        """The result of work that waits for something; None, without waiting on, once a signal came."""
+        try:
+            self.arm()
+            result = work()
+            self.over()
+        except TerminatedError:
+            return None
+        return result
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's arguments
         self.asked = True

@@ -8,6 +8,7 @@ begun as a failure; between rounds, and before one has the lock, a verdict that 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from nvattest.kata.arguments import Stage
 from nvattest.kata.config import load_settings
@@ -18,7 +19,7 @@ from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, TRUSTED, exit_status, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.record import Record, belongs, read_record, reusable
-from nvattest.kata.termination import TerminatedError, Termination
+from nvattest.kata.termination import Termination
 
 __all__ = ["watch"]
 
@@ -34,25 +35,16 @@ def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
             if record is None:
                 return exit_status("terminated" if termination.asked else "lock")
             return shown_status(str(record["cause"]), stage=Stage.WATCH, on_failure="block")
-        try:
-            termination.arm()
-            config = load_settings(paths).config
-            _wait(paths, record if good else None, config.watch_interval if good else config.watch_retry)
-        except TerminatedError:
+        config = load_settings(paths).config
+        seconds = config.watch_interval if good else config.watch_retry
+        termination.wait(partial(_wait, paths, record if good else None, seconds))
+        if termination.asked:
             # The last verdict stands: it has been reached, and nothing has been found against it.
             return 0 if good else exit_status("terminated")
 
 
 def attest_round(paths: Paths, termination: Termination) -> Record | None:
     """One round under the lock; None where another attestation holds it for longer than this one may last."""
-    try:
-        termination.arm()
-        return _round(paths, termination)
-    except TerminatedError:
-        return _round(paths, termination)
-
-
-def _round(paths: Paths, termination: Termination) -> Record | None:
     from nvattest.kata.attest import attest_and_record
 
     started = time.monotonic()
@@ -69,7 +61,8 @@ def _round(paths: Paths, termination: Termination) -> Record | None:
         journal.verdict(f"{paths.lock}: {error.strerror or error}; GPUs not ready", good=False)
         return None
     try:
-        if not lock.take(started if termination.asked else started + settings.budget(Stage.WATCH)):
+        until = started + settings.budget(Stage.WATCH)
+        if not (termination.wait(lambda: lock.take(until)) or lock.take(started)):
             journal.verdict("another attestation does not end; this round is left out", good=False)
             return None
         known, identity = read_record(paths), identify(paths, settings.inputs)

@@ -357,6 +357,10 @@ def test_an_extension_image_is_attested_by_its_own_configuration_and_bundle(gues
     (world.root / "etc/nvattest").mkdir()
     (mount / "etc/nvattest/anchors.pem").rename(world.root / "etc/nvattest/anchors.pem")
     world.program = "/run/kata-extensions/coco" + HOOK
+    world.hook = mount / HOOK.lstrip("/")
+    # The loader and the launcher both ask /proc where the program is; here they ask a folder.
+    (world.root / "proc/self").mkdir()
+    (world.root / "proc/self/exe").symlink_to(world.program)
     # As examples/init/components.toml has it.
     manifest = (ROOT / "examples/init/components.toml").read_text()
     [words] = re.findall(r"(?m)^args = (.*)$", manifest)

@@ -85,6 +85,12 @@ def test_a_man_page_names_every_option_and_no_text_becomes_a_request() -> None:
     assert escape(".TH evil\n'x \\fB") == "\\&.TH evil\n\\&'x \\efB"
 
 
+def test_the_page_that_man_finds_for_the_hook_has_its_options_too() -> None:
+    text = pages()["nvattest-hook.1"]
+    for words in ("nvattest-hook --stage watch", "--config FILE    the configuration", "143 terminated"):
+        assert escape(words) in text
+
+
 def test_man_reads_the_pages_without_warnings(tmp_path: Path) -> None:
     program = shutil.which("groff") or shutil.which("mandoc")
     if program is None:

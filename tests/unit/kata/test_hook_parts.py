@@ -488,6 +488,22 @@ def test_a_signal_is_noted_raises_once_and_is_noted_again() -> None:
         assert termination.asked
 
 
+def test_nothing_is_waited_for_once_a_signal_came() -> None:
+    with Termination() as termination:
+        assert termination.wait(lambda: 7) == 7
+        os.kill(os.getpid(), signal.SIGTERM)  # noted: the waiting is over
+        assert termination.asked
+        assert termination.wait(lambda: 7) is None
+
+    def interrupted() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 7
+
+    with Termination() as termination:
+        assert termination.wait(interrupted) is None
+        assert termination.wait(lambda: 7) is None
+
+
 def test_another_thread_than_the_main_one_leaves_signals_alone() -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen: list[object] = []
