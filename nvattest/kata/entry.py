@@ -88,8 +88,9 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
         from nvattest.kata.ready import take_away
 
         # Nobody can attest here, so nobody may have set the GPUs ready.
-        take_away(settings.nvml)
-        return _fail(f"{paths.lock}: {error.strerror or error}", "output", settings.on_failure, stage, journal)
+        state = "GPUs not ready" if take_away(settings.nvml) else "the driver could not be asked, the GPUs may be ready"
+        message = f"{paths.lock}: {error.strerror or error}; {state}"
+        return _fail(message, "output", settings.on_failure, stage, journal)
     try:
         if not (termination.wait(lambda: lock.take(started + budget)) or lock.take(started)):
             # The ready state is left to the one that holds the lock.
@@ -182,5 +183,6 @@ def _status(record: Record, stage: str) -> int:
 
 def _fail(message: str, cause: str, on_failure: str, stage: str, journal: Journal) -> int:
     journal.summary({"stage": stage, "verdict": NOT_TRUSTED, "reason": {"code": cause, "message": message}})
-    journal.verdict(f"{WORDS[NOT_TRUSTED]}: {message}", good=False)
+    # Not WORDS: of the ready state this run knows only what the message says.
+    journal.verdict(f"attestation failed: {message}", good=False)
     return shown_status(cause, stage=stage, on_failure=on_failure)

@@ -636,7 +636,7 @@ def test_a_run_folder_that_cannot_be_written_to_leaves_nothing_ready(
     guest.server.change(ready=1)
     ended = guest.run()
     assert ended.status == 8
-    assert "Read-only file system" in ended.stderr
+    assert "Read-only file system; GPUs not ready" in ended.stderr
     assert guest.ready == 0
 
 
@@ -827,6 +827,8 @@ def test_a_run_that_cannot_get_the_lock_says_so_and_touches_nothing(world: NewWo
         ended = guest.run()
     assert ended.status == 11
     assert "another attestation did not end" in ended.stderr
+    # Nobody asked, so nothing is said of it.
+    assert "not ready" not in ended.stderr
     assert guest.server.calls() == ()
 
 
