@@ -209,8 +209,12 @@ def judge(read: Callable[[bytes], object], data: bytes) -> str:
     # The first read of a process also imports; that is not the document's cost.
     with contextlib.suppress(NvattestError):
         read(data[:64])
-    took, memory, outcome = cost(read, data)
     blocks = max(1.0, len(data) / (64 * KIB))
+    # A busy machine makes a turn dearer, never cheaper: the best of three is what the document costs.
+    for _ in range(3):
+        took, memory, outcome = cost(read, data)
+        if took <= SECONDS_PER_64K * blocks:
+            break
     assert took <= SECONDS_PER_64K * blocks, f"{took:.3f} s, {outcome}"
     allowed = MEMORY + (4 * len(data) if len(data) > 2 * MIB else 0)
     assert memory <= allowed, f"{memory / MIB:.0f} MiB, {outcome}"

@@ -235,13 +235,23 @@ ASKED = [
 NEEDS_NO_ANSWER = ["nvmlDeviceGetPersistenceMode", "nvmlDeviceSetPersistenceMode", "nvmlShutdown"]
 
 
-@pytest.mark.parametrize("call", [*ASKED, *NEEDS_NO_ANSWER])
+# Each takes seconds, so that the suite has the first call, the longest and the last; make exhaustive has all.
+FIRST_LONGEST_LAST = (
+    "nvmlInit",
+    "nvmlDeviceGetConfComputeGpuAttestationReport",
+    "nvmlSystemSetConfComputeGpusReadyState",
+)
+HANGS = [pytest.param(call, marks=() if call in FIRST_LONGEST_LAST else pytest.mark.exhaustive) for call in ASKED]
+
+
+@pytest.mark.parametrize("call", [*HANGS, *NEEDS_NO_ANSWER])
 def test_a_hang_in_any_call_ends_within_the_budget(world: NewWorld, call: str) -> None:
     guest = world()
-    guest.configure(budget={"hook": 3}, on_failure="block")
+    # A short budget only where it is what ends the run: a busy machine must not end the others.
+    guest.configure(budget={"hook": 8 if call in NEEDS_NO_ANSWER else 3}, on_failure="block")
     guest.server.faults[call] = Fault(hang=True)
     ended = guest.run()
-    assert ended.seconds < 8
+    assert ended.seconds < (10 if call in NEEDS_NO_ANSWER else 8)
     if call in NEEDS_NO_ANSWER:
         assert guest.ready == 1
         assert ended.status == 0

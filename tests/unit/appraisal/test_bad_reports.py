@@ -25,12 +25,12 @@ def test_texts_that_are_together_too_long_for_a_rim_id_are_refused(node: Callabl
 
 
 @pytest.mark.parametrize("field", GpuField, ids=lambda field: field.name)
-@pytest.mark.parametrize("text", [LONGEST, "ff" * 8, "00"], ids=["longest", "no text", "zero"])
+@pytest.mark.parametrize("text", [LONGEST, "00"], ids=["longest", "zero"])
 def test_a_strange_field_of_a_gpu_raises_nothing(node: Callable[..., Any], field: GpuField, text: str) -> None:
     node("hopper-1", f"gpu0:field={int(field)},{text}").appraise()
 
 
-@pytest.mark.parametrize("text", [LONGEST, "ff" * 8, "00"], ids=["longest", "no text", "zero"])
+@pytest.mark.parametrize("text", [LONGEST, "00"], ids=["longest", "zero"])
 def test_a_strange_field_of_a_switch_raises_nothing(node: Callable[..., Any], text: str) -> None:
     fields = list(SwitchField)
     for start in range(0, len(fields), 4):
