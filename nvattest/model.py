@@ -9,7 +9,7 @@ from enum import Enum
 
 from nvattest.errors import InputError
 
-__all__ = ["Architecture", "DeviceKind", "Nonce", "VerificationTime", "format_time", "parse_time"]
+__all__ = ["Architecture", "DeviceKind", "Nonce", "VerificationTime", "counted", "format_time", "parse_time"]
 
 NONCE_SIZE = 32
 
@@ -179,3 +179,8 @@ def format_time(value: datetime) -> str:
     """An instant as ``2025-08-21T07:00:00Z``, the form of every output."""
     # Not strftime: its %Y has no leading zeros on Linux.
     return value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """``count`` things in words: 1 GPU, 2 GPUs, 1 switch, 4 switches."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -15,7 +15,7 @@ from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.topology import topology_problems
 from nvattest.errors import ParseError
-from nvattest.model import DeviceKind, Nonce, VerificationTime
+from nvattest.model import DeviceKind, Nonce, VerificationTime, counted
 from nvattest.pki.anchors import TrustAnchors
 from nvattest.spdm.report import FeatureMode, feature_mode
 
@@ -40,7 +40,9 @@ def appraise_platform(
     bad = [device.label for device in devices if not device.trusted]
     if bad:
         checks.fail(
-            "devices-trusted", f"{', '.join(bad)} of {_counted(len(devices), 'device')} failed", found=", ".join(bad)
+            "devices-trusted",
+            f"{len(bad)} of {counted(len(devices), 'device')} failed: {', '.join(bad)}",
+            found=", ".join(bad),
         )
     elif devices:
         checks.ok("devices-trusted", f"{len(devices)} of {len(devices)}")
@@ -85,13 +87,8 @@ def appraise_platform(
     )
 
 
-def _counted(count: int, one: str, many: str = "") -> str:
-    """``count`` things in words: 1 GPU, 2 GPUs."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 def _both(gpus: int, switches: int) -> str:
-    return f"{_counted(gpus, *_GPUS)} and {_counted(switches, *_SWITCHES)}"
+    return f"{counted(gpus, *_GPUS)} and {counted(switches, *_SWITCHES)}"
 
 
 def _check_counts(gpus: int, switches: int, policy: EvidencePolicy, checks: CheckList) -> None:
@@ -105,9 +102,9 @@ def _check_counts(gpus: int, switches: int, policy: EvidencePolicy, checks: Chec
         (*_SWITCHES, switches, policy.expected_switches),
     ):
         if expected is not None and count != expected:
-            seen = _counted(count, one, many)
+            seen = counted(count, one, many)
             checks.fail(
-                "devices-present", f"{seen}, the policy expects {expected}", expected=_counted(expected, one, many),
+                "devices-present", f"{seen}, the policy expects {expected}", expected=counted(expected, one, many),
                 found=seen, hint="a device is missing, or was not passed through",
             )  # fmt: skip
             return
@@ -129,12 +126,12 @@ def _check_distinct(devices: tuple[DeviceAppraisal, ...], checks: CheckList) -> 
         checks.fail(
             "devices-distinct",
             f"one device appears more than once: {twice[0]}",
-            expected=_counted(len(devices), "different device"),
-            found=_counted(len(set(ueids)), "different device"),
+            expected=counted(len(devices), "different device"),
+            found=counted(len(set(ueids)), "different device"),
             hint="the list repeats the evidence of one device in the place of another",
         )
     elif devices and len(identities) == len(devices):
-        checks.ok("devices-distinct", _counted(len(devices), "certified identity", "certified identities"))
+        checks.ok("devices-distinct", counted(len(devices), "certified identity", "certified identities"))
     else:
         checks.skip(("devices-distinct",), "a chain could not be read")
 

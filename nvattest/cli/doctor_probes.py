@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from nvattest._version import __version__
 from nvattest.errors import CollectionError
 from nvattest.kata.clock import EARLIEST
-from nvattest.model import format_time, parse_time
+from nvattest.model import counted, format_time, parse_time
 
 if TYPE_CHECKING:
     from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
@@ -192,9 +192,8 @@ def pci_devices(machine: Machine) -> tuple[int, int]:
 def _bus(found: tuple[int, int]) -> Iterator[Item]:
     gpus, switches = found
     if gpus:
-        yield Item(
-            id="pci", group="devices", status=OK, title="PCI bus", detail=f"{gpus} GPUs and {switches} NVSwitches"
-        )
+        seen = f"{counted(gpus, 'GPU')} and {counted(switches, 'NVSwitch', 'NVSwitches')}"
+        yield Item(id="pci", group="devices", status=OK, title="PCI bus", detail=seen)
     else:
         yield Item(
             id="pci", group="devices", status=WARNING, title="PCI bus", detail="no NVIDIA GPU",

@@ -81,7 +81,10 @@ def _program() -> list[str]:
 
     statuses = ", ".join(f"{status} {cause}" for cause, status in EXIT.items())
     lines = [".SH THE PROGRAM NVATTEST\\-HOOK", ".nf", *(escape(line) for line in USAGE.splitlines()), ".fi", ".PP"]
-    return [*lines, escape(f"Exit status: {statuses}. A hook whose attestation failed ends with 0 unless on_failure is block.")]
+    return [
+        *lines,
+        escape(f"Exit status: {statuses}. A hook whose attestation failed ends with 0 unless on_failure is block."),
+    ]
 
 
 def _arguments(command: Command) -> list[str]:

@@ -18,6 +18,7 @@ from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.identity import pci_devices
 from nvattest.kata.paths import Paths
 from nvattest.kata.status import hook_status
+from nvattest.model import counted
 
 __all__ = ["Finding", "check_guest"]
 
@@ -125,7 +126,7 @@ def _devices(paths: Paths, status: dict[str, Any]) -> Finding:
     pci = pci_devices(paths)
     if pci is None:
         return Finding(id="devices", severity="warning", message="sysfs is not there: the bus cannot be looked at")
-    seen = f"{len(pci.gpus)} GPUs and {len(pci.switches)} switches on the PCI bus"
+    seen = f"{counted(len(pci.gpus), 'GPU')} and {counted(len(pci.switches), 'switch', 'switches')} on the PCI bus"
     if not pci.gpus:
         return Finding(id="devices", severity="warning", message=seen, hint="was a GPU passed through?")
     if status["cc_on"] is False and not status["protected_pcie"]:

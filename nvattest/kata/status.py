@@ -12,6 +12,7 @@ from nvattest.kata.identity import boottime, identify
 from nvattest.kata.outcome import NO_GPU, TRUSTED
 from nvattest.kata.paths import Paths
 from nvattest.kata.record import Record, belongs, read_record, reusable
+from nvattest.model import counted
 
 __all__ = ["hook_status", "render_status"]
 
@@ -80,7 +81,8 @@ def render_status(status: dict[str, Any]) -> str:
     marks = " SIMULATED, proves nothing" if status["simulated"] else ""
     lines.append(f"Last verdict: {verdict}{marks} ({status['stage']}, {age}, {status['time']})")
     if status["gpus"] is not None:
-        lines.append(f"Devices: {status['gpus']} GPUs, {status['switches'] or 0} switches")
+        switches = counted(status["switches"] or 0, "switch", "switches")
+        lines.append(f"Devices: {counted(status['gpus'], 'GPU')}, {switches}")
     if status["weakened"]:
         lines.append(f"Weakened by policy: {', '.join(status['weakened'])}")
     if isinstance(status["reason"], dict):
