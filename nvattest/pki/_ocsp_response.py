@@ -156,6 +156,9 @@ def _read(der: bytes, parse: Callable[[bytes], Certificate]) -> OcspResponse:
             unknown_critical.append(extension.oid.dotted_string)
     if nonce is not None and len(nonce) > MAX_NONCE_SIZE:
         raise _malformed(f"a nonce of {len(nonce)} bytes, at most {MAX_NONCE_SIZE} are allowed")
+    # DER has no spare bits after an ECDSA signature; the library reads past them, and no signature covers the octet.
+    if len(parsed.signature) < 127 and bytes((0x03, len(parsed.signature) + 1, 0)) + parsed.signature not in der:
+        raise _malformed("the signature is not a whole number of octets")
     status, reason = _status(answer)
     return OcspResponse(
         der=der,
