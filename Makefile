@@ -47,8 +47,9 @@ demo: $(VENV)/.runtime ## attest a simulated node, step by step
 		'  nvattest attest --simulate --fault gpu3:measurement=9 --explain   what it means, what to do' \
 		'  nvattest simulate --list                                          all that can be wrong'
 
+# The tests start hundreds of programs: without byte code each of them would compile the package again.
 test: $(VENV)/.dev ## the tests of every change, in a few minutes at most
-	$(BIN)/pytest -n $(JOBS) -m "$(QUICK)" $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(JOBS) -m "$(QUICK)" $(ARGS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -10,6 +10,8 @@ from nvattest.errors import ParseError, ResultCode
 
 # A list of 64 VBIOS versions on one line has 256 dots, and there are two such lists.
 _MAXIMUM_DOTS: Final = 4 * 256**2
+# The hook's configuration has ten tables, and a policy none.
+_MAXIMUM_TABLES: Final = 256
 _PLACE: Final = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
 
@@ -39,9 +41,12 @@ def load_toml(
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise fail("not UTF-8", "encoding", error.start) from None
-    # Dotted keys cost the square of their length; nothing that is read here needs long ones.
-    if sum(line.count(".") ** 2 for line in text.splitlines()) > _MAXIMUM_DOTS:
+    # Dotted keys cost the square of their length, and tables far more than their few bytes.
+    lines = text.splitlines()
+    if sum(line.count(".") ** 2 for line in lines) > _MAXIMUM_DOTS:
         raise fail("keys of far too many parts", "too-large")
+    if sum(line.lstrip().startswith("[") for line in lines) > _MAXIMUM_TABLES:
+        raise fail(f"more than {_MAXIMUM_TABLES} tables", "too-large")
     try:
         document: dict[str, object] = tomllib.loads(text)
     except RecursionError:

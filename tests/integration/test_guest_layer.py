@@ -157,6 +157,7 @@ def test_two_builds_are_the_same_byte_for_byte(layer: Path, tmp_path: Path) -> N
         assert (layer / name).read_bytes() == (again / name).read_bytes(), name
 
 
+@pytest.mark.exhaustive
 def test_a_layer_without_network_has_no_http_and_no_tls_and_attests_from_its_bundle(
     layer: Path, libraries: DriverLibraries, tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_build_adds_to_a_table_that_is_there_and_names_its_own_time(
     assert made("").clock_not_before is None
 
 
+@pytest.mark.exhaustive
 def test_what_the_hook_would_refuse_in_the_guest_is_refused_by_the_build(tmp_path: Path) -> None:
     config = tmp_path / "hook.toml"
     config.write_text("expected_gpu = 1\n")

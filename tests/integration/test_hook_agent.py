@@ -522,7 +522,7 @@ STORY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("step", STORY)
 def test_sigterm_at_every_step_ends_not_ready_or_with_the_verdict_on_disk(
     world: NewWorld, step: str, when: str
