@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.appraisal.catalogue import rim_checks
 from nvattest.appraisal.check import CheckList, Outcome
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, RimAnswer
 from nvattest.appraisal.results import CertificateRevocation, ChainAppraisal, RimAppraisal
 from nvattest.appraisal.revocation import check_chain_revocation
 from nvattest.appraisal.steps_identity import check_path, check_validity
@@ -82,13 +82,15 @@ def appraise_rim(
     return verifier.passes(collateral).tell(
         (role.value, rim_id, answer, kind, version, chip, at.rim),
         checks,
-        lambda: _appraise_rim(role, rim_id, report, chip, collateral, at, verifier, checks),
+        lambda: _appraise_rim(role, rim_id, answer, version, report, chip, collateral, at, verifier, checks),
     )
 
 
 def _appraise_rim(
     role: RimRole,
     rim_id: str,
+    answer: RimAnswer | None,
+    version: str,
     report: Report,
     chip: str | None,
     collateral: Collateral,
@@ -99,7 +101,6 @@ def _appraise_rim(
     available, form, signature, path, validity, revocation, binding = rim_checks(role.value)
     nothing = RimAppraisal(role=role, id=rim_id, source=None, origin="", document=None, chain=None)
     # (11) it is there
-    answer = collateral.rims.get(rim_id)
     if answer is None:
         missing = collateral.unavailable.get(f"rim:{rim_id}")
         checks.add(
@@ -146,7 +147,7 @@ def _appraise_rim(
     if rim is None or chip is None:
         checks.skip((binding,), "nothing is read from a RIM that is not verified")
     else:
-        findings = bind_rim(rim, role=role, version=_version_for(role, report), chip=chip, kind=report.kind)
+        findings = bind_rim(rim, role=role, version=version, chip=chip, kind=report.kind)
         if findings:
             first = findings[0]
             checks.fail(
