@@ -38,7 +38,6 @@ from nvattest.model import Nonce, VerificationTime
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
-    from nvattest.appraisal.results import Appraisal
     from nvattest.compat._engine import LocalResult
     from nvattest.compat._token_error import TokenRefusedError
     from nvattest.evidence import Evidence
@@ -102,7 +101,6 @@ class Attestation(Configured):
         self._tokens: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._reasons: list[str] = []
-        self._appraisals: dict[str, Appraisal] = {}
         self._collateral = collateral
         self._at = at
         self._key = token_key
@@ -204,7 +202,6 @@ class Attestation(Configured):
             at=self._at,
             offline=self._collateral is not None,
         )
-        self._appraisals[entry[VerifierFields.NAME]] = result.appraisal
         claims = claims_of(result.appraisal, version=self._claims_version)
         self._say(_progress.verified(result.appraisal, evidence, claims))
         return result.trusted, result.token
@@ -221,11 +218,6 @@ class Attestation(Configured):
             at=self._token_time(),
         )
         return result.trusted, result.token
-
-    @class_or_instance
-    def get_appraisal(self, verifier_name: str) -> Appraisal | None:
-        """Every check of the last local round of this verifier; the old SDK had no such thing."""
-        return self._appraisals.get(verifier_name)
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 
@@ -330,7 +322,6 @@ class Attestation(Configured):
         self._verifiers.clear()
         self._tokens.clear()
         self._counts.clear()
-        self._appraisals.clear()
         self._reasons.clear()
 
     # --- inside -------------------------------------------------------------------------------------------------------
