@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from typing import Final
 
 from nvattest._json import dump_json
 from nvattest.cli.doctor_probes import Item, Machine
-from nvattest.errors import InputError
+from nvattest.cli.output import write_file
 
 # Files of the system that say versions and settings, and hold no identity.
 _FILES: Final = (
@@ -74,18 +72,7 @@ def write_bundle(path: str, report: dict[str, object], items: Sequence[Item], ma
     files = contents(report, items, machine)
     seconds = max(315532800, int(machine.clock().timestamp()))  # a ZIP knows no time before 1980
     data = _zip(files) if path.endswith(".zip") else _tar(files, seconds)
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".nvattest-", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+    write_file(path, data, mode=0o600)
     return tuple(files)
 
 

@@ -126,20 +126,21 @@ def render_claims(claims: list[dict[str, object]], code: ResultCode) -> str:
     return "\n".join(lines)
 
 
-def write_file(path: str, text: str, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all: into a new file beside it, then renamed over it.
+def write_file(path: str, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all: into a new file beside it, then renamed over it. Text becomes UTF-8.
 
     Raises:
         InputError: it cannot be written.
     """
     import tempfile
 
+    data = content.encode("utf-8") if isinstance(content, str) else content
     folder = os.path.dirname(os.path.abspath(path))
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".nvattest-", dir=folder)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, mode)
