@@ -12,6 +12,19 @@ from nvattest.testing.native import DriverLibraries, build_driver_libraries
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "real-data"
+# By name, so that a test says what it read whatever else the folder comes to hold.
+REAL_RIMS = (
+    "rim/NV_GPU_DRIVER_GH100_550.144.03.xml",
+    "rim/NV_GPU_DRIVER_GH100_550.90.07.xml",
+    "rim/NV_GPU_VBIOS_1010_0200_882_96009F0001.xml",
+    "rim/NV_SWITCH_BIOS_5612_0002_890_9610550001.xml",
+    "rim-bad/NV_GPU_DRIVER_GH100_535.86.09_measurement_mismatch.xml",
+    "rim-bad/NV_SWITCH_BIOS_5612_0002_890_9610550001_invalid_signature.xml",
+    "rim-bad/incorrect_signature_driver_rim.xml",
+    "rim-other/1010_0205_862_9600740020_PROD.swidtag.xml",
+    "rim-other/NV_GPU_VBIOS_1010_0200_882_96009F0001.reissued.xml",
+    "rim-other/g520_0200_885_9600740001_PROD.swidtag.xml",
+)
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +33,12 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"real data is not here: {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def real_rims(real_data: Path) -> dict[str, Path]:
+    """The RIMs of the real data by folder and name; those below ``rim-bad/`` follow the profile and prove nothing."""
+    return {name: real_data / name for name in REAL_RIMS}
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,9 @@ from nvattest.rim.verify import verify_rim
 from nvattest.testing import Platform
 from nvattest.testing.certificates import pem
 
+# When the archived answers of the RIM signers were good.
+REAL_INSTANT = datetime(2025, 10, 24, 12, tzinfo=timezone.utc)
+
 # --- RIM signatures by signxml ----------------------------------------------------------------------------------------
 
 
@@ -89,21 +92,11 @@ def test_signxml_agrees_on_every_lie_that_a_rim_can_tell(lie: str) -> None:
     assert signxml_says(driver, parse_rim(driver).certificates[0].der) is ours
 
 
-def real_rims(real_data: Path) -> list[Path]:
-    return sorted([*(real_data / "rim").glob("*.xml"), *(real_data / "rim-other").glob("*.xml")])
-
-
-def test_signxml_agrees_on_nvidias_rims(real_data: Path) -> None:
-    paths = real_rims(real_data)
-    assert len(paths) >= 4
-    for path in paths:
+def test_signxml_agrees_on_nvidias_rims(real_rims: dict[str, Path]) -> None:
+    for name, path in real_rims.items():
         data = path.read_bytes()
-        assert we_say(data) is True, path.name
-        assert signxml_says(data, parse_rim(data).certificates[0].der), path.name
-    for path in sorted((real_data / "rim-bad").glob("*.xml")):
-        data = path.read_bytes()
-        if we_say(data) is not None:
-            assert signxml_says(data, parse_rim(data).certificates[0].der) is we_say(data), path.name
+        assert we_say(data) is not name.startswith("rim-bad/"), name
+        assert signxml_says(data, parse_rim(data).certificates[0].der) is we_say(data), name
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.fuzz)])
@@ -210,28 +203,51 @@ def test_openssl_agrees_on_the_chains_of_rims(lie: str, tmp_path: Path) -> None:
     assert theirs is ours or (theirs and lie == "key-usage=0"), rules
 
 
-def test_openssl_agrees_on_nvidias_chains(real_data: Path, tmp_path: Path) -> None:
-    instant = datetime(2025, 10, 24, 12, tzinfo=timezone.utc)
-    seen = 0
-    for path in sorted((real_data / "evidence").glob("*.json")):
-        try:
-            items = load_evidence(path.read_bytes())
-        except ParseError:
-            continue
-        for item in items[:2]:
-            certificates = parse_pem_chain(item.certificate_chain)
-            ours, rules = judged_by_us(certificates, NVIDIA_ANCHORS.device, ChainProfile.DEVICE, instant)
-            theirs = openssl_says(tuple(c.der for c in certificates), certificates[-1].der, instant, tmp_path)
-            # OpenSSL is given the chain's own root as anchor; ours are pinned.
-            assert theirs is ours or (theirs and "anchor" in rules), (path.name, rules)
-            seen += 1
-    for path in real_rims(real_data):
+# One of each kind of capture: OpenSSL is a process for each chain.
+REAL_EVIDENCE = (
+    "blackwell-575.32-attsdk.json",
+    "gb100-590.48.01-mpt8.json",
+    "h100nvl-550.144.03.json",
+    "hgx4-switch.json",
+    "hgx8-gpu-590.12.json",
+    "hopper-550.90.07-nvtrust.json",
+    "hopper-560.00-invalidsig-attsdk.json",
+    "hopper-580.159.03-attsdk.json",
+    "hopper-590.12-single.json",
+    "ls10-attsdk.json",
+)
+LATER = pytest.mark.xfail(reason="a capture from the field that is not yet read", raises=ParseError)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *REAL_EVIDENCE,
+        pytest.param("nras-body-h100.json", marks=LATER),
+        pytest.param("nras-body-h200x8.json", marks=LATER),
+        pytest.param("nul-chain-h200.json", marks=LATER),
+        pytest.param("rubin-620.54.json", marks=LATER),
+    ],
+)
+def test_openssl_agrees_on_nvidias_device_chains(real_data: Path, tmp_path: Path, name: str) -> None:
+    for item in load_evidence((real_data / "evidence" / name).read_bytes())[:2]:
+        certificates = parse_pem_chain(item.certificate_chain)
+        ours, rules = judged_by_us(certificates, NVIDIA_ANCHORS.device, ChainProfile.DEVICE, REAL_INSTANT)
+        assert ours, rules
+        # OpenSSL is given the chain's own root as anchor; ours are pinned.
+        assert openssl_says(tuple(c.der for c in certificates), certificates[-1].der, REAL_INSTANT, tmp_path)
+
+
+def test_openssl_agrees_on_the_chains_of_nvidias_rims(real_rims: dict[str, Path], tmp_path: Path) -> None:
+    seen = set()
+    for name, path in real_rims.items():
         certificates = parse_rim(path.read_bytes()).certificates
-        ours, rules = judged_by_us(certificates, NVIDIA_ANCHORS.rim, ChainProfile.RIM, instant)
-        theirs = openssl_says(tuple(c.der for c in certificates), certificates[-1].der, instant, tmp_path)
-        assert theirs is ours, (path.name, rules)
-        seen += 1
-    assert seen >= 6
+        ours, rules = judged_by_us(certificates, NVIDIA_ANCHORS.rim, ChainProfile.RIM, REAL_INSTANT)
+        theirs = openssl_says(tuple(c.der for c in certificates), certificates[-1].der, REAL_INSTANT, tmp_path)
+        assert theirs is ours, (name, rules)
+        seen.add(ours)
+    # Signers that had expired at this instant are among them.
+    assert seen == {True, False}
 
 
 # --- P-384 in integers ------------------------------------------------------------------------------------------------
