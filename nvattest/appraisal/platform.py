@@ -14,10 +14,9 @@ from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.topology import topology_problems
-from nvattest.errors import ParseError
 from nvattest.model import DeviceKind, Nonce, VerificationTime, counted
 from nvattest.pki.anchors import TrustAnchors
-from nvattest.spdm.report import FeatureMode, feature_mode
+from nvattest.spdm.report import FeatureMode, feature_mode, feature_mode_name
 
 _GPUS = ("GPU", "GPUs")
 _SWITCHES = ("switch", "switches")
@@ -67,9 +66,9 @@ def appraise_platform(
     else:
         checks.skip(("one-nonce",), "a report could not be read")
     # (24) all GPUs run in one mode
-    modes = {_mode(device) for device in gpus}
+    modes = {feature_mode_name(device.report) if device.report is not None else "none" for device in gpus}
     if len(modes) > 1:
-        names = ", ".join(sorted(mode.value if mode is not None else "none" for mode in modes))
+        names = ", ".join(sorted(modes))
         checks.fail("one-mode", f"the GPUs run in different modes: {names}", expected="one mode", found=names)
     else:
         checks.ok("one-mode", "one mode" if gpus else "there are no GPUs")
@@ -137,12 +136,7 @@ def _check_distinct(devices: tuple[DeviceAppraisal, ...], checks: CheckList) -> 
 
 
 def _mode(device: DeviceAppraisal) -> FeatureMode | None:
-    if device.report is None:
-        return None
-    try:
-        return feature_mode(device.report)
-    except ParseError:
-        return None
+    return None if device.report is None else feature_mode(device.report)
 
 
 def _check_topology(

@@ -10,7 +10,6 @@ from nvattest.appraisal.measurements import Cell, SvnCell
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
 from nvattest.appraisal.versions import signed_versions
-from nvattest.errors import ParseError
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.spdm.fields import GpuFields, SwitchFields
@@ -120,10 +119,7 @@ def _report(report: Report) -> JsonObject:
 
 
 def _mode(report: Report) -> str | None:
-    try:
-        mode = feature_mode(report)
-    except ParseError:
-        return "unknown"
+    mode = feature_mode(report)
     return mode.value if mode is not None else None
 
 

@@ -15,12 +15,12 @@ from nvattest.appraisal.measurements import (
     compare_svn,
 )
 from nvattest.appraisal.policy import EvidencePolicy
-from nvattest.errors import ParseError, ResultCode
+from nvattest.errors import ResultCode
 from nvattest.evidence import Evidence
 from nvattest.rim.ids import RimRole
 from nvattest.rim.verify import VerifiedRim
 from nvattest.spdm.fields import GpuFields
-from nvattest.spdm.report import Report, feature_mode
+from nvattest.spdm.report import FeatureMode, Report, feature_mode, feature_mode_name
 
 
 def opaque_values(report: Report, verified: Mapping[RimRole, VerifiedRim]) -> tuple[object, ...]:
@@ -114,20 +114,18 @@ def check_mode(report: Report | None, policy: EvidencePolicy, checks: CheckList)
             code=ResultCode.GPU_EVIDENCE_INVALID,
         )
         return
-    try:
-        mode = feature_mode(report)
-    except ParseError as error:
-        checks.fail(
-            "mode", str(error), hint="update nvattest: the driver reports a mode that this version does not know"
-        )
-        return
+    mode = feature_mode(report)
+    unknown = mode is FeatureMode.UNKNOWN
     # Reports before opaque version 1 name no mode; NVIDIA's drivers of that time knew single pass-through only.
-    name = mode.value if mode is not None else "spt"
+    name = feature_mode_name(report) if mode is not None else FeatureMode.SPT.value
     if policy.allowed_modes and name not in policy.allowed_modes:
         checks.fail(
             "mode", f"mode {name} is not allowed by the policy", expected=", ".join(policy.allowed_modes), found=name,
             code=ResultCode.OVERALL_RESULT_FALSE,
+            hint="update nvattest: the driver reports a mode that this version does not know" if unknown else "",
         )  # fmt: skip
+    elif unknown:
+        checks.ok("mode", f"{name}: this version does not know that mode, and the policy demands none", found=name)
     else:
         checks.ok("mode", name if mode is not None else "the report is older than the mode flag")
 

@@ -66,8 +66,7 @@ ERROR_ENTRIES: Final = (
         ("Get the document again from where it came from.", "Never edit evidence, RIMs or answers."),
         (
             "json", "duplicate-key", "too-large", "truncated", "stray-bytes", "length", "der", "pem", "ocsp", "bundle",
-            "spdm-version", "spdm-code", "spdm-parameter", "field-missing", "field-malformed", "feature-flag",
-            "no-blocks",
+            "spdm-version", "spdm-code", "spdm-parameter", "field-missing", "field-malformed", "no-blocks",
             "no-opaque", "opaque-version", "chain-size", "chain-empty", "certificate-size", "fwid",
             "batch-line", "toml", "encoding", "format", "base64", "quote-version", "quote-key", "quote-tee",
             "quote-body", "quote-signature",

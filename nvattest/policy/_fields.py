@@ -149,7 +149,7 @@ class Several:
 Kind = Flag | Count | Word | Version | Several
 
 _ARCHITECTURE: Final = Word(tuple(item.value for item in Architecture), tuple(Architecture))
-_MODES: Final = tuple(item.value for item in FeatureMode)
+_MODES: Final = tuple(item.value for item in FeatureMode if item is not FeatureMode.UNKNOWN)
 _MAXIMUM_DEVICES: Final = 64
 
 # The name, what it may hold, and what it means. The order is that of EvidencePolicy.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from nvattest._registry import PPCIE_ENABLED, GpuField
+from nvattest._registry import PPCIE_ENABLED
 from nvattest._wire import Remember, read_anew
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
@@ -16,7 +16,7 @@ from nvattest.spdm.measurements import MeasurementBlock, MeasurementsResponse, p
 from nvattest.spdm.opaque import OpaqueData, parse_opaque
 from nvattest.spdm.request import REQUEST_SIZE, SOURCE, GetMeasurementsRequest, parse_request
 
-__all__ = ["MAXIMUM_SIZE", "FeatureMode", "Report", "feature_mode", "parse_report"]
+__all__ = ["MAXIMUM_SIZE", "FeatureMode", "Report", "feature_mode", "feature_mode_name", "parse_report"]
 
 MAXIMUM_SIZE: Final = 64 * 1024
 
@@ -85,14 +85,15 @@ def _opaque_and_fields(data: bytes, origin: int, kind: DeviceKind) -> tuple[Opaq
 
 
 class FeatureMode(Enum):
-    """How a GPU is used: several GPUs with encrypted links, one GPU alone, or protected PCIe."""
+    """How a GPU is used: alone, with encrypted links to others, or in protected PCIe; UNKNOWN: a new flag."""
 
-    MPT = "mpt"
     SPT = "spt"
+    MPT = "mpt"
     PPCIE = "ppcie"
+    UNKNOWN = "unknown"
 
 
-_MODES: Final = {0: FeatureMode.MPT, 1: FeatureMode.SPT, 2: FeatureMode.PPCIE}
+_MODES: Final = {0: FeatureMode.SPT, 1: FeatureMode.MPT, 2: FeatureMode.PPCIE}
 
 
 def feature_mode(report: Report) -> FeatureMode | None:
@@ -101,24 +102,21 @@ def feature_mode(report: Report) -> FeatureMode | None:
     Opaque data older than version 1 has no flag: there the protected PCIe status (field 21) tells PPCIE, and what else
     the mode is stays unsaid (None).
 
-    The numbers are those of NVIDIA's C++ verifier; its Python SDK calls 0 SPT and 1 MPT.
-
-    Raises:
-        ParseError: a feature flag without a meaning.
+    The numbers are those that devices sign: single GPUs state 0, the GPUs of multi-GPU nodes 1, and the signed manifest
+    of a report with flag 1 names its purpose "CC MPT". One enumeration of NVIDIA's C++ verifier has 0 and 1 the other
+    way round.
     """
     if not isinstance(report.fields, GpuFields):
         return None
     flag = report.fields.feature_flag
     if flag is None:
         return FeatureMode.PPCIE if report.fields.ppcie_status == PPCIE_ENABLED else None
-    mode = _MODES.get(flag)
-    if mode is None:
-        entry = report.opaque.entry(GpuField.FEATURE_FLAG)
-        raise ParseError(
-            f"feature flag {flag} is unknown, expected 0 (MPT), 1 (SPT) or 2 (PPCIE)",
-            source=SOURCE,
-            offset=None if entry is None else entry.offset,
-            code="feature-flag",
-            result_code=ResultCode.SPDM_OPAQUE_DATA_PARSE_ERROR,
-        )
-    return mode
+    return _MODES.get(flag, FeatureMode.UNKNOWN)
+
+
+def feature_mode_name(report: Report) -> str:
+    """The mode in words: ``spt``, ``mpt``, ``ppcie``, ``unknown (7)`` with the flag's number, or ``none``."""
+    mode = feature_mode(report)
+    if mode is FeatureMode.UNKNOWN and isinstance(report.fields, GpuFields):
+        return f"{mode.value} ({report.fields.feature_flag})"
+    return "none" if mode is None else mode.value

@@ -48,7 +48,9 @@ class Shape:
         match = re.fullmatch(r"(hopper|blackwell)-(\d{1,2})(?:-(spt|mpt|ppcie))?", name)
         if match is not None:
             architecture, count = Architecture(match[1].upper()), int(match[2])
-            mode = match[3] or "mpt"  # flag 0: what a single real GPU reports too
+            # One GPU is in single pass-through, as are several Hoppers without switches.
+            several = architecture is Architecture.BLACKWELL and count > 1
+            mode = match[3] or ("mpt" if several else "spt")
             if mode == "ppcie":
                 fits = architecture is Architecture.HOPPER and count == _PPCIE_GPUS
             else:

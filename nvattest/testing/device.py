@@ -19,7 +19,7 @@ from nvattest.testing.spdm_writer import Entry, OpaqueHeader
 
 __all__ = ["Body", "SimulatedDevice"]
 
-_FEATURES = {"mpt": 0, "spt": 1, "ppcie": 2}
+_FEATURES = {"spt": 0, "mpt": 1, "ppcie": 2}
 _DEBUG_INDEX = 9
 
 

@@ -138,6 +138,11 @@ class Platform:
         return self._plan.driver
 
     @property
+    def mode(self) -> str:
+        """How the GPUs are used: ``spt``, ``mpt`` or ``ppcie``."""
+        return self._plan.shape.mode
+
+    @property
     def driver_state(self) -> DriverState:
         """What the driver says about this machine: for the simulated driver library."""
         from nvattest.testing.native.state import DriverState

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CALLS", "DriverState", "Fault"]
 
-_BLACKWELL: Final = 10
 _DELAY_MAX: Final = 3600.0
 
 CALLS: Final = frozenset(
@@ -78,13 +77,10 @@ class DriverState:
 
     @classmethod
     def of(cls, source: Any) -> DriverState:
-        """The state that fits a platform: PPCIE with switches, NVLink encryption with several Blackwell GPUs."""
-        gpus = tuple(getattr(source, "gpus", ()))
+        """The state that fits a platform: PPCIE with switches, NVLink encryption in multi-GPU passthrough."""
         if getattr(source, "switches", ()):
             return cls(cc_feature=0, multi_gpu_mode=1)
-        if len(gpus) > 1 and all(gpu.architecture == _BLACKWELL for gpu in gpus):
-            return cls(multi_gpu_mode=2)
-        return cls()
+        return cls(multi_gpu_mode=2 if getattr(source, "mode", "") == "mpt" else 0)
 
     @property
     def gives_evidence(self) -> bool:

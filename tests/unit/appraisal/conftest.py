@@ -53,8 +53,8 @@ class Node:
 
 
 @functools.lru_cache(maxsize=64)
-def _build(name: str, lies: tuple[str, ...]) -> Node:
-    platform = Platform.build(name, lies=lies)
+def _build(name: str, lies: tuple[str, ...], driver: str | None) -> Node:
+    platform = Platform.build(name, lies=lies, driver_version=driver)
     return Node(
         platform=platform,
         evidence=load_evidence(json.dumps(platform.evidence(NONCE))),
@@ -66,7 +66,7 @@ def _build(name: str, lies: tuple[str, ...]) -> Node:
 def node() -> Callable[..., Node]:
     """``node("hopper-1", "gpu0:fwid")``; the same arguments give the same node."""
 
-    def make(name: str = "hopper-1", *lies: str) -> Node:
-        return _build(name, lies)
+    def make(name: str = "hopper-1", *lies: str, driver: str | None = None) -> Node:
+        return _build(name, lies, driver)
 
     return make

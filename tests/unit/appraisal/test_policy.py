@@ -209,8 +209,29 @@ def test_a_report_older_than_the_mode_flag_counts_as_single_passthrough(node) ->
     assert unacceptable(node().appraise(EvidencePolicy(allowed_modes=("ppcie",)))) == {"mode"}
 
 
-def test_an_unknown_mode_or_nvdec0_status_is_refused_under_any_policy(node) -> None:
-    assert unacceptable(node("blackwell-8-mpt", "gpu*:feature=7").appraise(EVERYTHING)) == {"mode"}
+def test_a_single_gpu_that_states_its_mode_is_in_single_passthrough(node) -> None:
+    world = node("hopper-1", driver="590.00.12")
+    assert world.appraise(EvidencePolicy(allowed_modes=("spt",))).trusted
+    assert unacceptable(world.appraise(EvidencePolicy(allowed_modes=("mpt", "ppcie")))) == {"mode"}
+
+
+def test_an_unknown_mode_is_shown_and_refused_only_where_modes_are_demanded(node) -> None:
+    world = node("blackwell-8-mpt", "gpu*:feature=7")
+    appraisal = world.appraise()
+    assert appraisal.trusted
+    assert appraisal.devices[0].check("mode").found == "unknown (7)"
+    refused = world.appraise(EvidencePolicy(allowed_modes=("spt", "mpt", "ppcie")))
+    assert unacceptable(refused) == {"mode"}
+    assert refused.result_code is ResultCode.OVERALL_RESULT_FALSE
+
+
+def test_two_different_unknown_modes_are_not_one(node) -> None:
+    appraisal = node("blackwell-2", "gpu0:feature=7", "gpu1:feature=8").appraise()
+    assert [(label, check.id) for label, check in appraisal.failures] == [("PLATFORM", "one-mode")]
+    assert appraisal.failures[0][1].found == "unknown (7), unknown (8)"
+
+
+def test_an_unknown_nvdec0_status_is_refused_under_any_policy(node) -> None:
     assert "mode" in unacceptable(node("hopper-1", "gpu0:nvdec0=77").appraise(EVERYTHING))
 
 

@@ -117,10 +117,9 @@ def test_a_call_that_makes_no_sense_gets_an_error_code(name: bytes, device: int,
 
 
 def test_the_state_fits_the_platform() -> None:
-    hopper, blackwell = SimpleNamespace(architecture=9), SimpleNamespace(architecture=10)
-    assert DriverState.of(SimpleNamespace(gpus=[hopper])) == DriverState()
-    assert DriverState.of(SimpleNamespace(gpus=[blackwell] * 8)).multi_gpu_mode == 2
-    ppcie = DriverState.of(SimpleNamespace(gpus=[hopper] * 8, switches=[object()] * 4))
+    assert DriverState.of(SimpleNamespace(mode="spt")) == DriverState()
+    assert DriverState.of(SimpleNamespace(mode="mpt")).multi_gpu_mode == 2
+    ppcie = DriverState.of(SimpleNamespace(mode="ppcie", switches=[object()] * 4))
     assert (ppcie.cc_feature, ppcie.multi_gpu_mode, ppcie.gives_evidence) == (0, 1, True)
     assert not DriverState.cc_off().gives_evidence
 

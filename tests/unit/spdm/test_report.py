@@ -16,7 +16,7 @@ from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.spdm.fields import GpuFields, SwitchFields
 from nvattest.spdm.opaque import OpaqueLayout
-from nvattest.spdm.report import FeatureMode, Report, feature_mode, parse_report
+from nvattest.spdm.report import FeatureMode, Report, feature_mode, feature_mode_name, parse_report
 from nvattest.spdm.request import build_request
 
 GPU, SWITCH = DeviceKind.GPU, DeviceKind.NVSWITCH
@@ -117,7 +117,7 @@ def test_a_real_request_reads_as_nvidia_reads_it(real_data: Path) -> None:
     [
         ("hopper-550.90.07-nvtrust", "550.90.07 96.00.9F.00.01 1010 0200 882", 0, None, 0x55),
         ("hopper-560.00-invalidsig-attsdk", "560.00 96.00.A5.00.01 G520 0200 885", 0, FeatureMode.PPCIE, 0xAA),
-        ("hopper-580.159.03-attsdk", "580.159.03 96.00.74.00.20 1010 0205 862", 1, FeatureMode.MPT, 0x55),
+        ("hopper-580.159.03-attsdk", "580.159.03 96.00.74.00.20 1010 0205 862", 1, FeatureMode.SPT, 0x55),
         ("blackwell-575.32-attsdk", "575.32 97.00.88.00.0F G525 0220 886", 0, None, None),
         ("hopper-590.12-single", "590.12 96.00.A5.00.01 G520 0200 885", 1, FeatureMode.PPCIE, 0xAA),
         ("hopper-590.12-multi4", "590.12 96.00.A5.00.01 G520 0200 885", 1, FeatureMode.PPCIE, 0xAA),
@@ -263,7 +263,7 @@ VERSIONED_ENTRIES = (
 def versioned_report(*, major: int = 2, profile: int = 0, feature: int = 0, more: bytes = b"") -> bytes:
     opaque = b"NVDAOD" + struct.pack("<HBBBB", profile, major, 0, 0, 0)
     for field, value_type, data in VERSIONED_ENTRIES:
-        payload = bytes((feature, 0)) if field == 36 else data
+        payload = feature.to_bytes(2, "little") if field == 36 else data
         opaque += struct.pack("<HHH", field, value_type, len(payload)) + payload
     opaque += more
     blocks = b"".join(struct.pack("<BBHBH", n, 1, 51, 1, 48) + bytes((n,)) * 48 for n in range(1, 65))
@@ -284,7 +284,7 @@ def test_a_versioned_report_reads_like_nvidias_sample() -> None:
     assert (fields.project, fields.project_sku, fields.chip_sku) == ("G520", "0201", "884")
     assert (fields.nvdec0_status, fields.ppcie_status) == (0xAA, 0x55)
     assert fields.measurement_counts == tuple(range(64))
-    assert feature_mode(report) is FeatureMode.MPT
+    assert feature_mode(report) is FeatureMode.SPT
 
 
 def test_every_truncation_of_a_versioned_report_is_refused() -> None:
@@ -317,14 +317,19 @@ def test_an_unknown_entry_is_kept() -> None:
     assert report.opaque.get(38) == b"\0\xaa"
 
 
-@pytest.mark.parametrize(("flag", "mode"), [(0, FeatureMode.MPT), (1, FeatureMode.SPT), (2, FeatureMode.PPCIE)])
+@pytest.mark.parametrize(("flag", "mode"), [(0, FeatureMode.SPT), (1, FeatureMode.MPT), (2, FeatureMode.PPCIE)])
 def test_the_feature_flag_names_a_mode(flag: int, mode: FeatureMode) -> None:
     assert feature_mode(parse_report(versioned_report(feature=flag), GPU)) is mode
 
 
-def test_an_unknown_feature_flag_has_no_mode_but_leaves_the_report_readable() -> None:
-    report = parse_report(versioned_report(feature=3), GPU)
-    with pytest.raises(ParseError) as caught:
-        feature_mode(report)
-    assert caught.value.code == "feature-flag"
-    assert caught.value.offset is not None
+@pytest.mark.parametrize("flag", [3, 7, 0x0100, 0xFFFF])
+def test_a_flag_without_a_meaning_is_unknown_and_keeps_its_number(flag: int) -> None:
+    report = parse_report(versioned_report(feature=flag), GPU)
+    assert feature_mode(report) is FeatureMode.UNKNOWN
+    assert feature_mode_name(report) == f"unknown ({flag})"
+
+
+def test_the_gpus_of_a_real_multi_gpu_node_say_mpt(real_data: Path) -> None:
+    found = reports(real_data, "gb100-590.48.01-mpt8")
+    assert [feature_mode_name(report) for report in found] == ["mpt"] * 8
+    assert {report.opaque.get(36) for report in found} == {b"\1\0"}
