@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nvattest.cli import binding, network, sources, token_options
-from nvattest.cli.arguments import choice, converted, existing_file
+from nvattest.cli.arguments import VALIDATION, ArgumentError, choice, converted, existing_file
 from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.model import Nonce, VerificationTime
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 # The codes at which NVIDIA's program prints claims: the devices were judged, whatever the judgement.
 _JUDGED = (ResultCode.OK, ResultCode.RP_POLICY_MISMATCH, ResultCode.OVERALL_RESULT_FALSE)
 _MAXIMUM_POLICY = 1024 * 1024
+# Options that name devices, collateral, anchors or a service; --simulate brings its own.
+_SIMULATED = (
+    "gpu_evidence_source", "gpu_evidence_file", "gpu_architecture", "nvswitch_evidence_source",
+    "nvswitch_evidence_file", "bundle", "rim_store", "rim_dir", "rim_url", "ocsp_url", "trust_anchors", "nras_url",
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,6 +107,7 @@ class _AlwaysVerified(argparse.Action):
 
 def run(options: argparse.Namespace) -> int:
     """Verify and print; the exit status is the result code modulo 256."""
+    _check_simulation(options)
     if options.simulate is None:
         sources.check_evidence_options(options)
     try:
@@ -117,6 +123,30 @@ def run(options: argparse.Namespace) -> int:
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     _print(result, options)
     return result.code.exit_status
+
+
+def _check_simulation(options: argparse.Namespace) -> None:
+    """Refuse options that would have no effect, so that no result is about something else than the caller believes.
+
+    Raises:
+        ArgumentError: a fault without a simulation, or a simulation with devices or collateral of another origin.
+    """
+    if options.simulate is None:
+        if options.fault:
+            raise ArgumentError(
+                f"--fault: {options.fault[0]} needs --simulate: no real device can be given it", VALIDATION
+            )
+        return
+    given: set[str] = getattr(options, "_given", set())
+    other = [f"--{name.replace('_', '-')}" for name in _SIMULATED if name in given]
+    other += ["--verifier remote"] * (options.verifier == "remote")
+    other += [f"--device {options.device}"] * ("device" in given and options.device != "all")
+    if other:
+        raise ArgumentError(
+            f"{other[0]}: cannot go with --simulate, which brings all devices, collateral and anchors of its platform; "
+            "for live services use nvattest simulate -- nvattest attest",
+            VALIDATION,
+        )
 
 
 def _local(options: argparse.Namespace) -> Result:

@@ -66,8 +66,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="limit for everything over the network together, retries included (60)",
     )  # fmt: skip
     group.add_argument(
-        "--cache-dir", metavar="DIR", help="where RIMs and revocation answers are kept (~/.cache/nvattest)"
-    )
+        "--cache-dir", default=from_environment("NVATTEST_CACHE_DIR", "") or None, metavar="DIR",
+        help="where RIMs and revocation answers are kept (NVATTEST_CACHE_DIR, else ~/.cache/nvattest)",
+    )  # fmt: skip
     group.add_argument("--no-cache", action="store_true", help="keep nothing and use nothing that was kept")
     group.add_argument("--offline", action="store_true", help="ask nobody: the cache is all there is")
 

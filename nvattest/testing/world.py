@@ -4,16 +4,20 @@
         subprocess.run(["nvattest", "attest"], env=world.environment())
 
 What runs in it goes the whole live path: the real NVML binding loads our library, the library asks this process over a
-socket, and the RIM, OCSP and NRAS clients talk to loopback. Nothing of a world is on disk but the cached libraries: its
-socket is in Linux' abstract namespace and its trust anchors in an anonymous file, so that nothing outlives the process,
-however it ends.
+socket, and the RIM, OCSP and NRAS clients talk to loopback. Of a world only the compiled libraries and its own cache of
+collateral are on disk. Its socket is in Linux' abstract namespace and its trust anchors are in an anonymous file. The
+cache is removed with the world; where the process was killed, the next world removes it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from nvattest.testing.services import Services
 
 __all__ = ["World", "library_cache"]
+
+_SEPARATORS = {"LD_LIBRARY_PATH": os.pathsep, "NO_PROXY": ",", "no_proxy": ","}
 
 
 def library_cache() -> str:
@@ -42,7 +48,7 @@ class World:
         platform: what is simulated; its clock should be now, for live revocation answers to be in their window.
         driver_faults: faults of driver calls, as ``nvmlDeviceGetName@2=hang`` (see ``Fault.parse``).
         service_faults: faults of the services, see ``nvattest.testing.services``.
-        cache: folder of the compiled libraries.
+        cache: folder of the compiled libraries, and below it the caches of the worlds.
 
     Raises:
         InputError: no compiler (``no-compiler``), or a fault that cannot be read.
@@ -65,6 +71,7 @@ class World:
         self._driver: DriverServer | None = None
         self._services: Services | None = None
         self._anchors = ""
+        self._collateral = ""
 
     def __enter__(self) -> World:
         from nvattest.testing.native import DriverServer, Fault, build_driver_libraries
@@ -78,6 +85,7 @@ class World:
             )
             self._services = stack.enter_context(Services(self.platform, faults=self._service_faults))
             self._anchors = self._anonymous_file(stack, self.platform.anchors_pem)
+            self._collateral = _own_cache(stack, os.path.join(os.path.abspath(self._cache), "worlds"))
             self._stack = stack.pop_all()
         return self
 
@@ -101,7 +109,7 @@ class World:
         return self._services
 
     def variables(self) -> dict[str, str]:
-        """The environment variables that make the world: library path, URLs, trust anchors."""
+        """The environment variables that make the world: library path, URLs, trust anchors, the cache."""
         if self._libraries is None:
             raise InputError("the world has not been entered", code="world")
         services = self.services
@@ -111,15 +119,19 @@ class World:
             "NVAT_OCSP_BASE_URL": services.ocsp_url,
             "NVAT_NRAS_BASE_URL": services.nras_url,
             "NVATTEST_TRUST_ANCHORS": self._anchors,
+            "NVATTEST_CACHE_DIR": self._collateral,
+            # No proxy reaches the loopback of this machine. Programs read either name.
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
         }
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment for a program in this world; ``base`` is this process's unless given."""
         environment = dict(os.environ if base is None else base)
         variables = self.variables()
-        known = environment.get("LD_LIBRARY_PATH")
-        if known:
-            variables["LD_LIBRARY_PATH"] += os.pathsep + known
+        for name, separator in _SEPARATORS.items():
+            if known := environment.get(name):
+                variables[name] += separator + known
         return environment | variables
 
     @staticmethod
@@ -132,3 +144,33 @@ class World:
         stack.callback(os.close, descriptor)
         os.write(descriptor, content)
         return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _own_cache(stack: ExitStack, base: str) -> str:
+    """A new folder below ``base`` until ``stack`` closes. The lock on it ends with this process, however it ends."""
+    try:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        with _locked(base, wait=True):
+            for name in os.listdir(base):
+                left = os.path.join(base, name)
+                with contextlib.suppress(OSError), _locked(left, wait=False):
+                    shutil.rmtree(left)
+            folder = tempfile.mkdtemp(prefix="world-", dir=base)
+            stack.enter_context(_locked(folder, wait=True))
+    except OSError as error:
+        raise InputError(
+            f"a simulated world cannot have its cache below {base}: {error}", code="cache-folder",
+            hint="name a folder that can be written; nvattest simulate takes it from XDG_CACHE_HOME",
+        ) from error  # fmt: skip
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: str, *, wait: bool) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,16 +6,21 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from nvattest.cli import main
+from nvattest.testing import Platform
+from nvattest.testing.native import DriverLibraries
+from nvattest.testing.world import World
 
 PROGRAM = [sys.executable, "-m", "nvattest"]
 
@@ -109,6 +114,87 @@ def test_devtools_mode_is_seen_and_refused() -> None:
     done = simulate("--platform", "hopper-1", "--fault", "platform:debug", "--", *PROGRAM, "attest", "--no-cache")
     assert done.returncode == 509 % 256
     assert "DevTools" in done.stdout
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    """A user's cache folder; simulate keeps the compiled driver there, so that this one is copied from the others'."""
+    home = tmp_path / "user-cache"
+    shared = Path(os.environ["XDG_CACHE_HOME"]) / "nvattest" / "simulated-driver"
+    if shared.is_dir():
+        shutil.copytree(shared, home / "nvattest" / "simulated-driver", ignore=shutil.ignore_patterns("worlds"))
+    return home
+
+
+def test_a_good_run_hides_no_fault_of_the_next_world_and_leaves_nothing_with_the_user(user: Path) -> None:
+    env = {**os.environ, "XDG_CACHE_HOME": str(user)}
+    attest = ("--", *PROGRAM, "-f", "json", "attest", "--timeout", "3")
+    good = simulate("--platform", "hopper-1", *attest, env=env)
+    assert good.returncode == 0, good.stderr
+    found = {}
+    for fault in ("driver-rim:missing", "gpu0:revoked=1", "rim:html", "ocsp:drop"):
+        option = "--service-fault" if fault.startswith(("rim:", "ocsp:")) else "--fault"
+        found[fault] = json.loads(simulate("--platform", "hopper-1", option, fault, *attest, env=env).stdout)
+    assert {fault: result["result_code"] for fault, result in found.items()} == {
+        "driver-rim:missing": 104, "gpu0:revoked=1": 12, "rim:html": 102, "ocsp:drop": 202,
+    }  # fmt: skip
+    assert [entry.name for entry in (user / "nvattest").iterdir()] == ["simulated-driver"]
+    assert list((user / "nvattest" / "simulated-driver" / "worlds").iterdir()) == []
+
+
+def test_within_one_world_what_was_fetched_is_kept(user: Path) -> None:
+    program = " ".join(PROGRAM)
+    script = f"{program} attest >/dev/null && {program} attest --offline"
+    done = simulate("--platform", "hopper-1", "--", "sh", "-c", script, env={**os.environ, "XDG_CACHE_HOME": str(user)})
+    assert "Result: TRUSTED (simulated)" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_cache_of_a_killed_world_goes_with_the_next_world_and_that_of_a_living_one_stays(
+    tmp_path: Path, libraries: DriverLibraries
+) -> None:
+    worlds = Path(libraries.folder).parent / "worlds"
+    cache = str(Path(libraries.folder).parent)
+    platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
+    with World(platform, cache=cache) as living:
+        own = Path(living.variables()["NVATTEST_CACHE_DIR"])
+        killed = worlds / "world-killed"
+        (killed / "rims").mkdir(parents=True)
+        with World(platform, cache=cache) as next_one:
+            assert not killed.exists()
+            assert own.is_dir()
+            assert Path(next_one.variables()["NVATTEST_CACHE_DIR"]) != own
+    assert not own.exists()
+
+
+def test_a_proxy_of_the_user_does_not_stand_between_a_world_and_its_services(libraries: DriverLibraries) -> None:
+    platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
+    with World(platform, cache=str(Path(libraries.folder).parent)) as world:
+        environment = world.environment({"http_proxy": "http://192.0.2.1:3128", "NO_PROXY": "intranet"})
+    assert environment["NO_PROXY"] == "127.0.0.1,localhost,intranet"
+    assert environment["no_proxy"] == "127.0.0.1,localhost"
+
+
+def test_a_fault_without_a_simulation_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attest", "--fault", "gpu0:measurement=9"]) == 105
+    assert "--fault: gpu0:measurement=9 needs --simulate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("--gpu-evidence-source", "file", "--gpu-evidence-file", __file__), ("--nvswitch-evidence-source", "file"),
+        ("--bundle", __file__), ("--rim-store", "dir"), ("--rim-url", "http://127.0.0.1"), ("--ocsp-url", "aia"),
+        ("--trust-anchors", __file__), ("--verifier", "remote"), ("--nras-url", "http://127.0.0.1"),
+        ("--device", "nvswitch"),
+    ],
+)  # fmt: skip
+def test_a_simulation_takes_no_devices_collateral_or_verifier_of_another_origin(
+    other: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["attest", "--simulate", "hopper-1", *other]) == 105
+    said = capsys.readouterr()
+    assert other[0] in said.err
+    assert said.out == ""
 
 
 def test_the_exit_status_is_the_commands() -> None:
