@@ -8,14 +8,9 @@ that sees another ``/run/nvattest`` the devices are asked here.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import time
 
 from nvattest.cli.arguments import REQUIRED, ArgumentError
 from nvattest.cli.hook import add_guest_options, guest_paths
-
-CANNOT_RUN, NOT_FOUND = 126, 127
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Attest; then become the command, or return the hook's exit status (see ``nvattest.kata.outcome``)."""
-    from nvattest.kata.arguments import Arguments, Stage
-    from nvattest.kata.entry import run_stage
-    from nvattest.kata.outcome import exit_status
+    from nvattest.kata.commands import run_on_attested
     from nvattest.kata.termination import Termination
 
     if not options.command:
         raise ArgumentError("gate: a command is required, after --", REQUIRED)
     paths = guest_paths(options)
     with Termination() as termination:
-        status = run_stage(Arguments(Stage.GATE), paths, started=time.monotonic(), termination=termination)
-    if termination.asked and not status:
-        # Asked to end after the verdict: the command must not begin.
-        return exit_status("terminated")
-    if status:
-        return status
-    sys.stdout.flush()
-    try:
-        os.execvp(options.command[0], options.command)  # noqa: S606 - the command is the caller's
-    except OSError as error:
-        print(f"nvattest gate: {options.command[0]}: {error.strerror}", file=sys.stderr)
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+        return run_on_attested(paths, options.command, termination=termination)

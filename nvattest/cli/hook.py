@@ -47,39 +47,9 @@ def guest_paths(options: argparse.Namespace) -> Paths:
 
 def run(options: argparse.Namespace) -> int:
     """Print the facts; 0 if all is well: a verdict that stands, or no check with an error."""
+    from nvattest.kata.commands import print_check, print_status
+
     paths = guest_paths(options)
-    return _check(paths, options) if options.action == "check" else _status(paths, options)
-
-
-def _status(paths: Paths, options: argparse.Namespace) -> int:
-    from nvattest.kata.status import hook_status, is_good, render_status
-
-    status = hook_status(paths)
-    if options.format == "json":
-        from nvattest._json import dump_json
-
-        print(dump_json(status))
-    else:
-        print(render_status(status))
-    return 0 if is_good(status) else 1
-
-
-def _check(paths: Paths, options: argparse.Namespace) -> int:
-    from nvattest.kata.doctor import check_guest
-
-    findings = check_guest(paths, hook_folder=options.hook_path)
-    good = all(item.severity != "error" for item in findings)
-    if options.format == "json":
-        from nvattest._json import dump_json
-
-        checks = [
-            {"id": item.id, "severity": item.severity, "message": item.message, "hint": item.hint} for item in findings
-        ]
-        print(dump_json({"good": good, "checks": checks}))
-    else:
-        words = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
-        for item in findings:
-            print(f"{words[item.severity]:8}{item.id}: {item.message}")
-            if item.hint and item.severity != "ok":
-                print(f"        next: {item.hint}")
-    return 0 if good else 1
+    if options.action == "check":
+        return print_check(paths, options.hook_path, options.format)
+    return print_status(paths, options.format)

@@ -22,7 +22,6 @@ from nvattest.model import counted
 
 __all__ = ["Finding", "check_guest"]
 
-HOOK_FOLDER: Final = "/usr/share/oci/hooks"
 _CONTAINERS: Final = "/run/kata-containers"
 _STAGES: Final = ("prestart", "poststart", "poststop")
 _SMALL: Final = 4 * 1024 * 1024
@@ -39,7 +38,7 @@ class Finding:
     hint: str = ""
 
 
-def check_guest(paths: Paths, *, hook_folder: str = HOOK_FOLDER) -> list[Finding]:
+def check_guest(paths: Paths, *, hook_folder: str = Paths.HOOKS) -> list[Finding]:
     """Every check, good or bad; nothing is changed."""
     settings = load_settings(paths)
     status = hook_status(paths)

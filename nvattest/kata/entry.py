@@ -17,13 +17,13 @@ import time
 from typing import TextIO
 
 from nvattest._version import __version__
-from nvattest.kata.arguments import USAGE, Arguments, Stage, UsageError, parse_arguments
+from nvattest.kata.arguments import COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.container import Container, read_state
 from nvattest.kata.files import Lock, make_folder
 from nvattest.kata.identity import boottime, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
-from nvattest.kata.paths import Paths
+from nvattest.kata.paths import Paths, own_configuration
 from nvattest.kata.record import Record, finished_since, read_record, reusable
 from nvattest.kata.termination import Termination
 
@@ -40,8 +40,10 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
     if arguments.stage in ("version", "help"):
         text = USAGE if arguments.stage == "help" else f"nvattest-hook {__version__}"
         return exit_status("ok" if _say(text, sys.stdout) else "output")
-    paths = Paths(arguments.root, arguments.config)
+    paths = Paths(arguments.root, arguments.config or own_configuration(arguments.root, sys.executable))
     try:
+        if arguments.stage in COMMANDS:
+            return _command(arguments, paths, termination)
         if arguments.stage == Stage.WATCH:
             from nvattest.kata.watch import watch
 
@@ -50,6 +52,16 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
         _say(f"nvattest-hook: {WORDS[NOT_TRUSTED]}: {error!r}"[:480], sys.stderr)
         return exit_status("internal")
+
+
+def _command(arguments: Arguments, paths: Paths, termination: Termination) -> int:
+    from nvattest.kata.commands import print_check, print_status, run_on_attested
+
+    if arguments.stage == Stage.GATE:
+        return run_on_attested(paths, arguments.command, termination=termination)
+    if arguments.stage == "check":
+        return print_check(paths, arguments.hook_path, arguments.format)
+    return print_status(paths, arguments.format)
 
 
 def _say(text: str, stream: TextIO) -> bool:

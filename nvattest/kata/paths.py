@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final, final
 
-__all__ = ["Paths"]
+__all__ = ["Paths", "own_configuration"]
+
+
+def own_configuration(root: str, program: str) -> str:
+    """The configuration of the image that the program lies in, or "": an image that is mounted brings its own.
+
+    ``program`` is the path of the program as the kernel knows it. Of an extension image below ``/run/kata-extensions``
+    nothing is in the guest's ``/etc``, and an agent gives its hooks no ``--config``.
+    """
+    image, found, rest = program.partition(f"{Paths.HOOKS}/prestart/")
+    if not found or not image or "/" in rest:
+        return ""
+    configuration = image + Paths.CONFIG
+    # A link that leads nowhere counts: then the hook fails, for its image was meant to have a configuration.
+    return configuration if os.path.lexists(root + configuration) else ""
 
 
 @final
@@ -19,6 +34,8 @@ class Paths:
     CONFIG: Final = "/etc/nvattest/hook.toml"
     RUN: Final = "/run/nvattest"
     LOG: Final = "/var/log/nvattest/hook.log"
+    # The usual guest_hook_path. The guest layer puts the program below it.
+    HOOKS: Final = "/usr/share/oci/hooks"
 
     def __init__(self, root: str = "", config: str = "") -> None:
         self.root = root.rstrip("/")

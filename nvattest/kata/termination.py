@@ -52,8 +52,13 @@ class Termination:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Put the handlers back that were there before: from here on a signal does what it does to any program."""
         self._armed = False
-        for number, handler in self._before.items():
+        before, self._before = self._before, {}
+        for number, handler in before.items():
             # None: somebody else's handler, which Python cannot put back.
             _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
 

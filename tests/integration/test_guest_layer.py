@@ -348,21 +348,26 @@ def test_the_layer_can_be_mounted_anywhere(guest: NewGuest) -> None:
     assert done.stdout.startswith("nvattest-hook ")
 
 
-def test_an_extension_image_is_attested_by_its_own_configuration_and_bundle(guest: NewGuest) -> None:
-    world = guest()
-    mount = world.root / "run/kata-extensions/coco"
+def mounted(world: ChrootGuest, name: str) -> Path:
+    """Move all of the layer into an extension image; the guest itself has nothing of it. Where it is mounted."""
+    mount = world.root / "run/kata-extensions" / name
     (mount / "usr/lib").mkdir(parents=True)
     (mount / "etc").mkdir()
-    # All of the layer is in the image; the guest itself has nothing of it.
     for path in ("usr/share", HOME, "etc/nvattest"):
         (world.root / path).rename(mount / path)
     (world.root / "etc/nvattest").mkdir()
     (mount / "etc/nvattest/anchors.pem").rename(world.root / "etc/nvattest/anchors.pem")
-    world.program = "/run/kata-extensions/coco" + HOOK
+    world.program = f"/run/kata-extensions/{name}{HOOK}"
     world.hook = mount / HOOK.lstrip("/")
     # The loader and the launcher both ask /proc where the program is; here they ask a folder.
     (world.root / "proc/self").mkdir()
     (world.root / "proc/self/exe").symlink_to(world.program)
+    return mount
+
+
+def test_an_extension_image_is_attested_by_its_own_configuration_and_bundle(guest: NewGuest) -> None:
+    world = guest()
+    mounted(world, "coco")
     # As examples/init/components.toml has it.
     manifest = (ROOT / "examples/init/components.toml").read_text()
     [words] = re.findall(r"(?m)^args = (.*)$", manifest)
@@ -371,6 +376,22 @@ def test_an_extension_image_is_attested_by_its_own_configuration_and_bundle(gues
     assert world.state["config"] == "/run/kata-extensions/coco/etc/nvattest/hook.toml"
     assert "/run/kata-extensions/coco/etc/nvattest/bundle.json" in world.state["inputs"]
     assert world.state["findings"] == []
+
+
+def test_a_hook_in_an_extension_image_finds_the_image_s_configuration_without_being_given_it(guest: NewGuest) -> None:
+    world = guest()
+    mounted(world, "nvattest")
+    # guest_hook_path = "/run/kata-extensions/nvattest/usr/share/oci/hooks"; an agent gives a hook no --config.
+    assert world.run().status == 0
+    assert_ready(world)
+    assert world.state["config"] == "/run/kata-extensions/nvattest/etc/nvattest/hook.toml"
+    assert world.state["findings"] == []
+    # So do the commands of the same program, so that they speak of the same verdict.
+    status = json.loads(world.run("status", "-f", "json").stdout)
+    assert (status["verdict"], status["current"]) == ("trusted", True)
+    world.forget()
+    assert world.run("gate", "--", world.program, "--version").stdout.startswith("nvattest-hook ")
+    assert_ready(world)
 
 
 def test_the_environment_and_the_current_folder_do_not_reach_the_interpreter(layer: Path, tmp_path: Path) -> None:

@@ -225,6 +225,24 @@ def test_the_gate_says_like_a_shell_what_cannot_be_run(world: NewWorld) -> None:
     assert through_the_gate(guest, str(guest.root)).returncode == 126
 
 
+def test_the_program_of_the_layer_has_the_commands_of_nvattest(world: NewWorld) -> None:
+    guest = world()
+    # The hook's file stands for the layer's program: it runs nvattest.kata and nothing of the command line.
+    before = guest.run("check", "-f", "json")
+    assert (before.status, json.loads(before.stdout)["good"]) == (1, False)
+    assert guest.run("status").status == 1
+    through = guest.run("gate", "--", "echo", "through")
+    assert (through.status, through.stdout) == (0, "through\n")
+    assert guest.run("status").stdout.splitlines()[0] == "Confidential Compute GPUs Ready state: ready"
+    facts = json.loads(guest.run("status", "--format", "json").stdout)
+    assert (facts["verdict"], facts["stage"]) == ("trusted", "gate")
+    assert json.loads(call(guest, "status", "--format", "json")[1])["verdict"] == "trusted"
+    assert guest.run("check").status == 0
+    bad = world(lies=["gpu0:signature"])
+    refused = bad.run("gate", "--", "echo", "through")
+    assert (refused.status, refused.stdout) == (1, "")
+
+
 def test_the_gate_needs_a_command() -> None:
     from nvattest.cli.arguments import ArgumentError
 

@@ -16,7 +16,7 @@ from nvattest._schemas import schema_bytes
 from nvattest.errors import InputError
 from nvattest.kata.arguments import Stage
 from nvattest.kata.config import KEYS, HookConfig, Settings, load_settings, parse_config
-from nvattest.kata.paths import Paths
+from nvattest.kata.paths import Paths, own_configuration
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -172,6 +172,26 @@ def test_the_bundle_is_looked_for_beside_a_named_configuration() -> None:
     paths = Paths("/root", "/mnt/image/hook.toml")
     assert Settings(paths=paths).inputs == ["/root/mnt/image/hook.toml", "/root/mnt/image/bundle.json"]
     assert Paths("", "/hook.toml").bundle == "/bundle.json"
+
+
+def test_an_image_s_own_configuration_comes_before_the_guest_s(tmp_path: Path) -> None:
+    root, program = str(tmp_path), "/run/kata-extensions/x/usr/share/oci/hooks/prestart/nvattest-hook"
+    own = tmp_path / "run/kata-extensions/x/etc/nvattest/hook.toml"
+    assert own_configuration(root, program) == ""
+    own.parent.mkdir(parents=True)
+    # What is meant to be there and cannot be read is an error, and not the guest's file in its place.
+    own.symlink_to("nowhere")
+    assert own_configuration(root, program) == "/run/kata-extensions/x/etc/nvattest/hook.toml"
+    error = load_settings(Paths(root, own_configuration(root, program))).error
+    assert error is not None
+    own.unlink()
+    own.write_text("expected_gpus = 2\n")
+    settings = load_settings(Paths(root, own_configuration(root, program)))
+    assert settings.config.expected_gpus == 2
+    assert settings.paths.bundle == f"{root}/run/kata-extensions/x/etc/nvattest/bundle.json"
+    # The program of the root image, and one of a Python environment, have the guest's.
+    for other in ("/usr/share/oci/hooks/prestart/nvattest-hook", "/opt/venv/bin/python3", ""):
+        assert own_configuration(root, other) == ""
 
 
 def test_a_budget_from_which_the_agent_would_kill_the_hook_is_refused_with_the_reason() -> None:

@@ -147,6 +147,16 @@ def test_a_set_ready_that_was_given_up_is_never_called_not_ready_again(monkeypat
         (["--stage", "watch", "--once"], Arguments(Stage.WATCH, once=True)),
         (["--config", "/x/hook.toml", "--stage", "init"], Arguments(Stage.INIT, config="/x/hook.toml")),
         (["--config", "/x/hook.toml", "nvattest-hook", "prestart"], Arguments(Stage.HOOK, config="/x/hook.toml")),
+        (["status"], Arguments("status")),
+        (["--root", "/x", "status", "-f", "json"], Arguments("status", root="/x", format="json")),
+        (["check", "--hook-path", "/x/hooks"], Arguments("check", hook_path="/x/hooks")),
+        (["gate", "--", "serve", "--config", "y"], Arguments(Stage.GATE, command=("serve", "--config", "y"))),
+        # A hook whose file has the name of a command is a hook.
+        (["status", "prestart"], Arguments(Stage.HOOK)),
+        (
+            ["gate", "--config", "/x/hook.toml", "--", "prestart"],
+            Arguments(Stage.GATE, config="/x/hook.toml", command=("prestart",)),
+        ),
     ],
 )
 def test_arguments_name_the_stage(argv: list[str], expected: Arguments) -> None:
@@ -168,6 +178,13 @@ def test_arguments_name_the_stage(argv: list[str], expected: Arguments) -> None:
         ["prestart", "--config"],
         ["--config", "hook.toml", "prestart"],
         ["--config", "", "prestart"],
+        ["gate"],
+        ["gate", "--"],
+        ["gate", "serve"],
+        ["status", "more"],
+        ["status", "--format", "xml"],
+        ["check", "--", "x"],
+        ["--stage", "init", "status"],
     ],
 )
 def test_other_arguments_are_refused(argv: list[str]) -> None:

@@ -1,0 +1,85 @@
+"""What an operator runs in the guest: ``status``, ``check`` and ``gate``, of ``nvattest-hook`` and of ``nvattest``.
+
+Each returns the exit status that the shell sees. The guest layer has this module and no other command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from nvattest.kata.paths import Paths
+
+if TYPE_CHECKING:
+    from nvattest.kata.termination import Termination
+
+__all__ = ["CANNOT_RUN", "NOT_FOUND", "print_check", "print_status", "run_on_attested"]
+
+# What a shell says of a command that it cannot run, and of one that it does not find.
+CANNOT_RUN: Final = 126
+NOT_FOUND: Final = 127
+
+
+def print_status(paths: Paths, form: str) -> int:
+    """Print the last verdict and the ready state as ``text`` or ``json``; 0 if a good verdict stands."""
+    from nvattest.kata.status import hook_status, is_good, render_status
+
+    status = hook_status(paths)
+    if form == "json":
+        from nvattest._json import dump_json
+
+        print(dump_json(status))
+    else:
+        print(render_status(status))
+    return 0 if is_good(status) else 1
+
+
+def print_check(paths: Paths, hook_folder: str, form: str) -> int:
+    """Print what may keep the hook from working as ``text`` or ``json``; 0 if nothing does."""
+    from nvattest.kata.doctor import check_guest
+
+    findings = check_guest(paths, hook_folder=hook_folder)
+    good = all(item.severity != "error" for item in findings)
+    if form == "json":
+        from nvattest._json import dump_json
+
+        checks = [
+            {"id": item.id, "severity": item.severity, "message": item.message, "hint": item.hint} for item in findings
+        ]
+        print(dump_json({"good": good, "checks": checks}))
+    else:
+        words = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
+        for item in findings:
+            print(f"{words[item.severity]:8}{item.id}: {item.message}")
+            if item.hint and item.severity != "ok":
+                print(f"        next: {item.hint}")
+    return 0 if good else 1
+
+
+def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termination) -> int:
+    """Attest as the hook does, with the same configuration and outputs; then become the command.
+
+    A verdict of the hook that stands is used. Returns only where the command is not run: the hook's exit status (see
+    ``nvattest.kata.outcome``), or a shell's for a command that cannot be run.
+    """
+    from nvattest.kata.arguments import Arguments, Stage
+    from nvattest.kata.entry import run_stage
+    from nvattest.kata.outcome import exit_status
+
+    status = run_stage(Arguments(Stage.GATE), paths, started=time.monotonic(), termination=termination)
+    # A signal from here on ends this process or the command, as it would end any program.
+    termination.leave()
+    if termination.asked and not status:
+        # Asked to end after the verdict: the command must not begin.
+        return exit_status("terminated")
+    if status:
+        return status
+    sys.stdout.flush()
+    try:
+        os.execvp(command[0], list(command))  # noqa: S606 - the command is the caller's
+    except OSError as error:
+        print(f"gate: {command[0]}: {error.strerror}", file=sys.stderr)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
