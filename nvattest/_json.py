@@ -6,6 +6,7 @@ import json
 from math import inf
 from typing import Final
 
+from nvattest._text import escaped
 from nvattest.errors import ParseError, ResultCode
 
 JsonObject = dict[str, object]
@@ -77,8 +78,8 @@ def load_json(
 
 
 def dump_json(value: object) -> str:
-    """JSON for people and for comparison: four spaces, sorted keys, as NVIDIA's tools print it."""
-    return json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False)
+    """JSON for people and for comparison: four spaces, sorted keys, as NVIDIA's tools print it; safe on a terminal."""
+    return escaped(json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False))
 
 
 def kind_of(value: object) -> str:

@@ -18,6 +18,9 @@ the same thing; and ``hint``, what to do next (possibly empty). Programs compare
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
+
+from nvattest._text import clean
 
 __all__ = [
     "CollateralError",
@@ -183,6 +186,9 @@ _MESSAGES: dict[ResultCode, str] = {
 }
 
 
+_MAXIMUM_MESSAGE: Final = 4000
+
+
 class NvattestError(Exception):
     """Base of all errors of this package; it is never raised itself."""
 
@@ -199,11 +205,13 @@ class NvattestError(Exception):
     ) -> None:
         if type(self) is NvattestError:
             raise TypeError("NvattestError is abstract: raise one of its subclasses")
+        # Messages quote files and answers of others; whoever prints an error prints one harmless line.
+        message = clean(message, _MAXIMUM_MESSAGE)
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
         self.result_code = self.default_result_code if result_code is None else result_code
-        self.hint = hint
+        self.hint = clean(hint, _MAXIMUM_MESSAGE)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Arguments by keyword are state; without this an error could not travel between processes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from nvattest._text import clean
 from nvattest.appraisal.catalogue import CHECKS, CheckSpec
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
@@ -73,7 +74,11 @@ class CheckList:
 
     def ok(self, id: str, detail: str, *, expected: str = "", found: str = "") -> None:  # noqa: A002
         """Record a check that passed."""
-        self.checks.append(Check(id=id, outcome=Outcome.PASS, detail=detail, expected=expected, found=found))
+        self.checks.append(
+            Check(
+                id=id, outcome=Outcome.PASS, detail=clean(detail), expected=clean(expected), found=clean(found)
+            )
+        )  # fmt: skip
 
     def add(
         self,
@@ -94,10 +99,10 @@ class CheckList:
             Check(
                 id=id,
                 outcome=outcome,
-                detail=detail,
-                expected=expected,
-                found=found,
-                hint=hint,
+                detail=clean(detail),
+                expected=clean(expected),
+                found=clean(found),
+                hint=clean(hint),
                 tolerated_by=tolerated_by,
                 code=code if outcome is not Outcome.PASS else ResultCode.OK,
             )

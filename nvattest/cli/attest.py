@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.cli import binding, network, sources, token_options
 from nvattest.cli.arguments import VALIDATION, ArgumentError, choice, converted, existing_file
+from nvattest.cli.output import say
 from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.model import Nonce, VerificationTime
 
@@ -102,7 +103,7 @@ class _AlwaysVerified(argparse.Action):
 
     def __call__(self, _parser: object, _namespace: object, _values: object, option: str | None = None) -> None:
         if option is not None and option.startswith("--no-"):
-            print(f"warning: {option} has no effect: RIMs are always verified", file=sys.stderr)
+            say(f"warning: {option} has no effect: RIMs are always verified", error=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -331,15 +332,16 @@ def _print(result: Result, options: argparse.Namespace) -> None:
     from nvattest.cli.terminal import wants_color
 
     if result.appraisal is None:
-        print(render_claims(result.claims, result.code))
+        say(render_claims(result.claims, result.code))
     elif options.explain:
         _explain(result.appraisal, options)
     else:
         verbose = options.verbose or options.log_level in ("debug", "trace")
         text = render_appraisal(result.appraisal, verbose=verbose)
-        print(painted(text) if wants_color(sys.stdout) else text)
+        colour = wants_color(sys.stdout)
+        say(painted(text) if colour else text, colour=colour)
     if result.decision is not None:
-        print(render_decision(result.decision, result.code))
+        say(render_decision(result.decision, result.code))
 
 
 def _explain(appraisal: Appraisal, options: argparse.Namespace) -> None:
@@ -356,4 +358,4 @@ def _explain(appraisal: Appraisal, options: argparse.Namespace) -> None:
         everything=options.verbose,
         saved=False,
     )
-    print(text)
+    say(text, colour=terminal.color)

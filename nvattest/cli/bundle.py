@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from nvattest.cli import network, targets
 from nvattest.cli.arguments import existing_directory, existing_file
-from nvattest.cli.output import write_file
+from nvattest.cli.output import say, write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +67,15 @@ def _fetch(options: argparse.Namespace) -> int:
     facts = preflight(needs, collateral, verifier, at)
     if facts["ready"] is not True:
         code = facts["result_code"]
+        say(render_preflight(facts), error=True)
         raise CollateralError(
-            f"{options.output} was not written: guests could not verify with it\n{render_preflight(facts)}",
+            f"{options.output} was not written: guests could not verify with it",
             code="bundle-incomplete",
             result_code=ResultCode(code) if isinstance(code, int) else None,
         )
     # Not in the bundle: it is verified again, under the anchors of whoever uses it.
     for line in foreign_anchors(verifier.anchors.label, simulated=verifier.anchors.simulated):
-        print(line.strip(), file=sys.stderr)
+        say(line.strip(), error=True)
     return _write(collateral, options)
 
 
@@ -95,18 +95,27 @@ def _load(path: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
 def _write(collateral, options: argparse.Namespace) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
     from nvattest._json import dump_json
     from nvattest.collateral.bundle import dump_bundle
-    from nvattest.collateral.inspection import inspect_bundle, render_inspection
+    from nvattest.collateral.inspection import inspect_bundle
 
     facts = inspect_bundle(collateral)
     write_file(options.output, dump_json(dump_bundle(collateral)) + "\n")
-    print(dump_json(facts) if options.format == "json" else f"{options.output}: " + render_inspection(facts))
+    _print(facts, options.output, options)
     return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from nvattest._json import dump_json
-    from nvattest.collateral.inspection import inspect_bundle, render_inspection
+    from nvattest.collateral.inspection import inspect_bundle
 
     facts = inspect_bundle(_load(options.file))
-    print(dump_json(facts) if options.format == "json" else f"{options.file}: " + render_inspection(facts))
+    _print(facts, options.file, options)
     return 0
+
+
+def _print(facts: dict[str, object], path: str, options: argparse.Namespace) -> None:
+    from nvattest._json import dump_json
+    from nvattest.collateral.inspection import render_inspection
+
+    if options.format == "json":
+        print(dump_json(facts))
+    else:
+        say(f"{path}: {render_inspection(facts)}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, existing_file
+from nvattest.cli.output import say
 from nvattest.errors import CollectionError, InputError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def nonce_of(options: argparse.Namespace) -> str:
     digits = options.report_data[2:] if options.report_data[:2] in ("0x", "0X") else options.report_data
     data = bytes.fromhex(digits)
     if len(data) < 32 and options.log_level in ("trace", "debug", "info", "warn"):
-        print(f"warning: report data of {len(data)} bytes, zeros follow as guest-components has it", file=sys.stderr)
+        say(f"warning: report data of {len(data)} bytes, zeros follow as guest-components has it", error=True)
     return device_nonce(data).hex()
 
 
@@ -95,7 +95,7 @@ def collect(
     except CollectionError as error:
         if error.code not in _NO_SWITCH:
             raise
-        print(f"no NVSwitch in this evidence: {error}", file=sys.stderr)
+        say(f"no NVSwitch in this evidence: {error}", error=True)
         return gpus
 
 
@@ -115,7 +115,7 @@ def print_evidence(evidence: tuple[Evidence, ...], options: argparse.Namespace) 
     print(attester_json(evidence))
     if options.runtime_data is not None:
         nonce, key = _runtime_data(options.runtime_data)
-        print(f"report data for the CPU's quote: {cpu_report_data(nonce, key, text).hex()}", file=sys.stderr)
+        say(f"report data for the CPU's quote: {cpu_report_data(nonce, key, text).hex()}", error=True)
 
 
 def _runtime_data(path: str) -> tuple[str, JsonObject]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from nvattest.cli import coco, sources
 from nvattest.cli.arguments import Parser
+from nvattest.cli.output import say
 from nvattest.errors import InputError, NvattestError, ResultCode
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
             result["error"] = {"message": message, "hint": hint}
         print(dump_json(result))
     if message:
-        print(f"Error {int(code):03d}: {code.message}: {message}", file=sys.stderr)
+        say(f"Error {int(code):03d}: {code.message}: {message}", error=True)
         if hint:
-            print(f"  next: {hint}", file=sys.stderr)
+            say(f"  next: {hint}", error=True)
     return code.exit_status
 
 

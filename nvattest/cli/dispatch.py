@@ -71,18 +71,17 @@ def run(argv: list[str]) -> int:
             sys.stdout.flush()
         return status
     except ArgumentError as error:
-        print(error, file=sys.stderr)
-        print("Run with --help for more information.", file=sys.stderr)
+        from nvattest.cli.output import say
+
+        say(str(error), "Run with --help for more information.", error=True)
         return error.status
     except NvattestError as error:
         # Commands report their own failures in their own format; this is for what fails before they can.
-        # Messages name files and quote what is in them: neither may steer the terminal.
-        from nvattest.explain.values import clean
+        from nvattest.cli.output import say
 
-        said = "\n".join(clean(line) for line in str(error).split("\n"))
-        print(f"Error {int(error.result_code):03d}: {error.result_code.message}: {said}", file=sys.stderr)
+        say(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}", error=True)
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            say(f"  {error.hint}", error=True)
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     except OSError as error:
         # Commands turn the errors of their files into their own messages, so this is stdout: its reader went away, or
@@ -91,7 +90,9 @@ def run(argv: list[str]) -> int:
             # Else the interpreter would try again to write what is left, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            print(f"the result could not be written: {error.strerror or error}", file=sys.stderr)
+            from nvattest.cli.output import say
+
+            say(f"the result could not be written: {error.strerror or error}", error=True)
         return ResultCode.UNKNOWN.exit_status
     except KeyboardInterrupt:
         return 130
@@ -104,5 +105,7 @@ def _help(rest: list[str]) -> int:
     add_global_options(parser)
     parser.add_argument("-h", "--help", action="store_true")
     parser.parse_args(rest)
-    print(overview(COMMANDS))
+    from nvattest.cli.output import say
+
+    say(overview(COMMANDS))
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from nvattest._version import __version__
 from nvattest.cli.arguments import ArgumentError
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine
+from nvattest.cli.output import say
 from nvattest.cli.progress import Progress
 from nvattest.cli.terminal import add_terminal_options, terminal_for
 
@@ -55,13 +56,13 @@ def run(options: argparse.Namespace) -> int:
         print(dump_json(report))
     else:
         terminal = terminal_for(color=options.color, width=options.width)
-        print(render(items, terminal))
+        say(render(items, terminal), colour=terminal.color)
     if options.bundle is not None:
         from nvattest.cli.doctor_bundle import write_bundle
 
         names = write_bundle(options.bundle, report, items, machine)
         if not (options.json or options.format == "json"):
-            print(f"\n{options.bundle}: {', '.join(names)}. Nothing in it is secret; look before you send it.")
+            say(f"\n{options.bundle}: {', '.join(names)}. Nothing in it is secret; look before you send it.")
     return 1 if any(item.status == FAULT for item in items) else 0
 
 
@@ -91,8 +92,8 @@ def report_json(items: Sequence[Item], *, at: str) -> dict[str, object]:
 
 def render(items: Sequence[Item], terminal: object) -> str:
     """The findings as text: a line each, remedies below, and the sum at the end."""
+    from nvattest._text import clean
     from nvattest.explain.terminal import Terminal
-    from nvattest.explain.values import clean
 
     assert isinstance(terminal, Terminal)  # noqa: S101 - only this command calls it
     signs = {OK: ("✓", "+", "good"), WARNING: ("▲", "!", "warn"), FAULT: ("✗", "X", "bad")}

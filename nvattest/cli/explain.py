@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from nvattest.cli.output import say
 from nvattest.cli.terminal import add_terminal_options, is_terminal, terminal_for
 from nvattest.errors import InputError
 
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if name is None and is_terminal(sys.stdin):
         from nvattest.explain.render_other import render_index
 
-        print(render_index(terminal))
+        say(render_index(terminal), colour=terminal.color)
         return 0
     if name is not None and name != "-" and not os.path.exists(name):
         _explain_word(name, options)
@@ -61,16 +62,17 @@ def run(options: argparse.Namespace) -> int:
     elif subject.kind == "appraisal":
         from nvattest.explain import explain_appraisal_json
 
-        print(
+        say(
             explain_appraisal_json(
                 subject.appraisal, width=terminal.width, color=terminal.color, unicode=terminal.unicode,
                 everything=options.all, device=options.device,
-            )
+            ),
+            colour=terminal.color,
         )  # fmt: skip
     else:
         from nvattest.explain.render_other import render_subject
 
-        print(render_subject(subject, terminal, source=source))
+        say(render_subject(subject, terminal, source=source), colour=terminal.color)
     return 0
 
 
@@ -103,7 +105,8 @@ def _explain_word(word: str, options: argparse.Namespace) -> None:
 
         print(dump_json(_entry_json(entry)))
     else:
-        print(render_entry(entry, terminal_for(color=options.color, width=options.width)))
+        terminal = terminal_for(color=options.color, width=options.width)
+        say(render_entry(entry, terminal), colour=terminal.color)
 
 
 def _entry_json(entry: Entry) -> dict[str, object]:
@@ -136,7 +139,7 @@ def _page(subject: Subject, data: bytes, source: str, options: argparse.Namespac
         everything=options.all, device=options.device,
     )  # fmt: skip
     write_file(options.html, page)
-    print(f"{options.html}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
+    say(f"{options.html}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
 
 
 def _as_json(subject: Subject) -> str:

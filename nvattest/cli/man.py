@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nvattest._version import __version__
-from nvattest.cli.output import write_file
+from nvattest.cli.output import say, write_file
 from nvattest.cli.parsers import Argument, Command, all_commands, walk
 
 _TOP = (
@@ -105,12 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the pages into the folder that is named."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) != 1:
-        print("usage: python -m nvattest.cli.man FOLDER", file=sys.stderr)
+        say("usage: python -m nvattest.cli.man FOLDER", error=True)
         return 106
     os.makedirs(arguments[0], exist_ok=True)
     for name, page in pages().items():
         write_file(os.path.join(arguments[0], name), page)
-        print(os.path.join(arguments[0], name))
+        say(os.path.join(arguments[0], name))
     return 0
 
 

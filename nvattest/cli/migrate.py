@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from nvattest._text import joined
 from nvattest.cli.arguments import VALIDATION, ArgumentError
+from nvattest.cli.output import say
 from nvattest.errors import ResultCode
 
 if TYPE_CHECKING:
@@ -37,13 +39,12 @@ def run(options: argparse.Namespace) -> int:
 
         print(dump_json(report.to_json()))
     else:
-        print(_text(report))
+        say(_text(report))
     return 0 if report.ready else int(ResultCode.UNKNOWN)
 
 
 def _text(report: Report) -> str:
     from nvattest.compat.migrate import Verdict
-    from nvattest.explain.values import clean
 
     titles = {
         Verdict.DECISION: "needs a decision",
@@ -70,5 +71,4 @@ def _text(report: Report) -> str:
             f"{report.files} files: {counts[Verdict.SAME]} uses unchanged, {counts[Verdict.CHANGED]} changed, "
             f"{counts[Verdict.DECISION]} to decide."
         )
-    # Names of files may hold anything: none of it may steer the terminal.
-    return "\n".join(clean(line) for line in lines)
+    return joined(lines)

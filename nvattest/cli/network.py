@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from nvattest.cli.arguments import choice, existing_directory, existing_file, from_environment, seconds
+from nvattest.cli.output import say
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _cache(options: argparse.Namespace) -> DiskCache | None:
     except InputError as error:
         # Nobody asked for this folder: read-only homes and the like must not stop a verification.
         if options.log_level in ("trace", "debug", "info", "warn"):
-            print(f"warning: {error}; going on without a cache", file=sys.stderr)
+            say(f"warning: {error}; going on without a cache", error=True)
         return None
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from nvattest._text import block, clean, joined
 from nvattest._version import __version__
 from nvattest.errors import InputError, NvattestError
 
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from nvattest.policy.decision import PolicyDecision
 
 _WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
+
+
+def say(*lines: str, error: bool = False, colour: bool = False) -> None:
+    """Print lines for people, on stderr with ``error``: the way out of this program, where text is cleaned once more.
+
+    A line that a caller gives may be a text of several lines of ours. ``colour`` lets our own colours through.
+    """
+    stream = sys.stderr if error else sys.stdout
+    # To print, no stream means stdout; what is meant for a stderr that is closed has no place there.
+    if stream is not None:
+        print("\n".join([block(line, colour=colour) for line in lines]), file=stream)
 
 
 def render_appraisal(appraisal: Appraisal, *, verbose: bool = False) -> str:
@@ -48,7 +60,7 @@ def render_appraisal(appraisal: Appraisal, *, verbose: bool = False) -> str:
     verdict = "TRUSTED" if appraisal.trusted else "NOT TRUSTED"
     marked = " (simulated)" if appraisal.simulated else ""
     lines.append(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 _COLOURS = {"ok": "32", "FAIL": "31", "ABSENT": "33", "skip": "2", "NOT TRUSTED": "1;31", "TRUSTED": "1;32"}
@@ -112,18 +124,18 @@ def render_decision(decision: PolicyDecision, code: ResultCode) -> str:
     lines.append(
         f"Result with the policy: {'TRUSTED' if int(code) == 0 else 'NOT TRUSTED'}, code {int(code)} ({code.message})"
     )
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def render_claims(claims: list[dict[str, object]], code: ResultCode) -> str:
     """The answer of NVIDIA's service: a line per device and the verdict."""
     lines = ["verified by NVIDIA's remote service; its signature, nonce and digests were checked here"]
     for claim in claims:
-        words = (f"{name} {claim.get(name)!s:.64}" for name in ("hwmodel", "ueid", "measres"))
-        text = "  ".join(("", str(claim.get("x-nvidia-device-type", "device"))[:16], *words))
-        lines.append("".join(sign if sign.isprintable() else "?" for sign in text))
+        words = (f"{name} {clean(str(claim.get(name)), 64)}" for name in ("hwmodel", "ueid", "measres"))
+        text = "  ".join(("", clean(str(claim.get("x-nvidia-device-type", "device")), 16), *words))
+        lines.append(text)
     lines.append(f"Result: {'TRUSTED' if int(code) == 0 else 'NOT TRUSTED'}, code {int(code)} ({code.message})")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def write_file(path: str, content: str | bytes, *, mode: int = 0o644) -> None:
@@ -164,7 +176,7 @@ def report_error(error: NvattestError, options: argparse.Namespace, verdict: str
         said = {"code": error.code, "message": str(error), "hint": error.hint}
         print(dump_json({"result_code": int(code), "result_message": code.message, "error": said, **members}))
     else:
-        print(f"Result: {verdict}, code {int(code)} ({code.message})\n  {error.code}: {error}")
+        say(f"Result: {verdict}, code {int(code)} ({code.message})", f"  {error.code}: {error}")
         if error.hint:
-            print(f"  next: {error.hint}")
-    print(f"Error {int(code):03d}: {code.message}", file=sys.stderr)
+            say(f"  next: {error.hint}")
+    say(f"Error {int(code):03d}: {code.message}", error=True)

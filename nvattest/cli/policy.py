@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
+from nvattest._text import joined
 from nvattest.cli.arguments import existing_file
+from nvattest.cli.output import say
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def _overall(document: dict[str, object], path: str) -> dict[str, object] | None
 
 def _say(facts: dict[str, object], code: ResultCode, lines: list[str], options: argparse.Namespace) -> None:
     if options.format == "json":
-        print(json.dumps({"result_code": int(code), "result_message": code.message, **facts}, indent=4, sort_keys=True))
+        from nvattest._json import dump_json
+
+        print(dump_json({"result_code": int(code), "result_message": code.message, **facts}))
         return
-    # Names and values of files come from anywhere; a terminal shall not obey them.
-    print("\n".join("".join(sign if sign.isprintable() else "?" for sign in line) for line in lines))
+    say(joined(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nvattest.cli import network, targets
+from nvattest.cli.output import say
 from nvattest.errors import ResultCode
 
 
@@ -32,7 +33,10 @@ def run(options: argparse.Namespace) -> int:
     mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
     collateral = gather_needs(needs, network.gather_options(options, mode), at=at, verifier=verifier)
     facts = preflight(needs, collateral, verifier, at)
-    print(dump_json(facts) if options.format == "json" else render_preflight(facts))
+    if options.format == "json":
+        print(dump_json(facts))
+    else:
+        say(render_preflight(facts))
     code = facts["result_code"]
     if facts["ready"] is True:
         return 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from nvattest.cli.arguments import converted
+from nvattest.cli.output import say
 from nvattest.errors import InputError
 
 _SECONDS_TO_END = 5.0
@@ -49,7 +50,7 @@ def _seed(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run the command in the world and return its exit status, or stay up until interrupted."""
     if options.list:
-        print(_catalogue())
+        say(_catalogue())
         return 0
     from datetime import datetime, timezone
 
@@ -72,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
             print(f"export {name}={shlex.quote(value)}")
         sys.stdout.flush()
         devices = " --device all" if platform.switches else ""
-        print(
+        say(
             f"# {platform.name} ({len(platform.gpus)} GPU, {len(platform.switches)} NVSwitch) is simulated until you "
             f"press Ctrl-C; paste the lines above into another shell and run: nvattest attest{devices}",
-            file=sys.stderr,
+            error=True,
         )
         while True:
             signal.pause()

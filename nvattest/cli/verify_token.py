@@ -12,6 +12,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+from nvattest._text import clean, joined
 from nvattest.cli import binding
 from nvattest.cli.arguments import (
     REQUIRED,
@@ -24,7 +25,7 @@ from nvattest.cli.arguments import (
     from_environment,
 )
 from nvattest.cli.network import HASHES, add_access_options
-from nvattest.cli.output import report_error
+from nvattest.cli.output import report_error, say
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
 _EAR = "ear"
 _SHOWN = "ueid", "hwmodel", "measres"
+_WIDTH = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
         verified = _verify(options)
         if options.tee_quote is not None:
             check = binding.check_quote(verified, options.challenge, options.tee_quote)
-            print(f"binding: {check.detail}; {check.note}", file=sys.stderr)
+            say(f"binding: {check.detail}; {check.note}", error=True)
         if options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
             code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
         elif not verified.overall:
@@ -224,7 +226,7 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     else:
         decision = evaluate_bounded(policy, list(verified.claims), verified.payload)
     for reason in decision.reasons:
-        print(f"policy: {_plain(reason)}", file=sys.stderr)
+        say(f"policy: {clean(reason, 300)}", error=True)
     return decision.matched is True
 
 
@@ -247,26 +249,31 @@ def _report(
             )
         )
         return status
-    print(
-        f"{verified.kind.value} of {verified.issuer}, issued {format_time(verified.issued)}, "
-        f"good until {format_time(verified.expires)}\nsigned by {verified.key.thumbprint}"
-    )
+    lines = [
+        f"{verified.kind.value} of {clean(verified.issuer, 256)}, {_span(verified)}",
+        f"signed by {verified.key.thumbprint}",
+    ]
     if verified.anchors is not None:
         marked = "   *** SIMULATED: this proves nothing ***" * verified.simulated
-        print(f"trust anchors: {_plain(verified.anchors)}{marked}")
+        lines.append(f"trust anchors: {clean(verified.anchors, _WIDTH)}{marked}")
     if verified.weakened:
-        print(f"weakened by policy: {', '.join(map(_plain, verified.weakened))}")
+        lines.append(f"weakened by policy: {', '.join(clean(name, _WIDTH) for name in verified.weakened)}")
     for label, claims in zip(verified.labels, verified.claims, strict=True):
-        words = [f"{name} {_plain(claims.get(name))}" for name in _SHOWN]
+        words = [f"{name} {clean(str(claims.get(name)), _WIDTH)}" for name in _SHOWN]
         status_word = verified.statuses.get(label, "")
-        print("  ".join(("", label, *([status_word] if status_word else []), *words)))
+        lines.append("  ".join(("", label, *([status_word] if status_word else []), *words)))
     for label, word in verified.statuses.items():
         if label not in verified.labels:
-            print(f"  {label}  {word}")
+            lines.append(f"  {clean(label, _WIDTH)}  {word}")
     marked = " (simulated)" * verified.simulated
     verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
-    print(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
+    lines.append(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
+    say(joined(lines))
     return status
+
+
+def _span(verified: VerifiedToken) -> str:
+    return f"issued {format_time(verified.issued)}, good until {format_time(verified.expires)}"
 
 
 def _summary(verified: VerifiedToken) -> dict[str, object]:
@@ -285,9 +292,3 @@ def _summary(verified: VerifiedToken) -> dict[str, object]:
         "evidence_digest": digest.hex() if digest is not None else None,
         "statuses": dict(verified.statuses),
     }
-
-
-def _plain(value: object) -> str:
-    # Claims are texts of others: no control characters on a terminal.
-    text = str(value)[:64]
-    return text if text.isprintable() else repr(text)

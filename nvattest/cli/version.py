@@ -6,6 +6,7 @@ import argparse
 import platform
 
 from nvattest._version import __version__
+from nvattest.cli.output import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,5 +18,5 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print(f'{{"nvattest": "{__version__}"}}')
     else:
-        print(f"nvattest {__version__} ({platform.system()}/{platform.machine()})")
+        say(f"nvattest {__version__} ({platform.system()}/{platform.machine()})")
     return 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.settings import HttpSettings, check_url
@@ -272,8 +273,8 @@ def _cause(error: BaseException) -> str:
         # Its text is whatever came, and nothing else says that it is no reason.
         return f"not an answer in HTTP: it begins with {str(reason)[:40]!r}"
     text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(reason)) or type(reason).__name__
-    # What a server wrote may stand in it; a terminal must not obey that.
-    text = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split())[:300])
+    # What a server wrote may stand in it.
+    text = clean(" ".join(text.split()), 300)
     return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from nvattest._json import JsonObject
+from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
 from nvattest.errors import ParseError
 from nvattest.model import format_time
@@ -83,4 +84,4 @@ def render_inspection(facts: JsonObject) -> str:
             )
     if isinstance(first, dict):
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
-    return "\n".join(lines)
+    return joined(lines)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from nvattest._json import JsonObject
+from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.gather import Needs
@@ -147,7 +148,7 @@ def render_preflight(facts: JsonObject) -> str:
         lines.append(f"  first to expire: {facts['first_to_expire']}")
     lines += foreign_anchors(facts["anchors"], simulated=facts["simulated"] is True)
     lines.append("Ready: " + ("yes" if facts["ready"] else "NO"))
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def foreign_anchors(label: object, *, simulated: bool) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import os
 from typing import Final
 
+from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
 from nvattest.explain.diagnosis import diagnose, failures, telling
@@ -20,7 +21,7 @@ from nvattest.explain.reading import read_appraisal
 from nvattest.explain.render_map import SOURCES
 from nvattest.explain.timeline import timelines
 from nvattest.explain.topology import topology
-from nvattest.explain.values import clean, listed
+from nvattest.explain.values import listed
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
 _TEMPLATE: Final = "template.html.j2"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nvattest._text import clean
 from nvattest.errors import InputError
-from nvattest.explain.values import clean, common_name, listed
+from nvattest.explain.values import common_name, listed
 from nvattest.model import DeviceKind
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nvattest._text import clean
 from nvattest.appraisal.catalogue import CHECKS, REQUIRED, REQUIRED_PLATFORM
 from nvattest.appraisal.serialize import FORMAT, VERSION
 from nvattest.errors import InputError
@@ -21,7 +22,7 @@ from nvattest.explain.model import (
     RimView,
     SvnView,
 )
-from nvattest.explain.values import JsonObject, clean, common_name, flag, item, items, number, text, texts
+from nvattest.explain.values import JsonObject, common_name, flag, item, items, number, text, texts
 from nvattest.model import DeviceKind
 
 PLATFORM: Final = "PLATFORM"

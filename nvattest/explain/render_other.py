@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
+from nvattest._text import clean
 from nvattest.explain.catalogue import ENTRIES, codes_of_status, find_entry
 from nvattest.explain.detect import Subject, Token, compact
 from nvattest.explain.entry import Entry
 from nvattest.explain.terminal import Terminal
-from nvattest.explain.values import JsonObject, clean, item, number, text
+from nvattest.explain.values import JsonObject, item, number, text
 from nvattest.model import format_time
 
 _TIMES: Final = ("iat", "nbf", "exp")

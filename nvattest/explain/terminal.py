@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
+from nvattest._text import joined
+
 _COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1", "accent": "36"}
 _ASCII: Final = {
     "…": "~", "–": "-", "—": "-", "·": "-", "✓": "+", "✗": "X", "○": "o", "?": "?", "└": "`", "├": "|", "─": "-",
@@ -46,13 +48,13 @@ class Terminal:
         ) or [first.rstrip()]
 
     def finish(self, lines: list[str]) -> str:
-        """The lines as one text that the locale can show."""
-        joined = "\n".join(line.rstrip() for line in lines)
+        """The lines as one text that the locale can show and that holds no control but our colours."""
+        text = joined([line.rstrip() for line in lines], colour=self.color)
         if self.unicode:
-            return joined
+            return text
         for sign, plain in _ASCII.items():
-            joined = joined.replace(sign, plain)
-        return "".join(sign if ord(sign) < 128 else "?" for sign in joined)
+            text = text.replace(sign, plain)
+        return "".join(sign if ord(sign) < 128 else "?" for sign in text)
 
 
 def columns(text: str) -> int:

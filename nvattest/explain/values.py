@@ -1,37 +1,19 @@
 """Reading JSON of strangers for display: every value has the type that is asked for, or is not there.
 
-An explanation must come out of any file, so nothing here raises. Text is made harmless: no terminal control, no
-invisible or direction-changing signs, and no endless strings.
+An explanation must come out of any file, so nothing here raises. Text is cleaned as it is read (``nvattest._text``).
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from nvattest._text import clean
+
 JsonObject = Mapping[str, object]
 
-MAXIMUM_TEXT: Final = 2000
 MAXIMUM_ITEMS: Final = 4096
 _EMPTY: Final[Mapping[str, object]] = {}
-# Control, format (bidi and zero-width signs among them), surrogates, private use, line and paragraph separators.
-_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
-
-def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
-    """``value`` with every sign that a terminal or a page could act on spelled out, cut at ``maximum``."""
-    cut = value[:maximum]
-    if not (cut.isascii() and cut.isprintable()):
-        cut = "".join(_spelled(sign) if unicodedata.category(sign) in _UNSAFE else sign for sign in cut)
-    return cut if len(value) <= maximum else f"{cut} [{len(value) - maximum} more characters]"
-
-
-def _spelled(sign: str) -> str:
-    number = ord(sign)
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def text(source: JsonObject, key: str, default: str = "") -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from nvattest._text import block, clean, joined
 from nvattest.kata.paths import Paths
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def print_status(paths: Paths, form: str) -> int:
 
         print(dump_json(status))
     else:
-        print(render_status(status))
+        print(block(render_status(status)))
     return 0 if is_good(status) else 1
 
 
@@ -52,10 +53,12 @@ def print_check(paths: Paths, hook_folder: str, form: str) -> int:
         print(dump_json({"good": good, "checks": checks}))
     else:
         words = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
+        lines = []
         for item in findings:
-            print(f"{words[item.severity]:8}{item.id}: {item.message}")
+            lines.append(f"{words[item.severity]:8}{item.id}: {item.message}")
             if item.hint and item.severity != "ok":
-                print(f"        next: {item.hint}")
+                lines.append(f"        next: {item.hint}")
+        print(joined(lines))
     return 0 if good else 1
 
 
@@ -81,5 +84,5 @@ def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termin
     try:
         os.execvp(command[0], list(command))  # noqa: S606 - the command is the caller's
     except OSError as error:
-        print(f"gate: {command[0]}: {error.strerror}", file=sys.stderr)
+        print(clean(f"gate: {command[0]}: {error.strerror}"), file=sys.stderr)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

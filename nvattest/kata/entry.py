@@ -16,6 +16,7 @@ import sys
 import time
 from typing import TextIO
 
+from nvattest._text import block
 from nvattest._version import __version__
 from nvattest.kata.arguments import COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.container import Container, read_state
@@ -66,7 +67,7 @@ def _command(arguments: Arguments, paths: Paths, termination: Termination) -> in
 
 def _say(text: str, stream: TextIO) -> bool:
     try:
-        print(text, file=stream, flush=True)
+        print(block(text), file=stream, flush=True)
     except (OSError, ValueError):
         # Its reader went away.
         return False

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Final
 
+from nvattest._text import clean, joined
 from nvattest.kata.paths import Paths
 
 __all__ = ["Journal"]
@@ -37,7 +38,7 @@ class Journal:
 
     def lines(self, lines: list[str]) -> None:
         """Append lines to the log file; one write, so that runs at the same time do not mix."""
-        text = "".join(_printable(line) + "\n" for line in lines)
+        text = joined(lines) + "\n" if lines else ""
         try:
             os.makedirs(os.path.dirname(self._file), mode=0o755, exist_ok=True)
             self._rotate(len(text))
@@ -57,7 +58,7 @@ class Journal:
 
     def verdict(self, text: str, *, good: bool) -> None:
         """The one line for people who only see the host's journal."""
-        line = _printable(f"{_PREFIX}: {text}")[:_LINE]
+        line = clean(f"{_PREFIX}: {text}")[:_LINE]
         if self._kmsg:
             try:
                 descriptor = os.open(self._paths.kmsg, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -69,7 +70,7 @@ class Journal:
             except OSError as error:
                 self.fault = self.fault or f"{self._paths.kmsg}: {error.strerror or error}"
         if self.fault:
-            line = f"{line} (log: {_printable(self.fault)[:200]})"
+            line = f"{line} (log: {clean(self.fault, 200)})"
         try:
             print(line, file=sys.stderr, flush=True)
         except (OSError, ValueError, AttributeError):
@@ -95,7 +96,3 @@ class Journal:
 def stamp() -> str:
     """Now, as the guest's clock has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _printable(text: str) -> str:
-    return "".join(sign if sign.isprintable() or sign == "\t" else "?" for sign in text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nvattest._text import joined
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import SystemState, read_state
 from nvattest.errors import NvattestError
@@ -76,7 +77,7 @@ def render_status(status: dict[str, Any]) -> str:
     verdict = status["verdict"]
     if verdict is None:
         lines.append("Last verdict: none; the hook has not run in this boot")
-        return "\n".join(lines)
+        return joined(lines)
     age = f"{status['age_s']:.0f} s ago" if status["age_s"] is not None else "in another boot"
     marks = " SIMULATED, proves nothing" if status["simulated"] else ""
     lines.append(f"Last verdict: {verdict}{marks} ({status['stage']}, {age}, {status['time']})")
@@ -99,7 +100,7 @@ def render_status(status: dict[str, Any]) -> str:
         lines.append(f"The verdict does not stand: {why}")
     if status["ready"] and not status["current"]:
         lines.append("WARNING: the GPUs are ready without a verdict that stands")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _live(library: str | None) -> tuple[SystemState | None, str | None]:

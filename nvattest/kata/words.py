@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from nvattest._text import clean
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind
@@ -17,6 +18,7 @@ from nvattest.spdm.fields import GpuFields
 __all__ = ["account"]
 
 RULE: Final = "-----------------------------------"
+_MAXIMUM: Final = 400
 
 # (depth, text, the checks that it stands for)
 _Line = tuple[int, str, tuple[str, ...]]
@@ -32,14 +34,14 @@ def account(appraisal: Appraisal, evidence: Sequence[Evidence]) -> list[str]:
     if appraisal.simulated:
         lines.append("SIMULATED: the trust anchors are those of a simulation; this proves nothing")
     elif appraisal.anchors != "NVIDIA":
-        lines.append(f"Trust anchors : {_plain(appraisal.anchors)}")
+        lines.append(f"Trust anchors : {clean(appraisal.anchors, _MAXIMUM)}")
     if appraisal.weakened:
         lines.append(f"Weakened by policy : {', '.join(appraisal.weakened)}")
     for device, item in zip(appraisal.devices, evidence, strict=True):
         lines += _device(device, item)
     for check in appraisal.checks:
         if not check.acceptable:
-            lines.append(f"\tPLATFORM: {check.spec.title}: FAILED: {_plain(check.detail)}")
+            lines.append(f"\tPLATFORM: {check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}")
     lines.append(f"\tattestation result: {appraisal.trusted}")
     return lines
 
@@ -55,7 +57,7 @@ def _device(device: DeviceAppraisal, item: Evidence) -> list[str]:
     for hint, text in (("driver_version", "Driver version"), ("vbios_version", "VBIOS version")):
         if hint in item.hints:
             value = item.hints[hint].lower() if hint == "vbios_version" else item.hints[hint]
-            lines.append(f"\t{text} fetched : {_plain(value)}")
+            lines.append(f"\t{text} fetched : {clean(value, _MAXIMUM)}")
     for depth, text, checks in _story(device, word):
         lines += _failed(device, checks) or ["\t" * depth + text]
     said = "verified successfully." if device.trusted else "could not be verified."
@@ -70,12 +72,12 @@ def _failed(device: DeviceAppraisal, ids: Iterable[str]) -> list[str]:
             lines.append(f"\t\t{id_}: FAILED: the check was not made")
         elif not check.acceptable:
             values = [
-                f"{name} {_plain(value)}"
+                f"{name} {clean(value, _MAXIMUM)}"
                 for name, value in (("expected", check.expected), ("found", check.found))
                 if value
             ]
             tail = f" ({', '.join(values)})" if values else ""
-            lines.append(f"\t\t{check.spec.title}: FAILED: {_plain(check.detail)}{tail}")
+            lines.append(f"\t\t{check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}{tail}")
     return lines
 
 
@@ -122,10 +124,10 @@ def _versions(device: DeviceAppraisal) -> list[_Line]:
     source = "fetched from the attestation report"
     if isinstance(fields, GpuFields):
         return [
-            (2, f"Driver version {source} : {fields.driver_version}", ()),
-            (2, f"VBIOS version {source} : {fields.vbios_version.lower()}", ()),
+            (2, f"Driver version {source} : {clean(fields.driver_version, _MAXIMUM)}", ()),
+            (2, f"VBIOS version {source} : {clean(fields.vbios_version.lower(), _MAXIMUM)}", ()),
         ]
-    return [(2, f"BIOS version {source} : {fields.bios_version.lower()}", ())]
+    return [(2, f"BIOS version {source} : {clean(fields.bios_version.lower(), _MAXIMUM)}", ())]
 
 
 def _rim(role: str, heading: str, schema: str, name: str) -> list[_Line]:
@@ -137,7 +139,3 @@ def _rim(role: str, heading: str, schema: str, name: str) -> list[_Line]:
         (3, f"{role} RIM signature verification successful.", (f"{role}-rim-signature", f"{role}-rim-binding")),
         (3, f"{name} RIM verification successful", ()),
     ]
-
-
-def _plain(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:400])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nvattest._text import clean
 from nvattest.errors import ParseError
 from nvattest.pki._der import OID, SEQUENCE, DerReader, dotted
 
@@ -28,6 +29,8 @@ _SHORT = {
 # Those of 2.5.4 have three octets, which is the content of nearly every name.
 _KNOWN = {bytes((0x55, 4, int(oid[6:]))): oid for oid in (*_SHORT, SERIAL_NUMBER) if oid.startswith("2.5.4.")}
 _SET = 0x31
+# X.520 allows 64 characters in most attributes.
+_MAXIMUM_VALUE = 256
 _EMPTY = b"\x30\x00"
 _ENCODINGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x12: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 _ESCAPED = str.maketrans({c: "\\" + c for c in '\\"+,;<>'} | {"\0": "\\00"})
@@ -86,15 +89,15 @@ class Name:
     def rfc4514(self) -> str:
         """The name as text, last attribute first, as RFC 4514 writes it; what is no Name, as ``#`` and its digits."""
         if not self._read() and self.der != _EMPTY:
-            return f"#{self.der.hex()}"
-        return ",".join("+".join(map(_show, together)) for together in reversed(self._read()))
+            return clean(f"#{self.der.hex()}")
+        return clean(",".join("+".join(map(_show, together)) for together in reversed(self._read())))
 
     def first(self, oid: str) -> str | None:
-        """The text of the first attribute with this OID, None if there is none or it is no text."""
+        """The text of the first attribute with this OID, safe to show; None if there is none or it is no text."""
         for together in self._read():
             for attribute in together:
                 if attribute.oid == oid:
-                    return attribute.text
+                    return None if attribute.text is None else clean(attribute.text, _MAXIMUM_VALUE)
         return None
 
 

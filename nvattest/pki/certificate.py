@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from nvattest._registry import OID_DMTF_DEVICE_INFO, OID_ECDSA_SHA384, OID_OCSP_SIGNING
+from nvattest._text import clean
 from nvattest.errors import ParseError, ResultCode
 from nvattest.pki import _name
 from nvattest.pki._der import BIT_STRING, OID, SEQUENCE, DerReader
@@ -165,7 +166,8 @@ class Certificate:
             if isinstance(extension.value, x509.SubjectAlternativeName):
                 for name in extension.value:
                     if isinstance(name, x509.OtherName) and name.type_id.dotted_string == OID_DMTF_DEVICE_INFO:
-                        return _utf8_string(name.value)
+                        text = _utf8_string(name.value)
+                        return None if text is None else clean(text, 256)
         return None
 
     def extension(self, oid: str) -> bytes | None:

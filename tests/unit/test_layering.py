@@ -29,6 +29,7 @@ LEVELS: Mapping[str, float] = {
     "_wire": 0,
     "_json": 0,
     "_toml": 0,
+    "_text": 0,
     "errors": 0,
     "model": 0,
     "spdm": 1,

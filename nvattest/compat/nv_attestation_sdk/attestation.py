@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nvattest._text import joined
 from nvattest.compat._errors import (
     CompatValueError,
     InvalidNonceError,
@@ -348,4 +349,4 @@ class Attestation(Configured):
             verbose = os.environ.get("NVATTEST_COMPAT_VERBOSE", "1") != "0"
         if verbose:
             for line in lines:
-                print(line, file=sys.stdout)
+                print(joined([line]), file=sys.stdout)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nvattest._text import joined
 from nvattest.compat._errors import InvalidNonceError, MissingParameterError, NoEvidenceError
 from nvattest.compat._settings import Settings
 from nvattest.compat._warnings import NO_NONCE, MigrationWarning, migrated
@@ -130,7 +131,7 @@ def attest(
     if params["verbose"]:
         claims = claims_of(result.appraisal, version=version)
         for line in _progress.verified(result.appraisal, items, claims):
-            print(line, file=sys.stdout)
+            print(joined([line]), file=sys.stdout)
     if not params["user_mode"] and not params["test_no_gpu"]:
         _set_ready(result.appraisal, items)
     return result.trusted, result.token

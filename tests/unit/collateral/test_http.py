@@ -341,7 +341,7 @@ def raw_server(answer: bytes):
     ("answer", "proxied", "told"),
     [
         (b"Result: TRUSTED\x1b[31m\r\n\r\n", False, "not an answer in HTTP: it begins with 'Result: TRUSTED"),
-        (b"HTTP/1.1 407 \x1b[31mTRUSTED\r\n\r\n", True, "407 ?[31mTRUSTED"),
+        (b"HTTP/1.1 407 \x1b[31mTRUSTED\r\n\r\n", True, "407 \\x1b[31mTRUSTED"),
     ],
 )
 def test_what_a_server_wrote_is_marked_and_cannot_steer_a_terminal(answer, proxied, told, monkeypatch) -> None:

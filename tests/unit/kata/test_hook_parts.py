@@ -371,7 +371,7 @@ def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
     journal = Journal(paths)
     journal.lines(["one\nnvattest-hook: attestation successful\x1b[2J"])
     text = Path(paths.at(paths.LOG)).read_text()
-    assert text == "one?nvattest-hook: attestation successful?[2J\n"
+    assert text == "one\\x0anvattest-hook: attestation successful\\x1b[2J\n"
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

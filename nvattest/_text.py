@@ -1,0 +1,96 @@
+r"""Text of others, made safe to show: the one place that decides what a terminal, a log and a page may receive.
+
+A device's certificate, a manifest, a token, a file name or a kernel command line is written by someone else. A control
+character in it can move the cursor, a line end can forge a line of ours, and a direction mark can make a name read as
+another one. All of these are spelled out (``\x1b``, ``\u202e``); letters and signs of every script stay as they are.
+
+Text is cleaned twice: with ``clean`` where it is parsed, and with ``joined`` or ``block`` where it leaves the program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["MAXIMUM_TEXT", "block", "clean", "escaped", "joined"]
+
+MAXIMUM_TEXT: Final = 2000
+
+# Printable to Python, but drawn as nothing or as a blank: fillers, variation selectors, the blank Braille pattern.
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+# No script puts more marks on one letter; a tall stack of them covers the lines above.
+_MAXIMUM_MARKS: Final = 4
+# Colour and weight, which our own output has (``Terminal.paint``); no other sequence is ever let through.
+_COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
+
+
+def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
+    """``value`` as part of one line: no sign that acts or hides, and at most ``maximum`` characters of it."""
+    if len(value) <= maximum:
+        return _clean(value)
+    return f"{_clean(value[:maximum])} [{len(value) - maximum} more characters]"
+
+
+def joined(lines: Iterable[str], *, colour: bool = False) -> str:
+    """The lines as one text. What is given as one line stays one; tabs stay, and with ``colour`` our colours do."""
+    return "\n".join([_line(line, colour=colour) for line in lines])
+
+
+def block(text: str, *, colour: bool = False) -> str:
+    """A text of several lines, whose line ends are ours, as ``joined`` makes them."""
+    return joined(text.split("\n"), colour=colour)
+
+
+def escaped(json_text: str) -> str:
+    """JSON with the same meaning in which every sign that acts or hides is written as JSON's own escape."""
+    if json_text.isascii() and "\x7f" not in json_text:
+        # The encoder has escaped the control characters below 32.
+        return json_text
+    # Outside of strings JSON has nothing but ASCII and line ends, so every sign that is spelled stands in a string.
+    return "".join([sign if sign == "\n" or _shows(sign) else _in_json(sign) for sign in json_text])
+
+
+def _line(line: str, *, colour: bool) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    if colour and "\x1b" in line:
+        # Colours stand at the odd places.
+        parts = _COLOUR.split(line)
+        return "".join([part if place % 2 else _line(part, colour=False) for place, part in enumerate(parts)])
+    return "\t".join(map(_clean, line.split("\t"))) if "\t" in line else _clean(line)
+
+
+def _clean(text: str) -> str:
+    if text.isascii():
+        return text if text.isprintable() else "".join([c if c.isprintable() else _spelled(c) for c in text])
+    from unicodedata import category
+
+    marks, found = 0, []
+    for sign in text:
+        marks = marks + 1 if category(sign) in ("Mn", "Me") else 0
+        found.append(sign if _shows(sign) and marks <= _MAXIMUM_MARKS else _spelled(sign))
+    return "".join(found)
+
+
+def _shows(sign: str) -> bool:
+    # Not printable to Python: control and format characters (direction and zero-width among them), surrogates, private
+    # and unassigned ones, and separators other than the space.
+    return sign.isprintable() and _BLANK.match(sign) is None
+
+
+def _spelled(sign: str) -> str:
+    number = ord(sign)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _in_json(sign: str) -> str:
+    number = ord(sign)
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
