@@ -15,6 +15,9 @@ JsonObject = dict[str, object]
 # full bundle, has some 50,000 values.
 MAXIMUM_VALUES: Final = 131_072
 
+# The byte order marks of files, and what follows them.
+_MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
 
 def load_json(
     data: bytes | str,
@@ -22,12 +25,16 @@ def load_json(
     source: str,
     maximum: int,
     result_code: ResultCode = ResultCode.BAD_ARGUMENT,
+    file: bool = False,
 ) -> object:
     """Read one JSON document. Integers stay integers up to 19 digits; longer ones are refused.
 
+    ``file``: the bytes are those of a file that a person made, which may begin with a byte order mark and then be
+    UTF-8 or UTF-16 (what PowerShell's ``>`` writes). What services send and what is signed is UTF-8 (RFC 8259, 8.1).
+
     Raises:
-        ParseError: too large, too many values, not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested
-            too deeply.
+        ParseError: too large, too many values, another encoding, not JSON, a key twice in one object, NaN or Infinity,
+            nested too deeply.
     """
 
     def fail(message: str, code: str, offset: int | None = None) -> ParseError:
@@ -57,11 +64,16 @@ def load_json(
 
     if len(data) > maximum:
         raise fail(f"{len(data)} bytes, at most {maximum} are read", "too-large")
+    encoding, start = "utf-8", 0
     if isinstance(data, bytes):
+        for mark, name in _MARKS if file else ():
+            if data.startswith(mark):
+                encoding, start = name, len(mark)
+                break
         try:
-            data = data.decode("utf-8")
+            data = data[start:].decode(encoding)
         except UnicodeDecodeError as error:
-            raise fail("not UTF-8", "json", error.start) from None
+            raise fail(f"not {encoding.upper()}", "json", start + error.start) from None
     # Separators, wherever they stand, are counted before the reader builds anything; a short text cannot have too many.
     if len(data) > MAXIMUM_VALUES and data.count(",") + data.count("[") + data.count("{") > MAXIMUM_VALUES:
         raise fail(f"more than {MAXIMUM_VALUES} values", "too-large")
@@ -70,7 +82,7 @@ def load_json(
             data, object_pairs_hook=unique, parse_int=integer, parse_float=fraction, parse_constant=no_constant
         )
     except json.JSONDecodeError as error:
-        offset = len(data[: error.pos].encode("utf-8", "surrogatepass"))
+        offset = start + len(data[: error.pos].encode(encoding, "surrogatepass"))
         raise fail(f"not JSON: {error.msg}", "json", offset) from None
     except RecursionError:
         raise fail("nested too deeply", "json") from None

@@ -7,21 +7,29 @@ NRAS        the body for NVIDIA's service: ``{"nonce", "arch", "evidence_list": 
 COCO        Confidential Containers: ``{"device_evidence_list": [{"arch", "uuid", "evidence", "certificate"}]}``
 ==========  ==========================================================================================
 
-``evidence`` is the base64 of the report and ``certificate`` the base64 of the PEM chain, leaf first. Their schema is
-``schemas/evidence-1.json``. Members that a form does not define do no harm; those that are short texts become hints.
+``evidence`` is the base64 (or the hexadecimal digits, as Trustee takes both) of the report and ``certificate`` the
+base64 of the PEM chain, leaf first. Their schema is ``schemas/evidence-1.json``. Members that a form does not define do
+no harm; those that are short texts become hints.
+
+Read, and never written, is NVIDIA's CMW collection (conceptual message wrappers, draft-ietf-rats-msg-wrap):
+``{"__cmwc_t", "nonce", LABEL: {"__cmwc_t", "evidence", "certificate", "nonce", "hints"}}``, where each record is
+``[media type, base64url]``. Its items name no architecture; that of their certificates is taken.
+
+An object of another kind may hold evidence: services put it beside a CPU's quote, also as JSON inside a text. It is
+found there if the object holds it once, and ``Evidence.origin`` names the member.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from nvattest._json import kind_of, load_json
+from nvattest._json import JsonObject, kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
+from nvattest.model import NONCE_SIZE, Architecture, DeviceKind, counted
 
 __all__ = ["Evidence", "EvidenceForm", "dump_evidence", "load_evidence", "read_evidence"]
 
@@ -33,6 +41,23 @@ _HINTS_MAX: Final = 16
 _HINT_SIZE: Final = 256
 _DEFINED: Final = frozenset({"arch", "nonce", "evidence", "certificate"})
 _UNKNOWN_UUID: Final = "unknown"
+# SPDM 1.1, GET_MEASUREMENTS: so begins the hexadecimal form of a report, and the base64 of none.
+_HEX_REPORT: Final = "11e0"
+
+_CMW_TYPE: Final = "__cmwc_t"
+_CMW_COLLECTION: Final = "tag:nvidia.com,2026:verifier-input/profiles/base/"
+_CMW_ITEM: Final = "tag:nvidia.com,2026:evidence-item/v1"
+_CMW_BESIDE: Final = frozenset({_CMW_TYPE, "nonce", "appraisal-settings"})
+_CMW_MEDIA: Final = {
+    "evidence": "application/vnd.nvidia.spdm-measurement-transcript",
+    "certificate": "application/vnd.nvidia.pem-cert-chain",
+    "nonce": "application/octet-stream",
+    "hints": "application/json",
+}
+
+# How deep inside another document evidence is looked for; the deepest ones seen have it at 3.
+_SEARCH_DEPTH: Final = 8
+_MEMBERS_SHOWN: Final = 12
 # Known to exist, not verified here; told apart only to give NVIDIA's result code for switches.
 _OTHER_SWITCHES: Final = frozenset({"SV10", "LR10"})
 
@@ -42,7 +67,11 @@ class Evidence:
     """What one device gave: ``report`` (SPDM request, response, signature) and ``certificate_chain`` (PEM, leaf first).
 
     ``nonce`` (32 bytes), ``architecture`` and ``hints`` (uuid, driver version and the like) are what the source says
-    beside the report. Nothing signs them; they are only compared with what is signed. ``origin`` names the source.
+    beside the report. Nothing signs them; they are only compared with what is signed. ``origin`` names the source, and
+    what was done to read it.
+
+    A driver gives the chain in a buffer, and collectors hand on the whole buffer: NUL bytes after the text are dropped
+    here, wherever the evidence comes from.
     """
 
     architecture: Architecture
@@ -51,6 +80,13 @@ class Evidence:
     certificate_chain: bytes
     origin: str = "file"
     hints: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        text = self.certificate_chain.rstrip(b"\0")
+        dropped = len(self.certificate_chain) - len(text)
+        if dropped:
+            object.__setattr__(self, "certificate_chain", text)
+            object.__setattr__(self, "origin", f"{self.origin}, {counted(dropped, 'NUL byte')} after the chain dropped")
 
     @property
     def kind(self) -> DeviceKind:
@@ -68,14 +104,13 @@ class EvidenceForm(Enum):
 
 
 def load_evidence(data: bytes | str) -> tuple[Evidence, ...]:
-    """Read evidence of 1 to 64 devices in any of the forms, UTF-8, up to 16 MiB.
+    """Read evidence of 1 to 64 devices in any of the forms, up to 16 MiB of UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         ParseError: not JSON, repeated keys, another form, no device, or an item that is wrong; the message names the
             item (from 0) and the key.
     """
-    document = load_json(data, source="evidence", maximum=MAXIMUM_TEXT, result_code=ResultCode.EVIDENCE_MALFORMED)
-    return read_evidence(document)
+    return read_evidence(_json(data, "evidence"))
 
 
 def read_evidence(document: object) -> tuple[Evidence, ...]:
@@ -84,23 +119,178 @@ def read_evidence(document: object) -> tuple[Evidence, ...]:
     Raises:
         ParseError: as ``load_evidence``, for everything but the text.
     """
+    origin = "file"
+    if isinstance(document, dict) and not _is_evidence(document):
+        member, document = _inside(document)
+        origin = f"file, member {member[:160]!r}"
+    if isinstance(document, dict) and _CMW_TYPE in document:
+        return _load_collection(document, origin)
     items: object = document
-    shared: dict[str, object] = {}
+    shared: JsonObject = {}
     if isinstance(document, dict):
-        forms = [form for form in EvidenceForm if form.value in document and form is not EvidenceForm.ARRAY]
+        forms = [form for form in EvidenceForm if form.value and form.value in document]
         if len(forms) != 1:
-            names = ", ".join(repr(form.value) for form in EvidenceForm if form.value)
-            raise _error(f"expected an array, or an object with exactly one of {names}", "evidence-form")
+            names = " and ".join(repr(form.value) for form in forms)
+            raise _error(f"expected one list of devices, found {names}", "evidence-form")
         items = document[forms[0].value]
         if forms[0] is EvidenceForm.NRAS:
             shared = {key: document[key] for key in ("arch", "nonce") if key in document}
     if not isinstance(items, list):
         raise _error(f"expected an array of devices, found {kind_of(items)}", "evidence-form")
-    if not items:
+    _check_count(len(items))
+    return tuple(_load_item(index, item, shared, origin) for index, item in enumerate(items))
+
+
+def _check_count(devices: int) -> None:
+    if not devices:
         raise _error("there is no device in it", "no-devices", hint="collect the evidence again, with a device present")
-    if len(items) > MAXIMUM_DEVICES:
-        raise _error(f"{len(items)} devices, at most {MAXIMUM_DEVICES} are read", "too-many-devices")
-    return tuple(_load_item(index, item, shared) for index, item in enumerate(items))
+    if devices > MAXIMUM_DEVICES:
+        raise _error(f"{devices} devices, at most {MAXIMUM_DEVICES} are read", "too-many-devices")
+
+
+def _json(data: bytes | str, source: str) -> object:
+    return load_json(data, source=source, maximum=MAXIMUM_TEXT, result_code=ResultCode.EVIDENCE_MALFORMED, file=True)
+
+
+# --- evidence inside another document ---------------------------------------------------------------------------------
+
+
+def _is_evidence(document: JsonObject) -> bool:
+    return _CMW_TYPE in document or any(form.value and form.value in document for form in EvidenceForm)
+
+
+def _inside(document: JsonObject) -> tuple[str, object]:
+    """The one member that holds evidence, by its path, and what it holds.
+
+    Raises:
+        ParseError: there is none, or several; the message names the members.
+    """
+    found = list(_search(document, "", 0))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        seen = _listed(path for path, _ in found)
+        raise _error(f"evidence in {len(found)} members: {seen}", "evidence-form", hint="give one of them alone")
+    forms = ", ".join(repr(form.value) for form in EvidenceForm if form.value)
+    raise _error(
+        f"expected an array, an object with one of {forms}, or one member that holds such; "
+        f"found the members {_listed(document) or 'of none'}",
+        "evidence-form",
+        hint="give the output of collect-evidence, or the part of this document that holds evidence",
+    )
+
+
+def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
+    if depth > _SEARCH_DEPTH:
+        return
+    if isinstance(value, str):
+        # Only a text that can hold evidence is read as JSON; what it is made of is as bounded as the document.
+        if '"evidence' not in value and _CMW_TYPE not in value:
+            return
+        try:
+            inner = _json(value, path)
+        except ParseError:
+            return
+        if not isinstance(inner, str):
+            yield from _search(inner, path, depth + 1)
+    elif isinstance(value, dict):
+        lists = [form.value for form in EvidenceForm if form.value and isinstance(value.get(form.value), list)]
+        if lists or isinstance(value.get(_CMW_TYPE), str):
+            yield ".".join((path, *lists[:1])), value
+            return
+        for key, item in value.items():
+            # Cut, because a name may have megabytes and is repeated for all that is below it.
+            yield from _search(item, f"{path}.{key[:80]}" if path else key[:80], depth + 1)
+    elif isinstance(value, list):
+        if any(isinstance(item, dict) and {"evidence", "certificate"} <= item.keys() for item in value):
+            yield path, value
+            return
+        for index, item in enumerate(value):
+            yield from _search(item, f"{path}[{index}]", depth + 1)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names out of the document, as few and as short as a message can have."""
+    every = list(names)
+    shown = ", ".join(repr(name[:80]) for name in every[:_MEMBERS_SHOWN])
+    more = len(every) - _MEMBERS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+# --- NVIDIA's CMW collection ------------------------------------------------------------------------------------------
+
+
+def _load_collection(document: JsonObject, origin: str) -> tuple[Evidence, ...]:
+    kind = document[_CMW_TYPE]
+    if not isinstance(kind, str) or not kind.startswith(_CMW_COLLECTION):
+        raise _error(f"a CMW collection of type {str(kind)[:80]!r}; expected {_CMW_COLLECTION}…", "evidence-form")
+    labels = [key for key in document if key not in _CMW_BESIDE]
+    _check_count(len(labels))
+    shared = _record("the collection", document, "nonce") if "nonce" in document else None
+    return tuple(_load_wrapped(label, document[label], shared, origin) for label in labels)
+
+
+def _load_wrapped(label: str, item: object, shared: bytes | None, origin: str) -> Evidence:
+    where = f"item {label[:80]!r}"
+    if not isinstance(item, dict) or item.get(_CMW_TYPE) != _CMW_ITEM:
+        raise _error(f"{where}: not an evidence item ({_CMW_ITEM})", "evidence-item")
+    nonce = _record(where, item, "nonce") if "nonce" in item else shared
+    if nonce is not None and len(nonce) != NONCE_SIZE:
+        raise _error(f"{where}: 'nonce' has {len(nonce)} bytes, expected {NONCE_SIZE}", "nonce-hex")
+    if shared is not None and nonce != shared:
+        raise _differs(where, "nonce", nonce.hex() if nonce else "", shared.hex())
+    chain = _record(where, item, "certificate")
+    hints = _json(_record(where, item, "hints"), f"{where}: 'hints'") if "hints" in item else {}
+    return Evidence(
+        architecture=_architecture_of_chain(where, chain),
+        nonce=nonce,
+        report=_record(where, item, "evidence"),
+        certificate_chain=chain,
+        origin=f"{origin}, CMW {where}",
+        hints=_hints(hints) if isinstance(hints, dict) else {},
+    )
+
+
+def _record(where: str, item: JsonObject, key: str) -> bytes:
+    record, media = item.get(key), _CMW_MEDIA[key]
+    if not isinstance(record, list) or len(record) != 2 or not all(isinstance(part, str) for part in record):
+        raise _error(f"{where}: {key!r} is missing or not [media type, base64url]", "evidence-item")
+    if record[0] != media:
+        raise _error(f"{where}: {key!r} is of type {record[0][:80]!r}, expected {media!r}", "evidence-item")
+    maximum = MAXIMUM_REPORT if key == "evidence" else MAXIMUM_CHAIN
+    text = record[1]
+    if len(text) > (maximum * 4 + 2) // 3:
+        raise _error(f"{where}: {key!r} is larger than {maximum} bytes", "too-large")
+    try:
+        value = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        value = b""
+    if not value or base64.urlsafe_b64encode(value).rstrip(b"=") != text.encode("utf-8", "replace"):
+        raise _error(f"{where}: {key!r} is empty or not base64url without padding", "base64")
+    return value
+
+
+def _architecture_of_chain(where: str, chain: bytes) -> Architecture:
+    # Imported here: only this form needs the certificates to know what it holds.
+    from nvattest.pki.certificate import parse_pem_chain
+    from nvattest.pki.dice import architecture_of_chip, chip_of_chain
+
+    try:
+        chip = chip_of_chain(parse_pem_chain(chain.rstrip(b"\0")))
+    except ParseError as error:
+        raise _error(f"{where}: 'certificate': {error}", "evidence-item") from error
+    architecture = architecture_of_chip(chip) if chip is not None else None
+    if architecture is None:
+        raise _error(
+            f"{where}: its certificates are of {chip or 'no one chip'}, "
+            f"expected a chip of {', '.join(a.value for a in Architecture)}",
+            "architecture",
+            result_code=ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED,
+        )
+    return architecture
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def dump_evidence(items: Sequence[Evidence], *, form: EvidenceForm = EvidenceForm.ARRAY) -> object:
@@ -148,23 +338,50 @@ def _payload(item: Evidence) -> dict[str, str]:
     }
 
 
-def _load_item(index: int, item: object, shared: Mapping[str, object]) -> Evidence:
+# --- one item ---------------------------------------------------------------------------------------------------------
+
+
+def _load_item(index: int, item: object, shared: JsonObject, origin: str) -> Evidence:
     if not isinstance(item, dict):
         raise _error(f"item {index}: expected an object, found {kind_of(item)}", "evidence-item")
-    for key in shared:
-        if key in item:
-            raise _error(f"item {index}: {key!r} stands both in the item and beside the list", "evidence-item")
-    members: dict[str, object] = {**item, **shared}
+    members: JsonObject = {**shared, **item}
+    architecture = _architecture(index, members)
+    nonce = _nonce(index, members) if "nonce" in members else None
+    # Callers of NVIDIA's service repeat these in the items, and the service takes such a body.
+    if "arch" in shared and _architecture(index, shared) is not architecture:
+        raise _differs(f"item {index}", "arch", members["arch"], shared["arch"])
+    if "nonce" in shared and _nonce(index, shared) != nonce:
+        raise _differs(f"item {index}", "nonce", members["nonce"], shared["nonce"])
+    repeated = [key for key in shared if key in item]
     return Evidence(
-        architecture=_architecture(index, members),
-        nonce=_nonce(index, members) if "nonce" in members else None,
-        report=_base64(index, members, "evidence", MAXIMUM_REPORT),
+        architecture=architecture,
+        nonce=nonce,
+        report=_report(index, members),
         certificate_chain=_base64(index, members, "certificate", MAXIMUM_CHAIN),
+        origin=f"{origin}, {' and '.join(repeated)} given twice and alike" if repeated else origin,
         hints=_hints(item),
     )
 
 
-def _text(index: int, members: Mapping[str, object], key: str) -> str:
+def _differs(where: str, key: str, inside: object, beside: object) -> ParseError:
+    return _error(
+        f"{where}: {key!r} is {str(inside)[:80]!r} in the item and {str(beside)[:80]!r} beside the list",
+        "evidence-item",
+        hint="evidence of several collections was put together; collect it again",
+    )
+
+
+def _report(index: int, members: JsonObject) -> bytes:
+    text = _text(index, members, "evidence")
+    if text[:4].lower() == _HEX_REPORT and len(text) <= 2 * MAXIMUM_REPORT and text.isascii() and text.isalnum():
+        try:
+            return bytes.fromhex(text)
+        except ValueError:
+            pass
+    return _base64(index, members, "evidence", MAXIMUM_REPORT)
+
+
+def _text(index: int, members: JsonObject, key: str) -> str:
     if key not in members:
         raise _error(f"item {index}: {key!r} is missing", "evidence-item")
     value = members[key]
@@ -173,7 +390,7 @@ def _text(index: int, members: Mapping[str, object], key: str) -> str:
     return value
 
 
-def _architecture(index: int, members: Mapping[str, object]) -> Architecture:
+def _architecture(index: int, members: JsonObject) -> Architecture:
     text = _text(index, members, "arch")
     for architecture in Architecture:
         # NVIDIA's tools read the names of GPUs in any case and those of switches only as they are.
@@ -191,7 +408,7 @@ def _architecture(index: int, members: Mapping[str, object]) -> Architecture:
     )
 
 
-def _nonce(index: int, members: Mapping[str, object]) -> bytes:
+def _nonce(index: int, members: JsonObject) -> bytes:
     text = _text(index, members, "nonce")
     digits = text[2:] if text[:2] in ("0x", "0X") else text
     # fromhex skips white space, which a nonce does not have.
@@ -203,7 +420,7 @@ def _nonce(index: int, members: Mapping[str, object]) -> bytes:
     raise _error(f"item {index}: 'nonce' is not {2 * NONCE_SIZE} hexadecimal digits: {text[:80]!r}", "nonce-hex")
 
 
-def _base64(index: int, members: Mapping[str, object], key: str, maximum: int) -> bytes:
+def _base64(index: int, members: JsonObject, key: str, maximum: int) -> bytes:
     text = _text(index, members, key)
     if len(text) > (maximum + 2) // 3 * 4:
         raise _error(f"item {index}: {key!r} is larger than {maximum} bytes", "too-large")
@@ -223,12 +440,13 @@ def _base64(index: int, members: Mapping[str, object], key: str, maximum: int) -
     return value
 
 
-def _hints(item: Mapping[str, object]) -> dict[str, str]:
+def _hints(item: JsonObject) -> dict[str, str]:
     # Only what can be shown as it is: no control characters, no lone surrogates, nothing long.
     hints: dict[str, str] = {}
-    for key, value in item.items():
-        if key in _DEFINED or not isinstance(value, str) or (key == "uuid" and value == _UNKNOWN_UUID):
+    for key, given in item.items():
+        if key in _DEFINED or not isinstance(given, str) or (key == "uuid" and given == _UNKNOWN_UUID):
             continue
+        value = given.rstrip("\0")  # from a driver's buffer, as the chain
         text = key + value
         if len(text) <= _HINT_SIZE and text.isascii() and text.isprintable() and len(hints) < _HINTS_MAX:
             hints[key] = value

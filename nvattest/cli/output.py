@@ -50,7 +50,8 @@ def render_appraisal(appraisal: Appraisal, *, verbose: bool = False) -> str:
         lines.append(f"weakened by policy: {', '.join(appraisal.weakened)}")
     for device in appraisal.devices:
         fold = folding and device.trusted
-        lines += ["", _heading(device), *(_folded(device.checks) if fold else _checks(device.checks))]
+        lines += ["", _heading(device), *_read_how(device)]
+        lines += _folded(device.checks) if fold else _checks(device.checks)
     lines += ["", "PLATFORM", *_checks(appraisal.checks), ""]
     if folding and any(device.trusted for device in appraisal.devices):
         lines.append("Every check of the trusted devices too: --verbose")
@@ -90,6 +91,11 @@ def _heading(device: DeviceAppraisal) -> str:
 
         parts.append(describe(device.report))
     return "  ".join(parts) + ("" if device.trusted else "  NOT TRUSTED")
+
+
+def _read_how(device: DeviceAppraisal) -> list[str]:
+    """Where in a file the evidence stood and what was dropped to read it; plain sources need no line."""
+    return [f"  evidence from: {device.origin}"] if " " in device.origin else []
 
 
 def _folded(checks: tuple[Check, ...]) -> list[str]:

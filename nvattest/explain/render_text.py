@@ -215,6 +215,7 @@ def _device_story(device: DeviceView, terminal: Terminal) -> list[str]:
     rows = [
         ("identity", device.ueid and f"ueid {device.ueid}"),
         ("", device.pdi and f"PDI {device.pdi}"),
+        ("evidence", f"from {device.origin}" if " " in device.origin else ""),
         ("report", device.report_sha256),
         ("chain", device.chain_sha256),
         ("opaque data", device.opaque),

@@ -114,7 +114,7 @@ def chain_text(certificates: Sequence[Certificate], kind: DeviceKind, told: Told
         ders[position], ders[position + 1] = ders[position + 1], ders[position]
     for argument in told.all("chain-missing"):
         ders.pop(min(int(argument), len(ders) - 1))
-    return pem(ders, final_newline=kind is DeviceKind.GPU)
+    return pem(ders, final_newline=kind is DeviceKind.GPU) + bytes(int(told.get("chain-nuls", "5") or 0))
 
 
 def gpu_body(

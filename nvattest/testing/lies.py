@@ -264,6 +264,7 @@ LIES: tuple[LieSpec, ...] = (
     _lie((_D,), "chain-swapped", "POSITION", _F.POSITION, "chain-path", "swaps this certificate with the next one"),
     _lie((_D,), "chain-repeated", "POSITION", _F.POSITION, "chain-path", "shows this certificate twice"),
     _lie((_D,), "chain-format", "", _F.NONE, "chain-format", "sends text that is no PEM"),
+    _lie((_D,), "chain-nuls", "[COUNT]", _F.INDEX, "", "counts NUL bytes (5) after the PEM text, as real drivers do"),
     _lie((_D,), "fwid-extension", "[HEX]", _F.HEX, "fwid", "has a leaf without FWID extension, or with this content"),
     _lie((_D,), "chip", "NAME", _F.TEXT, "architecture", "has certificates of another chip, as GB100"),
     _lie((_D,), "leaf-chip", "NAME", _F.TEXT, "architecture", "has a leaf of another chip than its BROM"),

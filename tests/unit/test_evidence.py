@@ -169,7 +169,7 @@ def test_a_wrong_member_is_refused_by_item_and_key(change: dict[str, Any], code:
 
 
 def test_the_largest_report_and_chain_are_read() -> None:
-    large = load([item(evidence=b64(bytes(65536)), certificate=b64(bytes(65536)))])[0]
+    large = load([item(evidence=b64(bytes(65536)), certificate=b64(b"x" * 65536))])[0]
     assert (len(large.report), len(large.certificate_chain)) == (65536, 65536)
 
 
@@ -184,7 +184,7 @@ def test_the_largest_report_and_chain_are_read() -> None:
         ({"evidences": {"0": item()}}, "evidence-form"),
         ({"evidences": [item()], "evidence_list": [item()]}, "evidence-form"),
         ({}, "evidence-form"),
-        ({"": [item()]}, "evidence-form"),
+        ({"": [item(evidence=...)]}, "evidence-form"),
         (item(), "evidence-form"),
         (None, "evidence-form"),
         ("[]", "evidence-form"),
@@ -192,7 +192,6 @@ def test_the_largest_report_and_chain_are_read() -> None:
         ([None], "evidence-item"),
         ([[item()]], "evidence-item"),
         ([item(), "x"], "evidence-item"),
-        ({"arch": "HOPPER", "evidence_list": [item()]}, "evidence-item"),
         ({"evidence_list": [item(arch=...)]}, "evidence-item"),
         ([item()] * 65, "too-many-devices"),
     ],
@@ -200,6 +199,227 @@ def test_the_largest_report_and_chain_are_read() -> None:
 def test_another_form_is_refused(document: object, code: str) -> None:
     assert refused(document).code == code
     assert not in_schema(document)
+
+
+@pytest.mark.parametrize(
+    ("beside", "inside"),
+    [
+        ({"arch": "HOPPER", "nonce": NONCE.hex()}, {"arch": "hopper", "nonce": "0x" + NONCE.hex().upper()}),
+        ({"arch": "HOPPER", "nonce": NONCE.hex()}, {"nonce": ...}),
+        ({"arch": "HOPPER"}, {}),
+        ({"nonce": NONCE.hex()}, {"nonce": ...}),
+        ({}, {}),
+    ],
+)
+def test_what_stands_beside_the_list_and_in_its_items_may_be_said_twice(
+    beside: dict[str, Any], inside: dict[str, Any]
+) -> None:
+    document = {**beside, "evidence_list": [item(**inside), item(**inside)]}
+    assert in_schema(document)
+    items = load(document)
+    assert [(each.architecture, each.nonce) for each in items] == [(Architecture.HOPPER, NONCE)] * 2
+    twice = [key for key in ("arch", "nonce") if key in beside and inside.get(key) is not ...]
+    assert items[0].origin == ("file, " + " and ".join(twice) + " given twice and alike" if twice else "file")
+
+
+@pytest.mark.parametrize(
+    ("key", "beside", "inside"),
+    [("arch", "HOPPER", "BLACKWELL"), ("arch", "BLACKWELL", "HOPPER"), ("nonce", NONCE.hex(), "00" * 32)],
+)
+def test_an_item_that_says_something_else_than_the_list_is_refused_with_both_values(
+    key: str, beside: str, inside: str
+) -> None:
+    error = refused({"arch": "HOPPER", key: beside, "evidence_list": [item(), item(**{key: inside})]})
+    if key == "arch" and beside == "BLACKWELL":
+        assert "item 0" in str(error)
+    else:
+        assert "item 1" in str(error)
+    assert error.code == "evidence-item"
+    assert repr(key) in str(error)
+    assert repr(beside) in str(error)
+    assert repr(inside) in str(error)
+
+
+REPORT = bytes.fromhex("11e001ff") + bytes(range(200))
+
+
+@pytest.mark.parametrize("digits", [REPORT.hex(), REPORT.hex().upper()])
+def test_a_report_may_be_hexadecimal(digits: str) -> None:
+    assert in_schema([item(evidence=digits)])
+    assert load([item(evidence=digits)])[0].report == REPORT
+    assert load([item(evidence=b64(REPORT))])[0].report == REPORT
+
+
+@pytest.mark.parametrize("text", ["11e0" + "zz", "11e0 1", "11e001f", "11e0" + "00" * 65535, "0x11e001ff"])
+def test_a_report_that_is_neither_hexadecimal_nor_base64_is_refused(text: str) -> None:
+    assert refused([item(evidence=text)]).code in ("base64", "too-large")
+
+
+def test_no_base64_of_a_report_begins_as_its_hexadecimal_form() -> None:
+    assert b64(bytes.fromhex("11e0ff"))[:4].lower() != "11e0"
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 NUL byte "), (5, "5 NUL bytes ")])
+def test_nul_bytes_after_a_chain_are_dropped_and_told(count: int, said: str) -> None:
+    for evidence in (
+        load([item(certificate=b64(b"chain" + bytes(count)))])[0],
+        dataclasses.replace(EVIDENCE, certificate_chain=b"chain" + bytes(count)),
+    ):
+        assert evidence.certificate_chain == b"chain"
+        assert said + "after the chain dropped" in evidence.origin
+        assert dataclasses.replace(evidence) == evidence
+
+
+def test_nul_bytes_inside_a_chain_stay() -> None:
+    assert load([item(certificate=b64(b"ch\0ain\0"))])[0].certificate_chain == b"ch\0ain"
+    assert load([item()])[0].origin == "file"
+
+
+def test_nul_bytes_after_a_hint_are_dropped_and_those_inside_make_it_none() -> None:
+    assert load([item(driver_version="550.90.07\0\0", uuid="GPU\0-1")])[0].hints == {"driver_version": "550.90.07"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_with_a_byte_order_mark_is_read(encoding: str) -> None:
+    assert load_evidence(json.dumps([item(name="ä")], ensure_ascii=False).encode(encoding)) == load([item()])
+
+
+NRAS = {"nonce": NONCE.hex(), "arch": "HOPPER", "evidence_list": [item(arch=..., nonce=...)]}
+
+
+@pytest.mark.parametrize(
+    ("document", "member"),
+    [
+        ({"nvidia_payload": json.dumps(NRAS), "intel_quote": "00"}, "nvidia_payload.evidence_list"),
+        ({"gpu": {"evidences": [item()]}, "cpu": {"quote": "x"}}, "gpu.evidences"),
+        ({"gpu_evidence": [item()], "quote": '"evidence'}, "gpu_evidence"),
+        ({"gpu_evidence": json.dumps([item()])}, "gpu_evidence"),
+        ({"nvidia": {"device_evidence_list": [item()]}}, "nvidia.device_evidence_list"),
+        ({"attestations": [{"quote": "x"}, {"gpu": json.dumps({"evidences": [item()]})}]},
+         "attestations[1].gpu.evidences"),
+    ],
+)  # fmt: skip
+def test_evidence_inside_another_document_is_found_and_its_member_named(document: object, member: str) -> None:
+    items = load(document)
+    assert [each.architecture for each in items] == [Architecture.HOPPER]
+    assert items[0].origin == f"file, member {member!r}"
+
+
+@pytest.mark.parametrize(
+    ("document", "members"),
+    [
+        ({"gpu": {"evidences": [item()]}, "gpu_evidence": [item()]}, ["'gpu.evidences'", "'gpu_evidence'"]),
+        ({"nodes": [{"evidences": [item()]}, {"evidences": [item()]}]}, ["'nodes[0].evidences'", "'nodes[1].evidences'"]),
+        ({"intel_quote": "x", "signing_address": "y"}, ["'intel_quote'", "'signing_address'"]),
+        ({"text": '{"evidence": 1', "n": None}, ["'text'", "'n'"]),
+        ({f"m{i}": i for i in range(99)}, ["'m0'", "and 87 more"]),
+        ({}, ["of none"]),
+    ],
+)  # fmt: skip
+def test_without_exactly_one_such_member_the_refusal_names_what_is_there(document: object, members: list[str]) -> None:
+    error = refused(document)
+    assert error.code == "evidence-form"
+    for name in members:
+        assert name in str(error)
+    assert len(str(error)) < 2000
+
+
+def test_names_of_members_cannot_steer_a_terminal() -> None:
+    error = refused({"\x1b[2J": 1, "a\nb": 2})
+    assert str(error).isprintable()
+    assert load({"\x1b[2J": [item()]})[0].origin.isprintable()
+
+
+def test_evidence_that_is_buried_too_deeply_is_not_looked_for() -> None:
+    document: object = [item()]
+    for _ in range(12):
+        document = {"inner": document}
+    assert refused(document).code == "evidence-form"
+
+
+# --- CMW --------------------------------------------------------------------------------------------------------------
+
+
+def b64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def wrap(media: str, data: bytes) -> list[str]:
+    return [media, b64url(data)]
+
+
+def cmw(chain: bytes, **changes: Any) -> dict[str, Any]:
+    members = {
+        "__cmwc_t": "tag:nvidia.com,2026:evidence-item/v1",
+        "evidence": wrap("application/vnd.nvidia.spdm-measurement-transcript", REPORT),
+        "certificate": wrap("application/vnd.nvidia.pem-cert-chain", chain),
+        "nonce": wrap("application/octet-stream", NONCE),
+    } | changes
+    return {key: value for key, value in members.items() if value is not ...}
+
+
+def collection(*items: object, **members: Any) -> dict[str, Any]:
+    kind = "tag:nvidia.com,2026:verifier-input/profiles/base/pre-1.0.0"
+    return {"__cmwc_t": kind, **members} | {f"gpu_{index}": each for index, each in enumerate(items)}
+
+
+@pytest.fixture(scope="module")
+def chain() -> bytes:
+    from nvattest.testing.platform import Platform
+
+    return Platform.build("hopper-1").devices[0].chain_pem
+
+
+def test_a_cmw_collection_is_read_with_the_architecture_of_its_certificates(chain: bytes) -> None:
+    hints = wrap("application/json", b'{"fwversion": "96.00.9F.00.01", "deep": []}')
+    settings = wrap("application/json", b"{}")
+    document = collection(
+        cmw(chain, hints=hints), cmw(chain + bytes(3), nonce=...), nonce=wrap("application/octet-stream", NONCE),
+        **{"appraisal-settings": settings},
+    )  # fmt: skip
+    assert in_schema(document)
+    first, second = load(document)
+    assert (first.architecture, first.nonce, first.report) == (Architecture.HOPPER, NONCE, REPORT)
+    assert (first.certificate_chain, first.hints) == (chain, {"fwversion": "96.00.9F.00.01"})
+    assert first.origin == "file, CMW item 'gpu_0'"
+    assert (second.certificate_chain, second.nonce) == (chain, NONCE)
+    assert "CMW item 'gpu_1', 3 NUL bytes" in second.origin
+    assert load(collection(cmw(chain, nonce=...)))[0].nonce is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"evidence": ...}, "evidence-item", "'evidence'"),
+        ({"evidence": b64(REPORT)}, "evidence-item", "'evidence'"),
+        ({"evidence": ["application/eat+cwt", b64url(REPORT)]}, "evidence-item", "application/eat+cwt"),
+        ({"evidence": wrap("application/vnd.nvidia.spdm-measurement-transcript", b"") }, "base64", "'evidence'"),
+        ({"evidence": ["application/vnd.nvidia.spdm-measurement-transcript", "EeAB_w=="]}, "base64", "'evidence'"),
+        ({"evidence": ["application/vnd.nvidia.spdm-measurement-transcript", "EeAB/w"]}, "base64", "'evidence'"),
+        ({"evidence": wrap("application/vnd.nvidia.spdm-measurement-transcript", bytes(65537))}, "too-large", "65536"),
+        ({"certificate": ...}, "evidence-item", "'certificate'"),
+        ({"certificate": wrap("application/vnd.nvidia.pem-cert-chain", b"no PEM")}, "evidence-item", "'certificate'"),
+        ({"nonce": wrap("application/octet-stream", bytes(31))}, "nonce-hex", "31 bytes"),
+        ({"nonce": wrap("application/octet-stream", bytes(32))}, "evidence-item", "00" * 32),
+        ({"hints": wrap("application/json", b"{")}, "json", "'hints'"),
+        ({"__cmwc_t": "tag:example.org,2026:item"}, "evidence-item", "not an evidence item"),
+    ],
+)  # fmt: skip
+def test_a_wrong_record_of_a_collection_is_refused_by_item_and_key(
+    chain: bytes, change: dict[str, Any], code: str, said: str
+) -> None:
+    nonce = wrap("application/octet-stream", NONCE)
+    error = refused(collection(cmw(chain), cmw(chain, **change), nonce=nonce))
+    assert (error.code, "'gpu_1'" in str(error)) == (code, True)
+    assert said in str(error)
+
+
+def test_another_or_an_empty_collection_is_refused(chain: bytes) -> None:
+    assert refused(collection()).code == "no-devices"
+    assert refused({"__cmwc_t": "tag:example.org,2026:x", "gpu_0": cmw(chain)}).code == "evidence-form"
+    assert refused({"__cmwc_t": 1, "gpu_0": cmw(chain)}).code == "evidence-form"
+    assert refused(collection(*[cmw(chain)] * 65)).code == "too-many-devices"
+    assert refused(collection(cmw(chain), stray="x")).code == "evidence-item"
 
 
 def test_64_devices_are_read() -> None:
@@ -213,7 +433,11 @@ def test_64_devices_are_read() -> None:
         (b"[", 1),
         (b"[] x", 3),
         ('["ä", x]'.encode(), 7),
-        (b"\xef\xbb\xbf[]", 0),
+        (b"\xef\xbb\xbf[x]", 4),
+        (b"\xff\xfe[\0x\0", 4),
+        (b"\xfe\xff\0[\0", 4),
+        (b"\xef\xbb\xbf\xef\xbb\xbf[]", 3),
+        (b"\xff\xfe\0\0[\0\0\0]\0\0\0", 2),
         (b"\xff[]", 0),
         (b"[\xc3", 1),
         (b"[NaN]", None),

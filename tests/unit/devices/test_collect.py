@@ -211,6 +211,14 @@ def test_a_chain_size_outside_its_array_is_refused(drive: Any, nvml: Any, size: 
     assert refuse(nvml()).code == "driver-size"
 
 
+def test_nul_bytes_that_the_driver_counts_after_a_chain_are_dropped_and_told(drive: Any, nvml: Any) -> None:
+    chain = Platform.build("hopper-1").devices[0].chain_pem
+    drive(faults={CERTIFICATE: Fault(content=chain + bytes(5))})
+    (evidence,) = collect_gpus(NONCE, library=nvml())
+    assert evidence.certificate_chain == chain
+    assert evidence.origin == "nvml, 5 NUL bytes after the chain dropped"
+
+
 def test_the_largest_report_and_chain_are_taken_whole(drive: Any, nvml: Any) -> None:
     report, chain = bytes(range(256)) * 32, b"c" * 0x1400
     drive(faults={REPORT: Fault(content=report), CERTIFICATE: Fault(content=chain)})

@@ -106,6 +106,15 @@ def test_a_chain_size_outside_its_array_is_refused(drive: Any, libraries: Any, s
     assert refuse(libraries).code == "driver-size"
 
 
+def test_nul_bytes_that_the_library_counts_after_a_chain_are_dropped_and_told(drive: Any, libraries: Any) -> None:
+    server = drive(switches=1)
+    (switch,) = server._answers._switches.values()
+    drive(switches=1, faults={"nscq:certificate": Fault(content=switch.chain_pem + bytes(1))})
+    (evidence,) = collect_switches(NONCE, library_path=libraries.nscq)
+    assert evidence.certificate_chain == switch.chain_pem
+    assert evidence.origin == "nscq, 1 NUL byte after the chain dropped"
+
+
 @pytest.mark.parametrize(("count", "code"), [(1000, "switch-count"), (2, "switch-duplicate")])
 def test_absurd_lists_of_switches_are_refused(drive: Any, libraries: Any, count: int, code: str) -> None:
     drive(switches=1, faults={"nscq:uuid": Fault(size=count)})
