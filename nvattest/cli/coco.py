@@ -122,7 +122,8 @@ def _runtime_data(path: str) -> tuple[str, JsonObject]:
     from nvattest._json import load_json
     from nvattest.collateral.folders import read_bounded
 
-    document = load_json(read_bounded(path, _MAXIMUM_RUNTIME_DATA), source=path, maximum=_MAXIMUM_RUNTIME_DATA)
+    data = read_bounded(path, _MAXIMUM_RUNTIME_DATA)
+    document = load_json(data, source=path, maximum=_MAXIMUM_RUNTIME_DATA, file=True)
     nonce = document.get("nonce") if isinstance(document, dict) else None
     key = document.get("tee-pubkey") if isinstance(document, dict) else None
     if not isinstance(nonce, str) or not isinstance(key, dict) or not key:

@@ -32,7 +32,7 @@ def load_bundle(data: bytes | str, *, origin: str = "") -> Collateral:
     Raises:
         ParseError: not such a document, an unknown version, a digest that does not match its content.
     """
-    document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE)
+    document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE, file=True)
     if not isinstance(document, dict):
         raise _error(f"expected an object, found {kind_of(document)}")
     if document.get("format") != FORMAT:

@@ -60,7 +60,7 @@ def recognise(data: bytes, *, source: str) -> Subject:
     single = stripped.decode("ascii", "replace")
     if _JWT.fullmatch(single):
         return Subject(kind="token", tokens=(_token("", single),))
-    document = load_json(data, source=source, maximum=MAXIMUM)
+    document = load_json(data, source=source, maximum=MAXIMUM, file=True)
     if isinstance(document, dict):
         return _object(document, data, source)
     tokens = _tokens(document)
