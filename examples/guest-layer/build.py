@@ -39,6 +39,8 @@ from layer_pack import manifest_of, settle, write_squashfs, write_tar  # noqa: E
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
 HOOK = "usr/share/oci/hooks/prestart/nvattest-hook"
+# People and units call the program by its name; an agent passes over links, so the file itself is in its folder.
+NAME = "usr/bin/nvattest-hook"
 HOME = "usr/lib/nvattest"
 CONFIG = "etc/nvattest/hook.toml"
 BUNDLE = "etc/nvattest/bundle.json"
@@ -84,6 +86,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--level", type=int, default=19, choices=range(1, 20), metavar="1-19", help="zstd level (default: 19)"
     )
+    parser.add_argument(
+        "--max-glibc",
+        metavar="VERSION",
+        help="the guest's glibc, such as 2.35: fail where the result needs a newer one",
+    )
     parser.add_argument("--no-squashfs", action="store_true", help="the tar alone")
     parser.add_argument("--keep", metavar="DIR", help="leave the unpacked layer here as well")
     return parser.parse_args(argv)
@@ -113,6 +120,7 @@ def _assemble(root: str, options: argparse.Namespace) -> dict[str, Any]:
         forget_places(path)
     hook = _place(root, HOOK)
     build_launcher(os.path.join(HERE, "launcher.c"), hook, library)
+    os.symlink(os.path.relpath(HOOK, os.path.dirname(NAME)), _place(root, NAME))
 
     if "certifi" in modules:
         authorities = os.path.join(os.path.dirname(modules["certifi"].path), "cacert.pem")
@@ -124,6 +132,7 @@ def _assemble(root: str, options: argparse.Namespace) -> dict[str, Any]:
     for item in options.add:
         path, _, target = item.partition(":/")
         _copy(path, root, target)
+    glibc = needed_glibc([*placed, hook], most=options.max_glibc)
     packages = _packages(modules)
     _licences(root, packages, libraries)
     return {
@@ -131,7 +140,7 @@ def _assemble(root: str, options: argparse.Namespace) -> dict[str, Any]:
         "hook": f"/{HOOK}",
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "glibc": needed_glibc([*placed, hook]),
+        "glibc": glibc,
         "network": network,
         "source_date_epoch": _epoch(),
         "packages": packages,
@@ -288,7 +297,7 @@ def _deliver(root: str, options: argparse.Namespace, facts: dict[str, Any]) -> N
         print("no squashfs: mksquashfs is missing (Debian: squashfs-tools)", file=sys.stderr)
     if options.keep:
         shutil.copytree(root, options.keep)
-    sizes = [os.path.getsize(os.path.join(folder, file)) for folder, _, files in os.walk(root) for file in files]
+    sizes = [os.lstat(os.path.join(folder, file)).st_size for folder, _, files in os.walk(root) for file in files]
     print(f"unpacked: {sum(sizes) / 1e6:.1f} MB in {len(sizes)} files; needs glibc {facts['glibc']} or newer")
     for path in results:
         with open(path, "rb") as file:

@@ -128,11 +128,34 @@ def forget_places(path: str) -> None:
         file.write(data)
 
 
-def needed_glibc(paths: Iterable[str]) -> str:
-    """The oldest glibc that has every symbol version that these files ask for."""
-    highest = (0, 0)
+def needed_glibc(paths: Iterable[str], *, most: str | None = None) -> str:
+    """The oldest glibc that has every symbol version that these files ask for.
+
+    Raises:
+        LayerError: that is newer than ``most``, or ``most`` is no version.
+    """
+    limit = _version(most) if most is not None else None
+    asked: dict[tuple[int, int], str] = {}
     for path in paths:
         text = _run("readelf", "--version-info", "--wide", path)
         for major, minor in re.findall(r"Name: GLIBC_(\d+)\.(\d+)", text):
-            highest = max(highest, (int(major), int(minor)))
-    return f"{highest[0]}.{highest[1]}"
+            asked.setdefault((int(major), int(minor)), os.path.basename(path))
+    highest = max(asked, default=(0, 0))
+    if limit is not None and highest > limit:
+        above = ", ".join(f"{asked[version]} needs {_text(version)}" for version in sorted(asked) if version > limit)
+        raise LayerError(
+            f"this layer needs glibc {_text(highest)}, above --max-glibc {most}: {above}. Build it on a system and "
+            f"with a Python whose glibc is {most} or older"
+        )
+    return _text(highest)
+
+
+def _version(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", text)
+    if found is None:
+        raise LayerError(f"--max-glibc {text!r} is no version such as 2.35")
+    return int(found[1]), int(found[2])
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -28,29 +28,33 @@ def _walk(root: str) -> Iterator[str]:
 
 
 def settle(root: str, epoch: int) -> None:
-    """Give every file and folder one time and one of two modes."""
+    """Give every file, folder and link one time, and files and folders one of two modes."""
     for path in [*_walk(root), "."]:
         full = os.path.join(root, path)
         mode = os.lstat(full).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise LayerError(f"{path} is neither a file nor a folder")
-        os.chmod(full, 0o755 if stat.S_ISDIR(mode) or mode & 0o111 else 0o644)
-        os.utime(full, (epoch, epoch))
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise LayerError(f"{path} is neither a file nor a folder nor a link")
+        if not stat.S_ISLNK(mode):
+            os.chmod(full, 0o755 if stat.S_ISDIR(mode) or mode & 0o111 else 0o644)
+        os.utime(full, (epoch, epoch), follow_symlinks=False)
 
 
 def manifest_of(root: str, facts: Mapping[str, Any]) -> bytes:
-    """The manifest: ``facts`` and every file with its SHA-256. It cannot name itself."""
+    """The manifest: ``facts``, every file with its SHA-256 and every link with its target. It cannot name itself."""
     files = []
+    links = {}
     for path in sorted(_walk(root)):
         full = os.path.join(root, path)
-        if os.path.isfile(full):
+        if os.path.islink(full):
+            links["/" + path] = os.readlink(full)
+        elif os.path.isfile(full):
             with open(full, "rb") as file:
                 data = file.read()
             mode = f"{stat.S_IMODE(os.stat(full).st_mode):04o}"
             files.append(
                 {"path": "/" + path, "mode": mode, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             )
-    document = {"format": "nvattest-guest-layer", "version": 1, **facts, "files": files}
+    document = {"format": "nvattest-guest-layer", "version": 1, **facts, "files": files, "links": links}
     document["unpacked_bytes"] = sum(item["size"] for item in files)
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
@@ -65,7 +69,11 @@ def write_tar(root: str, target: str, epoch: int, level: int) -> None:
             full = os.path.join(root, path)
             info = tarfile.TarInfo(path)
             info.mtime, info.uid, info.gid, info.uname, info.gname = epoch, 0, 0, "root", "root"
-            info.mode = stat.S_IMODE(os.stat(full).st_mode)
+            info.mode = stat.S_IMODE(os.lstat(full).st_mode)
+            if os.path.islink(full):
+                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(full)
+                tar.addfile(info)
+                continue
             if os.path.isdir(full):
                 info.type = tarfile.DIRTYPE
                 tar.addfile(info)

@@ -8,10 +8,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import converted
+from nvattest.cli.arguments import VALIDATION, ArgumentError, converted
 from nvattest.cli.output import say
 from nvattest.errors import InputError
+
+if TYPE_CHECKING:
+    from nvattest.testing.world import World
 
 _SECONDS_TO_END = 5.0
 
@@ -26,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--service-fault", action="append", default=[], metavar="SERVICE:FAULT", help="a fault of a service"
+    )
+    parser.add_argument(
+        "--hook", action="store_true",
+        help="run nvattest-hook in a simulated guest; COMMAND is its arguments, without any --stage init, then status",
+    )  # fmt: skip
+    parser.add_argument(
+        "--root", metavar="DIR", help="with --hook: an empty folder for the guest's files, which then stay"
     )
     parser.add_argument("--list", action="store_true", help="list the platforms and faults, and end")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="the command to run in the simulated world")
@@ -52,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         say(_catalogue())
         return 0
+    if options.root is not None and not options.hook:
+        raise ArgumentError("--root is the folder of the guest of --hook", VALIDATION)
     from datetime import datetime, timezone
 
     from nvattest.testing.platform import Platform
@@ -67,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
     # SIGTERM ends the world as an interrupt does, so that what is in it is put away.
     signal.signal(signal.SIGTERM, _interrupt)
     with World(platform, driver_faults=options.driver_fault, service_faults=options.service_fault) as world:
+        if options.hook:
+            return _run_hook(world, options.command, options.root)
         if options.command:
             return _run_command(options.command, world.environment())
         for name, value in sorted(world.variables().items()):
@@ -80,6 +95,24 @@ def run(options: argparse.Namespace) -> int:
         )
         while True:
             signal.pause()
+
+
+def _run_hook(world: World, words: list[str], root: str | None) -> int:
+    import tempfile
+    from contextlib import ExitStack
+
+    from nvattest.testing.guest import GuestFolder
+
+    with ExitStack() as stack:
+        folder = root or stack.enter_context(tempfile.TemporaryDirectory(prefix="nvattest-guest-"))
+        guest = GuestFolder(folder, world.platform, world.libraries, address=world.driver.address)
+        # As a Kata agent starts it, with an empty environment; the file need not lie where programs may be run.
+        program = [sys.executable, "-I", guest.hook_path]
+        if words:
+            return _run_command([*program, *words], {})
+        status = _run_command([*program, "--stage", "init"], {})
+        _run_command([*program, "status"], {})
+        return status
 
 
 def _run_command(command: list[str], environment: dict[str, str]) -> int:

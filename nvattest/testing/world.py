@@ -108,13 +108,18 @@ class World:
             raise InputError("the world has not been entered", code="world")
         return self._services
 
-    def variables(self) -> dict[str, str]:
-        """The environment variables that make the world: library path, URLs, trust anchors, the cache."""
+    @property
+    def libraries(self) -> DriverLibraries:
+        """The compiled driver libraries."""
         if self._libraries is None:
             raise InputError("the world has not been entered", code="world")
+        return self._libraries
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables that make the world: library path, URLs, trust anchors, the cache."""
         services = self.services
         return {
-            **self.driver.environment(self._libraries, {}),
+            **self.driver.environment(self.libraries, {}),
             "NVAT_RIM_SERVICE_BASE_URL": services.rim_url,
             "NVAT_OCSP_BASE_URL": services.ocsp_url,
             "NVAT_NRAS_BASE_URL": services.nras_url,

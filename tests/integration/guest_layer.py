@@ -84,8 +84,11 @@ def elf_files(root: Path) -> list[Path]:
     ]
 
 
-def place_glibc(root: Path, binaries: list[Path]) -> set[str]:
-    """Copy glibc's own libraries that these need, and nothing else; their names."""
+def place_glibc(root: Path, binaries: list[Path], other: Path | None = None) -> set[str]:
+    """Copy glibc's own libraries that these need, and nothing else; their names.
+
+    From this machine, or from ``other``: a folder with another glibc's package unpacked.
+    """
     names: set[str] = set()
     for binary in binaries:
         listed = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=True).stdout
@@ -96,7 +99,8 @@ def place_glibc(root: Path, binaries: list[Path]) -> set[str]:
             names.add(name)
             target = root / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(os.path.realpath(path), target)
+            found = next(other.rglob(f"x86_64-linux-gnu/{name}")) if other is not None else Path(path)
+            shutil.copyfile(found.resolve(), target)
             target.chmod(0o755)
     return names
 
@@ -105,7 +109,14 @@ class ChrootGuest(HookWorld):
     """A guest made of the layer and glibc, entered with chroot."""
 
     def __init__(
-        self, root: Path, libraries: DriverLibraries, layer: Path, platform: str = "hopper-1", **options: Any
+        self,
+        root: Path,
+        libraries: DriverLibraries,
+        layer: Path,
+        platform: str = "hopper-1",
+        *,
+        glibc: Path | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(root, libraries, platform, **options)
         shutil.rmtree(root / "usr")
@@ -113,7 +124,8 @@ class ChrootGuest(HookWorld):
         unpack(layer, root)
         self.shipped_config = (root / "etc/nvattest/hook.toml").read_bytes()
         (root / "etc/nvattest/hook.toml").write_bytes(own)
-        self.glibc = place_glibc(root, [*elf_files(root / HOME), root / HOOK.lstrip("/"), Path(libraries.nvml)])
+        binaries = [*elf_files(root / HOME), root / HOOK.lstrip("/"), Path(libraries.nvml)]
+        self.glibc = place_glibc(root, binaries, glibc)
         # Where Debian's driver packages put them; the configuration names no place.
         place_driver_libraries(libraries, root / "usr/lib/x86_64-linux-gnu", address=self.server.address)
         for name in ("nvml", "nscq"):

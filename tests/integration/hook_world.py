@@ -7,11 +7,8 @@ seconds to live. It loads the compiled driver library, which finds the simulatio
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nvattest.testing import Platform
-from nvattest.testing.native import DriverLibraries, DriverServer, place_driver_libraries
+from nvattest.testing.guest import GuestFolder
+from nvattest.testing.native import DriverLibraries, DriverServer
 
 AGENT_SECONDS = 10
 KEY = "io.katacontainers.pkg.oci.container_type"
@@ -36,8 +34,8 @@ class Ended:
     seconds: float
 
 
-class HookWorld:
-    """One guest. Change ``settings`` and call ``configure`` again; ``run`` is the agent."""
+class HookWorld(GuestFolder):
+    """One guest with its driver. Change ``settings`` and call ``configure`` again; ``run`` is the agent."""
 
     def __init__(
         self,
@@ -50,80 +48,13 @@ class HookWorld:
         server: DriverServer | None = None,
     ) -> None:
         self.root = root
-        self.platform = Platform.build(platform, clock=datetime.now(timezone.utc), lies=lies)
-        self.server = server or DriverServer(self.platform, state=self.platform.driver_state)
-        for folder in ("etc/nvattest", "run", "var/log", "dev", "proc/sys/kernel/random", "proc/driver/nvidia", "tmp"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        (root / "dev/kmsg").touch()
-        (root / "proc/cmdline").write_text("console=hvc0 agent.log=info\n")
-        self.boot("1c4b3f0e-4b0a-4f5c-9a39-3c4d0a1f7b11")
-        (root / "proc/driver/nvidia/version").write_text("NVRM version: simulated\n")
-        (root / "sys/bus/pci/devices").mkdir(parents=True)
-        for index in range(len(self.platform.gpus)):
-            self.plug(f"0000:{index + 1:02x}:00.0", "0x030200")
-        for index in range(len(self.platform.switches)):
-            self.plug(f"0000:{index + 0x41:02x}:00.0", "0x068000")
-        self.load_driver()
-        place_driver_libraries(libraries, root / "usr/lib/simulated", address=self.server.address)
-        (root / "etc/nvattest/anchors.pem").write_bytes(self.platform.anchors_pem)
-        if bundle:
-            self.write_bundle()
-        self.hook = root / "usr/share/oci/hooks/prestart/nvattest-hook"
-        self.hook.parent.mkdir(parents=True)
-        self.hook.write_text(
-            f"#!{sys.executable} -I\nimport sys\nsys.argv[1:1] = ['--root', {str(root)!r}]\n"
-            "from nvattest.kata import main\nmain()\n"
-        )
-        self.hook.chmod(0o755)
-        self.settings: dict[str, Any] = {
-            "trust_anchors": "/etc/nvattest/anchors.pem",
-            "collateral": {"network": False},
-            "driver": {
-                "nvml": "/usr/lib/simulated/libnvidia-ml.so.1",
-                "nscq": "/usr/lib/simulated/libnvidia-nscq.so.2",
-                "wait_hook": 0.2,
-                "wait_init": 0.2,
-            },
-        }
-        self.configure()
+        made = Platform.build(platform, clock=datetime.now(timezone.utc), lies=lies)
+        self.server = server or DriverServer(made, state=made.driver_state)
+        super().__init__(root, made, libraries, address=self.server.address, bundle=bundle)
+        self.hook = Path(self.hook_path)
 
     def close(self) -> None:
         self.server.close()
-
-    # --- the guest --------------------------------------------------------------------------------------------------
-
-    def configure(self, **settings: Any) -> None:
-        for key, value in settings.items():
-            if isinstance(value, dict):
-                self.settings[key] = {**self.settings.get(key, {}), **value}
-            else:
-                self.settings[key] = value
-        plain = {key: value for key, value in self.settings.items() if not isinstance(value, dict)}
-        tables = {key: value for key, value in self.settings.items() if isinstance(value, dict)}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-        for name, table in tables.items():
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-        (self.root / "etc/nvattest/hook.toml").write_text("\n".join(lines) + "\n")
-
-    def boot(self, boot_id: str) -> None:
-        (self.root / "proc/sys/kernel/random/boot_id").write_text(boot_id + "\n")
-
-    def plug(self, address: str, kind: str) -> None:
-        folder = self.root / "sys/bus/pci/devices" / address
-        folder.mkdir()
-        for name, value in (("vendor", "0x10de"), ("device", "0x2331"), ("class", kind)):
-            (folder / name).write_text(value + "\n")
-
-    def load_driver(self) -> None:
-        module = self.root / "sys/module/nvidia"
-        if module.is_dir():
-            # A folder of the same name that takes the inode of the old one would be none of the kernel's.
-            os.rename(module, self.root / "tmp" / f"unloaded-{time.monotonic_ns()}")
-        module.mkdir(parents=True)
-        (module / "version").write_text("580.95.05\n")
-
-    def write_bundle(self) -> None:
-        (self.root / "etc/nvattest/bundle.json").write_text(json.dumps(self.platform.bundle()))
 
     # --- what it left -----------------------------------------------------------------------------------------------
 
@@ -157,7 +88,7 @@ class HookWorld:
 
     def forget(self) -> None:
         """As after a boot: outputs gone, GPUs not ready."""
-        shutil.rmtree(self.root / "run/nvattest", ignore_errors=True)
+        self.forget_outputs()
         self.server.change(ready=0)
 
     # --- the agent --------------------------------------------------------------------------------------------------

@@ -85,12 +85,15 @@ def test_the_hook_is_what_an_agent_runs(layer: Path) -> None:
 
 def test_the_layer_touches_its_own_folders_only_and_has_no_other_program(layer: Path) -> None:
     root = layer / "root"
-    files = [path for path in root.rglob("*") if not path.is_dir()]
+    files = [path for path in root.rglob("*") if not path.is_dir() and not path.is_symlink()]
+    # The one link gives the program its name on the path of a shell and of systemd.
+    links = {str(path.relative_to(root)): path.resolve() for path in root.rglob("*") if path.is_symlink()}
+    assert links == {"usr/bin/nvattest-hook": root / HOOK.lstrip("/")}
+    assert manifest_of(layer)["links"] == {"/usr/bin/nvattest-hook": "../share/oci/hooks/prestart/nvattest-hook"}
     places = {"/".join(path.relative_to(root).parts[:3]) for path in files}
     assert places == {"etc/nvattest/hook.toml", "usr/lib/nvattest", "usr/share/oci"}
     for path in files:
         assert path.is_file()
-        assert not path.is_symlink()
         executable = bool(path.stat().st_mode & 0o111)
         is_library = ".so" in path.name
         assert executable == (is_library or path.name == "nvattest-hook"), path
@@ -106,7 +109,7 @@ def test_the_manifest_names_every_file_with_its_digest(layer: Path) -> None:
     found = {
         f"/{path.relative_to(root)}": hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*")
-        if path.is_file() and path.name != "manifest.json"
+        if path.is_file() and not path.is_symlink() and path.name != "manifest.json"
     }
     assert {item["path"]: item["sha256"] for item in manifest["files"]} == found
     [beside] = layer.glob("*.manifest.json")
@@ -216,6 +219,30 @@ def test_the_build_adds_to_a_table_that_is_there_and_names_its_own_time(
     assert made("").clock_not_before is None
 
 
+def test_a_layer_that_needs_a_newer_glibc_than_the_guest_has_is_not_built(
+    layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples/guest-layer"))
+    from layer_native import LayerError, needed_glibc
+
+    files = [str(path) for path in elf_files(layer / "root")]
+    needed = manifest_of(layer)["glibc"]
+    assert needed_glibc(files) == needed_glibc(files, most=needed) == needed
+    assert needed_glibc(files, most="2.100") == needed
+    with pytest.raises(
+        LayerError, match=rf"needs glibc {re.escape(needed)}, above --max-glibc 2\.2: .*\.so.* needs 2\."
+    ):
+        needed_glibc(files, most="2.2")
+    for text in ("two", "2", "2.35.1", ""):
+        with pytest.raises(LayerError, match="is no version"):
+            needed_glibc(files, most=text)
+    command = [sys.executable, str(ROOT / "examples/guest-layer/build.py"), "--max-glibc", "2.2"]
+    done = subprocess.run([*command, "--output", str(tmp_path / "dist")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "above --max-glibc 2.2" in done.stderr
+    assert not (tmp_path / "dist").exists()
+
+
 @pytest.mark.exhaustive
 def test_what_the_hook_would_refuse_in_the_guest_is_refused_by_the_build(tmp_path: Path) -> None:
     config = tmp_path / "hook.toml"
@@ -262,6 +289,23 @@ def test_nothing_but_the_layer_and_glibc_attests_a_gpu(guest: NewGuest) -> None:
     print(
         f"\nlayer, one GPU, bundle: {ended.seconds:.3f} s; a verdict used again: {1000 * seconds:.0f} ms (6 ms of agent)"
     )
+
+
+def test_the_layer_attests_with_no_newer_glibc_than_its_manifest_asks_for(guest: NewGuest, layer: Path) -> None:
+    # examples/guest-layer/README.md has the three lines that fetch one.
+    folder = os.environ.get("NVATTEST_TEST_GLIBC", "")
+    if not folder:
+        pytest.skip("NVATTEST_TEST_GLIBC names no folder with the unpacked libc6 of another release")
+    world = guest(glibc=Path(folder))
+    found = re.search(
+        rb"GNU C Library .*version (\d+\.\d+)", (world.root / "lib/x86_64-linux-gnu/libc.so.6").read_bytes()
+    )
+    assert found is not None
+    assert found[1].decode() == manifest_of(layer)["glibc"]
+    world.run()
+    assert_ready(world)
+    assert world.run("check").status == 0
+    print(f"\nlayer with glibc {found[1].decode()}: attested")
 
 
 def test_the_argv_of_older_agents_means_the_same(guest: NewGuest) -> None:

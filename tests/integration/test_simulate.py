@@ -323,3 +323,24 @@ def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[s
     assert all(spec.name in out for spec in LIES)
     assert "  nvmlDeviceGetConfComputeGpuCertificate\n" in out
     assert "  rate-limited\n" in out
+
+
+def test_the_hook_runs_in_a_simulated_guest_without_a_configuration_of_the_user(tmp_path: Path) -> None:
+    command = [*PROGRAM, "simulate", "--platform", "hopper-1", "--hook"]
+    root = tmp_path / "guest"
+    done = subprocess.run([*command, "--root", str(root)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Confidential Compute GPUs Ready state: ready")
+    assert json.loads((root / "run/nvattest/state.json").read_text())["verdict"] == "trusted"
+    again = subprocess.run([*command, "--root", str(root)], capture_output=True, text=True)
+    assert (again.returncode, "is not empty" in again.stderr) == (4, True)
+    lied = subprocess.run([*command, "--fault", "gpu0:measurement=9"], capture_output=True, text=True)
+    assert lied.returncode == 1
+    assert "not-ready" in lied.stdout.splitlines()[0]
+    checked = subprocess.run([*command, "--", "check", "-f", "json"], capture_output=True, text=True)
+    assert [item["id"] for item in json.loads(checked.stdout)["checks"] if item["severity"] == "error"] == ["ran"]
+
+
+def test_a_folder_for_a_guest_without_a_guest_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--root", "/tmp/x"]) == 105
+    assert "--hook" in capsys.readouterr().err

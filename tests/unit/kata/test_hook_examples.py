@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,25 @@ def test_the_policy_rule_keeps_the_conditions_that_are_not_about_the_hook() -> N
 def test_the_units_call_a_stage_that_there_is(name: str, stage: str) -> None:
     text = (EXAMPLES / f"systemd/nvattest-{name}.service").read_text()
     [command] = re.findall(r"(?m)^ExecStart=(.*)$", text)
-    assert parse_arguments(shlex.split(command)[1:]).stage == stage
+    program, *arguments = shlex.split(command)
+    # A bare name: systemd looks in /usr/local/bin, where pip installs, and in /usr/bin, where the layer has its link.
+    assert program == "nvattest-hook"
+    assert parse_arguments(arguments).stage == stage
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here (Debian: systemd)")
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "systemd").glob("*.service")), ids=lambda path: path.name)
+def test_systemd_finds_nothing_wrong_with_the_units(path: Path, tmp_path: Path) -> None:
+    # Its programs need not be installed here.
+    for unit in path.parent.glob("*.service"):
+        text = re.sub(r"(?m)^(Exec\w+=)\S+", r"\1/bin/true", unit.read_text())
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=one", str(tmp_path / path.name)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if path.name in line or str(tmp_path) in line]
+    assert said == []
 
 
 def test_the_step_of_init_calls_the_program_where_the_layer_has_it() -> None:
