@@ -38,13 +38,14 @@ _SIMULATED = (
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What there is to print. ``appraisal`` is None where NVIDIA's service verified."""
+    """What there is to print. Where a remote service verified, ``appraisal`` is None and ``verified_by`` names it."""
 
     code: ResultCode
     claims: list[dict[str, object]]
     token: object = None
     appraisal: Appraisal | None = None
     decision: PolicyDecision | None = None
+    verified_by: dict[str, object] | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,7 +268,8 @@ def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None, key: S
 
 
 def _remote(options: argparse.Namespace) -> Result:
-    """NVIDIA's service verifies; its signed answer is verified here, and the relying party's policy sees its claims."""
+    """A service verifies; its signed answer is verified here, and the relying party's policy sees its claims."""
+    from nvattest.cli.output import voucher
     from nvattest.session import now
 
     if options.policy is not None:
@@ -302,7 +304,17 @@ def _remote(options: argparse.Namespace) -> Result:
             if decision.matched is not True:
                 code = ResultCode.RP_POLICY_MISMATCH
                 break
-    return Result(code=code, claims=claims, token=tokens[0] if len(tokens) == 1 else tokens, decision=decision)
+    return Result(
+        code=code,
+        claims=claims,
+        token=tokens[0] if len(tokens) == 1 else tokens,
+        decision=decision,
+        verified_by={
+            **voucher(answers[0].verified),
+            "simulated": any(answer.verified.simulated for answer in answers),
+            "tls_roots": network.tls_roots(options, answers[0].verified.key_url),
+        },
+    )
 
 
 def _print(result: Result, options: argparse.Namespace) -> None:
@@ -321,6 +333,8 @@ def _print(result: Result, options: argparse.Namespace) -> None:
                 "matched": result.decision.matched,
                 "reasons": list(result.decision.reasons),
             }
+        if result.verified_by is not None:
+            document["verified_by"] = result.verified_by
         document["appraisal"] = None
         if result.appraisal is not None:
             from nvattest.appraisal.serialize import appraisal_to_json
@@ -332,7 +346,7 @@ def _print(result: Result, options: argparse.Namespace) -> None:
     from nvattest.cli.terminal import wants_color
 
     if result.appraisal is None:
-        say(render_claims(result.claims, result.code))
+        say(render_claims(result.claims, result.code, result.verified_by or {}))
     elif options.explain:
         _explain(result.appraisal, options)
     else:

@@ -82,8 +82,16 @@ def add_remote_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--nras-url", default=from_environment("NVAT_NRAS_BASE_URL", DEFAULT_NRAS_URL), metavar="URL",
-        help="NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL)",
+        help="NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL); every output names another one",
     )  # fmt: skip
+    group.add_argument(
+        "--refuse-weakened", action="store_true", help="refuse the answer of another remote service than NVIDIA's own"
+    )
+    group.add_argument(
+        "--accept-simulated",
+        action="store_true",
+        help="for tests: accept a remote service's answer about simulated devices",
+    )
 
 
 def http_settings(options: argparse.Namespace, *base_urls: str) -> HttpSettings:
@@ -158,4 +166,21 @@ def attest_remotely(
 
     settings = http_settings(options, options.nras_url)
     with NrasClient(options.nras_url, http=settings, timeout=options.timeout) as client:
-        return client.attest(evidence, nonce=nonce, at=at.device)
+        return client.attest(
+            evidence,
+            nonce=nonce,
+            at=at.device,
+            accept_simulated=options.accept_simulated,
+            refuse_weakened=options.refuse_weakened,
+        )
+
+
+def tls_roots(options: argparse.Namespace, url: str | None) -> str | None:
+    """What vouches for the keys fetched from ``url``, in words; None where that was not over TLS."""
+    from nvattest.collateral.settings import usual_roots
+
+    if url is None or not url.startswith("https://"):
+        return None
+
+    named = [name for name in ("tls_ca_cert", "tls_ca_path") if getattr(options, name) is not None]
+    return " and ".join([usual_roots()[0] or "the usual roots", *(f"--{name.replace('_', '-')}" for name in named)])

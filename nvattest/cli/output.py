@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nvattest._text import block, clean, joined
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.errors import ResultCode
     from nvattest.policy.decision import PolicyDecision
+    from nvattest.token.verified import VerifiedToken
 
 _WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
 
@@ -133,14 +135,38 @@ def render_decision(decision: PolicyDecision, code: ResultCode) -> str:
     return joined(lines)
 
 
-def render_claims(claims: list[dict[str, object]], code: ResultCode) -> str:
-    """The answer of NVIDIA's service: a line per device and the verdict."""
-    lines = ["verified by NVIDIA's remote service; its signature, nonce and digests were checked here"]
+def voucher(verified: VerifiedToken) -> dict[str, object]:
+    """Who vouches for a token: the issuer, where and how its key was got, and whether it is NVIDIA's own service."""
+    return {
+        "issuer": verified.issuer,
+        "nvidia": verified.of_nvidia,
+        "key_url": verified.key_url,
+        "key_source": verified.key_source,
+        "anchors": verified.anchors,
+        "simulated": verified.simulated,
+    }
+
+
+def render_claims(claims: list[dict[str, object]], code: ResultCode, verified_by: Mapping[str, object]) -> str:
+    """The answer of a remote service: who it is, a line per device and the verdict."""
+    service = "NVIDIA's remote service" if verified_by.get("nvidia") else "a remote service that is not NVIDIA's"
+    simulated = bool(verified_by.get("simulated"))
+    lines = [
+        f"verified by {service}: {clean(str(verified_by.get('issuer')), 256)}"
+        + "   *** SIMULATED: this proves nothing ***" * simulated,
+        "its signature, nonce and digests were checked here",
+        f"key: {verified_by.get('key_source')}",
+    ]
+    if verified_by.get("tls_roots") is not None:
+        lines.append(f"TLS roots: {verified_by['tls_roots']}")
+    if verified_by.get("anchors") is not None:
+        lines.append(f"trust anchors, as the service says: {clean(str(verified_by['anchors']), 64)}")
     for claim in claims:
         words = (f"{name} {clean(str(claim.get(name)), 64)}" for name in ("hwmodel", "ueid", "measres"))
         text = "  ".join(("", clean(str(claim.get("x-nvidia-device-type", "device")), 16), *words))
         lines.append(text)
-    lines.append(f"Result: {'TRUSTED' if int(code) == 0 else 'NOT TRUSTED'}, code {int(code)} ({code.message})")
+    verdict = ("TRUSTED" if int(code) == 0 else "NOT TRUSTED") + " (simulated)" * simulated
+    lines.append(f"Result: {verdict}, code {int(code)} ({code.message})")
     return joined(lines)
 
 

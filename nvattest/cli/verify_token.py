@@ -24,7 +24,7 @@ from nvattest.cli.arguments import (
     existing_file,
     from_environment,
 )
-from nvattest.cli.network import HASHES, add_access_options
+from nvattest.cli.network import HASHES, add_access_options, tls_roots
 from nvattest.cli.output import report_error, say
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     expect.add_argument(
         "--refuse-weakened", action="store_true",
-        help="refuse a token of a weakened policy or of other trust anchors than NVIDIA's",
+        help="refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service",
     )  # fmt: skip
     keys = parser.add_argument_group("keys, at least one of them")
     keys.add_argument(
@@ -131,20 +131,26 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
     from nvattest.token.verify import TokenKind, verify_token
 
     # Read before anybody is asked: for what is no token no key is fetched.
-    token, _ = read_document(_read_token(options.token_file))
+    token, found = read_document(_read_token(options.token_file))
     thumbprint: bytes | None = None
     if options.challenge is not None:
         nonce, thumbprint = binding.nonce_of_token(token, options.challenge)
     else:
         nonce = Nonce.from_hex(options.nonce)
     jwks: bytes | None = None
+    jwks_url: str | None = None
+    kind = TokenKind(options.token_type) if options.token_type is not None else None
     service = _service(options)
     if service:
         from nvattest.collateral.nras import JWKS_PATH
 
-        jwks = _fetch(service + JWKS_PATH, MAXIMUM_JWKS, options, service)
+        jwks_url = service + JWKS_PATH
+        jwks = _fetch(jwks_url, MAXIMUM_JWKS, options, service)
+        # What the service says of its own anchors is not what NVIDIA's service would vouch for.
+        kind = TokenKind.NRAS if found is TokenKind.DETACHED_EAT and kind in (None, found) else kind
     elif options.jwks.startswith("https://"):
-        jwks = _fetch(options.jwks, MAXIMUM_JWKS, options, options.nras_url)
+        jwks_url = options.jwks
+        jwks = _fetch(jwks_url, MAXIMUM_JWKS, options, options.nras_url)
     elif "://" in options.jwks:
         raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
     elif options.jwks:
@@ -156,11 +162,12 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         nonce=nonce,
         at=at,
         jwks=jwks,
+        jwks_url=jwks_url,
         key=read_bounded(options.key, MAXIMUM_PEM) if options.key is not None else None,
         x5c_roots=read_bounded(options.x5c_anchors, 64 * 1024) if options.x5c_anchors is not None else None,
         leeway=timedelta(seconds=max(min(options.clock_skew_leeway_seconds, 2**31), -1)),
         expected_devices=options.expected_devices,
-        kind=TokenKind(options.token_type) if options.token_type is not None else None,
+        kind=kind,
         accept_simulated=options.accept_simulated,
         refuse_weakened=options.refuse_weakened,
     )
@@ -252,7 +259,10 @@ def _report(
     lines = [
         f"{verified.kind.value} of {clean(verified.issuer, 256)}, {_span(verified)}",
         f"signed by {verified.key.thumbprint}",
+        f"key: {verified.key_source}" + "; NVIDIA's own service" * verified.of_nvidia,
     ]
+    if (roots := tls_roots(options, verified.key_url)) is not None:
+        lines.append(f"TLS roots: {roots}")
     if verified.anchors is not None:
         marked = "   *** SIMULATED: this proves nothing ***" * verified.simulated
         lines.append(f"trust anchors: {clean(verified.anchors, _WIDTH)}{marked}")
@@ -280,6 +290,9 @@ def _summary(verified: VerifiedToken) -> dict[str, object]:
     digest = verified.evidence_digest
     return {
         "kind": verified.kind.value,
+        "nvidia": verified.of_nvidia,
+        "key_url": verified.key_url,
+        "key_source": verified.key_source,
         "overall": verified.overall,
         "issuer": verified.issuer,
         "issued": format_time(verified.issued),

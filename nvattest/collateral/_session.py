@@ -22,6 +22,7 @@ import urllib3.connection
 import urllib3.connectionpool
 
 from nvattest.collateral.pool import WORKERS
+from nvattest.collateral.settings import usual_roots
 from nvattest.errors import InputError
 
 
@@ -123,7 +124,7 @@ def make_session(ca_cert: str | None, ca_path: str | None) -> requests.Session:
 def _context(ca_cert: str | None, ca_path: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and host names
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    usual = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    usual = usual_roots()[1] or certifi.where()
     folder = os.path.isdir(usual)
     for name, path, is_folder in (
         ("the usual roots", usual, folder),

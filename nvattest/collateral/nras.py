@@ -106,11 +106,20 @@ class NrasClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def attest(self, evidence: Sequence[Evidence], *, nonce: Nonce, at: datetime) -> tuple[RemoteAnswer, ...]:
+    def attest(
+        self,
+        evidence: Sequence[Evidence],
+        *,
+        nonce: Nonce,
+        at: datetime,
+        accept_simulated: bool = False,
+        refuse_weakened: bool = False,
+    ) -> tuple[RemoteAnswer, ...]:
         """Have all devices verified, those of each architecture in one request, and verify the answers.
 
         ``at`` is the clock by which the tokens are judged. Whether the devices are trusted stands in
-        ``verified.overall`` of each answer.
+        ``verified.overall`` of each answer, and who says so in its ``issuer``, ``key_source`` and ``of_nvidia``.
+        ``accept_simulated`` and ``refuse_weakened`` are those of ``verify_token``.
 
         Raises:
             InputError: no evidence, or evidence that says it is for another nonce.
@@ -139,11 +148,14 @@ class NrasClient:
             verified = verify_detached_eat(
                 token,
                 jwks=self._keys.document,
+                jwks_url=self.base_url + JWKS_PATH,
                 issuer=self.base_url,
                 nonce=nonce,
                 at=at,
                 expected_devices=len(group),
                 x5c_roots=self._x5c_roots,
+                accept_simulated=accept_simulated,
+                refuse_weakened=refuse_weakened,
             )
             _check_kind(verified.labels, group[0].kind)
             answers.append(RemoteAnswer(architecture=architecture, devices=len(group), token=token, verified=verified))

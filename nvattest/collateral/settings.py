@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -50,6 +51,17 @@ class HttpSettings:
                 "the service key has characters that a header cannot carry", code="service-key",
                 hint="give the key alone, without 'Bearer', quotes or line breaks",
             )  # fmt: skip
+
+
+def usual_roots() -> tuple[str, str | None]:
+    """The variable that replaces the roots of TLS and the path in it, or two empty values: the roots of ``certifi``.
+
+    Nothing of what a service says can be trusted further than these.
+    """
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := os.environ.get(name):
+            return name, path
+    return "", None
 
 
 def check_url(url: str, option: str) -> SplitResult:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.compat._errors import NoEvidenceError
 from nvattest.compat._settings import Settings, nras_base
-from nvattest.compat._warnings import migrated
+from nvattest.compat._warnings import FOREIGN_SERVICE, migrated
 from nvattest.evidence import Evidence
 from nvattest.model import Nonce
 
@@ -49,8 +49,13 @@ def attest_at_nras(
         )
     http = HttpSettings(service_key=settings.key(), key_hosts=(base,))
     with NrasClient(base, http=http, timeout=settings.timeout, claims_version=claims_version) as client:
-        answers = client.attest(evidence, nonce=nonce, at=at)
-    return RemoteResult(trusted=answers[0].verified.overall, token=answers[0].token)
+        # Whoever names simulated roots wants simulated devices; the token says what they are.
+        answers = client.attest(evidence, nonce=nonce, at=at, accept_simulated=settings.trust_anchors().simulated)
+    verified = answers[0].verified
+    if not verified.of_nvidia:
+        simulated = " and is simulated, which proves nothing" * verified.simulated
+        migrated(FOREIGN_SERVICE.format(issuer=verified.issuer, simulated=simulated))
+    return RemoteResult(trusted=verified.overall, token=answers[0].token)
 
 
 def fetch_keys(url: str, *, settings: Settings) -> JsonObject:

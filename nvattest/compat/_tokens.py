@@ -43,6 +43,7 @@ class Trust:
     devices: int | None
     key: PublicKey | None = None
     jwks: Mapping[str, object] | None = None
+    jwks_url: str | None = None
     accept_simulated: bool = False
 
 
@@ -113,6 +114,7 @@ def verify_part(name: str, inner: object, *, nonce: Nonce, at: datetime, trust: 
         at=at,
         key=trust.key,
         jwks=trust.jwks,
+        jwks_url=trust.jwks_url,
         leeway=_LEEWAY,
         expected_devices=trust.devices,
         kind=TokenKind.DETACHED_EAT if trust.jwks is None else TokenKind.NRAS,

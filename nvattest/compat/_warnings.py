@@ -19,6 +19,10 @@ FOREIGN_ANCHORS = (
     "'nvattest simulate' that is so; anywhere else take the variable away."
 )
 
+FOREIGN_SERVICE = (
+    "{issuer} verified, which is not NVIDIA's remote service{simulated}: what is said to be good is good by its word."
+)
+
 
 class MigrationWarning(UserWarning):
     """Something that NVIDIA's Python SDK did is done otherwise here; the text says what and why."""

@@ -64,6 +64,8 @@ class NrasIssuer:
         from nvattest.evidence import load_evidence
         from nvattest.model import Nonce
         from nvattest.session import verify
+        from nvattest.token.keys import PublicKey
+        from nvattest.token.provenance import MEMBER, provenance
 
         request: dict[str, Any] = json.loads(body)
         evidence = load_evidence(body)
@@ -89,7 +91,7 @@ class NrasIssuer:
             device.label: self._sign({**common, **found, "jti": f"{device.label}-1"}, signer)
             for device, found in zip(appraisal.devices, claims, strict=True)
         }
-        overall = {
+        overall: dict[str, Any] = {
             **common,
             "jti": "platform-1",
             "sub": "NVIDIA-PLATFORM-ATTESTATION",
@@ -99,6 +101,9 @@ class NrasIssuer:
                 label: ["DIGEST", ["SHA-256", hashlib.sha256(token.encode()).hexdigest()]]
                 for label, token in submods.items()
             },
+            # The one difference to NVIDIA's: the answer says that it is simulated, and which key says so.
+            "cnf": {"jwk": PublicKey.of(self._keys[signer].public_key()).jwk()},
+            MEMBER: provenance(appraisal),
         }
         return json.dumps([["JWT", self._sign(overall, signer)], submods]).encode()
 

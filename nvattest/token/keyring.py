@@ -23,12 +23,14 @@ class Keyring:
     """Who may have signed a token: a JWKS, or one key, or anchors; anchors can also go with a JWKS.
 
     ``jwks``: the key is found by ``kid``; an entry's ``x5c`` is validated if there are anchors. ``key``: this one, the
-    ``kid`` does not matter. ``anchors`` alone: the token's own ``x5c`` header, validated to them.
+    ``kid`` does not matter. ``anchors`` alone: the token's own ``x5c`` header, validated to them. ``url`` is where the
+    caller fetched the JWKS, if it did.
     """
 
     jwks: Mapping[str, Mapping[str, object]] | None = None
     key: PublicKey | None = None
     anchors: tuple[Certificate, ...] = ()
+    url: str | None = None
 
     @classmethod
     def make(
@@ -37,8 +39,9 @@ class Keyring:
         jwks: bytes | str | Mapping[str, object] | None = None,
         key: bytes | str | PublicKey | None = None,
         x5c_roots: bytes | str | None = None,
+        url: str | None = None,
     ) -> Keyring:
-        """From what a caller has: a JWKS (JSON text or object), a public key in PEM, anchors in PEM.
+        """From what a caller has: a JWKS (JSON text or object) and its URL, a public key in PEM, anchors in PEM.
 
         Raises:
             InputError: unreadable, or a key beside one of the others.
@@ -51,7 +54,21 @@ class Keyring:
             jwks=parse_jwks(jwks) if jwks is not None else None,
             key=key if key is None or isinstance(key, PublicKey) else PublicKey.from_pem(_pem(key)),
             anchors=parse_anchors(_pem(x5c_roots)) if x5c_roots is not None else (),
+            url=url if jwks is not None else None,
         )
+
+    @property
+    def source(self) -> str:
+        """How the keys were got, in words."""
+        if self.key is not None:
+            return "public key that the caller named"
+        if self.jwks is None:
+            return "certificates in the token, validated to roots that the caller named"
+        validated = ", its certificates validated to roots that the caller named" * bool(self.anchors)
+        if self.url is None:
+            return f"key set that the caller gave{validated}"
+        transport = "over TLS" if self.url.startswith("https://") else "without TLS"
+        return f"key set fetched from {self.url} {transport}{validated}"
 
     def key_for(self, token: Jws, *, at: datetime) -> PublicKey:
         """The key that has to have signed this token.

@@ -10,11 +10,14 @@ from typing import Final
 
 from nvattest._json import kind_of, load_json
 from nvattest.errors import InputError, ParseError
+from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
 from nvattest.token.keys import PublicKey
 from nvattest.token.provenance import MEMBER, OVERRIDE
 
 MAXIMUM_DEVICES: Final = 64
+# The base URL of NVIDIA's remote service is the issuer of its tokens.
+NVIDIA_ISSUER: Final = "https://nras.attestation.nvidia.com"
 
 JsonObject = dict[str, object]
 
@@ -46,6 +49,7 @@ class VerifiedToken:
     together, one per device, in the order of the token; ``payload`` is the overall token's, or the EAR's. ``key`` is
     the key that signed. ``anchors``, ``weakened``, ``simulated`` and ``evidence_digest`` (48 bytes) are what nvattest
     says of its own tokens; None, empty and false in tokens of others. ``statuses`` are an EAR's by submodule.
+    ``key_source`` says how the key was got, ``key_url`` where its key set was fetched; None where it was not.
     """
 
     kind: TokenKind
@@ -62,6 +66,23 @@ class VerifiedToken:
     weakened: tuple[str, ...]
     evidence_digest: bytes | None
     statuses: Mapping[str, str]
+    key_source: str
+    key_url: str | None
+
+    @property
+    def of_nvidia(self) -> bool:
+        """Whether NVIDIA's own service issued it: under its name, by a key that was not fetched elsewhere."""
+        return self.issuer == NVIDIA_ISSUER and (self.key_url is None or self.key_url.startswith(f"{NVIDIA_ISSUER}/"))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether neither NVIDIA's own service vouches for the result, nor nvattest by NVIDIA's anchors.
+
+        What a remote service says of its own anchors counts for nothing here: it is the service that is believed.
+        """
+        if self.anchors not in (None, NVIDIA_ANCHORS.label):
+            return True
+        return not self.of_nvidia and (self.anchors is None or self.kind is TokenKind.NRAS)
 
 
 def read_document(token: object) -> tuple[str | list[object], TokenKind]:

@@ -20,7 +20,6 @@ from typing import Final
 
 from nvattest.errors import InputError
 from nvattest.model import Nonce
-from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.jws import refuse
 from nvattest.token.keyring import Keyring
 from nvattest.token.keys import PublicKey
@@ -41,6 +40,7 @@ def verify_token(
     nonce: Nonce,
     at: datetime,
     jwks: bytes | str | Mapping[str, object] | None = None,
+    jwks_url: str | None = None,
     key: bytes | str | PublicKey | None = None,
     x5c_roots: bytes | str | None = None,
     leeway: timedelta = DEFAULT_LEEWAY,
@@ -57,14 +57,16 @@ def verify_token(
         nonce: the nonce that was asked for; compared in every token.
         at: the clock, with its zone.
         jwks: keys of the issuer by ``kid``, as JSON or as its object.
+        jwks_url: where you fetched them, if you did; the result names it. Nothing is fetched here.
         key: the one key of the issuer, PEM of a public key or a certificate. Stands alone.
         x5c_roots: PEM of the anchors for certificate chains: of the JWKS's entries or, without a JWKS, of the token.
         leeway: how far the clocks may differ, at most 10 minutes.
         expected_devices: how many GPUs and switches the token has to be about.
         kind: what the token has to be; None takes what it is.
         accept_simulated: also accept tokens about simulated devices, which prove nothing.
-        refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's;
-            otherwise look at ``weakened`` and ``anchors`` yourself. Tokens of others say neither.
+        refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
+            and one that says neither unless NVIDIA's own service issued it; otherwise look at ``weakened`` and
+            ``foreign`` yourself.
 
     Raises:
         TokenError: the token must not be believed; ``code`` says which rule it broke.
@@ -76,7 +78,7 @@ def verify_token(
     if expected_devices is not None and (type(expected_devices) is not int or expected_devices < 1):
         raise InputError("a token is about 1 or more devices", code="expected-devices")
     rules = Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway)
-    keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots)
+    keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots, url=jwks_url)
     if isinstance(document, str):
         verified = verify_ear(document, rules=rules, keys=keys, expected_devices=expected_devices)
     else:
@@ -87,11 +89,16 @@ def verify_token(
         raise refuse(
             "the token is about simulated devices: it proves nothing",
             "simulated",
-            hint="for tests only: accept_simulated",
+            hint="for tests only: --accept-simulated (accept_simulated=True)",
         )
-    if refuse_weakened and (verified.weakened or verified.anchors not in (None, NVIDIA_ANCHORS.label)):
-        made = f"under the anchors {verified.anchors!r}, weakened: {', '.join(verified.weakened) or 'nothing'}"
-        raise refuse(f"the token was made {made[:300]}", "weakened", hint="ask for one made with the strict policy")
+    if refuse_weakened and (verified.weakened or verified.foreign):
+        anchors = f"under the anchors {verified.anchors!r}" if verified.anchors is not None else "under unnamed anchors"
+        made = f"by {verified.issuer!r} {anchors}, weakened: {', '.join(verified.weakened) or 'nothing'}"
+        raise refuse(
+            f"the token was made {made[:400]}",
+            "weakened",
+            hint="ask for one made with NVIDIA's anchors and the strict policy, or by NVIDIA's own service",
+        )
     return verified
 
 
@@ -99,6 +106,7 @@ def verify_detached_eat(
     token: object,
     *,
     jwks: bytes | str | Mapping[str, object],
+    jwks_url: str | None = None,
     issuer: str | None,
     nonce: Nonce,
     at: datetime,
@@ -106,6 +114,7 @@ def verify_detached_eat(
     expected_devices: int | None = None,
     x5c_roots: bytes | None = None,
     accept_simulated: bool = False,
+    refuse_weakened: bool = False,
 ) -> VerifiedToken:
     """Verify a detached EAT of NVIDIA's remote service, or of nvattest, with the issuer's JWKS.
 
@@ -118,9 +127,11 @@ def verify_detached_eat(
         nonce=nonce,
         at=at,
         jwks=jwks,
+        jwks_url=jwks_url,
         x5c_roots=x5c_roots,
         leeway=timedelta(seconds=leeway_s),
         expected_devices=expected_devices,
         kind=TokenKind.NRAS,
         accept_simulated=accept_simulated,
+        refuse_weakened=refuse_weakened,
     )

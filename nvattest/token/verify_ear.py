@@ -72,6 +72,8 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
         weakened=made.weakened,
         evidence_digest=made.evidence_digest,
         statuses={label: tier.word for label, tier in tiers.items()},
+        key_source=keys.source,
+        key_url=keys.url,
     )
 
 

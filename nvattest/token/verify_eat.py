@@ -78,6 +78,8 @@ def verify_eat(
         weakened=made.weakened,
         evidence_digest=made.evidence_digest,
         statuses={},
+        key_source=keys.source,
+        key_url=keys.url,
     )
 
 

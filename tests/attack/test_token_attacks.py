@@ -550,6 +550,63 @@ def test_weakened_policies_and_other_anchors_are_refused_where_that_is_asked_for
         assert caught.value.code == "weakened"
 
 
+NVIDIA_JWKS = "https://nras.attestation.nvidia.com/.well-known/jwks.json"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "url", "kind", "anchors", "refused"),
+    [
+        ("https://nras.attestation.nvidia.com", NVIDIA_JWKS, "nras", None, False),
+        ("https://nras.attestation.nvidia.com", None, "nras", None, False),
+        ("https://nras.attestation.nvidia.com", None, "detached-eat", None, False),
+        # Under NVIDIA's name, and the key from somewhere else.
+        ("https://nras.attestation.nvidia.com", "https://nras.attestation.nvidia.com.example/jwks.json", "nras", None, True),
+        ("https://nras.example", "https://nras.example/.well-known/jwks.json", "nras", None, True),
+        ("https://nras.attestation.nvidia.com.example", None, "detached-eat", None, True),
+        # What a remote service says of its anchors does not make it NVIDIA's; a local nvattest's word is its own.
+        ("https://nras.example", "https://nras.example/.well-known/jwks.json", "nras", "NVIDIA", True),
+        ("https://nras.attestation.nvidia.com", NVIDIA_JWKS, "nras", "custom", True),
+        ("guest-7", "https://keys.example/jwks.json", "detached-eat", "NVIDIA", False),
+    ],
+)  # fmt: skip
+def test_a_service_that_is_not_nvidias_counts_like_other_anchors(
+    issuer: str, url: str | None, kind: str, anchors: str | None, refused: bool
+) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        if anchors is None:
+            del payload["nvattest"], payload["cnf"]
+        else:
+            payload["nvattest"] |= {"anchors": anchors, "simulated": False}
+        payload["iss"] = issuer
+
+    token = forged_eat(overall=change, device=lambda _, payload: payload.update(iss=issuer))
+    arguments = {"issuer": issuer, "jwks_url": url, "kind": TokenKind(kind), "accept_simulated": False}
+    verified = minting.check(token, **arguments)
+    assert (verified.foreign, verified.of_nvidia) == (
+        refused,
+        issuer == NVIDIA_JWKS[:35] and url in (None, NVIDIA_JWKS),
+    )
+    assert (verified.key_url, (url or "caller") in verified.key_source) == (url, True)
+    if refused:
+        with pytest.raises(TokenError) as caught:
+            minting.check(token, **arguments, refuse_weakened=True)
+        assert caught.value.code == "weakened"
+        assert issuer in caught.value.message
+    else:
+        assert minting.check(token, **arguments, refuse_weakened=True).overall
+
+
+def test_how_the_key_was_got_is_named() -> None:
+    said = {
+        minting.check(eat(), **keys).key_source
+        for keys in ({}, {"jwks": None, "key": KEY.public}, {"jwks_url": "http://127.0.0.1:1/jwks"})
+    }
+    assert said == {
+        "key set that the caller gave", "public key that the caller named",
+        "key set fetched from http://127.0.0.1:1/jwks without TLS",
+    }  # fmt: skip
+
+
 def test_the_labels_of_draft_4_are_read_too() -> None:
     def rename(payload: dict[str, Any]) -> None:
         for item in payload["submods"].values():

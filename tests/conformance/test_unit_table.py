@@ -203,7 +203,7 @@ def gpu_success(stage: Make) -> None:
      "AttestationTestCApi.GpuHighLevelApiRemoteVerify")  # fmt: skip
 def gpu_remote(stage: Make) -> None:
     here = stage()
-    outcome = here.run(*here.gpu(), "--verifier", "remote")
+    outcome = here.run(*here.gpu(), "--verifier", "remote", "--accept-simulated")
     assert outcome.code == 0
     assert short_hwmodel(outcome.claims[0]["hwmodel"]) == "GH100"
 
@@ -219,7 +219,7 @@ def switch_success(stage: Make) -> None:
      "AttestationTestCApi.SwitchHighLevelApiRemoteVerify")  # fmt: skip
 def switch_remote(stage: Make) -> None:
     here = stage("hopper-8-ppcie")
-    outcome = here.run(*here.switch(), "--verifier", "remote")
+    outcome = here.run(*here.switch(), "--verifier", "remote", "--accept-simulated")
     assert outcome.code == 0
     assert short_hwmodel(outcome.claims[0]["hwmodel"]) == "LS_10"
 
@@ -235,7 +235,7 @@ def remote_bad_nonce(stage: Make) -> None:
     here = stage("hopper-8-ppcie")
     # Ours notices before anything is sent, and names the nonce of the request (19) where NVIDIA's has 504 and 603.
     for arguments in (here.gpu("00" * 32), here.switch("00" * 32)):
-        assert here.run(*arguments, "--verifier", "remote").code in (19, 504, 603)
+        assert here.run(*arguments, "--verifier", "remote", "--accept-simulated").code in (19, 504, 603)
 
 
 @row("GpuVerifierTest.VerifyGpuEvidenceWithInvalidSignature")
@@ -332,7 +332,7 @@ def invalid_key(stage: Make) -> None:
 def invalid_remote_key(stage: Make) -> None:
     here = stage("hopper-8-ppcie", faults=("nras:status=401",))
     for arguments in (here.gpu(), here.switch()):
-        outcome = here.run(*arguments, "--verifier", "remote")
+        outcome = here.run(*arguments, "--verifier", "remote", "--accept-simulated")
         assert (outcome.code, outcome.document["claims"], outcome.document["detached_eat"]) == (702, {}, {})
 
 

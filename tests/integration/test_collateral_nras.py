@@ -15,6 +15,7 @@ from nvattest.evidence import load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
+from nvattest.token.provenance import raw_evidence_digest
 
 NONCE = Nonce(bytes(range(32)))
 
@@ -33,7 +34,9 @@ def attest(platform, services, *, client=None, nonce=NONCE, timeout=20.0, retrie
         services.nras_url, http=HttpSettings(retries=retries), timeout=timeout, x5c_roots=services.nras_ca_pem
     )
     try:
-        return own.attest(load(platform) if evidence is None else evidence, nonce=nonce, at=platform.clock)
+        return own.attest(
+            load(platform) if evidence is None else evidence, nonce=nonce, at=platform.clock, accept_simulated=True
+        )
     finally:
         if client is None:
             own.close()
@@ -51,6 +54,21 @@ def test_a_node_is_verified_in_one_request_for_each_architecture() -> None:
     ]
     assert all(answer.verified.overall for answer in answers)
     assert all(len(answer.verified.claims) == answer.devices for answer in answers)
+
+
+def test_a_simulated_service_says_so_and_is_refused_where_that_is_not_accepted(one) -> None:
+    with Services(one) as services, NrasClient(services.nras_url, x5c_roots=services.nras_ca_pem) as client:
+        with pytest.raises(TokenError) as caught:
+            client.attest(load(one), nonce=NONCE, at=one.clock)
+        (answer,) = client.attest(load(one), nonce=NONCE, at=one.clock, accept_simulated=True)
+        with pytest.raises(TokenError) as weakened:
+            client.attest(load(one), nonce=NONCE, at=one.clock, accept_simulated=True, refuse_weakened=True)
+    assert (caught.value.code, weakened.value.code) == ("simulated", "weakened")
+    verified = answer.verified
+    assert (verified.simulated, verified.anchors, verified.of_nvidia) == (True, one.trust_anchors().label, False)
+    assert verified.issuer == services.nras_url
+    assert verified.key_url == f"{services.nras_url}/.well-known/jwks.json"
+    assert verified.evidence_digest == raw_evidence_digest(load(one))
 
 
 def test_bad_evidence_is_a_good_token_with_a_bad_verdict() -> None:
@@ -159,7 +177,7 @@ def test_an_answer_about_switches_is_none_about_gpus(monkeypatch) -> None:
         swapped = request_body(switches, NONCE)
         monkeypatch.setattr(issuer, "attest", lambda body, url, **lie: genuine(swapped, url, **lie))
         with pytest.raises(TokenError) as caught:
-            client.attest(gpus, nonce=NONCE, at=node.clock)
+            client.attest(gpus, nonce=NONCE, at=node.clock, accept_simulated=True)
     assert caught.value.code == "device-kind"
     assert caught.value.result_code == 701
 

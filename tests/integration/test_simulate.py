@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -172,6 +173,34 @@ def test_a_proxy_of_the_user_does_not_stand_between_a_world_and_its_services(lib
         environment = world.environment({"http_proxy": "http://192.0.2.1:3128", "NO_PROXY": "intranet"})
     assert environment["NO_PROXY"] == "127.0.0.1,localhost,intranet"
     assert environment["no_proxy"] == "127.0.0.1,localhost"
+
+
+def test_a_remote_verification_in_a_world_says_that_it_is_simulated_in_text_json_and_token(tmp_path: Path) -> None:
+    program = f"{' '.join(PROGRAM)} attest --verifier remote"
+    script = tmp_path / "all.sh"
+    script.write_text(
+        f"cd {tmp_path}\n{program} > refused.txt; echo $? > status\nset -e\n{program} --accept-simulated > text\n"
+        f"{program} --accept-simulated -f json > json\nenv > environment\n"
+    )
+    done = simulate("--platform", "hopper-1", "--", "sh", str(script))
+    assert done.returncode == 0, done.stderr
+    service = dict(
+        line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines() if "=" in line
+    )["NVAT_NRAS_BASE_URL"]  # fmt: skip
+    assert (tmp_path / "status").read_text() == f"{701 % 256}\n"
+    assert "the token is about simulated devices" in (tmp_path / "refused.txt").read_text()
+    text = (tmp_path / "text").read_text()
+    assert (
+        f"verified by a remote service that is not NVIDIA's: {service}   *** SIMULATED: this proves nothing ***" in text
+    )
+    assert f"\nkey: key set fetched from {service}/.well-known/jwks.json without TLS\n" in text
+    assert text.endswith("Result: TRUSTED (simulated), code 0 (Ok)\n")
+    result = json.loads((tmp_path / "json").read_text())
+    vouched = result["verified_by"]
+    assert (vouched["issuer"], vouched["nvidia"], vouched["simulated"]) == (service, False, True)
+    payload = result["detached_eat"][0][1].split(".")[1]
+    overall = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert overall["nvattest"]["simulated"] is True
 
 
 def test_a_fault_without_a_simulation_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:

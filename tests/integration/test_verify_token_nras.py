@@ -28,8 +28,9 @@ class Stage:
     services: Services
     folder: Path
 
-    def verify(self, *options: str, token: str = "token.json") -> int:
-        return run(["verify-token", "--token-file", str(self.folder / token), "--nonce", NONCE.hex(), *options])
+    def verify(self, *options: str, token: str = "token.json", accept: bool = True) -> int:
+        known = ["--nonce", NONCE.hex(), *["--accept-simulated"] * accept]
+        return run(["verify-token", "--token-file", str(self.folder / token), *known, *options])
 
     def tls(self) -> tuple[str, str]:
         return "--tls-ca-cert", str(self.folder / "ca.pem")
@@ -68,6 +69,27 @@ def test_a_named_service_gives_its_keys_and_alone_sees_the_service_key(stage: St
     assert stage.verify(*jwks, *stage.tls(), "--service-key", "secret-1") == 0
     stage.verify("--jwks", elsewhere, "--nras-url", url, *stage.tls(), "--service-key", "secret-1")
     assert set(stage.fetched()) == {""}
+
+
+def test_the_service_that_vouches_is_named_and_its_simulation_refused_unless_accepted(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = stage.services.nras_url
+    source = f"key set fetched from {url}/.well-known/jwks.json over TLS"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(stage.folder / "ca.pem"))
+    assert stage.verify("--nras-url", url) == 0
+    text = capsys.readouterr().out
+    assert f"key: {source}\nTLS roots: REQUESTS_CA_BUNDLE\n" in text
+    assert "SIMULATED" in text
+    assert "Result: TRUSTED (simulated)" in text
+    assert stage.verify("-f", "json", "--nras-url", url) == 0
+    said = json.loads(capsys.readouterr().out)["token"]
+    assert {name: said[name] for name in ("issuer", "nvidia", "key_source", "simulated")} == {
+        "issuer": url, "nvidia": False, "key_source": source, "simulated": True,
+    }  # fmt: skip
+    for more, accept, code in (((), False, "simulated"), (("--refuse-weakened",), True, "weakened")):
+        assert stage.verify("-f", "json", "--nras-url", url, *more, accept=accept) == 1
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == code
 
 
 def test_the_variables_are_nvidias_and_count_where_nothing_else_is_named(

@@ -70,19 +70,27 @@ def validate(token: str, rules: JsonPolicy, expected: Expected) -> tuple[bool, l
 
 
 def _trust(entry: list[Any], expected: Expected) -> Trust:
+    from nvattest.collateral.nras import JWKS_PATH
     from nvattest.compat._remote import fetch_keys
     from nvattest.compat._tokens import Trust
 
     url = entry[VerifierFields.URL]
     count = expected.counts.get(entry[VerifierFields.NAME])
+    # Whoever names simulated roots wants simulated devices; the token says what they are.
+    simulated = expected.settings.trust_anchors().simulated
     if entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE:
-        return Trust(issuer=nras_base(url), devices=count, jwks=fetch_keys(url, settings=expected.settings))
+        return Trust(
+            issuer=nras_base(url),
+            devices=count,
+            jwks=fetch_keys(url, settings=expected.settings),
+            jwks_url=nras_base(url) + JWKS_PATH,
+            accept_simulated=simulated,
+        )
     return Trust(
         issuer=LOCAL_ISSUERS[kind_of(entry[VerifierFields.DEVICE])],
         devices=count,
         key=expected.key,
-        # Whoever names simulated roots wants simulated devices; the token says what they are.
-        accept_simulated=expected.settings.trust_anchors().simulated,
+        accept_simulated=simulated,
     )
 
 

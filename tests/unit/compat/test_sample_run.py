@@ -96,11 +96,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
-def run(world: World, tmp_path: Path, environment: str, evidence: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    world: World, tmp_path: Path, environment: str, evidence: str = "", warn: str = "ignore"
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "SmallGPUTest.py"
     script.write_text(SCRIPT.format(environment=environment, evidence=evidence))
     return subprocess.run(
-        [sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-W", warn, str(script)], capture_output=True, text=True, timeout=60,
         env=world.environment({name: value for name, value in os.environ.items() if not name.startswith("NV_")}),
         cwd=tmp_path,
     )  # fmt: skip
@@ -123,8 +125,10 @@ def test_evidence_may_be_collected_first_as_the_last_versions_had_it(world: Worl
 
 
 def test_the_remote_verifier_gives_a_token_that_validates(world: World, tmp_path: Path) -> None:
-    done = run(world, tmp_path, "REMOTE", "client.get_evidence()")
+    done = run(world, tmp_path, "REMOTE", "client.get_evidence()", warn="default")
     assert done.returncode == 0, done.stderr
+    assert "http://127.0.0.1:" in done.stderr
+    assert "which is not NVIDIA's remote service and is simulated, which proves nothing" in done.stderr
     assert "'REMOTE_GPU_CLAIMS', <Devices.GPU: 2>, <Environment.REMOTE: 5>, 'http://127.0.0.1" in done.stdout
     assert re.search(r"expecting True\nTrue\n", done.stdout)
     assert done.stdout.rstrip().endswith("True")
