@@ -471,10 +471,16 @@ def test_an_hgx_node_without_one_of_its_switches_fails(world: NewWorld) -> None:
 # --- ends that nobody planned -----------------------------------------------------------------------------------------
 
 
-def wait_for_call(guest: HookWorld, name: str) -> None:
-    until = time.monotonic() + 10
-    while not guest.server.calls(name) and time.monotonic() < until:
+def wait_until(there: Callable[[], object]) -> None:
+    """Wait for what must come; how long a loaded machine may need for it is no part of the test."""
+    until = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < until, "what the test waits for did not come"
         time.sleep(0.002)
+
+
+def wait_for_call(guest: HookWorld, name: str) -> None:
+    wait_until(lambda: guest.server.calls(name))
 
 
 def test_sigterm_in_the_middle_leaves_not_ready_with_its_reason(world: NewWorld) -> None:
@@ -855,20 +861,66 @@ def test_the_watch_attests_again_without_taking_ready_away(world: NewWorld) -> N
     assert guest.state["findings"] == []
 
 
-def test_a_watch_that_is_killed_leaves_a_token_that_its_key_set_verifies(world: NewWorld) -> None:
+# Where the watch ends itself: the module and the name that its story looks up there, and before or after which call;
+# and whether the new token is on disk by then.
+MOMENTS = {
+    "5 before the evidence": ("attest", "collect_all", "before", False),
+    "7 after the appraisal": ("attest", "write_appraisal", "after", False),
+    "9 before the key set": ("attest", "publish", "before", False),
+    "9 between key set and token": ("publish", "write_whole", "before token.json", False),
+    "9 after the token": ("publish", "write_whole", "after token.json", True),
+    "10 before the driver is asked": ("attest", "ReadyGate.open", "before", True),
+    "10 after the driver answered": ("attest", "ReadyGate.open", "after", True),
+    "10 after the verdict is recorded": ("attest", "tell", "before", True),
+}
+
+
+def kill_at(guest: HookWorld, module: str, name: str, when: str) -> None:
+    """Let the hook end itself with SIGKILL before or after this call, in a call whose first argument ends so."""
+    moment, _, ending = when.partition(" ")
+    named = f"str(arguments[0]).endswith({ending!r})" if ending else "True"
+    guest.hook.write_text(
+        guest.hook.read_text().replace(
+            "from nvattest.kata import main\n",
+            f"import os, signal\nfrom nvattest.kata import main\nimport nvattest.kata.{module} as module\n"
+            f"original = module.{name}\n"
+            "def ended(*arguments, **named):\n"
+            f"    if {moment == 'before'} and {named}: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    result = original(*arguments, **named)\n"
+            f"    if {moment == 'after'} and {named}: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    return result\n"
+            f"module.{name} = ended\n",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(
+            moment,
+            marks=pytest.mark.xfail(
+                moment == "9 after the token", reason="the next run takes its own ready state for another's"
+            ),
+        )
+        for moment in MOMENTS
+    ],
+)
+def test_a_watch_that_is_killed_leaves_a_token_that_its_key_set_verifies(world: NewWorld, moment: str) -> None:
     guest = world()
-    whole = guest.run().seconds
-    for number in range(8):
-        process = guest.start("--stage", "watch", "--once")
-        time.sleep(whole * (0.5 + 0.6 * number / 7))
-        process.kill()
-        process.communicate()
-        assert guest.ready == 1
-        kids = {key["kid"] for key in json.loads(guest.file("run/nvattest/jwks.json").read_text())["keys"]}
-        assert header_of(guest)["kid"] in kids
+    guest.run()
+    hook, first = guest.hook.read_text(), guest.token.read_bytes()
+    module, name, when, replaced = MOMENTS[moment]
+    kill_at(guest, module, name, when)
+    assert guest.run("--stage", "watch", "--once").status == -signal.SIGKILL
+    assert (guest.ready, guest.token.read_bytes() != first) == (1, replaced)
+    kids = {key["kid"] for key in json.loads(guest.file("run/nvattest/jwks.json").read_text())["keys"]}
+    assert header_of(guest)["kid"] in kids
+    guest.hook.write_text(hook)
     assert guest.run("--stage", "watch", "--once").status == 0
+    assert guest.ready == 1
     assert guest.state["findings"] == []
-    assert len(json.loads(guest.file("run/nvattest/jwks.json").read_text())["keys"]) == 2
+    verified_token(guest)
 
 
 def test_the_watch_takes_ready_and_token_away_on_a_failure(world: NewWorld) -> None:
@@ -895,15 +947,24 @@ def test_a_driver_that_hangs_in_a_later_round_costs_the_token_and_is_told(world:
     assert [item["code"] for item in guest.state["findings"]] == ["ready-state"]
 
 
-def test_the_watch_goes_round_until_it_is_told_to_end(world: NewWorld) -> None:
+def test_the_watch_goes_round_until_it_is_asked_to_end(world: NewWorld) -> None:
     guest = world()
     guest.configure(watch={"interval": 1})
-    process = guest.start("--stage", "watch")
-    until = time.monotonic() + 10
-    while len(guest.server.ready_history) < 3 and time.monotonic() < until:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    assert guest.end(process).status == 0
+    # The signal comes between two rounds, in the third wait, however quick or slow this machine is.
+    guest.hook.write_text(
+        guest.hook.read_text().replace(
+            "from nvattest.kata import main\n",
+            "import os, signal, nvattest.kata.watch as module\nfrom nvattest.kata import main\n"
+            "original, waits = module._wait, []\n"
+            "def wait(*arguments):\n"
+            "    waits.append(arguments)\n"
+            "    if len(waits) == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    original(*arguments)\n"
+            "module._wait = wait\n",
+        )
+    )
+    assert guest.end(guest.start("--stage", "watch"), seconds=60).status == 0
+    assert guest.server.ready_history == (0, 1, 1, 1)
     assert guest.ready == 1
     assert guest.state["verdict"] == "trusted"
 

@@ -325,6 +325,8 @@ def test_ctrl_c_at_a_terminal_is_the_commands_and_not_the_simulations() -> None:
 
     def take_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        # As at a shell: whoever runs the tests may ignore it (nohup, a job in the background), and a child inherits that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(
         command,
@@ -332,14 +334,17 @@ def test_ctrl_c_at_a_terminal_is_the_commands_and_not_the_simulations() -> None:
         stdout=side,
         stderr=side,
         start_new_session=True,
-        preexec_fn=take_terminal,  # noqa: PLW1509 - one ioctl, between fork and exec
+        preexec_fn=take_terminal,  # noqa: PLW1509 - two system calls, between fork and exec
     ) as process:
         os.close(side)
         said = b""
         while b"waiting" not in said:
             said += os.read(terminal, 1024)
         os.write(terminal, b"\x03")
-        assert process.wait(20) == 7
+        try:
+            assert process.wait(20) == 7
+        finally:
+            process.kill()
     os.close(terminal)
 
 
