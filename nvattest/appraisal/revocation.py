@@ -33,11 +33,11 @@ _NOT_AN_ANSWER = frozenset(
         RevocationStatus.UNREACHABLE,
     }
 )
-# Refusals, the graver first: a policy may tolerate a hold, and must not do so where another answer says revoked. One
-# holds even outside the signed window: what was revoked does not become good again by waiting.
-_REFUSED = {RevocationStatus.REVOKED: 0, RevocationStatus.ON_HOLD: 1}
+# What a responder says against a certificate, short of a revocation. Age does not lift it, a newer "good" does.
+_AGAINST = frozenset({RevocationStatus.ON_HOLD, RevocationStatus.UNKNOWN})
 _STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2}
 _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
+_NEWER = "get newer answers (nvattest bundle fetch), and check the clock"
 # Each answer costs a signature. Two months of daily answers in one bundle are fewer; thousands are there to waste time.
 MAXIMUM_ANSWERS = 64
 
@@ -53,8 +53,10 @@ def find_revocation(
 ) -> CertificateRevocation:
     """Judge all answers about one certificate and choose the one that counts.
 
-    A validly signed refusal outweighs everything; otherwise a good answer counts, one to our own question before the
-    others, which may be as new and are less fresh, then the newest; otherwise the answer that came closest.
+    A signed revocation outweighs everything, whatever its age. Otherwise the newest statement counts: a hold or an
+    "unknown" counts unless a current "good" is newer, by thisUpdate and then producedAt; in the same second it counts.
+    Among current good answers one to our own question comes before the others, which may be as new and are less fresh,
+    then the newest. Where nothing of all this is there, the answer that came closest is told.
     ``answers`` are candidates: an answer about another certificate is passed over. ``unusable`` says what became of
     answers that name no certificate; it is told where none is left.
     """
@@ -80,20 +82,31 @@ def find_revocation(
             source=None,
         )
 
-    def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, bool, float]:
+    against = max((_made(item) for item, _ in judged if item.status in _AGAINST), default=None)
+
+    def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, bool, float, float, bool]:
         revocation, answer = pair
-        if revocation.status in _REFUSED:
-            place = _REFUSED[revocation.status]
-        elif revocation.status is RevocationStatus.GOOD:
+        status, made = revocation.status, _made(revocation)
+        if status is RevocationStatus.REVOKED:
+            place = 0
+        elif status is RevocationStatus.GOOD and (against is None or made > against):
+            place = 1
+        elif status in _AGAINST:
             place = 2
         else:
-            place = 4 if revocation.status in _NOT_AN_ANSWER else 3
+            place = 4 if status in _NOT_AN_ANSWER else 3
         ours = answer.source is Source.LIVE and revocation.nonce is NonceOutcome.MATCH
-        update = revocation.this_update
-        return place, not ours, -update.timestamp() if update is not None else 0.0
+        # Of a hold and an "unknown" in the same second the one counts that no policy tolerates.
+        return place, place == 1 and not ours, -made[0], -made[1], status is RevocationStatus.ON_HOLD
 
     revocation, answer = min(judged, key=order)
     return CertificateRevocation(certificate=certificate, revocation=revocation, source=answer.source)
+
+
+def _made(revocation: Revocation) -> tuple[float, float]:
+    """How new a statement is: the instant that it describes, then the instant at which it was signed."""
+    this, produced = revocation.this_update, revocation.produced_at
+    return this.timestamp() if this is not None else 0.0, produced.timestamp() if produced is not None else 0.0
 
 
 class _Finding(NamedTuple):
@@ -159,17 +172,20 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
     where = f"{name}: {revocation.detail}"
     if status is RevocationStatus.GOOD and source is not None:
         return _not_fresh(item, policy) or _Finding(Outcome.PASS, where)
-    if status in (RevocationStatus.STALE, RevocationStatus.NOT_YET_VALID):
+    if status is RevocationStatus.STALE:
         return _Finding(
-            Outcome.SKIPPED if policy.accept_stale_ocsp and status is RevocationStatus.STALE else Outcome.FAIL,
+            Outcome.SKIPPED if policy.accept_stale_ocsp else Outcome.FAIL,
             where,
-            "accept_stale_ocsp" if policy.accept_stale_ocsp and status is RevocationStatus.STALE else "",
-            hint="get newer answers (nvattest bundle fetch), and check the clock",
+            "accept_stale_ocsp" if policy.accept_stale_ocsp else "",
+            hint=_NEWER,
         )
     if status is RevocationStatus.ON_HOLD:
         if not getattr(policy, hold):
-            return _Finding(Outcome.FAIL, where, hint=f"NVIDIA has suspended it; {hold} accepts that")
+            why = f"NVIDIA has suspended it; {hold} accepts that" if revocation.current else _NEWER
+            return _Finding(Outcome.FAIL, where, hint=why)
         # An older answer may say "hold" of what is revoked for good by now, so it has to be as fresh as a good one.
+        if not revocation.current:
+            return _Finding(Outcome.FAIL, where, hint=_NEWER)
         stale = _not_fresh(item, policy)
         return stale if stale is not None and not stale.tolerated_by else _Finding(Outcome.SKIPPED, where, hold)
     if status in (RevocationStatus.NO_ANSWER, RevocationStatus.UNREACHABLE):
@@ -183,6 +199,7 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
             code=failed.code if failed is not None else None,
         )
     hints = {
+        RevocationStatus.NOT_YET_VALID: _clock_hint(revocation),
         RevocationStatus.REVOKED: "do not use this device or driver version; ask NVIDIA why it was revoked",
         RevocationStatus.UNKNOWN: "the responder does not know this certificate; update the RIM or ask NVIDIA",
         RevocationStatus.BAD_RESPONDER: "its signer does not, or no longer, speak for the issuer: get newer answers "
@@ -193,6 +210,15 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
         where,
         hint=hints.get(status, "get the answer again; it was altered, is not for us, or is one of too many"),
     )
+
+
+def _clock_hint(revocation: Revocation) -> str:
+    if revocation.nonce is NonceOutcome.MATCH:
+        return (
+            "check this machine's clock (and --at), which is probably behind; where it is right, the responder's is "
+            "ahead, or a mirror's or proxy's that answers in its place"
+        )
+    return "check this machine's clock (and --at); where it is right, get the answer again (nvattest bundle fetch)"
 
 
 def _not_fresh(item: CertificateRevocation, policy: EvidencePolicy) -> _Finding | None:

@@ -244,7 +244,7 @@ def _revocation(check: CheckView, device: DeviceView) -> _Parts:
             "revoked": ("NVIDIA withdrew this certificate: the release or device under it must no longer be trusted.",),
             "on-hold": ("The certificate is on hold: usual for a release that is not final.",),
             "stale": ("The answer is past its signed end; answers live about a day.", "The clock is ahead."),
-            "not-yet-valid": ("The clock of this machine is behind the responder's.",),
+            "not-yet-valid": ("This machine's clock is behind.", "The responder's clock is ahead."),
             "no-answer": ("The bundle has no answer for this certificate.",),
             "unreachable": ("The OCSP service could not be reached.",),
             "nonce-mismatch": ("A cache between here and the responder gave an answer to somebody else's question.",),

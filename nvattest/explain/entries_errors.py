@@ -48,7 +48,7 @@ ERROR_ENTRIES: Final = (
         (
             "time", "time-zone", "nonce", "nonce-hex", "nonce-size", "nonce-type", "file", "folder", "version",
             "claims-version", "evidence-form", "device-kind", "bundle-conflict", "rim-id", "architecture", "platform",
-            "seed", "skew", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
+            "seed", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
             "explain-unknown", "fault-live", "report-extra", "shell", "command",
             "no-evidence", "devices-changed", "hook-config", "clock",
             "output", "workers", "resume", "leeway", "lifetime", "issuer", "token-id", "expected-devices",

@@ -2,6 +2,10 @@
 
 Only an answer that is signed by the right responder, about the right certificate, within its window and with the nonce
 that was sent (where it has one) is GOOD. Everything else has a status of its own.
+
+A live answer is stamped by the responder's clock and judged by this machine's. A responder whose clock is up to
+``RESPONDER_AHEAD`` ahead is tolerated, on that side only. Beyond that, one of the clocks is wrong. The answer is then
+refused also where it echoes our nonce and so cannot be old: this machine's clock judges the certificates too.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from nvattest.pki.certificate import Certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
 
 __all__ = [
+    "RESPONDER_AHEAD",
     "CertIdHash",
     "NonceOutcome",
     "OcspResponse",
@@ -39,6 +44,12 @@ __all__ = [
     "check_revocation",
     "parse_response",
 ]
+
+RESPONDER_AHEAD: Final = timedelta(seconds=300)
+"""How far a responder's clock may be ahead of the instant of judgement; OpenSSL's tools allow as much."""
+# An answer without nextUpdate that echoes our nonce describes the moment of our question. Nothing signed says how long
+# it holds, so that collateral which is kept in memory must be asked for again after this time.
+_WITHOUT_END: Final = timedelta(hours=1)
 
 
 class NonceOutcome(Enum):
@@ -69,6 +80,11 @@ class Revocation(NamedTuple):
     signature_valid: bool = False
     in_window: bool = False
     response_sha256: bytes | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether it is signed, in its window and not for another nonce: whether it can be relied on now."""
+        return self.in_window and self.nonce is not NonceOutcome.MISMATCH
 
 
 def build_request(
@@ -112,21 +128,19 @@ def check_revocation(
     at: datetime,
     nonce: bytes | None,
     verifier: EcdsaVerifier,
-    skew: timedelta = timedelta(0),
 ) -> Revocation:
     """Judge an answer about ``certificate`` at the instant ``at`` (aware). ``issuer`` must be validated by the caller.
 
-    An answer that says revoked, on hold or unknown keeps that status though it be stale or carry another nonce: being
-    old never makes a certificate better. A hold that is not current counts as revoked, because it may have become one.
-    So STALE, NOT_YET_VALID and NONCE_MISMATCH always mean a properly signed "good" that cannot be relied on now.
+    ``at`` has to be read after the answer came, ``nonce`` is that of the request. An answer that says revoked, on hold
+    or unknown keeps that status though it be stale or carry another nonce: being old never makes a certificate better.
+    So STALE, NOT_YET_VALID and NONCE_MISMATCH always mean a properly signed "good" that cannot be relied on now;
+    ``current`` says the same of the others.
 
     Raises:
-        InputError: ``at`` has no time zone, or a negative ``skew``. A bad answer raises nothing.
+        InputError: ``at`` has no time zone. A bad answer raises nothing.
     """
     if at.tzinfo is None:
         raise InputError("the time of a revocation check has no time zone", code="time-zone")
-    if skew < timedelta(0):
-        raise InputError("a clock skew cannot be negative", code="skew")
     serial = certificate.serial
     # 1. It can be read.
     if isinstance(response, bytes):
@@ -186,7 +200,7 @@ def check_revocation(
             RevocationStatus.BAD_SIGNATURE, f"not signed by the responder {signer.label}", responder=signer.subject
         )
     # 6. The window, 7. the nonce, 8. what it says.
-    timing, why = _window(response, at, skew)
+    timing, why = _window(response, at, outcome)
     status, detail = _conclude(response, timing, why, outcome)
     return judge(status, detail, responder=signer.subject, signature_valid=True, in_window=timing is None)
 
@@ -260,7 +274,7 @@ def _why_no_responder(candidate: Certificate, issuer: Certificate, at: datetime,
     return ""
 
 
-def _window(response: OcspResponse, at: datetime, skew: timedelta) -> tuple[RevocationStatus | None, str]:
+def _window(response: OcspResponse, at: datetime, nonce: NonceOutcome) -> tuple[RevocationStatus | None, str]:
     """None where ``at`` lies within the window of the answer, both ends included."""
     this, following, produced = response.this_update, response.next_update, response.produced_at
     if this is None or produced is None:
@@ -268,35 +282,53 @@ def _window(response: OcspResponse, at: datetime, skew: timedelta) -> tuple[Revo
     instant = at.replace(microsecond=0)
     latest = max(this, produced)
     # Differences cannot overflow where sums at the ends of the calendar would.
-    if latest - instant > skew:
-        return RevocationStatus.NOT_YET_VALID, f"the answer is from {format_time(latest)}, after {format_time(at)}"
+    ahead = latest - instant
+    if ahead > RESPONDER_AHEAD:
+        return RevocationStatus.NOT_YET_VALID, _clocks_differ(latest, at, ahead, nonce)
     if following is None:
-        return RevocationStatus.STALE, "the answer has no nextUpdate, so nothing says how long it holds"
-    if following < this or instant - following > skew:
+        if nonce is not NonceOutcome.MATCH:
+            return RevocationStatus.STALE, "the answer has no nextUpdate and no nonce of ours: it may be of any age"
+        if instant - produced > _WITHOUT_END:
+            return (
+                RevocationStatus.STALE,
+                f"the answer has no nextUpdate and was made at {format_time(produced)}, checked at {format_time(at)}",
+            )
+        return None, ""
+    if following < this or instant > following:
         return RevocationStatus.STALE, f"the answer ended at {format_time(following)}, checked at {format_time(at)}"
     return None, ""
+
+
+def _clocks_differ(latest: datetime, at: datetime, ahead: timedelta, nonce: NonceOutcome) -> str:
+    seconds = int(ahead.total_seconds())
+    made = (
+        "the answer echoes our nonce, so it was made after our request; the responder's clock says"
+        if nonce is NonceOutcome.MATCH
+        else "the answer is from the future: the responder's clock said"
+    )
+    return (
+        f"{made} {format_time(latest)}, {seconds} s after the clock of this verification ({format_time(at)}); "
+        f"at most {RESPONDER_AHEAD.total_seconds():.0f} s are tolerated"
+    )
 
 
 def _conclude(
     response: OcspResponse, timing: RevocationStatus | None, why: str, outcome: NonceOutcome
 ) -> tuple[RevocationStatus, str]:
-    current = timing is None and outcome is not NonceOutcome.MISMATCH
+    other_nonce = "the answer carries another nonce than the request"
     if response.status is RevocationStatus.REVOKED:
         when = "" if response.revoked_at is None else f" at {format_time(response.revoked_at)}"
         return RevocationStatus.REVOKED, f"revoked{when}, reason {response.reason or 'not given'}"
     if response.status is RevocationStatus.ON_HOLD:
-        if current:
-            return RevocationStatus.ON_HOLD, "revoked for the time being (certificateHold)"
-        return (
-            RevocationStatus.REVOKED,
-            "on hold by an answer that is not current: the hold may have become a revocation",
-        )
+        held = "revoked for the time being (certificateHold)"
+        doubt = why if timing is not None else other_nonce if outcome is NonceOutcome.MISMATCH else ""
+        return RevocationStatus.ON_HOLD, f"{held}, by an answer that is not current: {doubt}" if doubt else held
     if response.status is not RevocationStatus.GOOD:
         return RevocationStatus.UNKNOWN, "the responder does not know the certificate"
     if timing is not None:
         return timing, why
     if outcome is NonceOutcome.MISMATCH:
-        return RevocationStatus.NONCE_MISMATCH, "the answer carries another nonce than the request"
+        return RevocationStatus.NONCE_MISMATCH, other_nonce
     return RevocationStatus.GOOD, "good"
 
 

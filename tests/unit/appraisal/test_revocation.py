@@ -24,9 +24,15 @@ CERTIFICATE = SimpleNamespace(common_name="BROM", subject="CN=BROM", serial=7, s
 
 
 def item(
-    status: RevocationStatus, source: Source | None = Source.BUNDLE, nonce: NonceOutcome = NonceOutcome.NOT_SENT
+    status: RevocationStatus,
+    source: Source | None = Source.BUNDLE,
+    nonce: NonceOutcome = NonceOutcome.NOT_SENT,
+    *,
+    in_window: bool = True,
 ) -> CertificateRevocation:
-    revocation = Revocation(status=status, detail=status.value, certificate_serial=7, nonce=nonce, this_update=NOW)
+    revocation = Revocation(
+        status=status, detail=status.value, certificate_serial=7, nonce=nonce, this_update=NOW, in_window=in_window
+    )
     return CertificateRevocation(certificate=CERTIFICATE, revocation=revocation, source=source)  # type: ignore[arg-type]
 
 
@@ -125,6 +131,12 @@ def test_a_hold_has_to_be_as_fresh_as_a_good_answer() -> None:
     assert judge(bundle, item(hold, Source.BUNDLE)) == tolerated
 
 
+def test_a_hold_that_is_not_current_is_tolerated_by_no_option() -> None:
+    hold = RevocationStatus.ON_HOLD
+    for old in (item(hold, in_window=False), item(hold, Source.LIVE, NonceOutcome.MISMATCH)):
+        assert judge(ALL_ON, old) == (Outcome.FAIL, "")
+
+
 def test_one_bad_certificate_decides_for_the_chain() -> None:
     good = item(GOOD)
     for status in RevocationStatus:
@@ -177,20 +189,68 @@ def choose(*statuses: tuple[RevocationStatus, int]) -> RevocationStatus:
 
 
 REVOKED, HOLD, STALE = RevocationStatus.REVOKED, RevocationStatus.ON_HOLD, RevocationStatus.STALE
+UNKNOWN = RevocationStatus.UNKNOWN
 
 
-def test_a_refusal_outweighs_every_good_answer_however_old_it_is() -> None:
-    assert choose((GOOD, 0), (REVOKED, 100)) is REVOKED
-    assert choose((GOOD, 0), (HOLD, 100)) is HOLD
+def test_a_revocation_outweighs_everything_however_old_it_is() -> None:
+    for other in (GOOD, HOLD, UNKNOWN):
+        assert choose((other, 0), (REVOKED, 100)) is REVOKED
+        assert choose((REVOKED, 100), (other, 0)) is REVOKED
 
 
-def test_a_revocation_outweighs_a_hold_however_old_it_is() -> None:
-    assert choose((HOLD, 0), (REVOKED, 100)) is REVOKED
-    assert choose((REVOKED, 100), (HOLD, 0)) is REVOKED
+@pytest.mark.parametrize("against", [HOLD, UNKNOWN])
+def test_of_a_good_answer_and_one_against_the_certificate_the_newer_counts(against: RevocationStatus) -> None:
+    for newer, older in ((GOOD, against), (against, GOOD)):
+        assert choose((newer, 0), (older, 1)) is newer
+        assert choose((older, 1), (newer, 0)) is newer
+    # In the same second nothing shows that it was lifted.
+    assert choose((GOOD, 1), (against, 1)) is against
+    assert choose((against, 1), (GOOD, 1)) is against
+
+
+def test_a_hold_that_came_back_counts_and_one_that_was_lifted_twice_does_not() -> None:
+    assert choose((GOOD, 3), (HOLD, 2), (GOOD, 1), (HOLD, 0)) is HOLD
+    assert choose((HOLD, 3), (GOOD, 2), (HOLD, 1), (GOOD, 0)) is GOOD
+
+
+def test_only_a_current_good_answer_lifts_a_hold() -> None:
+    for status in (STALE, RevocationStatus.NOT_YET_VALID, RevocationStatus.NONCE_MISMATCH):
+        assert choose((status, 0), (HOLD, 1)) is HOLD
+        assert choose((status, 0), (UNKNOWN, 1)) is UNKNOWN
+
+
+def test_of_a_hold_and_an_unknown_the_newer_counts_and_in_one_second_the_unknown() -> None:
+    assert choose((HOLD, 0), (UNKNOWN, 1)) is HOLD
+    assert choose((UNKNOWN, 0), (HOLD, 1)) is UNKNOWN
+    assert choose((HOLD, 1), (UNKNOWN, 1)) is UNKNOWN
+
+
+def test_an_answer_to_our_question_that_is_older_than_a_hold_does_not_lift_it() -> None:
+    def statement(status: RevocationStatus, hours: int, nonce: NonceOutcome) -> Revocation:
+        made = NOW - timedelta(hours=hours)
+        return Revocation(status=status, detail="", certificate_serial=7, this_update=made, in_window=True, nonce=nonce)
+
+    ours = OcspAnswer(content=b"ours", source=Source.LIVE, nonce=b"1")
+    held = OcspAnswer(content=b"held", source=Source.BUNDLE)
+    newer = OcspAnswer(content=b"newer", source=Source.BUNDLE)
+    said = {
+        b"ours": statement(GOOD, 5, NonceOutcome.MATCH),
+        b"held": statement(HOLD, 4, NonceOutcome.NOT_SENT),
+        b"newer": statement(GOOD, 3, NonceOutcome.NOT_SENT),
+    }
+
+    def chosen(*answers: OcspAnswer) -> tuple[RevocationStatus, Source | None]:
+        pairs = [(answer, SimpleNamespace(serial=7)) for answer in answers]
+        found = find_revocation(CERTIFICATE, CERTIFICATE, pairs, None, NOW, lambda answer, *_: said[answer.content])  # type: ignore[arg-type]
+        return found.revocation.status, found.source
+
+    assert chosen(ours, held) == (HOLD, Source.BUNDLE)
+    assert chosen(ours, held, newer) == (GOOD, Source.BUNDLE)
+    assert chosen(ours, newer) == (GOOD, Source.LIVE)
 
 
 def test_a_good_answer_outweighs_what_says_nothing() -> None:
-    nothing = [status for status in RevocationStatus if status not in (GOOD, REVOKED, HOLD)]
+    nothing = [status for status in RevocationStatus if status not in (GOOD, REVOKED, HOLD, UNKNOWN)]
     for status in nothing:
         assert choose((status, 0), (GOOD, 5)) is GOOD
 

@@ -160,6 +160,7 @@ def answer(
     reason: x509.ReasonFlags | None = None,
     this_update: datetime = NOW - timedelta(hours=1),
     next_update: datetime | None = NOW + timedelta(hours=23),
+    produced: datetime | None = None,
     nonce: bytes | None = None,
     cert_hash: hashes.HashAlgorithm | None = None,
     signature_hash: hashes.HashAlgorithm | None = None,
@@ -195,7 +196,7 @@ def answer(
         builder = builder.add_extension(value, critical)
     made = builder.sign(signer, signature_hash or hashes.SHA384()).public_bytes(DER)
     # The builder stamps producedAt with the clock of the machine; tests need their own.
-    stamp = b"\x18\x0f" + this_update.strftime("%Y%m%d%H%M%SZ").encode()
+    stamp = b"\x18\x0f" + (produced or this_update).strftime("%Y%m%d%H%M%SZ").encode()
     return resign(made, signer, lambda tbs: _with_produced_at(tbs, stamp), signature_hash=signature_hash)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.pki.ocsp import (
+    RESPONDER_AHEAD,
     CertIdHash,
     NonceOutcome,
     RevocationStatus,
@@ -42,9 +43,9 @@ def answer(**changes):
     return minting.answer(given.pop("certificate", BROM), given.pop("issuer", ISSUER), **given)
 
 
-def check(response, *, certificate=BROM, issuer=ISSUER, at=minting.NOW, nonce=None, skew=timedelta(0)):
+def check(response, *, certificate=BROM, issuer=ISSUER, at=minting.NOW, nonce=None):
     return check_revocation(
-        response, certificate=certificate, issuer=issuer, at=at, nonce=nonce, verifier=EcdsaVerifier(), skew=skew
+        response, certificate=certificate, issuer=issuer, at=at, nonce=nonce, verifier=EcdsaVerifier()
     )
 
 
@@ -208,11 +209,25 @@ def test_a_hold_is_told_from_a_revocation():
     assert result.reason == "certificateHold"
 
 
-def test_a_hold_that_is_not_current_counts_as_revoked():
+def test_a_hold_that_is_not_current_stays_a_hold_and_says_why_it_is_not_current():
     old = {"this_update": minting.NOW - 3 * HOUR, "next_update": minting.NOW - HOUR}
-    assert check(answer(status=REVOKED, reason=HOLD, **old)).status is RevocationStatus.REVOKED
-    other_nonce = answer(status=REVOKED, reason=HOLD, nonce=bytes(32))
-    assert check(other_nonce, nonce=NONCE).status is RevocationStatus.REVOKED
+    cases = (
+        (answer(status=REVOKED, reason=HOLD, **old), None, "the answer ended at"),
+        (answer(status=REVOKED, reason=HOLD, nonce=bytes(32)), NONCE, "another nonce"),
+        (answer(status=REVOKED, reason=HOLD, this_update=minting.NOW + HOUR), None, "3600 s after the clock"),
+        (answer(status=REVOKED, reason=HOLD, next_update=None), None, "no nextUpdate"),
+    )
+    for der, nonce, why in cases:
+        result = check(der, nonce=nonce)
+        assert result.status is RevocationStatus.ON_HOLD
+        assert not result.current
+        assert result.detail.startswith(
+            "revoked for the time being (certificateHold), by an answer that is not current"
+        )
+        assert why in result.detail
+    current = check(answer(status=REVOKED, reason=HOLD))
+    assert (current.status, current.current) == (RevocationStatus.ON_HOLD, True)
+    assert "not current" not in current.detail
 
 
 def test_an_unknown_certificate_is_unknown():
@@ -228,44 +243,86 @@ def test_being_old_never_makes_an_answer_better():
     assert check(answer(status=REVOKED, nonce=bytes(32)), nonce=NONCE).status is RevocationStatus.REVOKED
 
 
-def test_the_window_includes_both_ends():
+def test_the_window_ends_at_next_update_to_the_second():
     der = answer()
-    first, last = minting.NOW - HOUR, minting.NOW + 23 * HOUR
-    assert check(der, at=first).status is RevocationStatus.GOOD
+    last = minting.NOW + 23 * HOUR
     assert check(der, at=last).status is RevocationStatus.GOOD
-    early = check(der, at=first - SECOND)
-    assert early.status is RevocationStatus.NOT_YET_VALID
     late = check(der, at=last + SECOND)
-    assert late.status is RevocationStatus.STALE
-    for result in (early, late):
-        assert result.signature_valid
-        assert not result.in_window
+    assert (late.status, late.signature_valid, late.in_window) == (RevocationStatus.STALE, True, False)
+    # The tolerance for clocks is for those ahead; this answer would lie within it.
+    assert check(answer(nonce=NONCE), at=last + SECOND, nonce=NONCE).status is RevocationStatus.STALE
 
 
-def test_a_skew_widens_the_window_and_nothing_else():
-    der = answer()
-    first, last = minting.NOW - HOUR, minting.NOW + 23 * HOUR
-    skew = timedelta(minutes=5)
-    assert check(der, at=first - skew, skew=skew).status is RevocationStatus.GOOD
-    assert check(der, at=last + skew, skew=skew).status is RevocationStatus.GOOD
-    assert check(der, at=first - skew - SECOND, skew=skew).status is RevocationStatus.NOT_YET_VALID
-    assert check(der, at=last + skew + SECOND, skew=skew).status is RevocationStatus.STALE
+@pytest.mark.parametrize("nonce", [None, NONCE], ids=["no nonce", "our nonce"])
+@pytest.mark.parametrize("ahead", [SECOND, timedelta(seconds=299), timedelta(seconds=300)], ids=str)
+def test_a_responder_clock_up_to_five_minutes_ahead_is_tolerated(ahead, nonce):
+    result = check(answer(this_update=minting.NOW + ahead, nonce=nonce), nonce=nonce)
+    assert (result.status, result.in_window) == (RevocationStatus.GOOD, True)
+
+
+def test_the_tolerance_is_what_the_openssl_tools_allow():
+    assert RESPONDER_AHEAD.total_seconds() == 300
+
+
+def test_a_responder_clock_further_ahead_is_refused_in_words_that_name_the_clock():
+    ahead = minting.NOW + timedelta(seconds=301)
+    recorded = check(answer(this_update=ahead))
+    asked = check(answer(this_update=ahead, nonce=NONCE), nonce=NONCE)
+    for result in (recorded, asked):
+        assert (result.status, result.signature_valid, result.in_window) == (
+            RevocationStatus.NOT_YET_VALID,
+            True,
+            False,
+        )
+        assert "responder's clock" in result.detail
+        assert "301 s after the clock of this verification" in result.detail
+    # Only one of the two can be a recording of another time.
+    assert "from the future" in recorded.detail
+    assert "echoes our nonce, so it was made after our request" in asked.detail
+
+
+@pytest.mark.parametrize("ahead", [300, 301])
+def test_this_update_and_produced_at_are_both_held_against_the_clock(ahead):
+    future = minting.NOW + timedelta(seconds=ahead)
+    expected = RevocationStatus.GOOD if ahead == 300 else RevocationStatus.NOT_YET_VALID
+    assert check(answer(produced=future)).status is expected
+    assert check(answer(this_update=future, produced=minting.NOW)).status is expected
+
+
+def test_an_expired_responder_is_refused_without_tolerance():
     spec = minting.responder("Provisioner", not_after=minting.NOW - SECOND)
-    expired = answer(responder=spec.parsed(), signer=spec.key)
-    assert check(expired, skew=skew).status is RevocationStatus.BAD_RESPONDER
+    assert check(answer(responder=spec.parsed(), signer=spec.key)).status is RevocationStatus.BAD_RESPONDER
 
 
-def test_an_answer_without_next_update_is_stale():
+def test_an_answer_without_next_update_counts_where_it_echoes_our_nonce_and_only_there():
     assert check(answer(next_update=None)).status is RevocationStatus.STALE
+    assert check(answer(next_update=None, nonce=NONCE)).status is RevocationStatus.STALE
+    assert check(answer(next_update=None), nonce=NONCE).status is RevocationStatus.STALE
+    assert check(answer(next_update=None, nonce=bytes(32)), nonce=NONCE).status is RevocationStatus.STALE
+    ours = check(answer(next_update=None, nonce=NONCE), nonce=NONCE)
+    assert (ours.status, ours.in_window, ours.next_update) == (RevocationStatus.GOOD, True, None)
 
 
-def test_a_window_that_ends_before_it_starts_is_stale_for_any_skew():
+def test_an_answer_without_next_update_counts_for_an_hour_after_it_was_made():
+    # thisUpdate may be older: it says since when the responder has known.
+    der = answer(next_update=None, nonce=NONCE, this_update=minting.NOW - 72 * HOUR, produced=minting.NOW)
+    assert check(der, nonce=NONCE, at=minting.NOW + HOUR).status is RevocationStatus.GOOD
+    late = check(der, nonce=NONCE, at=minting.NOW + HOUR + SECOND)
+    assert (late.status, late.in_window) == (RevocationStatus.STALE, False)
+    assert "no nextUpdate and was made at" in late.detail
+
+
+def test_a_window_that_ends_before_it_starts_is_stale():
     def stamp(moment):
         return b"\x18\x0f" + moment.strftime("%Y%m%d%H%M%SZ").encode()
 
     end = stamp(minting.NOW + 23 * HOUR)
-    der = minting.resign(answer(), RESPONDER_SPEC.key, lambda tbs: tbs.replace(end, stamp(minting.NOW - 2 * HOUR)))
-    assert check(der, skew=timedelta(days=1)).status is RevocationStatus.STALE
+    der = minting.resign(
+        answer(this_update=minting.NOW + 2 * SECOND),
+        RESPONDER_SPEC.key,
+        lambda tbs: tbs.replace(end, stamp(minting.NOW + SECOND)),
+    )
+    assert check(der).status is RevocationStatus.STALE
 
 
 @pytest.mark.parametrize(
@@ -371,8 +428,6 @@ def test_the_key_of_a_certificate_finds_its_answer():
     assert cert_id_key(CHAIN[0], BROM) not in keys.values()
 
 
-def test_a_clock_without_zone_and_a_negative_skew_are_refused():
+def test_a_clock_without_zone_is_refused():
     with pytest.raises(InputError):
         check(answer(), at=datetime(2026, 1, 1))  # noqa: DTZ001
-    with pytest.raises(InputError):
-        check(answer(), skew=-SECOND)

@@ -19,6 +19,7 @@ from nvattest.pki.chain import ChainProfile, validate_chain
 from nvattest.pki.dice import architecture_of_chip, chip_of_chain, pdi_of_chain, read_fwid, read_tcb_info
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.pki.ocsp import (
+    RESPONDER_AHEAD,
     CertIdHash,
     NonceOutcome,
     RevocationStatus,
@@ -314,7 +315,8 @@ def test_a_real_answer_holds_for_its_day_only(real_data, name, chain, position, 
     for moment, status in (
         (response.this_update, RevocationStatus.GOOD),
         (response.next_update, RevocationStatus.GOOD),
-        (response.this_update - timedelta(seconds=1), RevocationStatus.NOT_YET_VALID),
+        (response.this_update - RESPONDER_AHEAD, RevocationStatus.GOOD),
+        (response.this_update - RESPONDER_AHEAD - timedelta(seconds=1), RevocationStatus.NOT_YET_VALID),
         (response.next_update + timedelta(seconds=1), RevocationStatus.STALE),
     ):
         assert judge(real_data, name, chain, position, moment).status is status
