@@ -1,7 +1,8 @@
 """The OCSP issuer of the simulation: one delegated responder per issuing CA, as NVIDIA runs them (RFC 6960).
 
 It answers about every certificate of a known issuer: unknown serials are good below the device root and unknown below
-the RIM root. It has no clock: the instant of an answer is an argument.
+the RIM root. It has no clock: the instant of an answer is an argument. As NVIDIA's responders do, it stamps a live
+answer with the instant of the request (thisUpdate = producedAt); recorded answers are a little older.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from nvattest.testing.lies import Told
 __all__ = ["OcspIssuer", "Side", "Verdict"]
 
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
-_AGE = timedelta(minutes=15)
+_RECORDED_BEFORE = timedelta(minutes=15)
 _OID_BASIC = "1.3.6.1.5.5.7.48.1.1"
 _OID_NONCE = "1.3.6.1.5.5.7.48.1.2"
 _OID_CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"
@@ -93,7 +94,7 @@ class Verdict:
         return cls(
             revoked="certificateHold" if has("hold") else revoked,
             unknown=has("unknown"),
-            shift=-(_DAY + _HOUR - _AGE) if has("stale") else _HOUR + _AGE if has("future") else timedelta(0),
+            shift=-(_DAY + _HOUR) if has("stale") else _HOUR if has("future") else timedelta(0),
             next_update=not has("no-next-update"),
             responder=responder,
             damage_signature=has("ocsp-signature"),
@@ -150,7 +151,7 @@ class OcspIssuer:
             self._verdicts[key] = verdict
 
     def answer(self, request: bytes, at: datetime | None = None) -> bytes:
-        """The DER response to a DER request, produced shortly before ``at`` (the platform's clock by default).
+        """The DER response to a DER request that comes at ``at`` (the platform's clock by default).
 
         Never raises: what cannot be read is answered ``malformedRequest``.
         """
@@ -160,16 +161,16 @@ class OcspIssuer:
         return self._answer(query, at or self._clock)
 
     def about(self, certificate: Certificate, *, algorithm: str = "sha384", at: datetime | None = None) -> bytes:
-        """The response about one certificate, without a nonce, as caches and bundles keep it."""
+        """The response about one certificate, without a nonce, as caches and bundles keep it: made before ``at``."""
         query = _Query(
             algorithm=algorithm,
             name_hash=_digest(algorithm, encode_name(certificate.issuer.subject)),
             key_hash=_digest(algorithm, certificate.issuer_key.point),
             serial=certificate.template.serial,
         )
-        return self._answer(query, at or self._clock)
+        return self._answer(query, at or self._clock, age=_RECORDED_BEFORE)
 
-    def _answer(self, query: _Query, at: datetime) -> bytes:
+    def _answer(self, query: _Query, at: datetime, *, age: timedelta = timedelta(0)) -> bytes:
         issuer = self._find(query)
         if issuer is None:
             return _failure(6)
@@ -179,7 +180,7 @@ class OcspIssuer:
             return b"\x30\x03\x0a\x01"
         if verdict.failure is not None:
             return _failure(verdict.failure)
-        produced = at.replace(microsecond=0) - _AGE + verdict.shift
+        produced = at.replace(microsecond=0) + (verdict.shift or -age)
         signer = self._signer(issuer, verdict)
         data = _der.sequence(
             _der.explicit(2, _der.octet_string(signer.key.key_id)),

@@ -20,7 +20,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -29,11 +29,16 @@ from nvattest.errors import InputError
 from nvattest.testing.platform import Platform
 from nvattest.testing.services_faults import Exchange, ServiceFault, ServiceFaultKind, count_waves
 
-__all__ = ["Services"]
+__all__ = ["Services", "wall_clock"]
 
 _JSON, _OCSP = "application/json", "application/ocsp-response"
 _NRAS_PATHS = ("/v4/attest/gpu", "/v4/attest/switch")
 _MAXIMUM_BODY = 16 * 1024 * 1024
+
+
+def wall_clock() -> datetime:
+    """The clock of NVIDIA's services: each answer is stamped with the time of its request."""
+    return datetime.now(timezone.utc)
 
 
 class Services:
@@ -44,7 +49,8 @@ class Services:
         faults: what goes wrong on the wire, as objects or as text.
         delay: seconds before every answer.
         tls: speak https, under a CA of its own (``ca_pem``).
-        now: the responder's clock; the platform's by default.
+        now: the services' clock, which stamps answers and tokens. By default it stands still at the platform's; give
+            ``wall_clock`` where a live client asks.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class Services:
         self.delay = delay
         self._faults = [fault if isinstance(fault, ServiceFault) else ServiceFault.parse(fault) for fault in faults]
         self._used = [0] * len(self._faults)
-        self._now = now
+        self._now = now if now is not None else lambda: platform.clock
         self._log: list[Exchange] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -190,7 +196,7 @@ class Services:
         return 200, _JSON, json.dumps(answer).encode()
 
     def ocsp_answer(self, request: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
-        answer = self.platform.ocsp(request, self._now() if self._now is not None else None)
+        answer = self.platform.ocsp(request, self._now())
         with self._lock:
             other, self._last_answer = self._last_answer, answer
         return 200, _OCSP, other or answer if ServiceFaultKind.OTHER_CERTIFICATE in faults else answer
@@ -200,6 +206,7 @@ class Services:
             token: bytes = self.nras().attest(
                 body,
                 self.nras_url,
+                now=self._now(),
                 signer="wrong" if ServiceFaultKind.WRONG_KEY in faults else "right",
                 nonce="ab" * 32 if ServiceFaultKind.OTHER_NONCE in faults else "",
             )

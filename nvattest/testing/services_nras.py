@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -53,8 +53,8 @@ class NrasIssuer:
         }
         return json.dumps({"keys": [key]}).encode()
 
-    def attest(self, body: bytes, issuer: str, *, signer: str = "right", nonce: str = "") -> bytes:
-        """The detached EAT for a request body. ``signer`` and ``nonce`` are for lies.
+    def attest(self, body: bytes, issuer: str, *, now: datetime, signer: str = "right", nonce: str = "") -> bytes:
+        """The detached EAT for a request body, issued at ``now``. ``signer`` and ``nonce`` are for lies.
 
         Raises:
             InputError: the body is no request.
@@ -79,12 +79,12 @@ class NrasIssuer:
         asked = request.get("claims_version")
         version = asked if asked in ("2.0", "4.0") else "3.0"
         claims = claims_of(appraisal, version=version)
-        now = int(self._platform.clock.timestamp())
+        issued = int(now.timestamp())
         common = {
             "iss": issuer,
-            "iat": now,
-            "nbf": now,
-            "exp": now + 3600,
+            "iat": issued,
+            "nbf": issued,
+            "exp": issued + 3600,
             "eat_nonce": nonce or request["nonce"],
         }
         submods = {

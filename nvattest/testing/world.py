@@ -75,7 +75,7 @@ class World:
 
     def __enter__(self) -> World:
         from nvattest.testing.native import DriverServer, Fault, build_driver_libraries
-        from nvattest.testing.services import Services
+        from nvattest.testing.services import Services, wall_clock
 
         with ExitStack() as stack:
             self._libraries = build_driver_libraries(self._cache)
@@ -83,7 +83,7 @@ class World:
             self._driver = stack.enter_context(
                 DriverServer(self.platform, state=self.platform.driver_state, faults=faults)
             )
-            self._services = stack.enter_context(Services(self.platform, faults=self._service_faults))
+            self._services = stack.enter_context(Services(self.platform, faults=self._service_faults, now=wall_clock))
             self._anchors = self._anonymous_file(stack, self.platform.anchors_pem)
             self._collateral = _own_cache(stack, os.path.join(os.path.abspath(self._cache), "worlds"))
             self._stack = stack.pop_all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.testing import Platform
-from nvattest.testing.services import Services
+from nvattest.testing.services import Services, wall_clock
 
 from .world import Stage, clock
 
@@ -24,7 +24,7 @@ def stage(
 
         def make(name: str = "hopper-1", *, lies: tuple[str, ...] = (), faults: tuple[str, ...] = ()) -> Stage:
             platform = Platform.build(name, clock=clock(), lies=lies)
-            services = stack.enter_context(Services(platform, faults=faults))
+            services = stack.enter_context(Services(platform, faults=faults, now=wall_clock))
             return Stage(platform=platform, services=services, folder=tmp_path, capsys=capsys, monkeypatch=monkeypatch)
 
         yield make

@@ -119,7 +119,7 @@ def test_preflight_of_an_evidence_file(one, common, capsys) -> None:
     assert sorted(rim["id"] for rim in facts["rims"]) == sorted(one.rim_ids)
     assert all(item["status"] == "good" for rim in facts["rims"] for item in rim["revocation"])
     assert len(facts["devices"][0]["revocation"]) == 3
-    assert facts["first_to_expire"].startswith("2026-11-01T23:45")
+    assert facts["first_to_expire"].startswith("2026-11-02T00:00")
 
 
 def test_preflight_of_a_new_driver_for_these_devices(common, capsys) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nvattest.testing.native import DriverLibraries, Fault
-from nvattest.testing.services import Services
+from nvattest.testing.services import Services, wall_clock
 
 from .guest_layer import HOME, HOOK, ROOT, ChrootGuest, NewGuest, build_layer, elf_files, shared_layer
 
@@ -324,7 +324,7 @@ def test_an_hgx_node_with_its_switches_is_attested_by_the_layer(guest: NewGuest)
 
 def test_collateral_comes_over_tls_where_there_is_no_bundle(guest: NewGuest) -> None:
     world = guest(bundle=False)
-    with Services(world.platform, tls=True) as services:
+    with Services(world.platform, tls=True, now=wall_clock) as services:
         world.file("etc/nvattest/ca.pem").write_bytes(services.ca_pem)
         world.configure(
             collateral={

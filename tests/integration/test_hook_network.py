@@ -15,7 +15,7 @@ import pytest
 
 from nvattest._schemas import schema_bytes
 from nvattest.cli import gate, hook
-from nvattest.testing.services import Services
+from nvattest.testing.services import Services, wall_clock
 
 from .hook_world import HookWorld
 
@@ -28,7 +28,7 @@ def use(guest: HookWorld, services: Services, **more: Any) -> None:
 
 def test_an_hgx_node_is_verified_over_a_slow_network_within_the_budget(world: NewWorld) -> None:
     guest = world("hopper-8-ppcie", bundle=False)
-    with Services(guest.platform, delay=0.1) as services:
+    with Services(guest.platform, delay=0.1, now=wall_clock) as services:
         use(guest, services)
         ended = guest.run()
     assert guest.state["reason"] is None
@@ -39,7 +39,7 @@ def test_an_hgx_node_is_verified_over_a_slow_network_within_the_budget(world: Ne
 
 def test_what_the_network_gave_is_not_asked_for_again(world: NewWorld) -> None:
     guest = world(bundle=False)
-    with Services(guest.platform) as services:
+    with Services(guest.platform, now=wall_clock) as services:
         use(guest, services, cache="/run/nvattest-cache")
         guest.run()
         assert guest.ready == 1
@@ -52,7 +52,7 @@ def test_what_the_network_gave_is_not_asked_for_again(world: NewWorld) -> None:
 
 def test_a_whole_bundle_leaves_nothing_to_ask(world: NewWorld) -> None:
     guest = world()
-    with Services(guest.platform) as services:
+    with Services(guest.platform, now=wall_clock) as services:
         use(guest, services)
         guest.run()
         assert services.log == []
@@ -62,7 +62,7 @@ def test_a_whole_bundle_leaves_nothing_to_ask(world: NewWorld) -> None:
 def test_a_network_that_does_not_answer_ends_within_the_budget(world: NewWorld) -> None:
     guest = world(bundle=False)
     guest.configure(budget={"hook": 1.5}, on_failure="block")
-    with Services(guest.platform, faults=("slow=30",)) as services:
+    with Services(guest.platform, faults=("slow=30",), now=wall_clock) as services:
         use(guest, services)
         ended = guest.run()
     assert ended.seconds < 4

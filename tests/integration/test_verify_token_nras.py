@@ -16,7 +16,7 @@ from nvattest.collateral.nras import request_body
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing.platform import Platform
-from nvattest.testing.services import Services
+from nvattest.testing.services import Services, wall_clock
 
 NONCE = Nonce(bytes(range(32)))
 
@@ -42,9 +42,11 @@ class Stage:
 
 def stage_of(folder: Path, lies: tuple[str, ...] = (), faults: tuple[str, ...] = ()) -> Iterator[Stage]:
     platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc), lies=lies)
-    with Services(platform, tls=True, faults=faults) as services:
+    with Services(platform, tls=True, faults=faults, now=wall_clock) as services:
         evidence = load_evidence(json.dumps(platform.evidence(NONCE.value)))
-        (folder / "token.json").write_bytes(services.nras().attest(request_body(evidence, NONCE), services.nras_url))
+        (folder / "token.json").write_bytes(
+            services.nras().attest(request_body(evidence, NONCE), services.nras_url, now=wall_clock())
+        )
         (folder / "ca.pem").write_bytes(services.ca_pem)
         (folder / "jwks.json").write_bytes(services.nras().jwks())
         yield Stage(services, folder)

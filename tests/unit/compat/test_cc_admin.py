@@ -21,7 +21,7 @@ from nvattest.compat.verifier import cc_admin
 from nvattest.errors import CollectionError, NvattestError
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.testing import Platform
-from nvattest.testing.services import Services
+from nvattest.testing.services import Services, wall_clock
 
 from .clients import NONCE, evidence_of, key
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:NVATTEST_TRUST_ANCHORS names")
 @pytest.fixture(scope="module")
 def live() -> Any:
     platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
-    with Services(platform) as services:
+    with Services(platform, now=wall_clock) as services:
         yield platform, services
 
 
