@@ -44,10 +44,13 @@ _COLLECT_EVERY = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    """What every line is judged with. ``bundle`` and ``anchors`` are file contents; ``at`` is for lines without one."""
+    """What every line is judged with. ``bundle`` and ``anchors`` are file contents.
+
+    ``at`` is for lines without an instant of their own; where it is None they are judged at the time they are read.
+    """
 
     bundle: bytes
-    at: VerificationTime
+    at: VerificationTime | None = None
     anchors: bytes | None = None
     policy: EvidencePolicy | None = None
     backend: str = "cryptography"
@@ -86,6 +89,8 @@ class Judge:
         return json.dumps({"id": name, **answer}, separators=(",", ":"))
 
     def _appraise(self, document: JsonObject) -> Appraisal:
+        from nvattest.session import now
+
         unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
         if unknown:
             raise ParseError(f"unknown keys: {', '.join(unknown)[:200]}", source="line", code="batch-line")
@@ -100,7 +105,7 @@ class Judge:
             read_evidence(document["evidence"]),
             nonce=Nonce.from_hex(nonce),
             collateral=self._collateral,
-            at=VerificationTime.parse(at) if at is not None else self._at,
+            at=VerificationTime.parse(at) if at is not None else self._at or now(),
         )
 
 

@@ -41,5 +41,8 @@ def verify(
 
 
 def now() -> VerificationTime:
-    """This machine's clock, for everything."""
-    return VerificationTime.at(datetime.now(timezone.utc))
+    """This machine's clock, for everything; read it after evidence and collateral are there.
+
+    Whole seconds, as in certificates and answers: within one of them a verifier recognises what it has judged.
+    """
+    return VerificationTime.at(datetime.now(timezone.utc).replace(microsecond=0))

@@ -220,9 +220,9 @@ def _appraise(options: argparse.Namespace, policy: EvidencePolicy | None, key: S
         return _simulate(options, policy, key)
     nonce, evidence = _collect(options, key)
     verifier = Verifier(anchors=sources.trust_anchors(options), policy=policy)
-    at = options.at or now()
-    collateral = sources.load_collateral(options, evidence, at=at, verifier=verifier)
-    return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at)
+    collateral = sources.load_collateral(options, evidence, verifier=verifier)
+    # Only now: what the network has just answered is not from the future.
+    return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=options.at or now())
 
 
 def _collect(options: argparse.Namespace, key: SigningKey | None) -> tuple[Nonce | None, tuple[Evidence, ...]]:
@@ -270,7 +270,6 @@ def _simulate(options: argparse.Namespace, policy: EvidencePolicy | None, key: S
 def _remote(options: argparse.Namespace) -> Result:
     """A service verifies; its signed answer is verified here, and the relying party's policy sees its claims."""
     from nvattest.cli.output import voucher
-    from nvattest.session import now
 
     if options.policy is not None:
         raise InputError(
@@ -289,7 +288,7 @@ def _remote(options: argparse.Namespace) -> Result:
             "a recording needs its nonce", code="nonce", result_code=ResultCode.GPU_EVIDENCE_NONCE_MISMATCH,
             hint="give the nonce of the recording (--nonce)",
         )  # fmt: skip
-    answers = network.attest_remotely(options, evidence, nonce, options.at or now())
+    answers = network.attest_remotely(options, evidence, nonce)
     claims = [dict(item) for answer in answers for item in answer.verified.claims]
     overall = bool(answers) and all(answer.verified.overall for answer in answers)
     tokens = [answer.token for answer in answers]

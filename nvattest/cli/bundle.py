@@ -58,13 +58,12 @@ def _fetch(options: argparse.Namespace) -> int:
     from nvattest.errors import CollateralError, ResultCode
     from nvattest.session import now
 
-    at = options.at or now()
     verifier = Verifier(anchors=trust_anchors(options))
-    needs = targets.needs_of_options(options, verifier, at)
+    needs = targets.needs_of_options(options, verifier, options.at or now())
     # Answers of now have the longest window before them.
     mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
-    collateral = gather_needs(needs, network.gather_options(options, mode), at=at, verifier=verifier)
-    facts = preflight(needs, collateral, verifier, at)
+    collateral = gather_needs(needs, network.gather_options(options, mode), at=options.at or now(), verifier=verifier)
+    facts = preflight(needs, collateral, verifier, options.at or now())
     if facts["ready"] is not True:
         code = facts["result_code"]
         say(render_preflight(facts), error=True)

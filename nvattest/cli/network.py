@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nvattest.collateral.nras import RemoteAnswer
     from nvattest.collateral.settings import GatherOptions, HttpSettings
     from nvattest.evidence import Evidence
-    from nvattest.model import Nonce, VerificationTime
+    from nvattest.model import Nonce
 
 DEFAULT_RIM_URL = "https://rim.attestation.nvidia.com"
 DEFAULT_OCSP_URL = "https://ocsp.ndis.nvidia.com"
@@ -153,9 +153,9 @@ def _cache(options: argparse.Namespace) -> DiskCache | None:
 
 
 def attest_remotely(
-    options: argparse.Namespace, evidence: tuple[Evidence, ...], nonce: Nonce, at: VerificationTime
+    options: argparse.Namespace, evidence: tuple[Evidence, ...], nonce: Nonce
 ) -> tuple[RemoteAnswer, ...]:
-    """Have NRAS verify, and verify its answer.
+    """Have NRAS verify, and verify its answer, at ``--at`` or when it has come.
 
     Raises:
         InputError: no evidence, or options that cannot be used.
@@ -169,7 +169,7 @@ def attest_remotely(
         return client.attest(
             evidence,
             nonce=nonce,
-            at=at.device,
+            at=options.at.device if options.at is not None else None,
             accept_simulated=options.accept_simulated,
             refuse_weakened=options.refuse_weakened,
         )

@@ -26,13 +26,12 @@ def run(options: argparse.Namespace) -> int:
     from nvattest.collateral.preflight import preflight, render_preflight
     from nvattest.session import now
 
-    at = options.at or now()
     verifier = Verifier(anchors=trust_anchors(options))
-    needs = targets.needs_of_options(options, verifier, at)
+    needs = targets.needs_of_options(options, verifier, options.at or now())
     # What the responders say now is the question, unless nobody may be asked.
     mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
-    collateral = gather_needs(needs, network.gather_options(options, mode), at=at, verifier=verifier)
-    facts = preflight(needs, collateral, verifier, at)
+    collateral = gather_needs(needs, network.gather_options(options, mode), at=options.at or now(), verifier=verifier)
+    facts = preflight(needs, collateral, verifier, options.at or now())
     if options.format == "json":
         print(dump_json(facts))
     else:

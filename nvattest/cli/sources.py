@@ -16,7 +16,7 @@ from nvattest.cli.arguments import (
     seconds,
 )
 from nvattest.errors import InputError, ResultCode
-from nvattest.model import DeviceKind, Nonce, VerificationTime
+from nvattest.model import DeviceKind, Nonce
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
@@ -186,13 +186,12 @@ def load_collateral(
     options: argparse.Namespace,
     evidence: tuple[Evidence, ...],
     *,
-    at: VerificationTime | None = None,
     verifier: Verifier | None = None,
 ) -> Collateral:
     """RIMs and revocation answers for this evidence, from where the options say; a bundle keeps the network out.
 
     ``verifier`` is the one that will appraise: its policy says how fresh revocation has to be, and it remembers work.
-    ``at`` is ``--at``, or now, where it is None.
+    Read the clock for the appraisal afterwards: live answers are stamped while this runs.
 
     Raises:
         InputError: a bundle, folder, cache or URL that cannot be used.
@@ -214,7 +213,7 @@ def load_collateral(
         evidence,
         network.gather_options(options, verifier.policy.revocation),
         anchors=verifier.anchors,
-        at=at or getattr(options, "at", None) or now(),
+        at=getattr(options, "at", None) or now(),
         known=known,
         verifier=verifier,
     )

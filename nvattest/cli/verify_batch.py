@@ -38,7 +38,6 @@ def run(options: argparse.Namespace) -> int:
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE
     from nvattest.collateral.folders import read_bounded
     from nvattest.fleet import BatchSettings, verify_batch
-    from nvattest.session import now
 
     policy = None
     if options.policy is not None:
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         policy = load_evidence_policy(read_bounded(options.policy, 1 << 20), source=options.policy)
     settings = BatchSettings(
         bundle=read_bounded(options.bundle, MAXIMUM_BUNDLE),
-        at=options.at or now(),
+        at=options.at,
         anchors=read_bounded(options.trust_anchors, 1 << 16) if options.trust_anchors else None,
         policy=policy,
         backend=options.backend,

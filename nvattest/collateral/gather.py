@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
@@ -29,7 +29,7 @@ from nvattest.model import VerificationTime
 from nvattest.pki.anchors import TrustAnchors
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key
+from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key, parse_response
 
 __all__ = ["OCSP_URL", "RIM_URL", "GatherOptions", "Needs", "gather", "gather_needs", "needs_of"]
 
@@ -101,8 +101,10 @@ def gather(
 ) -> Collateral:
     """All collateral for this evidence: ``known``, and what the cache and the network have beyond it.
 
-    ``verifier`` saves work where the same one appraises afterwards. Raises nothing for what cannot be had: that stands
-    in ``unavailable``.
+    ``at`` is the instant at which the gathering begins: it says which answers at hand are still good. Those that end
+    before the gathering may end (``options.timeout``) are asked for anew. Read the clock again for the appraisal: live
+    answers are stamped meanwhile. ``verifier`` saves work where the same one appraises afterwards. Raises nothing for
+    what cannot be had: that stands in ``unavailable``.
 
     Raises:
         InputError: options that cannot be used, such as a CA file without certificates.
@@ -234,13 +236,17 @@ class _Gathering:
     # --- revocation -----------------------------------------------------------------------------------------------
 
     def _has_answer(self, question: Question) -> bool:
-        if question.key in self.unavailable or self._settles(question, self._given):
+        if question.key in self.unavailable or self._outlasts(self._settled(question, self._given)):
             return True
         kept = self._kept_answer(question)
         if kept is None:
             return False
         self._answers.append(kept)
-        return True
+        return self._outlasts(self._settled(question, (kept,)))
+
+    def _outlasts(self, left: timedelta | None) -> bool:
+        """Whether an answer at hand is still good when all others have come; an appraisal judges them together."""
+        return left is not None and (self._options.offline or left.total_seconds() >= self._options.timeout)
 
     def _take_answer(self, question: Question, url: str, got: object) -> bool:
         """Whether it is good and answers our nonce, so that it may be kept."""
@@ -249,7 +255,10 @@ class _Gathering:
             return False
         answer = OcspAnswer(content=got[0], nonce=got[1], source=Source.LIVE, origin=url)
         self._answers.append(answer)
-        return self._settles(question, (answer,))
+        if self._settled(question, (answer,)) is None:
+            return False
+        # Without nextUpdate an answer counts by its nonce alone, which the cache does not keep.
+        return parse_response(answer.content).next_update is not None
 
     def _kept_answer(self, question: Question) -> OcspAnswer | None:
         cache = self._options.cache
@@ -259,23 +268,28 @@ class _Gathering:
         if content is None:
             return None
         answer = OcspAnswer(content=content, source=Source.CACHE, origin=cache.folder)
-        return answer if self._settles(question, (answer,)) else None
+        return answer if self._settled(question, (answer,)) is not None else None
 
-    def _settles(self, question: Question, answers: tuple[OcspAnswer, ...]) -> bool:
-        """Whether one of these says "good" in a way that the policy's mode accepts, so that nobody need be asked."""
+    def _settled(self, question: Question, answers: tuple[OcspAnswer, ...]) -> timedelta | None:
+        """How long these still say "good" in a way that the policy's mode accepts; None where they do not."""
         if not answers:
-            return False
+            return None
         found = self._verifier.find_revocation(
             question.certificate, question.issuer, Collateral(ocsp=answers), self._instant(question)
         )
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
-            return found.source is Source.BUNDLE
+            return timedelta.max if found.source is Source.BUNDLE else None
         if found.revocation.status is not RevocationStatus.GOOD or found.source is None:
-            return False
+            return None
         if found.source is Source.LIVE:
-            return found.revocation.nonce is NonceOutcome.MATCH
-        return found.source in _SOURCES[self._options.revocation]
+            accepted = found.revocation.nonce is NonceOutcome.MATCH
+        else:
+            accepted = found.source in _SOURCES[self._options.revocation]
+        end = found.revocation.next_update
+        if not accepted:
+            return None
+        return timedelta.max if end is None else end - self._instant(question)
 
     def _responder(self, question: Question) -> str | None:
         if self._options.ocsp_url is not None:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -111,15 +111,15 @@ class NrasClient:
         evidence: Sequence[Evidence],
         *,
         nonce: Nonce,
-        at: datetime,
+        at: datetime | None = None,
         accept_simulated: bool = False,
         refuse_weakened: bool = False,
     ) -> tuple[RemoteAnswer, ...]:
         """Have all devices verified, those of each architecture in one request, and verify the answers.
 
-        ``at`` is the clock by which the tokens are judged. Whether the devices are trusted stands in
-        ``verified.overall`` of each answer, and who says so in its ``issuer``, ``key_source`` and ``of_nvidia``.
-        ``accept_simulated`` and ``refuse_weakened`` are those of ``verify_token``.
+        ``at`` is the instant at which the tokens are judged; where it is None, that at which they have come. Whether
+        the devices are trusted stands in ``verified.overall`` of each answer, and who says so in its ``issuer``,
+        ``key_source`` and ``of_nvidia``. ``accept_simulated`` and ``refuse_weakened`` are those of ``verify_token``.
 
         Raises:
             InputError: no evidence, or evidence that says it is for another nonce.
@@ -141,6 +141,8 @@ class NrasClient:
         if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
             (again,) = run_all([self._keys_job(deadline)], deadline)
             self._keys = self._read_keys(self._result(again, deadline))
+        if at is None:
+            at = datetime.now(timezone.utc)
         if self._x5c_roots is None:
             check_own_chains(self._keys.document, frozenset().union(*map(key_ids, tokens)), at)
         answers = []

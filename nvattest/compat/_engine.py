@@ -139,7 +139,8 @@ def verify_locally(
 ) -> LocalResult:
     """Verify on this machine and sign what came of it, good or bad.
 
-    ``known`` is collateral at hand; with ``offline`` nothing else is asked for. ``at`` is the clock, now by default.
+    ``known`` is collateral at hand; with ``offline`` nothing else is asked for. ``at`` is the clock; where it is None,
+    that of this machine, read again after the collateral is there.
 
     Raises:
         InputError: settings that cannot be used.
@@ -154,15 +155,14 @@ def verify_locally(
     if settings.anchors is None and not anchors.is_default:
         migrated(FOREIGN_ANCHORS)
     verifier = Verifier(anchors=anchors, policy=settings.evidence_policy())
-    moment = at if at is not None else now()
     collateral = known if known is not None else Collateral()
     if not offline:
         from nvattest.collateral.gather import gather
 
         collateral = gather(
-            evidence, settings.gather_options(), anchors=anchors, at=moment, known=collateral, verifier=verifier
+            evidence, settings.gather_options(), anchors=anchors, at=at or now(), known=collateral, verifier=verifier
         )
-    appraisal = verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=moment)
+    appraisal = verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at or now())
     _explain_differences(appraisal)
     token = sign_detached_eat(
         appraisal,

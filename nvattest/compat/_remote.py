@@ -26,9 +26,15 @@ class RemoteResult:
 
 
 def attest_at_nras(
-    evidence: Sequence[Evidence], *, nonce: Nonce, url: str, claims_version: str, settings: Settings, at: datetime
+    evidence: Sequence[Evidence],
+    *,
+    nonce: Nonce,
+    url: str,
+    claims_version: str,
+    settings: Settings,
+    at: datetime | None = None,
 ) -> RemoteResult:
-    """Have NRAS verify devices of one architecture, and verify its answer.
+    """Have NRAS verify devices of one architecture, and verify its answer at ``at``, or when it has come.
 
     Raises:
         NoEvidenceError: devices of several architectures.

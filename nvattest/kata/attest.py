@@ -40,7 +40,6 @@ from nvattest.kata.record import Record, belongs, token_is_whole, write_record
 from nvattest.kata.run import Run, facts_of, tell
 from nvattest.kata.termination import TerminatedError, Termination
 from nvattest.kata.words import account
-from nvattest.model import VerificationTime
 
 __all__ = ["attest_and_record"]
 
@@ -172,7 +171,7 @@ def _story(run: Run) -> str:
         raise settings.error
     demands = load_demands(settings)
     patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
-    at = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
+    started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     # (5) evidence
     nonce = new_nonce()
     protected = run.driver.state.protected_pcie
@@ -184,11 +183,11 @@ def _story(run: Run) -> str:
     verifier = Verifier(anchors=demands.anchors, policy=with_expectations(demands.policy, expected, config))
     known = load_known(settings, run.findings)
     collateral = gather_collateral(
-        evidence, known, settings, verifier=verifier, at=at, budget=budget, findings=run.findings
+        evidence, known, settings, verifier=verifier, at=started, budget=budget, findings=run.findings
     )
     run.mark("collateral")
-    # (7) the appraisal
-    at = VerificationTime.at(max(at.device, wait_for_clock(config.clock_not_before, 0.0).device))
+    # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
+    at = wait_for_clock(config.clock_not_before, 0.0)
     run.appraisal = appraise(evidence, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
     run.lines = account(run.appraisal, evidence)
     run.mark("appraisal")

@@ -216,7 +216,7 @@ class Attestation(Configured):
             url=entry[VerifierFields.URL],
             claims_version=self._claims_version,
             settings=self._settings,
-            at=self._token_time(),
+            at=self._at.device if self._at is not None else None,
         )
         return result.trusted, result.token
 
@@ -299,7 +299,7 @@ class Attestation(Configured):
         expected = Expected(
             nonce=Nonce.from_hex(self._nonce),
             key=self._signing_key().public,
-            at=self._token_time(),
+            at=self._at.device if self._at is not None else datetime.now(timezone.utc),
             verifiers=self._verifiers,
             counts=self._counts,
             settings=self._settings,
@@ -339,9 +339,6 @@ class Attestation(Configured):
                 "HS256 under the words 'secret' and 'notasecret', so that anybody could write such a token."
             )
         return self._key
-
-    def _token_time(self) -> datetime:
-        return self._at.device if self._at is not None else datetime.now(timezone.utc)
 
     def _say(self, lines: Any) -> None:
         verbose = self._verbose

@@ -17,9 +17,11 @@ from nvattest.collateral.gather import Needs, gather
 from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.collateral.settings import GatherOptions
 from nvattest.errors import CollateralError, InputError, ResultCode
+from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.ocsp import CertIdHash, parse_response
+from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
 
@@ -129,16 +131,92 @@ def test_a_chain_that_names_no_responder_at_all_is_told(platform, evidence, serv
     assert all("--ocsp-url" in item.hint for item in found.unavailable.values())
 
 
-def test_an_answer_is_taken_from_the_cache_until_its_next_update_and_no_longer(
+def test_an_answer_is_taken_from_the_cache_while_it_outlasts_the_gathering_and_no_longer(
     platform, evidence, services, cache
 ) -> None:
     found = run(platform, evidence, options(services, cache=cache))
-    ends = {parse_response(answer.content).next_update for answer in found.ocsp}
-    for instant, asked in ((min(ends), 0), (max(ends) + timedelta(seconds=1), 7)):
+    [end] = {parse_response(answer.content).next_update for answer in found.ocsp}
+    second = timedelta(seconds=1)
+    for instant, asked, sources in (
+        (end - 60 * second, 0, [Source.CACHE] * 7),
+        # The appraisal may come after its end: ask, and use it where nobody answers in time.
+        (end - 59 * second, 7, [Source.CACHE] * 7 + [Source.LIVE] * 7),
+        (end, 7, [Source.CACHE] * 7 + [Source.LIVE] * 7),
+        (end + second, 7, [Source.LIVE] * 7),
+    ):
         services.forget()
-        at = VerificationTime.at(instant)
-        gather(evidence, options(services, cache=cache), anchors=platform.trust_anchors(), at=at)
+        # Each of these gatherings would fill the cache with newer answers.
+        given = options(services, cache=cache, timeout=60.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache, "store_answers", lambda answers: True)
+            at = VerificationTime.at(instant)
+            found = gather(evidence, given, anchors=platform.trust_anchors(), at=at)
         assert len(services.requests("ocsp")) == asked
+        assert sorted((answer.source for answer in found.ocsp), key=lambda s: s.value) == sources
+
+
+def test_offline_an_answer_is_taken_from_the_cache_until_its_next_update(platform, evidence, services, cache) -> None:
+    found = run(platform, evidence, options(services, cache=cache))
+    [end] = {parse_response(answer.content).next_update for answer in found.ocsp}
+    given = options(services, cache=cache, offline=True)
+    found = gather(evidence, given, anchors=platform.trust_anchors(), at=VerificationTime.at(end))
+    assert [answer.source for answer in found.ocsp] == [Source.CACHE] * 7
+    assert not any(key.startswith("ocsp:") for key in found.unavailable)
+
+
+def test_a_bundle_that_ends_during_the_gathering_is_renewed_in_time(platform, evidence, services) -> None:
+    known = load_bundle(json.dumps(platform.bundle()))
+    [end] = {parse_response(answer.content).next_update for answer in known.ocsp}
+    verifier = Verifier(anchors=platform.trust_anchors())
+    begin, after = end - timedelta(seconds=1), end + timedelta(seconds=1)
+    with Services(platform, now=lambda: begin) as running:
+        found = gather(
+            evidence, options(running), anchors=verifier.anchors, at=VerificationTime.at(begin), known=known,
+            verifier=verifier,
+        )  # fmt: skip
+    nonce = Nonce(bytes(range(32)))
+    assert verifier.appraise(evidence, nonce=nonce, collateral=found, at=VerificationTime.at(after)).trusted
+    assert not verifier.appraise(evidence, nonce=nonce, collateral=known, at=VerificationTime.at(after)).trusted
+
+
+def test_an_answer_without_next_update_is_used_and_not_kept(tmp_path) -> None:
+    lies = [f"gpu0:no-next-update={position}" for position in (1, 2, 3)]
+    platform = Platform.build("hopper-1", lies=lies)
+    cache = DiskCache(str(tmp_path / "cache"), now=lambda: platform.clock)
+    verifier = Verifier(anchors=platform.trust_anchors())
+    evidence = load_evidence(json.dumps(platform.evidence(bytes(range(32)))))
+    with Services(platform) as services:
+        for asked in (7, 3):
+            services.forget()
+            found = gather(
+                evidence, options(services, cache=cache), anchors=verifier.anchors, at=platform.time, verifier=verifier
+            )
+            assert len(services.requests("ocsp")) == asked
+            appraisal = verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time)
+            assert appraisal.trusted
+
+
+def test_a_lifted_hold_in_a_bundle_is_asked_about_again(platform, evidence, services) -> None:
+    held = Platform.build("hopper-1", lies=["driver-rim:hold=0"])
+    recorded = load_bundle(json.dumps(held.bundle()))
+    verifier = Verifier(anchors=platform.trust_anchors())
+    for hours, asked in ((1, 1), (72, 7)):
+        services.forget()
+        at = platform.clock + timedelta(hours=hours)
+        with Services(platform, now=lambda at=at: at) as running:
+            found = gather(
+                evidence, options(running), anchors=verifier.anchors, at=VerificationTime.at(at), known=recorded,
+                verifier=verifier,
+            )  # fmt: skip
+            assert len(running.requests("ocsp")) == asked
+        appraisal = verifier.appraise(
+            evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=VerificationTime.at(at)
+        )
+        assert appraisal.trusted, appraisal.failures
+        appraisal = verifier.appraise(
+            evidence, nonce=Nonce(bytes(range(32))), collateral=recorded, at=VerificationTime.at(at)
+        )
+        assert not appraisal.trusted
 
 
 def test_fresh_answers_count_beside_those_of_a_bundle_that_are_as_new(platform, evidence, services) -> None:
