@@ -29,11 +29,15 @@ def _names() -> dict[str, Entry]:
 
 
 def find_entry(word: str) -> Entry | None:
-    """The entry for ``104``, ``RIM_NOT_FOUND``, ``measurements``, ``cc-off`` or ``ParseError``, or None."""
+    """The entry for ``104``, ``RIM_NOT_FOUND``, ``measurements``, ``cc-off``, ``ParseError`` or a known log line."""
     asked = word.strip().lower()
     if asked.isdecimal():
         asked = str(int(asked))
-    return _names().get(asked) or _names().get(asked.replace("_", "-"))
+    return _names().get(asked) or _names().get(asked.replace("_", "-")) or _quoted(asked)
+
+
+def _quoted(asked: str) -> Entry | None:
+    return next((entry for entry in ENTRIES if any(phrase in asked for phrase in entry.phrases)), None)
 
 
 def similar(word: str) -> tuple[str, ...]:

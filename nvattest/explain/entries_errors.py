@@ -18,6 +18,7 @@ def _error(
     actions: tuple[str, ...],
     covers: tuple[str, ...] = (),
     see: tuple[str, ...] = (),
+    phrases: tuple[str, ...] = (),
 ) -> Entry:
     return Entry(
         kind="error",
@@ -29,6 +30,7 @@ def _error(
         actions=actions,
         covers=covers,
         see=see,
+        phrases=phrases,
     )
 
 
@@ -128,6 +130,20 @@ ERROR_ENTRIES: Final = (
         ("Save the appraisal as JSON and explain it:", "$ nvattest explain appraisal.json"),
         (),
         ("12",),
+    ),
+    _error(
+        "hook-log", "hook check", 'the guest\'s kernel log has "kata-agent: hook failed"',
+        "An agent from 4.0 on writes this line for every hook whose exit status it does not get, and its own reaper "
+        'takes the status of most: with "no exit code for hook" it is written for hooks that did their work too. It '
+        'decides nothing, as the status decides nothing from 3.1 on. With "timed out" the hook was killed after 10 s.',
+        (
+            '"no exit code for hook": the agent\'s reaper was first. Harmless.',
+            '"timed out" or "communicate": the hook did not end within ten seconds and was killed.',
+            '"exit status with": the hook ended with a status other than 0; the GPUs are not ready.',
+            "Anything else: the file could not be run, for example for a missing library.",
+        ),
+        ("$ nvattest hook status", "$ nvattest hook check"),
+        phrases=("kata-agent: hook failed", "no exit code for hook"),
     ),
     _error(
         "cc-off", "CollectionError", "confidential computing is off",

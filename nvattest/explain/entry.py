@@ -12,8 +12,9 @@ KINDS: Final = ("check", "code", "error")
 class Entry:
     """One page of the catalogue.
 
-    ``key`` is what people type, ``name`` what programs compare, ``covers`` further words that lead here. An action that
-    begins with ``$ `` is a command.
+    ``key`` is what people type, ``name`` what programs compare, ``covers`` further words that lead here. ``phrases``
+    are parts of other programs' messages: a line that has one of them leads here. An action that begins with ``$ `` is
+    a command.
     """
 
     kind: str
@@ -25,3 +26,4 @@ class Entry:
     actions: tuple[str, ...]
     see: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()

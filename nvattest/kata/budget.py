@@ -29,7 +29,7 @@ class Budget:
     """``seconds`` from ``started`` (``time.monotonic``): the verdict has to be there by then.
 
     Collection may take a good half, collateral what is left but for the last fifth, which is kept for verification.
-    After a failure a second more may go into taking the ready state away: a hook ends before the agent kills it.
+    After a failure a second more may go into taking the ready state away: a hook ends before the agent gives it up.
     """
 
     __slots__ = ("_at", "_started", "seconds")

@@ -39,7 +39,7 @@ class HookConfig:
         policy: an evidence policy file, TOML or JSON.
         trust_anchors: roots to trust in the place of NVIDIA's; every output says so.
         budget_*: seconds from start to verdict; taking the ready state away may last one more (``Budget.for_closing``).
-            The agent kills a hook after 10.
+            An agent gives a hook up after 10 (``nvattest.kata.agents``).
         collateral_*: the bundle is looked at first, then the cache, then the network.
         token_*: what is said to others.
         reuse_max_age: seconds for which a verdict serves later containers; never longer than the token lives.
@@ -304,7 +304,7 @@ KEYS: Final[Mapping[str, Mapping[str, Check]]] = {
     },
     "budget": {
         "hook": _seconds(
-            0.5, 8.5, " (the agent kills a hook after 10, and taking the ready state away may last 1 more)"
+            0.5, 8.5, " (an agent gives a hook up after 10, and taking the ready state away may last 1 more)"
         ),
         "init": _seconds(1, 1800),
         "watch": _seconds(1, 1800),

@@ -1,7 +1,7 @@
 """The failures of a guest hook that nobody is told about: a wrong path, a symlink, a hook that the agent dropped.
 
 A Kata agent scans ``<guest_hook_path>/prestart`` once per sandbox. It says nothing when the folder is missing, passes
-over what is not a regular executable file, and up to 4.x drops guest hooks for containers that have OCI hooks.
+over what is not a regular executable file, and from 3.8 on drops guest hooks for containers that have OCI hooks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nvattest.errors import NvattestError
+from nvattest.kata.agents import kernel_log_failure
 from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.identity import pci_devices
 from nvattest.kata.paths import Paths
@@ -25,6 +26,8 @@ __all__ = ["Finding", "check_guest"]
 _CONTAINERS: Final = "/run/kata-containers"
 _STAGES: Final = ("prestart", "poststart", "poststop")
 _SMALL: Final = 4 * 1024 * 1024
+_MOST_RECORDS: Final = 65536
+_SEVERITIES: Final = ("ok", "warning", "error")
 _SRS: Final = re.compile(r"(?:^|\s)nvrc\.smi\.srs=(\S+)")
 
 
@@ -49,6 +52,7 @@ def check_guest(paths: Paths, *, hook_folder: str = Paths.HOOKS) -> list[Finding
         _devices(paths, status),
         _others(paths, status),
         _dropped(paths),
+        _kernel_log(paths),
         _bundle(settings),
         _ran(status),
     ]
@@ -179,6 +183,40 @@ def _dropped(paths: Paths) -> Finding:
         message=f"{len(dropped)} containers have OCI hooks, so that the agent dropped ours: {dropped[0][:64]}",
         hint="the run for the pause container counts; where it is missing, run --stage init before the agent",
     )
+
+
+def _kernel_log(paths: Paths) -> Finding:
+    worst = ("ok", "the kernel log has no line of the agent about this hook")
+    for line in _records(paths.kmsg):
+        found = kernel_log_failure(line)
+        if found is not None and _SEVERITIES.index(found[0]) >= _SEVERITIES.index(worst[0]):
+            worst = found
+    hint = "nvattest-hook status says what the last run found and how long it took; [budget] hook limits it"
+    return Finding(id="hook-log", severity=worst[0], message=worst[1], hint=hint)
+
+
+def _records(path: str) -> list[str]:
+    """The kernel log: one record for each read of the device, up to where it would wait for the next."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    parts: list[bytes] = []
+    try:
+        for _ in range(_MOST_RECORDS):
+            try:
+                part = os.read(descriptor, 16384)
+            except BrokenPipeError:
+                # Records were overwritten before they were read; the next read goes on behind them.
+                continue
+            except OSError:
+                break
+            if not part:
+                break
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "replace").split("\n")
 
 
 def _bundle(settings: Settings) -> Finding:

@@ -16,6 +16,7 @@ from nvattest.explain.catalogue import DOCUMENT, ENTRIES, codes_of_status, find_
 from nvattest.explain.entry import Entry
 from nvattest.explain.render_other import render_entry
 from nvattest.explain.terminal import Terminal, columns
+from nvattest.kata.agents import kernel_log_failure
 
 ROOT = Path(nvattest.__file__).resolve().parent.parent
 PACKAGE = Path(nvattest.__file__).resolve().parent
@@ -126,6 +127,21 @@ def test_words_are_found_in_any_case_and_with_zeros() -> None:
     assert find_entry("no such word") is None
     assert find_entry("²") is None
     assert "measurements" in similar("measurments")
+
+
+def test_a_line_of_the_kernel_log_that_misleads_is_known_by_its_words() -> None:
+    line = (
+        "[   12.3] kata-agent: hook failed: /usr/share/oci/hooks/prestart/nvattest-hook: no exit code for hook "
+        'Hook { path: "/usr/share/oci/hooks/prestart/nvattest-hook" }: Undetermined'
+    )
+    entry = find_entry(line)
+    assert entry is find_entry("hook-log")
+    assert entry is not None
+    assert "Harmless" in entry.causes[0]
+    assert "was killed" in entry.causes[1]
+    # Each meaning is the one that hook check finds in the line.
+    assert kernel_log_failure(line) is not None
+    assert find_entry("some other line: hook succeeded") is None
 
 
 def test_802_tells_the_result_code_from_the_error_of_cuda() -> None:

@@ -196,5 +196,5 @@ def test_an_image_s_own_configuration_comes_before_the_guest_s(tmp_path: Path) -
 
 def test_a_budget_from_which_the_agent_would_kill_the_hook_is_refused_with_the_reason() -> None:
     assert parse_config(b"[budget]\nhook = 8.5").budget_hook == 8.5
-    with pytest.raises(InputError, match=r"budget.hook: .*to 8.5 \(the agent kills a hook after 10.*found 9"):
+    with pytest.raises(InputError, match=r"budget.hook: .*to 8.5 \(an agent gives a hook up after 10.*found 9"):
         parse_config(b"[budget]\nhook = 9")
