@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nvattest.policy.decision import PolicyDecision
     from nvattest.policy.relying_party import RelyingPartyPolicy
     from nvattest.token.keys import SigningKey
+    from nvattest.token.refusals import Refusal
 
 # The codes at which NVIDIA's program prints claims: the devices were judged, whatever the judgement.
 _JUDGED = (ResultCode.OK, ResultCode.RP_POLICY_MISMATCH, ResultCode.OVERALL_RESULT_FALSE)
@@ -38,7 +39,10 @@ _SIMULATED = (
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What there is to print. Where a remote service verified, ``appraisal`` is None and ``verified_by`` names it."""
+    """What there is to print.
+
+    Where a remote service verified, ``appraisal`` is None, ``verified_by`` names it, and ``refusals`` are its reasons.
+    """
 
     code: ResultCode
     claims: list[dict[str, object]]
@@ -46,6 +50,7 @@ class Result:
     appraisal: Appraisal | None = None
     decision: PolicyDecision | None = None
     verified_by: dict[str, object] | None = None
+    refusals: tuple[Refusal, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -281,6 +286,8 @@ def _remote(options: argparse.Namespace) -> Result:
         raise InputError(
             "--policy-overrides-appraisal is for the local verifier", code="policy", hint="use --verifier local"
         )
+    from nvattest.token.refusals import result_code
+
     relying_party = _relying_party_policy(options)
     nonce, evidence = _collect(options, None)
     if nonce is None:
@@ -292,7 +299,8 @@ def _remote(options: argparse.Namespace) -> Result:
     claims = [dict(item) for answer in answers for item in answer.verified.claims]
     overall = bool(answers) and all(answer.verified.overall for answer in answers)
     tokens = [answer.token for answer in answers]
-    code = ResultCode.OK if overall else ResultCode.OVERALL_RESULT_FALSE
+    refusals = tuple(refusal for answer in answers for refusal in answer.verified.refusals)
+    code = result_code(overall, refusals)
     decision = None
     if relying_party is not None and overall:
         from nvattest.isolation import evaluate_bounded
@@ -308,6 +316,7 @@ def _remote(options: argparse.Namespace) -> Result:
         claims=claims,
         token=tokens[0] if len(tokens) == 1 else tokens,
         decision=decision,
+        refusals=refusals,
         verified_by={
             **voucher(answers[0].verified),
             "simulated": any(answer.verified.simulated for answer in answers),
@@ -334,6 +343,8 @@ def _print(result: Result, options: argparse.Namespace) -> None:
             }
         if result.verified_by is not None:
             document["verified_by"] = result.verified_by
+        if result.refusals:
+            document["refusals"] = [refusal.to_json() for refusal in result.refusals]
         document["appraisal"] = None
         if result.appraisal is not None:
             from nvattest.appraisal.serialize import appraisal_to_json
@@ -345,7 +356,7 @@ def _print(result: Result, options: argparse.Namespace) -> None:
     from nvattest.cli.terminal import wants_color
 
     if result.appraisal is None:
-        say(render_claims(result.claims, result.code, result.verified_by or {}))
+        say(render_claims(result.claims, result.code, result.verified_by or {}, result.refusals))
     elif options.explain:
         _explain(result.appraisal, options)
     else:

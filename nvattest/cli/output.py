@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.errors import ResultCode
     from nvattest.policy.decision import PolicyDecision
+    from nvattest.token.refusals import Refusal
     from nvattest.token.verified import VerifiedToken
 
 _WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
@@ -147,8 +148,13 @@ def voucher(verified: VerifiedToken) -> dict[str, object]:
     }
 
 
-def render_claims(claims: list[dict[str, object]], code: ResultCode, verified_by: Mapping[str, object]) -> str:
-    """The answer of a remote service: who it is, a line per device and the verdict."""
+def render_claims(
+    claims: list[dict[str, object]],
+    code: ResultCode,
+    verified_by: Mapping[str, object],
+    refusals: tuple[Refusal, ...] = (),
+) -> str:
+    """The answer of a remote service: who it is, a line per device, its reasons for refusing one, and the verdict."""
     service = "NVIDIA's remote service" if verified_by.get("nvidia") else "a remote service that is not NVIDIA's"
     simulated = bool(verified_by.get("simulated"))
     lines = [
@@ -165,6 +171,7 @@ def render_claims(claims: list[dict[str, object]], code: ResultCode, verified_by
         words = (f"{name} {clean(str(claim.get(name)), 64)}" for name in ("hwmodel", "ueid", "measres"))
         text = "  ".join(("", clean(str(claim.get("x-nvidia-device-type", "device")), 16), *words))
         lines.append(text)
+    lines += [f"  {refusal}" for refusal in refusals]
     verdict = ("TRUSTED" if int(code) == 0 else "NOT TRUSTED") + " (simulated)" * simulated
     lines.append(f"Result: {verdict}, code {int(code)} ({code.message})")
     return joined(lines)

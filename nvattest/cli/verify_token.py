@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
         if options.relying_party_policy is not None and not _policy_agrees(options.relying_party_policy, verified):
             code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
         elif not verified.overall:
-            code, status = ResultCode.OVERALL_RESULT_FALSE, RESULT_FALSE
+            code, status = verified.result_code, RESULT_FALSE
     except NvattestError as error:
         report_error(error, options, "NOT BELIEVED", {_EAR if options.token_type == _EAR else "claims": {}})
         return ERROR
@@ -124,7 +124,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> VerifiedToken:
     from nvattest.collateral.folders import read_bounded
-    from nvattest.token.common import DEFAULT_ISSUER
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.keys import MAXIMUM_PEM
     from nvattest.token.verified import read_document
@@ -158,7 +157,7 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
     at = options.at or datetime.now(timezone.utc)
     verified = verify_token(
         token,
-        issuer=options.issuer or service or options.nras_url.rstrip("/") or DEFAULT_ISSUER,
+        issuer=options.issuer or service or options.nras_url.rstrip("/") or _usual_issuer(token),
         nonce=nonce,
         at=at,
         jwks=jwks,
@@ -179,6 +178,14 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
     if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
         raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
     return verified
+
+
+def _usual_issuer(token: object) -> str | None:
+    """Our own issuer where none is expected by name; NVAT's EARs name none, and the key alone says whose they are."""
+    from nvattest.token.common import DEFAULT_ISSUER
+    from nvattest.token.verified import unverified
+
+    return DEFAULT_ISSUER if "iss" in unverified(token).payload else None
 
 
 def _service(options: argparse.Namespace) -> str:
@@ -250,6 +257,8 @@ def _report(
         )
         if check is not None:
             said["binding"] = binding.binding_to_json(check)
+        if verified.refusals:
+            said["refusals"] = [refusal.to_json() for refusal in verified.refusals]
         print(
             dump_json(
                 {"result_code": int(code), "result_message": code.message, **said, "token": _summary(verified)},
@@ -257,24 +266,27 @@ def _report(
         )
         return status
     lines = [
-        f"{verified.kind.value} of {clean(verified.issuer, 256)}, {_span(verified)}",
+        f"{verified.kind.value} of {clean(verified.issuer, 256) or 'an issuer without a name'}, {_span(verified)}",
         f"signed by {verified.key.thumbprint}",
         f"key: {verified.key_source}" + "; NVIDIA's own service" * verified.of_nvidia,
     ]
     if (roots := tls_roots(options, verified.key_url)) is not None:
         lines.append(f"TLS roots: {roots}")
+    if verified.wrapper is not None:
+        lines.append(f"taken out of {verified.wrapper} of a Python SDK's token, whose own signature proves nothing")
     if verified.anchors is not None:
         marked = "   *** SIMULATED: this proves nothing ***" * verified.simulated
         lines.append(f"trust anchors: {clean(verified.anchors, _WIDTH)}{marked}")
     if verified.weakened:
         lines.append(f"weakened by policy: {', '.join(clean(name, _WIDTH) for name in verified.weakened)}")
     for label, claims in zip(verified.labels, verified.claims, strict=True):
-        words = [f"{name} {clean(str(claims.get(name)), _WIDTH)}" for name in _SHOWN]
+        words = [f"{name} {clean(str(claims[name]), _WIDTH)}" for name in _SHOWN if name in claims]
         status_word = verified.statuses.get(label, "")
         lines.append("  ".join(("", label, *([status_word] if status_word else []), *words)))
     for label, word in verified.statuses.items():
         if label not in verified.labels:
             lines.append(f"  {clean(label, _WIDTH)}  {word}")
+    lines += [f"  {refusal}" for refusal in verified.refusals]
     marked = " (simulated)" * verified.simulated
     verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
     lines.append(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
@@ -304,4 +316,5 @@ def _summary(verified: VerifiedToken) -> dict[str, object]:
         "weakened": list(verified.weakened),
         "evidence_digest": digest.hex() if digest is not None else None,
         "statuses": dict(verified.statuses),
+        "wrapper": verified.wrapper,
     }

@@ -34,6 +34,21 @@ def _error(
     )
 
 
+def _service(
+    code: str,
+    message: str,
+    title: str,
+    meaning: str,
+    causes: tuple[str, ...],
+    actions: tuple[str, ...],
+    see: tuple[str, ...],
+    covers: tuple[str, ...] = (),
+) -> Entry:
+    """An error code of NVIDIA's remote service, as ``x-nvidia-error-details`` has it in the token of a device."""
+    said = f"{meaning} The answer is genuine; the device is not trusted."
+    return _error(code, message, f"NVIDIA's service: {title}", said, causes, actions, covers, see)
+
+
 ERROR_ENTRIES: Final = (
     _error(
         "error", "NvattestError", "any documented error of this package",
@@ -116,7 +131,7 @@ ERROR_ENTRIES: Final = (
         (
             "jwks", "jwks-url", "x5c", "x5c-chain", "key-missing", "key-mismatch", "kid-missing", "kid-unknown",
             "alg-none", "alg-not-allowed", "crit", "header-key", "typ", "json-serialization", "signature", "cnf",
-            "kind", "subject", "missing-exp", "missing-nbf", "missing-iat", "missing-iss", "missing-jti", "times",
+            "kind", "subject", "wrapper", "missing-exp", "missing-iat", "missing-iss", "missing-jti", "times",
             "expired", "not-yet-valid", "nonce-missing", "nonce-mismatch", "submods-missing", "submods-extra",
             "submods-duplicate", "digest", "digest-algorithm", "device-count", "device-duplicate",
             "overall-inconsistent", "simulated", "weakened",
@@ -237,5 +252,40 @@ ERROR_ENTRIES: Final = (
         ("$ nvidia-smi conf-compute -grs",),
         (),
         ("501",),
+    ),
+    _service(
+        "4003", "INVALID_NONCE", "the request's nonce cannot be used",
+        "NVIDIA's service takes a nonce of 32 bytes in hexadecimal.",
+        ("The request was changed on its way.",), ("Ask again with a nonce of 64 hexadecimal digits.",), ("504", "603"),
+    ),
+    _service(
+        "4005", "INVALID_EVIDENCE", "the evidence cannot be read",
+        "NVIDIA's service could not read the report as SPDM, or not as one of this architecture.",
+        ("The evidence was cut or re-encoded.", "The service does not yet know this device or driver."),
+        ("$ nvattest attest", "Compare with the local verifier, which names the byte."), ("16", "503"),
+    ),
+    _service(
+        "4007", "INVALID_CERTIFICATE_CHAIN", "a certificate chain was refused",
+        "The chain of the device (4007, 4014) or of a reference manifest (4015) does not hold.",
+        ("The chain is another device's.", "A certificate was revoked or has expired.", "The device is simulated."),
+        ("$ nvattest attest", "Compare with the local verifier, which names the certificate."), ("802",),
+        ("4014", "4015"),
+    ),
+    _service(
+        "4010", "NONCE_NOT_MATCHING", "the report answers another nonce",
+        "The nonce in the device's signed report is not the one of the request.",
+        ("Evidence of an earlier request.", "Evidence and nonce of two nodes were mixed up."),
+        ("Collect again with the nonce of this request:", "$ nvattest collect-evidence --nonce HEX"), ("504", "603"),
+    ),
+    _service(
+        "4013", "INVALID_EVIDENCE_SIGNATURE", "the report's signature does not verify",
+        "The leaf key of the chain did not sign this report.",
+        ("The report was changed.", "Report and chain are of two devices."),
+        ("$ nvattest collect-evidence --nonce HEX",), ("508", "606"),
+    ),
+    _service(
+        "5013", "INVALID_RIM_SIGNATURE", "a reference manifest's signature does not verify",
+        "The service refused a RIM of its own store.",
+        ("A fault of the service.",), ("Ask again later, or verify locally:", "$ nvattest attest"), ("105",),
     ),
 )  # fmt: skip

@@ -9,18 +9,31 @@ import base64
 import hashlib
 import json
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nvattest.errors import ResultCode
 from nvattest.testing.keys import derive_bytes
 from nvattest.testing.platform import Platform
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import DeviceAppraisal
 
 __all__ = ["NrasIssuer"]
 
 _P384_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
+# The service's code and word for what the local verifier says with this result code.
+_ERRORS = {
+    ResultCode.GPU_EVIDENCE_NONCE_MISMATCH: (4010, "NONCE_NOT_MATCHING"),
+    ResultCode.SWITCH_NONCE_MISMATCH: (4010, "NONCE_NOT_MATCHING"),
+    ResultCode.CERT_CHAIN_VERIFICATION_FAILURE: (4007, "INVALID_CERTIFICATE_CHAIN"),
+    ResultCode.GPU_INVALID_SIGNATURE: (4013, "INVALID_EVIDENCE_SIGNATURE"),
+    ResultCode.SWITCH_INVALID_SIGNATURE: (4013, "INVALID_EVIDENCE_SIGNATURE"),
+    ResultCode.RIM_INVALID_SIGNATURE: (5013, "INVALID_RIM_SIGNATURE"),
+}
 _CA, _SIGNER = "NRAS simulation CA", "NRAS simulation signer"
 
 
@@ -87,10 +100,17 @@ class NrasIssuer:
             "exp": issued + 3600,
             "eat_nonce": nonce or request["nonce"],
         }
-        submods = {
-            device.label: self._sign({**common, **found, "jti": f"{device.label}-1"}, signer)
-            for device, found in zip(appraisal.devices, claims, strict=True)
-        }
+        submods = {}
+        for device, found in zip(appraisal.devices, claims, strict=True):
+            payload: dict[str, Any] = {**common, **found, "jti": f"{device.label}-1"}
+            details = _error_details(device)
+            if details is not None:
+                # As the service does: with claims 2.0 there is nothing beside the error, not even the nonce.
+                payload = {name: payload[name] for name in ("iss", "iat", "nbf", "exp", "jti")} | (
+                    {} if version == "2.0" else found
+                )
+                payload["x-nvidia-error-details"] = details
+            submods[device.label] = self._sign(payload, signer)
         overall: dict[str, Any] = {
             **common,
             "jti": "platform-1",
@@ -140,6 +160,22 @@ class NrasIssuer:
             )
             .sign(self._ca_key, hashes.SHA384())
         )
+
+
+def _error_details(device: DeviceAppraisal) -> dict[str, object] | None:
+    """What the service says of a device whose evidence it will not judge; None where claims say what is wrong."""
+    if device.trusted:
+        return None
+    code, message = _ERRORS.get(device.result_code, (0, ""))
+    if not code:
+        return None
+    return {
+        "code": code,
+        "fieldName": "evidence",
+        "httpStatus": "400 BAD_REQUEST",
+        "message": message,
+        "description": f"simulated: {message.lower().replace('_', ' ')}",
+    }
 
 
 def _name(common_name: str) -> x509.Name:

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from nvattest.token.jws import refuse
+from nvattest.token.refusals import EAT_MEMBER
 
 _LABEL: Final = re.compile(r"(GPU|SWITCH|NVSWITCH)-(0|[1-9][0-9]{0,2})", re.ASCII)
-_EAR_LABEL: Final = re.compile(r"(gpu|switch|nvswitch)-?(0|[1-9][0-9]{0,2})", re.ASCII | re.IGNORECASE)
+# gpu0 as Trustee writes it, gpu_0 and device_0 (evidence from files) as NVAT does.
+_EAR_LABEL: Final = re.compile(r"(gpu|switch|nvswitch|device)[-_]?(0|[1-9][0-9]{0,2})", re.ASCII | re.IGNORECASE)
 _KINDS = {"GPU": "gpu", "SWITCH": "nvswitch", "NVSWITCH": "nvswitch"}
 
 # Facts of the evidence and of the RIMs: no policy can make a good result without them.
@@ -22,8 +24,12 @@ _HARD = re.compile(
     r"arch-check|attestation-report-parsed|attestation-report-signature-verified|vbios-index-no-conflict"
     r"|(driver|vbios|bios)-rim-(fetched|schema-validated|signature-verified|version-match|measurements-available))"
 )
-# A named weakening may leave these false in an honest token.
-_SOFT = re.compile(r"x-nvidia-(gpu|switch)-attestation-report-(nonce-match|cert-chain-fwid-match)")
+# A named weakening may leave these false in an honest token. Claims 2.0 have one boolean for each chain.
+_SOFT = re.compile(
+    r"x-nvidia-(gpu|switch)-("
+    r"attestation-report-(nonce-match|cert-chain-fwid-match|cert-chain-validated)"
+    r"|(driver|vbios|bios)-rim-cert-validated)"
+)
 _CHAIN = re.compile(r"x-nvidia-(gpu|switch)-(attestation-report|(driver|vbios|bios)-rim)-cert-chain")
 
 Claims = Mapping[str, object]
@@ -48,7 +54,7 @@ def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
     seen: dict[object, str] = {}
     for label, item in zip(labels, claims, strict=True):
         kind = item.get("x-nvidia-device-type")
-        prefix = re.split(r"[-0-9]", label, maxsplit=1)[0].upper()
+        prefix = re.split(r"[-_0-9]", label, maxsplit=1)[0].upper()
         if kind is not None and prefix in _KINDS and kind != _KINDS[prefix]:
             raise refuse(f"{label} is the token of a device of kind {kind!r}", "device-kind")
         identity = item.get("ueid")
@@ -101,6 +107,7 @@ def _expected(claims: Claims, *, weakened: bool) -> list[tuple[str, object]]:
         ("measres", "success"),
         ("x-nvidia-mismatch-measurement-records", None),
         ("x-nvidia-mismatch-opaque-data-records", None),
+        (EAT_MEMBER, None),
         (f"{prefix}-attestation-report-signature-verified", True),
     ]
     wanted += [(name, True) for name in claims if _HARD.fullmatch(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,15 +10,17 @@ from enum import Enum
 from typing import Final
 
 from nvattest._json import kind_of, load_json
-from nvattest.errors import InputError, ParseError
+from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
 from nvattest.token.keys import PublicKey
 from nvattest.token.provenance import MEMBER, OVERRIDE
+from nvattest.token.refusals import Refusal, result_code
 
 MAXIMUM_DEVICES: Final = 64
 # The base URL of NVIDIA's remote service is the issuer of its tokens.
 NVIDIA_ISSUER: Final = "https://nras.attestation.nvidia.com"
+_SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")
 
 JsonObject = dict[str, object]
 
@@ -50,6 +53,9 @@ class VerifiedToken:
     the key that signed. ``anchors``, ``weakened``, ``simulated`` and ``evidence_digest`` (48 bytes) are what nvattest
     says of its own tokens; None, empty and false in tokens of others. ``statuses`` are an EAR's by submodule.
     ``key_source`` says how the key was got, ``key_url`` where its key set was fetched; None where it was not.
+    ``issuer`` is empty for an EAR that names none. ``refusals`` are the reasons that NVIDIA's issuers give for devices
+    that they refuse, and ``result_code`` what NVIDIA's tools make of the result. ``wrapper`` names the member of a
+    Python SDK's token in which this one stood; nothing around it was verified, or proves anything.
     """
 
     kind: TokenKind
@@ -68,6 +74,8 @@ class VerifiedToken:
     statuses: Mapping[str, str]
     key_source: str
     key_url: str | None
+    refusals: tuple[Refusal, ...] = ()
+    wrapper: str | None = None
 
     @property
     def of_nvidia(self) -> bool:
@@ -83,6 +91,11 @@ class VerifiedToken:
         if self.anchors not in (None, NVIDIA_ANCHORS.label):
             return True
         return not self.of_nvidia and (self.anchors is None or self.kind is TokenKind.NRAS)
+
+    @property
+    def result_code(self) -> ResultCode:
+        """The result as NVIDIA's number: 0, 12, or that of the first reason for a refusal."""
+        return result_code(self.overall, self.refusals)
 
 
 def read_document(token: object) -> tuple[str | list[object], TokenKind]:
@@ -125,20 +138,58 @@ def read_document(token: object) -> tuple[str | list[object], TokenKind]:
     return token, TokenKind.DETACHED_EAT
 
 
-def unverified_kid(token: object) -> str:
-    """The ``kid`` of the overall token or EAR. Nothing vouches for it before a signature is verified.
+def unwrapped(document: str | list[object]) -> tuple[str | list[object], str | None]:
+    """The detached EAT inside of what ``get_token()`` of NVIDIA's Python SDK returns, and the member that holds it.
+
+    The SDK writes ``[["JWT", wrapper], {"REMOTE_GPU_CLAIMS": detached EAT}]``. The wrapper is signed with HS256 under a
+    secret that everyone knows, so it proves nothing and is not looked at. Any other document comes back as it is.
 
     Raises:
-        TokenError: the token cannot be read, or its header has no ``kid`` (``kid-missing``).
+        TokenError: several tokens are inside, or none that can be verified (``wrapper``).
+    """
+    parts = document[1] if isinstance(document, list) and len(document) == 2 else None
+    if not isinstance(parts, dict) or not parts or not all(_SDK_MEMBER.fullmatch(name) for name in parts):
+        return document, None
+    remote = [name for name in parts if name.startswith("REMOTE_")]
+    if len(remote) != 1:
+        raise refuse(
+            f"this is a token of NVIDIA's Python SDK with the members {', '.join(parts)}; its wrapper proves nothing, "
+            f"and {'several tokens' if remote else 'no token of the remote service'} can be verified in it",
+            "wrapper",
+            hint="hand over one of them, such as the value of REMOTE_GPU_CLAIMS, alone"
+            if remote
+            else "local results of the SDK are signed with a secret that everyone knows; attest again with nvattest",
+        )
+    inner = parts[remote[0]]
+    if not isinstance(inner, list):
+        raise refuse(f"{remote[0]} is {kind_of(inner)}, expected a detached EAT", "malformed")
+    return inner, remote[0]
+
+
+def unverified(token: object) -> Jws:
+    """The overall token or the EAR as it reads. Nothing vouches for it before a signature is verified.
+
+    Raises:
+        TokenError: the token cannot be read.
     """
     document, kind = read_document(token)
+    document, _ = unwrapped(document)
     compact: object = document
     if kind is TokenKind.DETACHED_EAT:
         first = document[0] if isinstance(document, list) and document else None
         compact = first[1] if isinstance(first, list) and len(first) == 2 else None
     if not isinstance(compact, str):
         raise refuse("the token holds no compact JWT", "malformed")
-    kid = read_jws(compact, what="the token").kid
+    return read_jws(compact, what="the token")
+
+
+def unverified_kid(token: object) -> str:
+    """The ``kid`` of the overall token or EAR, unverified.
+
+    Raises:
+        TokenError: the token cannot be read, or its header has no ``kid`` (``kid-missing``).
+    """
+    kid = unverified(token).kid
     if kid is None:
         raise refuse("the token's header has no kid", "kid-missing")
     return kid

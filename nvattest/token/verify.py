@@ -2,7 +2,7 @@
 
 1. The shape: size, kinds of values, one compact JWT per name, ES384 and nothing else, no repeated member.
 2. Digests: every submodule is the token that the overall token names, none is missing, surplus or there twice.
-3. What each token claims of itself: exp, nbf, iat, iss, and the nonce, all required, in every token.
+3. What each token claims of itself: exp, iat, iss and the nonce, required in every token (but see ``rules``), and nbf.
 4. Keys and signatures: the overall token and every submodule.
 5. Identities: as many devices as expected, no device twice.
 6. Consistency: a good overall result needs good devices; what was weakened or simulated is told, and simulated results
@@ -15,6 +15,7 @@ passes all steps is returned, so nothing is believed before its signature is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,7 +25,7 @@ from nvattest.token.jws import refuse
 from nvattest.token.keyring import Keyring
 from nvattest.token.keys import PublicKey
 from nvattest.token.rules import Rules
-from nvattest.token.verified import TokenKind, VerifiedToken, read_document
+from nvattest.token.verified import TokenKind, VerifiedToken, read_document, unwrapped
 from nvattest.token.verify_ear import verify_ear
 from nvattest.token.verify_eat import verify_eat
 
@@ -52,8 +53,10 @@ def verify_token(
     """Verify a token; what is returned may be believed, including that its result is bad (``overall`` false).
 
     Args:
-        token: text or bytes, a compact JWT (EAR) or the JSON of a detached EAT, or that JSON as an object.
-        issuer: the whole ``iss``. None compares it with nothing: then the key alone says who the issuer is.
+        token: text or bytes, a compact JWT (EAR) or the JSON of a detached EAT, or that JSON as an object. What
+            ``get_token()`` of NVIDIA's Python SDK returns for its remote verifier is taken apart.
+        issuer: the whole ``iss``. None compares it with nothing, and takes an EAR without one: then the key alone says
+            who the issuer is.
         nonce: the nonce that was asked for; compared in every token.
         at: the clock, with its zone.
         jwks: keys of the issuer by ``kid``, as JSON or as its object.
@@ -79,12 +82,15 @@ def verify_token(
         raise InputError("a token is about 1 or more devices", code="expected-devices")
     rules = Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway)
     keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots, url=jwks_url)
+    document, wrapper = unwrapped(document)
     if isinstance(document, str):
         verified = verify_ear(document, rules=rules, keys=keys, expected_devices=expected_devices)
     else:
         verified = verify_eat(
             document, rules=rules, keys=keys, expected_devices=expected_devices, kind=kind or TokenKind.DETACHED_EAT
         )
+    if wrapper is not None:
+        verified = replace(verified, wrapper=wrapper)
     if verified.simulated and not accept_simulated:
         raise refuse(
             "the token is about simulated devices: it proves nothing",

@@ -6,6 +6,7 @@ from nvattest._json import kind_of
 from nvattest.token.consistency import check_count, check_good_device, check_identities, is_ear_device_label
 from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
 from nvattest.token.keyring import Keyring
+from nvattest.token.refusals import ear_refusals
 from nvattest.token.rules import Rules, instant, seconds
 from nvattest.token.trust_vector import VECTOR_CLAIMS, Tier, tier_of
 from nvattest.token.verified import MAXIMUM_DEVICES, TokenKind, VerifiedToken, read_provenance
@@ -34,7 +35,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
     devices = tuple(label for label in submods if is_ear_device_label(label))
     check_count(len(devices), expected_devices)
     # 3. Times, issuer, nonce.
-    rules.check(token)
+    rules.check(token, may_be_anonymous=True)
     # 4. Key and signature.
     key = keys.key_for(token, at=rules.at)
     verify_signature(token, key)
@@ -54,13 +55,19 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
     if not devices:
         # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
         overall = False
+    refusals = {label: ear_refusals(label, submodule) for label, submodule in submods.items()}
+    for label, reasons in refusals.items():
+        if reasons and tiers[label] is Tier.AFFIRMING:
+            raise refuse(f"{label} is affirming, and refused: {reasons[0]}", "overall-inconsistent")
     for label, item in zip(devices, claims, strict=True):
+        if tiers[label] is Tier.AFFIRMING:
+            _check_nvat(label, submods[label])
         if tiers[label] is Tier.AFFIRMING and item:
             check_good_device(label, item, weakened=bool(made.weakened))
     return VerifiedToken(
         kind=TokenKind.EAR,
         overall=overall,
-        issuer=text_member(token, "iss", "missing-iss"),
+        issuer=text_member(token, "iss", "missing-iss") if "iss" in token.payload else "",
         issued=instant(seconds(token, "iat")),
         expires=instant(seconds(token, "exp")),
         labels=devices,
@@ -74,6 +81,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
         statuses={label: tier.word for label, tier in tiers.items()},
         key_source=keys.source,
         key_url=keys.url,
+        refusals=tuple(reason for reasons in refusals.values() for reason in reasons),
     )
 
 
@@ -112,6 +120,15 @@ def _worst(label: str, vector: object) -> Tier:
             raise refuse(f"{label}: {str(name)[:40]!r} is no claim of a trustworthiness vector", "malformed")
         worst = max(worst, tier_of(value))
     return worst
+
+
+def _check_nvat(label: str, submodule: JsonObject) -> None:
+    """Refuse an affirming submodule of NVAT that contradicts itself: without these facts NVAT affirms nothing."""
+    verifier = submodule.get("ear_verifier_claims")
+    facts = verifier.get("ear_nvidia_evidence") if isinstance(verifier, dict) else None
+    for name in ("signature_verified", "parsed", "nonce_match"):
+        if isinstance(facts, dict) and facts.get(name, True) is not True:
+            raise refuse(f"{label} is affirming, but its {name} is {str(facts[name])[:40]}", "overall-inconsistent")
 
 
 def _nvidia_claims(submodule: JsonObject) -> JsonObject:

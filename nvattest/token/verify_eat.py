@@ -11,6 +11,7 @@ from nvattest.token.consistency import check_count, check_good_device, check_ide
 from nvattest.token.eat import SUBJECT
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse, verify_signature
 from nvattest.token.keyring import Keyring
+from nvattest.token.refusals import eat_refusal
 from nvattest.token.rules import Rules, instant, seconds
 from nvattest.token.verified import MAXIMUM_DEVICES, TokenKind, VerifiedToken, read_provenance
 
@@ -41,8 +42,10 @@ def verify_eat(
     check_count(len(detached), expected_devices)
     # 3. Times, issuer, nonce.
     tokens = (overall, *detached.values())
-    for token in tokens:
-        rules.check(token)
+    refused = {label: eat_refusal(label, token.payload) for label, token in detached.items()}
+    for label, token in (("", overall), *detached.items()):
+        # The token of a device that NVIDIA's service refuses need not repeat the nonce; the digest binds it.
+        rules.check(token, needs_nonce=verdict or refused.get(label) is None)
         if token.payload["iss"] != overall.payload["iss"]:
             raise refuse(f"{token.what} is issued by {token.payload['iss']!r}, {_BUNDLE} is not", "issuer")
     _check_ids(tokens)
@@ -80,6 +83,7 @@ def verify_eat(
         statuses={},
         key_source=keys.source,
         key_url=keys.url,
+        refusals=tuple(refusal for refusal in refused.values() if refusal is not None),
     )
 
 

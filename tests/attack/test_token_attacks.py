@@ -244,7 +244,6 @@ ATTACKS: dict[str, tuple[Callable[[], Any], str]] = {
     # Times.
     "no exp": (lambda: everywhere(drop("exp")), "missing-exp"),
     "no exp in a device": (lambda: only_device(drop("exp")), "missing-exp"),
-    "no nbf": (lambda: everywhere(drop("nbf")), "missing-nbf"),
     "no iat": (lambda: everywhere(drop("iat")), "missing-iat"),
     "no iss": (lambda: everywhere(drop("iss")), "missing-iss"),
     "no jti": (lambda: everywhere(drop("jti")), "missing-jti"),

@@ -174,3 +174,39 @@ def test_for_what_is_no_token_nobody_is_asked(
     assert stage.verify("--format", "json", *nras, token="bad.json") == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
     assert stage.fetched() == []
+
+
+@pytest.mark.parametrize(
+    ("lie", "code", "word"),
+    [
+        ("gpu0:other-nonce", 504, "4010 NONCE_NOT_MATCHING"),
+        ("gpu0:signature", 508, "4013 INVALID_EVIDENCE_SIGNATURE"),
+        ("gpu0:other-root", 802, "4007 INVALID_CERTIFICATE_CHAIN"),
+        ("driver-rim:wrong-key", 105, "5013 INVALID_RIM_SIGNATURE"),
+        ("gpu0:measurement=9", 12, ""),
+    ],
+)
+def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str, code: int, word: str
+) -> None:
+    for stage in stage_of(tmp_path, (lie,)):
+        assert stage.verify("--nras-url", stage.services.nras_url, *stage.tls()) == 3
+        out = capsys.readouterr().out
+        assert f"Result: NOT TRUSTED, code {code} (" in out
+        assert f"GPU-0: refused by the issuer: {word}" in out or not word
+        evidence = tmp_path / "evidence.json"
+        evidence.write_text(json.dumps(stage.services.platform.evidence(NONCE.value)))
+        remote = [
+            "attest", "--verifier", "remote", "--nras-url", stage.services.nras_url, *stage.tls(), "--nonce",
+            NONCE.hex(), "--gpu-evidence-source", "file", "--gpu-evidence-file", str(evidence),
+        ]  # fmt: skip
+        assert run(remote) == code % 256
+        out = capsys.readouterr().out
+        assert f"Result: NOT TRUSTED, code {code} (" in out
+        assert f"GPU-0: refused by the issuer: {word}" in out or not word
+        assert run([*remote, "-f", "json"]) == code % 256
+        said = json.loads(capsys.readouterr().out)
+        assert said["result_code"] == code
+        assert [refusal["code"] for refusal in said.get("refusals", [])] == (
+            [word.split(maxsplit=1)[0]] if word else []
+        )
