@@ -192,7 +192,7 @@ def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
     for stage in stage_of(tmp_path, (lie,)):
         assert stage.verify("--nras-url", stage.services.nras_url, *stage.tls()) == 3
         out = capsys.readouterr().out
-        assert f"Result: NOT TRUSTED, code {code} (" in out
+        assert f"Result: NOT TRUSTED (simulated), code {code} (" in out
         assert f"GPU-0: refused by the issuer: {word}" in out or not word
         evidence = tmp_path / "evidence.json"
         evidence.write_text(json.dumps(stage.services.platform.evidence(NONCE.value)))
@@ -202,7 +202,7 @@ def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
         ]  # fmt: skip
         assert run(remote) == code % 256
         out = capsys.readouterr().out
-        assert f"Result: NOT TRUSTED, code {code} (" in out
+        assert f"Result: NOT TRUSTED (simulated), code {code} (" in out
         assert f"GPU-0: refused by the issuer: {word}" in out or not word
         assert run([*remote, "-f", "json"]) == code % 256
         said = json.loads(capsys.readouterr().out)
