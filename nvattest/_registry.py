@@ -71,6 +71,8 @@ PPCIE_ENABLED: Final = 0xAA
 PPCIE_DISABLED: Final = 0x55
 VALUE_TYPE_RAW_SVN: Final = 0x87
 PDI_SIZE: Final = 8
+# What a report names at the far end of a link that is disabled: all H800 have ten of eighteen.
+NO_PDI: Final = "00" * PDI_SIZE
 FWID_SIZE: Final = 48
 SWITCH_GPU_COUNT: Final = 8
 

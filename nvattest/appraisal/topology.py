@@ -2,13 +2,15 @@
 
 A device's PDI is certified: it is the serial number in the subject of its BROM certificate, without the first byte. The
 topology closes when the switch PDIs that each GPU's report lists are those of the switches present, and the GPU PDIs
-that each switch's report lists are those of the GPUs present, nobody missing and nobody more.
+that each switch's report lists are those of the GPUs present, none missing and none more. At the end of a disabled link
+a report lists the PDI 0, which names no device and is left out of the comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nvattest._registry import NO_PDI
 from nvattest.appraisal.results import DeviceAppraisal
 from nvattest.spdm.fields import GpuFields, SwitchFields
 
@@ -39,7 +41,7 @@ def _certified(devices: Sequence[DeviceAppraisal], problems: list[str]) -> set[s
     found: set[str] = set()
     for device in devices:
         pdi = device.identity.pdi if device.identity is not None else None
-        if pdi is None:
+        if pdi is None or pdi == NO_PDI:
             problems.append(f"{device.label}: its certificates name no PDI")
         else:
             found.add(pdi)
@@ -47,7 +49,7 @@ def _certified(devices: Sequence[DeviceAppraisal], problems: list[str]) -> set[s
 
 
 def _compare(label: str, word: str, reported: set[str], certified: set[str], problems: list[str]) -> None:
-    strangers = sorted(reported - certified)
+    strangers = sorted(reported - certified - {NO_PDI})
     missing = sorted(certified - reported)
     if strangers:
         problems.append(f"{label}: its report lists {word} that are not here: {', '.join(strangers)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nvattest._registry import NO_PDI
 from nvattest._text import clean
 from nvattest.appraisal.catalogue import CHECKS, REQUIRED, REQUIRED_PLATFORM
 from nvattest.appraisal.serialize import FORMAT, VERSION
@@ -167,7 +168,7 @@ def _device(source: JsonObject, position: int) -> DeviceView:
         mode=text(report, "mode"),
         board="/".join(board),
         opaque=f"{layout} {text(report, 'opaque_version')}".strip(),
-        neighbours=texts(report, "switch_pdis") or texts(report, "gpu_pdis"),
+        neighbours=tuple(pdi for pdi in texts(report, "switch_pdis") or texts(report, "gpu_pdis") if pdi != NO_PDI),
         chain=_chain(item(source, "chain")),
         rims=tuple(_rim(entry) for entry in items(source, "rims")),
         cells=_cells(source),

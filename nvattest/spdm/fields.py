@@ -29,7 +29,7 @@ class GpuFields(NamedTuple):
     ``vbios_version`` is ``96.00.9F.00.01``. ``nvdec0_status`` and ``ppcie_status`` are 0xAA (on) or 0x55 (off), other
     values are kept. ``feature_flag`` is there from opaque version 1 on, and see ``report.feature_mode``.
     ``switch_pdis`` are the switches that this GPU sees: 16 upper-case digits each, sorted, each once, in the byte order
-    of the switches' certificates. ``fwid`` has 48 bytes.
+    of the switches' certificates; sixteen zeros are a disabled link. ``fwid`` has 48 bytes.
     """
 
     driver_version: str
