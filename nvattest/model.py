@@ -35,15 +35,20 @@ class DeviceKind(Enum):
 
 
 class Architecture(Enum):
-    """Architectures that this program verifies. The value is the word in NVIDIA's evidence JSON."""
+    """Architectures that this program knows. The value is the word in NVIDIA's evidence JSON.
+
+    NVIDIA publishes no reference manifests for Rubin: its identity, freshness and state are verified, its firmware
+    cannot be, so a Rubin is never trusted.
+    """
 
     HOPPER = "HOPPER"
     BLACKWELL = "BLACKWELL"
+    RUBIN = "RUBIN"
     LS10 = "LS10"
 
     @property
     def kind(self) -> DeviceKind:
-        """Hopper and Blackwell are GPUs, LS10 is an NVSwitch."""
+        """LS10 is an NVSwitch, all others are GPUs."""
         return DeviceKind.NVSWITCH if self is Architecture.LS10 else DeviceKind.GPU
 
 

@@ -84,6 +84,7 @@ _DEVICE = (
     _spec("mode", 17, "the device runs in a known and allowed mode", 70, _C.SPDM_FIELD_NOT_FOUND),
     _spec("versions", 18, "the versions are allowed by the policy", 900),
     _spec("hints", 19, "what the driver said beside the report agrees with it", 901),
+    _spec("reference-values", 11, "reference values are published for this device", 99, _C.RIM_NOT_FOUND),
     _spec("rim-conflict", 14, "no golden value is claimed by both RIMs", 300, _C.RIM_MEASUREMENT_CONFLICT),
     _spec("measurements", 15, "the measurements match the golden values", 310),
     _spec("minimum-svn", 16, "security version numbers are high enough", 311),

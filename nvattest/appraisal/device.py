@@ -95,12 +95,13 @@ def appraise_device(
     # (11) to (13) the reference manifests
     rims: dict[RimRole, RimAppraisal] = {}
     verified: dict[RimRole, VerifiedRim] = {}
-    ids, why = steps_rim.rim_ids(report, architecture)
+    chip = steps_identity.chip_of_device(report, chain)
+    ids, why = steps_rim.rim_ids(report, architecture, checks)
     for role in (RimRole.DRIVER, RimRole.VBIOS) if kind is DeviceKind.GPU else (RimRole.BIOS,):
         if report is None or role not in ids:
             checks.skip(rim_checks(role.value), why)
             continue
-        rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chain.chip, collateral, at, verifier, checks)
+        rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chip, collateral, at, verifier, checks)
         rims[role] = appraised
         if rim is not None:
             verified[role] = rim

@@ -14,7 +14,6 @@ from nvattest.errors import PolicyError
 from nvattest.model import Architecture
 
 MAX_TRAILING_BYTES = 8
-FWID_OPTIONAL_FOR = (Architecture.LS10,)
 
 
 class RevocationMode(Enum):
@@ -52,6 +51,8 @@ class EvidencePolicy:
         expected_gpus, expected_switches: exact counts, None for any.
         topology: when the PPCIE topology must close.
         max_trailing_bytes: bytes tolerated after a report's signature. Nothing reads them; real captures have one.
+        require_fwid_in_report: the report of a GPU must name its firmware id, and not only the leaf certificate that is
+            issued for it. Drivers before R550 leave it out.
         fwid_optional_for: architectures whose reports need not name a firmware id (LS10 reports never do).
 
     Weakenings, all off; each that is on stands in the appraisal and in the token:
@@ -78,7 +79,8 @@ class EvidencePolicy:
     expected_switches: int | None = None
     topology: TopologyRule = TopologyRule.WHEN_PRESENT
     max_trailing_bytes: int = MAX_TRAILING_BYTES
-    fwid_optional_for: tuple[Architecture, ...] = FWID_OPTIONAL_FOR
+    require_fwid_in_report: bool = False
+    fwid_optional_for: tuple[Architecture, ...] = tuple(Architecture)
     accept_unverified_nonce: bool = False
     accept_unchecked_revocation: bool = False
     accept_live_ocsp_without_nonce: bool = False
@@ -107,8 +109,6 @@ class EvidencePolicy:
         ]
         if self.max_trailing_bytes > MAX_TRAILING_BYTES:
             names.append("max_trailing_bytes")
-        if not set(self.fwid_optional_for) <= set(FWID_OPTIONAL_FOR):
-            names.append("fwid_optional_for")
         return tuple(names)
 
 

@@ -10,10 +10,18 @@ from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import DeviceIdentity
 from nvattest.errors import ParseError, ResultCode
 from nvattest.evidence import Evidence
-from nvattest.model import Architecture, Nonce, format_time
+from nvattest.model import Architecture, DeviceKind, Nonce, format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainFinding, ValidatedChain
-from nvattest.pki.dice import architecture_of_chip, chip_of_chain, pdi_of_chain, read_fwid, read_tcb_info
+from nvattest.pki.dice import (
+    architecture_of_chip,
+    chip_of_chain,
+    most_specific,
+    pdi_of_chain,
+    read_fwid,
+    read_tcb_info,
+    same_chip,
+)
 from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report
 
@@ -210,7 +218,7 @@ def check_architecture(
         )
         return None
     found = architecture_of_chip(chip)
-    told = report.fields.chip_info if report is not None and isinstance(report.fields, GpuFields) else None
+    reported = _reported_chip(report)
     if found is not declared:
         checks.fail(
             "architecture",
@@ -220,9 +228,9 @@ def check_architecture(
             hint="the evidence was labelled wrongly, or it is of a device that this version does not know",
         )
         return None
-    if told is not None and architecture_of_chip(told) is not found:
+    if reported is not None and not same_chip(reported, chip):
         checks.fail(
-            "architecture", f"the report says {told}, its certificates {chip}", expected=chip, found=told,
+            "architecture", f"the report says {reported}, its certificates {chip}", expected=chip, found=reported,
             hint="the report belongs to another device than the chain",
         )  # fmt: skip
         return None
@@ -230,8 +238,21 @@ def check_architecture(
         allowed = ", ".join(item.value for item in policy.allowed_architectures)
         checks.fail("architecture", f"{found.value} is not allowed by the policy", expected=allowed, found=found.value)
         return found
-    checks.ok("architecture", f"{found.value} ({chip})")
+    family = f", one of the {chip} that the certificates name" if reported is not None and reported != chip else ""
+    checks.ok("architecture", f"{found.value} ({reported or chip}{family})")
     return found
+
+
+def chip_of_device(report: Report | None, chain: DeviceChain) -> str | None:
+    """The chip that step 7 found: what the report says where the certificates only name its die family."""
+    reported = _reported_chip(report)
+    if chain.chip is None or reported is None or not same_chip(reported, chain.chip):
+        return chain.chip
+    return most_specific(chain.chip, reported)
+
+
+def _reported_chip(report: Report | None) -> str | None:
+    return report.fields.chip_info if report is not None and isinstance(report.fields, GpuFields) else None
 
 
 def check_certified(
@@ -260,25 +281,29 @@ def check_fwid(
     except ParseError as error:
         checks.fail("fwid", str(error), hint="the leaf certificate's DICE extension is malformed")
         return
-    if reported is None:
-        optional = architecture in policy.fwid_optional_for
+    demanded = architecture not in policy.fwid_optional_for or (
+        policy.require_fwid_in_report and report.kind is DeviceKind.GPU
+    )
+    if certified is None:
+        checks.fail(
+            "fwid", "the leaf certificate has no DICE extension for the firmware id",
+            found=reported.hex() if reported is not None else "", code=ResultCode.CERT_FWID_NOT_FOUND,
+            hint="the chain belongs to another kind of device",
+        )  # fmt: skip
+    elif reported is None and demanded:
         checks.add(
             "fwid",
             Outcome.ABSENT,
-            f"reports of {architecture.value} need not name a firmware id, and this one does not"
-            if optional
-            else "the report does not name a firmware id",
-            expected=certified.hex() if certified is not None else "",
-            tolerated_by="fwid_optional_for" if optional else "",
-            hint=""
-            if optional
-            else "drivers before R550 leave it out: update the driver, or name the architecture in "
-            "the policy's fwid_optional_for",
+            "the report names no firmware id, and the policy demands one",
+            expected=certified.hex(),
+            hint="drivers before R550 leave it out: update the driver, or see require_fwid_in_report and "
+            "fwid_optional_for in the policy",
         )
-    elif certified is None:
-        checks.fail(
-            "fwid", "the leaf certificate has no DICE extension for the firmware id", found=reported.hex(),
-            code=ResultCode.CERT_FWID_NOT_FOUND, hint="the chain belongs to another kind of device",
+    elif reported is None:
+        # The leaf is issued for the firmware that the boot ROM measured; the report only repeats its id.
+        checks.ok(
+            "fwid", f"{certified.hex()[:16]}… is named by the certificate alone: the report names no firmware id",
+            expected=certified.hex(),
         )  # fmt: skip
     elif certified != reported:
         checks.fail(

@@ -50,7 +50,10 @@ def _revocations(
     )
 
 
-def rim_ids(report: Report | None, architecture: Architecture | None) -> tuple[dict[RimRole, str], str]:
+def rim_ids(
+    report: Report | None, architecture: Architecture | None, checks: CheckList
+) -> tuple[dict[RimRole, str], str]:
+    """The ids of the device's RIMs; or none, and why. That none is published is a finding of its own."""
     if report is None:
         return {}, "the report, which names it, could not be read"
     if architecture is None:
@@ -58,7 +61,9 @@ def rim_ids(report: Report | None, architecture: Architecture | None) -> tuple[d
     try:
         return dict(ids_of_report(report, architecture)), ""
     except InputError as error:
-        # Each field may have 64 characters, and together they may be too long for an id.
+        # Beside that: each field may have 64 characters, and together they may be too long for an id.
+        if error.code == "no-reference-values":
+            checks.add("reference-values", Outcome.ABSENT, error.message, hint=error.hint)
         return {}, error.message
 
 

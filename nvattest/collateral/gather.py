@@ -75,7 +75,11 @@ def needs_of(evidence: Sequence[Evidence], verifier: Verifier, at: VerificationT
             rims_of_device(item)
         except InputError as error:
             refused[f"device:{number}"] = Unavailable(
-                code=error.result_code, message=f"{name} cannot be read: {error}", hint=error.hint
+                code=error.result_code,
+                message=f"{name}: {error}"
+                if error.code == "no-reference-values"
+                else f"{name} cannot be read: {error}",
+                hint=error.hint,
             )
     rim_ids = rim_ids_of(genuine)
     refused |= {

@@ -14,7 +14,7 @@ from nvattest.model import Architecture, DeviceKind, Nonce
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-_ARCHITECTURE_NUMBERS = {Architecture.HOPPER: 9, Architecture.BLACKWELL: 10}
+_ARCHITECTURE_NUMBERS = {Architecture.HOPPER: 9, Architecture.BLACKWELL: 10, Architecture.RUBIN: 13}
 _MAXIMUM = 64 * 1024
 
 
@@ -31,7 +31,7 @@ class GpuHandle:
         self.evidence = evidence
 
     def get_gpu_architecture(self) -> str:
-        """``HOPPER`` or ``BLACKWELL``."""
+        """``HOPPER``, ``BLACKWELL`` or ``RUBIN``."""
         return self.evidence.architecture.value
 
     def get_gpu_architecture_value(self) -> int | None:

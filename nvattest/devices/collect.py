@@ -20,8 +20,8 @@ GPUS_MAX: Final = 64
 REPORT_MAX: Final = 0x2000
 CHAIN_MAX: Final = 0x1400
 # NVML's numbers; the signed report and the chain decide later which chip it really is.
-_ARCHITECTURES: Final = {9: Architecture.HOPPER, 10: Architecture.BLACKWELL}
-_OTHER_NAMES: Final = {5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada", 13: "Rubin"}
+_ARCHITECTURES: Final = {9: Architecture.HOPPER, 10: Architecture.BLACKWELL, 13: Architecture.RUBIN}
+_OTHER_NAMES: Final = {5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada"}
 
 
 def collect_gpus(
@@ -84,7 +84,7 @@ def _one_gpu(calls: NvmlCalls, index: int, nonce: bytes, state: SystemState) -> 
     if architecture is None:
         raise CollectionError(
             f"GPU-{index}: the architecture {_OTHER_NAMES.get(number, number)} cannot be attested; "
-            "expected Hopper or Blackwell",
+            "expected Hopper, Blackwell or Rubin",
             code="gpu-architecture",
             result_code=ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED,
             hint="attestation needs a GPU with confidential computing",

@@ -118,16 +118,17 @@ _OWN = (
     _check(
         "fwid",
         "The leaf certificate was issued for exactly one firmware image and carries its digest, the FWID. The report "
-        "carries the digest of the firmware that runs. They must be equal.",
+        "repeats the digest of the firmware that runs, and the two must be equal. Reports of drivers before R550 and "
+        "of NVSwitches (LS10) leave it out: then the certificate alone names it, which the policy's "
+        "require_fwid_in_report refuses.",
         (
             "Report and chain are of two devices.",
-            "Drivers before R550 leave the FWID out of the report: ABSENT, not FAIL.",
-            "NVSwitch (LS10) reports never have one; the default policy allows that.",
             "The firmware was replaced after the certificate was issued.",
+            "The policy demands a firmware id in the report, and the driver is older than R550.",
         ),
         (
             _COLLECT,
-            "Update the driver to R550 or newer.",
+            "Update the driver to R550 or newer where the policy demands it.",
             "If it fails on fresh evidence of one device, take the device out of service and tell NVIDIA.",
         ),
         ("507", "605", "800"),
@@ -166,8 +167,8 @@ _OWN = (
     _check(
         "mode",
         "The report says in which mode the GPU works: single pass-through (spt), multi-GPU pass-through (mpt) "
-        "or protected "
-        "PCIe (ppcie), and whether the NVDEC0 engine is on. Both must be known, and allowed by the policy.",
+        "or protected PCIe (ppcie), and whether the NVDEC0 engine is on. A policy may name the modes that it allows; "
+        "a mode that this version does not know is shown as unknown and is never one of those.",
         ("The driver is newer than this nvattest.", "The policy's allowed_modes does not name the mode of this node."),
         (_MODE, "$ nvidia-smi conf-compute -mgm", "Update nvattest, or the policy if the mode is wanted."),
         ("405", "509"),
@@ -188,6 +189,17 @@ _OWN = (
             "The driver was replaced while the programs kept running.",
         ),
         (_COLLECT, "Restart the guest after a driver update."),
+    ),
+    _check(
+        "reference-values",
+        "For some devices NVIDIA publishes no reference manifests that this program reads: Rubin today. Everything up "
+        "to the measurements is verified (certificates, signature, nonce, firmware id, debug state, revocation), but "
+        "nothing says which firmware is the right one. Such a device is never trusted, whatever the policy says.",
+        ("The GPU is a Rubin (GR100).",),
+        (
+            "Do not trust the device yet; update nvattest when reference values are published.",
+            "$ nvattest version",
+        ),
     ),
     _check(
         "rim-conflict",

@@ -189,13 +189,14 @@ CODE_ENTRIES: Final = (
                 "were reported)."
             ),
             "The bundle or folder was made for another release.",
+            "No reference values are published for a device of this architecture at all (Rubin).",
         ),
         (
             "$ nvattest preflight",
             "The message names the id. Fetch it by id, or move to a release that has one.",
             _FETCH,
         ),
-        ("driver-rim-available", "vbios-rim-available", "bios-rim-available"),
+        ("driver-rim-available", "vbios-rim-available", "bios-rim-available", "reference-values"),
     ),
     _code(
         _C.RIM_INVALID_SIGNATURE,

@@ -103,6 +103,8 @@ def _story(device: DeviceAppraisal, word: str) -> list[_Line]:
         ),
         (1, "Authenticating the RIMs.", ()),
     ]  # fmt: skip
+    if device.check("reference-values") is not None:
+        lines.append((2, "Reference values are published.", ("reference-values",)))
     if device.kind is DeviceKind.GPU:
         lines += _rim("driver", "Authenticating Driver RIM", "Schema validation passed.", "Driver")
         lines += _rim("vbios", "Authenticating VBIOS RIM.", "RIM Schema validation passed.", "VBIOS")

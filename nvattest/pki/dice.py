@@ -1,7 +1,7 @@
 """What a device's certificates say about it: firmware id, chip, and physical device identifier.
 
 The firmware id (FWID) of the leaf is the digest of the firmware that the boot ROM measured. Hopper and LS10 leaves
-carry the older composite device id, Blackwell leaves a DiceTcbInfo (TCG DICE Attestation Architecture 1.1, 6.1.1).
+carry the older composite device id, later leaves a DiceTcbInfo (TCG DICE Attestation Architecture 1.1, 6.1.1).
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ FLAG_NAMES: Final = {
     31: "fixedWidth",
 }
 
+# Architectures whose leaves carry the firmware id in a DiceTcbInfo; the others in a composite device id.
+_WITH_TCB_INFO = (Architecture.BLACKWELL, Architecture.RUBIN)
 _MAX_FWIDS = 16
 _MAX_FLAG_BYTES = 8
 _CONTEXT = 0x80
 _CONSTRUCTED = 0x20
 _VENDOR, _MODEL, _VERSION, _SVN, _LAYER, _INDEX, _FWIDS, _FLAGS, _VENDOR_INFO, _TYPE = range(10)
-_CHIP = re.compile(r"([A-Z]{2}_?[0-9]{2,3}[A-Z]?)(?: |\Z)")
+_CHIP = re.compile(r"([A-Z]{2}_?(?:[0-9]{2,3}[A-Z]?|[0-9]XX))(?: |\Z)")
+# GB20X is any of GB202 and its siblings, GR1XX any of GR100 and its siblings: each final X is one digit.
+_FAMILY = re.compile(r"([A-Z]{2}_?[0-9]{1,2})(X{1,2})")
 _PDI = re.compile(f"[0-9A-Fa-f]{{{2 + 2 * PDI_SIZE}}}")
 
 
@@ -69,7 +73,7 @@ def read_fwid(leaf: Certificate, architecture: Architecture) -> bytes | None:
     Raises:
         ParseError: the extension is there but malformed, or its first FWID is not a SHA-384 digest (code ``fwid``).
     """
-    if architecture is Architecture.BLACKWELL:
+    if architecture in _WITH_TCB_INFO:
         info = read_tcb_info(leaf)
         if info is None:
             return None
@@ -131,27 +135,55 @@ _FIELD_NAMES = ("vendor", "model", "version", "svn", "layer", "index", "fwids", 
 
 
 def chip_of_chain(certificates: Sequence[Certificate]) -> str | None:
-    """The chip that the common names of leaf and boot ROM agree on (``GH100``, ``GB100``, ``LS_10``), else None.
+    """The chip that the common names of leaf and boot ROM agree on (``GH100``, ``GB20X``, ``LS_10``), else None.
 
-    The device information of the leaf (DMTF), where it is there, must name the same chip.
+    The device information of the leaf (DMTF), where it is there, must name the same chip. Where one of the three names
+    a die family and another a member of it, the member counts.
     """
     if len(certificates) < 2:
         return None
-    chips = [_CHIP.match(certificate.common_name or "") for certificate in certificates[:2]]
-    leaf, brom = (match[1] if match else None for match in chips)
+    matches = [_CHIP.match(certificate.common_name or "") for certificate in certificates[:2]]
+    names = [match[1] if match else "" for match in matches]
     information = certificates[0].device_info
-    if information is not None and information.split(":")[1:2] != [leaf]:
-        return None
-    return leaf if leaf == brom else None
+    if information is not None:
+        names += information.split(":")[1:2] or [""]
+    chip = most_specific(*names)
+    return chip if chip and all(same_chip(name, chip) for name in names) else None
+
+
+def same_chip(one: str, other: str) -> bool:
+    """Whether two names may be of one chip: they are equal, or one is the die family of the other.
+
+    ``GB20X`` is the same chip as ``GB202`` and as ``GB203``, which are not the same chip as each other.
+    """
+    return one == other or _is_member(one, other) or _is_member(other, one)
+
+
+def most_specific(*chips: str) -> str:
+    """The name that leaves the least open: a member rather than its family. The first of several."""
+    return min(chips, key=lambda chip: len(match[2]) if (match := _FAMILY.fullmatch(chip)) else 0)
+
+
+def _is_member(chip: str, family: str) -> bool:
+    match = _FAMILY.fullmatch(family)
+    if match is None or len(chip) != len(family) or not chip.startswith(match[1]):
+        return False
+    rest = chip[len(match[1]) :]
+    return rest.isascii() and (rest.isdigit() or _FAMILY.fullmatch(chip) is not None)
 
 
 def architecture_of_chip(chip: str) -> Architecture | None:
-    """The architecture of a chip name, None for one that is not known here."""
-    if re.fullmatch(r"GH1[0-9]{2}", chip):
-        return Architecture.HOPPER
-    if re.fullmatch(r"GB[0-9]{3}", chip):
-        return Architecture.BLACKWELL
-    return Architecture.LS10 if chip == "LS_10" else None
+    """The architecture of a chip or die family, None for one that is not known here."""
+    if chip == "LS_10":
+        return Architecture.LS10
+    return next((architecture for pattern, architecture in _ARCHITECTURES if pattern.fullmatch(chip)), None)
+
+
+_ARCHITECTURES = (
+    (re.compile(r"GH1(?:[0-9]{2}|[0-9]X|XX)"), Architecture.HOPPER),
+    (re.compile(r"GB[0-9](?:[0-9]{2}|[0-9]X|XX)"), Architecture.BLACKWELL),
+    (re.compile(r"GR1(?:[0-9]{2}|[0-9]X|XX)"), Architecture.RUBIN),
+)
 
 
 def pdi_of_chain(certificates: Sequence[Certificate]) -> str | None:

@@ -171,6 +171,7 @@ FIELDS: Final[dict[str, tuple[Kind, str]]] = {
         "When the PPCIE topology has to close.",
     ),
     "max_trailing_bytes": (Count(4096), "Bytes tolerated after a report's signature."),
+    "require_fwid_in_report": (Flag(), "The report of a GPU must name its firmware id, as drivers from R550 on do."),
     "fwid_optional_for": (Several(_ARCHITECTURE), "Architectures whose reports need not name a firmware id."),
     "accept_unverified_nonce": (Flag(), "Weakening: evidence without a nonce of ours counts."),
     "accept_unchecked_revocation": (Flag(), "Weakening: certificates without a revocation answer count."),

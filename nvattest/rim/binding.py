@@ -6,12 +6,15 @@ version only; a RIM of another chip with the same version string would pass ther
 
 from __future__ import annotations
 
+import operator
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from nvattest._registry import RIM_MANUFACTURER_ID
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
+from nvattest.pki.dice import most_specific, same_chip
 from nvattest.rim.ids import RimRole
 from nvattest.rim.verify import VerifiedRim
 
@@ -29,7 +32,7 @@ _VERSION_CODES: Final = {
     RimRole.BIOS: ResultCode.SWITCH_VBIOS_RIM_VERSION_MISMATCH,
 }
 # "NVIDIA Reference Value L3 GH100 002", "… LS10 CA", "… GB100-CC …": letters of the family, digits of the chip.
-_CHIP: Final = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})_?[0-9]{2,3}(?![A-Za-z0-9])")
+_CHIP: Final = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})_?(?:[0-9]{2,3}|[0-9]{1,2}X{1,2})(?![A-Za-z0-9])")
 
 
 class BindingFinding(NamedTuple):
@@ -54,15 +57,23 @@ def bind_rim(
         rim: a verified RIM.
         role: what it was fetched for.
         version: the driver's, VBIOS' or switch BIOS' version in the signed report, exact in every character.
-        chip: the chip that the device's chain names (``GH100``, ``GB100``, ``LS_10``).
+        chip: the chip that report and chain of the device name (``GH100``, ``GB202``, ``LS_10``). Where only its die
+            family is known (``GB20X``), a RIM of each member of it fits.
         kind: GPU or NVSwitch.
     """
     product = chip.replace("_", "")
     findings: list[BindingFinding] = []
 
-    def compare(rule: str, what: str, found: str, expected: str, code: ResultCode) -> None:
-        # An empty expectation is something that nobody could read from the evidence: it matches nothing.
-        if found != expected or not expected:
+    def compare(
+        rule: str,
+        what: str,
+        found: str,
+        expected: str,
+        code: ResultCode,
+        equal: Callable[[str, str], bool] = operator.eq,
+    ) -> None:
+        # An empty expectation is something that the evidence does not say: it matches nothing.
+        if not expected or not equal(found, expected):
             findings.append(
                 BindingFinding(
                     rule=rule,
@@ -76,8 +87,10 @@ def bind_rim(
     if _ROLE_KINDS[role] is not kind:
         compare("role", "kind of device", _ROLE_KINDS[role].value, kind.value, ResultCode.RIM_INVALID_SCHEMA)
     compare("version", "version", rim.version, version, _VERSION_CODES[role])
-    compare("product", "product", rim.product, product, ResultCode.RIM_INVALID_SCHEMA)
-    compare("name", "name", rim.name, product, ResultCode.RIM_INVALID_SCHEMA)
+    compare("product", "product", rim.product, product, ResultCode.RIM_INVALID_SCHEMA, same_chip)
+    # Name and product may not be of two members of the family that the device names.
+    named = most_specific(rim.product, product) if same_chip(rim.product, product) else product
+    compare("name", "name", rim.name, named, ResultCode.RIM_INVALID_SCHEMA, same_chip)
     compare("edition", "edition", rim.edition, _EDITIONS[kind], ResultCode.RIM_INVALID_SCHEMA)
     compare(
         "manufacturer",
@@ -94,7 +107,7 @@ def bind_rim(
             "signer",
             "signer's chip family",
             "/".join(families),
-            product.rstrip("0123456789"),
+            product.rstrip("0123456789X"),
             ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
         )
     return tuple(findings)

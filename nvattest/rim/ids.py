@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from nvattest import _registry
-from nvattest.errors import InputError
+from nvattest.errors import InputError, ResultCode
 from nvattest.model import Architecture
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ def gpu_driver_rim_id(architecture: Architecture, driver_version: str, chip_info
     """The id of a driver RIM. ``chip_info`` is opaque field 35 of a Blackwell report; Hopper ids do not use it.
 
     Raises:
-        InputError: a switch has no driver RIM; or a part with characters that an id may not have.
+        InputError: a switch has no driver RIM; none is published (``no-reference-values``); or a part with characters
+            that an id may not have.
     """
     if architecture is Architecture.HOPPER:
         return _checked(_registry.RIM_HOPPER_DRIVER.format(driver=driver_version))
     if architecture is Architecture.BLACKWELL:
         chip = _registry.RIM_BLACKWELL_DEFAULT_CHIP if chip_info is None else chip_info
         return _checked(_registry.RIM_BLACKWELL_DRIVER.format(chip=chip, driver=driver_version))
+    if architecture is Architecture.RUBIN:
+        raise _unpublished(architecture)
     raise InputError(f"{architecture.value} has no driver RIM", code="rim-id", hint="a switch has a BIOS RIM only")
 
 
@@ -77,11 +80,14 @@ def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]
     """Which RIMs describe the device of this report: driver and VBIOS for a GPU, the BIOS for a switch.
 
     Raises:
-        InputError: the report is not of this architecture's kind of device, or its fields do not make an id.
+        InputError: the report is not of this architecture's kind of device, its fields do not make an id, or NVIDIA
+            publishes no reference values for the architecture (code ``no-reference-values``).
     """
     from nvattest.spdm.fields import GpuFields, SwitchFields
 
     fields = report.fields
+    if architecture is Architecture.RUBIN and isinstance(fields, GpuFields):
+        raise _unpublished(architecture)
     if architecture is Architecture.LS10 and isinstance(fields, SwitchFields):
         return {RimRole.BIOS: switch_bios_rim_id(fields.bios_version)}
     if architecture is not Architecture.LS10 and isinstance(fields, GpuFields):
@@ -93,6 +99,16 @@ def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]
         f"a report of a {report.kind.value} cannot be of architecture {architecture.value}",
         code="architecture",
         hint="give the architecture that the device's certificate chain names",
+    )
+
+
+def _unpublished(architecture: Architecture) -> InputError:
+    return InputError(
+        f"no reference values are published for this device ({architecture.value})",
+        code="no-reference-values",
+        result_code=ResultCode.RIM_NOT_FOUND,
+        hint="its certificates, signature, nonce and firmware id are verified, its measurements cannot be: it is not "
+        "to be trusted before NVIDIA publishes reference manifests for it",
     )
 
 

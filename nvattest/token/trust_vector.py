@@ -45,7 +45,7 @@ _IDENTITY = frozenset(
     {"chain-format", "chain-path", "chain-validity", "chain-revocation", "report-signature", "nonce", "fwid", "hints"}
 )
 _HARDWARE = frozenset({"architecture", "report-format", "report-trailing-bytes"})
-_EXECUTABLES = frozenset({"rim-conflict", "measurements", "minimum-svn"})
+_EXECUTABLES = frozenset({"reference-values", "rim-conflict", "measurements", "minimum-svn"})
 _UNKNOWN_PATH = frozenset({"chain-format", "chain-path"})
 
 
@@ -122,7 +122,7 @@ def _value(name: str, check: Check) -> int:
 
 
 def _weakened(check: Check) -> bool:
-    # Only a weakening spoils a good result; what the strict policy allows (no FWID in LS10 reports) does not.
+    # Only a weakening spoils a good result; what the strict policy allows (a topology of one kind alone) does not.
     return check.acceptable and check.tolerated_by.startswith(("accept_", "allow_"))
 
 

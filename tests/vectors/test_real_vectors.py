@@ -297,7 +297,8 @@ def test_v3_passes_on_everything_but_revocation_and_says_so(
     assert device.comparison.mismatches == ()
     fwid = device.check("fwid")
     assert fwid is not None
-    assert (fwid.outcome, fwid.acceptable) == (Outcome.ABSENT, True)
+    assert fwid.outcome is Outcome.PASS
+    assert "named by the certificate alone" in fwid.detail
     schema.validate(appraisal_to_json(appraisal))
 
 
@@ -340,6 +341,11 @@ WITHOUT_RIMS = {
     "hgx8-gpu-590.12": 8,
     "hgx4-switch": 4,
     "hopper-550.90.07-nvtrust": 1,
+    "gb100-590.48.01-mpt8": 8,
+    "h100nvl-550.144.03": 1,
+    "nul-chain-h200": 1,
+    "nras-body-h100": 1,
+    "nras-body-h200x8": 8,
 }
 
 
@@ -351,16 +357,119 @@ def test_without_collateral_only_collateral_is_missing(
     assert len(appraisal.devices) == WITHOUT_RIMS[name]
     assert appraisal.result_code is ResultCode.RIM_NOT_FOUND
     for device in appraisal.devices:
-        tolerable = {"chain-revocation", "driver-rim-available", "vbios-rim-available", "bios-rim-available", "fwid"}
+        tolerable = {"chain-revocation", "driver-rim-available", "vbios-rim-available", "bios-rim-available"}
         assert bad(device).keys() <= tolerable
         assert Outcome.FAIL not in bad(device).values()
         for check in ("chain-path", "chain-validity", "report-signature", "nonce", "architecture", "debug"):
             assert device.passed(check)
         fwid = device.check("fwid")
         assert fwid is not None
-        assert fwid.outcome is (Outcome.ABSENT if device.kind.value == "nvswitch" else Outcome.PASS)
+        assert fwid.outcome is Outcome.PASS
+        assert ("named by the certificate alone" in fwid.detail) is (device.kind.value == "nvswitch")
     assert [check.id for check in appraisal.checks if check.outcome is Outcome.FAIL] == ["devices-trusted"]
     schema.validate(appraisal_to_json(appraisal))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "allowed"),
+    [
+        ("gb100-590.48.01-mpt8", "mpt", ("mpt",)),
+        ("hopper-580.159.03-attsdk", "spt", ("spt",)),
+        ("hgx8-gpu-590.12", "ppcie", ("ppcie",)),
+    ],
+)
+def test_each_real_gpu_is_in_the_mode_that_it_was_captured_in(
+    real_data: Path, name: str, mode: str, allowed: tuple[str, ...]
+) -> None:
+    others = tuple({"spt", "mpt", "ppcie"} - set(allowed))
+    for modes, outcome in ((allowed, Outcome.PASS), (others, Outcome.FAIL)):
+        verifier = Verifier(policy=EvidencePolicy(allowed_modes=modes))
+        appraisal = appraise(verifier, evidence_of(real_data, name), Collateral(), V3_AT)
+        assert {check.id: check.outcome for check in appraisal.checks}["one-mode"] is Outcome.PASS
+        for device in appraisal.devices:
+            check = device.check("mode")
+            assert check is not None
+            assert check.outcome is outcome
+            assert mode in (check.detail, check.found)
+
+
+def test_the_driver_values_of_an_h100_nvl_match(real_data: Path, verifier: Verifier) -> None:
+    driver = "NV_GPU_DRIVER_GH100_550.144.03"
+    rims = Collateral(rims=rim(real_data / "rim" / f"{driver}.xml"))
+    appraisal = appraise(verifier, evidence_of(real_data, "h100nvl-550.144.03"), rims, V1_AT)
+    [device] = appraisal.devices
+    assert {name for name in bad(device) if "revocation" not in name} == {"vbios-rim-available"}
+    assert device.comparison is not None
+    assert (device.comparison.covered, device.comparison.mismatches) == (21, ())
+    assert appraisal.result_code is ResultCode.RIM_NOT_FOUND
+
+
+def test_a_real_rubin_is_genuine_and_is_refused_for_want_of_reference_values(
+    real_data: Path, verifier: Verifier, everything: Collateral, schema: jsonschema.Draft202012Validator
+) -> None:
+    evidence = evidence_of(real_data, "rubin-620.54")
+    appraisal = appraise(verifier, evidence, everything, V3_AT)
+    [device] = appraisal.devices
+    for check in (
+        "report-format", "report-trailing-bytes", "chain-format", "chain-path", "chain-validity", "report-signature",
+        "nonce", "architecture", "fwid", "debug", "mode", "versions", "hints",
+    ):  # fmt: skip
+        assert device.passed(check), check
+    found = device.check("architecture")
+    assert found is not None
+    assert found.detail == "RUBIN (GR100)"
+    assert bad(device) == {"chain-revocation": Outcome.ABSENT, "reference-values": Outcome.ABSENT}
+    missing = device.check("reference-values")
+    assert missing is not None
+    assert missing.detail == "no reference values are published for this device (RUBIN)"
+    assert appraisal.result_code is ResultCode.RIM_NOT_FOUND
+    schema.validate(appraisal_to_json(appraisal))
+    [claims] = claims_of(appraisal)
+    assert claims["measres"] != "success"
+
+
+def test_the_manifest_of_a_real_rubin_is_kept_as_a_block_of_another_kind(real_data: Path, verifier: Verifier) -> None:
+    [item] = evidence_of(real_data, "rubin-620.54")
+    report = verifier.parse_report(item.report, item.kind)
+    assert list(report.measurements) == [*range(1, 65), 0xFD]
+    manifest = report.measurements[0xFD]
+    assert (manifest.value_type, len(manifest.value), manifest.value[:3].hex()) == (0x8A, 1263, "d9023a")
+    assert (report.opaque.layout.value, report.opaque.version) == ("versioned", (2, 0, 0))
+
+
+def test_no_policy_and_no_collateral_make_a_real_rubin_trusted(real_data: Path, everything: Collateral) -> None:
+    weak = {name: True for name in EvidencePolicy.__dataclass_fields__ if name.startswith(("accept_", "allow_"))}
+    lenient = Verifier(policy=EvidencePolicy(**weak, allowed_architectures=(Architecture.RUBIN,)))
+    evidence = evidence_of(real_data, "rubin-620.54")
+    # The manifests of other devices under every name that a Rubin could ask for.
+    names = ("GR100_081D_9900230000", "NV_GPU_DRIVER_GR100_620.54", "NV_GPU_CC_DRIVER_GR100_620.54",
+             "NV_GPU_VBIOS_G550_0200_887_9900230000")  # fmt: skip
+    content = next(iter(everything.rims.values())).content
+    forged = {name: RimAnswer(id=name, content=content, source=Source.BUNDLE) for name in names}
+    for collateral in (everything, Collateral(), replace(everything, rims=everything.rims | forged)):
+        appraisal = appraise(lenient, evidence, collateral, V3_AT)
+        assert not appraisal.trusted
+        assert "reference-values" in {check.id for _, check in appraisal.failures}
+    relabelled = tuple(replace(item, architecture=Architecture.BLACKWELL) for item in evidence)
+    refused = appraise(lenient, relabelled, everything, V3_AT)
+    assert refused.result_code is ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED
+    assert not refused.trusted
+
+
+def test_the_command_line_says_why_a_rubin_is_not_trusted(
+    real_data: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [item] = evidence_of(real_data, "rubin-620.54")
+    assert item.nonce is not None
+    capsys.readouterr()
+    status = main([
+        "attest", "--gpu-evidence-source", "file",
+        "--gpu-evidence-file", str(real_data / "evidence/rubin-620.54.json"),
+        "--nonce", item.nonce.hex(), "--bundle", str(bundle), "--at", V3_AT,
+    ])  # fmt: skip
+    out = capsys.readouterr().out
+    assert status == int(ResultCode.RIM_NOT_FOUND)
+    assert "no reference values are published for this device" in out
 
 
 def test_a_report_with_the_chain_of_another_gpu_is_refused_by_signature_and_firmware_id(

@@ -166,18 +166,35 @@ def test_expired_rim_signers_are_tolerated_only_if_nothing_is_not_yet_valid(node
     assert "driver-rim-validity" in unacceptable(appraisal)
 
 
-def test_a_missing_firmware_id_counts_only_for_the_architectures_named(node) -> None:
-    without = node("hopper-1", "gpu0:field-missing=20")
-    assert unacceptable(without.appraise()) == {"fwid"}
-    assert without.appraise(EvidencePolicy(fwid_optional_for=(Architecture.BLACKWELL,))).trusted is False
-    allowed = without.appraise(EvidencePolicy(fwid_optional_for=(Architecture.HOPPER,)))
-    assert allowed.trusted
-    assert tolerated(allowed) == {("fwid", "fwid_optional_for")}
+def test_a_report_without_a_firmware_id_counts_where_the_certificate_names_it_and_says_so(node) -> None:
+    appraisal = node("hopper-1", "gpu0:field-missing=20").appraise()
+    assert appraisal.trusted
+    fwid = appraisal.devices[0].check("fwid")
+    assert (fwid.outcome, fwid.tolerated_by, fwid.found) == (Outcome.PASS, "", "")
+    assert "named by the certificate alone" in fwid.detail
+    assert fwid.detail.startswith(fwid.expected[:16])
+
+
+@pytest.mark.parametrize("reported", ["gpu0:field-missing=20", "gpu0:fwid"])
+@pytest.mark.parametrize("lie", ["gpu0:fwid-extension", "gpu0:fwid-extension=0500"])
+def test_without_a_certified_firmware_id_nothing_counts(node, reported: str, lie: str) -> None:
+    assert unacceptable(node("hopper-1", reported, lie).appraise()) == {"fwid"}
+
+
+@pytest.mark.parametrize("policy", [{"require_fwid_in_report": True}, {"fwid_optional_for": (Architecture.LS10,)}])
+def test_a_policy_can_demand_the_firmware_id_in_the_report(node, policy: dict[str, object]) -> None:
+    demanding = EvidencePolicy(**policy)
+    assert node("hopper-1").appraise(demanding).trusted
+    assert node("hopper-8-ppcie").appraise(demanding).trusted
+    refused = node("hopper-1", "gpu0:field-missing=20").appraise(demanding)
+    assert unacceptable(refused) == {"fwid"}
+    assert refused.devices[0].check("fwid").outcome is Outcome.ABSENT
+    assert demanding.weakenings == ()
 
 
 def test_a_wrong_firmware_id_counts_for_nobody(node) -> None:
-    policy = EvidencePolicy(fwid_optional_for=tuple(Architecture))
-    assert node("hopper-1", "gpu0:fwid").appraise(policy).result_code is ResultCode.GPU_FWID_MISMATCH
+    refused = node("hopper-1", "gpu0:fwid").appraise(EvidencePolicy(fwid_optional_for=tuple(Architecture)))
+    assert refused.result_code is ResultCode.GPU_FWID_MISMATCH
 
 
 # --- demands -----------------------------------------------------------------------------------------------------------

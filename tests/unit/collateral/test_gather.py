@@ -13,7 +13,7 @@ from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import load_bundle
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import Needs, gather
+from nvattest.collateral.gather import Needs, gather, needs_of
 from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.collateral.settings import GatherOptions
 from nvattest.errors import CollateralError, InputError, ResultCode
@@ -264,6 +264,18 @@ def test_preflight_says_what_is_missing_and_what_to_do(platform, services) -> No
     text = render_preflight(facts)
     assert "MISSING NV_GPU_DRIVER_GH100_999.1" in text
     assert text.endswith("Ready: NO")
+
+
+def test_preflight_of_a_device_without_published_reference_values_is_not_ready(real_data, platform) -> None:
+    evidence = load_evidence((real_data / "evidence" / "rubin-620.54.json").read_bytes())
+    verifier = Verifier()
+    needs = needs_of(evidence, verifier, platform.time)
+    assert (needs.rim_ids, len(needs.chains)) == ((), 1)
+    facts = preflight(needs, Collateral(), verifier, platform.time)
+    assert facts["ready"] is False
+    [problem] = [problem for problem in facts["problems"] if problem["of"] == "device:0"]
+    assert problem["result_code"] == 104
+    assert problem["message"].startswith("device 0 (RUBIN): no reference values are published")
 
 
 def test_preflight_of_nothing_is_not_ready(platform) -> None:

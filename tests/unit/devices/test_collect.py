@@ -164,7 +164,7 @@ def test_a_count_above_the_real_one_fails_at_the_missing_gpu(drive: Any, nvml: A
     assert error.message.startswith("GPU-1: nvmlDeviceGetHandleByIndex")
 
 
-@pytest.mark.parametrize(("number", "name"), [(7, "Ampere"), (8, "Ada"), (13, "Rubin"), (0xFFFFFFFF, "4294967295")])
+@pytest.mark.parametrize(("number", "name"), [(7, "Ampere"), (8, "Ada"), (0xFFFFFFFF, "4294967295")])
 def test_an_architecture_without_attestation_is_refused_by_name(drive: Any, nvml: Any, number: int, name: str) -> None:
     drive(faults={"nvmlDeviceGetArchitecture": Fault(size=number)})
     error = refuse(nvml())

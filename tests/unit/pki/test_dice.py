@@ -12,10 +12,12 @@ from nvattest.model import Architecture
 from nvattest.pki.dice import (
     architecture_of_chip,
     chip_of_chain,
+    most_specific,
     parse_tcb_info,
     pdi_of_chain,
     read_fwid,
     read_tcb_info,
+    same_chip,
 )
 
 from . import minting
@@ -172,6 +174,12 @@ def chain_named(leaf_cn, brom_cn):
         ("GH100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "GH100"),
         ("LS_10 A01 FSP FMC LF", "LS_10 A01 FSP BROM", "LS_10"),
         ("GH100 A01 GSP FMC LF", "GB100 A01 GSP BROM", None),
+        ("GB20X A01 GSP FMC LF", "GB20X A01 GSP BROM", "GB20X"),
+        ("GB202 A01 GSP FMC LF", "GB20X A01 GSP BROM", "GB202"),
+        ("GR1XX A01 GSP FMC LF", "GR1XX A01 GSP BROM", "GR1XX"),
+        ("GB20X A01 GSP FMC LF", "GB100 A01 GSP BROM", None),
+        ("GB20X A01 GSP FMC LF", "GB21X A01 GSP BROM", None),
+        ("GBXXX A01 GSP FMC LF", "GBXXX A01 GSP BROM", None),
         ("GH1000 A01", "GH1000 A01", None),
         ("something", "something", None),
     ],
@@ -186,14 +194,61 @@ def test_a_chain_of_one_names_neither_chip_nor_pdi():
     assert pdi_of_chain(minting.chain()) is None
 
 
-@pytest.mark.parametrize(("said", "chip"), [("NVIDIA:GH100:48B0", "GH100"), ("NVIDIA:GB100:48B0", None), ("x", None)])
-def test_device_information_must_name_the_same_chip(said, chip):
+@pytest.mark.parametrize(
+    ("chip", "said", "found"),
+    [
+        ("GH100", "NVIDIA:GH100:48B0", "GH100"),
+        ("GH100", "NVIDIA:GB100:48B0", None),
+        ("GH100", "NVIDIA", None),
+        ("GH100", "x", None),
+        ("GB20X", "NVIDIA:GB20X:48B0", "GB20X"),
+        ("GB20X", "NVIDIA:GB202:48B0", "GB202"),
+        ("GB202", "NVIDIA:GB20X:48B0", "GB202"),
+        ("GB20X", "NVIDIA:GB100:48B0", None),
+        ("GB20X", "NVIDIA::48B0", None),
+    ],
+)
+def test_device_information_must_name_the_same_chip(chip, said, found):
     value = tlv(0x0C, said.encode())
     other = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.412.274.1"), value)
-    specs = minting.specs()
+    specs = [spec.but(cn=spec.cn.replace("GH100", chip)) for spec in minting.specs()]
     first = specs[0].but(extra=((x509.SubjectAlternativeName([other]), False),)).parsed()
     assert first.device_info == said
-    assert chip_of_chain([first, specs[1].parsed()]) == chip
+    assert chip_of_chain([first, specs[1].parsed()]) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("GB202", "GB202", True),
+        ("GB20X", "GB202", True),
+        ("GB20X", "GB20X", True),
+        ("GB2XX", "GB202", True),
+        ("GB2XX", "GB20X", True),
+        ("GB202", "GB203", False),
+        ("GB20X", "GB100", False),
+        ("GB20X", "GB212", False),
+        ("GB20X", "GH202", False),
+        ("GB20X", "GB20", False),
+        ("GB20X", "GB2022", False),
+        ("GB20X", "GB20A", False),
+        ("GB20X", "GB20\u0662", False),
+        ("GB2X2", "GB202", False),
+        ("GBXXX", "GB202", False),
+        ("XXXXX", "GB202", False),
+        ("GB20X", "gb202", False),
+        ("GB20X", "", False),
+    ],
+)
+def test_a_die_family_is_the_same_chip_as_its_members_only(one, other, same):
+    assert same_chip(one, other) is same
+    assert same_chip(other, one) is same
+
+
+def test_the_member_says_more_than_its_family():
+    assert most_specific("GB2XX", "GB202", "GB20X") == "GB202"
+    assert most_specific("GB2XX", "GB20X") == "GB20X"
+    assert most_specific("GH100") == "GH100"
 
 
 @pytest.mark.parametrize(
@@ -203,6 +258,12 @@ def test_device_information_must_name_the_same_chip(said, chip):
         ("GB100", Architecture.BLACKWELL),
         ("GB202", Architecture.BLACKWELL),
         ("LS_10", Architecture.LS10),
+        ("GB110", Architecture.BLACKWELL),
+        ("GB20X", Architecture.BLACKWELL),
+        ("GR100", Architecture.RUBIN),
+        ("GR1XX", Architecture.RUBIN),
+        ("GBXXX", None),
+        ("GB2X2", None),
         ("LS10", None),
         ("GA100", None),
         ("", None),

@@ -234,7 +234,7 @@ def test_chips_and_pdis_of_the_real_chains(real_data):
         ("GH100", "HOPPER"),
         ("GB100", "BLACKWELL"),
         ("LS_10", "LS10"),
-        pytest.param("GR100", "RUBIN", marks=pytest.mark.xfail(reason="Rubin is not yet known", raises=AttributeError)),
+        ("GR100", "RUBIN"),
     ],
 )
 def test_the_chip_of_a_real_chain_says_its_architecture(real_data, chip, architecture):

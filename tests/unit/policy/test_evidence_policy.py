@@ -37,6 +37,7 @@ OTHER = EvidencePolicy(
     expected_switches=4,
     topology=TopologyRule.REQUIRED,
     max_trailing_bytes=0,
+    require_fwid_in_report=True,
     fwid_optional_for=(),
     accept_unverified_nonce=True,
     accept_unchecked_revocation=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.errors import InputError, ResultCode
+from nvattest.evidence import load_evidence
 from nvattest.model import Architecture, DeviceKind
 from nvattest.pki.anchors import trust_anchors_from_pem
 from nvattest.pki.ecdsa import EcdsaVerifier
@@ -21,6 +22,7 @@ from nvattest.rim.ids import (
     switch_bios_rim_id,
 )
 from nvattest.rim.verify import VerifiedRim, verify_rim
+from nvattest.spdm.report import parse_report
 
 from .minting import CLOCK, Rim, mint, signer
 
@@ -65,6 +67,15 @@ def test_an_unsafe_name_is_no_rim_id(text: str) -> None:
     assert not is_rim_id(text)
 
 
+def test_a_rubin_has_no_ids_and_the_error_says_that_none_are_published(real_data: Path) -> None:
+    [item] = load_evidence((real_data / "evidence" / "rubin-620.54.json").read_bytes())
+    report = parse_report(item.report, item.kind)
+    for ask in (lambda: rim_ids(report, Architecture.RUBIN), lambda: gpu_driver_rim_id(Architecture.RUBIN, "620.54")):
+        with pytest.raises(InputError, match="no reference values are published") as caught:
+            ask()
+        assert (caught.value.code, caught.value.result_code) == ("no-reference-values", ResultCode.RIM_NOT_FOUND)
+
+
 def test_an_id_is_never_made_of_unsafe_parts() -> None:
     for make in (
         lambda: gpu_driver_rim_id(Architecture.HOPPER, "../../etc"),
@@ -103,7 +114,6 @@ def test_an_id_is_never_made_of_unsafe_parts() -> None:
 def test_the_ids_of_real_reports(
     real_data: Path, file: str, architecture: Architecture, expected: dict[RimRole, str]
 ) -> None:
-    from nvattest.spdm.report import parse_report
 
     text = (real_data / "evidence" / f"{file}.report.hex").read_text()
     report = parse_report(bytes.fromhex(text.strip()), architecture.kind)
@@ -154,6 +164,33 @@ def test_the_signer_of_another_family_does_not_bind() -> None:
 def test_the_signer_of_the_same_family_binds() -> None:
     assert rules(Rim(product="GB202"), family="GB100", chip="GB202") == []
     assert rules(Rim(product="GB100"), family="GB100-CC", chip="GB100") == []
+
+
+@pytest.mark.parametrize("family", ["GB20X", "GB202", "GB20X-CC", "Any"])
+@pytest.mark.parametrize("chip", ["GB20X", "GB202"])
+@pytest.mark.parametrize(("product", "name"), [("GB202", "GB202"), ("GB20X", "GB20X"), ("GB202", "GB20X")])
+def test_a_rim_of_the_die_family_or_its_member_binds(family: str, chip: str, product: str, name: str) -> None:
+    assert rules(Rim(product=product, name=name), family=family, chip=chip) == []
+
+
+@pytest.mark.parametrize(
+    ("chip", "rim", "expected"),
+    [
+        ("GB20X", Rim(product="GB100"), ["product", "name"]),
+        ("GB20X", Rim(product="GB212"), ["product", "name"]),
+        ("GB202", Rim(product="GB203"), ["product", "name"]),
+        ("GB20X", Rim(product="GB202", name="GB203"), ["name"]),
+        ("GB20X", Rim(product="GB20X", name="GB100"), ["name"]),
+        ("GB202", Rim(product="GB20X", name="GB203"), ["name"]),
+        ("GB100", Rim(product="GB20X"), ["product", "name"]),
+    ],
+)
+def test_a_die_family_binds_no_rim_of_another_one_and_no_sibling(chip: str, rim: Rim, expected: list[str]) -> None:
+    assert rules(rim, family="GB100", chip=chip) == expected
+
+
+def test_the_signer_of_a_foreign_die_family_does_not_bind() -> None:
+    assert rules(Rim(product="GB202"), family="GR1XX", chip="GB20X") == ["signer"]
 
 
 def test_a_signer_that_names_no_chip_binds() -> None:
