@@ -14,11 +14,11 @@ DIST := dist
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 # What runs for minutes, needs a runtime or prints tables has a target of its own.
-QUICK := not exhaustive and not fuzz and not soak and not oci and not benchmark
+QUICK := not exhaustive and not fuzz and not soak and not oci and not vm and not benchmark
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers exhaustive fuzz soak oci bench guest-layer sbom man catalogue dist clean
+.PHONY: help demo test lint format types layers exhaustive fuzz soak oci vm bench guest-layer sbom man catalogue dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -82,6 +82,18 @@ oci: $(VENV)/.dev ## the hook under real container runtimes (runc and crun; root
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; \
 	elif [ -n "$$missing" ]; then echo "make oci needs$$missing" >&2; exit 1; fi
 	$(BIN)/pytest -m oci $(ARGS)
+
+# The kernel is extracted and never installed. Everything is emulated, so it needs no /dev/kvm.
+vm: $(VENV)/.dev build/vm/root ## the hook in a real virtual machine (QEMU; root the first time)
+	$(BIN)/pytest -n $(JOBS) -m vm $(ARGS)
+
+build/vm/root:
+	@tools="qemu-system-x86 busybox-static squashfs-tools cpio zstd"; \
+	command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] || { echo "make vm needs $$tools and a kernel below $@: it gets them as root on Debian" >&2; exit 1; }; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$tools
+	rm -rf build/vm && mkdir -p build/vm
+	cd build/vm && apt-get download -qq "$$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')"
+	dpkg-deb -x build/vm/linux-image-*.deb build/vm/new && mv build/vm/new $@
 
 bench: $(VENV)/.dev ## print the tables of time and memory, NVIDIA's Python packages beside ours
 	$(BIN)/pytest -q -s -m benchmark tests/benchmarks $(ARGS)
