@@ -197,7 +197,7 @@ def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
         evidence = tmp_path / "evidence.json"
         evidence.write_text(json.dumps(stage.services.platform.evidence(NONCE.value)))
         remote = [
-            "attest", "--verifier", "remote", "--nras-url", stage.services.nras_url, *stage.tls(), "--nonce",
+            "attest", "--verifier", "remote", "--accept-simulated", "--nras-url", stage.services.nras_url, *stage.tls(), "--nonce",
             NONCE.hex(), "--gpu-evidence-source", "file", "--gpu-evidence-file", str(evidence),
         ]  # fmt: skip
         assert run(remote) == code % 256
