@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
-from itertools import islice
 from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -47,7 +47,7 @@ class EcdsaVerifier:
     One verifier serves a whole run and is passed along: the upper certificates of many devices are the same, and their
     signatures are then computed once. Only positive results are kept, under a digest of key, signature and message, at
     most ``remember`` of them, the least recently used going first; ``remember=0`` keeps none. Several threads may share
-    one verifier; at worst two of them compute the same signature.
+    one verifier; at worst two of them compute the same signature, and ``verifications`` misses one.
 
     Args:
         backend: ``"cryptography"`` (OpenSSL) or ``"aws-lc"`` (AWS-LC through awscrt, about three times faster).
@@ -70,7 +70,7 @@ class EcdsaVerifier:
             )
         self.backend = backend
         self._remember = max(remember, 0)
-        self._good: dict[bytes, None] = {}
+        self._good: OrderedDict[bytes, None] = OrderedDict()
         self._verifications = 0
 
     @property
@@ -122,26 +122,33 @@ class EcdsaVerifier:
         return True
 
     def _is_good(self, name: bytes) -> bool:
-        if name not in self._good:
+        try:
+            self._good.move_to_end(name)
+        except KeyError:
             return False
-        self._good.pop(name, None)
-        self._good[name] = None
         return True
 
 
 _ECDSA_SHA384 = ec.ECDSA(Prehashed(hashes.SHA384()))
 
 
-def _keep(kept: dict[bytes, K], name: bytes, value: K, size: int) -> None:
-    """Keep a value, the oldest of more than ``size`` going first; several threads may do so at once."""
+def _keep(kept: OrderedDict[bytes, K], name: bytes, value: K, size: int) -> None:
+    """Keep a value, the oldest of more than ``size`` going first; several threads may do so at once.
+
+    Each step is one call of the dictionary, which no other thread can interrupt: iterating would fail where another
+    thread keeps a value meanwhile.
+    """
     kept[name] = value
-    if len(kept) > size:
-        for old in list(islice(kept, len(kept) - size)):
-            kept.pop(old, None)
+    while len(kept) > size:
+        try:
+            kept.popitem(last=False)
+        except KeyError:
+            # Other threads have emptied it since.
+            return
 
 
 def _openssl() -> _Check:
-    keys: dict[bytes, ec.EllipticCurvePublicKey] = {}
+    keys: OrderedDict[bytes, ec.EllipticCurvePublicKey] = OrderedDict()
 
     def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
         try:
@@ -170,7 +177,7 @@ def _aws_lc() -> _Check:
             hint="install nvattest[fast], or use the backend cryptography",
         ) from error
 
-    keys: dict[bytes, EC] = {}
+    keys: OrderedDict[bytes, EC] = OrderedDict()
 
     def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
         try:

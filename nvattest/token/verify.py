@@ -127,6 +127,11 @@ def verify_detached_eat(
     Raises:
         TokenError, InputError: as ``verify_token``.
     """
+    try:
+        leeway = timedelta(seconds=leeway_s)
+    except (TypeError, ValueError, OverflowError):
+        # Not a number, an infinite one, or more than a timedelta can say.
+        raise InputError(f"a leeway is 0 to 600 seconds, not {leeway_s!r}"[:200], code="leeway") from None
     return verify_token(
         token,
         issuer=issuer,
@@ -135,7 +140,7 @@ def verify_detached_eat(
         jwks=jwks,
         jwks_url=jwks_url,
         x5c_roots=x5c_roots,
-        leeway=timedelta(seconds=leeway_s),
+        leeway=leeway,
         expected_devices=expected_devices,
         kind=TokenKind.NRAS,
         accept_simulated=accept_simulated,

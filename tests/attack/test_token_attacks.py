@@ -23,7 +23,7 @@ from joserfc.jwk import ECKey
 
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce
-from nvattest.token.verify import TokenKind
+from nvattest.token.verify import TokenKind, verify_detached_eat
 
 from ..unit.token import minting  # noqa: TID252 - one writer of forged tokens for both folders
 from ..unit.token.minting import (  # noqa: TID252
@@ -493,6 +493,21 @@ def test_the_leeway_is_kept_to_the_second() -> None:
 def test_an_argument_that_cannot_be_used_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         minting.check(eat(), **changes)
+
+
+@pytest.mark.parametrize("leeway", [float("nan"), float("inf"), float("-inf"), 1e300, 601, -1, "60", None])
+def test_a_leeway_in_seconds_that_cannot_be_used_is_refused(leeway: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        verify_detached_eat(
+            eat(),
+            jwks=minting.KEY.public.jwks(),
+            issuer=None,
+            nonce=minting.NONCE,
+            at=NOW,
+            accept_simulated=True,
+            leeway_s=leeway,
+        )
+    assert caught.value.code == "leeway"
 
 
 def test_a_weakened_token_may_say_what_was_weakened_and_no_more() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from nvattest.errors import InputError
+from nvattest.pki import ecdsa
 from nvattest.pki.ecdsa import P384_ORDER, P384_SPKI_PREFIX, EcdsaVerifier
 
 from . import minting
@@ -207,3 +209,47 @@ def test_an_unknown_backend_is_refused():
     with pytest.raises(InputError) as raised:
         EcdsaVerifier(backend="openssl")
     assert raised.value.code == "backend"
+
+
+def other_thread_at(place, verifier, signed, others):
+    """Verify ``signed`` while another thread verifies ``others`` at one place; how many places there are.
+
+    A place is a bytecode: at each of them the interpreter may go on with another thread.
+    """
+    places = 0
+
+    def step(frame, event, argument):
+        nonlocal places
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            places += 1
+            if places == place:
+                for message, signature in others:
+                    assert verifier.verify_der(SPKI, signature, message)
+        return step
+
+    def trace(frame, event, argument):
+        return step(frame, event, argument) if frame.f_code.co_filename == ecdsa.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        message, signature = signed
+        assert verifier.verify_der(SPKI, signature, message)
+    finally:
+        sys.settrace(before)
+    return places
+
+
+@pytest.mark.parametrize(("remember", "known"), [(0, 0), (1, 0), (2, 2)])
+def test_another_thread_may_verify_between_any_two_steps(remember, known):
+    signed = [(m, KEY.sign(m, ec.ECDSA(hashes.SHA384()))) for m in (b"a", b"b", b"c", b"d")]
+    for place in itertools.count(1):
+        verifier = EcdsaVerifier(remember=remember)
+        for message, signature in signed[:known]:
+            assert verifier.verify_der(SPKI, signature, message)
+        places = other_thread_at(place, verifier, signed[0], signed[1:])
+        assert len(verifier._good) <= remember
+        if place > places:
+            break
+    assert place > 20
