@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import jsonschema
@@ -70,6 +71,32 @@ def test_a_network_that_does_not_answer_ends_within_the_budget(world: NewWorld) 
     assert guest.ready == 0
     assert guest.state["reason"]["message"]
     assert not guest.token.exists()
+
+
+@pytest.mark.parametrize("ahead", [-5, 299])
+def test_a_responder_whose_clock_is_a_little_off_is_believed(world: NewWorld, ahead: int) -> None:
+    guest = world(bundle=False)
+    with Services(guest.platform, now=lambda: wall_clock() + timedelta(seconds=ahead)) as services:
+        use(guest, services)
+        guest.run()
+    assert guest.state["reason"] is None
+    assert guest.ready == 1
+
+
+def test_a_responder_whose_clock_is_too_far_off_leaves_the_gpu_not_ready_and_the_record_names_the_clock(
+    world: NewWorld,
+) -> None:
+    guest = world(bundle=False)
+    guest.configure(on_failure="block")
+    # The guest's clock is an hour behind as likely as the responder's is an hour ahead.
+    with Services(guest.platform, now=lambda: wall_clock() + timedelta(hours=1)) as services:
+        use(guest, services)
+        ended = guest.run()
+    assert guest.ready == 0
+    assert not guest.token.exists()
+    said = json.dumps(guest.state) + ended.stderr + ended.stdout
+    assert "the responder's clock says" in said
+    assert "check this machine's clock" in said
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
