@@ -1,8 +1,8 @@
 """Collateral on disk: RIMs by id and digest, OCSP answers by CertID. A convenience, never an authority.
 
 Everything read here is verified like something from the network. A file that is damaged, foreign, too old or from the
-future is as good as none. Files are written beside and renamed, under one lock, into a folder that is ours alone; they
-are not synced to the disk, because a file that a crash tore is found out by its digest.
+future is as good as none. Files are written beside and renamed, under one lock, into a ``TrustedFolder``; they are not
+synced to the disk, because a file that a crash tore is found out by its digest.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
+from nvattest._folder import Lock, TrustedFolder
 from nvattest._json import load_json
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError
 from nvattest.model import format_time, parse_time
 from nvattest.rim.ids import is_rim_id
@@ -36,7 +33,6 @@ MAXIMUM_BYTES: Final = 128 * 1024 * 1024
 _MAXIMUM_ENTRY: Final = MAXIMUM_RIM * 4 // 3 + 4096
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _LOCK_PATIENCE: Final = 1.0
-_LOCK_PAUSE: Final = 0.01
 
 
 def default_cache_folder() -> str | None:
@@ -59,7 +55,7 @@ class DiskCache:
         now: the wall clock, for ages.
 
     Raises:
-        InputError: the folder cannot be made, is not ours, or others may write into it.
+        InputError: the folder cannot be made, or must not be believed (``TrustedFolder``).
     """
 
     def __init__(
@@ -74,12 +70,12 @@ class DiskCache:
         self._now = now
         self._patience = _LOCK_PATIENCE
         try:
-            for name in ("", "rims", "ocsp"):
-                os.makedirs(os.path.join(folder, name), mode=0o700, exist_ok=True)
-                _check_ours(os.path.join(folder, name))
+            self._home = TrustedFolder(folder, make=True)
+            self._rooms = {name: TrustedFolder(name, make=True, inside=self._home) for name in ("rims", "ocsp")}
         except (OSError, ValueError) as error:
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{error}"
             raise InputError(
-                f"the cache {folder} cannot be used: {error}", code="cache", hint="name another with --cache-dir"
+                f"the cache {folder} cannot be used: {why}", code="cache", hint="name another with --cache-dir"
             ) from None
 
     def rims(self, rim_id: str) -> tuple[bytes, ...]:
@@ -132,16 +128,13 @@ class DiskCache:
 
     def _read(self, room: str, name: str, key: str, maximum: int) -> tuple[datetime, bytes] | None:
         try:
-            entry = load_json(
-                read_bounded(os.path.join(self.folder, room, name), _MAXIMUM_ENTRY),
-                source="cache",
-                maximum=_MAXIMUM_ENTRY,
-            )
+            data = self._rooms[room].read(name, _MAXIMUM_ENTRY)
+            entry = load_json(data, source="cache", maximum=_MAXIMUM_ENTRY)
             if not isinstance(entry, dict) or (entry.get("format"), entry.get("version")) != (FORMAT, VERSION):
                 return None
             content = base64.b64decode(str(entry.get("content")), validate=True)
             stored = parse_time(str(entry.get("stored")))
-        except (InputError, binascii.Error, ValueError):
+        except (OSError, InputError, binascii.Error, ValueError):
             return None
         if entry.get("key") != key or entry.get("sha256") != hashlib.sha256(content).hexdigest():
             return None
@@ -160,29 +153,21 @@ class DiskCache:
                 "content": base64.b64encode(content).decode("ascii"),
             }
         )
-        folder = os.path.join(self.folder, room)
         try:
-            descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)  # mode 0600
-            try:
-                with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                    file.write(text)
-                os.replace(temporary, os.path.join(folder, name))
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            self._rooms[room].write(name, text.encode("ascii"), mode=0o600, sync=False)
         except OSError:
             return False
         return True
 
     def _names(self, room: str) -> list[str]:
         try:
-            return os.listdir(os.path.join(self.folder, room))
+            return self._rooms[room].names()
         except OSError:
             return []
 
     def _remove(self, room: str, name: str) -> None:
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, room, name))
+            self._rooms[room].remove(name)
 
     def _prune(self) -> None:
         """Keep the folder small: the files that were written longest ago go first."""
@@ -190,7 +175,7 @@ class DiskCache:
         for room in ("rims", "ocsp"):
             for name in self._names(room):
                 with contextlib.suppress(OSError):
-                    facts = os.lstat(os.path.join(self.folder, room, name))
+                    facts = self._rooms[room].facts(name)
                     files.append((facts.st_mtime, facts.st_size, room, name))
         files.sort(reverse=True)
         total = 0
@@ -203,40 +188,15 @@ class DiskCache:
     def _locked(self) -> Iterator[bool]:
         """Hold the lock for writing; False where another process keeps it for too long, or it cannot be had."""
         try:
-            descriptor = os.open(
-                os.path.join(self.folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
+            lock = Lock(self._home)
         except OSError:
             yield False
             return
         try:
-            locked = _lock(descriptor, self._patience)
+            # A process that was stopped while it wrote must not stop us: what cannot be kept is fetched again.
+            locked = lock.take(time.monotonic() + self._patience)
             # Waiting is not repeated: a verification stores many things, and has a deadline.
             self._patience = _LOCK_PATIENCE if locked else 0.0
             yield locked
         finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, patience: float) -> bool:
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            # A process that was stopped while it wrote must not stop us: what cannot be kept is fetched again.
-            if time.monotonic() >= end:
-                return False
-            time.sleep(_LOCK_PAUSE)
-        else:
-            return True
-
-
-def _check_ours(folder: str) -> None:
-    facts = os.stat(folder)
-    if not stat.S_ISDIR(facts.st_mode):
-        raise NotADirectoryError(f"{folder} is not a folder")
-    if facts.st_uid != os.geteuid():
-        raise PermissionError(f"{folder} belongs to another user")
-    if facts.st_mode & 0o022:
-        raise PermissionError(f"others may write into {folder}")
+            lock.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -89,7 +89,7 @@ def with_expectations(policy: EvidencePolicy, expected: Expected, config: HookCo
     )
 
 
-def load_known(settings: Settings, findings: list[tuple[str, str]]) -> Collateral:
+def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collateral:
     """The bundle's collateral. One that cannot be used is a finding: cache and network may still have everything."""
     named = settings.config.collateral_bundle
     path = settings.place(named) or settings.paths.bundle
@@ -97,7 +97,7 @@ def load_known(settings: Settings, findings: list[tuple[str, str]]) -> Collatera
         return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
     except InputError as error:
         if named is not None or os.path.lexists(path):
-            findings.append(("bundle", f"the bundle cannot be used: {error.message}"[:400]))
+            find("bundle", f"the bundle cannot be used: {error.message}")
         return Collateral()
 
 
@@ -109,7 +109,7 @@ def gather_collateral(
     verifier: Verifier,
     at: VerificationTime,
     budget: Budget,
-    findings: list[tuple[str, str]],
+    find: Callable[[str, str], None],
 ) -> Collateral:
     """What the evidence needs beyond ``known``, from the cache and the network, as far as the time goes.
 
@@ -118,13 +118,13 @@ def gather_collateral(
     config = settings.config
     seconds = budget.for_collateral()
     if seconds <= 0.0:
-        findings.append(("deadline", "no time was left for the cache and the network"))
+        find("deadline", "no time was left for the cache and the network")
         return known
     folder = settings.place(config.collateral_cache)
     try:
         cache = DiskCache(folder) if folder is not None else None
     except InputError as error:
-        findings.append(("cache", error.message[:400]))
+        find("cache", error.message)
         cache = None
     options = GatherOptions(
         rim_url=config.collateral_rim_url or RIM_URL,

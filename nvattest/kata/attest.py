@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 
+from nvattest._folder import TrustedFolder
 from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
@@ -29,14 +30,13 @@ from nvattest.kata.clock import wait_for_clock
 from nvattest.kata.config import Settings
 from nvattest.kata.container import Container
 from nvattest.kata.driver import Driver, collect_all, expected_devices, keep_initialised, open_driver, says_protected
-from nvattest.kata.files import remove
 from nvattest.kata.identity import Identity, PciDevices, identify, pci_devices
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.kata.paths import Paths
-from nvattest.kata.publish import publish, withdraw, write_appraisal
+from nvattest.kata.publish import publish, sign, withdraw, write_appraisal
 from nvattest.kata.ready import ReadyGate, take_away
-from nvattest.kata.record import Record, belongs, token_is_whole, write_record
+from nvattest.kata.record import Reason, Record, recognised, refreshable, write_record
 from nvattest.kata.run import Run, facts_of, tell
 from nvattest.kata.termination import TerminatedError, Termination
 from nvattest.kata.words import account
@@ -63,7 +63,7 @@ _CAUSES = {
 
 
 def attest_and_record(
-    paths: Paths,
+    folder: TrustedFolder,
     settings: Settings,
     journal: Journal,
     *,
@@ -82,7 +82,8 @@ def attest_and_record(
     their token until the new one takes its place; any failure takes both away.
     """
     run = Run(
-        paths=paths,
+        paths=settings.paths,
+        folder=folder,
         settings=settings,
         stage=stage,
         budget=Budget(settings.budget(stage), started=started),
@@ -92,29 +93,30 @@ def attest_and_record(
     )
     run.mark("start")
     # Until it is withdrawn, the token of the verdict that stood is ours, and so is the ready state that went with it.
-    run.token_sha256 = known.get("token_sha256") if known is not None else None
+    if known is not None:
+        run.token_sha256, run.token_before_sha256 = known.token_sha256, known.token_before_sha256
     record: Record | None = None
-    cause, reason = "internal", {"code": "internal", "message": "", "hint": ""}
+    cause, reason = "internal", Reason("internal", "")
     try:
         try:
             termination.arm()
             verdict = _story(run)
             done = facts_of(run, verdict, "ok", None, container)
-            write_record(paths, done)
+            write_record(folder, done)
             record = done
         except NvattestError as error:
             cause = _cause(error)
-            reason = {"code": error.code, "message": error.message[:2000], "hint": error.hint}
+            reason = Reason(error.code, error.message[:2000], error.hint)
         except OSError as error:
             cause = "output"
-            reason = {"code": "output", "message": f"{error.filename}: {error.strerror}"[:2000], "hint": ""}
+            reason = Reason("output", f"{error.filename}: {error.strerror or error}"[:2000])
         except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
-            reason["message"] = repr(error)[:2000]
+            reason = Reason("internal", repr(error)[:2000])
         finally:
             termination.over()
     except TerminatedError:
         record = None
-        cause, reason = "terminated", {"code": "terminated", "message": "ended by a signal", "hint": ""}
+        cause, reason = "terminated", Reason("terminated", "ended by a signal")
     if record is None:
         record = _fail(run, cause, reason, container)
     tell(run, record, journal)
@@ -132,16 +134,17 @@ def _cause(error: NvattestError) -> str:
 
 
 def _story(run: Run) -> str:
-    settings, paths, budget, stage = run.settings, run.paths, run.budget, run.stage
+    settings, paths, folder, budget, stage = run.settings, run.paths, run.folder, run.budget, run.stage
     config = settings.config
     if not run.refresh:
         _record_start(run)
     pci = pci_devices(paths)
-    if _no_gpu_is_right(settings, pci):
+    if settings.no_gpu_is_right(pci):
         if os.path.isdir(paths.module):
             # They may have been ready when they went; those that come next must not find it so.
             take_away(settings.nvml, seconds=budget.for_closing())
-        withdraw(paths)
+        withdraw(folder)
+        run.token_sha256 = run.token_before_sha256 = None
         return NO_GPU
     # (1) the driver
     run.driver = _open(run, pci)
@@ -151,22 +154,22 @@ def _story(run: Run) -> str:
     run.mark("driver")
     # (2) not ready
     run.ready_on_entry = run.driver.state.ready
-    ours = _is_ours(run)
+    ours = recognised(run.known, run.identity.boot, folder)
     if run.ready_on_entry and not ours:
-        run.findings.append(("ready-on-entry", _READY_ON_ENTRY))
-    if run.refresh and ours and run.ready_on_entry and belongs(run.known, run.identity):
+        run.find("ready-on-entry", _READY_ON_ENTRY)
+    if run.refresh and ours and run.ready_on_entry and refreshable(run.known, run.identity):
         gate.closed = False
     else:
         _close(gate, run.driver, seconds=budget.for_closing())
         # (3) withdrawn, after the GPUs: they are never ready without a token
-        withdraw(paths)
-        run.token_sha256 = None
+        withdraw(folder)
+        run.token_sha256 = run.token_before_sha256 = None
         _record_start(run)
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
     # a GPU that comes down when that ends does not come back for the next run.
     finding = keep_initialised(run.driver, config.driver_persistence, seconds=min(2.0, budget.for_collection()))
     if finding:
-        run.findings.append(("persistence", finding))
+        run.find("persistence", finding)
     if settings.error is not None:
         raise settings.error
     demands = load_demands(settings)
@@ -181,9 +184,9 @@ def _story(run: Run) -> str:
     run.mark("evidence")
     # (6) collateral
     verifier = Verifier(anchors=demands.anchors, policy=with_expectations(demands.policy, expected, config))
-    known = load_known(settings, run.findings)
+    known = load_known(settings, run.find)
     collateral = gather_collateral(
-        evidence, known, settings, verifier=verifier, at=started, budget=budget, findings=run.findings
+        evidence, known, settings, verifier=verifier, at=started, budget=budget, find=run.find
     )
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
@@ -191,7 +194,7 @@ def _story(run: Run) -> str:
     run.appraisal = appraise(evidence, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
     run.lines = account(run.appraisal, evidence)
     run.mark("appraisal")
-    write_appraisal(run.appraisal, paths)
+    write_appraisal(run.appraisal, folder)
     platform = TrustedPlatform(run.appraisal)
     # (8) the same devices
     if identify(paths, settings.inputs) != run.identity:
@@ -202,11 +205,13 @@ def _story(run: Run) -> str:
         )
     budget.require("the attestation")
     # (9) the token
-    published = publish(platform, paths, config, keep_old_key=gate.closed is False)
-    run.token_sha256 = published.token_sha256
-    run.mark("token")
-    # Killed from here on, the next run recognises the token, and with it the ready state, as ours.
+    token = sign(platform, config)
+    run.token_before_sha256, run.token_sha256 = run.token_sha256, token.sha256
+    # Killed from here on, the next run recognises whichever token is there, and with it the ready state, as ours.
     _record_start(run)
+    published = publish(platform, token, folder, keep_old_key=gate.closed is False)
+    run.token_before_sha256 = None
+    run.mark("token")
     # (10) ready
     budget.require("the attestation", _OPEN_LEAST)
     gate.open(published, seconds=budget.remaining())
@@ -255,61 +260,40 @@ def _no_gpu(why: str) -> CollectionError:
     )
 
 
-def _no_gpu_is_right(settings: Settings, pci: PciDevices | None) -> bool:
-    """Whether the configuration says that no GPU is expected and the bus shows none; nothing could be set ready."""
-    return (
-        settings.error is None and settings.config.allow_no_gpu and pci is not None and not (pci.gpus or pci.switches)
-    )
-
-
-def _is_ours(run: Run) -> bool:
-    """Whether it was us who set these GPUs ready in this boot: a verdict that stood, or a run that was killed there."""
-    known = run.known
-    return (
-        known is not None
-        and run.identity.boot != ""
-        and known.get("boot_id") == run.identity.boot
-        and known.get("verdict") in (TRUSTED, UNFINISHED)
-        and token_is_whole(known, run.paths)
-    )
-
-
 def _was_ready(run: Run) -> bool:
-    return (
-        run.known is not None and run.known.get("boot_id") == run.identity.boot and run.known.get("ready") is not False
-    )
+    return run.known is not None and run.known.boot_id == run.identity.boot and run.known.ready is not False
 
 
 def _record_start(run: Run) -> None:
     """From here on, until the end says better, the record says that a run did not end."""
-    reason = {"code": "unfinished", "message": "an attestation was begun; its end is not recorded", "hint": ""}
-    write_record(run.paths, facts_of(run, UNFINISHED, "terminated", reason, Container()))
+    reason = Reason("unfinished", "an attestation was begun; its end is not recorded")
+    write_record(run.folder, facts_of(run, UNFINISHED, "terminated", reason, Container()))
 
 
-def _fail(run: Run, cause: str, reason: dict[str, str], container: Container) -> Record:
+def _fail(run: Run, cause: str, reason: Reason, container: Container) -> Record:
     """Put the GPUs not ready if they are not known to be, withdraw the token, and write the reason down."""
     if run.gate is not None and run.gate.closed is not True:
         try:
             run.gate.close(seconds=run.budget.for_closing())
         except NvattestError as error:
-            run.findings.append(("ready-state", f"the GPUs could not be set not ready: {error.message}"[:400]))
+            run.find("ready-state", f"the GPUs could not be set not ready: {error.message}")
     elif run.gate is None:
         # Where asking the driver was not what failed, it is asked now.
         asked = cause in ("output", "internal", "terminated") and take_away(
             run.settings.nvml, seconds=run.budget.for_closing()
         )
         if not asked and _was_ready(run):
-            run.findings.append(("ready-state", "the driver could not be asked; the GPUs may be ready as they were"))
-    run.token_sha256 = None
+            run.find("ready-state", "the driver could not be asked; the GPUs may be ready as they were")
+    run.token_sha256 = run.token_before_sha256 = None
     try:
         # The appraisal stays: it says why there is no token.
-        remove(run.paths.token)
-        remove(run.paths.jwks)
+        run.folder.remove(Paths.TOKEN)
+        run.folder.remove(Paths.JWKS)
     except OSError as error:
-        run.findings.append(("output", f"{error.filename}: {error.strerror}"))
+        run.find("output", f"{error.filename}: {error.strerror}")
     record = facts_of(run, NOT_TRUSTED, cause, reason, container)
     try:
-        write_record(run.paths, record)
+        write_record(run.folder, record)
     except OSError as error:
-        run.findings.append(("output", f"{run.paths.state}: {error.strerror or error}"))
+        run.find("output", f"{error.filename}: {error.strerror or error}")
     return record

@@ -3,21 +3,23 @@ the file that ``--config`` names, which has to be there.
 
 It is part of what the guest's measurement covers. A key that we do not know, or a value out of range, is an error: then
 nothing is attested and the GPUs stay not ready, for nobody can tell what its author wanted.
+
+Every run reads it, also one that uses a verdict again: a record on disk says nothing that the configuration decides.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest.errors import InputError
 from nvattest.kata.arguments import Stage
 from nvattest.kata.paths import Paths
 
 if TYPE_CHECKING:
+    from nvattest.kata.identity import PciDevices
     from nvattest.kata.journal import Journal
 
 __all__ = ["KEYS", "HookConfig", "Settings", "load_settings", "parse_config"]
@@ -27,9 +29,10 @@ _MAXIMUM: Final = 256 * 1024
 Check = Callable[[object], object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookConfig:
+class HookConfig(NamedTuple):
     """What the file says. Names are those of the file, with the table before the key; paths are of the guest.
+
+    A named tuple and no dataclass, as all on the fast path is: importing ``dataclasses`` takes longer than all else.
 
     Attributes:
         expected_gpus: exact number; None: as many as the PCI bus shows (8 in protected PCIe mode).
@@ -42,7 +45,7 @@ class HookConfig:
             An agent gives a hook up after 10 (``nvattest.kata.agents``).
         collateral_*: the bundle is looked at first, then the cache, then the network.
         token_*: what is said to others.
-        reuse_max_age: seconds for which a verdict serves later containers; never longer than the token lives.
+        reuse_max_age: seconds for which a verdict serves later containers (``Settings.reuse_seconds``).
         watch_*: seconds between attestations of the service, and after one that failed.
         clock_*: the earliest time that the clock may show, and how long to wait for it to do so.
         driver_*: library files, by default found where drivers put them; what to do about persistence mode; how long to
@@ -86,17 +89,16 @@ class HookConfig:
     log_kmsg: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """A configuration with its paths below the root, or the reason why there is none. Nothing is attested then.
 
     ``digest`` is that of the bytes it was read from, as ``digest_file`` gives it: None without a file.
     """
 
-    config: HookConfig = field(default_factory=HookConfig)
+    paths: Paths
+    config: HookConfig = HookConfig()
     error: InputError | None = None
     digest: str | None = None
-    paths: Paths
 
     @property
     def inputs(self) -> list[str]:
@@ -114,9 +116,18 @@ class Settings:
         return "block" if self.error is not None else self.config.on_failure
 
     @property
+    def reuse_seconds(self) -> float:
+        """How long a verdict serves later containers: never longer than its token lives."""
+        return min(self.config.reuse_max_age, self.config.token_lifetime)
+
+    @property
     def nvml(self) -> str | None:
         """The NVML library, where it is named."""
         return self.place(self.config.driver_nvml)
+
+    def no_gpu_is_right(self, pci: PciDevices | None) -> bool:
+        """Whether the configuration says that no GPU is expected and the bus shows none, nor a switch."""
+        return self.error is None and self.config.allow_no_gpu and pci is not None and not (pci.gpus or pci.switches)
 
     def place(self, path: str | None) -> str | None:
         """A path of the configuration, below the root."""

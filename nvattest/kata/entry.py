@@ -1,10 +1,12 @@
 """One run from its arguments to its exit status: the fast path, the lock, and what comes after only where it must.
 
-1  read the arguments and, as a hook, all of stdin
+1  read the arguments, as a hook all of stdin, and the configuration; open the run folder
 2  a good verdict of this boot, these devices and these settings that is still fresh: done. Who starts a workload by our
    status (init, gate) wants to know that the GPUs are still ready too; a hook has no time to ask the driver
-3  read the configuration, take the lock; whoever attested while we waited did it for us too
+3  take the lock; whoever attested while we waited did it for us too
 4  attest (``attest.py``)
+
+Where the run folder must not be believed, nothing in it is read and nothing is published: the GPUs are set not ready.
 
 After a signal nothing is waited for any more. A verdict that stands is used, whoever holds the lock answers for the
 ready state, and otherwise the attestation ends before its first step, as one that is ended later does: GPUs not ready.
@@ -16,12 +18,13 @@ import sys
 import time
 from typing import TextIO
 
+from nvattest._folder import Lock, TrustedFolder
 from nvattest._text import block
 from nvattest._version import __version__
 from nvattest.kata.arguments import COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
+from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container, read_state
-from nvattest.kata.files import Lock, make_folder
-from nvattest.kata.identity import boottime, identify
+from nvattest.kata.identity import Identity, boottime, identify, pci_devices
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
 from nvattest.kata.paths import Paths, own_configuration
@@ -80,30 +83,22 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
     journal = Journal(paths)
     since = boottime() - (time.monotonic() - started)
     container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()
-    # (2) a verdict that stands
-    known = read_record(paths)
-    if (
-        known is not None
-        and reusable(known, identify(paths, _inputs(known, paths)), paths)
-        and (stage == Stage.HOOK or _is_still_ready(known, paths))
-    ):
-        return _use(known, stage, container, journal, started)
-    # (3) one attests, the others wait for it
-    from nvattest.kata.config import load_settings
-
     settings = load_settings(paths)
     settings.apply(journal)
+    try:
+        folder = TrustedFolder(paths.run, make=True, mode=0o755)
+    except OSError as error:
+        return _no_place(error, settings, stage, journal)
+    # (2) a verdict that stands
+    known = read_record(folder)
+    if known is not None and _stands(known, identify(paths, settings.inputs), folder, settings, stage):
+        return _use(known, stage, container, settings, journal, started)
+    # (3) one attests, the others wait for it
     budget = settings.budget(stage)
     try:
-        make_folder(paths.run)
-        lock = Lock(paths.lock)
+        lock = Lock(folder)
     except OSError as error:
-        from nvattest.kata.ready import take_away
-
-        # Nobody can attest here, so nobody may have set the GPUs ready.
-        state = "GPUs not ready" if take_away(settings.nvml) else "the driver could not be asked, the GPUs may be ready"
-        message = f"{paths.lock}: {error.strerror or error}; {state}"
-        return _fail(message, "output", settings.on_failure, stage, journal)
+        return _no_place(error, settings, stage, journal)
     try:
         if not (termination.wait(lambda: lock.take(started + budget)) or lock.take(started)):
             # The ready state is left to the one that holds the lock.
@@ -115,57 +110,49 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
         # What was read before may have been replaced while we waited.
         settings = load_settings(paths)
         settings.apply(journal)
-        known = read_record(paths)
+        known = read_record(folder)
         identity = identify(paths, settings.inputs)
         if known is not None and (
-            finished_since(known, identity, since, paths)
-            or (reusable(known, identity, paths) and (stage == Stage.HOOK or _is_still_ready(known, paths)))
+            _stands(known, identity, folder, settings, stage)
+            or (finished_since(known, identity, since, folder) and _may_be(known, settings))
         ):
-            return _use(known, stage, container, journal, started)
+            return _use(known, stage, container, settings, journal, started)
         # (4) attest: from here on a signal ends the attestation
         from nvattest.kata.attest import attest_and_record
 
         record = attest_and_record(
-            paths, settings, journal, stage=stage, container=container, known=known, started=started,
+            folder, settings, journal, stage=stage, container=container, known=known, started=started,
             termination=termination,
         )  # fmt: skip
-        return _status(record, stage)
+        return _status(record, stage, settings)
     finally:
         lock.close()
 
 
-def _inputs(known: Record, paths: Paths) -> list[str]:
-    inputs = known.get("inputs")
-    # Only the names come from the record: a run that would read other files is not recognised by them.
-    names = [name for name in inputs if isinstance(name, str)] if isinstance(inputs, dict) else []
-    return names if paths.config in names else [paths.config]
+def _stands(known: Record, identity: Identity, folder: TrustedFolder, settings: Settings, stage: str) -> bool:
+    return (
+        reusable(known, identity, folder, seconds=settings.reuse_seconds)
+        and _may_be(known, settings)
+        and (stage == Stage.HOOK or _is_still_ready(known, settings))
+    )
 
 
-def _is_still_ready(known: Record, paths: Paths) -> bool:
-    if known["verdict"] == NO_GPU:
+def _may_be(known: Record, settings: Settings) -> bool:
+    # That there is no GPU is for the configuration and the bus to say, each time.
+    return known.verdict != NO_GPU or settings.no_gpu_is_right(pci_devices(settings.paths))
+
+
+def _is_still_ready(known: Record, settings: Settings) -> bool:
+    if known.verdict == NO_GPU:
         return True
-    from nvattest.kata.config import load_settings
     from nvattest.kata.ready import are_ready
 
-    return are_ready(load_settings(paths).nvml)
+    return are_ready(settings.nvml)
 
 
-def _use(known: Record, stage: str, container: Container, journal: Journal, started: float) -> int:
-    verdict = str(known["verdict"])
-    good = verdict in (TRUSTED, NO_GPU)
-    settings = known.get("log")
-    if isinstance(settings, dict):
-        try:
-            journal.configure(
-                file=str(settings["file"]),
-                maximum=int(settings["maximum"]),
-                keep=int(settings["keep"]),
-                kmsg=bool(settings["kmsg"]),
-            )
-        except (KeyError, TypeError, ValueError):
-            # Where it tells is no reason not to use a verdict that stands.
-            journal.fault = "the record does not say where to log"
-    age = boottime() - float(known["finished_boottime"])
+def _use(known: Record, stage: str, container: Container, settings: Settings, journal: Journal, started: float) -> int:
+    verdict = known.verdict
+    age = boottime() - known.finished_boottime
     milliseconds = round(1000 * (time.monotonic() - started), 1)
     journal.summary(
         {
@@ -174,7 +161,7 @@ def _use(known: Record, stage: str, container: Container, journal: Journal, star
             "reused": True,
             # A hook has no time to ask the driver; the other stages come here only if it said so.
             "ready": True if verdict == TRUSTED and stage != Stage.HOOK else None,
-            "run": known.get("run"),
+            "run": known.run,
             "age_s": round(age, 1),
             "container": container.id,
             "container_kind": container.kind,
@@ -182,16 +169,26 @@ def _use(known: Record, stage: str, container: Container, journal: Journal, star
             "milliseconds": milliseconds,
         }
     )
-    reason = known.get("reason")
-    why = f": {reason.get('message', '')}" if isinstance(reason, dict) and not good else ""
-    simulated = " (SIMULATED)" if known.get("simulated") else ""
+    why = f": {known.reason.message}" if known.reason is not None and not known.good else ""
+    simulated = " (SIMULATED)" if known.simulated else ""
     unasked = "; whether they still are was not asked" if verdict == TRUSTED and stage == Stage.HOOK else ""
-    journal.verdict(f"{WORDS[verdict]}{simulated}{why}; verdict of {age:.1f} s ago used again{unasked}", good=good)
-    return _status(known, stage)
+    journal.verdict(
+        f"{WORDS[verdict]}{simulated}{why}; verdict of {age:.1f} s ago used again{unasked}", good=known.good
+    )
+    return _status(known, stage, settings)
 
 
-def _status(record: Record, stage: str) -> int:
-    return shown_status(str(record.get("cause")), stage=stage, on_failure=str(record.get("on_failure")))
+def _status(record: Record, stage: str, settings: Settings) -> int:
+    return shown_status(record.cause, stage=stage, on_failure=settings.on_failure)
+
+
+def _no_place(error: OSError, settings: Settings, stage: str, journal: Journal) -> int:
+    """Nothing can be published, so nothing may be ready: another attestation could not be seen either."""
+    from nvattest.kata.ready import take_away
+
+    state = "GPUs not ready" if take_away(settings.nvml) else "the driver could not be asked, the GPUs may be ready"
+    message = f"{error.filename}: {error.strerror or error}; {state}"
+    return _fail(message, "output", settings.on_failure, stage, journal)
 
 
 def _fail(message: str, cause: str, on_failure: str, stage: str, journal: Journal) -> int:

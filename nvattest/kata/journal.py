@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Final
 
+from nvattest._folder import TrustedFolder
 from nvattest._text import clean, joined
 from nvattest.kata.paths import Paths
 
@@ -39,18 +40,14 @@ class Journal:
     def lines(self, lines: list[str]) -> None:
         """Append lines to the log file; one write, so that runs at the same time do not mix."""
         text = joined(lines) + "\n" if lines else ""
+        home, name = os.path.split(self._file)
         try:
-            os.makedirs(os.path.dirname(self._file), mode=0o755, exist_ok=True)
-            self._rotate(len(text))
-            descriptor = os.open(
-                self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-            )
-            try:
-                os.write(descriptor, text.encode("utf-8", "replace"))
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            self.fault = f"{self._file}: {error.strerror or error}"
+            with TrustedFolder(home, make=True, mode=0o755, log=True) as folder:
+                self._rotate(folder, name, len(text))
+                folder.append(name, text.encode("utf-8", "replace"))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else ""
+            self.fault = f"{getattr(error, 'filename', None) or self._file}: {why or error}"
 
     def summary(self, facts: dict[str, object]) -> None:
         """The one JSON line of a run."""
@@ -76,21 +73,21 @@ class Journal:
         except (OSError, ValueError, AttributeError):
             self.fault = self.fault or "stderr is closed"
 
-    def _rotate(self, more: int) -> None:
+    def _rotate(self, folder: TrustedFolder, name: str, more: int) -> None:
         try:
-            size = os.stat(self._file).st_size
+            size = folder.facts(name).st_size
         except FileNotFoundError:
             return
         if size + more <= self._maximum:
             return
         for number in range(self._keep, 0, -1):
-            older = self._file if number == 1 else f"{self._file}.{number - 1}"
+            older = name if number == 1 else f"{name}.{number - 1}"
             try:
-                os.replace(older, f"{self._file}.{number}")
+                folder.rename(older, f"{name}.{number}")
             except FileNotFoundError:
                 continue
         if self._keep == 0:
-            os.unlink(self._file)
+            folder.remove(name)
 
 
 def stamp() -> str:

@@ -27,12 +27,20 @@ class Paths:
     """The places, below ``root``: "" in a guest, a folder in a test. The root only makes paths longer.
 
     ``configuration`` is the configuration as a path of the guest: the usual one, or the one that ``--config`` names.
+    ``RUN`` is the folder of all outputs. It has the record of the last run (``STATE``, ``schemas/hook-state-1.json``);
+    the token, which exists only while its verdict stands (``TOKEN``), and the public key to verify it with (``JWKS``);
+    and every check of the last appraisal, also of one that failed (``APPRAISAL``).
     """
 
     __slots__ = ("configuration", "root")
 
     CONFIG: Final = "/etc/nvattest/hook.toml"
     RUN: Final = "/run/nvattest"
+    # In the run folder.
+    STATE: Final = "state.json"
+    TOKEN: Final = "token.json"  # noqa: S105 - a file name
+    APPRAISAL: Final = "appraisal.json"
+    JWKS: Final = "jwks.json"
     LOG: Final = "/var/log/nvattest/hook.log"
     # The usual guest_hook_path. The guest layer puts the program below it.
     HOOKS: Final = "/usr/share/oci/hooks"
@@ -59,31 +67,6 @@ class Paths:
     def run(self) -> str:
         """The folder of all outputs; on a memory file system, so that no verdict outlives the boot."""
         return self.at(self.RUN)
-
-    @property
-    def state(self) -> str:
-        """The record of the last run (``schemas/hook-state-1.json``)."""
-        return self.at(f"{self.RUN}/state.json")
-
-    @property
-    def token(self) -> str:
-        """The token; it exists only while its verdict stands."""
-        return self.at(f"{self.RUN}/token.json")
-
-    @property
-    def appraisal(self) -> str:
-        """Every check of the last appraisal, also of one that failed."""
-        return self.at(f"{self.RUN}/appraisal.json")
-
-    @property
-    def jwks(self) -> str:
-        """The public key that the token is verified with."""
-        return self.at(f"{self.RUN}/jwks.json")
-
-    @property
-    def lock(self) -> str:
-        """Whoever holds a lock on this file attests; the others wait."""
-        return self.at(f"{self.RUN}/lock")
 
     @property
     def kmsg(self) -> str:

@@ -5,31 +5,38 @@ from __future__ import annotations
 import json
 import secrets
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
+from typing import NamedTuple
 
+from nvattest._folder import TrustedFolder
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.claims import claims_of
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.errors import InputError
 from nvattest.kata.config import HookConfig
-from nvattest.kata.files import remove, write_whole
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import PublishedPlatform
 
-__all__ = ["publish", "withdraw", "write_appraisal"]
+__all__ = ["Token", "publish", "sign", "withdraw", "write_appraisal"]
 
 
-def publish(
-    platform: TrustedPlatform, paths: Paths, config: HookConfig, *, keep_old_key: bool = False
-) -> PublishedPlatform:
-    """Sign the token of a trusted platform and put it on disk, its key set first.
+class Token(NamedTuple):
+    """A signed token and the public key to verify it with, not on disk yet."""
 
-    The key is made here and forgotten here: what it signed can be verified, and nothing more is signed with it. With
-    ``keep_old_key`` the key set also has the key of the token that is being replaced, so that whichever token a reader
-    finds, or a run that is killed between the two leaves, can be verified.
+    data: bytes
+    key: dict[str, object]
 
-    Raises:
-        InputError: a file could not be written (``output``).
+    @property
+    def sha256(self) -> str:
+        """The digest by which a later run recognises it."""
+        return sha256(self.data).hexdigest()
+
+
+def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
+    """Sign the token of a trusted platform.
+
+    The key is made here and forgotten here: what it signed can be verified, and nothing more is signed with it.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -48,46 +55,62 @@ def publish(
         issuer=config.token_issuer or DEFAULT_ISSUER,
         lifetime=timedelta(seconds=config.token_lifetime),
     )
-    data = json.dumps(token).encode() + b"\n"
-    keys = [key.public.jwk(), *(_first_key(paths) if keep_old_key else ())]
+    return Token(json.dumps(token).encode() + b"\n", key.public.jwk())
+
+
+def publish(
+    platform: TrustedPlatform, token: Token, folder: TrustedFolder, *, keep_old_key: bool = False
+) -> PublishedPlatform:
+    """Put the token of a trusted platform on disk, its key set first.
+
+    With ``keep_old_key`` the key set also has the key of the token that is being replaced, so that whichever token a
+    reader finds, or a run that is killed between the two leaves, can be verified.
+
+    Raises:
+        InputError: a file could not be written (``output``).
+    """
+    keys = [token.key, *(_first_key(folder) if keep_old_key else ())]
     try:
-        write_whole(paths.jwks, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
+        folder.write(Paths.JWKS, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
         # Whoever holds the token can show it as his own until it ends.
-        write_whole(paths.token, data, mode=0o600)
+        folder.write(Paths.TOKEN, token.data, mode=0o600)
     except OSError as error:
-        raise InputError(f"{paths.token}: {error.strerror or error}", code="output") from None
-    return PublishedPlatform(platform, path=paths.token, token=data)
+        raise _failed(error) from None
+    return PublishedPlatform(platform, folder=folder, token=token.data)
 
 
-def _first_key(paths: Paths) -> list[dict[str, str]]:
+def _first_key(folder: TrustedFolder) -> list[dict[str, object]]:
     try:
-        with open(paths.jwks, "rb") as file:
-            keys = json.loads(file.read(65536))["keys"][:1]
+        keys = json.loads(folder.read(Paths.JWKS, 65536))["keys"][:1]
     except (OSError, ValueError, TypeError, LookupError):
         return []
     return keys if isinstance(keys, list) else []
 
 
-def write_appraisal(appraisal: Appraisal, paths: Paths) -> None:
+def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
     """Write every check, good or bad.
 
     Raises:
         InputError: it could not be written (``output``).
     """
     try:
-        write_whole(paths.appraisal, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())
+        folder.write(Paths.APPRAISAL, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())
     except OSError as error:
-        raise InputError(f"{paths.appraisal}: {error.strerror or error}", code="output") from None
+        raise _failed(error) from None
 
 
-def withdraw(paths: Paths) -> None:
+def withdraw(folder: TrustedFolder) -> None:
     """Remove token, key set and appraisal of an earlier run.
 
     Raises:
         InputError: a file is there and cannot be removed (``output``).
     """
-    for path in (paths.token, paths.jwks, paths.appraisal):
-        try:
-            remove(path)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror or error}", code="output") from None
+    try:
+        for name in (Paths.TOKEN, Paths.JWKS, Paths.APPRAISAL):
+            folder.remove(name)
+    except OSError as error:
+        raise _failed(error) from None
+
+
+def _failed(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: {error.strerror or error}", code="output")

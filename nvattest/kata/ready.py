@@ -11,9 +11,11 @@ import time
 from hashlib import sha256
 from typing import Final, final
 
+from nvattest._folder import TrustedFolder
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, InputError, NvattestError
+from nvattest.kata.paths import Paths
 
 __all__ = ["PublishedPlatform", "ReadyGate", "are_ready", "take_away"]
 
@@ -33,16 +35,15 @@ class PublishedPlatform:
 
     __slots__ = ("platform", "token_sha256")
 
-    def __init__(self, platform: TrustedPlatform, *, path: str, token: bytes) -> None:
+    def __init__(self, platform: TrustedPlatform, *, folder: TrustedFolder, token: bytes) -> None:
         if type(platform) is not TrustedPlatform:
             raise TypeError("only a trusted platform has a token")
         try:
-            with open(path, "rb") as file:
-                found = file.read(len(token) + 1)
+            found = folder.read(Paths.TOKEN, len(token))
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror or error}", code="output") from None
+            raise InputError(f"{error.filename}: {error.strerror or error}", code="output") from None
         if not token or found != token:
-            raise InputError(f"{path} does not hold the token that was written", code="output")
+            raise InputError(f"{folder.at(Paths.TOKEN)} does not hold the token that was written", code="output")
         self.platform: Final = platform
         self.token_sha256: Final = sha256(token).hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 
+from nvattest._folder import TrustedFolder
 from nvattest.appraisal.results import Appraisal
 from nvattest.kata.budget import Budget
 from nvattest.kata.config import Settings
@@ -12,10 +13,10 @@ from nvattest.kata.container import Container
 from nvattest.kata.driver import Driver
 from nvattest.kata.identity import Identity, boottime
 from nvattest.kata.journal import Journal, stamp
-from nvattest.kata.outcome import NO_GPU, TRUSTED, WORDS, shown_status
+from nvattest.kata.outcome import WORDS, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import ReadyGate
-from nvattest.kata.record import Record
+from nvattest.kata.record import Finding, Reason, Record, record_to_json
 from nvattest.model import DeviceKind
 
 __all__ = ["Run", "facts_of", "tell"]
@@ -26,6 +27,7 @@ class Run:
     """What one run knows and has found out so far."""
 
     paths: Paths
+    folder: TrustedFolder
     settings: Settings
     stage: str
     budget: Budget
@@ -33,54 +35,58 @@ class Run:
     known: Record | None
     refresh: bool
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    findings: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     gate: ReadyGate | None = None
     driver: Driver | None = None
     appraisal: Appraisal | None = None
     ready_on_entry: bool | None = None
     token_sha256: str | None = None
+    token_before_sha256: str | None = None
     times: dict[str, float] = field(default_factory=dict)
+
+    def find(self, code: str, message: str) -> None:
+        """Note what does not decide by itself."""
+        self.findings.append(Finding(code, message[:400]))
 
     def mark(self, name: str) -> None:
         """Note how long it took to get here."""
         self.times[name] = round(1000 * self.budget.spent(), 1)
 
 
-def facts_of(run: Run, verdict: str, cause: str, reason: dict[str, str] | None, container: Container) -> Record:
+def facts_of(run: Run, verdict: str, cause: str, reason: Reason | None, container: Container) -> Record:
     """The record of a run that ended like this."""
     config, appraisal = run.settings.config, run.appraisal
     state = run.driver.state if run.driver is not None else None
     now = boottime()
     run.mark("end")
-    return {
-        "run": run.id,
-        "stage": run.stage,
-        "verdict": verdict,
-        "cause": cause,
-        "on_failure": run.settings.on_failure,
-        "exit_status": shown_status(cause, stage=run.stage, on_failure=run.settings.on_failure),
-        "reason": reason,
-        "findings": [{"code": code, "message": message} for code, message in run.findings],
-        "boot_id": run.identity.boot,
-        "devices": run.identity.devices,
-        "config": run.identity.config,
-        "inputs": run.identity.inputs,
-        "time": stamp(),
-        "finished_boottime": now,
-        "valid_until_boottime": now + min(config.reuse_max_age, config.token_lifetime),
-        "token_sha256": run.token_sha256,
-        "ready": None if run.gate is None or run.gate.closed is None else not run.gate.closed,
-        "ready_on_entry": run.ready_on_entry,
-        "milliseconds": dict(run.times),
-        "container": container.id,
-        "container_kind": container.kind,
-        "stdin": container.note,
-        "gpus": None if state is None else state.gpu_count,
-        "switches": None
-        if appraisal is None
-        else sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
-        "driver": None
+    return Record(
+        verdict=verdict,
+        cause=cause,
+        boot_id=run.identity.boot,
+        devices=run.identity.devices,
+        config=run.identity.config,
+        inputs=run.identity.inputs,
+        finished_boottime=now,
+        valid_until_boottime=now + run.settings.reuse_seconds,
+        run=run.id,
+        stage=run.stage,
+        on_failure=run.settings.on_failure,
+        exit_status=shown_status(cause, stage=run.stage, on_failure=run.settings.on_failure),
+        reason=reason,
+        findings=tuple(run.findings),
+        time=stamp(),
+        token_sha256=run.token_sha256,
+        token_before_sha256=run.token_before_sha256,
+        ready=None if run.gate is None or run.gate.closed is None else not run.gate.closed,
+        ready_on_entry=run.ready_on_entry,
+        milliseconds=dict(run.times),
+        container=container.id,
+        container_kind=container.kind,
+        stdin=container.note,
+        gpus=None if state is None else state.gpu_count,
+        switches=None if appraisal is None else sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
+        driver=None
         if state is None
         else {
             "version": state.driver_version,
@@ -90,38 +96,38 @@ def facts_of(run: Run, verdict: str, cause: str, reason: dict[str, str] | None, 
             "environment": int(state.environment),
             "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
         },
-        "result_code": None if appraisal is None else int(appraisal.result_code),
-        "anchors": None if appraisal is None else appraisal.anchors,
-        "simulated": None if appraisal is None else appraisal.simulated,
-        "weakened": [] if appraisal is None else list(appraisal.weakened),
-        "log": {
+        result_code=None if appraisal is None else int(appraisal.result_code),
+        anchors=None if appraisal is None else appraisal.anchors,
+        simulated=None if appraisal is None else appraisal.simulated,
+        weakened=() if appraisal is None else tuple(appraisal.weakened),
+        log={
             "file": run.paths.at(config.log_file),
             "maximum": config.log_max_bytes,
             "keep": config.log_keep,
             "kmsg": config.log_kmsg,
         },
-    }
+    )
 
 
 def tell(run: Run, record: Record, journal: Journal) -> None:
     """Write the account into the log, the summary after it, and the verdict where the host sees it."""
     lines = [f"{stamp()} nvattest-hook {run.stage} run {run.id}", *run.lines]
     lines += [f"finding: {code}: {message}" for code, message in run.findings]
-    reason = record["reason"]
+    reason = record.reason
     if reason is not None:
-        lines.append(f"failed: {reason['code']}: {reason['message']}")
-        if reason["hint"]:
-            lines.append(f"next: {reason['hint']}")
-    ready = {True: "ready", False: "not-ready", None: "unknown"}[record["ready"]]
+        lines.append(f"failed: {reason.code}: {reason.message}")
+        if reason.hint:
+            lines.append(f"next: {reason.hint}")
+    ready = {True: "ready", False: "not-ready", None: "unknown"}[record.ready]
     lines.append(f"Confidential Compute GPUs Ready state: {ready}")
     journal.lines(lines)
-    journal.summary({key: value for key, value in record.items() if key not in ("inputs", "log")} | {"reused": False})
-    good = record["verdict"] in (TRUSTED, NO_GPU)
-    parts = [WORDS[record["verdict"]]]
-    if record["simulated"]:
+    summary = {key: value for key, value in record_to_json(record).items() if key not in ("inputs", "log")}
+    journal.summary(summary | {"reused": False})
+    parts = [WORDS[record.verdict]]
+    if record.simulated:
         parts.append("SIMULATED, proves nothing")
     if reason is not None:
-        parts.append(reason["message"])
+        parts.append(reason.message)
     parts += [f"finding: {code}" for code, _ in run.findings]
-    seconds = record["milliseconds"].get("end", 0.0) / 1000
-    journal.verdict(f"{'; '.join(parts)} ({run.stage}, {seconds:.2f} s)", good=good)
+    seconds = record.milliseconds.get("end", 0.0) / 1000
+    journal.verdict(f"{'; '.join(parts)} ({run.stage}, {seconds:.2f} s)", good=record.good)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from nvattest._folder import TrustedFolder
 from nvattest._text import joined
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import SystemState, read_state
 from nvattest.errors import NvattestError
-from nvattest.kata.config import load_settings
-from nvattest.kata.identity import boottime, identify
+from nvattest.kata.config import Settings, load_settings
+from nvattest.kata.identity import Identity, boottime, identify
 from nvattest.kata.outcome import NO_GPU, TRUSTED
 from nvattest.kata.paths import Paths
 from nvattest.kata.record import Record, belongs, read_record, reusable
@@ -23,35 +24,58 @@ _SECONDS = 5.0
 def hook_status(paths: Paths) -> dict[str, Any]:
     """The facts, as ``nvattest hook status --format json`` prints them."""
     settings = load_settings(paths)
-    record = read_record(paths)
     state, fault = _live(settings.nvml)
-    inputs = settings.inputs
-    identity = identify(paths, inputs)
-    same_boot = record is not None and identity.boot != "" and record.get("boot_id") == identity.boot
+    identity = identify(paths, settings.inputs)
+    record, current, unread = _record(paths, identity, settings)
+    same_boot = record is not None and identity.boot != "" and record.boot_id == identity.boot
     # Only what the driver says now is the state; the record says what the last run left it in.
     return {
-        "verdict": record.get("verdict") if record is not None else None,
-        "current": record is not None and reusable(record, identity, paths),
+        "verdict": record.verdict if record is not None else None,
+        "current": current,
         "this_boot": same_boot,
-        "same_config": record is not None and record.get("config") == identity.config,
+        "same_config": record is not None and record.config == identity.config,
         "same_devices": belongs(record, identity),
-        "age_s": _age(record) if same_boot else None,
-        "config": record.get("config") if record is not None else None,
-        "time": record.get("time") if record is not None else None,
-        "stage": record.get("stage") if record is not None else None,
-        "reason": record.get("reason") if record is not None else None,
-        "findings": record.get("findings", []) if record is not None else [],
-        "simulated": record.get("simulated") if record is not None else None,
-        "weakened": record.get("weakened", []) if record is not None else [],
-        "gpus": record.get("gpus") if record is not None else None,
-        "switches": record.get("switches") if record is not None else None,
+        "age_s": round(boottime() - record.finished_boottime, 1) if record is not None and same_boot else None,
+        "config": record.config if record is not None else None,
+        "time": record.time if record is not None else None,
+        "stage": record.stage if record is not None else None,
+        "reason": record.reason._asdict() if record is not None and record.reason is not None else None,
+        "findings": [item._asdict() for item in record.findings] if record is not None else [],
+        "simulated": record.simulated if record is not None else None,
+        "weakened": list(record.weakened) if record is not None else [],
+        "gpus": record.gpus if record is not None else None,
+        "switches": record.switches if record is not None else None,
         "ready": state.ready if state is not None else None,
         "cc_on": state.cc_on if state is not None else None,
         "dev_tools": state.dev_tools if state is not None else None,
         "protected_pcie": state.protected_pcie if state is not None else None,
         "driver_fault": fault,
+        "record_fault": unread,
         "configuration_fault": str(settings.error) if settings.error is not None else None,
     }
+
+
+def _record(paths: Paths, identity: Identity, settings: Settings) -> tuple[Record | None, bool, str | None]:
+    """The record, whether its verdict stands, and what of it could not be read, which is never taken for good."""
+    try:
+        folder = TrustedFolder(paths.run)
+    except FileNotFoundError:
+        return None, False, None
+    except OSError as error:
+        return None, False, f"{error.filename}: {error.strerror or error}"
+    with folder:
+        record = read_record(folder)
+        current = reusable(record, identity, folder, seconds=settings.reuse_seconds)
+        unread = None
+        if record is not None and record.verdict == TRUSTED and not current:
+            try:
+                folder.read(Paths.TOKEN, 0)
+            except PermissionError as error:
+                # Only the owner may read the token, which is a bearer's.
+                unread = f"{error.filename}: {error.strerror}"
+            except OSError:
+                pass
+    return record, current, unread
 
 
 def is_good(status: dict[str, Any]) -> bool:
@@ -74,7 +98,12 @@ def render_status(status: dict[str, Any]) -> str:
         lines.append(f"Driver: {status['driver_fault']}")
     if status["configuration_fault"]:
         lines.append(f"Configuration: {status['configuration_fault']}")
+    if status["record_fault"]:
+        lines.append(f"Run folder: {status['record_fault']}")
     verdict = status["verdict"]
+    if verdict is None and status["record_fault"]:
+        lines.append("Last verdict: unknown; nothing in that folder is believed")
+        return joined(lines)
     if verdict is None:
         lines.append("Last verdict: none; the hook has not run in this boot")
         return joined(lines)
@@ -92,12 +121,15 @@ def render_status(status: dict[str, Any]) -> str:
             lines.append(f"  next: {status['reason']['hint']}")
     lines += [f"Finding: {item.get('code')}: {item.get('message')}" for item in status["findings"]]
     if verdict in (TRUSTED, NO_GPU) and not status["current"]:
-        why = "its time is over"
+        why = "its time is over, or its token is not whole"
+        if status["record_fault"]:
+            why = "its token cannot be read by this user"
         if not status["same_config"]:
             why = f"it was made with another configuration (--config {status['config']})"
         elif not status["same_devices"]:
             why = "the devices, the driver or the settings are not those of the verdict"
-        lines.append(f"The verdict does not stand: {why}")
+        word = "Whether the verdict stands is not known" if status["record_fault"] else "The verdict does not stand"
+        lines.append(f"{word}: {why}")
     if status["ready"] and not status["current"]:
         lines.append("WARNING: the GPUs are ready without a verdict that stands")
     return joined(lines)
@@ -109,11 +141,6 @@ def _live(library: str | None) -> tuple[SystemState | None, str | None]:
             return read_state(opened, timeout=_SECONDS), None
     except NvattestError as error:
         return None, error.message
-
-
-def _age(record: Record | None) -> float | None:
-    made = record.get("finished_boottime") if record is not None else None
-    return round(boottime() - made, 1) if isinstance(made, (int, float)) else None
 
 
 def _word(value: bool | None, yes: str, no: str) -> str:

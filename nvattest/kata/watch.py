@@ -10,15 +10,15 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from nvattest._folder import Lock, TrustedFolder
 from nvattest.kata.arguments import Stage
-from nvattest.kata.config import load_settings
+from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container
-from nvattest.kata.files import Lock, make_folder
 from nvattest.kata.identity import identify
 from nvattest.kata.journal import Journal
-from nvattest.kata.outcome import NO_GPU, TRUSTED, exit_status, shown_status
+from nvattest.kata.outcome import exit_status
 from nvattest.kata.paths import Paths
-from nvattest.kata.record import Record, belongs, read_record, reusable
+from nvattest.kata.record import Record, belongs, read_record, refreshable, reusable
 from nvattest.kata.termination import Termination
 
 __all__ = ["watch"]
@@ -29,22 +29,19 @@ _LOOK: float = 2.0
 def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
     """Attest until told to end; the status is that of the last round. ``once`` ends after one round."""
     while True:
-        record = attest_round(paths, termination)
-        good = record is not None and record["verdict"] in (TRUSTED, NO_GPU)
+        cause, record = attest_round(paths, termination)
+        good = record is not None and record.good
         if once:
-            if record is None:
-                return exit_status("terminated" if termination.asked else "lock")
-            return shown_status(str(record["cause"]), stage=Stage.WATCH, on_failure="block")
-        config = load_settings(paths).config
-        seconds = config.watch_interval if good else config.watch_retry
-        termination.wait(partial(_wait, paths, record if good else None, seconds))
+            return exit_status(cause)
+        settings = load_settings(paths)
+        termination.wait(partial(_wait, settings, record if good else None))
         if termination.asked:
             # The last verdict stands: it has been reached, and nothing has been found against it.
             return 0 if good else exit_status("terminated")
 
 
-def attest_round(paths: Paths, termination: Termination) -> Record | None:
-    """One round under the lock; None where another attestation holds it for longer than this one may last."""
+def attest_round(paths: Paths, termination: Termination) -> tuple[str, Record | None]:
+    """One round under the lock: its cause, and its record where it could begin."""
     from nvattest.kata.attest import attest_and_record
 
     started = time.monotonic()
@@ -52,37 +49,42 @@ def attest_round(paths: Paths, termination: Termination) -> Record | None:
     journal = Journal(paths)
     settings.apply(journal)
     try:
-        make_folder(paths.run)
-        lock = Lock(paths.lock)
+        folder = TrustedFolder(paths.run, make=True, mode=0o755)
+        lock = Lock(folder)
     except OSError as error:
         from nvattest.kata.ready import take_away
 
         take_away(settings.nvml)
-        journal.verdict(f"{paths.lock}: {error.strerror or error}; GPUs not ready", good=False)
-        return None
+        journal.verdict(f"{error.filename}: {error.strerror or error}; GPUs not ready", good=False)
+        return "output", None
     try:
         until = started + settings.budget(Stage.WATCH)
         if not (termination.wait(lambda: lock.take(until)) or lock.take(started)):
             journal.verdict("another attestation does not end; this round is left out", good=False)
-            return None
-        known, identity = read_record(paths), identify(paths, settings.inputs)
-        if termination.asked and known is not None and reusable(known, identity, paths):
-            return known
-        refresh = known is not None and belongs(known, identity) and known["verdict"] == TRUSTED
-        return attest_and_record(
-            paths, settings, journal, stage=Stage.WATCH, container=Container(), known=known, started=started,
-            termination=termination, refresh=refresh,
+            return "terminated" if termination.asked else "lock", None
+        known, identity = read_record(folder), identify(paths, settings.inputs)
+        if (
+            termination.asked
+            and known is not None
+            and reusable(known, identity, folder, seconds=settings.reuse_seconds)
+        ):
+            return known.cause, known
+        record = attest_and_record(
+            folder, settings, journal, stage=Stage.WATCH, container=Container(), known=known, started=started,
+            termination=termination, refresh=refreshable(known, identity),
         )  # fmt: skip
+        return record.cause, record
     finally:
         lock.close()
 
 
-def _wait(paths: Paths, record: Record | None, seconds: float) -> None:
+def _wait(settings: Settings, record: Record | None) -> None:
+    """Wait for the next round: of a good ``record`` only while it is still that of these devices and settings."""
+    seconds = settings.config.watch_retry if record is None else settings.config.watch_interval
     until = time.monotonic() + seconds
     while True:
         time.sleep(max(0.0, min(_LOOK, until - time.monotonic())))
         if time.monotonic() >= until:
             return
-        inputs = record["inputs"] if record is not None else [paths.config]
-        if record is not None and not belongs(record, identify(paths, inputs)):
+        if record is not None and not belongs(record, identify(settings.paths, settings.inputs)):
             return

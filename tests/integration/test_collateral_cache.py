@@ -69,7 +69,7 @@ def test_two_processes_fill_one_cache_at_once(tmp_path) -> None:
         assert services.log == []
     names = [path.name for path in Path(folder).rglob("*") if path.is_file()]
     assert len([name for name in names if name.endswith(".json")]) == 25
-    assert not [name for name in names if name.startswith(".new-")]
+    assert not [name for name in names if name.endswith(".new")]
 
 
 def verify(platform, services, folder) -> bool:

@@ -128,7 +128,7 @@ def assert_taken_away(guest: HookWorld) -> None:
     assert guest.kernel_log[-1].startswith("<3>nvattest-hook: attestation failed, GPUs not ready")
 
 
-EARLY = ["parse_arguments", "read_state", "read_record", "make_folder", "Lock", "identify"]
+EARLY = ["parse_arguments", "read_state", "load_settings", "TrustedFolder", "read_record", "Lock", "identify"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from nvattest._folder import TrustedFolder
 from nvattest.errors import InputError
 
 __all__ = ["DriverLibraries", "build_driver_libraries", "find_compiler", "place_driver_libraries"]
@@ -26,6 +28,7 @@ _SOURCES: Final = {NVML_NAME: "nvml.c", NSCQ_NAME: "nscq.c"}
 _SHARED: Final = ("sim_client.c", "sim_client.h")
 _FLAGS: Final = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 _COMPILE_SECONDS: Final = 60
+_MAXIMUM_LIBRARY: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,41 +67,54 @@ def build_driver_libraries(
     """Compile both libraries below the folder ``cache``, or find there what an earlier call compiled.
 
     The folder of the result is named after the sources, the compiler and the machine, and appears in one step: several
-    processes may build at once. Takes about half a second the first time.
+    processes may build at once. Takes about half a second the first time. What is loaded from there is code, so that
+    only the caller and root may be able to write into the folders and files (``TrustedFolder``).
 
     Args:
         cache: a folder that may be kept between runs; created if missing.
         environ: where ``CC`` and ``PATH`` are looked up; the process environment by default.
 
     Raises:
-        InputError: no compiler (``no-compiler``), or it failed (``compiler-failed``), or the folder cannot be written.
+        InputError: no compiler (``no-compiler``), or it failed (``compiler-failed``); the folder cannot be written, or
+            must not be believed (``cache-folder``).
     """
     environment = dict(os.environ if environ is None else environ)
     compiler = find_compiler(environment)
-    home = os.path.join(os.path.abspath(os.fspath(cache)), f"driver-{_fingerprint(compiler)}")
-    result = DriverLibraries(folder=home, nvml=os.path.join(home, NVML_NAME), nscq=os.path.join(home, NSCQ_NAME))
-    if os.path.isfile(result.nvml) and os.path.isfile(result.nscq):
-        return result
+    name = f"driver-{_fingerprint(compiler)}"
     try:
-        os.makedirs(os.fspath(cache), exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=os.fspath(cache)) as scratch:
-            stage = os.path.join(scratch, "done")
-            os.mkdir(stage)
-            for name, source in _SOURCES.items():
-                _compile(compiler, source, os.path.join(stage, name), soname=name, environ=environment)
-            try:
-                os.rename(stage, home)
-            except OSError:
-                # Another process was first; its result is the same by name.
-                if not (os.path.isfile(result.nvml) and os.path.isfile(result.nscq)):
-                    raise
+        with TrustedFolder(os.fspath(cache), make=True) as above:
+            with suppress(FileNotFoundError):
+                return _find(above, name)
+            with tempfile.TemporaryDirectory(prefix="build-", dir=above.path) as scratch:
+                stage = os.path.join(scratch, "done")
+                os.mkdir(stage, 0o700)
+                for library, source in _SOURCES.items():
+                    target = os.path.join(stage, library)
+                    _compile(compiler, source, target, soname=library, environ=environment)
+                    os.chmod(target, 0o700)
+                # Where another process was first, its result is the same by name.
+                with suppress(OSError):
+                    os.rename(stage, above.at(name))
+            return _find(above, name)
     except OSError as error:
         raise InputError(
-            f"cannot build the simulated driver library below {os.fspath(cache)}: {error}",
+            f"cannot use {os.fspath(cache)} for the simulated driver library: {error.filename}: "
+            f"{error.strerror or error}",
             code="cache-folder",
-            hint="name a folder that can be written; nvattest simulate takes it from XDG_CACHE_HOME",
+            hint="name a folder that is yours alone; nvattest simulate takes it from XDG_CACHE_HOME",
         ) from error
-    return result
+
+
+def _find(above: TrustedFolder, name: str) -> DriverLibraries:
+    """The libraries that an earlier call left.
+
+    Raises:
+        OSError: they are not there, or must not be believed.
+    """
+    with TrustedFolder(name, inside=above) as home:
+        for library in _SOURCES:
+            home.read(library, _MAXIMUM_LIBRARY)
+        return DriverLibraries(folder=home.path, nvml=home.at(NVML_NAME), nscq=home.at(NSCQ_NAME))
 
 
 def place_driver_libraries(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def test_schema_reader_and_defaults_know_the_same_keys() -> None:
     }
     assert described == {name: set(keys) for name, keys in KEYS.items()}
     names = {f"{table}_{key}" if table else key for table, keys in KEYS.items() for key in keys}
-    assert names == {item.name for item in fields(HookConfig)}
+    assert names == set(HookConfig._fields)
 
 
 def test_the_defaults_of_the_schema_are_those_of_the_program() -> None:

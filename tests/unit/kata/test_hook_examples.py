@@ -95,3 +95,9 @@ def test_the_step_of_init_calls_the_program_where_the_layer_has_it() -> None:
     text = (EXAMPLES / "init/init-step.sh").read_text()
     assert f"hook=/{HOOK}\n" in text
     assert '"$hook" --stage init' in text
+
+
+def test_no_example_shares_the_run_folder_through_a_volume() -> None:
+    for path in EXAMPLES.rglob("*.yaml"):
+        text = "\n".join(line.partition("#")[0] for line in path.read_text().splitlines())
+        assert Paths.RUN not in text, path

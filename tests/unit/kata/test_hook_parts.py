@@ -16,20 +16,29 @@ from pathlib import Path
 import pytest
 
 import nvattest
+from nvattest._folder import TrustedFolder
 from nvattest.devices import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
 from nvattest.kata.arguments import Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.budget import Budget, give_up_after
 from nvattest.kata.clock import EARLIEST, wait_for_clock
-from nvattest.kata.config import parse_config
+from nvattest.kata.config import Settings, parse_config
 from nvattest.kata.container import MAXIMUM, read_state
-from nvattest.kata.files import Lock, write_whole
-from nvattest.kata.identity import digest_file, identify
+from nvattest.kata.identity import boottime, digest_file, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import EXIT, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import PublishedPlatform, ReadyGate
-from nvattest.kata.record import finished_since, read_record, reusable, write_record
+from nvattest.kata.record import (
+    Finding,
+    Reason,
+    Record,
+    finished_since,
+    read_record,
+    record_to_json,
+    reusable,
+    write_record,
+)
 from nvattest.kata.termination import TerminatedError, Termination
 from nvattest.model import parse_time
 
@@ -86,19 +95,20 @@ def good_appraisal() -> object:
 def test_only_a_token_on_disk_makes_a_published_platform(tmp_path: Path) -> None:
     appraisal = good_appraisal()
     trusted = TrustedPlatform(appraisal)  # type: ignore[arg-type]
+    folder = TrustedFolder(str(tmp_path))
     token = tmp_path / "token.json"
+    with pytest.raises(InputError):
+        PublishedPlatform(trusted, folder=folder, token=b"whole")
     token.write_bytes(b"whole")
-    PublishedPlatform(trusted, path=str(token), token=b"whole")
+    PublishedPlatform(trusted, folder=folder, token=b"whole")
     for content in (b"whol", b"whole and more", b""):
         token.write_bytes(content)
         with pytest.raises(InputError):
-            PublishedPlatform(trusted, path=str(token), token=b"whole")
+            PublishedPlatform(trusted, folder=folder, token=b"whole")
     with pytest.raises(InputError):
-        PublishedPlatform(trusted, path=str(token), token=b"")
-    with pytest.raises(InputError):
-        PublishedPlatform(trusted, path=str(tmp_path / "none"), token=b"whole")
+        PublishedPlatform(trusted, folder=folder, token=b"")
     with pytest.raises(TypeError):
-        PublishedPlatform(appraisal, path=str(token), token=b"")  # type: ignore[arg-type]
+        PublishedPlatform(appraisal, folder=folder, token=b"")  # type: ignore[arg-type]
 
 
 def test_the_gate_opens_for_a_published_platform_and_for_nothing_else() -> None:
@@ -232,41 +242,69 @@ def test_a_stdin_that_never_ends_is_given_up() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    write_whole(str(path), b"one", mode=0o600)
-    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"one", 0o600)
-    folder = tmp_path / "full"
-    folder.mkdir()
-    (folder / "x").mkdir()  # a folder of this name: the last step fails
-    with pytest.raises(OSError, match="x"):
-        write_whole(str(folder / "x"), b"two")
-    assert [item.name for item in folder.iterdir()] == ["x"]
+STATE = "run/nvattest/state.json"
 
 
-def test_a_lock_excludes_and_ends_with_its_holder(tmp_path: Path) -> None:
-    one, two = Lock(str(tmp_path / "lock")), Lock(str(tmp_path / "lock"))
-    assert one.take(time.monotonic())
-    assert not two.take(time.monotonic() + 0.03)
-    one.close()
-    assert two.take(time.monotonic())
-    two.close()
+def guest_of(tmp_path: Path) -> tuple[Paths, TrustedFolder]:
+    """A guest that has booted, and its run folder."""
+    paths = Paths(str(tmp_path))
+    os.makedirs(os.path.dirname(paths.boot_id))
+    Path(paths.boot_id).write_text("boot\n")
+    return paths, TrustedFolder(paths.run, make=True)
+
+
+def record_of(paths: Paths, **changes: object) -> Record:
+    """A good record of this guest that serves for ever."""
+    identity = identify(paths, Settings(paths=paths).inputs)
+    record = Record(
+        verdict="trusted", cause="ok", boot_id=identity.boot, devices=identity.devices, config=identity.config,
+        inputs=identity.inputs, finished_boottime=0.0, valid_until_boottime=1e12,
+        token_sha256=sha256(b"token").hexdigest(),
+    )  # fmt: skip
+    return record._replace(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": 1}', b"[" * 90_000, b"x" * 300_000])
 def test_a_record_that_is_none_of_ours_is_no_record(tmp_path: Path, content: bytes) -> None:
-    paths = Paths(str(tmp_path))
-    os.makedirs(paths.run)
-    Path(paths.state).write_bytes(content)
-    assert read_record(paths) is None
+    _, folder = guest_of(tmp_path)
+    (tmp_path / STATE).write_bytes(content)
+    assert read_record(folder) is None
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    paths, folder = guest_of(tmp_path)
+    record = record_of(
+        paths, verdict="not-trusted", cause="clock", reason=Reason("clock", "late", "wait"), weakened=("a", "b"),
+        findings=(Finding("x", "y"),), milliseconds={"end": 2.5}, gpus=1, ready=False, driver={"version": "1"},
+    )  # fmt: skip
+    write_record(folder, record)
+    assert read_record(folder) == record
+
+
+@pytest.mark.parametrize("member", [name for name in Record._fields if name != "log"])
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.5, True, "text", None], ids=type)
+def test_a_member_of_another_type_makes_it_no_record(tmp_path: Path, member: str, value: object) -> None:
+    paths, folder = guest_of(tmp_path)
+    write_record(folder, record_of(paths))
+    whole = json.loads((tmp_path / STATE).read_text())
+    (tmp_path / STATE).write_text(json.dumps({**whole, member: value}))
+    found = read_record(folder)
+    # Where it is one, the member is of its type.
+    assert found is None or record_to_json(found)[member] in (value, tuple(value) if value == [1] else value)
+    without = {key: item for key, item in whole.items() if key != member}
+    (tmp_path / STATE).write_text(json.dumps(without))
+    assert read_record(folder) is None
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {"verdict": "not-trusted", "cause": "clock"},
+        {"verdict": "unfinished", "cause": "terminated"},
+        # A verdict and a cause, which is the exit status, that contradict each other.
         {"verdict": "not-trusted"},
-        {"verdict": "unfinished"},
-        {"verdict": True},
+        {"cause": "not-trusted"},
+        {"verdict": "good"},
         {"finished_boottime": 1e12},
         {"finished_boottime": "0"},
         {"valid_until_boottime": None},
@@ -278,29 +316,19 @@ def test_a_record_that_is_none_of_ours_is_no_record(tmp_path: Path, content: byt
         {"config": "/etc/nvattest/other.toml"},
         {"token_sha256": None},
         {"token_sha256": "0" * 64},
+        {"program": "0.0"},
     ],
 )
 def test_a_record_counts_only_as_it_was_made(tmp_path: Path, change: dict[str, object]) -> None:
-    paths = Paths(str(tmp_path))
-    os.makedirs(paths.run)
-    os.makedirs(os.path.dirname(paths.boot_id))
-    Path(paths.boot_id).write_text("boot\n")
-    Path(paths.token).write_bytes(b"token")
-    identity = identify(paths, [paths.config])
-    record = {
-        "verdict": "trusted",
-        "boot_id": "boot",
-        "devices": identity.devices,
-        "config": identity.config,
-        "inputs": identity.inputs,
-        "finished_boottime": 0.0,
-        "valid_until_boottime": 1e12,
-        "token_sha256": sha256(b"token").hexdigest(),
-    }
-    write_record(paths, record)
-    assert reusable(read_record(paths), identity, paths)
-    write_record(paths, {**record, **change})
-    assert not reusable(read_record(paths), identity, paths)
+    paths, folder = guest_of(tmp_path)
+    Path(folder.at("token.json")).write_bytes(b"token")
+    identity = identify(paths, Settings(paths=paths).inputs)
+    write_record(folder, record_of(paths))
+    assert reusable(read_record(folder), identity, folder, seconds=1e12)
+    # The configuration says for how long, and not the record.
+    assert not reusable(read_record(folder), identity, folder, seconds=0.0)
+    write_record(folder, record_of(paths, **change))
+    assert not reusable(read_record(folder), identity, folder, seconds=1e12)
 
 
 @pytest.mark.parametrize(
@@ -316,15 +344,10 @@ def test_a_record_counts_only_as_it_was_made(tmp_path: Path, change: dict[str, o
 def test_whoever_waited_shares_a_failure_but_not_that_somebody_was_ended(
     tmp_path: Path, change: dict[str, object], shared: bool
 ) -> None:
-    paths = Paths(str(tmp_path))
-    os.makedirs(paths.run)
-    os.makedirs(os.path.dirname(paths.boot_id))
-    Path(paths.boot_id).write_text("boot\n")
-    identity = identify(paths, [paths.config])
-    record = {"verdict": "not-trusted", "cause": "not-trusted", "boot_id": "boot", "devices": identity.devices,
-              "config": identity.config, "inputs": identity.inputs, "finished_boottime": 2.0}  # fmt: skip
-    write_record(paths, {**record, **change})
-    assert finished_since(read_record(paths), identity, 1.0, paths) is shared
+    paths, folder = guest_of(tmp_path)
+    failed = {"verdict": "not-trusted", "cause": "not-trusted", "finished_boottime": 2.0}
+    write_record(folder, record_of(paths, **{**failed, **change}))
+    assert finished_since(read_record(folder), identify(paths, Settings(paths=paths).inputs), 1.0, folder) is shared
 
 
 def test_a_gpu_that_is_bound_again_is_another_one(tmp_path: Path) -> None:
@@ -358,12 +381,11 @@ def test_a_file_is_known_by_all_of_it(tmp_path: Path) -> None:
 
 def test_without_a_boot_id_nothing_is_recognised(tmp_path: Path) -> None:
     paths = Paths(str(tmp_path))
-    os.makedirs(paths.run)
-    identity = identify(paths, [paths.config])
+    folder = TrustedFolder(paths.run, make=True)
+    identity = identify(paths, Settings(paths=paths).inputs)
     assert identity.boot == ""
-    write_record(paths, {"verdict": "no-gpu", "boot_id": "", "devices": identity.devices, "config": identity.config,
-                         "inputs": identity.inputs, "finished_boottime": 0.0, "valid_until_boottime": 1e12})  # fmt: skip
-    assert not reusable(read_record(paths), identity, paths)
+    write_record(folder, record_of(paths, verdict="no-gpu"))
+    assert not reusable(read_record(folder), identity, folder, seconds=1e12)
 
 
 def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
@@ -459,14 +481,9 @@ def test_the_clock_is_waited_for_and_then_refused() -> None:
 
 
 def test_a_verdict_that_stands_is_used_without_importing_anything_heavy(tmp_path: Path) -> None:
-    paths = Paths(str(tmp_path))
-    os.makedirs(paths.run)
-    os.makedirs(os.path.dirname(paths.boot_id))
-    Path(paths.boot_id).write_text("boot\n")
-    identity = identify(paths, [paths.config])
-    write_record(paths, {"verdict": "no-gpu", "cause": "ok", "on_failure": "block", "boot_id": "boot",
-                         "devices": identity.devices, "config": identity.config, "inputs": identity.inputs,
-                         "finished_boottime": 0.0, "valid_until_boottime": 1e12})  # fmt: skip
+    paths, folder = guest_of(tmp_path)
+    Path(folder.at("token.json")).write_bytes(b"token")
+    write_record(folder, record_of(paths, finished_boottime=boottime()))
     arguments = ["--root", str(tmp_path), "prestart"]
     code = f"import sys; from nvattest.kata import main; print(main({arguments!r}), *sorted(sys.modules))"
     done = subprocess.run(
@@ -475,8 +492,8 @@ def test_a_verdict_that_stands_is_used_without_importing_anything_heavy(tmp_path
     status, *modules = done.stdout.split()
     assert status == "0", done.stderr
     heavy = {"dataclasses", "inspect", "argparse", "tomllib", "cryptography", "lxml", "jwt", "requests", "pynvml",
-             "ctypes", "ssl", "logging", "subprocess", "signal", "threading", "nvattest.errors"}  # fmt: skip
-    assert not heavy & set(modules)
+             "ctypes", "ssl", "logging", "subprocess", "signal", "threading", "tempfile", "shutil"}  # fmt: skip
+    assert heavy & set(modules) == set()
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,348 @@
+"""A folder whose content the program believes: opened once, and only where root and the caller alone can change it.
+
+The run folder of the guest's hook, the collateral cache and the compiled driver of the simulation are opened here and
+nowhere else. The path is walked folder by folder, each opened relative to the one before, so that what was checked is
+what is used. Files are opened relative to the folder, never through a link, and without waiting for the other end of a
+FIFO. A POSIX ACL that lets others write shows in the group's bits of the mode (acl(5)), and so counts as such.
+
+This module is on the hook's fast path: it imports nothing that the interpreter has not loaded already.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, final
+
+__all__ = ["Lock", "TrustedFolder"]
+
+_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+# Searching a folder needs less than reading it: /home may be 0711.
+_SEARCH: Final = _OPEN | os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
+_FILE: Final = _OPEN | os.O_NONBLOCK
+_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_MAXIMUM_LINKS: Final = 40
+_POLL: Final = 0.02
+
+
+@final
+class TrustedFolder:
+    """An open folder that belongs to the caller or to root, into which nobody else may write.
+
+    Its parents may be neither another user's nor writable for all, unless the sticky bit keeps others from renaming
+    what is in them: whoever can rename the folder can put an older one in its place.
+
+    Args:
+        path: the folder. The last component is no symbolic link; links before it are root's or the caller's.
+        make: make the folder, and those above it, where they are missing, with ``mode``.
+        mode: of new folders.
+        log: nothing will be read back from it, so that a group may write too, as syslog's may into Ubuntu's /var/log.
+        inside: an open folder that ``path``, a plain name then, is looked up in.
+
+    Raises:
+        OSError: it is not there or cannot be made; PermissionError with the reason where it must not be believed.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        make: bool = False,
+        mode: int = 0o700,
+        log: bool = False,
+        inside: TrustedFolder | None = None,
+    ) -> None:
+        self._descriptor = -1
+        self.path: Final = os.path.abspath(path) if inside is None else inside.at(_plain(path))
+        above, name = os.path.split(self.path)
+        if not name:
+            raise _refusal(self.path, "the root folder holds more than this program's files")
+        way = _walk(above, make=make, mode=mode) if inside is None else os.dup(inside._descriptor)  # noqa: SLF001
+        try:
+            facts = _look(name, way, self.path, make=make, mode=mode)
+            if stat.S_ISLNK(facts.st_mode):
+                raise _refusal(self.path, "it is a symbolic link; name the folder that it leads to")
+            try:
+                self._descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _OPEN, dir_fd=way)
+            except OSError as error:
+                raise _named(error, self.path) from None
+        finally:
+            os.close(way)
+        try:
+            facts = os.fstat(self._descriptor)
+            _require_owner(facts, self.path)
+            if log:
+                _require_parent(facts, self.path)
+            elif facts.st_mode & _OTHERS_MAY_WRITE:
+                raise _refusal(self.path, f"others may write into it (mode {_mode(facts)}); chmod go-w, or remove it")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> TrustedFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def at(self, name: str) -> str:
+        """The path of a file, for messages and for programs that take nothing else."""
+        return f"{self.path}/{name}"
+
+    def names(self) -> list[str]:
+        """What is in the folder.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return os.listdir(self._descriptor)
+
+    def facts(self, name: str) -> os.stat_result:
+        """Size and times of a file, itself and not what it links to.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return os.stat(_plain(name), dir_fd=self._descriptor, follow_symlinks=False)
+
+    def read(self, name: str, maximum: int) -> bytes:
+        """The content of a regular file of at most ``maximum`` bytes, into which only the caller and root may write.
+
+        Raises:
+            OSError: there is no such file, it must not be believed, or it is larger.
+        """
+        with os.fdopen(self._open(name, os.O_RDONLY), "rb") as file:
+            facts = os.fstat(file.fileno())
+            if facts.st_mode & _OTHERS_MAY_WRITE:
+                raise _refusal(self.at(name), f"others may write into it (mode {_mode(facts)})")
+            data = file.read(maximum + 1)
+        if len(data) > maximum:
+            raise OSError(errno.EFBIG, f"larger than {maximum} bytes", self.at(name))
+        return data
+
+    def write(self, name: str, data: bytes, *, mode: int = 0o644, sync: bool = True) -> None:
+        """Replace a file, so that a reader, and a later run, find the old content or all of the new.
+
+        One writer at a time: hold the folder's lock. What a writer that was killed left behind is removed here.
+
+        Args:
+            name: the file's.
+            data: its content.
+            mode: its permissions, whatever the umask.
+            sync: return only when the content and the name are on the disk.
+
+        Raises:
+            OSError: it could not be written; the old content stays.
+        """
+        new = f".{_plain(name)}.new"
+        self.remove(new)
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self._descriptor)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fchmod(file.fileno(), mode)
+                    if sync:
+                        os.fsync(file.fileno())
+                self.rename(new, name)
+            except BaseException:
+                self.remove(new)
+                raise
+            if sync:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            raise _named(error, self.at(name)) from None
+
+    def append(self, name: str, data: bytes) -> None:
+        """Append to a file, or write to a character device, in one write. It need not be the caller's alone.
+
+        Raises:
+            OSError: it cannot be written; a FIFO that nobody reads is no reason to wait.
+        """
+        descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644, device=True)
+        try:
+            os.write(descriptor, data)
+        except OSError as error:
+            raise _named(error, self.at(name)) from None
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in the place of what has it.
+
+        Raises:
+            OSError: it cannot be done.
+        """
+        here = self._descriptor
+        os.replace(_plain(old), _plain(new), src_dir_fd=here, dst_dir_fd=here)
+
+    def remove(self, name: str) -> None:
+        """Remove a file that may be gone already.
+
+        Raises:
+            OSError: it is there and cannot be removed.
+        """
+        try:
+            os.unlink(_plain(name), dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _named(error, self.at(name)) from None
+
+    def open_lock(self, name: str) -> int:
+        """The descriptor of a file to lock, made where it is missing.
+
+        Raises:
+            OSError: it cannot be opened, or is no file of the caller's.
+        """
+        return self._open(name, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _open(self, name: str, flags: int, mode: int = 0o600, *, device: bool = False) -> int:
+        try:
+            descriptor = os.open(_plain(name), flags | _FILE, mode, dir_fd=self._descriptor)
+        except OSError as error:
+            raise _named(error, self.at(name)) from None
+        try:
+            facts = os.fstat(descriptor)
+            if not (stat.S_ISREG(facts.st_mode) or (device and stat.S_ISCHR(facts.st_mode))):
+                raise _refusal(self.at(name), "not a regular file")
+            _require_owner(facts, self.at(name))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+@final
+class Lock:
+    """An exclusive lock on a file of a folder. The kernel drops it when the process ends, however it ends.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, folder: TrustedFolder, name: str = "lock") -> None:
+        self._descriptor = folder.open_lock(name)
+
+    def take(self, until: float) -> bool:
+        """Wait for the lock until this instant of ``time.monotonic``; whether it was taken."""
+        import fcntl
+
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(_POLL)
+            else:
+                return True
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._descriptor)
+
+
+def _plain(name: str) -> str:
+    if not name or "/" in name or name in (".", ".."):
+        raise ValueError(f"not the name of a file in a folder: {name!r}")
+    return name
+
+
+def _walk(path: str, *, make: bool, mode: int) -> int:
+    """A descriptor of this absolute path, which can be searched and not read."""
+    todo = path.split("/")[::-1]
+    here, shown, links = os.open("/", _SEARCH), "", 0
+    try:
+        _require_parent(os.fstat(here), "/")
+        while todo:
+            name = todo.pop()
+            if name in ("", "."):
+                continue
+            place = f"{shown}/{name}"
+            facts = _look(name, here, place, make=make, mode=mode)
+            if stat.S_ISLNK(facts.st_mode):
+                links += 1
+                if links > _MAXIMUM_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                _require_owner(facts, place)
+                target = os.readlink(name, dir_fd=here)
+                todo += target.split("/")[::-1]
+                if not target.startswith("/"):
+                    continue
+                below, place = os.open("/", _SEARCH), ""
+            else:
+                try:
+                    below = os.open(name, _SEARCH, dir_fd=here)
+                except OSError as error:
+                    raise _named(error, place) from None
+            os.close(here)
+            here, shown = below, place
+            _require_parent(os.fstat(here), place or "/")
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def _look(name: str, folder: int, shown: str, *, make: bool, mode: int) -> os.stat_result:
+    try:
+        try:
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            if not make:
+                raise
+        # Where another process was first, what it made is checked like all else.
+        with suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        raise _named(error, shown) from None
+
+
+def _require_owner(facts: os.stat_result, shown: str) -> None:
+    caller = os.geteuid()
+    if facts.st_uid not in (0, caller):
+        wanted = "root" if caller == 0 else f"user {caller} or root"
+        raise _refusal(shown, f"it belongs to user {facts.st_uid}; expected {wanted}")
+
+
+def _require_parent(facts: os.stat_result, shown: str) -> None:
+    _require_owner(facts, shown)
+    if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
+        raise _refusal(shown, f"everybody may write into it (mode {_mode(facts)}) and rename what is there; chmod o-w")
+
+
+def _mode(facts: os.stat_result) -> str:
+    return f"{stat.S_IMODE(facts.st_mode):04o}"
+
+
+def _refusal(path: str, why: str) -> PermissionError:
+    return PermissionError(errno.EPERM, why, path)
+
+
+def _named(error: OSError, path: str) -> OSError:
+    # Calls relative to a folder know a part of the name only. A reason of ours already has all of it.
+    if isinstance(error.filename, str) and error.filename.startswith("/"):
+        return error
+    return OSError(error.errno, error.strerror, path)
