@@ -63,6 +63,7 @@ def _fetch(options: argparse.Namespace) -> int:
     # Answers of now have the longest window before them.
     mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
     collateral = gather_needs(needs, network.gather_options(options, mode), at=options.at or now(), verifier=verifier)
+    network.say_what_was_not_asked(options, collateral)
     facts = preflight(needs, collateral, verifier, options.at or now())
     if facts["ready"] is not True:
         code = facts["result_code"]

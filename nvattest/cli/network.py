@@ -6,11 +6,13 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from nvattest._text import clean
 from nvattest.cli.arguments import choice, existing_directory, existing_file, from_environment, seconds
 from nvattest.cli.output import say
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.policy import RevocationMode
     from nvattest.collateral.cache import DiskCache
     from nvattest.collateral.nras import RemoteAnswer
@@ -131,6 +133,24 @@ def gather_options(options: argparse.Namespace, revocation: RevocationMode) -> G
         cache=_cache(options),
         offline=options.offline,
     )
+
+
+def say_what_was_not_asked(options: argparse.Namespace, collateral: Collateral) -> None:
+    """Warn of a service named on the command line that was not asked, since the cache had everything it could give."""
+    from nvattest.appraisal.inputs import Source
+
+    given: set[str] = getattr(options, "_given", set())
+    if options.offline or options.log_level in ("error", "off"):
+        return
+    for name, answers in (("rim_url", tuple(collateral.rims.values())), ("ocsp_url", collateral.ocsp)):
+        kept = [answer.origin for answer in answers if answer.source is Source.CACHE]
+        if name in given and kept and not any(answer.source is Source.LIVE for answer in answers):
+            what = "RIMs" if name == "rim_url" else "revocation answers"
+            say(
+                f"warning: {getattr(options, name)} was not asked: all {what} are in the cache {clean(kept[0], 256)}; "
+                "--no-cache asks",
+                error=True,
+            )
 
 
 def _cache(options: argparse.Namespace) -> DiskCache | None:

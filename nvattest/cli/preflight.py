@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     # What the responders say now is the question, unless nobody may be asked.
     mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
     collateral = gather_needs(needs, network.gather_options(options, mode), at=options.at or now(), verifier=verifier)
+    network.say_what_was_not_asked(options, collateral)
     facts = preflight(needs, collateral, verifier, options.at or now())
     if options.format == "json":
         print(dump_json(facts))

@@ -209,7 +209,7 @@ def load_collateral(
     known = rims_by_id(options.rim_dir, rim_ids_of(evidence)) if options.rim_store == "dir" else None
     if verifier is None:
         verifier = Verifier(anchors=trust_anchors(options))
-    return gather(
+    collateral = gather(
         evidence,
         network.gather_options(options, verifier.policy.revocation),
         anchors=verifier.anchors,
@@ -217,6 +217,8 @@ def load_collateral(
         known=known,
         verifier=verifier,
     )
+    network.say_what_was_not_asked(options, collateral)
+    return collateral
 
 
 def trust_anchors(options: argparse.Namespace) -> TrustAnchors:

@@ -4,8 +4,9 @@
         ...  # services.rim_url, services.ocsp_url, services.nras_url
         print(services.log)
 
-Each server has a port of its own choosing, answers in threads, and logs every request. ``ServiceFault`` says what can
-go wrong. Nothing waits on a clock: a slow answer ends at once when the services are closed.
+Each service has a port of its own, as NVIDIA's have hosts of their own: an outage of one is none of another. All
+answer in threads and log every request. ``ServiceFault`` says what can go wrong. Nothing waits on a clock: a slow
+answer ends at once when the services are closed.
 """
 
 from __future__ import annotations
@@ -80,12 +81,14 @@ class Services:
 
             made = LoopbackTls()
             self.ca_pem, context = made.ca_pem, made.context
-        self._server = _Server(self, context)
         self._scheme = "https" if tls else "http"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.02,), name="nvattest-services", daemon=True
-        )
-        self._thread.start()
+        self._rim, self._ocsp, self._remote = self._servers = [_Server(self, context) for _ in range(3)]
+        self._threads = [
+            threading.Thread(target=server.serve_forever, args=(0.02,), name="nvattest-services", daemon=True)
+            for server in self._servers
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> Services:
         return self
@@ -98,30 +101,35 @@ class Services:
     def close(self) -> None:
         """Stop, and end all connections."""
         self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.end_connections()
-        self._thread.join()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+            server.end_connections()
+        for thread in self._threads:
+            thread.join()
+
+    def _base(self, server: _Server) -> str:
+        return f"{self._scheme}://127.0.0.1:{server.server_address[1]}"
 
     @property
     def url(self) -> str:
-        """The base URL of all of them."""
-        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
+        """A base URL for all of them: every port answers for every service, as one mirror of NVIDIA's would."""
+        return self._base(self._rim)
 
     @property
     def rim_url(self) -> str:
         """For ``--rim-url``."""
-        return self.url
+        return self._base(self._rim)
 
     @property
     def ocsp_url(self) -> str:
         """For ``--ocsp-url``."""
-        return f"{self.url}/ocsp"
+        return f"{self._base(self._ocsp)}/ocsp"
 
     @property
     def nras_url(self) -> str:
         """For ``--nras-url``; the issuer of its tokens."""
-        return self.url
+        return self._base(self._remote)
 
     @property
     def nras_ca_pem(self) -> bytes:

@@ -61,6 +61,23 @@ def test_offline_without_anything_at_hand_names_the_first_thing_missing(common, 
     assert "--offline" in capsys.readouterr().out
 
 
+def test_a_service_named_on_the_command_line_that_the_cache_hides_is_said_not_to_be_asked(
+    common, services, capsys
+) -> None:
+    assert attest(common) == 0
+    assert "was not asked" not in capsys.readouterr().err
+    services.close()
+    assert attest(common) == 0
+    said = capsys.readouterr().err
+    assert f"warning: {services.rim_url} was not asked: all RIMs are in the cache" in said
+    assert f"warning: {services.ocsp_url} was not asked: all revocation answers are in the cache" in said
+    assert attest(common, "--offline") == 0
+    assert attest(common, "--log-level", "error") == 0
+    assert "was not asked" not in capsys.readouterr().err
+    assert attest(common, "--no-cache") != 0
+    assert "Result: TRUSTED" not in capsys.readouterr().out.splitlines()
+
+
 def test_a_time_limit_that_is_none_is_a_wrong_argument(common) -> None:
     for text in ("soon", "0", "-1", "nan"):
         assert attest(common, "--timeout", text) == 105

@@ -39,7 +39,7 @@ def get(services, *, client=None, seconds=60.0, clock=None, path=None, maximum=2
         return client.exchange(
             RIM_SERVICE,
             "GET",
-            services.url + (path or f"/v1/rim/{services.platform.rim_ids[0]}"),
+            services.rim_url + (path or f"/v1/rim/{services.platform.rim_ids[0]}"),
             deadline=Deadline(seconds, clock=clock),
             maximum=maximum,
             headers={"Accept": "application/json"},
@@ -82,18 +82,18 @@ def test_after_six_attempts_the_error_names_url_attempts_and_cause(platform) -> 
     with Services(platform, faults=["rim:status=503"]) as services:
         error = failure(services, clock=clock)
         assert len(services.log) == 6
-        assert services.url in str(error)
+        assert services.rim_url in str(error)
     assert "503" in str(error)
     assert "6 attempts" in str(error)
     assert error.result_code is ResultCode.RIM_INTERNAL_ERROR
-    assert clock.sleeps == [0.1, 0.2, 0.4, 0.8, 1.6]
+    assert clock.sleeps == [0.1, 0.2, 0.4, 0.8, 1.0]
 
 
 def test_backoff_is_full_jitter(platform) -> None:
     clock, jitter = Clock(), iter([0.0, 0.5, 1.0, 0.25, 0.5, 1.0])
     with Services(platform, faults=["rim:status=503"]) as services:
         failure(services, client=HttpClient(sleep=clock.sleep, jitter=lambda: next(jitter)), clock=clock)
-    assert clock.sleeps == pytest.approx([0.0, 0.1, 0.4, 0.2, 0.8])
+    assert clock.sleeps == pytest.approx([0.0, 0.1, 0.4, 0.2, 0.5])
 
 
 def test_retry_after_is_obeyed(platform) -> None:
@@ -133,7 +133,7 @@ def test_nothing_is_asked_after_the_deadline(platform) -> None:
     clock.now += 2
     with Services(platform) as services, HttpClient() as client:
         with pytest.raises(CollateralError) as caught:
-            client.exchange(RIM_SERVICE, "GET", services.url, deadline=deadline, maximum=10, headers={})
+            client.exchange(RIM_SERVICE, "GET", services.rim_url, deadline=deadline, maximum=10, headers={})
         assert services.log == []
     assert caught.value.code == "deadline"
     assert caught.value.result_code is ResultCode.RIM_CONNECTION_ERROR
@@ -174,10 +174,10 @@ def test_a_content_coding_is_refused(platform) -> None:
 
 
 def test_no_redirect_is_followed(platform) -> None:
-    with Services(platform) as other, Services(platform, faults=[f"rim:redirect={other.url}/x"]) as services:
+    with Services(platform) as other, Services(platform, faults=[f"rim:redirect={other.rim_url}/x"]) as services:
         error = failure(services)
         assert other.log == []
-    assert other.url in str(error)
+    assert other.rim_url in str(error)
     assert error.result_code is ResultCode.RIM_INTERNAL_ERROR
 
 
@@ -216,7 +216,9 @@ def test_a_ca_file_without_certificates_is_the_callers_mistake(platform, tmp_pat
 def test_the_key_goes_to_the_configured_host_over_https(platform, tmp_path) -> None:
     with Services(platform, tls=True) as services:
         (tmp_path / "ca.pem").write_bytes(services.ca_pem)
-        settings = HttpSettings(service_key="secret", key_hosts=(services.url,), tls_ca_cert=str(tmp_path / "ca.pem"))
+        settings = HttpSettings(
+            service_key="secret", key_hosts=(services.rim_url,), tls_ca_cert=str(tmp_path / "ca.pem")
+        )
         get(services, client=HttpClient(settings))
         assert [item.authorization for item in services.log] == ["Bearer secret"]
 
@@ -230,7 +232,7 @@ def test_the_key_does_not_go_over_http_nor_to_other_hosts(platform, tmp_path, mo
         (tmp_path / "ca.pem").write_bytes(services.ca_pem)
         settings = HttpSettings(
             service_key="secret",
-            key_hosts=(plain.url, "https://rim.example"),
+            key_hosts=(plain.rim_url, "https://rim.example"),
             tls_ca_cert=str(tmp_path / "ca.pem"),
         )
         get(plain, client=HttpClient(settings))
@@ -240,7 +242,7 @@ def test_the_key_does_not_go_over_http_nor_to_other_hosts(platform, tmp_path, mo
 
 def test_a_refusal_says_that_the_key_was_not_sent(platform) -> None:
     with Services(platform, faults=["rim:status=401"]) as services:
-        settings = HttpSettings(service_key="secret", key_hosts=(services.url,))
+        settings = HttpSettings(service_key="secret", key_hosts=(services.rim_url,))
         error = failure(services, client=HttpClient(settings))
         assert "secret" not in f"{error} {error.hint}"
         assert "was not sent" in error.hint
@@ -251,7 +253,9 @@ def test_the_key_is_in_no_log(platform, tmp_path, caplog, capfd) -> None:
     caplog.set_level(0)
     with Services(platform, tls=True, faults=["rim:status=500*1"]) as services:
         (tmp_path / "ca.pem").write_bytes(services.ca_pem)
-        settings = HttpSettings(service_key="s3cr3t", key_hosts=(services.url,), tls_ca_cert=str(tmp_path / "ca.pem"))
+        settings = HttpSettings(
+            service_key="s3cr3t", key_hosts=(services.rim_url,), tls_ca_cert=str(tmp_path / "ca.pem")
+        )
         get(services, client=HttpClient(settings))
         assert [item.authorization for item in services.log] == ["Bearer s3cr3t"] * 2
     assert caplog.records
@@ -303,8 +307,8 @@ def test_an_http_date_is_measured_by_the_servers_own_clock() -> None:
 
 def test_proxies_come_from_the_environment(platform, monkeypatch) -> None:
     with Services(platform) as proxy, HttpClient() as client:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("HTTP_PROXY", proxy.rim_url)
+        monkeypatch.setenv("http_proxy", proxy.rim_url)
         with pytest.raises(CollateralError):
             client.exchange(
                 RIM_SERVICE, "GET", "http://rim.invalid/v1/rim/NV_A", deadline=Deadline(5), maximum=10, headers={}

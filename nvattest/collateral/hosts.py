@@ -1,0 +1,130 @@
+"""What one run has learnt of each host: whether it answers, how many requests may wait for it, and when it is given up.
+
+Requests run in parallel, so that each of them would otherwise find out by itself that a host is down. Until a host has
+answered, few requests wait for it; after a failure one at a time asks again, the longest waiting first; after a whole
+round of failures nothing is asked of it any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Final
+
+from nvattest.collateral.deadline import Deadline
+
+# An outage costs a host at most as many requests, and NVIDIA's program 6 of them one after the other.
+OUTAGE_REQUESTS: Final = 8
+OUTAGE_SECONDS: Final = 3.0
+# As many as leave half of the requests of an outage for later. The chain of one GPU is asked about at once.
+_UNPROVEN: Final = 4
+_FEWEST_ROUNDS: Final = 3
+
+
+class GivenUp(Exception):  # noqa: N818 - it is an outcome; http turns it into an error of the service
+    """The host is not asked any more, since ``attempts`` failed in a row; ``cause`` is the last failure."""
+
+    def __init__(self, cause: Exception, attempts: int) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.attempts = attempts
+
+
+class Host:
+    """The state of one host during one run, shared by its threads. ``retries`` is that of a single request."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+        self._in_flight = 0
+        self._answered = False
+        # Failures since the last answer: requests, rounds of such that were under way together, and whose they were.
+        self._failures = 0
+        self._rounds = 0
+        self._round = 0
+        self._failed: set[object] = set()
+        self._since = 0.0
+        self._not_before = float("inf")
+        self._given_up: GivenUp | None = None
+
+    def enter(self, request: object, deadline: Deadline) -> tuple[int, float]:
+        """Wait until ``request`` may be sent. Returns what ``failed`` wants to know, and the seconds to wait before.
+
+        Raises:
+            GivenUp: the host has been given up.
+            TimeoutError: the deadline passed before its turn came.
+        """
+        with self._changed:
+            self._waiting.append(request)
+            try:
+                while self._given_up is None and not (self._waiting[0] is request and self._in_flight < self._limit()):
+                    if deadline.passed:
+                        raise TimeoutError
+                    self._changed.wait(deadline.remaining())
+            finally:
+                self._waiting.remove(request)
+                self._changed.notify_all()
+            if self._given_up is not None:
+                raise self._given_up
+            self._in_flight += 1
+            if not self._failures:
+                self._since = deadline.remaining()
+            return self._round, deadline.remaining() - self._not_before if self._rounds else 0.0
+
+    def _limit(self) -> float:
+        if self._rounds:
+            return 1
+        return float("inf") if self._answered else _UNPROVEN
+
+    def answered(self) -> None:
+        """The request got an answer, good or bad: the host is there."""
+        with self._changed:
+            self._in_flight -= 1
+            self._answered = True
+            self._failures = self._rounds = 0
+            self._round += 1
+            self._failed.clear()
+            self._changed.notify_all()
+
+    def failed(self, request: object, entered: int, cause: Exception, deadline: Deadline, *, silent: bool) -> int:
+        """The request got no answer that counts. Returns how many rounds failed since the last answer.
+
+        ``silent``: not even an error came. ``entered`` is what ``enter`` returned.
+        """
+        with self._changed:
+            self._in_flight -= 1
+            self._failures += 1
+            self._failed.add(request)
+            if entered == self._round:
+                # Requests that were under way together fail for one reason.
+                self._rounds += 1
+                self._round += 1
+            # One request that fails alone, where others had answers, says nothing of the host.
+            exhausted = self._rounds > self._retries and not (self._answered and len(self._failed) == 1)
+            too_many = self._failures >= OUTAGE_REQUESTS and self._rounds >= min(_FEWEST_ROUNDS, self._retries + 1)
+            too_long = silent and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
+            if exhausted or too_many or too_long:
+                self._give_up(cause)
+            self._changed.notify_all()
+            return self._rounds
+
+    def hold(self, deadline: Deadline, seconds: float) -> None:
+        """Nothing is sent for so long."""
+        with self._changed:
+            self._not_before = deadline.remaining() - seconds
+
+    def give_up(self, cause: Exception) -> None:
+        """Ask nothing more of it, since no other request can fare better. Those that wait end."""
+        with self._changed:
+            self._give_up(cause)
+            self._changed.notify_all()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing is asked of it any more."""
+        return self._given_up is not None
+
+    def _give_up(self, cause: Exception) -> None:
+        if self._given_up is None:
+            self._given_up = GivenUp(cause, self._failures)
