@@ -1,9 +1,11 @@
 """Many platforms: JSON Lines in, JSON Lines out, one answer for each line, in order, whatever happens to a worker.
 
 A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
-A line out: ``{"id", "trusted", "result_code", "result_message", "devices", "failures"}``, a device being ``{"label",
-"ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be judged at all. Schema:
-``schemas/batch-1.json``.
+A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "simulated", "weakened", "devices",
+"failures"}``, a device being ``{"label", "ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be
+judged at all. Schema: ``schemas/batch-1.json``.
+
+Whoever writes a line would choose the clock that it is judged by: its ``at`` counts only where the caller allows it.
 
 Each worker keeps one Verifier, so that RIMs, upper certificates and revocation answers are verified once per process.
 """
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING
 from nvattest._json import JsonObject, load_json
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
-from nvattest.model import Nonce, VerificationTime
+from nvattest.model import Nonce, VerificationTime, format_time
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
@@ -46,7 +48,8 @@ _COLLECT_EVERY = 50_000
 class BatchSettings:
     """What every line is judged with. ``bundle`` and ``anchors`` are file contents.
 
-    ``at`` is for lines without an instant of their own; where it is None they are judged at the time they are read.
+    Lines are judged at ``at``; where it is None, at the time they are read. ``allow_line_time`` lets a line bring an
+    instant of its own; where that lies more than an hour away, the answer is weakened (``judged-at-another-time``).
     """
 
     bundle: bytes
@@ -54,6 +57,7 @@ class BatchSettings:
     anchors: bytes | None = None
     policy: EvidencePolicy | None = None
     backend: str = "cryptography"
+    allow_line_time: bool = False
 
 
 class Judge:
@@ -66,6 +70,7 @@ class Judge:
 
         anchors = NVIDIA_ANCHORS if settings.anchors is None else trust_anchors_from_pem(settings.anchors)
         self._at = settings.at
+        self._allow_line_time = settings.allow_line_time
         self._collateral: Collateral = load_bundle(settings.bundle, origin="bundle")
         self._verifier: Verifier = Verifier(anchors=anchors, policy=settings.policy, backend=settings.backend)
 
@@ -77,7 +82,7 @@ class Judge:
             if not isinstance(document, dict):
                 raise ParseError("expected an object", source="line", code="batch-line")
             name = document.get("id")
-            answer = _answer(self._appraise(document))
+            answer = self._answer(document)
         except NvattestError as error:
             answer = {
                 "trusted": False,
@@ -88,7 +93,7 @@ class Judge:
             }
         return json.dumps({"id": name, **answer}, separators=(",", ":"))
 
-    def _appraise(self, document: JsonObject) -> Appraisal:
+    def _answer(self, document: JsonObject) -> JsonObject:
         from nvattest.session import now
 
         unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
@@ -99,24 +104,39 @@ class Judge:
             raise ParseError("'nonce' must be 64 hexadecimal digits", source="line", code="batch-line")
         if at is not None and not isinstance(at, str):
             raise ParseError("'at' must be a time", source="line", code="batch-line")
+        if at is not None and not self._allow_line_time:
+            raise ParseError(
+                "it brings a time of its own, which counts only with --allow-line-time",
+                source="line",
+                code="line-time",
+            )
         if "evidence" not in document:
             raise ParseError("'evidence' is missing", source="line", code="batch-line")
-        return self._verifier.appraise(
+        usual = self._at or now()
+        appraisal = self._verifier.appraise(
             read_evidence(document["evidence"]),
             nonce=Nonce.from_hex(nonce),
             collateral=self._collateral,
-            at=VerificationTime.parse(at) if at is not None else self._at or now(),
+            at=VerificationTime.parse(at) if at is not None else usual,
         )
+        return _answer(appraisal, usual)
 
 
-def _answer(appraisal: Appraisal) -> JsonObject:
-    code = appraisal.result_code
+def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
+    from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time
+
+    code, at = appraisal.result_code, appraisal.at
+    weakened = list(appraisal.weakened)
+    if at != reference and (judged_at_another_time(at, reference.device) or judged_at_another_time(at, reference.rim)):
+        weakened.append(ANOTHER_TIME)
     return {
         "trusted": appraisal.trusted,
         "result_code": int(code),
         "result_message": code.message,
+        "at": {"device": format_time(at.device), "rim": format_time(at.rim)},
+        "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,
-        "weakened": list(appraisal.weakened),
+        "weakened": weakened,
         "devices": [
             {
                 "label": device.label,

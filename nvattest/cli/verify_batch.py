@@ -23,8 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
     parser.add_argument("--trust-anchors", type=existing_file, metavar="PEM", help="trust these roots instead")
     parser.add_argument(
-        "--at", type=converted(VerificationTime.parse), metavar="TIME", help="for lines without a time of their own"
+        "--at", type=converted(VerificationTime.parse), metavar="TIME", help="judge at this time; now by default"
     )
+    parser.add_argument(
+        "--allow-line-time", action="store_true",
+        help="a line may say when it is judged ('at'): whoever writes the line chooses the clock",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="N", help="processes; one per core by default")
     parser.add_argument(
         "--backend", type=choice("cryptography", "aws-lc"), default="cryptography", metavar="NAME",
@@ -50,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         anchors=read_bounded(options.trust_anchors, 1 << 16) if options.trust_anchors else None,
         policy=policy,
         backend=options.backend,
+        allow_line_time=options.allow_line_time,
     )
     with ExitStack() as stack:
         done = 0

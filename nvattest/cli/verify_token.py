@@ -277,6 +277,8 @@ def _report(
     if verified.anchors is not None:
         marked = "   *** SIMULATED: this proves nothing ***" * verified.simulated
         lines.append(f"trust anchors: {clean(verified.anchors, _WIDTH)}{marked}")
+    if verified.at is not None:
+        lines.append(f"judged at {verified.at}")
     if verified.weakened:
         lines.append(f"weakened by policy: {', '.join(clean(name, _WIDTH) for name in verified.weakened)}")
     for label, claims in zip(verified.labels, verified.claims, strict=True):
@@ -298,6 +300,11 @@ def _span(verified: VerifiedToken) -> str:
     return f"issued {format_time(verified.issued)}, good until {format_time(verified.expires)}"
 
 
+def _times(verified: VerifiedToken) -> dict[str, str] | None:
+    at = verified.at
+    return None if at is None else {"device": format_time(at.device), "rim": format_time(at.rim)}
+
+
 def _summary(verified: VerifiedToken) -> dict[str, object]:
     digest = verified.evidence_digest
     return {
@@ -311,6 +318,7 @@ def _summary(verified: VerifiedToken) -> dict[str, object]:
         "expires": format_time(verified.expires),
         "labels": list(verified.labels),
         "key_thumbprint": verified.key.thumbprint,
+        "at": _times(verified),
         "simulated": verified.simulated,
         "anchors": verified.anchors,
         "weakened": list(verified.weakened),

@@ -123,7 +123,7 @@ class NrasIssuer:
             },
             # The one difference to NVIDIA's: the answer says that it is simulated, and which key says so.
             "cnf": {"jwk": PublicKey.of(self._keys[signer].public_key()).jwk()},
-            MEMBER: provenance(appraisal),
+            MEMBER: provenance(appraisal, issued=now),
         }
         return json.dumps([["JWT", self._sign(overall, signer)], submods]).encode()
 

@@ -21,7 +21,7 @@ from nvattest._version import __version__
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
 from nvattest.token.keys import SigningKey, b64url
-from nvattest.token.provenance import MEMBER, policy_digest, provenance, verdict
+from nvattest.token.provenance import MEMBER, policy_digest, provenance, verdict, weakenings
 from nvattest.token.trust_vector import device_vector, platform_vector, worst_tier
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
@@ -64,7 +64,13 @@ def sign_ear(
         for device, said in devices
     }
     submods[PLATFORM] = _submodule(
-        platform_vector(appraisal, trusted=verdict(appraisal, relying_party)), policy_id, None
+        platform_vector(
+            appraisal,
+            trusted=verdict(appraisal, relying_party),
+            weakened=bool(weakenings(appraisal, issued=now, relying_party=relying_party)),
+        ),
+        policy_id,
+        None,
     )
     payload: JsonObject = {
         **imprint.claims(),
@@ -72,7 +78,7 @@ def sign_ear(
         "ear.verifier-id": {"developer": DEVELOPER, "build": f"nvattest {__version__}"},
         "submods": submods,
         "cnf": {"jwk": key.public.jwk()},
-        MEMBER: provenance(appraisal, relying_party=relying_party),
+        MEMBER: provenance(appraisal, issued=now, relying_party=relying_party),
     }
     if appraisal.nonce is not None:
         payload["eat_nonce"] = b64url(appraisal.nonce.value)

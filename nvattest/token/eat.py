@@ -65,7 +65,7 @@ def sign_detached_eat(
             for label, token in detached.items()
         },
         "cnf": {"jwk": key.public.jwk()},
-        MEMBER: provenance(appraisal, relying_party=relying_party),
+        MEMBER: provenance(appraisal, issued=now, relying_party=relying_party),
     }
     # Without a nonce of the caller's there is none to echo: one read from the recording would prove nothing.
     if appraisal.nonce is not None:

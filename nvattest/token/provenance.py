@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from nvattest._version import __version__
@@ -12,11 +13,14 @@ from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.evidence import Evidence
-from nvattest.model import format_time
+from nvattest.model import VerificationTime, format_time
 
 MEMBER: Final = "nvattest"
 FORMAT_VERSION: Final = 1
 OVERRIDE: Final = "policy_overrides_appraisal"
+# The weakening of a token whose issuer judged validity and revocation at another time than that of issue.
+ANOTHER_TIME: Final = "judged-at-another-time"
+_SAME_TIME: Final = timedelta(hours=1)
 _DOMAIN: Final = b"nvattest evidence digest v1\0"
 
 JsonObject = dict[str, object]
@@ -59,15 +63,33 @@ def verdict(appraisal: Appraisal, relying_party: Mapping[str, object] | None) ->
     return appraisal.trusted and (relying_party is None or relying_party.get("matched") is True)
 
 
-def provenance(appraisal: Appraisal, *, relying_party: Mapping[str, object] | None = None) -> JsonObject:
+def judged_at_another_time(at: VerificationTime, reference: datetime) -> bool:
+    """Whether an instant of judgement lies more than an hour from ``reference``, the token's ``iat``.
+
+    A chain that has expired, or that was revoked, since that instant was still good at it.
+    """
+    return any(abs(instant - reference) > _SAME_TIME for instant in (at.device, at.rim))
+
+
+def weakenings(appraisal: Appraisal, *, issued: datetime, relying_party: Mapping[str, object] | None) -> list[str]:
+    """What a token that is issued now has to say it accepts: the policy's weakenings, an override, another time."""
+    names = list(appraisal.weakened)
+    if relying_party is not None and relying_party.get("overrides_appraisal") is True:
+        names.append(OVERRIDE)
+    if judged_at_another_time(appraisal.at, issued):
+        names.append(ANOTHER_TIME)
+    return names
+
+
+def provenance(
+    appraisal: Appraisal, *, issued: datetime, relying_party: Mapping[str, object] | None = None
+) -> JsonObject:
     """Policy, anchors, clock and evidence digest of an appraisal; what was weakened or simulated stands in it.
 
-    ``relying_party`` says which relying party's policy was applied and what it said. With ``overrides_appraisal: true``
-    in it, the token counts as weakened.
+    ``issued`` is the token's ``iat``. ``relying_party`` says which relying party's policy was applied and what it said;
+    with ``overrides_appraisal: true`` in it, the token counts as weakened.
     """
-    weakened = list(appraisal.weakened)
-    if relying_party is not None and relying_party.get("overrides_appraisal") is True:
-        weakened.append(OVERRIDE)
+    weakened = weakenings(appraisal, issued=issued, relying_party=relying_party)
     made: JsonObject = {
         "format": FORMAT_VERSION,
         "version": __version__,

@@ -93,12 +93,12 @@ def device_vector(device: DeviceAppraisal, *, simulated: bool) -> dict[str, int]
     return vector
 
 
-def platform_vector(appraisal: Appraisal, *, trusted: bool) -> dict[str, int]:
-    """The vector of the platform: what only all devices together can show. ``trusted`` is the token's verdict."""
+def platform_vector(appraisal: Appraisal, *, trusted: bool, weakened: bool) -> dict[str, int]:
+    """The vector of the platform: what only all devices together can show. The verdict and the mark are the token's."""
     value = _GOOD["configuration"]
     for check in appraisal.checks:
         value = max(value, _value("configuration", check))
-    if appraisal.weakened or appraisal.simulated:
+    if weakened or appraisal.simulated:
         value = max(value, _WARNING["configuration"])
     if not trusted:
         value = max(value, _BAD["configuration"])

@@ -11,11 +11,13 @@ from typing import Final
 
 from nvattest._json import kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode
+from nvattest.model import VerificationTime, parse_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
 from nvattest.token.keys import PublicKey
-from nvattest.token.provenance import MEMBER, OVERRIDE
+from nvattest.token.provenance import ANOTHER_TIME, MEMBER, OVERRIDE, judged_at_another_time
 from nvattest.token.refusals import Refusal, result_code
+from nvattest.token.rules import instant
 
 MAXIMUM_DEVICES: Final = 64
 # The base URL of NVIDIA's remote service is the issuer of its tokens.
@@ -35,13 +37,22 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What the member ``nvattest`` says; empty for tokens of others."""
+    """What the member ``nvattest`` says; empty for tokens of others.
+
+    ``weakened`` has all names, also the one of another time where the token itself keeps silent about it.
+    """
 
     simulated: bool = False
     anchors: str | None = None
     weakened: tuple[str, ...] = ()
     evidence_digest: bytes | None = None
     trusted: bool | None = None
+    at: VerificationTime | None = None
+
+    @property
+    def lenient(self) -> bool:
+        """Whether a policy let pass what claims still show. Another time changes no claim."""
+        return any(name != ANOTHER_TIME for name in self.weakened)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +63,12 @@ class VerifiedToken:
     together, one per device, in the order of the token; ``payload`` is the overall token's, or the EAR's. ``key`` is
     the key that signed. ``anchors``, ``weakened``, ``simulated`` and ``evidence_digest`` (48 bytes) are what nvattest
     says of its own tokens; None, empty and false in tokens of others. ``statuses`` are an EAR's by submodule.
-    ``key_source`` says how the key was got, ``key_url`` where its key set was fetched; None where it was not.
-    ``issuer`` is empty for an EAR that names none. ``refusals`` are the reasons that NVIDIA's issuers give for devices
-    that they refuse, and ``result_code`` what NVIDIA's tools make of the result. ``wrapper`` names the member of a
-    Python SDK's token in which this one stood; nothing around it was verified, or proves anything.
+    ``at`` is when nvattest judged; where that lies more than an hour from ``issued``, ``judged-at-another-time`` is
+    among ``weakened``. None in tokens of others, which do not say it. ``key_source`` says how the key was got,
+    ``key_url`` where its key set was fetched; None where it was not. ``issuer`` is empty for an EAR that names none.
+    ``refusals`` are the reasons that NVIDIA's issuers give for devices that they refuse, and ``result_code`` what
+    NVIDIA's tools make of the result. ``wrapper`` names the member of a Python SDK's token in which this one stood;
+    nothing around it was verified, or proves anything.
     """
 
     kind: TokenKind
@@ -76,6 +89,7 @@ class VerifiedToken:
     key_url: str | None
     refusals: tuple[Refusal, ...] = ()
     wrapper: str | None = None
+    at: VerificationTime | None = None
 
     @property
     def of_nvidia(self) -> bool:
@@ -205,7 +219,7 @@ def read_provenance(token: Jws, key: PublicKey) -> Provenance:
     if member is None:
         return Provenance()
     try:
-        made = _provenance(member)
+        made = _provenance(member, token.payload.get("iat"))
         confirmed = PublicKey.from_jwk(token.payload["cnf"]["jwk"])  # type: ignore[index]
     except (KeyError, TypeError, AttributeError, ValueError, InputError):
         raise refuse(f"{token.what}: the member {MEMBER!r} or cnf is not as nvattest writes it", "malformed") from None
@@ -214,15 +228,18 @@ def read_provenance(token: Jws, key: PublicKey) -> Provenance:
     return made
 
 
-def _provenance(member: object) -> Provenance:
-    if not isinstance(member, dict):
+def _provenance(member: object, issued: object) -> Provenance:
+    if not isinstance(member, dict) or not isinstance(issued, int):
         raise TypeError
+    at = VerificationTime(device=parse_time(member["at"]["device"]), rim=parse_time(member["at"]["rim"]))
     simulated, trusted, anchors = member["simulated"], member["trusted"], member["anchors"]
     weakened = member["policy"]["weakened"]
     if type(simulated) is not bool or type(trusted) is not bool or not isinstance(anchors, str):
         raise TypeError
     if not isinstance(weakened, list) or not all(isinstance(name, str) for name in weakened):
         raise TypeError
+    if ANOTHER_TIME not in weakened and judged_at_another_time(at, instant(issued)):
+        weakened = [*weakened, ANOTHER_TIME]
     digest = bytes.fromhex(member["evidence"]["digest"])
     if len(digest) != 48:
         raise ValueError
@@ -233,7 +250,7 @@ def _provenance(member: object) -> Provenance:
         if policy["matched"] is not True and trusted:
             raise ValueError
     return Provenance(
-        simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted
+        simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted, at=at
     )
 
 

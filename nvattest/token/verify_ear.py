@@ -63,7 +63,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
         if tiers[label] is Tier.AFFIRMING:
             _check_nvat(label, submods[label])
         if tiers[label] is Tier.AFFIRMING and item:
-            check_good_device(label, item, weakened=bool(made.weakened))
+            check_good_device(label, item, weakened=made.lenient)
     return VerifiedToken(
         kind=TokenKind.EAR,
         overall=overall,
@@ -78,6 +78,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
         anchors=made.anchors,
         weakened=made.weakened,
         evidence_digest=made.evidence_digest,
+        at=made.at,
         statuses={label: tier.word for label, tier in tiers.items()},
         key_source=keys.source,
         key_url=keys.url,

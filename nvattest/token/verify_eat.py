@@ -64,7 +64,7 @@ def verify_eat(
         raise refuse(f"{_BUNDLE} says {verdict} and {made.trusted} in one breath", "overall-inconsistent")
     if verdict:
         for label, item in zip(labels, claims, strict=True):
-            check_good_device(label, item, weakened=bool(made.weakened))
+            check_good_device(label, item, weakened=made.lenient)
     issuer = overall.payload["iss"]
     return VerifiedToken(
         kind=kind,
@@ -80,6 +80,7 @@ def verify_eat(
         anchors=made.anchors,
         weakened=made.weakened,
         evidence_digest=made.evidence_digest,
+        at=made.at,
         statuses={},
         key_source=keys.source,
         key_url=keys.url,

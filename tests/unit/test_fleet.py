@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from nvattest import fleet
 from nvattest.errors import InputError, ParseError
 from nvattest.fleet import BatchSettings, Judge, verify_batch
+from nvattest.model import VerificationTime
 from nvattest.testing import DEFAULT_NONCE, Platform
 
 
@@ -53,6 +56,31 @@ def test_bad_lines_are_answered_and_stop_nothing(platform: Platform, settings: B
     assert [answer["id"] for answer in answers][2:] == ["extra", "nonce", "other", "time", "empty", "good"]
     assert answers[4]["result_code"] == 504
     assert answers[4]["devices"][0]["failures"][0]["id"] == "nonce"
+
+
+def test_a_line_chooses_its_clock_only_where_that_is_allowed(platform: Platform, settings: BatchSettings) -> None:
+    stale = replace(settings, at=VerificationTime.at(datetime(2026, 12, 1, tzinfo=timezone.utc)))
+    then = line(platform, "past", at=str(platform.time))
+    refused = json.loads(Judge(stale).judge(then))
+    assert (refused["trusted"], refused["error"]["code"]) == (False, "line-time")
+    assert "--allow-line-time" in refused["error"]["message"]
+    lenient = Judge(replace(stale, allow_line_time=True))
+    answer = json.loads(lenient.judge(then))
+    assert (answer["trusted"], answer["weakened"]) == (True, ["judged-at-another-time"])
+    assert answer["at"] == {"device": str(platform.time), "rim": str(platform.time)}
+    # Without a clock of its own the line is judged by the batch's.
+    answer = json.loads(lenient.judge(line(platform, "now")))
+    assert (answer["trusted"], answer["weakened"], answer["at"]["device"]) == (False, [], "2026-12-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(("minutes", "weakened"), [(60, []), (-60, []), (61, ["judged-at-another-time"])])
+def test_an_instant_within_an_hour_of_the_batchs_is_the_same_time(
+    platform: Platform, settings: BatchSettings, minutes: int, weakened: list[str]
+) -> None:
+    usual = platform.time.device + timedelta(minutes=minutes)
+    judge = Judge(replace(settings, at=VerificationTime.at(usual), allow_line_time=True))
+    answer = json.loads(judge.judge(line(platform, 1, at=str(platform.time))))
+    assert (answer["weakened"], answer["anchors"]) == (weakened, platform.trust_anchors().label)
 
 
 def test_unreadable_settings_are_told_before_any_line(settings: BatchSettings) -> None:

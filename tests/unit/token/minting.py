@@ -21,7 +21,7 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.claims import claims_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.evidence import load_evidence
-from nvattest.model import Nonce
+from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
 from nvattest.token.common import DEFAULT_ISSUER
 from nvattest.token.ear import sign_ear
@@ -49,7 +49,7 @@ def appraisal(name: str = "hopper-1", lies: tuple[str, ...] = (), policy: Eviden
         load_evidence(json.dumps(platform.evidence(NONCE.value))),
         nonce=NONCE,
         collateral=load_bundle(json.dumps(platform.bundle()), origin="test"),
-        at=platform.time,
+        at=VerificationTime.at(NOW),
     )
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import jwt
@@ -19,12 +20,12 @@ from joserfc.jwk import ECKey
 from nvattest._schemas import schema_bytes
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.collateral.folders import read_ocsp_folder, read_rim_folder
-from nvattest.errors import InputError
+from nvattest.errors import InputError, TokenError
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.session import verify
 from nvattest.token.keys import PublicKey, SigningKey
-from nvattest.token.provenance import evidence_digest, raw_evidence_digest
+from nvattest.token.provenance import ANOTHER_TIME, evidence_digest, raw_evidence_digest
 
 from . import minting
 
@@ -298,6 +299,64 @@ def test_a_real_hopper_gets_tokens_that_verify_for_real(real_data: Path) -> None
     assert made.trusted, made.failures
     verified = minting.check(minting.eat(made), nonce=nonce, accept_simulated=False, expected_devices=1)
     assert (verified.overall, verified.simulated, verified.anchors) == (True, False, "NVIDIA")
+    assert (verified.at, verified.weakened) == (made.at, (ANOTHER_TIME,))
     verified = minting.check(minting.ear(made), nonce=nonce, accept_simulated=False)
-    assert verified.statuses == {"gpu0": "affirming", "platform0": "affirming"}
-    assert verified.overall is True
+    # The recording is genuine; what it was good at is not now, and the token says so.
+    assert verified.weakened == (ANOTHER_TIME,)
+    assert verified.statuses == {"gpu0": "affirming", "platform0": "warning"}
+    assert verified.overall is False
+
+
+@pytest.mark.parametrize(
+    ("device", "rim", "name"),
+    [
+        (0, 0, ()), (3600, -3600, ()), (3601, 0, (ANOTHER_TIME,)), (0, -3601, (ANOTHER_TIME,)),
+        (-86400, -86400, (ANOTHER_TIME,)),
+    ],
+)  # fmt: skip
+def test_a_judgement_at_another_time_than_that_of_issue_is_a_weakening_by_name(
+    device: int, rim: int, name: tuple[str, ...]
+) -> None:
+    at = VerificationTime(device=minting.NOW + timedelta(seconds=device), rim=minting.NOW + timedelta(seconds=rim))
+    made = replace(minting.appraisal(), at=at, simulated=False, anchors="NVIDIA")
+    strict = {"accept_simulated": False, "refuse_weakened": True}
+    for token, good in ((minting.eat(made), True), (minting.ear(made), not name)):
+        verified = minting.check(token)
+        assert (verified.overall, verified.at, verified.weakened) == (good, at, name)
+        if not name:
+            assert minting.check(token, **strict).at == at
+            continue
+        with pytest.raises(TokenError, match="judged-at-another-time") as caught:
+            minting.check(token, **strict)
+        assert caught.value.code == "weakened"
+
+
+def test_an_issuer_that_keeps_silent_about_another_time_does_not_hide_it() -> None:
+    """The tokens of 1.0.0 say when they were judged, and nothing of it among their weakenings."""
+    at = VerificationTime.at(minting.NOW - timedelta(days=400))
+    made = replace(minting.appraisal(), at=at, simulated=False, anchors="NVIDIA")
+
+    def silent(payload: dict[str, Any]) -> None:
+        payload["nvattest"]["policy"]["weakened"] = []
+
+    for token in (minting.forged_eat(of=made, overall=silent), minting.forged_ear(silent, made)):
+        assert minting.check(token).weakened == (ANOTHER_TIME,)
+
+
+def test_another_time_does_not_loosen_what_a_good_device_has_to_show() -> None:
+    made = replace(minting.appraisal(), at=VerificationTime.at(minting.NOW - timedelta(days=1)), simulated=False)
+
+    def undo(_: str, payload: dict[str, Any]) -> None:
+        payload["dbgstat"] = None
+
+    with pytest.raises(TokenError, match="dbgstat"):
+        minting.check(minting.forged_eat(of=made, device=undo))
+
+
+@pytest.mark.parametrize(
+    "at", [None, "2026-11-01T12:00:00Z", {"device": "2026-11-01T12:00:00Z"}, {"device": 1, "rim": 2}]
+)
+def test_a_member_of_ours_without_its_instant_is_refused(at: object) -> None:
+    with pytest.raises(TokenError) as caught:
+        minting.check(minting.forged_eat(overall=lambda payload: payload["nvattest"].update(at=at)))
+    assert caught.value.code == "malformed"
