@@ -11,7 +11,10 @@ from nvattest.errors import ResultCode
 
 
 class Source(Enum):
-    """Where a piece of collateral came from. It decides how fresh a revocation answer can be said to be."""
+    """Where a piece of collateral came from. It decides how fresh a revocation answer can be said to be.
+
+    A FILE is one that the caller named, or one in a folder that the caller named; it counts as a BUNDLE does.
+    """
 
     # Members are singletons; Enum's own hash would ask Python code for each look-up.
     __hash__ = object.__hash__
@@ -19,6 +22,7 @@ class Source(Enum):
     LIVE = "live"
     CACHE = "cache"
     BUNDLE = "bundle"
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ class RevocationMode(Enum):
     """The least fresh revocation answer that is accepted. Each mode accepts what the ones before it accept.
 
     FRESH: an answer given now, with our nonce in it. WITHIN_WINDOW: also one from the cache, inside its signed window.
-    BUNDLE: also one from a bundle that the caller named, inside its signed window. An answer over the network must
-    carry our nonce in every mode.
+    BUNDLE: also one from a bundle or file that the caller named, inside its signed window. An answer over the network
+    must carry our nonce in every mode.
     """
 
     # Members are singletons; Enum's own hash would ask Python code for each look-up.

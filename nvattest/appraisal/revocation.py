@@ -35,7 +35,7 @@ _NOT_AN_ANSWER = frozenset(
 )
 # What a responder says against a certificate, short of a revocation. Age does not lift it, a newer "good" does.
 _AGAINST = frozenset({RevocationStatus.ON_HOLD, RevocationStatus.UNKNOWN})
-_STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2}
+_STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2, Source.FILE: 2}
 _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
 _NEWER = "get newer answers (nvattest bundle fetch), and check the clock"
 # Each answer costs a signature. Two months of daily answers in one bundle are fewer; thousands are there to waste time.

@@ -126,7 +126,10 @@ def _appraise_rim(
     try:
         document = verifier.parse_rim(answer.content)
     except ParseError as error:
-        checks.fail(form, str(error), hint="fetch the RIM again; NVIDIA's service gives documents of this profile")
+        from nvattest.rim.schema import explained
+
+        detail = explained(error, answer.content)
+        checks.fail(form, detail, hint="fetch the RIM again; NVIDIA's service gives documents of this profile")
         checks.skip((signature, path, validity, revocation, binding), "the RIM could not be read")
         return None, RimAppraisal(
             role=role, id=rim_id, source=answer.source, origin=answer.origin, document=None, chain=None

@@ -185,10 +185,12 @@ def _as_json(subject: Subject) -> str:
     elif subject.claims:
         result |= {"claims": dict(subject.claims), "verified": False}
     elif subject.kind == "bundle":
+        from nvattest.appraisal.verifier import Verifier
         from nvattest.collateral.bundle import load_bundle
         from nvattest.collateral.inspection import inspect_bundle
+        from nvattest.session import now
 
-        result["bundle"] = inspect_bundle(load_bundle(subject.data))
+        result["bundle"] = inspect_bundle(load_bundle(subject.data), Verifier(), now()).facts
     else:
         result["error"] = subject.error
     return dump_json(result)

@@ -22,8 +22,7 @@ _BOARD = ("project", "project_sku", "chip_sku")
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Which devices; without any of these options the devices of this machine."""
     group = parser.add_argument_group("what for")
-    group.add_argument("--gpu-evidence-file", type=existing_file, metavar="FILE", help="JSON of collect-evidence")
-    group.add_argument("--nvswitch-evidence-file", type=existing_file, metavar="FILE", help="JSON of collect-evidence")
+    add_evidence_files(group)
     group.add_argument("--rim-id", action="append", default=[], metavar="ID", help="this RIM; may be repeated")
     group.add_argument(
         "-d", "--device", type=choice("gpu", "nvswitch", "all"), default="gpu", metavar="KIND",
@@ -38,6 +37,17 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--project-sku", metavar="TEXT", help="board project SKU, such as 0200")
     group.add_argument("--chip-sku", metavar="TEXT", help="chip SKU, such as 882")
     group.add_argument("--bios", metavar="VERSION", help="NVSwitch BIOS version, such as 96.10.55.00.01")
+    add_verification_options(parser)
+
+
+def add_evidence_files(group: argparse._ArgumentGroup) -> None:
+    """Recorded evidence of devices."""
+    group.add_argument("--gpu-evidence-file", type=existing_file, metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument("--nvswitch-evidence-file", type=existing_file, metavar="FILE", help="JSON of collect-evidence")
+
+
+def add_verification_options(parser: argparse.ArgumentParser) -> None:
+    """When, and under whose roots."""
     group = parser.add_argument_group("verification")
     group.add_argument(
         "--at",
@@ -77,14 +87,24 @@ def needs_of_options(options: argparse.Namespace, verifier: Verifier, at: Verifi
     return replace(needs, rim_ids=tuple(dict.fromkeys([*options.rim_id, *rim_ids])))
 
 
-def _evidence(options: argparse.Namespace, *, live: bool) -> tuple[Evidence, ...]:
+def evidence_of_files(options: argparse.Namespace) -> tuple[Evidence, ...]:
+    """The evidence in the files that the options name.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
     from nvattest.collateral.folders import read_bounded
-    from nvattest.evidence import load_evidence
+    from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 
     found: list[Evidence] = []
     for path in (options.gpu_evidence_file, options.nvswitch_evidence_file):
         if path is not None:
-            found += load_evidence(read_bounded(path, 16 * 1024 * 1024))
+            found += load_evidence(read_bounded(path, MAXIMUM_TEXT))
+    return tuple(found)
+
+
+def _evidence(options: argparse.Namespace, *, live: bool) -> tuple[Evidence, ...]:
+    found = list(evidence_of_files(options))
     if live:
         from nvattest.devices.collect import collect_gpus, collect_switches
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from nvattest._json import JsonObject, kind_of, load_json
@@ -66,26 +66,47 @@ def dump_bundle(collateral: Collateral) -> JsonObject:
     }
 
 
-def merge_bundles(parts: Iterable[Collateral]) -> Collateral:
+def _refuse(_: RimAnswer, error: InputError) -> None:
+    raise error
+
+
+def merge_bundles(
+    parts: Iterable[Collateral], *, conflict: Callable[[RimAnswer, InputError], None] = _refuse
+) -> Collateral:
     """All RIMs and answers of several bundles.
 
+    ``conflict`` hears of a RIM that has another document than an earlier bundle has under its id; NVIDIA re-issues
+    some, so one must be chosen.
+
     Raises:
-        InputError: two bundles have different documents under one RIM id; NVIDIA re-issues some, so one must be chosen.
+        InputError: by default, where there is such a RIM.
     """
     rims: dict[str, RimAnswer] = {}
     answers: dict[bytes, OcspAnswer] = {}
     for part in parts:
-        for name, rim in part.rims.items():
-            known = rims.setdefault(name, rim)
-            if known.content != rim.content:
-                raise InputError(
-                    f"two different documents for {name}: {_where(known)} and {_where(rim)}",
-                    code="bundle-conflict",
-                    hint="NVIDIA re-issues some RIMs under their id; leave out the older bundle",
-                )
+        for rim in part.rims.values():
+            try:
+                add_rim(rims, rim)
+            except InputError as error:
+                conflict(rim, error)
         for answer in part.ocsp:
             answers.setdefault(answer.content, answer)
     return Collateral(rims=rims, ocsp=tuple(answers.values()))
+
+
+def add_rim(rims: dict[str, RimAnswer], rim: RimAnswer) -> None:
+    """Put a RIM to those that there are; the same document may come twice.
+
+    Raises:
+        InputError: there is another document of its id.
+    """
+    known = rims.setdefault(rim.id, rim)
+    if known.content != rim.content:
+        raise InputError(
+            f"two different documents for {rim.id}: {_where(known)} and {_where(rim)}",
+            code="bundle-conflict",
+            hint="NVIDIA re-issues some RIMs under their id; leave out the older one",
+        )
 
 
 def _where(rim: RimAnswer) -> str:

@@ -1,14 +1,48 @@
-"""Collateral from folders: ``<dir>/<RIM id>.xml``, as NVIDIA's ``--rim-dir`` has them, and ``<dir>/*.der``."""
+"""Collateral from folders: RIMs (``*.xml``, ``*.swidtag``, or the RIM service's ``*.json``) and answers (``*.der``).
+
+NVIDIA's ``--rim-dir`` has ``<RIM id>.xml``. Under any other name a document is known by what it says of itself.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
-from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_ANSWERS, MAXIMUM_RIM, MAXIMUM_RIMS
-from nvattest.errors import InputError, ResultCode
-from nvattest.rim.ids import is_rim_id
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_ANSWERS, MAXIMUM_RIM, MAXIMUM_RIMS, add_rim
+from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
+from nvattest.rim.ids import fits_rim_id, is_rim_id, rim_id_of
+
+RIM_SUFFIXES: Final = (".xml", ".swidtag", ".json")
+# The ids that reports lead to. A file of another such name is another document, and need not be opened to know it.
+_ID: Final = re.compile(
+    r"NV_GPU_(?:CC_)?DRIVER_[A-Z0-9]+_[0-9]+(?:\.[0-9]+)+|NV_(?:GPU_V|SWITCH_)BIOS(?:_[A-Za-z0-9]+){3}_[0-9A-F]{10}"
+)
+
+
+class Unused(NamedTuple):
+    """An input that gave nothing, and why."""
+
+    path: str
+    reason: str
+
+
+Refuse = Callable[[Unused], None]
+
+
+def refuse_unused(unused: Unused) -> None:
+    """What is done with an unused input unless the caller wants to go on.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"{unused.path}: {unused.reason}",
+        code="unused-input",
+        hint="move it elsewhere, or leave it out with --keep-going",
+    )
 
 
 def read_bounded(path: str, maximum: int) -> bytes:
@@ -40,60 +74,146 @@ def _is_regular(descriptor: int) -> bool:
 
 
 def rims_by_id(folder: str, ids: Iterable[str]) -> Collateral:
-    """The RIMs of these ids from a folder; what is not there is noted as unavailable (code 104)."""
+    """The RIMs of these ids from a folder; what is not there is noted as unavailable (code 104).
+
+    Raises:
+        InputError: no such folder, too many files, or two different documents for one of the ids.
+    """
+    wanted = [rim_id for rim_id in dict.fromkeys(ids) if is_rim_id(rim_id)]
     rims: dict[str, RimAnswer] = {}
     unavailable: dict[str, Unavailable] = {}
-    for rim_id in ids:
-        path = os.path.join(folder, f"{rim_id}.xml")
-        if is_rim_id(rim_id) and os.path.exists(path):
-            try:
-                content = read_bounded(path, MAXIMUM_RIM)
-            except InputError as error:
-                unavailable[f"rim:{rim_id}"] = Unavailable(code=ResultCode.RIM_INTERNAL_ERROR, message=error.message)
-            else:
-                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.BUNDLE, origin=path)
-        else:
+    for name, path in _files(folder, RIM_SUFFIXES, MAXIMUM_RIMS):
+        if name not in wanted and _ID.fullmatch(name) is not None:
+            continue
+        try:
+            own, content = _read_rim(path)
+            found = [name] if name in wanted else _fitting(own, content, path, wanted)
+        except NvattestError as error:
+            # It matters only under the name of a RIM that is wanted; other files of the folder are the caller's.
+            if name in wanted:
+                code = ResultCode.RIM_INTERNAL_ERROR
+                unavailable[f"rim:{name}"] = Unavailable(code=code, message=error.message, hint=error.hint)
+            continue
+        for rim_id in found:
+            add_rim(rims, RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path))
+    for rim_id in wanted:
+        if rim_id not in rims and f"rim:{rim_id}" not in unavailable:
             unavailable[f"rim:{rim_id}"] = Unavailable(
                 code=ResultCode.RIM_NOT_FOUND,
-                message=f"{folder} has no {rim_id}.xml",
+                message=f"{folder} has no {rim_id}.xml, and no other RIM in it is that one",
                 hint="fetch the RIM (nvattest bundle fetch), or name another folder",
             )
     return Collateral(rims=rims, unavailable=unavailable)
 
 
-def read_rim_folder(folder: str) -> Collateral:
-    """All ``*.xml`` files of a folder as RIMs, named by their file name.
+def _fitting(own: str, content: bytes, path: str, wanted: list[str]) -> list[str]:
+    """Which of the wanted RIMs a document is that goes under another name."""
+    if own:
+        return [own] if own in wanted else []
+    from nvattest.rim.document import parse_rim
+
+    document = parse_rim(content)
+    named = rim_id_of(document, os.path.basename(path))
+    return [rim_id for rim_id in wanted if (rim_id == named if named else fits_rim_id(document, rim_id))]
+
+
+def read_rim_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collateral:
+    """All RIMs of a folder, each under the id that it says itself. ``unused`` hears of files that give none.
 
     Raises:
-        InputError: no such folder, too many files, or a file that cannot be read.
+        InputError: no such folder, too many files, two different documents for one id; and what ``unused`` raises.
     """
-    rims = {}
-    for name, path in _files(folder, ".xml", MAXIMUM_RIMS):
-        if not is_rim_id(name):
-            raise InputError(f"{path}: the file name is not a RIM id", code="file")
-        rims[name] = RimAnswer(id=name, content=read_bounded(path, MAXIMUM_RIM), source=Source.BUNDLE, origin=path)
+    rims: dict[str, RimAnswer] = {}
+    for _, path in _files(folder, RIM_SUFFIXES, MAXIMUM_RIMS):
+        try:
+            rim_id, content = _read_rim(path)
+            rim_id = rim_id or _own_id(content, path)
+            add_rim(rims, RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path))
+        except NvattestError as error:
+            unused(Unused(path, error.message.removeprefix(f"{path}: ")))
     return Collateral(rims=rims)
 
 
-def read_ocsp_folder(folder: str) -> Collateral:
-    """All ``*.der`` files of a folder as OCSP responses.
+def _own_id(content: bytes, path: str) -> str:
+    from nvattest.rim.document import parse_rim
+    from nvattest.rim.schema import explained
+
+    try:
+        document = parse_rim(content)
+    except ParseError as error:
+        raise InputError(explained(error, content), code="unused-input") from error
+    name = os.path.basename(path)
+    rim_id = rim_id_of(document, name)
+    if rim_id is None:
+        raise InputError(
+            f"a RIM of {document.product} {document.edition} {document.version}, and its name does not say of which "
+            "board: PROJECT_SKU_CHIPSKU_VERSION, as in its id",
+            code="unused-input",
+        )
+    return rim_id
+
+
+def _read_rim(path: str) -> tuple[str, bytes]:
+    """The document in a file, and its id where the file says it: the RIM service's JSON does."""
+    if not path.lower().endswith(".json"):
+        return "", read_bounded(path, MAXIMUM_RIM)
+    from nvattest.collateral.rim_service import MAXIMUM_RIM_ANSWER, read_rim_answer
+
+    rim_id, content = read_rim_answer(read_bounded(path, MAXIMUM_RIM_ANSWER), path, file=True)
+    if not is_rim_id(rim_id):
+        raise InputError(f"not a RIM id: {rim_id[:80]!r}", code="rim-id")
+    return rim_id, content
+
+
+def read_rim_file(path: str) -> bytes:
+    """The document of one RIM file, whichever of the kinds it is.
 
     Raises:
-        InputError: no such folder, too many files, or a file that cannot be read.
+        InputError, ParseError: it cannot be read.
     """
-    return Collateral(
-        ocsp=tuple(
-            OcspAnswer(content=read_bounded(path, MAXIMUM_ANSWER), source=Source.BUNDLE, origin=path)
-            for _, path in _files(folder, ".der", MAXIMUM_ANSWERS)
-        )
-    )
+    return _read_rim(path)[1]
 
 
-def _files(folder: str, suffix: str, maximum: int) -> list[tuple[str, str]]:
+def read_ocsp_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collateral:
+    """All ``*.der`` files of a folder as OCSP responses. ``unused`` hears of those that cannot be read.
+
+    Raises:
+        InputError: no such folder, too many files; and what ``unused`` raises.
+    """
+    answers = []
+    for _, path in _files(folder, (".der",), MAXIMUM_ANSWERS):
+        try:
+            content = read_bounded(path, MAXIMUM_ANSWER)
+        except InputError as error:
+            unused(Unused(path, error.message.removeprefix(f"{path}: ")))
+            continue
+        answers.append(OcspAnswer(content=content, source=Source.FILE, origin=path))
+    return Collateral(ocsp=tuple(answers))
+
+
+def other_files(folder: str, suffixes: tuple[str, ...]) -> list[Unused]:
+    """What lies in a folder and has none of the suffixes; hidden names apart.
+
+    Raises:
+        InputError: no such folder.
+    """
+    return [
+        Unused(path, f"not one of {', '.join('*' + suffix for suffix in suffixes)}")
+        for name, path in _listed(folder)
+        if not name.startswith(".") and not name.lower().endswith(suffixes)
+    ]
+
+
+def _listed(folder: str) -> list[tuple[str, str]]:
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(suffix))
+        return [(name, os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror or error}", code="file") from None
-    if len(names) > maximum:
-        raise InputError(f"{folder} has {len(names)} files, at most {maximum} are read", code="file")
-    return [(name.removesuffix(suffix), os.path.join(folder, name)) for name in names]
+
+
+def _files(folder: str, suffixes: tuple[str, ...], maximum: int) -> list[tuple[str, str]]:
+    """The files of these kinds: their names without the suffix, and their paths."""
+    found = [(name.rpartition(".")[0], path) for name, path in _listed(folder) if name.lower().endswith(suffixes)]
+    if len(found) > maximum:
+        raise InputError(f"{folder} has {len(found)} files, at most {maximum} are read", code="file")
+    return found

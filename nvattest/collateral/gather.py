@@ -283,7 +283,7 @@ class _Gathering:
         )
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
-            return timedelta.max if found.source is Source.BUNDLE else None
+            return timedelta.max if found.source in (Source.BUNDLE, Source.FILE) else None
         if found.revocation.status is not RevocationStatus.GOOD or found.source is None:
             return None
         if found.source is Source.LIVE:

@@ -1,64 +1,185 @@
-"""What a bundle holds, without believing it: ids, versions, signers, and the first thing in it to expire."""
+"""What a bundle holds and what of it verifies: ids, versions, signers, and the first thing in it to expire.
+
+Each entry has one state:
+
+================  ==================================================================================================
+``verified``      the signature, the path to a trust anchor and the validity are good at the instant of the inspection
+``expired``       they were good, and the signers' validity or the answer's window has ended
+``not verified``  anything else; ``reason`` says what
+================  ==================================================================================================
+
+Every use of the bundle verifies it again. This says beforehand what that will find.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from nvattest._json import JsonObject
-from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError
-from nvattest.model import format_time
-from nvattest.pki.ocsp import parse_response
-from nvattest.rim.document import parse_rim
+from nvattest.model import VerificationTime, counted, format_time
+from nvattest.pki.chain import ChainProfile, ValidatedChain
+from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation, parse_response
+from nvattest.rim.ids import fits_rim_id
+
+VERIFIED: Final = "verified"
+EXPIRED: Final = "expired"
+NOT_VERIFIED: Final = "not verified"
+# What a responder signs about a certificate; everything else is a reason not to believe the answer.
+_SIGNED: Final = (
+    RevocationStatus.GOOD,
+    RevocationStatus.REVOKED,
+    RevocationStatus.ON_HOLD,
+    RevocationStatus.UNKNOWN,
+)
 
 
-def inspect_bundle(collateral: Collateral) -> JsonObject:
-    """Facts about each RIM and each answer. What cannot be read is listed with its fault; nothing is verified here."""
-    ends: list[tuple[str, str]] = []
-    rims = []
-    for name in sorted(collateral.rims):
-        content = collateral.rims[name].content
-        entry: JsonObject = {"id": name, "sha256": hashlib.sha256(content).hexdigest()}
+class Inspection(NamedTuple):
+    """The facts as JSON, and the entries that no verification can use, each as a name and a reason."""
+
+    facts: JsonObject
+    bad: tuple[tuple[str, str], ...]
+    usable: Collateral
+
+
+def inspect_bundle(
+    collateral: Collateral, verifier: Verifier, at: VerificationTime, *, chains: Iterable[ValidatedChain] = ()
+) -> Inspection:
+    """Verify each RIM and each answer at the instant ``at``.
+
+    An answer can be verified if its certificate is known: from the RIMs, or from ``chains``, those of devices. Without
+    them the answers about devices are not verified, and not bad either.
+    """
+    inspector = _Inspector(verifier, at)
+    rims = [inspector.rim(collateral.rims[name]) for name in sorted(collateral.rims)]
+    inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
+    answers = [inspector.answer(answer) for answer in collateral.ocsp]
+    first = min(inspector.ends, default=None)
+    facts: JsonObject = {
+        "rims": rims,
+        "ocsp": answers,
+        "at": str(at),
+        "anchors": verifier.anchors.label,
+        "simulated": verifier.anchors.simulated,
+        "earliest_expiry": {"at": format_time(first[0]), "of": first[1]} if first is not None else None,
+    }
+    usable = Collateral(
+        rims={name: rim for name, rim in collateral.rims.items() if name not in inspector.refused},
+        ocsp=tuple(answer for answer in collateral.ocsp if answer.content not in inspector.refused),
+    )
+    return Inspection(facts=facts, bad=tuple(inspector.bad), usable=usable)
+
+
+class _Inspector:
+    def __init__(self, verifier: Verifier, at: VerificationTime) -> None:
+        self._verifier = verifier
+        self._at = at
+        self._questions: dict[int, list[Question]] = {}
+        self.ends: list[tuple[datetime, str]] = []
+        self.bad: list[tuple[str, str]] = []
+        self.refused: set[str | bytes] = set()
+
+    def learn(self, chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> None:
+        for question in certificates_to_ask(chains):
+            self._questions.setdefault(question.certificate.serial, []).append(question)
+
+    def rim(self, answer: RimAnswer) -> JsonObject:
+        entry: JsonObject = {"id": answer.id, "sha256": hashlib.sha256(answer.content).hexdigest()}
         try:
-            document = parse_rim(content)
+            document = self._verifier.parse_rim(answer.content)
         except ParseError as error:
-            entry["fault"] = str(error)
-        else:
-            expires = min(certificate.not_after for certificate in document.certificates)
-            entry |= {
-                "version": document.version,
-                "product": document.product,
-                "edition": document.edition,
-                "active": len(document.golden),
-                "signer": document.certificates[0].subject,
-                "expires": format_time(expires),
-            }
-            ends.append((format_time(expires), name))
-        rims.append(entry)
-    answers = []
-    for answer in collateral.ocsp:
-        entry = {"sha256": hashlib.sha256(answer.content).hexdigest()}
+            from nvattest.rim.schema import explained
+
+            return self._refuse(entry, answer.id, answer, explained(error, answer.content))
+        verification = self._verifier.verify_rim(document, self._at.rim)
+        chain = verification.chain
+        entry |= {
+            "version": document.version,
+            "product": document.product,
+            "edition": document.edition,
+            "active": len(document.golden),
+            "signer": document.certificates[0].subject,
+            "expires": format_time(chain.earliest_not_after),
+        }
+        if verification.verified is None:
+            return self._refuse(entry, answer.id, answer, verification.detail)
+        if not fits_rim_id(document, answer.id):
+            said = f"it is the RIM of {document.product} {document.edition} {document.version}, which its id is not"
+            return self._refuse(entry, answer.id, answer, said)
+        self.learn([(chain, ChainProfile.RIM)])
+        if any(finding.rule != "expired" for finding in chain.validity_findings):
+            said = "; ".join(finding.message for finding in chain.validity_findings)
+            return self._refuse(entry, answer.id, answer, said)
+        self.ends.append((chain.earliest_not_after, answer.id))
+        return entry | {"state": VERIFIED if chain.in_validity else EXPIRED}
+
+    def answer(self, answer: OcspAnswer) -> JsonObject:
+        entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
+        name = f"OCSP answer {entry['sha256']}"[:24]
         try:
             response = parse_response(answer.content)
         except ParseError as error:
-            entry["fault"] = str(error)
-        else:
-            entry |= {
-                "serial": f"{response.serial:x}" if response.serial is not None else None,
-                "status": response.status.value if response.status is not None else response.responder_status,
-                "this_update": format_time(response.this_update) if response.this_update is not None else None,
-                "next_update": format_time(response.next_update) if response.next_update is not None else None,
-            }
-            if response.next_update is not None:
-                ends.append((format_time(response.next_update), f"OCSP answer for {entry['serial']}"))
-        answers.append(entry)
-    first = min(ends, default=None)
-    return {
-        "rims": rims,
-        "ocsp": answers,
-        "earliest_expiry": {"at": first[0], "of": first[1]} if first is not None else None,
-    }
+            return self._refuse(entry, name, answer, str(error))
+        entry |= {
+            "serial": f"{response.serial:x}" if response.serial is not None else None,
+            "status": response.status.value if response.status is not None else response.responder_status,
+            "this_update": format_time(response.this_update) if response.this_update is not None else None,
+            "next_update": format_time(response.next_update) if response.next_update is not None else None,
+        }
+        name = f"OCSP answer for {entry['serial']}"
+        questions = self._questions.get(response.serial, []) if response.serial is not None else []
+        if not questions and response.successful:
+            # Not bad: which device it is about shows only when that device is verified.
+            self._ends(response, name)
+            said = "no RIM here has the certificate that it is about; give the evidence of the devices to check it"
+            return entry | {"state": NOT_VERIFIED, "reason": said}
+        revocation, state = self._judged(response, questions)
+        if state is None:
+            return self._refuse(entry, name, answer, revocation.detail if revocation else "no answer")
+        self._ends(response, name)
+        entry["certificate"] = questions[0].certificate.label
+        return entry | {"state": state}
+
+    def _judged(self, response: OcspResponse, questions: list[Question]) -> tuple[Revocation | None, str | None]:
+        """How the answer is judged, and its state, or None where it is bad."""
+        judged = None
+        for question in questions:
+            at = self._at.device if question.profile is ChainProfile.DEVICE else self._at.rim
+            judged = self._check(response, question, at)
+            if judged.status in _SIGNED and judged.in_window:
+                return judged, VERIFIED
+            # Its responder may have ended with it: what counts is whether it was good while it was current.
+            ended, began = response.next_update, response.this_update
+            if ended is not None and began is not None and ended < at:
+                then = self._check(response, question, began)
+                if then.status in _SIGNED:
+                    return then, EXPIRED
+        return judged, None
+
+    def _check(self, response: OcspResponse, question: Question, at: datetime) -> Revocation:
+        return check_revocation(
+            response,
+            certificate=question.certificate,
+            issuer=question.issuer,
+            at=at,
+            nonce=None,
+            verifier=self._verifier.ecdsa,
+        )
+
+    def _ends(self, response: OcspResponse, name: str) -> None:
+        if response.next_update is not None:
+            self.ends.append((response.next_update, name))
+
+    def _refuse(self, entry: JsonObject, name: str, of: RimAnswer | OcspAnswer, reason: str) -> JsonObject:
+        self.bad.append((f"{name} ({of.origin})" if of.origin else name, reason))
+        self.refused.add(of.id if isinstance(of, RimAnswer) else of.content)
+        return entry | {"state": NOT_VERIFIED, "reason": reason}
 
 
 def render_inspection(facts: JsonObject) -> str:
@@ -66,22 +187,31 @@ def render_inspection(facts: JsonObject) -> str:
     rims, answers, first = facts["rims"], facts["ocsp"], facts["earliest_expiry"]
     assert isinstance(rims, list)  # noqa: S101 - the type of our own value
     assert isinstance(answers, list)  # noqa: S101
-    lines = [f"{len(rims)} RIMs, {len(answers)} revocation answers"]
+    mark = "   *** SIMULATED: this proves nothing ***" if facts["simulated"] is True else ""
+    lines = [
+        f"{counted(len(rims), 'RIM')}, {counted(len(answers), 'revocation answer')}",
+        f"  checked at {facts['at']}, trust anchors: {facts['anchors']}{mark}",
+    ]
     for rim in rims:
-        if "fault" in rim:
-            lines.append(f"  {rim['id']}: NOT READABLE: {rim['fault']}")
-        else:
-            lines.append(
-                f"  {rim['id']}: {rim['product']} {rim['edition']} {rim['version']}, {rim['active']} golden values, "
+        what = ""
+        if rim["state"] != NOT_VERIFIED:
+            what = (
+                f", {rim['product']} {rim['edition']} {rim['version']}, {counted(rim['active'], 'golden value')}, "
                 f"signed by {rim['signer']}, signers until {rim['expires']}"
             )
+        lines.append(f"  {rim['id']}: {_state(rim)}{what}")
     for answer in answers:
-        if "fault" in answer:
-            lines.append(f"  OCSP {answer['sha256'][:12]}: NOT READABLE: {answer['fault']}")
-        else:
-            lines.append(
-                f"  OCSP {answer['serial']}: {answer['status']}, {answer['this_update']} to {answer['next_update']}"
-            )
+        name = f"OCSP answer {answer['sha256'][:12]}"
+        what = ""
+        if "serial" in answer:
+            of = f" ({answer['certificate']})" if "certificate" in answer else ""
+            name = f"OCSP answer for {answer['serial']}{of}"
+            what = f", {answer['status']}, {answer['this_update']} to {answer['next_update']}"
+        lines.append(f"  {name}: {_state(answer)}{what if answer['state'] != NOT_VERIFIED else ''}")
     if isinstance(first, dict):
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
-    return joined(lines)
+    return "\n".join(lines)
+
+
+def _state(entry: JsonObject) -> str:
+    return f"NOT VERIFIED: {entry['reason']}" if entry["state"] == NOT_VERIFIED else str(entry["state"])

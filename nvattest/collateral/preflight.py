@@ -68,7 +68,10 @@ class _Report:
         try:
             document = self._verifier.parse_rim(answer.content)
         except ParseError as error:
-            facts["problem"] = self.problem(error.result_code, str(error), error.hint, rim_id)
+            from nvattest.rim.schema import explained
+
+            said = explained(error, answer.content)
+            facts["problem"] = self.problem(error.result_code, said, error.hint, rim_id)
             return facts
         verification = self._verifier.verify_rim(document, at.rim)
         chain = verification.chain

@@ -26,13 +26,13 @@ RIM_SERVICE: Final = Service(
     failed=ResultCode.RIM_INTERNAL_ERROR,
     invalid=ResultCode.RIM_INTERNAL_ERROR,
 )
-# Base64 of the largest RIM, and room for the other members.
-_MAXIMUM: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
+# Base64 of the largest RIM, and space for the other members.
+MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
 
 
 def rim_url(base: str, rim_id: str) -> str:
-    """The URL of one RIM."""
-    return f"{base.rstrip('/')}/v1/rim/{rim_id}"
+    """The URL of one RIM. ``base`` may end in ``/v1/rim/``, as the base that NVIDIA's Python packages read does."""
+    return f"{base.rstrip('/').removesuffix('/v1/rim').rstrip('/')}/v1/rim/{rim_id}"
 
 
 def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) -> bytes:
@@ -47,7 +47,12 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
     url = rim_url(base, rim_id)
     try:
         body = client.exchange(
-            RIM_SERVICE, "GET", url, deadline=deadline, maximum=_MAXIMUM, headers={"Accept": "application/json"}
+            RIM_SERVICE,
+            "GET",
+            url,
+            deadline=deadline,
+            maximum=MAXIMUM_RIM_ANSWER,
+            headers={"Accept": "application/json"},
         )
     except CollateralError as error:
         if error.code != "not-found":
@@ -62,29 +67,47 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
     return _document(body, rim_id, url)
 
 
-def _document(body: bytes, rim_id: str, url: str) -> bytes:
-    try:
-        answer = load_json(body, source="RIM service answer", maximum=_MAXIMUM)
-    except ParseError as error:
-        raise _unusable(url, f"{error}; it begins with {body[:40]!r}") from None
+def read_rim_answer(data: bytes, source: str, *, file: bool = False) -> tuple[str, bytes]:
+    """The id and the document of an answer of the service; ``file``: it was saved to a file.
+
+    Raises:
+        ParseError: not such an answer, or a document that does not have the digest beside it.
+    """
+    answer = load_json(
+        data, source=source, maximum=MAXIMUM_RIM_ANSWER, result_code=ResultCode.RIM_INTERNAL_ERROR, file=file
+    )
     if not isinstance(answer, dict):
-        raise _unusable(url, f"expected a JSON object, found {kind_of(answer)}")
-    found = answer.get("id")
-    if found != rim_id:
-        raise _unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
-    text, digest = answer.get("rim"), answer.get("sha256")
-    if not isinstance(text, str) or not isinstance(digest, str):
-        raise _unusable(url, "'rim' and 'sha256' are not both texts")
+        raise _malformed(source, f"expected a JSON object, found {kind_of(answer)}")
+    rim_id, text, digest = (answer.get(key) for key in ("id", "rim", "sha256"))
+    if not isinstance(rim_id, str) or not isinstance(text, str) or not isinstance(digest, str):
+        raise _malformed(source, "'id', 'rim' and 'sha256' are not all texts")
+    form = answer.get("rim_format", "TCG")
+    if form != "TCG":
+        raise _malformed(source, f"{rim_id[:160]!r} is of the format {str(form)[:40]!r}; SWID tags (TCG) are read")
     try:
         # Some encoders break lines.
         content = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise _unusable(url, "'rim' is not base64") from None
+        raise _malformed(source, "'rim' is not base64") from None
     if not 0 < len(content) <= MAXIMUM_RIM:
-        raise _unusable(url, f"a document of {len(content)} bytes; 1 to {MAXIMUM_RIM} are read")
+        raise _malformed(source, f"a document of {len(content)} bytes; 1 to {MAXIMUM_RIM} are read")
     actual = hashlib.sha256(content).hexdigest()
     if digest.lower() != actual:
-        raise _unusable(url, f"the document has SHA-256 {actual}, the answer says {digest[:64]!r}")
+        raise _malformed(source, f"the document has SHA-256 {actual}, the answer says {digest[:64]!r}")
+    return rim_id, content
+
+
+def _malformed(source: str, message: str) -> ParseError:
+    return ParseError(message, source=source, code="answer", result_code=ResultCode.RIM_INTERNAL_ERROR)
+
+
+def _document(body: bytes, rim_id: str, url: str) -> bytes:
+    try:
+        found, content = read_rim_answer(body, "RIM service answer")
+    except ParseError as error:
+        raise _unusable(url, f"{error}; it begins with {body[:40]!r}") from None
+    if found != rim_id:
+        raise _unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
     return content
 
 

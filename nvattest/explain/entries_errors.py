@@ -64,7 +64,7 @@ ERROR_ENTRIES: Final = (
         ("The message names the thing, what was expected and what was found.", "$ nvattest COMMAND --help"),
         (
             "time", "time-zone", "nonce", "nonce-hex", "nonce-size", "nonce-type", "file", "folder", "version",
-            "claims-version", "evidence-form", "device-kind", "bundle-conflict", "rim-id",
+            "claims-version", "evidence-form", "device-kind", "bundle-conflict", "unused-input", "rim-id",
             "no-reference-values", "architecture", "platform",
             "seed", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
             "explain-unknown", "fault-live", "report-extra", "shell", "command",

@@ -179,18 +179,19 @@ def _claims_file(subject: Subject, terminal: Terminal) -> list[str]:
 
 
 def _bundle(data: bytes, source: str, terminal: Terminal) -> list[str]:
+    from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import load_bundle
     from nvattest.collateral.inspection import inspect_bundle, render_inspection
+    from nvattest.session import now
 
     collateral = load_bundle(data, origin=source)
     lines = [terminal.paint("bundle", "bold") + "  RIMs and revocation answers in one file", terminal.rule()]
-    for line in render_inspection(inspect_bundle(collateral)).split("\n"):
+    for line in render_inspection(inspect_bundle(collateral, Verifier(), now()).facts).split("\n"):
         indent = " " * (len(line) - len(line.lstrip()) + 2)
         lines += terminal.wrap(clean(line.strip()), first=indent, rest=indent + "    ")
     note = (
-        "Nothing in it is verified here. Each use verifies every signature again, so that a bundle needs no "
-        "trust of its "
-        "own; it must only be complete and fresh."
+        "It is verified here under NVIDIA's roots as of now. Each use verifies every signature again, so that a bundle "
+        "needs no trust of its own; it must only be complete and fresh."
     )
     return [*lines, "", *(terminal.paint(line, "dim") for line in terminal.wrap(note))]
 

@@ -220,18 +220,27 @@ def _records(path: str) -> list[str]:
 
 
 def _bundle(settings: Settings) -> Finding:
+    from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
     from nvattest.collateral.folders import read_bounded
     from nvattest.collateral.inspection import inspect_bundle
+    from nvattest.kata.appraise import load_demands
+    from nvattest.session import now
 
     path = settings.place(settings.config.collateral_bundle) or settings.paths.bundle
     if settings.config.collateral_bundle is None and not os.path.lexists(path):
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
         return Finding(id="bundle", severity="warning", message=f"there is no bundle; {network}")
     try:
-        facts = inspect_bundle(load_bundle(read_bounded(path, MAXIMUM_BUNDLE)))
+        bundle = load_bundle(read_bounded(path, MAXIMUM_BUNDLE))
+        demands = load_demands(settings)
     except NvattestError as error:
         return Finding(id="bundle", severity="error", message=error.message)
+    facts, bad, _ = inspect_bundle(bundle, Verifier(anchors=demands.anchors), now())
+    if bad:
+        name, reason = bad[0]
+        message = f"{counted(len(bad), 'entry', 'entries')} of the bundle NOT VERIFIED, the first: {name}: {reason}"
+        return Finding(id="bundle", severity="error", message=message[:300], hint="nvattest bundle fetch makes another")
     first = facts["earliest_expiry"]
     ends = f"; first to expire: {first['of']} at {first['at']}" if isinstance(first, dict) else ""
     return Finding(id="bundle", severity="ok", message=f"the bundle can be read{ends}"[:300])

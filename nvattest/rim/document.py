@@ -150,11 +150,11 @@ def _structure(root: _Element) -> tuple[_Element, _Element, _Element]:
     for element in (entity, meta):
         if len(element) or element.text is not None:
             raise fault(f"{element.tag} is not empty", "rim-schema", at=element)
-    texts = [root.text, payload.text]
-    texts += [element.tail for element in (*children, *payload)]
-    for text in texts:
+    texts = [(root, root.text), (payload, payload.text)]
+    texts += [(element, element.tail) for element in (*children, *payload)]
+    for element, text in texts:
         if text is not None and text.strip(_SPACE):
-            raise fault(f"text between elements: {text.strip()[:40]!r}", "rim-schema")
+            raise fault(f"text between elements: {text.strip()[:40]!r}", "rim-schema", at=element)
     return meta, payload, signature
 
 

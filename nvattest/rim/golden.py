@@ -121,7 +121,7 @@ def read_payload(payload: _Element) -> tuple[tuple[GoldenValue, ...], tuple[MinS
             if active:
                 golden.append(value)
     if not golden:
-        raise fault("no golden value is active; such a document vouches for nothing", "rim-empty")
+        raise fault("no golden value is active; such a document vouches for nothing", "rim-empty", at=payload)
     golden.sort(key=lambda value: value.index)
     floors.sort(key=lambda floor: floor.index)
     return tuple(golden), tuple(floors)

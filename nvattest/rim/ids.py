@@ -16,11 +16,27 @@ from nvattest.errors import InputError, ResultCode
 from nvattest.model import Architecture
 
 if TYPE_CHECKING:
+    from nvattest.rim.document import RimDocument
     from nvattest.spdm.report import Report
 
-__all__ = ["RimRole", "gpu_driver_rim_id", "gpu_vbios_rim_id", "is_rim_id", "rim_ids", "switch_bios_rim_id"]
+__all__ = [
+    "RimRole",
+    "fits_rim_id",
+    "gpu_driver_rim_id",
+    "gpu_vbios_rim_id",
+    "is_rim_id",
+    "rim_id_of",
+    "rim_ids",
+    "switch_bios_rim_id",
+]
 
 _RIM_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_FIRMWARE: Final = re.compile(r"[0-9A-Fa-f]{2}(?:\.[0-9A-Fa-f]{2}){4}")
+# "1010_0205_862_9600740020_PROD.swidtag.xml" and ids themselves: board project, its SKU, chip SKU, VBIOS.
+_BOARD: Final = re.compile(
+    r"(?<![A-Za-z0-9])([A-Za-z0-9]{1,16})_([A-Za-z0-9]{1,16})_([A-Za-z0-9]{1,16})_([0-9A-Fa-f]{10})(?![A-Za-z0-9])"
+)
+_VBIOS_PREFIX: Final = _registry.RIM_VBIOS.partition("{")[0]
 
 
 class RimRole(Enum):
@@ -110,6 +126,36 @@ def _unpublished(architecture: Architecture) -> InputError:
         hint="its certificates, signature, nonce and firmware id are verified, its measurements cannot be: it is not "
         "to be trusted before NVIDIA publishes reference manifests for it",
     )
+
+
+def rim_id_of(document: RimDocument, file_name: str = "") -> str | None:
+    """The id under which this document belongs, or None where nothing says it.
+
+    The document of a VBIOS names the version and no board, so that its id needs a file name that does.
+    """
+    # A document that is parsed has loaded it; those who only read ids go without.
+    from nvattest.pki.dice import architecture_of_chip
+
+    version = document.version
+    try:
+        if document.edition == "SWITCH":
+            return switch_bios_rim_id(version)
+        if _FIRMWARE.fullmatch(version) is not None:
+            boards = (match.groups() for match in _BOARD.finditer(file_name))
+            board = next((item for item in boards if item[3].upper() == _compact(version)), None)
+            return None if board is None else gpu_vbios_rim_id(board[0].upper(), board[1], board[2], version)
+        architecture = architecture_of_chip(document.product)
+        return None if architecture is None else gpu_driver_rim_id(architecture, version, document.product)
+    except InputError:
+        return None
+
+
+def fits_rim_id(document: RimDocument, rim_id: str) -> bool:
+    """Whether a document can be the one of this id, by all that it says of itself."""
+    own = rim_id_of(document)
+    if own is not None:
+        return own == rim_id
+    return rim_id.startswith(_VBIOS_PREFIX) and rim_id.endswith("_" + _compact(document.version))
 
 
 def _compact(version: str) -> str:

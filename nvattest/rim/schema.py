@@ -1,6 +1,6 @@
 """The published profile, ``schemas/rim-profile-1.xsd``, asked where and why a document departs from it.
 
-``parse_rim`` does not use it: it decides alone, and faster. This is for people who make or repair RIMs.
+``parse_rim`` does not use it: it decides alone, and faster. What it refused is explained to people with this.
 """
 
 from __future__ import annotations
@@ -10,10 +10,26 @@ from nvattest.errors import ParseError
 from nvattest.rim._names import ROOT
 from nvattest.rim.xml import read_xml
 
-__all__ = ["PROFILE", "explain_schema_error"]
+__all__ = ["PROFILE", "explain_schema_error", "explained"]
 
 PROFILE = "rim-profile-1.xsd"
 _MOST = 8
+# Refused before there are elements, by a rule whose error has the offset.
+_OF_THE_GATE = frozenset(
+    ("rim-size", "rim-encoding", "rim-dtd", "rim-comment", "rim-cdata", "rim-processing-instruction", "rim-entity",
+     "rim-xml-attribute", "rim-limits", "rim-xml")
+)  # fmt: skip
+
+
+def explained(error: ParseError, data: bytes) -> str:
+    """What ``parse_rim`` said of this document, and the first element, by path and line, that departs from the profile.
+
+    Only this imports ``xmlschema``, and only for a document that was refused.
+    """
+    if error.code in _OF_THE_GATE:
+        return str(error)
+    first = explain_schema_error(data).partition("\n")[0]
+    return f"{error}; {first}" if first else str(error)
 
 
 def explain_schema_error(data: bytes) -> str:

@@ -154,8 +154,7 @@ def _key(given: SigningKey | None) -> SigningKey:
 def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral | None:
     """RIM files that the caller names. NVIDIA's verifier opened an empty path for ``driver_rim``."""
     from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
-    from nvattest.collateral.bundle import MAXIMUM_RIM
-    from nvattest.collateral.folders import read_bounded
+    from nvattest.collateral.folders import read_rim_file
     from nvattest.collateral.plan import rim_ids_of
 
     given = {"driver_rim": "DRIVER", "vbios_rim": "VBIOS"}
@@ -164,10 +163,10 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
         path = params[name]
         if not path:
             continue
-        content = read_bounded(str(path), MAXIMUM_RIM)
+        content = read_rim_file(str(path))
         for rim_id in rim_ids_of(items):
             if f"_{word}_" in rim_id:
-                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.BUNDLE, origin=str(path))
+                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=str(path))
     return Collateral(rims=rims) if rims else None
 
 

@@ -12,9 +12,13 @@ import pytest
 
 from nvattest._json import dump_json
 from nvattest._schemas import schema_bytes
+from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
-from nvattest.collateral.inspection import inspect_bundle, render_inspection
+from nvattest.collateral.gather import needs_of
+from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
 from nvattest.errors import InputError, ParseError
+from nvattest.evidence import load_evidence
+from nvattest.testing.platform import Platform
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +100,91 @@ def test_two_documents_under_one_id_do_not_merge() -> None:
     assert "two" in str(caught.value)
 
 
-def test_inspection_names_signers_and_the_first_to_expire(platform) -> None:
-    facts = inspect_bundle(load_bundle(json.dumps(platform.bundle())))
+def inspected(platform, document: dict, *, anchors=None, chains=()) -> Inspection:
+    verifier = Verifier(anchors=anchors or platform.trust_anchors())
+    return inspect_bundle(load_bundle(json.dumps(document)), verifier, platform.time, chains=chains)
+
+
+def test_inspection_names_signers_states_and_the_first_to_expire(platform) -> None:
+    evidence = load_evidence(json.dumps(platform.evidence(bytes(32))))
+    verifier = Verifier(anchors=platform.trust_anchors())
+    chains = needs_of(evidence, verifier, platform.time).chains
+    facts, bad, usable = inspected(platform, platform.bundle(), chains=chains)
+    assert bad == ()
     assert facts["earliest_expiry"]["at"].startswith("2026-11-01")
     assert all(rim["signer"] and rim["version"] for rim in facts["rims"])
+    assert {entry["state"] for entry in (*facts["rims"], *facts["ocsp"])} == {"verified"}
+    assert (len(usable.rims), len(usable.ocsp)) == (len(facts["rims"]), len(facts["ocsp"]))
     text = render_inspection(facts)
     assert "first to expire" in text
-    assert all(rim["signer"] in text for rim in facts["rims"])
+    assert all(f"signed by {rim['signer']}" in text for rim in facts["rims"])
+    assert "*** SIMULATED" in text
 
 
-def test_inspection_lists_what_cannot_be_read() -> None:
+@pytest.mark.parametrize(
+    ("lies", "state", "reason"),
+    [
+        (("driver-rim:signature",), "not verified", "the signature over SignedInfo does not verify"),
+        (("driver-rim:tampered=30",), "not verified", "the content was altered"),
+        (("driver-rim:wrong-version=1.2.3",), "not verified", "which its id is not"),
+        (("driver-rim:wrong-product=GB100",), "not verified", "which its id is not"),
+        (("driver-rim:other-root",), "not verified", "chain"),
+        (("driver-rim:chain-signature=1",), "not verified", "chain"),
+        (("driver-rim:xml=dtd",), "not verified", "document type"),
+        (("driver-rim:not-yet-valid=0",), "not verified", "not valid yet"),
+        (("driver-rim:expired=0",), "expired", ""),
+    ],
+)
+def test_a_rim_that_nobody_should_use_is_never_said_to_be_signed(
+    lies: tuple[str, ...], state: str, reason: str
+) -> None:
+    platform = Platform.build("hopper-1", lies=lies)
+    facts, bad, usable = inspected(platform, platform.bundle())
+    driver, vbios = sorted(facts["rims"], key=lambda rim: rim["id"])
+    assert (driver["state"], vbios["state"]) == (state, "verified")
+    assert reason in driver.get("reason", "")
+    refused = state == "not verified"
+    assert [reason in said for name, said in bad if name.startswith(driver["id"])] == [True] * refused
+    assert (driver["id"] in usable.rims) is not refused
+    [line] = [
+        line for line in render_inspection(facts).split("\n") if driver["id"] + ":" in line and "OCSP" not in line
+    ]
+    assert (", signed by CN=" in line) is not refused
+
+
+@pytest.mark.parametrize(
+    ("lie", "state"),
+    [
+        ("driver-rim:ocsp-signature=0", "not verified"),
+        ("driver-rim:wrong-responder=0", "not verified"),
+        ("driver-rim:responder-purpose=0", "not verified"),
+        ("driver-rim:future=0", "not verified"),
+        ("driver-rim:ocsp-status=0,tryLater", "not verified"),
+        ("driver-rim:ocsp-garbage=0", "not verified"),
+        ("driver-rim:stale=0", "expired"),
+        ("driver-rim:revoked=0", "verified"),
+        ("driver-rim:unknown=0", "verified"),
+    ],
+)
+def test_an_answer_has_the_state_of_its_signature_and_window_whatever_it_says(lie: str, state: str) -> None:
+    honest, lying = (Platform.build("hopper-1", lies=lies) for lies in ((), (lie,)))
+    kept = {answer["sha256"] for answer in honest.bundle()["ocsp"]}
+    facts, bad, _ = inspected(lying, lying.bundle())
+    [entry] = [entry for entry in facts["ocsp"] if entry["sha256"] not in kept]
+    assert entry["state"] == state
+    assert len(bad) == (state == "not verified")
+
+
+def test_answers_about_devices_are_not_verified_and_not_bad_without_the_devices(platform) -> None:
+    facts, bad, usable = inspected(platform, platform.bundle())
+    states = [entry["state"] for entry in facts["ocsp"]]
+    assert set(states) == {"verified", "not verified"}
+    assert (bad, len(usable.ocsp)) == ((), len(states))
+
+
+def test_inspection_lists_what_cannot_be_read(platform) -> None:
     document = {"format": "nvattest-bundle", "version": 1, "rims": [entry(b"x", id="NV_A")], "ocsp": [entry(b"y")]}
-    facts = inspect_bundle(load_bundle(json.dumps(document)))
-    assert "fault" in facts["rims"][0]
-    assert "fault" in facts["ocsp"][0]
-    assert render_inspection(facts).count("NOT READABLE") == 2
+    facts, bad, usable = inspected(platform, document)
+    assert len(bad) == 2
+    assert (usable.rims, usable.ocsp) == ({}, ())
+    assert render_inspection(facts).count(": NOT VERIFIED: ") == 2
