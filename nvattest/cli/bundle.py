@@ -96,10 +96,13 @@ def _fetch(options: argparse.Namespace) -> int:
     mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
     collateral = gather_needs(needs, network.gather_options(options, mode), at=options.at or now(), verifier=verifier)
     network.say_what_was_not_asked(options, collateral)
-    facts = preflight(needs, collateral, verifier, options.at or now())
-    if facts["ready"] is not True:
-        code = facts["result_code"]
-        say(render_preflight(facts), error=True)
+    at = options.at or now()
+    facts = preflight(needs, collateral, verifier, at)
+    # In a bundle an answer has no nonce of ours that could stand in for a window.
+    inspection = inspect_bundle(collateral, verifier, at, chains=needs.chains)
+    if facts["ready"] is not True or inspection.bad:
+        code = facts["result_code"] or ResultCode.OCSP_STATUS_NOT_GOOD
+        say(render_preflight(facts), *(f"  NOT VERIFIED {name}: {why}" for name, why in inspection.bad), error=True)
         raise CollateralError(
             f"{options.output} was not written: guests could not verify with it",
             code="bundle-incomplete",
@@ -108,7 +111,7 @@ def _fetch(options: argparse.Namespace) -> int:
     # Not in the bundle: it is verified again, under the anchors of whoever uses it.
     for line in foreign_anchors(verifier.anchors.label, simulated=verifier.anchors.simulated):
         say(line.strip(), error=True)
-    return _write(inspect_bundle(collateral, verifier, at, chains=needs.chains), options)
+    return _write(inspection, options)
 
 
 def _merge(options: argparse.Namespace) -> int:
