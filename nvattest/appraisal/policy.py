@@ -59,9 +59,10 @@ class EvidencePolicy:
         accept_unverified_nonce: evidence without a nonce of ours counts; it may be a recording.
         accept_unchecked_revocation: certificates without a revocation answer count.
         accept_live_ocsp_without_nonce: a network answer without our nonce counts inside its window (caching proxies).
-        accept_stale_ocsp: an answer outside its signed window counts.
+        accept_stale_ocsp: a good answer past its signed end counts.
         accept_expired_rim_certificates: RIMs whose signers have expired count.
-        allow_certificate_hold_for_rims, allow_certificate_hold_for_devices: revoked with reason certificateHold counts.
+        allow_certificate_hold_for_rims, allow_certificate_hold_for_devices: revoked with reason certificateHold counts,
+            where the answer is current.
         allow_debug: a device whose certificate says debug or not secure counts.
 
     Raises:

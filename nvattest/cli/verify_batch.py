@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
     parser.add_argument("--trust-anchors", type=existing_file, metavar="PEM", help="trust these roots instead")
     parser.add_argument(
-        "--at", type=converted(VerificationTime.parse), metavar="TIME", help="judge at this time; now by default"
-    )
+        "--at", type=converted(VerificationTime.parse), metavar="TIME",
+        help="judge at this time; each line when it is read by default",
+    )  # fmt: skip
     parser.add_argument(
         "--allow-line-time", action="store_true",
         help="a line may say when it is judged ('at'): whoever writes the line chooses the clock",

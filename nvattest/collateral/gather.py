@@ -156,7 +156,7 @@ class _Gathering:
         self._random_bytes = random_bytes
         self._deadline = Deadline(options.timeout)
         self._rims: dict[str, RimAnswer] = dict(known.rims)
-        self._given = known.ocsp
+        self._given = Collateral(ocsp=known.ocsp)
         self._answers: list[OcspAnswer] = list(known.ocsp)
         self.unavailable: dict[str, Unavailable] = dict(known.unavailable)
 
@@ -246,7 +246,8 @@ class _Gathering:
         if kept is None:
             return False
         self._answers.append(kept)
-        return self._outlasts(self._settled(question, (kept,)))
+        # A newer answer that the caller gave may speak against the certificate.
+        return self._outlasts(self._settled(question, Collateral(ocsp=(*self._given.ocsp, kept))))
 
     def _outlasts(self, left: timedelta | None) -> bool:
         """Whether an answer at hand is still good when all others have come; an appraisal judges them together."""
@@ -259,7 +260,7 @@ class _Gathering:
             return False
         answer = OcspAnswer(content=got[0], nonce=got[1], source=Source.LIVE, origin=url)
         self._answers.append(answer)
-        if self._settled(question, (answer,)) is None:
+        if self._settled(question, Collateral(ocsp=(answer,))) is None:
             return False
         # Without nextUpdate an answer counts by its nonce alone, which the cache does not keep.
         return parse_response(answer.content).next_update is not None
@@ -272,15 +273,11 @@ class _Gathering:
         if content is None:
             return None
         answer = OcspAnswer(content=content, source=Source.CACHE, origin=cache.folder)
-        return answer if self._settled(question, (answer,)) is not None else None
+        return answer if self._settled(question, Collateral(ocsp=(answer,))) is not None else None
 
-    def _settled(self, question: Question, answers: tuple[OcspAnswer, ...]) -> timedelta | None:
+    def _settled(self, question: Question, answers: Collateral) -> timedelta | None:
         """How long these still say "good" in a way that the policy's mode accepts; None where they do not."""
-        if not answers:
-            return None
-        found = self._verifier.find_revocation(
-            question.certificate, question.issuer, Collateral(ocsp=answers), self._instant(question)
-        )
+        found = self._verifier.find_revocation(question.certificate, question.issuer, answers, self._instant(question))
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
             return timedelta.max if found.source in (Source.BUNDLE, Source.FILE) else None

@@ -176,7 +176,7 @@ FIELDS: Final[dict[str, tuple[Kind, str]]] = {
     "accept_unverified_nonce": (Flag(), "Weakening: evidence without a nonce of ours counts."),
     "accept_unchecked_revocation": (Flag(), "Weakening: certificates without a revocation answer count."),
     "accept_live_ocsp_without_nonce": (Flag(), "Weakening: a network answer without our nonce counts."),
-    "accept_stale_ocsp": (Flag(), "Weakening: a revocation answer outside its window counts."),
+    "accept_stale_ocsp": (Flag(), "Weakening: a good revocation answer past its signed end counts."),
     "accept_expired_rim_certificates": (Flag(), "Weakening: reference manifests of expired signers count."),
     "allow_certificate_hold_for_rims": (Flag(), "Weakening: RIM signers revoked with certificateHold count."),
     "allow_certificate_hold_for_devices": (Flag(), "Weakening: device certificates on certificateHold count."),

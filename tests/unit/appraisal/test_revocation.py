@@ -225,6 +225,28 @@ def test_of_a_hold_and_an_unknown_the_newer_counts_and_in_one_second_the_unknown
     assert choose((HOLD, 1), (UNKNOWN, 1)) is UNKNOWN
 
 
+def test_of_two_statements_about_one_instant_the_one_signed_later_counts() -> None:
+    def chosen(*said: tuple[RevocationStatus, int]) -> RevocationStatus:
+        answers = [(OcspAnswer(content=b"", source=Source.BUNDLE), SimpleNamespace(serial=7)) for _ in said]
+        judged = iter(
+            Revocation(
+                status=status,
+                detail="",
+                certificate_serial=7,
+                this_update=NOW,
+                produced_at=NOW + timedelta(seconds=seconds),
+            )
+            for status, seconds in said
+        )
+        found = find_revocation(CERTIFICATE, CERTIFICATE, answers, None, NOW, lambda *_: next(judged))  # type: ignore[arg-type]
+        return found.revocation.status
+
+    assert chosen((GOOD, 2), (HOLD, 1)) is GOOD
+    assert chosen((HOLD, 1), (GOOD, 2)) is GOOD
+    assert chosen((GOOD, 1), (HOLD, 2)) is HOLD
+    assert chosen((UNKNOWN, 2), (GOOD, 1)) is UNKNOWN
+
+
 def test_an_answer_to_our_question_that_is_older_than_a_hold_does_not_lift_it() -> None:
     def statement(status: RevocationStatus, hours: int, nonce: NonceOutcome) -> Revocation:
         made = NOW - timedelta(hours=hours)

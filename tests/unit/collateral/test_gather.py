@@ -20,7 +20,7 @@ from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS
-from nvattest.pki.ocsp import CertIdHash, parse_response
+from nvattest.pki.ocsp import CertIdHash, RevocationStatus, parse_response
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
@@ -217,6 +217,30 @@ def test_a_lifted_hold_in_a_bundle_is_asked_about_again(platform, evidence, serv
             evidence, nonce=Nonce(bytes(range(32))), collateral=recorded, at=VerificationTime.at(at)
         )
         assert not appraisal.trusted
+
+
+def test_a_hold_in_a_bundle_that_is_newer_than_what_the_cache_says_is_asked_about(
+    platform, evidence, services, cache
+) -> None:
+    held = Platform.build("hopper-1", clock=platform.clock + timedelta(hours=2), lies=["driver-rim:hold=0"])
+    leaf = next(answer for answer in load_bundle(json.dumps(held.bundle())).ocsp if _is_hold(answer.content))
+    run(platform, evidence, options(services, cache=cache))
+    verifier = Verifier(anchors=platform.trust_anchors())
+    at = platform.clock + timedelta(hours=3)
+    nonce, moment = Nonce(bytes(range(32))), VerificationTime.at(at)
+    with Services(platform, now=lambda: at) as running:
+        found = gather(
+            evidence, options(running, cache=cache), anchors=verifier.anchors, at=moment,
+            known=Collateral(ocsp=(leaf,)), verifier=verifier,
+        )  # fmt: skip
+        assert len(running.requests("ocsp")) == 1
+    assert verifier.appraise(evidence, nonce=nonce, collateral=found, at=moment).trusted
+    recorded = replace(found, ocsp=tuple(answer for answer in found.ocsp if answer.source is not Source.LIVE))
+    assert not verifier.appraise(evidence, nonce=nonce, collateral=recorded, at=moment).trusted
+
+
+def _is_hold(content: bytes) -> bool:
+    return parse_response(content).status is RevocationStatus.ON_HOLD
 
 
 def test_fresh_answers_count_beside_those_of_a_bundle_that_are_as_new(platform, evidence, services) -> None:
