@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 
 from nvattest.errors import PolicyError
-from nvattest.model import Architecture
+from nvattest.model import Architecture, version_key
 
 MAX_TRAILING_BYTES = 8
 
@@ -47,9 +47,10 @@ class EvidencePolicy:
         revocation: the least fresh revocation answer that counts.
         allowed_architectures, allowed_modes: empty means any that the program knows.
         minimum_driver_version, minimum_vbios_version: dotted versions; VBIOS parts are hexadecimal.
-        denied_driver_versions, denied_vbios_versions: exact versions that are refused.
+        denied_driver_versions, denied_vbios_versions: versions that are refused, compared as numbers as minimums are.
         expected_gpus, expected_switches: exact counts, None for any.
-        topology: when the PPCIE topology must close.
+        topology: when the PPCIE topology must close. Where it must, and wherever evidence of a switch is given, all
+            GPUs must be in protected PCIe mode and all switches locked.
         max_trailing_bytes: bytes tolerated after a report's signature. Nothing reads them; real captures have one.
         require_fwid_in_report: the report of a GPU must name its firmware id, and not only the leaf certificate that is
             issued for it. Drivers before R550 leave it out.
@@ -66,7 +67,7 @@ class EvidencePolicy:
         allow_debug: a device whose certificate says debug or not secure counts.
 
     Raises:
-        PolicyError: a field has another type (code ``policy-value``).
+        PolicyError: a field has another type, or a version is none (code ``policy-value``).
     """
 
     revocation: RevocationMode = RevocationMode.BUNDLE
@@ -99,6 +100,18 @@ class EvidencePolicy:
                 raise PolicyError(
                     f"{field.name} of an evidence policy is {value!r:.80}, expected {field.type}", code="policy-value"
                 )
+        # A text that is no version would match nothing: a list with it would deny nothing.
+        for base, versions in (
+            (10, (self.minimum_driver_version, *self.denied_driver_versions)),
+            (16, (self.minimum_vbios_version, *self.denied_vbios_versions)),
+        ):
+            for version in versions:
+                if version is not None and version_key(version, base=base) is None:
+                    raise PolicyError(
+                        f"an evidence policy names {version!r:.80}, which is not a version",
+                        code="policy-value",
+                        hint=f'write it as "{"570.86.15" if base == 10 else "96.00.9F.00.01"}"',
+                    )
 
     @property
     def weakenings(self) -> tuple[str, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from nvattest.appraisal.policy import EvidencePolicy
-from nvattest.errors import InputError
+from nvattest.model import version_key
 from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report
+
+_BASES = {"driver_version": 10, "vbios_version": 16, "bios_version": 16}
 
 
 def signed_versions(report: Report) -> dict[str, str]:
@@ -21,38 +23,34 @@ def describe(report: Report) -> str:
     return ", ".join(f"{name.removesuffix('_version')} {value}" for name, value in signed_versions(report).items())
 
 
-def version_key(text: str, *, base: int) -> tuple[int, ...]:
-    """A dotted version as numbers: base 10 for drivers, 16 for VBIOS.
-
-    Raises:
-        InputError: a part that is not a number.
-    """
-    try:
-        return tuple(int(part, base) for part in text.split("."))
-    except ValueError:
-        raise InputError(f"not a version: {text[:40]!r}", code="version") from None
+def same_version(one: str, other: str, *, name: str) -> bool:
+    """Whether two texts are one version of what ``signed_versions`` calls ``name``; other texts must be equal."""
+    key = version_key(one, base=_BASES[name])
+    return one == other if key is None else key == version_key(other, base=_BASES[name])
 
 
 def problems(report: Report, policy: EvidencePolicy) -> list[tuple[str, str, str]]:
     """What the policy has against the versions of a device: message, expected, found. Empty when nothing."""
     found = []
     limits = {
-        "driver_version": (policy.minimum_driver_version, policy.denied_driver_versions, 10),
-        "vbios_version": (policy.minimum_vbios_version, policy.denied_vbios_versions, 16),
+        "driver_version": (policy.minimum_driver_version, policy.denied_driver_versions),
+        "vbios_version": (policy.minimum_vbios_version, policy.denied_vbios_versions),
     }
     for name, version in signed_versions(report).items():
-        minimum, denied, base = limits.get(name, (None, (), 10))
-        word = name.removesuffix("_version")
-        if version.upper() in {item.upper() for item in denied}:
-            found.append((f"{word} {version} is denied by the policy", f"not {version}", version))
-        if minimum is not None and _below(version, minimum, base):
-            found.append((f"{word} {version} is older than the policy's minimum", f">= {minimum}", version))
+        minimum, denied = limits.get(name, (None, ()))
+        base, word = _BASES[name], name.removesuffix("_version")
+        key = version_key(version, base=base)
+        if key is None:
+            # What cannot be compared can be shown neither to be new enough nor to be missing from a list.
+            if limit := [f">= {minimum}"] * (minimum is not None) + [f"not {item}" for item in denied]:
+                found.append((f"{word} {version} cannot be compared with the policy's", ", ".join(limit), version))
+            continue
+        for item in denied:
+            if version_key(item, base=base) == key:
+                found.append((f"{word} {version} is denied by the policy", f"not {item}", version))
+                break
+        if minimum is not None:
+            least = version_key(minimum, base=base)
+            if least is None or key < least:
+                found.append((f"{word} {version} is older than the policy's minimum", f">= {minimum}", version))
     return found
-
-
-def _below(version: str, minimum: str, base: int) -> bool:
-    try:
-        return version_key(version, base=base) < version_key(minimum, base=base)
-    except InputError:
-        # A version that cannot be compared cannot be shown to be new enough.
-        return True

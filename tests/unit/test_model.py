@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time, parse_time
+from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time, parse_time, version_key
 
 HEX = "0123456789abcdef" * 4
 UTC = timezone.utc
@@ -272,3 +272,25 @@ def test_the_year_9999_of_device_certificates_is_a_time_like_any_other() -> None
     end = VerificationTime.parse("9999-12-31T23:59:59Z")
     assert end.device > NOON
     assert str(end) == "9999-12-31T23:59:59Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "key"),
+    [
+        ("550.00.07", 10, (550, 0, 7)),
+        ("550.0.7.0.00", 10, (550, 0, 7)),
+        ("0", 10, ()),
+        ("96.00.9F.00.01", 16, (0x96, 0, 0x9F, 0, 1)),
+        ("96.00.9f.00.01", 16, (0x96, 0, 0x9F, 0, 1)),
+        ("12345678", 10, (12345678,)),
+    ],
+)
+def test_a_version_is_its_numbers_without_zeros_at_the_end(text: str, base: int, key: tuple[int, ...]) -> None:
+    assert version_key(text, base=base) == key
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "550.", ".550", "5_0", " 1", "+1", "1A", "1.x", "123456789", "\u0661", "0x1"]
+)
+def test_what_is_no_version_has_no_numbers(text: str) -> None:
+    assert version_key(text, base=10) is None

@@ -46,6 +46,10 @@ class Node:
             at=VerificationTime.at(self.platform.clock + later),
         )
 
+    def live(self) -> tuple[Evidence, ...]:
+        """The evidence with what the driver says beside it."""
+        return self.platform.collect(NONCE)
+
     def without(self, *rims: str) -> Collateral:
         """The collateral without the RIMs whose ids contain one of these words."""
         kept = {name: rim for name, rim in self.collateral.rims.items() if not any(word in name for word in rims)}
