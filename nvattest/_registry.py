@@ -69,6 +69,11 @@ NVDEC0_ENABLED: Final = 0xAA
 NVDEC0_DISABLED: Final = 0x55
 PPCIE_ENABLED: Final = 0xAA
 PPCIE_DISABLED: Final = 0x55
+SWITCH_LOCKED: Final = 1
+# What drivers say beside reports: NVML's multi-GPU mode of a GPU, NSCQ's protected PCIe mode of a switch.
+MULTI_GPU_PROTECTED: Final = "protected-pcie"
+SWITCH_MODE_UNKNOWN: Final = "-1"
+SWITCH_MODE_LOCKED: Final = "3"
 VALUE_TYPE_RAW_SVN: Final = 0x87
 PDI_SIZE: Final = 8
 # What a report names at the far end of a link that is disabled: all H800 have ten of eighteen.

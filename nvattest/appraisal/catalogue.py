@@ -122,7 +122,7 @@ _PLATFORM = (
     _spec("devices-distinct", 22, "no device appears twice", 1002),
     _spec("one-nonce", 23, "all devices answered one nonce", 1003),
     _spec("one-mode", 24, "all GPUs run in one mode", 1004),
-    _spec("topology", 25, "GPUs and switches name each other and nobody else", 1005),
+    _spec("topology", 25, "GPUs and switches are protected, and name each other and no others", 1005),
 )
 
 CHECKS: dict[str, CheckSpec] = {spec.id: spec for spec in (*_DEVICE, *_RIMS, *_PLATFORM)}

@@ -5,7 +5,8 @@
 22  no device appears twice, by certified identity
 23  all devices answered one nonce
 24  all GPUs run in one mode
-25  the PPCIE topology closes: GPUs and switches name each other and nobody else
+25  the PPCIE topology closes: all GPUs are in protected PCIe mode, all switches locked, and they name each other and
+    nobody else
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.appraisal.topology import topology_problems
+from nvattest.appraisal.topology import protection_problems, topology_problems
 from nvattest.model import DeviceKind, Nonce, VerificationTime, counted
 from nvattest.pki.anchors import TrustAnchors
 from nvattest.spdm.report import FeatureMode, feature_mode, feature_mode_name
@@ -144,18 +145,23 @@ def _check_topology(
 ) -> None:
     ppcie = any(_mode(gpu) is FeatureMode.PPCIE for gpu in gpus)
     required = policy.topology is TopologyRule.REQUIRED
-    if gpus and switches:
-        problems = topology_problems(gpus, switches)
-        if problems:
-            checks.fail(
-                "topology",
-                problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
-                expected=f"{_both(len(gpus), len(switches))} that name each other",
-                hint="a device of another node was put in, or one was left out",
-            )
-        else:
-            checks.ok("topology", f"{_both(len(gpus), len(switches))} name each other")
-    elif ppcie or switches:
+    unprotected = protection_problems(gpus, switches) if switches or required else []
+    strangers = topology_problems(gpus, switches) if gpus and switches else []
+    both = _both(len(gpus), len(switches))
+    if unprotected:
+        checks.fail(
+            "topology", _first_of(unprotected + strangers), expected="GPUs in protected PCIe mode and locked switches",
+            hint="set all GPUs and switches to protected PCIe mode on the host, and "
+            "let the fabric manager lock its switches before the guest starts",
+        )  # fmt: skip
+    elif strangers:
+        checks.fail(
+            "topology", _first_of(strangers), expected=f"{both} that name each other",
+            hint="a device of another node was put in, or one was left out",
+        )  # fmt: skip
+    elif gpus and switches:
+        checks.ok("topology", f"{both} name each other, the GPUs in protected PCIe mode and the switches locked")
+    elif ppcie or switches or required:
         missing = "switches" if gpus else "GPUs"
         checks.add(
             "topology",
@@ -164,7 +170,9 @@ def _check_topology(
             tolerated_by="" if required else "topology",
             hint=f"give the evidence of the {missing} too (--device all)",
         )
-    elif required:
-        checks.fail("topology", "the policy requires a PPCIE topology, and the GPUs are not in PPCIE mode")
     else:
         checks.ok("topology", "the devices are not linked by protected PCIe; each stands for itself")
+
+
+def _first_of(problems: list[str]) -> str:
+    return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")

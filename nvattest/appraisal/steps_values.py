@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED
+from nvattest._registry import (
+    MULTI_GPU_PROTECTED,
+    NVDEC0_DISABLED,
+    NVDEC0_ENABLED,
+    SWITCH_LOCKED,
+    SWITCH_MODE_LOCKED,
+    SWITCH_MODE_UNKNOWN,
+)
 from nvattest.appraisal import versions
 from nvattest.appraisal.check import CheckList
 from nvattest.appraisal.measurements import (
@@ -147,8 +154,10 @@ def check_hints(report: Report | None, evidence: Evidence, checks: CheckList) ->
         checks.skip(("hints",), "the report could not be read")
         return
     signed = versions.signed_versions(report)
-    for name, value in evidence.hints.items():
-        if name in signed and signed[name].upper() != value.upper():
+    compared = sorted(name for name in evidence.hints if name in signed)
+    for name in compared:
+        value = evidence.hints[name]
+        if not versions.same_version(signed[name], value, name=name):
             checks.fail(
                 "hints",
                 f"the driver said {name} {value}, the signed report says {signed[name]}",
@@ -157,5 +166,32 @@ def check_hints(report: Report | None, evidence: Evidence, checks: CheckList) ->
                 hint="the evidence was put together from two devices, or the driver was replaced while it ran",
             )
             return
-    compared = sorted(name for name in evidence.hints if name in signed)
+    protection = _said_protection(report, evidence)
+    if protection is not None:
+        name, value, agrees, expected = protection
+        if not agrees:
+            checks.fail(
+                "hints", f"the driver said {name} {value}, the signed report says {expected}", expected=expected,
+                found=value, hint="the mode was changed after the report, or the driver does not speak for this device",
+            )  # fmt: skip
+            return
+        compared.append(name)
     checks.ok("hints", f"{', '.join(compared)} agree" if compared else "nothing was said beside the report")
+
+
+def _said_protection(report: Report, evidence: Evidence) -> tuple[str, str, bool, str] | None:
+    """What the driver says of protected PCIe: the hint, its value, whether the report agrees, and what that says.
+
+    A switch that is not ``3`` (locked), or a GPU that is not ``protected-pcie``, is unprotected to the driver, except
+    for a switch that the driver cannot ask (``-1``).
+    """
+    if isinstance(report.fields, GpuFields):
+        name, said, signed = "multi_gpu_mode", MULTI_GPU_PROTECTED, feature_mode(report) is FeatureMode.PPCIE
+        expected = "protected PCIe" if signed else "no protected PCIe"
+    else:
+        name, said, signed = "pcie_mode", SWITCH_MODE_LOCKED, report.fields.lock_status == SWITCH_LOCKED
+        expected = "locked" if signed else "not locked"
+    value = evidence.hints.get(name)
+    if value is None or (name == "pcie_mode" and value == SWITCH_MODE_UNKNOWN):
+        return None
+    return name, value, (value == said) is signed, expected

@@ -101,6 +101,7 @@ def _one_gpu(calls: NvmlCalls, index: int, nonce: bytes, state: SystemState) -> 
             hints[key] = calls.text(name, handle)
     if state.dev_tools:
         hints["dev_tools"] = "on"
+    hints |= state.hints
     chain = calls.ask("nvmlDeviceGetConfComputeGpuCertificate", handle)
     certificate = _cut(
         chain.attestationCertChain, chain.attestationCertChainSize, CHAIN_MAX, f"GPU-{index}: the certificate chain"

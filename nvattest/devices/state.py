@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
+from nvattest._registry import MULTI_GPU_PROTECTED
 from nvattest.devices._deadline import DEFAULT_TIMEOUT
 from nvattest.devices._nvml_errors import UNSUPPORTED_CODES
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
@@ -32,6 +33,13 @@ class MultiGpuMode(IntEnum):
     NONE = 0
     PROTECTED_PCIE = 1
     NVLINK_ENCRYPTION = 2
+
+
+_MODE_WORDS: dict[int, str] = {
+    MultiGpuMode.NONE: "none",
+    MultiGpuMode.PROTECTED_PCIE: MULTI_GPU_PROTECTED,
+    MultiGpuMode.NVLINK_ENCRYPTION: "nvlink-encryption",
+}
 
 
 class CpuCapability(IntEnum):
@@ -75,6 +83,13 @@ class SystemState:
     def protected_pcie(self) -> bool:
         """The machine is in protected PCIe mode, where GPUs attest with CC off."""
         return self.multi_gpu_mode == MultiGpuMode.PROTECTED_PCIE
+
+    @property
+    def hints(self) -> dict[str, str]:
+        """What of this is compared with each GPU's signed report: ``multi_gpu_mode``, in words where they are known."""
+        if self.multi_gpu_mode is None:
+            return {}
+        return {"multi_gpu_mode": _MODE_WORDS.get(self.multi_gpu_mode, str(int(self.multi_gpu_mode)))}
 
 
 E = TypeVar("E", bound=IntEnum)

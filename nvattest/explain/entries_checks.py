@@ -176,17 +176,20 @@ _OWN = (
     _check(
         "versions",
         "A genuine device can run an old driver or VBIOS with known faults, and its measurements still match. The "
-        "policy can demand minimum versions and refuse single ones.",
+        "policy can demand minimum versions and refuse single ones. Versions are compared number by number: 550.0.7 "
+        "and 550.00.07 are one version.",
         ("The driver or VBIOS was not updated.", "The policy was made stricter before the fleet was updated."),
         ("Compare expected and found; then update the driver or the VBIOS.", "$ nvattest preflight"),
     ),
     _check(
         "hints",
-        "Beside the signed report the driver says things about the device: its driver and VBIOS version. They prove "
-        "nothing, but when they contradict the signed report something is wrong.",
+        "Beside the signed report the driver says things about the device: its driver and VBIOS version, whether a "
+        "GPU is in protected PCIe mode, whether a switch is locked. They prove nothing, but when they contradict the "
+        "signed report something is wrong.",
         (
             "The evidence file was put together from two devices.",
             "The driver was replaced while the programs kept running.",
+            "The mode was changed after the report was made.",
         ),
         (_COLLECT, "Restart the guest after a driver update."),
     ),
@@ -282,12 +285,14 @@ _OWN = (
     _check(
         "topology",
         "In protected PCIe mode each GPU signs the identities of the switches that it is linked to, and each "
-        "switch those "
-        "of its GPUs. The two lists must name each other, nobody missing and nobody more. Where only GPUs were "
-        "collected, the check is skipped.",
+        "switch those of its GPUs. The two lists must name each other, none missing and none more. Where there is a "
+        "switch, or the policy requires a topology, every GPU must also state protected PCIe (its mode flag and its "
+        "protected PCIe status) and every switch must state that it is locked: an unlocked switch can still be "
+        "rewired. Where only GPUs were collected, the check is skipped.",
         (
             "A device of another node was put in, or one was left out.",
             "Not all 8 GPUs and 4 switches are passed through to the guest.",
+            "Some GPUs are in another mode, or the fabric manager has not locked the switches.",
         ),
         (
             "$ nvattest collect-evidence --device all",

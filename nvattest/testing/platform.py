@@ -182,7 +182,8 @@ class Platform:
         from nvattest.devices.state import require_evidence_mode
         from nvattest.evidence import Evidence
 
-        said = self.driver_state.system(driver_version=self.driver_version, gpu_count=len(self.gpus))
+        state = self.driver_state
+        said = state.system(driver_version=self.driver_version, gpu_count=len(self.gpus))
         require_evidence_mode(said)
         return tuple(
             Evidence(
@@ -191,7 +192,8 @@ class Platform:
                 report=device.report(nonce),
                 certificate_chain=device.chain_pem,
                 origin="simulated",
-                hints=device.hints,
+                hints=device.hints
+                | (said.hints if device.kind is DeviceKind.GPU else {"pcie_mode": str(state.pcie_mode)}),
             )
             for device in self.devices
         )

@@ -565,7 +565,10 @@ def test_the_topology_of_a_real_hgx_node_closes_with_device_all(
     # Its RIMs are not at hand and no nonce was given; the nonce is what NVIDIA's order meets first.
     assert (status, result["result_code"]) == (504 % 256, 504)
     outcomes = {check["id"]: (check["outcome"], check["detail"]) for check in result["appraisal"]["checks"]}
-    assert outcomes["topology"] == ("pass", "8 GPUs and 4 switches name each other")
+    assert outcomes["topology"] == (
+        "pass",
+        "8 GPUs and 4 switches name each other, the GPUs in protected PCIe mode and the switches locked",
+    )
     assert [outcomes[name][0] for name in ("devices-distinct", "one-nonce", "one-mode")] == ["pass"] * 3
     labels = [device["label"] for device in result["appraisal"]["devices"]]
     assert labels == [f"GPU-{index}" for index in range(8)] + [f"SWITCH-{index}" for index in range(4)]

@@ -73,7 +73,7 @@ def test_two_nonces_are_refused_even_where_none_is_compared(node) -> None:
 
 
 def test_gpus_in_different_modes_are_refused(node) -> None:
-    assert failing(node("hopper-8-ppcie", "platform:one-gpu-other-mode").appraise()) == {"one-mode"}
+    assert failing(node("hopper-8-ppcie", "platform:one-gpu-other-mode").appraise()) == {"one-mode", "topology"}
     mixed = node("blackwell-8-mpt", "gpu2:feature=spt").appraise()
     assert failing(mixed) == {"one-mode"}
 
@@ -103,6 +103,101 @@ def test_one_kind_alone_is_not_judged_by_default_and_refused_where_required(node
         assert default.trusted
         required = world.appraise(EvidencePolicy(topology=TopologyRule.REQUIRED), evidence=some)
         assert failing(required) == {"topology"}
+
+
+REQUIRED = EvidencePolicy(topology=TopologyRule.REQUIRED)
+# Lies of a node whose devices name each other as ever, and what is said of the first.
+UNPROTECTED = {
+    "gpu*:feature=spt": "GPU-0: its report says mode spt",
+    "gpu*:feature=mpt": "GPU-0: its report says mode mpt",
+    "gpu*:feature=7": "GPU-0: its report says mode unknown (7)",
+    "gpu5:feature=spt": "GPU-5: its report says mode spt",
+    "gpu*:field=21,55": "GPU-0: its protected PCIe status is 0x55",
+    "gpu7:field=21,00": "GPU-7: its protected PCIe status is 0x00",
+    "gpu0:field-missing=21": "GPU-0: its protected PCIe status is missing",
+    "switch*:field=25,0000": "SWITCH-0: its lock status is 0",
+    "switch3:field=25,0000": "SWITCH-3: its lock status is 0",
+    "switch1:field=25,0200": "SWITCH-1: its lock status is 2",
+    "switch2:field-missing=25": "SWITCH-2: its lock status is missing",
+}
+
+
+@pytest.mark.parametrize("policy", [EvidencePolicy(), REQUIRED], ids=["when-present", "required"])
+@pytest.mark.parametrize("lie", UNPROTECTED)
+def test_a_node_with_switches_is_refused_unless_every_gpu_is_protected_and_every_switch_locked(
+    node, lie: str, policy: EvidencePolicy
+) -> None:
+    appraisal = node("hopper-8-ppcie", lie).appraise(policy)
+    assert failing(appraisal) - {"one-mode"} == {"topology"}
+    assert next(check.detail for check in appraisal.checks if check.id == "topology").startswith(UNPROTECTED[lie])
+
+
+def test_gpus_that_say_their_mode_in_field_21_alone_are_protected_too(node) -> None:
+    # Drivers before the mode flag, as on the eight H200 of the real data.
+    appraisal = node("hopper-8-ppcie", driver="550.90.07").appraise(REQUIRED)
+    assert failing(appraisal) == set()
+    unprotected = node("hopper-8-ppcie", "gpu2:field=21,55", driver="550.90.07").appraise()
+    assert failing(unprotected) == {"one-mode", "topology"}
+
+
+def test_unlocked_switches_are_refused_without_their_gpus_too(node) -> None:
+    world = node("hopper-8-ppcie", "switch2:field=25,0000")
+    some = tuple(item for item in world.evidence if item.kind is DeviceKind.NVSWITCH)
+    assert failing(world.appraise(evidence=some)) == {"topology"}
+
+
+@pytest.mark.parametrize("name", ["hopper-2-spt", "blackwell-8-mpt"])
+def test_gpus_in_another_mode_are_refused_where_the_topology_is_required_and_by_themselves_are_not(
+    node, name: str
+) -> None:
+    assert failing(node(name).appraise(REQUIRED)) == {"topology"}
+    assert node(name).appraise().trusted
+
+
+def test_every_problem_of_the_topology_is_counted(node) -> None:
+    appraisal = node("hopper-8-ppcie", "switch*:field=25,0000", "gpu0:topology").appraise()
+    detail = next(check.detail for check in appraisal.checks if check.id == "topology")
+    assert detail.endswith("(and 5 more)")
+
+
+# What the driver says beside the report, and whether it agrees with a protected GPU or a locked switch.
+SAID = {
+    ("multi_gpu_mode", "protected-pcie"): True,
+    ("multi_gpu_mode", "none"): False,
+    ("multi_gpu_mode", "nvlink-encryption"): False,
+    ("multi_gpu_mode", "7"): False,
+    ("pcie_mode", "3"): True,
+    ("pcie_mode", "-1"): True,
+    ("pcie_mode", "0"): False,
+    ("pcie_mode", "1"): False,
+    ("pcie_mode", "2"): False,
+    ("pcie_mode", "locked"): False,
+}
+
+
+@pytest.mark.parametrize(("hint", "value"), SAID)
+def test_what_the_driver_says_of_protection_agrees_with_the_signed_report(node, hint: str, value: str) -> None:
+    world = node("hopper-8-ppcie")
+    place = 8 if hint == "pcie_mode" else 0
+    evidence = list(world.live())
+    assert evidence[place].hints[hint] in ("protected-pcie", "3")
+    evidence[place] = replace(evidence[place], hints={**evidence[place].hints, hint: value})
+    appraisal = world.appraise(evidence=tuple(evidence))
+    assert appraisal.trusted is SAID[hint, value]
+    check = appraisal.devices[place].check("hints")
+    assert (check.outcome is Outcome.PASS) is SAID[hint, value]
+    if not appraisal.trusted:
+        assert f"the driver said {hint} {value}" in check.detail
+
+
+def test_a_driver_that_says_protected_of_a_gpu_that_is_not_is_refused(node) -> None:
+    world = node("hopper-1")
+    [item] = world.live()
+    assert item.hints["multi_gpu_mode"] == "none"
+    said = replace(item, hints={**item.hints, "multi_gpu_mode": "protected-pcie"})
+    assert not world.appraise(evidence=(said,)).devices[0].passed("hints")
+    silent = replace(item, hints={key: value for key, value in item.hints.items() if key != "multi_gpu_mode"})
+    assert world.appraise(evidence=(silent,)).trusted
 
 
 def test_the_order_of_the_devices_does_not_matter(node) -> None:

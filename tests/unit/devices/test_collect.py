@@ -47,6 +47,7 @@ def test_evidence_of_one_gpu_is_what_the_device_signed(drive: Any, nvml: Any) ->
         "driver_version": "580.159.04",
         "vbios_version": "96.00.A5.00.1A",
         "board_part_number": "692-2G520-0282-001",
+        "multi_gpu_mode": "none",
     }
 
 
@@ -255,11 +256,19 @@ def test_a_slow_driver_within_the_deadline_is_no_failure(drive: Any, nvml: Any) 
     assert len(collect_gpus(NONCE, library=nvml(), timeout=10)) == 1
 
 
-@pytest.mark.parametrize("name", ["nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetVbiosVersion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvmlDeviceGetUUID",
+        "nvmlDeviceGetName",
+        "nvmlDeviceGetVbiosVersion",
+        "nvmlSystemGetConfComputeSettings",
+    ],
+)
 def test_a_hint_that_the_driver_does_not_give_is_left_out(drive: Any, nvml: Any, name: str) -> None:
     drive(faults={name: Fault(return_code=3)})
     (evidence,) = collect_gpus(NONCE, library=nvml())
-    assert len(evidence.hints) == 5
+    assert len(evidence.hints) == 6
 
 
 @pytest.mark.parametrize(
@@ -359,6 +368,13 @@ def test_numbers_without_a_name_are_kept(drive: Any, nvml: Any) -> None:
     assert (state.environment, state.multi_gpu_mode, state.cpu_capability) == (7, 9, 11)
 
 
+@pytest.mark.parametrize(("mode", "word"), [(0, "none"), (1, "protected-pcie"), (2, "nvlink-encryption"), (9, "9")])
+def test_the_multi_gpu_mode_is_a_hint(drive: Any, nvml: Any, mode: int, word: str) -> None:
+    drive(state=DriverState(multi_gpu_mode=mode))
+    (evidence,) = collect_gpus(NONCE, library=nvml())
+    assert evidence.hints["multi_gpu_mode"] == word
+
+
 @pytest.mark.parametrize("name", ["hopper-8-ppcie", "blackwell-2"])
 def test_a_platform_gives_in_process_what_it_gives_through_the_driver(
     drive: Any, nvml: Any, libraries: Any, name: str
@@ -369,8 +385,8 @@ def test_a_platform_gives_in_process_what_it_gives_through_the_driver(
     if platform.switches:
         live += collect_switches(NONCE, library_path=libraries.nscq)
     here = platform.collect(NONCE)
-    # Signatures are made anew, and NSCQ tells one more hint than a simulation in the process.
+    # Signatures are made anew.
     assert [(a.architecture, a.nonce, a.certificate_chain, a.report[:-96]) for a in live] == [
         (a.architecture, a.nonce, a.certificate_chain, a.report[:-96]) for a in here
     ]
-    assert [{key: a.hints[key] for key in a.hints if key != "pcie_mode"} for a in live] == [a.hints for a in here]
+    assert [a.hints for a in live] == [a.hints for a in here]
