@@ -95,6 +95,13 @@ def _record(cell: Cell) -> JsonObject:
     }
 
 
+def oemid(device: DeviceAppraisal) -> str | None:
+    """The manufacturer that the driver's RIM names, or None: what is not verified names nobody."""
+    driver = device.rims.get(RimRole.DRIVER)
+    verified = device.passed("driver-rim-signature") and device.passed("driver-rim-chain")
+    return driver.document.manufacturer_id if verified and driver is not None and driver.document is not None else None
+
+
 def report_claims(device: DeviceAppraisal, prefix: str) -> JsonObject:
     """The claims about the report and its chain; ``prefix`` is ``x-nvidia-gpu`` or ``x-nvidia-switch``."""
     fwid = device.check("fwid")

@@ -7,7 +7,7 @@ consumers still read (``…-rim-schema-validated``, ``x-nvidia-attestation-warni
 from __future__ import annotations
 
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.claims.common import JsonObject, common_claims, report_claims, rim_claims
+from nvattest.claims.common import JsonObject, common_claims, oemid, report_claims, rim_claims
 from nvattest.rim.ids import RimRole
 from nvattest.spdm.fields import GpuFields
 
@@ -16,10 +16,9 @@ def gpu_claims(device: DeviceAppraisal, appraisal: Appraisal, *, version: str) -
     """The claims of one GPU; ``version`` is ``"3.0"`` or ``"4.0"``."""
     fields = device.report.fields if device.report is not None else None
     gpu = fields if isinstance(fields, GpuFields) else None
-    driver = device.rims.get(RimRole.DRIVER)
     claims: JsonObject = {
         **common_claims(device, appraisal),
-        "oemid": driver.document.manufacturer_id if driver is not None and driver.document is not None else None,
+        "oemid": oemid(device),
         "x-nvidia-gpu-driver-version": gpu.driver_version if gpu is not None else "",
         "x-nvidia-gpu-vbios-version": gpu.vbios_version if gpu is not None else "",
         **report_claims(device, "x-nvidia-gpu"),

@@ -9,7 +9,7 @@ never null; ``secboot``, ``dbgstat`` and the warning stand only where there is s
 from __future__ import annotations
 
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.claims.common import JsonObject, common_claims, warning
+from nvattest.claims.common import JsonObject, common_claims, oemid, warning
 from nvattest.model import DeviceKind
 from nvattest.rim.ids import RimRole
 from nvattest.spdm.fields import GpuFields, SwitchFields
@@ -41,9 +41,7 @@ def claims_v2(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
         claims[f"{prefix}-vbios-index-no-conflict"] = device.passed("rim-conflict")
     claims |= {"eat_nonce": common["eat_nonce"], "hwmodel": common["hwmodel"], "ueid": common["ueid"]}
     if gpu:
-        driver = device.rims.get(RimRole.DRIVER)
-        known = driver is not None and driver.document is not None and device.passed("driver-rim-signature")
-        claims["oemid"] = driver.document.manufacturer_id if known and driver and driver.document else ""
+        claims["oemid"] = oemid(device) or ""
     claims |= {name: common[name] for name in ("secboot", "dbgstat") if common[name] is not None}
     said = warning(device)
     if said is not None:

@@ -290,3 +290,17 @@ def test_claims_of_nvidias_own_library_have_the_keys_of_ours(real_data: Path, ho
         assert type(ours[name]) is type(value), name
         if isinstance(value, dict):
             assert ours[name].keys() == value.keys()
+
+
+@pytest.mark.parametrize("version", ["2.0", "3.0", "4.0"])
+@pytest.mark.parametrize(
+    "lie", ["signature", "wrong-key", "tampered=30", "other-root", "chain-signature=0", "xml=truncated", "missing"]
+)
+def test_a_rim_that_is_not_verified_names_no_manufacturer(version: str, lie: str) -> None:
+    silent = "" if version == "2.0" else None
+    [refused] = claims_of(
+        appraise("hopper-1", f"driver-rim:{lie}", "driver-rim:wrong-manufacturer=9999"), version=version
+    )
+    assert refused["oemid"] == silent
+    [believed] = claims_of(appraise("hopper-1"), version=version)
+    assert believed["oemid"] == "5703"

@@ -76,9 +76,10 @@ class Rim:
 
 
 class Signer:
-    """Root, branch authority, L3 and L4 signer as NVIDIA's, under names of our own."""
+    """Root, branch authority, L3 and L4 signer as NVIDIA's, under names of our own; NVIDIA's state no ``purposes``."""
 
-    def __init__(self, family: str = "GH100") -> None:
+    def __init__(self, family: str = "GH100", purposes: Sequence[str] = ()) -> None:
+        self.purposes = [x509.ObjectIdentifier(purpose) for purpose in purposes]
         names = [
             f"nvattest test Reference Value L4 {family}",
             f"nvattest test Reference Value L3 {family} 001",
@@ -105,7 +106,7 @@ class Signer:
 
         unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
         usage = dict.fromkeys((*unused, "encipher_only", "decipher_only"), False)
-        return (
+        made = (
             x509.CertificateBuilder()
             .subject_name(name(names[position]))
             .issuer_name(name(names[issuer]))
@@ -119,8 +120,10 @@ class Signer:
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
-            .sign(self.keys[issuer], hashes.SHA384())
         )
+        if self.purposes and not ca:
+            made = made.add_extension(x509.ExtendedKeyUsage(self.purposes), critical=False)
+        return made.sign(self.keys[issuer], hashes.SHA384())
 
     def raw_signature(self, message: bytes) -> bytes:
         r, s = decode_dss_signature(self.keys[0].sign(message, ec.ECDSA(hashes.SHA384())))

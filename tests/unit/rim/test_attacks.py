@@ -12,6 +12,7 @@ import pytest
 
 from nvattest.errors import ParseError, ResultCode
 from nvattest.pki.anchors import trust_anchors_from_pem
+from nvattest.pki.chain import ChainProfile, validate_chain
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.rim.document import parse_rim
 from nvattest.rim.verify import RimVerification, verify_rim
@@ -27,8 +28,8 @@ BILLION = (
 )
 
 
-def verify(data: bytes) -> RimVerification:
-    anchors = trust_anchors_from_pem(signer("GH100").root_pem)
+def verify(data: bytes, root_pem: bytes | None = None) -> RimVerification:
+    anchors = trust_anchors_from_pem(root_pem or signer("GH100").root_pem)
     return verify_rim(parse_rim(data), anchors=anchors.rim, at=CLOCK, verifier=EcdsaVerifier())
 
 
@@ -381,6 +382,37 @@ def test_a_leaf_put_before_the_chain_does_not_count() -> None:
     assert outcome.signature_valid
     assert not outcome.chain.path_ok
     assert outcome.verified is None
+
+
+@pytest.mark.parametrize("purpose", ["2.23.133.5.4.100.8", "1.3.6.1.4.1.412.274.3"])
+def test_a_leaf_that_is_certified_for_devices_signs_no_rim_though_one_root_serves_both(purpose: str) -> None:
+    device = minting.Signer("GH100", [purpose])
+    outcome = verify(device.sign(Rim().canonical()), device.root_pem)
+    assert outcome.signature_valid
+    assert [(finding.rule, finding.position) for finding in outcome.chain.path_findings] == [("key-usage", 0)]
+    assert outcome.verified is None
+    anchors = trust_anchors_from_pem(device.root_pem).device
+    certificates = outcome.document.certificates
+    as_device = validate_chain(certificates, anchors, profile=ChainProfile.DEVICE, at=CLOCK, verifier=EcdsaVerifier())
+    assert as_device.path_ok
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("", "\n"), ("", "\r\n  "), ("", ""), ("\n", ""), ("\n  ", "\t\n"), ("\n", "\n")]
+)
+def test_white_space_before_and_after_the_signature_is_signed_content(before: str, after: str) -> None:
+    canonical = Rim().canonical().replace(f"\n{MARK}\n", f"{before}{MARK}{after.replace(chr(13), '')}")
+    data = signer("GH100").sign(canonical)
+    plain = data.replace(b"</ds:Signature>" + after.replace("\r", "").encode(), b"</ds:Signature>" + after.encode())
+    outcome = verify(plain)
+    assert outcome.verified is not None, outcome.detail
+    for changed in (
+        plain.replace(b"</ds:Signature>", b"</ds:Signature> "),
+        plain.replace(b"<ds:Signature ", b" <ds:Signature "),
+    ):
+        altered = verify(changed)
+        assert not altered.document.digest_ok
+        assert altered.verified is None
 
 
 def test_a_self_signed_chain_does_not_count() -> None:
