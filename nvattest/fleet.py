@@ -142,6 +142,8 @@ def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
                 "label": device.label,
                 "ueid": device.identity.ueid if device.identity is not None else None,
                 "trusted": device.trusted,
+                # Where in the line the evidence stood and what was dropped to read it.
+                **({"origin": device.origin} if " " in device.origin else {}),
                 "failures": [{"id": check.id, "detail": check.detail} for check in device.failures],
             }
             for device in appraisal.devices

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.cli import binding, network, sources, token_options
 from nvattest.cli.arguments import VALIDATION, ArgumentError, choice, converted, existing_file
-from nvattest.cli.output import say
+from nvattest.cli.output import say, say_how_read
 from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.model import Nonce, VerificationTime
 
@@ -295,6 +295,7 @@ def _remote(options: argparse.Namespace) -> Result:
             "a recording needs its nonce", code="nonce", result_code=ResultCode.GPU_EVIDENCE_NONCE_MISMATCH,
             hint="give the nonce of the recording (--nonce)",
         )  # fmt: skip
+    say_how_read(evidence)
     answers = network.attest_remotely(options, evidence, nonce)
     claims = [dict(item) for answer in answers for item in answer.verified.claims]
     overall = bool(answers) and all(answer.verified.overall for answer in answers)

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from nvattest._text import block, clean, joined
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.check import Check
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.errors import ResultCode
+    from nvattest.evidence import Evidence
     from nvattest.policy.decision import PolicyDecision
     from nvattest.token.refusals import Refusal
     from nvattest.token.verified import VerifiedToken
@@ -94,6 +95,12 @@ def _heading(device: DeviceAppraisal) -> str:
 
         parts.append(describe(device.report))
     return "  ".join(parts) + ("" if device.trusted else "  NOT TRUSTED")
+
+
+def say_how_read(evidence: Iterable[Evidence]) -> None:
+    """The same on stderr, for commands whose output has no place for it."""
+    for origin in dict.fromkeys(item.origin for item in evidence if " " in item.origin):
+        say(f"evidence from: {origin}", error=True)
 
 
 def _read_how(device: DeviceAppraisal) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, converted, existing_file
+from nvattest.cli.output import say_how_read
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
 
@@ -100,6 +101,7 @@ def evidence_of_files(options: argparse.Namespace) -> tuple[Evidence, ...]:
     for path in (options.gpu_evidence_file, options.nvswitch_evidence_file):
         if path is not None:
             found += load_evidence(read_bounded(path, MAXIMUM_TEXT))
+    say_how_read(found)
     return tuple(found)
 
 

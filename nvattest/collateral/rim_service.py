@@ -81,9 +81,8 @@ def read_rim_answer(data: bytes, source: str, *, file: bool = False) -> tuple[st
     rim_id, text, digest = (answer.get(key) for key in ("id", "rim", "sha256"))
     if not isinstance(rim_id, str) or not isinstance(text, str) or not isinstance(digest, str):
         raise _malformed(source, "'id', 'rim' and 'sha256' are not all texts")
-    form = answer.get("rim_format", "TCG")
-    if form != "TCG":
-        raise _malformed(source, f"{rim_id[:160]!r} is of the format {str(form)[:40]!r}; SWID tags (TCG) are read")
+    if str(answer.get("rim_format")).upper() == "CORIM":
+        raise _malformed(source, f"{rim_id[:160]!r} is a CoRIM; this program reads RIMs that are SWID tags")
     try:
         # Some encoders break lines.
         content = base64.b64decode("".join(text.split()), validate=True)

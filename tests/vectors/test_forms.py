@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from nvattest._schemas import schema_bytes
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
 from nvattest.appraisal.results import DeviceAppraisal
@@ -214,9 +216,49 @@ def test_what_powershell_writes_is_read_and_utf_16_without_a_mark_is_not(real_da
     assert (status, result["error"]["code"]) == (int(ResultCode.EVIDENCE_MALFORMED), "json")
 
 
-def test_a_rubin_capture_says_the_same_as_list_and_as_cmw_collection(real_data: Path) -> None:
-    [listed] = load_evidence((real_data / "evidence" / "rubin-620.54.json").read_bytes())
-    [wrapped] = load_evidence((real_data / "evidence" / "rubin-620.54.cmw.json").read_bytes())
+def test_a_rubin_capture_says_the_same_as_list_and_as_cmw_collection(real_data: Path, attest: Attest) -> None:
+    paths = [real_data / "evidence" / f"rubin-620.54{suffix}" for suffix in (".json", ".cmw.json")]
+    [listed], [wrapped] = (load_evidence(path.read_bytes()) for path in paths)
     assert wrapped.origin == "file, CMW item 'gpu_0'"
     for name in ("architecture", "nonce", "report", "certificate_chain", "hints"):
         assert getattr(wrapped, name) == getattr(listed, name), name
+    assert listed.nonce is not None
+    results = [attest(path, listed.nonce.hex(), TODAY) for path in paths]
+    assert results[0][0] == results[1][0] != 0
+    checks = [result["appraisal"]["devices"][0]["checks"] for _, result, _ in results]
+    assert checks[0] == checks[1]
+    assert "no reference values are published" in results[1][2]
+
+
+def test_a_batch_and_the_commands_without_an_appraisal_say_how_they_read_it(
+    real_data: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [item] = json.loads((real_data / "evidence" / f"{V1}.json").read_bytes())
+    document = {"quote": "00", "nvidia_payload": json.dumps([item])}
+    origin = "file, member 'nvidia_payload'"
+    lines, answers, path = (tmp_path / name for name in ("lines", "answers", "evidence.json"))
+    lines.write_text(json.dumps({"nonce": V1_NONCE, "evidence": document}) + "\n")
+    batch = ["verify-batch", "--input", str(lines), "--output", str(answers), "--bundle", str(bundle), "--at", V1_AT]
+    assert main(batch) == 0
+    answer = json.loads(answers.read_text())
+    assert (answer["trusted"], answer["devices"][0]["origin"]) == (True, origin)
+    jsonschema.Draft202012Validator(
+        json.loads(schema_bytes("batch-1.json"))["$defs"]["device"]
+        | {"$defs": json.loads(schema_bytes("batch-1.json"))["$defs"]}
+    ).validate(answer["devices"][0])
+    path.write_text(json.dumps(document))
+    capsys.readouterr()
+    main(["bundle", "inspect", str(bundle), "--gpu-evidence-file", str(path), "--at", V1_AT])
+    assert f"evidence from: {origin}" in capsys.readouterr().err
+
+
+def test_a_simulated_driver_that_counts_nul_bytes_is_read_as_a_real_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(
+            ["attest", "--simulate", "hopper-8-ppcie", "--fault", "gpu*:chain-nuls", "--fault", "switch1:chain-nuls=1"]
+        )
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert text.count("evidence from: simulated, 5 NUL bytes after the chain dropped") == 8
+    assert text.count("evidence from: simulated, 1 NUL byte after the chain dropped") == 1

@@ -150,7 +150,7 @@ UNUSABLE = {
     "another board's version": ("1010_0200_882_9600740001.xml", lambda rim: VBIOS_CONTENT, "its name does not say"),
     "no answer": ("x.json", lambda rim: b"{}", "are not all texts"),
     "a damaged answer": ("x.json", lambda rim: service_json(DRIVER, rim, sha256="0" * 64).encode(), "SHA-256"),
-    "a CoRIM": ("x.json", lambda rim: service_json(DRIVER, rim, rim_format="CORIM").encode(), "CORIM"),
+    "a CoRIM": ("x.json", lambda rim: service_json(DRIVER, rim, rim_format="CORIM").encode(), "is a CoRIM"),
     "an answer for another id": ("x.json", lambda rim: service_json(VBIOS, rim).encode(), "which its id is not"),
     "an answer for a path": ("x.json", lambda rim: service_json("../x", rim).encode(), "not a RIM id"),
     "no RIM at all": ("README.txt", lambda rim: b"hello", "*.swidtag"),
