@@ -25,10 +25,15 @@ MAXIMUM_INPUT: Final = 4 * 1024 * 1024
 MAXIMUM_NESTING: Final = 100
 
 _QUERY: Final = "answer := data.policy.nv_match"
-# In one pass from the front, so that a # inside a text begins no comment.
-_NO_CODE: Final = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|`[^`]*`")
+# In one pass from the front, so that a # inside a text begins no comment. A text that does not end matches as well: a
+# pattern that fails at its end would be tried again from every quote in it.
+_NO_CODE: Final = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*(\"|)|`[^`]*(`|)")
 _PACKAGE: Final = re.compile(r"\s*package[ \t]+([^\s;]+)")
-_OUTSIDE: Final = re.compile(r"\b(http\s*\.\s*send|net\s*\.\s*lookup_ip_addr|opa\s*\.\s*runtime)\b")
+# By its name; by a member in brackets, whatever it is called, for texts are not looked into; or under another name.
+_OUTSIDE: Final = re.compile(
+    r"\b(?:http\s*\.\s*send|net\s*\.\s*lookup_ip_addr|opa\s*\.\s*runtime)\b"
+    r"|(?<![.\w])(?:http|net|opa)\s*\[|\bimport\s+(?:http|net|opa)\b"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +86,8 @@ def load_rego(data: bytes, *, name: str) -> RegoPolicy:
 
     Raises:
         PolicyError: too large (code ``policy-size``), not UTF-8 or with NUL characters (``policy-encoding``), another
-            package (``policy-package``), nested deeper than 100 (``policy-nesting``), or a call that reaches for the
-            network or the environment (``policy-outside``).
+            package (``policy-package``), a text that does not end (``policy-text``), nested deeper than 100
+            (``policy-nesting``), or a call that reaches for the network or the environment (``policy-outside``).
     """
     if len(data) > MAXIMUM:
         raise _error(f"{name}: {len(data)} bytes, at most {MAXIMUM} are read", "policy-size")
@@ -93,7 +98,7 @@ def load_rego(data: bytes, *, name: str) -> RegoPolicy:
     if "\0" in source or source.startswith("\ufeff"):
         # The engine takes C strings: what stands after a NUL would be silently left out.
         raise _error(f"{name}: NUL characters or a byte order mark", "policy-encoding", "save it as plain UTF-8")
-    code = _NO_CODE.sub(_blank, source)
+    code = _code(source, name)
     package = _PACKAGE.match(code)
     if package is None or package[1] != "policy":
         found = "none" if package is None else repr(package[1][:80])
@@ -104,7 +109,7 @@ def load_rego(data: bytes, *, name: str) -> RegoPolicy:
     if outside is not None:
         line = code.count("\n", 0, outside.start()) + 1
         raise _error(
-            f"{name}, line {line}: {outside[1]} reaches outside of the claims",
+            f"{name}, line {line}: {' '.join(outside[0].split())} reaches outside of the claims",
             "policy-outside",
             "a policy decides on its input alone",
         )
@@ -112,9 +117,16 @@ def load_rego(data: bytes, *, name: str) -> RegoPolicy:
     return RegoPolicy(name=name, source=source)
 
 
-def _blank(match: re.Match[str]) -> str:
-    """Nothing in its place, but with its lines, so that later lines keep their numbers."""
-    return " " + "\n" * match.group().count("\n")
+def _code(source: str, name: str) -> str:
+    """The policy without its comments and texts; its lines stay, so that later ones keep their numbers."""
+
+    def blank(match: re.Match[str]) -> str:
+        if "" in match.groups():
+            line = source.count("\n", 0, match.start()) + 1
+            raise _error(f"{name}, line {line}: a text begins here and does not end", "policy-text", "close it")
+        return " " + "\n" * match.group().count("\n")
+
+    return _NO_CODE.sub(blank, source)
 
 
 def _without_comments(source: str) -> str:

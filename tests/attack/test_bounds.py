@@ -28,6 +28,7 @@ from nvattest.pki.dice import parse_tcb_info
 from nvattest.pki.ocsp import parse_response
 from nvattest.policy.evidence_policy import load_evidence_policy
 from nvattest.policy.json_policy import load_json_policy
+from nvattest.policy.relying_party import is_relying_party_policy, load_policy
 from nvattest.rim.document import parse_rim
 from nvattest.spdm.opaque import parse_opaque
 from nvattest.spdm.report import parse_report
@@ -38,6 +39,8 @@ from nvattest.token.verify import verify_token
 from ..unit.token import minting  # noqa: TID252 - the key of the tests
 
 KIB, MIB = 1 << 10, 1 << 20
+# What refuses a Rego policy that was read to its end.
+OUTSIDE = b"\nopa.runtime"
 SECONDS_PER_64K, MEMORY = 0.25, 64 * MIB
 NODE = Platform.build("hopper-8-ppcie")
 REPORT = NODE.gpus[0].report(DEFAULT_NONCE)
@@ -141,6 +144,25 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "TOML of digits": (lambda data: load_evidence_policy(data, source="x"), b"a = " + b"1" * (64 * KIB - 4)),
     "TOML of quotes": (lambda data: load_evidence_policy(data, source="x"), b'a = """' + b'\\"' * (32 * KIB - 8)),
     "a hook configuration of dots": (parse_config, b"a" + b".a" * (16 * KIB) + b" = 1"),
+    # Rego, before the engine sees it.
+    **{
+        f"Rego of {name}": (lambda data: load_policy(data, name="x.rego"), filled(part, 256 * KIB, b"package policy\n" + begin, OUTSIDE))
+        for name, begin, part in (
+            ("backslashes and quotes", b"x := ", b'"\\'),
+            ("escaped quotes", b'x := "', b'\\"'),
+            ("quotes", b"", b'"'),
+            ("quotes on lines", b"", b'"\n'),
+            ("backticks", b"", b'`"'),
+            ("comments", b"", b'#"'),
+            ("names of modules", b"", b"http "),
+            ("points", b"", b"http . "),
+            ("brackets", b"", b"[]"),
+        )
+    },
+    "Rego of spaces": (lambda data: load_policy(data, name="x"), filled(b" ", 256 * KIB, end=b"package policy" + OUTSIDE)),
+    "a policy of comments": (lambda data: is_relying_party_policy(data, name="x"), filled(b"#\n", 256 * KIB)),
+    "a policy of one comment": (lambda data: is_relying_party_policy(data, name="x"), filled(b"# ", 256 * KIB)),
+    "a policy of spaces": (lambda data: is_relying_party_policy(data, name="x"), filled(b" \n", 256 * KIB)),
     # Tokens.
     "a token of dots": (token, b"." * MIB),
     "a token of one part": (token, b"e30." + b"A" * (MIB - 8) + b".AA"),
@@ -225,7 +247,13 @@ def judge(read: Callable[[bytes], object], data: bytes) -> str:
 def test_the_worst_documents_cost_little_and_are_refused(name: str) -> None:
     outcome = judge(*DOCUMENTS[name])
     # These are big and right: only their cost is of interest.
-    right = ("PEM of one certificate many times", "opaque data of", "RIM of white space", "RIM of line ends")
+    right = (
+        "PEM of one certificate many times",
+        "opaque data of",
+        "RIM of white space",
+        "RIM of line ends",
+        "a policy of",
+    )
     assert (outcome == "read") <= name.startswith(right), outcome
 
 
