@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.cli import main
+from nvattest.kata.journal import Journal
+from nvattest.kata.paths import Paths
+from nvattest.kata.status import render_status
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.testing import Platform
 
@@ -123,3 +126,30 @@ def test_a_path_that_is_a_wrong_argument_cannot_steer_a_terminal(capsys: pytest.
         assert harmless(out)
         assert "TRUSTED" in err
         assert not CONTROLS & set(err)
+
+
+def test_texts_of_a_record_cannot_steer_a_terminal_or_forge_a_line() -> None:
+    status: dict[str, object] = {
+        "verdict": f"\x1b[32mtrusted\n{FORGED}", "current": False, "this_boot": True, "same_config": False,
+        "same_devices": True, "age_s": 1.0, "config": EVIL, "time": EVIL, "stage": EVIL,
+        "reason": {"code": "x\x1b[2J", "message": f"\x1b]0;owned\x07\n{FORGED}", "hint": EVIL},
+        "findings": [{"code": EVIL, "message": EVIL}], "simulated": None, "weakened": [EVIL], "gpus": 1, "switches": 0,
+        "ready": None, "cc_on": None, "dev_tools": None, "protected_pcie": None, "driver_fault": EVIL,
+        "configuration_fault": EVIL, "record_fault": EVIL,
+    }  # fmt: skip
+    assert harmless(render_status(status))
+
+
+def test_a_verdict_in_the_kernels_log_and_on_stderr_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = Paths(str(tmp_path))
+    Path(paths.kmsg).parent.mkdir(parents=True, exist_ok=True)
+    Path(paths.kmsg).touch()
+    journal = Journal(paths)
+    journal.verdict(EVIL, good=False)
+    journal.lines([f"\t{EVIL}"])
+    err = capsys.readouterr().err
+    for text in (err, Path(paths.kmsg).read_text(), Path(paths.at(paths.LOG)).read_text()):
+        assert harmless(text)
+        assert text.count("\n") == 1

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli.dispatch import run
+from nvattest.policy import dump_evidence_policy
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "policies"
 
@@ -31,6 +33,37 @@ def write(folder: Path, name: str, text: str) -> str:
     path = folder / name
     path.write_text(text)
     return str(path)
+
+
+NVIDIA_JSON = (
+    '{"version":"4.0","authorization-rules":{"type":"JWT","overall-claims":{"a":1},"detached-claims":{"b":2}}}'
+)
+EVIDENCE_TOML = 'format = "nvattest-evidence-policy"\nversion = 1\nexpected_gpus = 8\n'
+REGO = "package policy\nnv_match { true }\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind", "language"),
+    [
+        ("p.toml", EVIDENCE_TOML, "evidence", None),
+        ("p", EVIDENCE_TOML, "evidence", None),
+        # A table may be called as a Rego file begins.
+        ("p", "# package policy\n" + EVIDENCE_TOML, "evidence", None),
+        ("p.json", dump_evidence_policy(EvidencePolicy(expected_gpus=8), form="json"), "evidence", None),
+        ("p.txt", "\n " + dump_evidence_policy(EvidencePolicy(expected_gpus=8), form="json"), "evidence", None),
+        ("p.json", NVIDIA_JSON, "relying-party", "nvidia-json"),
+        ("p", " \n" + NVIDIA_JSON, "relying-party", "nvidia-json"),
+        ("p.rego", REGO, "relying-party", "rego"),
+        ("p", "# a comment\n\n#\n" + REGO, "relying-party", "rego"),
+    ],
+)
+def test_a_policy_of_either_kind_is_known_by_what_is_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, kind: str, language: str | None
+) -> None:
+    if language == "rego":
+        pytest.importorskip("regopy")
+    status, said = ask(capsys, write(tmp_path, name, text))
+    assert (status, said["kind"], said.get("language")) == (0, kind, language)
 
 
 def test_a_policy_is_tried_on_saved_claims(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
