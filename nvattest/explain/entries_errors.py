@@ -247,6 +247,19 @@ ERROR_ENTRIES: Final = (
         ("600",),
     ),
     _error(
+        "device-count", "NotTrustedError", "devices that were not attested beside those that were",
+        "The ready state is one switch for all GPUs of a guest. The hook sets it only where the PCI bus, the driver, "
+        "the configuration and the evidence agree on the number of devices.",
+        (
+            "A container was given some of the guest's GPUs.",
+            "A driver that could not attach to one of them (see dmesg).",
+            "expected_gpus or expected_switches is another number than there are.",
+        ),
+        ("$ lspci -d 10de:", "$ nvidia-smi -L", "Run the hook where all devices of the guest can be seen."),
+        (),
+        ("devices-present",),
+    ),
+    _error(
         "ready-state", "CollectionError", "the ready state is not what it should be",
         "The GPUs were told to accept work or not, and the driver says something else afterwards.",
         ("Another program sets the state too.", "The driver is newer than this program."),

@@ -7,9 +7,10 @@
  5  evidence of all devices over one new nonce
  6  RIMs and revocation answers: bundle, cache, network
  7  the appraisal of the whole platform, every check on disk
- 8  the devices on the bus are still those that were there at the start
+ 8  the devices on the bus are still those that were there at the start, and all of them were attested
  9  the token of a trusted platform, on disk
 10  the GPUs are ready
+11  the devices are still the same; a GPU that was swapped before step 10 is not ready for longer than this look takes
 
 Every other way out of here, be it an exception, SIGTERM or the end of the budget, leaves or puts the GPUs not ready.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import os
 
 from nvattest._folder import TrustedFolder
+from nvattest._pci import MODULE, PciDevices, pci_devices
 from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
@@ -29,8 +31,16 @@ from nvattest.kata.budget import Budget
 from nvattest.kata.clock import wait_for_clock
 from nvattest.kata.config import Settings
 from nvattest.kata.container import Container
-from nvattest.kata.driver import Driver, collect_all, expected_devices, keep_initialised, open_driver, says_protected
-from nvattest.kata.identity import Identity, PciDevices, identify, pci_devices
+from nvattest.kata.driver import (
+    Driver,
+    collect_all,
+    expected_devices,
+    keep_initialised,
+    open_driver,
+    require_all_attested,
+    says_protected,
+)
+from nvattest.kata.identity import Identity, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.kata.paths import Paths
@@ -138,9 +148,9 @@ def _story(run: Run) -> str:
     config = settings.config
     if not run.refresh:
         _record_start(run)
-    pci = pci_devices(paths)
+    pci = pci_devices(paths.root)
     if settings.no_gpu_is_right(pci):
-        if os.path.isdir(paths.module):
+        if os.path.isdir(paths.at(MODULE)):
             # They may have been ready when they went; those that come next must not find it so.
             take_away(settings.nvml, seconds=budget.for_closing())
         withdraw(folder)
@@ -150,7 +160,7 @@ def _story(run: Run) -> str:
     run.driver = _open(run, pci)
     gate = run.gate = ReadyGate(run.driver.library)
     # Devices may have come up meanwhile: what is attested from here on is what is there now.
-    run.identity, pci = _identity(settings), pci_devices(paths)
+    run.identity, pci = _identity(settings), pci_devices(paths.root)
     run.mark("driver")
     # (2) not ready
     run.ready_on_entry = run.driver.state.ready
@@ -196,13 +206,9 @@ def _story(run: Run) -> str:
     run.mark("appraisal")
     write_appraisal(run.appraisal, folder)
     platform = TrustedPlatform(run.appraisal)
-    # (8) the same devices
-    if identify(paths, settings.inputs) != run.identity:
-        raise CollectionError(
-            "the devices, the driver or the settings changed during the attestation",
-            code="devices-changed",
-            hint="the next run attests what is there then",
-        )
+    # (8) the same devices, and all of them
+    _require_same(run)
+    require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, evidence)
     budget.require("the attestation")
     # (9) the token
     token = sign(platform, config)
@@ -216,7 +222,18 @@ def _story(run: Run) -> str:
     budget.require("the attestation", _OPEN_LEAST)
     gate.open(published, seconds=budget.remaining())
     run.mark("ready")
+    # (11) the same devices: the driver sets ready whatever is there when it is asked
+    _require_same(run)
     return TRUSTED
+
+
+def _require_same(run: Run) -> None:
+    if identify(run.paths, run.settings.inputs) != run.identity:
+        raise CollectionError(
+            "the devices, the driver or the settings changed during the attestation",
+            code="devices-changed",
+            hint="the next run attests what is there then",
+        )
 
 
 def _identity(settings: Settings) -> Identity:

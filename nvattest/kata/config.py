@@ -19,7 +19,7 @@ from nvattest.kata.arguments import Stage
 from nvattest.kata.paths import Paths
 
 if TYPE_CHECKING:
-    from nvattest.kata.identity import PciDevices
+    from nvattest._pci import PciDevices
     from nvattest.kata.journal import Journal
 
 __all__ = ["KEYS", "HookConfig", "Settings", "load_settings", "parse_config"]

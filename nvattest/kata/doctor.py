@@ -13,10 +13,10 @@ import stat
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nvattest._pci import pci_devices
 from nvattest.errors import NvattestError
 from nvattest.kata.agents import kernel_log_failure
 from nvattest.kata.config import Settings, load_settings
-from nvattest.kata.identity import pci_devices
 from nvattest.kata.paths import Paths
 from nvattest.kata.status import hook_status
 from nvattest.model import counted
@@ -126,7 +126,7 @@ def _library(status: dict[str, Any]) -> Finding:
 
 
 def _devices(paths: Paths, status: dict[str, Any]) -> Finding:
-    pci = pci_devices(paths)
+    pci = pci_devices(paths.root)
     if pci is None:
         return Finding(id="devices", severity="warning", message="sysfs is not there: the bus cannot be looked at")
     seen = f"{counted(len(pci.gpus), 'GPU')} and {counted(len(pci.switches), 'switch', 'switches')} on the PCI bus"

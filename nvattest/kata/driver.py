@@ -6,18 +6,27 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from nvattest._pci import PciDevices
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode
-from nvattest.errors import CollectionError, InputError, NvattestError
+from nvattest.errors import CollectionError, InputError, NotTrustedError, NvattestError
 from nvattest.evidence import Evidence
 from nvattest.kata.budget import Budget
 from nvattest.kata.config import HookConfig, Settings
-from nvattest.kata.identity import PciDevices
 from nvattest.model import DeviceKind, Nonce
 from nvattest.spdm.report import FeatureMode, feature_mode, parse_report
 
-__all__ = ["Driver", "Expected", "collect_all", "expected_devices", "keep_initialised", "open_driver", "says_protected"]
+__all__ = [
+    "Driver",
+    "Expected",
+    "collect_all",
+    "expected_devices",
+    "keep_initialised",
+    "open_driver",
+    "require_all_attested",
+    "says_protected",
+]
 
 _POLL: Final = 0.1
 # What passes by itself while a machine comes up.
@@ -121,6 +130,39 @@ def collect_all(
         return gpus
     seconds = max(0.05, budget.for_collection())
     return gpus + collect_switches(nonce, timeout=seconds, library_path=settings.place(settings.config.driver_nscq))
+
+
+def require_all_attested(
+    config: HookConfig, pci: PciDevices | None, known: int, evidence: tuple[Evidence, ...]
+) -> None:
+    """Check that bus, driver, configuration and evidence are about the same number of devices.
+
+    The ready state is one switch for all GPUs: one that the bus shows and that was not attested, as in a container that
+    is given one of two, would be made ready with the others. ``known`` is the number of GPUs that the driver knows.
+
+    Raises:
+        NotTrustedError: they are not, or the bus cannot be read (``device-count``).
+    """
+    if pci is None:
+        raise _count("sysfs is not there: whether devices beside the attested ones are on the PCI bus is not known")
+    for kind, word, addresses, others in (
+        (DeviceKind.GPU, "GPUs", pci.gpus, {"known to the driver": known, "expected": config.expected_gpus}),
+        (DeviceKind.NVSWITCH, "NVSwitches", pci.switches, {"expected": config.expected_switches}),
+    ):
+        attested = sum(item.kind is kind for item in evidence)
+        numbers = {"attested": attested, **{name: value for name, value in others.items() if value is not None}}
+        if set(numbers.values()) != {len(addresses)}:
+            said = ", ".join(f"{number} {name}" for name, number in numbers.items())
+            where = f" ({', '.join(addresses)})" if addresses else ""
+            raise _count(f"{word}: {len(addresses)} on the PCI bus{where}, {said}; the ready state is one for all")
+
+
+def _count(message: str) -> NotTrustedError:
+    return NotTrustedError(
+        message[:2000],
+        code="device-count",
+        hint="pass all devices of the guest through to where the hook runs, or only those that are to be attested",
+    )
 
 
 def says_protected(evidence: tuple[Evidence, ...]) -> bool:

@@ -19,12 +19,13 @@ import time
 from typing import TextIO
 
 from nvattest._folder import Lock, TrustedFolder
+from nvattest._pci import pci_devices
 from nvattest._text import block
 from nvattest._version import __version__
 from nvattest.kata.arguments import COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container, read_state
-from nvattest.kata.identity import Identity, boottime, identify, pci_devices
+from nvattest.kata.identity import Identity, boottime, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
 from nvattest.kata.paths import Paths, own_configuration
@@ -139,7 +140,7 @@ def _stands(known: Record, identity: Identity, folder: TrustedFolder, settings: 
 
 def _may_be(known: Record, settings: Settings) -> bool:
     # That there is no GPU is for the configuration and the bus to say, each time.
-    return known.verdict != NO_GPU or settings.no_gpu_is_right(pci_devices(settings.paths))
+    return known.verdict != NO_GPU or settings.no_gpu_is_right(pci_devices(settings.paths.root))
 
 
 def _is_still_ready(known: Record, settings: Settings) -> bool:

@@ -1,4 +1,7 @@
-"""Every place in the file system that the hook reads or writes. Nothing else in ``kata/`` names one."""
+"""Every place in the file system that the hook reads or writes. Nothing else in ``kata/`` names one.
+
+``nvattest._pci`` has those of the devices and their driver.
+"""
 
 from __future__ import annotations
 
@@ -82,18 +85,3 @@ class Paths:
     def command_line(self) -> str:
         """The kernel's command line."""
         return self.at("/proc/cmdline")
-
-    @property
-    def pci(self) -> str:
-        """One folder per PCI device."""
-        return self.at("/sys/bus/pci/devices")
-
-    @property
-    def module(self) -> str:
-        """The loaded driver."""
-        return self.at("/sys/module/nvidia")
-
-    @property
-    def driver_version(self) -> str:
-        """What the loaded driver says of itself."""
-        return self.at("/proc/driver/nvidia/version")

@@ -56,6 +56,16 @@ class HookWorld(GuestFolder):
     def close(self) -> None:
         self.server.close()
 
+    def swap(self, platform: Platform) -> None:
+        """The host takes the GPUs out and puts those of another platform in, at the same addresses."""
+        folder = self.root / "sys/bus/pci/devices"
+        for device in sorted(folder.iterdir()):
+            kind = (device / "class").read_text().strip()
+            # Kept, so that its inode is not given out again.
+            device.rename(self.root / "tmp" / f"{device.name}-{time.monotonic_ns()}")
+            self.plug(device.name, kind)
+        self.server.swap(platform)
+
     # --- what it left -----------------------------------------------------------------------------------------------
 
     @property

@@ -42,8 +42,9 @@ LEVELS: Mapping[str, float] = {
     "claims": 5,
     "policy": 5,
     "token": 5,
-    # What every room beside the disk opens its folders with.
+    # What the rooms at the border, and the hook's fast path, have of the disk and of the kernel in common.
     "_folder": 6,
+    "_pci": 6,
     "devices": 6.1,
     "collateral": 6.1,
     "tee": 6.1,

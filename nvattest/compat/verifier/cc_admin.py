@@ -91,7 +91,8 @@ def attest(
     or None), ``user_mode``, ``rim_service_url``, ``allow_hold_cert`` (None leaves it to ``NV_ALLOW_HOLD_CERT``),
     ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and optionally ``claims_version``. Without ``user_mode`` the
     ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
-    are asked for their certificates, and is trusted under NVIDIA's anchors (simulated GPUs: under a simulation's).
+    are asked for their certificates before and after, and is trusted under NVIDIA's anchors (simulated GPUs: under a
+    simulation's).
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
@@ -171,14 +172,27 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
 
 
 def _set_ready(appraisal: Appraisal, items: Sequence[Evidence]) -> None:
+    from nvattest._pci import device_digest
     from nvattest.devices.nvml import NvmlLibrary
     from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
     from nvattest.devices.state import read_state
 
     with NvmlLibrary.open() as library:
         fit = _anchors_fit(appraisal)
+        seen = device_digest()
         if appraisal.trusted and fit and _of_this_machine(items, library):
-            set_ready(library, TrustedPlatform(appraisal))
+            try:
+                set_ready(library, TrustedPlatform(appraisal))
+                # The driver sets ready whatever is there when it is asked.
+                if device_digest() != seen or not _of_this_machine(items, library):
+                    raise CollectionError(
+                        "the GPUs changed while they were set ready; they are not ready again",
+                        code="devices-changed",
+                        hint="collect their evidence again and attest what is there now",
+                    )
+            except BaseException:
+                set_not_ready(library)
+                raise
             return
         set_not_ready(library)
         if appraisal.trusted and not fit:

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from secrets import token_hex
@@ -53,7 +53,8 @@ class DriverServer:
     processes of the same user and root. With ``folder`` it is a file there instead, for programs in another network
     namespace; it is removed by ``close``, and a stale one of a killed process is replaced.
 
-    ``faults`` maps call names, or ``name@device``, to faults and may be changed while the server runs.
+    ``faults`` maps call names, or ``name@device``, to faults and may be changed while the server runs. ``before`` is
+    called before each answer with the call's name and input: a host that acts between two calls of the guest.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class DriverServer:
         faults: Mapping[str, Fault] | None = None,
     ) -> None:
         self.faults: dict[str, Fault] = dict(faults or {})
+        self.before: Callable[[str, bytes], None] | None = None
         self.errors: list[BaseException] = []
         self._answers = Answers(source)
         self._state = DriverState.of(source) if state is None else state
@@ -101,6 +103,10 @@ class DriverServer:
         """Change fields of ``state`` while the server runs."""
         with self._lock:
             self._state = replace(self._state, **fields)
+
+    def swap(self, source: Any) -> None:
+        """Answer for other devices from now on, as after a hot swap."""
+        self._answers = Answers(source)
 
     def calls(self, name: str | None = None) -> tuple[Call, ...]:
         """All calls so far in order of their answers, or those of one name."""
@@ -180,6 +186,8 @@ class DriverServer:
             reply = Reply(fault.return_code)
         else:
             try:
+                if self.before is not None:
+                    self.before(name, data)
                 reply = self._answers.give(name, device, data, state=self._state, fault=fault)
             except Exception as error:  # noqa: BLE001 - a platform that cannot sign is a driver that answers 999
                 self.errors.append(error)

@@ -352,7 +352,7 @@ def test_whoever_waited_shares_a_failure_but_not_that_somebody_was_ended(
 
 def test_a_gpu_that_is_bound_again_is_another_one(tmp_path: Path) -> None:
     paths = Paths(str(tmp_path))
-    device = Path(paths.pci) / "0000:01:00.0"
+    device = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
     device.mkdir(parents=True)
     for name, text in (("vendor", "0x10de"), ("device", "0x2331"), ("class", "0x030200")):
         (device / name).write_text(text)
