@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--service-fault", action="append", default=[], metavar="SERVICE:FAULT", help="a fault of a service"
     )
     parser.add_argument(
+        "--latency", action="append", default=[], type=converted(_latency), metavar="SERVICE=SECONDS",
+        help="how long a service takes to answer, such as ocsp=0.2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--service-key", default="", metavar="KEY", help="refuse requests without this service key, as a bearer token"
+    )
+    parser.add_argument(
         "--hook", action="store_true",
         help="run nvattest-hook in a simulated guest; COMMAND is its arguments, without any --stage init, then status",
     )  # fmt: skip
@@ -58,6 +65,19 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _latency(text: str) -> tuple[str, float]:
+    from nvattest.testing.services_faults import SERVICES
+
+    service, _, seconds = text.partition("=")
+    try:
+        value = float(seconds)
+    except ValueError:
+        value = -1.0
+    if service not in SERVICES or not 0 <= value <= 3600:
+        raise InputError(f"write SERVICE=SECONDS; services are {', '.join(SERVICES)}", code="latency")
+    return service, value
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command in the world and return its exit status, or stay up until interrupted."""
     if options.list:
@@ -79,7 +99,13 @@ def run(options: argparse.Namespace) -> int:
     )
     # SIGTERM ends the world as an interrupt does, so that what is in it is put away.
     signal.signal(signal.SIGTERM, _interrupt)
-    with World(platform, driver_faults=options.driver_fault, service_faults=options.service_fault) as world:
+    with World(
+        platform,
+        driver_faults=options.driver_fault,
+        service_faults=options.service_fault,
+        delay=dict(options.latency),
+        service_key=options.service_key,
+    ) as world:
         if options.hook:
             return _run_hook(world, options.command, options.root)
         if options.command:

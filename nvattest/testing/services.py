@@ -20,20 +20,23 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
 from nvattest.errors import InputError
+from nvattest.model import DeviceKind
 from nvattest.testing.platform import Platform
 from nvattest.testing.services_faults import Exchange, ServiceFault, ServiceFaultKind, count_waves
 
 __all__ = ["Services", "wall_clock"]
 
 _JSON, _OCSP = "application/json", "application/ocsp-response"
-_NRAS_PATHS = ("/v4/attest/gpu", "/v4/attest/switch")
+_NRAS_PATH = re.compile(r"/v[34]/attest/(gpu|switch)")
+_KINDS = {"gpu": DeviceKind.GPU, "switch": DeviceKind.NVSWITCH}
+_NEEDS_KEY = frozenset({"rim", "ocsp", "nras"})
 _MAXIMUM_BODY = 16 * 1024 * 1024
 
 
@@ -48,7 +51,8 @@ class Services:
     Args:
         platform: whose RIMs, answers and verdicts they give; its lies are theirs.
         faults: what goes wrong on the wire, as objects or as text.
-        delay: seconds before every answer.
+        delay: seconds before every answer, or those of each service by its name.
+        service_key: what every request has to carry as a bearer token; with an empty text none has to.
         tls: speak https, under a CA of its own (``ca_pem``).
         now: the services' clock, which stamps answers and tokens. By default it stands still at the platform's; give
             ``wall_clock`` where a live client asks.
@@ -59,12 +63,14 @@ class Services:
         platform: Platform,
         *,
         faults: Iterable[ServiceFault | str] = (),
-        delay: float = 0.0,
+        delay: float | Mapping[str, float] = 0.0,
+        service_key: str = "",
         tls: bool = False,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self.platform = platform
         self.delay = delay
+        self._service_key = service_key
         self._faults = [fault if isinstance(fault, ServiceFault) else ServiceFault.parse(fault) for fault in faults]
         self._used = [0] * len(self._faults)
         self._now = now if now is not None else lambda: platform.clock
@@ -168,6 +174,18 @@ class Services:
                 self._nras = NrasIssuer(self.platform)
             return self._nras
 
+    def delay_of(self, service: str) -> float:
+        """Seconds before an answer of this service."""
+        return self.delay.get(service, 0.0) if isinstance(self.delay, Mapping) else self.delay
+
+    def refuses(self, service: str, authorization: str) -> int:
+        """The status for a request whose service key is missing or wrong, else 0."""
+        if not self._service_key or service not in _NEEDS_KEY:
+            return 0
+        if authorization == f"Bearer {self._service_key}":
+            return 0
+        return 403 if authorization else 401
+
     def record(self, exchange: Exchange) -> None:
         with self._lock:
             self._log.append(exchange)
@@ -209,16 +227,17 @@ class Services:
             other, self._last_answer = self._last_answer, answer
         return 200, _OCSP, other or answer if ServiceFaultKind.OTHER_CERTIFICATE in faults else answer
 
-    def nras_answer(self, body: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+    def nras_answer(self, kind: str, body: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
         try:
             token: bytes = self.nras().attest(
                 body,
                 self.nras_url,
+                kind=_KINDS[kind],
                 now=self._now(),
                 signer="wrong" if ServiceFaultKind.WRONG_KEY in faults else "right",
                 nonce="ab" * 32 if ServiceFaultKind.OTHER_NONCE in faults else "",
             )
-        except (InputError, ValueError, KeyError, TypeError) as error:
+        except InputError as error:
             return 400, _JSON, json.dumps({"error": str(error)[:200]}).encode()
         return 200, _JSON, token
 
@@ -293,8 +312,10 @@ class _Handler(BaseHTTPRequestHandler):
         services = server.services
         service, key = self._route(body)
         faults = services.faults_for(service, key)
-        services.wait(services.delay + float(faults.get(ServiceFaultKind.SLOW) or 0))
+        services.wait(services.delay_of(service) + float(faults.get(ServiceFaultKind.SLOW) or 0))
         status, kind, content = self._answer(services, service, key, body, faults)
+        if refused := services.refuses(service, self.headers.get("Authorization", "")):
+            status, kind, content = refused, _JSON, b'{"message": "Unauthorized"}'
         headers = {"Content-Type": kind, "x-request-id": "simulated"}
         if ServiceFaultKind.RATE_LIMITED in faults:
             status, content = 429, b"slow down"
@@ -331,8 +352,10 @@ class _Handler(BaseHTTPRequestHandler):
             return "rim", self.path.removeprefix("/v1/rim/")
         if self.command == "GET" and self.path == "/.well-known/jwks.json":
             return "jwks", ""
-        if self.command == "POST" and self.path in _NRAS_PATHS:
-            return "nras", self.path.rpartition("/")[2]
+        if self.command == "GET" and self.path in ("/", "/health"):
+            return "health", self.path
+        if self.command == "POST" and (attest := _NRAS_PATH.fullmatch(self.path)):
+            return "nras", attest[1]
         if self.command == "POST" and self.path.rstrip("/") == "/ocsp":
             return "ocsp", _serial(body)
         return "", self.path
@@ -345,7 +368,9 @@ class _Handler(BaseHTTPRequestHandler):
         if service == "ocsp":
             return services.ocsp_answer(body, faults)
         if service == "nras":
-            return services.nras_answer(body, faults)
+            return services.nras_answer(key, body, faults)
+        if service == "health":
+            return 200, _JSON, b'"https://docs.attestation.nvidia.com"' if key == "/" else b'{"status": "UP"}'
         if service == "jwks":
             return services.jwks_answer(faults)
         return 404, "text/plain", b"no such service"

@@ -6,8 +6,12 @@ It is a verifier, not an attester: the verdict is that of this package against t
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
+import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +19,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nvattest.errors import ResultCode
+from nvattest._json import kind_of, load_json
+from nvattest.collateral.deadline import Deadline
+from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
+from nvattest.model import DeviceKind
 from nvattest.testing.keys import derive_bytes
 from nvattest.testing.platform import Platform
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.results import DeviceAppraisal
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.evidence import Evidence
+    from nvattest.model import VerificationTime
 
 __all__ = ["NrasIssuer"]
 
@@ -34,13 +45,16 @@ _ERRORS = {
     ResultCode.SWITCH_INVALID_SIGNATURE: (4013, "INVALID_EVIDENCE_SIGNATURE"),
     ResultCode.RIM_INVALID_SIGNATURE: (5013, "INVALID_RIM_SIGNATURE"),
 }
+_VERSIONS = {DeviceKind.GPU: ("2.0", "3.0", "4.0"), DeviceKind.NVSWITCH: ("2.0", "3.0")}
+_MAXIMUM_REQUEST = 16 * 1024 * 1024
 _CA, _SIGNER = "NRAS simulation CA", "NRAS simulation signer"
 
 
 class NrasIssuer:
     """Signs detached EATs. ``kid`` names its key; ``ca_pem`` is the root of the chain in the JWKS."""
 
-    kid = "nvattest-simulation-1"
+    # Of the form of NVIDIA's: where it is, when it was made, which it is.
+    kid = "nv-eat-kid-simulation-20260101000000000-00000000-0000-4000-8000-000000000001"
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -57,65 +71,75 @@ class NrasIssuer:
         key = {
             "kty": "EC",
             "crv": "P-384",
-            "use": "sig",
-            "alg": "ES384",
-            "kid": self.kid if with_key else "nvattest-simulation-0",
+            "kid": self.kid if with_key else f"{self.kid[:-1]}0",
             "x": _b64url(numbers.x.to_bytes(48, "big")),
             "y": _b64url(numbers.y.to_bytes(48, "big")),
             "x5c": [base64.b64encode(der).decode() for der in self._chain],
         }
         return json.dumps({"keys": [key]}).encode()
 
-    def attest(self, body: bytes, issuer: str, *, now: datetime, signer: str = "right", nonce: str = "") -> bytes:
+    def attest(
+        self,
+        body: bytes,
+        issuer: str,
+        *,
+        kind: DeviceKind | None = None,
+        now: datetime,
+        signer: str = "right",
+        nonce: str = "",
+    ) -> bytes:
         """The detached EAT for a request body, issued at ``now``. ``signer`` and ``nonce`` are for lies.
 
+        ``kind`` is that of the path. Revocation is asked of the platform's responder, with nonces, as the service does.
+
         Raises:
-            InputError: the body is no request.
+            InputError: the body is no request, or one about devices of the other kind, or its claims version is none.
         """
+        from nvattest.appraisal.verifier import Verifier
         from nvattest.claims import claims_of
-        from nvattest.collateral.bundle import load_bundle
         from nvattest.evidence import load_evidence
-        from nvattest.model import Nonce
-        from nvattest.session import verify
+        from nvattest.model import Nonce, VerificationTime
         from nvattest.token.keys import PublicKey
         from nvattest.token.provenance import MEMBER, provenance
 
-        request: dict[str, Any] = json.loads(body)
+        request = load_json(body, source="request", maximum=_MAXIMUM_REQUEST)
+        if not isinstance(request, dict):
+            raise InputError(f"expected an object, found {kind_of(request)}", code="request")
         evidence = load_evidence(body)
-        appraisal = verify(
+        if kind is not None and any(item.kind is not kind for item in evidence):
+            raise InputError(f"evidence of another kind than {kind.value}", code="device-kind")
+        # Without the member the answer has the old claims.
+        version = request.get("claims_version", "2.0")
+        if version not in _VERSIONS[evidence[0].kind]:
+            raise InputError(f"no claims version for these devices: {str(version)[:40]!r}", code="claims-version")
+        at = VerificationTime.at(now)
+        verifier = Verifier(anchors=self._platform.trust_anchors())
+        appraisal = verifier.appraise(
             evidence,
-            collateral=load_bundle(json.dumps(self._platform.bundle())),
-            nonce=Nonce.from_hex(request["nonce"]),
-            at=self._platform.time,
-            anchors=self._platform.trust_anchors(),
+            nonce=Nonce.from_hex(str(request.get("nonce"))),
+            collateral=self._collateral(evidence, verifier, at),
+            at=at,
         )
-        asked = request.get("claims_version")
-        version = asked if asked in ("2.0", "4.0") else "3.0"
-        claims = claims_of(appraisal, version=version)
         issued = int(now.timestamp())
-        common = {
-            "iss": issuer,
-            "iat": issued,
-            "nbf": issued,
-            "exp": issued + 3600,
-            "eat_nonce": nonce or request["nonce"],
-        }
+        common = {"iss": issuer, "iat": issued, "nbf": issued, "exp": issued + 3600}
+        asked = {"eat_nonce": nonce or str(request["nonce"])}
         submods = {}
-        for device, found in zip(appraisal.devices, claims, strict=True):
-            payload: dict[str, Any] = {**common, **found, "jti": f"{device.label}-1"}
+        for device, found in zip(appraisal.devices, claims_of(appraisal, version=version), strict=True):
             details = _error_details(device)
-            if details is not None:
-                # As the service does: with claims 2.0 there is nothing beside the error, not even the nonce.
-                payload = {name: payload[name] for name in ("iss", "iat", "nbf", "exp", "jti")} | (
-                    {} if version == "2.0" else found
-                )
+            payload: dict[str, Any] = {**common, "jti": str(uuid.uuid4())}
+            if details is None:
+                payload |= {**asked, **_as_the_service_types(found, device.kind, version)}
+            else:
+                # With claims 2.0 there is nothing beside the error, not even the nonce.
+                payload |= {} if version == "2.0" else _as_the_service_types(found, device.kind, version)
                 payload["x-nvidia-error-details"] = details
             submods[device.label] = self._sign(payload, signer)
         overall: dict[str, Any] = {
             **common,
-            "jti": "platform-1",
+            **asked,
+            "jti": str(uuid.uuid4()),
             "sub": "NVIDIA-PLATFORM-ATTESTATION",
-            "x-nvidia-ver": "2.0" if version == "2.0" else "3.0",
+            "x-nvidia-ver": version,
             "x-nvidia-overall-att-result": appraisal.trusted,
             "submods": {
                 label: ["DIGEST", ["SHA-256", hashlib.sha256(token.encode()).hexdigest()]]
@@ -127,10 +151,45 @@ class NrasIssuer:
         }
         return json.dumps([["JWT", self._sign(overall, signer)], submods]).encode()
 
+    def _collateral(self, evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Collateral:
+        """The RIMs that the platform's service has, and live answers of its responder."""
+        from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+        from nvattest.collateral.gather import needs_of
+        from nvattest.collateral.ocsp_service import ask
+        from nvattest.collateral.plan import certificates_to_ask
+        from nvattest.pki.chain import ChainProfile
+
+        needs = needs_of(evidence, verifier, at)
+        rims = {rim_id: xml for rim_id in needs.rim_ids if (xml := self._platform.rim(rim_id)) is not None}
+        chains = [(chain, ChainProfile.DEVICE) for chain in needs.chains]
+        for xml in rims.values():
+            with contextlib.suppress(ParseError):
+                chains.append((verifier.verify_rim(verifier.parse_rim(xml), at.rim).chain, ChainProfile.RIM))
+        responder: Any = _Responder(self._platform, at.rim)
+        answers, unavailable = [], {}
+        for question in certificates_to_ask(chains):
+            try:
+                content, nonce = ask(
+                    responder, "simulated", question.certificate, question.issuer, Deadline(60), random_bytes=os.urandom
+                )
+            except CollateralError as error:
+                unavailable[question.key] = Unavailable(code=error.result_code, message=error.message)
+            else:
+                answers.append(OcspAnswer(content=content, nonce=nonce, source=Source.LIVE, origin="simulated"))
+        return Collateral(
+            rims={
+                rim_id: RimAnswer(id=rim_id, content=xml, source=Source.LIVE, origin="simulated")
+                for rim_id, xml in rims.items()
+            },
+            ocsp=tuple(answers),
+            unavailable={**needs.refused, **unavailable},
+        )
+
     def _sign(self, payload: dict[str, Any], signer: str) -> str:
         import jwt
 
-        return jwt.encode(payload, self._keys[signer], algorithm="ES384", headers={"kid": self.kid})
+        # NVIDIA's headers have a kid and an alg, and no typ.
+        return jwt.encode(payload, self._keys[signer], algorithm="ES384", headers={"kid": self.kid, "typ": None})
 
     def _certificate(self, subject: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         clock = self._platform.clock
@@ -160,6 +219,27 @@ class NrasIssuer:
             )
             .sign(self._ca_key, hashes.SHA384())
         )
+
+
+class _Responder:
+    """The platform's OCSP responder, as a client of services sees it."""
+
+    def __init__(self, platform: Platform, now: datetime) -> None:
+        self._platform = platform
+        self._now = now
+
+    def exchange(self, *_place: object, body: bytes, **_how: object) -> bytes:
+        return self._platform.ocsp(body, self._now)
+
+
+def _as_the_service_types(claims: dict[str, object], kind: DeviceKind, version: str) -> dict[str, object]:
+    """The claims as the service writes them: it always has a warning and an OEM id, which switches have as null."""
+    typed = {"x-nvidia-attestation-warning": None, **claims}
+    if kind is DeviceKind.GPU:
+        typed["oemid"] = claims.get("oemid") or ""
+    elif version != "2.0":
+        typed["oemid"] = None
+    return typed
 
 
 def _error_details(device: DeviceAppraisal) -> dict[str, object] | None:

@@ -48,6 +48,8 @@ class World:
         platform: what is simulated; its clock should be now, for live revocation answers to be in their window.
         driver_faults: faults of driver calls, as ``nvmlDeviceGetName@2=hang`` (see ``Fault.parse``).
         service_faults: faults of the services, see ``nvattest.testing.services``.
+        delay: seconds before each answer of a service, by its name: ``rim``, ``ocsp``, ``nras``, ``jwks``.
+        service_key: the bearer key that RIM service, responder and remote service demand, if any.
         cache: folder of the compiled libraries, and below it the caches of the worlds.
 
     Raises:
@@ -60,11 +62,15 @@ class World:
         *,
         driver_faults: Iterable[str] = (),
         service_faults: Iterable[str] = (),
+        delay: Mapping[str, float] | None = None,
+        service_key: str = "",
         cache: str | None = None,
     ) -> None:
         self.platform = platform
         self._driver_faults = tuple(driver_faults)
         self._service_faults = tuple(service_faults)
+        self._delay = dict(delay or {})
+        self._service_key = service_key
         self._cache = cache or library_cache()
         self._stack = ExitStack()
         self._libraries: DriverLibraries | None = None
@@ -83,7 +89,15 @@ class World:
             self._driver = stack.enter_context(
                 DriverServer(self.platform, state=self.platform.driver_state, faults=faults)
             )
-            self._services = stack.enter_context(Services(self.platform, faults=self._service_faults, now=wall_clock))
+            self._services = stack.enter_context(
+                Services(
+                    self.platform,
+                    faults=self._service_faults,
+                    delay=self._delay,
+                    service_key=self._service_key,
+                    now=wall_clock,
+                )
+            )
             self._anchors = self._anonymous_file(stack, self.platform.anchors_pem)
             self._collateral = _own_cache(stack, os.path.join(os.path.abspath(self._cache), "worlds"))
             self._stack = stack.pop_all()
@@ -123,6 +137,11 @@ class World:
             "NVAT_RIM_SERVICE_BASE_URL": services.rim_url,
             "NVAT_OCSP_BASE_URL": services.ocsp_url,
             "NVAT_NRAS_BASE_URL": services.nras_url,
+            # The same for programs on NVIDIA's Python packages, which have whole URLs and would ask NVIDIA otherwise.
+            "NV_RIM_URL": f"{services.rim_url}/v1/rim/",
+            "NV_OCSP_URL": services.ocsp_url,
+            "NV_NRAS_GPU_URL": f"{services.nras_url}/v3/attest/gpu",
+            "NV_NRAS_NVSWITCH_URL": f"{services.nras_url}/v3/attest/switch",
             "NVATTEST_TRUST_ANCHORS": self._anchors,
             "NVATTEST_CACHE_DIR": self._collateral,
             # No proxy reaches the loopback of this machine. Programs read either name.

@@ -175,7 +175,7 @@ def test_an_answer_about_switches_is_none_about_gpus(monkeypatch) -> None:
         issuer = services.nras()
         genuine = issuer.attest
         swapped = request_body(switches, NONCE)
-        monkeypatch.setattr(issuer, "attest", lambda body, url, **lie: genuine(swapped, url, **lie))
+        monkeypatch.setattr(issuer, "attest", lambda body, url, **lie: genuine(swapped, url, **{**lie, "kind": None}))
         with pytest.raises(TokenError) as caught:
             client.attest(gpus, nonce=NONCE, at=node.clock, accept_simulated=True)
     assert caught.value.code == "device-kind"

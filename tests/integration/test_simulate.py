@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+import requests
 
 from nvattest.cli import main
 from nvattest.testing import Platform
@@ -201,6 +202,26 @@ def test_a_remote_verification_in_a_world_says_that_it_is_simulated_in_text_json
     payload = result["detached_eat"][0][1].split(".")[1]
     overall = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     assert overall["nvattest"]["simulated"] is True
+
+
+def test_programs_on_nvidias_python_packages_find_every_service_in_the_world(libraries: DriverLibraries) -> None:
+    platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
+    with World(platform, cache=str(Path(libraries.folder).parent), delay={"rim": 0.01}, service_key="k") as world:
+        variables = world.variables()
+        services = world.services
+        assert variables["NV_RIM_URL"] == f"{services.rim_url}/v1/rim/"
+        assert variables["NV_OCSP_URL"] == services.ocsp_url
+        for name, kind in (("NV_NRAS_GPU_URL", "gpu"), ("NV_NRAS_NVSWITCH_URL", "switch")):
+            assert variables[name] == f"{services.nras_url}/v3/attest/{kind}"
+            assert requests.post(variables[name], data=b"{}", timeout=30).status_code == 401
+        assert services.delay_of("rim") == 0.01
+    assert not {value for value in variables.values() if "nvidia.com" in value}
+
+
+@pytest.mark.parametrize("latency", ["ocsp", "ocsp=-1", "ocsp=x", "mail=1", "rim=99999"])
+def test_a_latency_that_is_none_is_an_argument_error(latency: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--latency", latency, "--", "true"]) == 105
+    assert "SERVICE=SECONDS" in capsys.readouterr().err
 
 
 def test_a_fault_without_a_simulation_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:
