@@ -19,8 +19,8 @@ from nvattest.pki.dice import (
     most_specific,
     pdi_of_chain,
     read_fwid,
-    read_tcb_info,
     same_chip,
+    tcb_infos,
 )
 from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report
@@ -320,25 +320,32 @@ def check_debug(
     if not certificates:
         checks.skip(("debug",), "there is no readable chain")
         return
-    try:
-        info = read_tcb_info(certificates[0])
-    except ParseError as error:
-        checks.fail("debug", str(error), hint="the leaf certificate's DICE extension is malformed")
-        return
-    # Genuine Blackwell certificates also say notConfigured and fixedWidth; those do not weaken the device.
-    flags = tuple(flag for flag in ((info.flags if info is not None else None) or ()) if flag in _DEBUG_FLAGS)
-    if info is None:
-        checks.ok("debug", f"certificates of {architecture.value} carry no debug flag; none is set")
-    elif flags:
+    stated = 0
+    found: list[str] = []
+    for position, certificate in enumerate(certificates):
+        try:
+            infos = tcb_infos(certificate)
+        except ParseError as error:
+            name = f"certificate {position} ({certificate.label})"
+            checks.fail("debug", f"{name}: {error}", hint="the DICE extension of this certificate is malformed")
+            return
+        stated += sum(info.flags is not None for info in infos)
+        # Genuine Blackwell certificates also say notConfigured and fixedWidth; those do not weaken the device.
+        flags = [flag for flag in _DEBUG_FLAGS if any(flag in (info.flags or ()) for info in infos)]
+        if flags:
+            found.append(f"certificate {position} ({certificate.label}) says {', '.join(flags)}")
+    if found:
         tolerated = "allow_debug" if policy.allow_debug else ""
         checks.add(
             "debug",
             Outcome.SKIPPED if tolerated else Outcome.FAIL,
-            f"the certificate says: {', '.join(flags)}",
+            "; ".join(found),
             expected="no flag",
-            found=", ".join(flags),
+            found="; ".join(found),
             tolerated_by=tolerated,
             hint="take the device out of its development state",
         )
+    elif stated:
+        checks.ok("debug", "no debug, recovery or not-secure flag is set in any certificate of the chain")
     else:
-        checks.ok("debug", "no debug, recovery or not-secure flag is set")
+        checks.ok("debug", f"certificates of {architecture.value} carry no debug flag; none is set")

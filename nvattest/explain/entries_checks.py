@@ -135,9 +135,9 @@ _OWN = (
     ),
     _check(
         "debug",
-        "Blackwell certificates say in their DICE flags whether the device is in a debug, recovery or "
-        "not-secure state. "
-        "Such a device can be made to say anything.",
+        "Blackwell certificates state in DICE flags whether the device is in a debug, recovery or not-secure state. "
+        "Such a device can be made to say anything. The flags of every certificate of the chain count, alone (TcbInfo) "
+        "or in a list (MultiTcbInfo).",
         ("The GPU runs in a developer mode.", "It is an engineering sample.", "Firmware recovery is under way."),
         (
             "$ nvidia-smi conf-compute -d",

@@ -11,10 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from nvattest._registry import FWID_SIZE, OID_DICE_FWID_HOPPER, OID_DICE_TCB_INFO, OID_SHA384, PDI_SIZE
+from nvattest._registry import (
+    FWID_SIZE,
+    OID_DICE_FWID_HOPPER,
+    OID_DICE_MULTI_TCB_INFO,
+    OID_DICE_TCB_INFO,
+    OID_SHA384,
+    PDI_SIZE,
+)
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import Architecture
-from nvattest.pki._der import OCTET_STRING, OID, SEQUENCE, DerReader, dotted
+from nvattest.pki._der import INTEGER, OCTET_STRING, OID, SEQUENCE, DerReader, dotted
 from nvattest.pki.certificate import Certificate
 
 # TCG DICE Attestation Architecture 1.1, 6.1.1.1 (OperationalFlags). The last says that the string has 32 bits.
@@ -34,6 +41,7 @@ FLAG_NAMES: Final = {
 # Architectures whose leaves carry the firmware id in a DiceTcbInfo; the others in a composite device id.
 _WITH_TCB_INFO = (Architecture.BLACKWELL, Architecture.RUBIN)
 _MAX_FWIDS = 16
+_MAX_TCB_INFOS = 16
 _MAX_FLAG_BYTES = 8
 _CONTEXT = 0x80
 _CONSTRUCTED = 0x20
@@ -100,6 +108,37 @@ def read_tcb_info(leaf: Certificate) -> TcbInfo | None:
     return None if value is None else parse_tcb_info(value)
 
 
+def tcb_infos(certificate: Certificate) -> tuple[TcbInfo, ...]:
+    """Every DiceTcbInfo that a certificate carries, alone or in a MultiTcbInfo (TCG DICE 1.1, 6.1.1 and 6.1.2).
+
+    The object identifier of the older composite device id is TCG's own for a DiceTcbInfo, and read as one where the
+    content is one.
+
+    Raises:
+        ParseError: one of the extensions is there but malformed (code ``der`` or ``fwid``).
+    """
+    found: list[TcbInfo] = []
+    for oid in (OID_DICE_TCB_INFO, OID_DICE_FWID_HOPPER):
+        value = certificate.extension(oid)
+        if value is not None and (oid == OID_DICE_TCB_INFO or not _is_composite(value)):
+            found.append(parse_tcb_info(value))
+    value = certificate.extension(OID_DICE_MULTI_TCB_INFO)
+    if value is not None:
+        reader = _reader(value)
+        infos = reader.inner(SEQUENCE, "MultiTcbInfo")
+        reader.finish("MultiTcbInfo")
+        while not infos.at_end:
+            if len(found) == _MAX_TCB_INFOS:
+                raise infos.error(f"more than {_MAX_TCB_INFOS} TCB infos")
+            found.append(_tcb_info(infos.inner(SEQUENCE, "DiceTcbInfo")))
+    return tuple(found)
+
+
+def _is_composite(value: bytes) -> bool:
+    reader = _reader(value)
+    return reader.inner(SEQUENCE, "composite device id").peek() == INTEGER
+
+
 def parse_tcb_info(value: bytes) -> TcbInfo:
     """Read the DER of a DiceTcbInfo. Fields of later revisions (tags above 9) are passed over.
 
@@ -109,6 +148,10 @@ def parse_tcb_info(value: bytes) -> TcbInfo:
     reader = _reader(value)
     fields = reader.inner(SEQUENCE, "DiceTcbInfo")
     reader.finish("DiceTcbInfo")
+    return _tcb_info(fields)
+
+
+def _tcb_info(fields: DerReader) -> TcbInfo:
     found: dict[int, bytes | int | str | tuple[Fwid, ...] | tuple[str, ...]] = {}
     last = -1
     while (tag := fields.peek()) is not None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from nvattest._registry import OID_DICE_MULTI_TCB_INFO
+from nvattest.errors import InputError
 from nvattest.testing import _der
 from nvattest.testing.certificates import (
     Certificate,
@@ -19,10 +21,15 @@ from nvattest.testing.certificates import (
 from nvattest.testing.keys import KeyRing, SigningKey
 from nvattest.testing.lies import Told
 
-__all__ = ["Link", "issue_chain"]
+__all__ = ["Link", "issue_chain", "tcb_flags"]
 
 _DAY = timedelta(days=1)
-_NAMES = ("chain-signature", "not-a-ca", "key-usage", "critical", "algorithm", "expired", "not-yet-valid")
+_NAMES = (
+    *("chain-signature", "not-a-ca", "key-usage", "critical", "algorithm", "expired", "not-yet-valid"),
+    "multi-tcb-info",
+)
+# Bits of the operational flags of a DICE TCB info, from the left; genuine ones set the first and the last of 32.
+_FLAG_BITS = {"notSecure": 1, "recovery": 2, "debug": 3}
 # An extension that nobody knows, under the enterprise number for examples (RFC 5612).
 _UNKNOWN = Extension(oid="1.3.6.1.4.1.32473.1", value=_der.null(), critical=True)
 
@@ -73,6 +80,26 @@ def issue_chain(
     return tuple(reversed(made))
 
 
+def tcb_flags(name: str | None) -> bytes:
+    """The content of the flags of a DICE TCB info: as on genuine devices, and with this flag set.
+
+    Raises:
+        InputError: no flag that makes a device untrusted.
+    """
+    bits = 0x80000001
+    if name is not None:
+        if name not in _FLAG_BITS:
+            raise InputError(f"not a flag: {name[:40]!r}", code="fault-argument", hint=f"write {', '.join(_FLAG_BITS)}")
+        bits |= 1 << (31 - _FLAG_BITS[name])
+    return bytes(1) + bits.to_bytes(4, "big")
+
+
+def _multi_tcb_info(flag: str) -> Extension:
+    """Two TCB infos, of which the second states the flag."""
+    infos = [_der.sequence(_der.implicit(0, b"NVIDIA"), _der.implicit(7, tcb_flags(name))) for name in (None, flag)]
+    return Extension(oid=OID_DICE_MULTI_TCB_INFO, value=_der.sequence(*infos))
+
+
 def _changed(template: Template, position: int, lies: dict[str, dict[int, str]], clock: datetime) -> Template:
     if position in lies["not-a-ca"]:
         template = with_extension(template, basic_constraints(ca=False))
@@ -81,6 +108,8 @@ def _changed(template: Template, position: int, lies: dict[str, dict[int, str]],
         template = with_extension(template, key_usage(usage))
     if position in lies["critical"]:
         template = with_extension(template, _UNKNOWN)
+    if position in lies["multi-tcb-info"]:
+        template = with_extension(template, _multi_tcb_info(lies["multi-tcb-info"][position] or "debug"))
     if position in lies["expired"]:
         template = replace(template, not_after=clock - _DAY)
     if position in lies["not-yet-valid"]:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from nvattest._registry import OID_DICE_FWID_HOPPER, OID_DICE_TCB_INFO, OID_DMTF_DEVICE_INFO, OID_SHA384
 from nvattest.model import Architecture
 from nvattest.testing import _der
-from nvattest.testing._changes import Link, issue_chain
+from nvattest.testing._changes import Link, issue_chain, tcb_flags
 from nvattest.testing.certificates import (
     FOREVER,
     SIMULATION,
@@ -90,8 +90,6 @@ CHIPS: dict[Architecture, ChipPki] = {
     ),
 }
 _ROOT_NAME: Name = (("CN", "NVIDIA Device Identity CA"), ("O", SIMULATION))
-# Flags of the DICE TCB info as on real Blackwell: 32 bits, the first and the last set. Bit 3 from the left is debug.
-_FLAGS, _FLAG_DEBUG = bytes((0, 0x80, 0, 0, 1)), bytes((0, 0x90, 0, 0, 1))
 
 
 class DevicePki:
@@ -197,7 +195,7 @@ class DevicePki:
                 ski(key),
                 aki(brom_key),
                 _device_info(f"NVIDIA:{chip}:48B02D{info}"),
-                _fwid_extension(pki, chip, brom_key, fwid, debug="debug" in told),
+                _fwid_extension(pki, chip, brom_key, fwid, flag=told.get("debug", "debug")),
             ),
         )
         if (content := told.get("fwid-extension")) is not None:
@@ -217,7 +215,7 @@ def _device_info(text: str) -> Extension:
     return Extension(oid="2.5.29.17", value=_der.sequence(other))
 
 
-def _fwid_extension(pki: ChipPki, chip: str, brom_key: SigningKey, fwid: bytes, *, debug: bool) -> Extension:
+def _fwid_extension(pki: ChipPki, chip: str, brom_key: SigningKey, fwid: bytes, *, flag: str | None) -> Extension:
     digest = _der.oid(OID_SHA384) + _der.octet_string(fwid)
     if pki.legacy_fwid:
         # The older composite device id: version, the device key, the firmware digest.
@@ -232,7 +230,7 @@ def _fwid_extension(pki: ChipPki, chip: str, brom_key: SigningKey, fwid: bytes, 
         _der.implicit(4, b"\x00"),
         _der.implicit(5, b"\x00"),
         _der.explicit(6, _der.sequence(digest) + nothing),
-        _der.implicit(7, _FLAG_DEBUG if debug else _FLAGS),
+        _der.implicit(7, tcb_flags(flag)),
         _der.implicit(8, b"\xc0"),
         _der.implicit(9, b"\x00"),
     )

@@ -42,6 +42,7 @@ class _Form(Enum):
     DEVICE = r"(gpu|switch)\d{1,2}"
     WORD = r"[a-z0-9-]{1,32}"
     TOPOLOGY = r"foreign|missing|extra"
+    FLAG = r"debug|notSecure|recovery"
     TRICK = r"dtd|entity|comment|instruction|key-value|second-signature|reference|transform|digest|truncated"
 
 
@@ -249,7 +250,8 @@ LIES: tuple[LieSpec, ...] = (
     _lie((_D,), "opaque-profile", "NUMBER", _F.INDEX, "report-format", "claims this profile of the opaque data"),
     _lie((_D,), "spdm-version", "HEX", _F.HEX, "report-format", "answers in this SPDM version (12 is 1.2)"),
     _lie((_D,), "topology", "[foreign|missing|extra]", _F.TOPOLOGY, "topology", "names a wrong neighbour"),
-    _lie((_D,), "debug", "", _F.NONE, "debug", "is in debug: TCB info flag (Blackwell), else index 9 differs"),
+    _lie((_D,), "debug", "[FLAG]", _F.FLAG, "debug",
+         "states a DICE flag (Blackwell: debug, notSecure, recovery), else index 9 differs"),
     _lie((_D,), "other-nonce", "[HEX]", _F.HEX, "nonce", "answers another nonce than the one it was asked"),
     # What happens to a report on its way.
     _lie((_D,), "signature", "[BYTE]", _F.INDEX, "report-signature", "turns over one byte of the signature"),
@@ -269,6 +271,8 @@ LIES: tuple[LieSpec, ...] = (
     _lie((_D,), "chip", "NAME", _F.TEXT, "architecture", "has certificates of another chip, as GB100"),
     _lie((_D,), "leaf-chip", "NAME", _F.TEXT, "architecture", "has a leaf of another chip than its BROM"),
     _lie((_D,), "pdi", "HEX", _F.HEX, "topology", "has this PDI (8 bytes) in its certificate"),
+    _lie((_D,), "multi-tcb-info", "POSITION[,FLAG]", _F.POSITION_WORD, "debug",
+         "this certificate has a MultiTcbInfo too, whose second entry states the flag (debug)"),
     _lie((_D, _R), "chain-signature", "POSITION", _F.POSITION, "chain-path", "breaks this certificate's signature"),
     _lie((_D, _R), "not-a-ca", "POSITION", _F.POSITION, "chain-path", "issues from a certificate that is no CA"),
     _lie((_D, _R), "key-usage", "POSITION", _F.POSITION, "chain-path", "gives this certificate the wrong key usage"),

@@ -18,6 +18,7 @@ from nvattest.pki.dice import (
     read_fwid,
     read_tcb_info,
     same_chip,
+    tcb_infos,
 )
 
 from . import minting
@@ -150,6 +151,73 @@ def test_flags_are_counted_from_the_most_significant_bit():
 def test_a_malformed_tcb_info_is_refused(value):
     with pytest.raises(ParseError):
         parse_tcb_info(value)
+
+
+MULTI_OID = "2.23.133.5.4.5"
+DEBUG = tlv(0x87, b"\0\x10\0\0\x01")
+
+
+def certificate_with(*extensions, **changes):
+    extra = tuple((x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False) for oid, value in extensions)
+    return minting.specs()[0].but(extra=extra, **changes).parsed()
+
+
+def flags_of(*extensions):
+    return [info.flags for info in tcb_infos(certificate_with(*extensions))]
+
+
+def test_every_tcb_info_of_a_certificate_is_read():
+    assert flags_of() == []
+    assert flags_of((TCB_OID, tcb(DEBUG))) == [("debug", "fixedWidth")]
+    assert flags_of((MULTI_OID, tlv(0x30, tcb() + tcb(DEBUG)))) == [None, ("debug", "fixedWidth")]
+    assert flags_of((MULTI_OID, tlv(0x30, b""))) == []
+    assert flags_of((MULTI_OID, tlv(0x30, tcb(DEBUG))), (TCB_OID, tcb())) == [None, ("debug", "fixedWidth")]
+
+
+def test_the_identifier_of_the_composite_device_id_may_hold_a_tcb_info_as_tcg_has_it():
+    assert flags_of((HOPPER_OID, composite())) == []
+    assert flags_of((HOPPER_OID, tcb(DEBUG))) == [("debug", "fixedWidth")]
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        (TCB_OID, b""),
+        (TCB_OID, tcb(tlv(0x87, b""))),
+        (HOPPER_OID, b""),
+        (HOPPER_OID, tcb(tlv(0x87, b""))),
+        (MULTI_OID, b""),
+        (MULTI_OID, tcb(DEBUG)),
+        (MULTI_OID, tlv(0x30, tcb()) + b"\0"),
+        (MULTI_OID, tlv(0x30, tcb(tlv(0x87, b"")))),
+        (MULTI_OID, tlv(0x30, tcb() * 17)),
+    ],
+    ids=range(9),
+)
+def test_a_tcb_info_that_cannot_be_read_is_no_tcb_info_without_flags(extension):
+    with pytest.raises(ParseError):
+        tcb_infos(certificate_with(extension))
+
+
+def test_sixteen_tcb_infos_are_read():
+    assert len(flags_of((MULTI_OID, tlv(0x30, tcb() * 16)))) == 16
+
+
+ORDINARY = ("1.3.6.1.4.1.32473.1", b"\x05\x00")
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_dice_extensions_are_found_wherever_they_stand(place):
+    others = [ORDINARY, ("1.3.6.1.4.1.32473.2", b"\x05\x00")]
+    for oid, value, architecture in (
+        (HOPPER_OID, composite(), Architecture.HOPPER),
+        (TCB_OID, tcb(tlv(0xA6, fwid()), DEBUG), Architecture.BLACKWELL),
+    ):
+        # No key usage: the certificate has these extensions and no other, so that one of them is the first and the last.
+        extensions = [*others[:place], (oid, value), *others[place:]]
+        certificate = certificate_with(*extensions, key_usage=False)
+        assert read_fwid(certificate, architecture) == DIGEST
+        assert len(tcb_infos(certificate)) == (oid == TCB_OID)
 
 
 def test_tcb_info_without_a_fwid_is_refused():

@@ -23,7 +23,7 @@ for _spec in LIES:
         EXAMPLES[_spec.name, _scope] = f"{_target}:{_spec.name}" + ("" if _argument is None else f"={_argument}")
 
 
-VERSIONED = {"svn", "opaque-profile", "one-gpu-other-mode", "opaque-version", "debug", "min-svn"}
+VERSIONED = {"svn", "opaque-profile", "one-gpu-other-mode", "opaque-version", "debug", "min-svn", "multi-tcb-info"}
 SEVERAL = {"chain-of", "duplicate", "topology", "pdi", "feature", "nvdec0"}
 
 
