@@ -187,6 +187,19 @@ def test_check_finds_nothing_wrong_with_a_guest_that_works(world: NewWorld) -> N
     assert "ERROR" not in text
 
 
+@pytest.mark.parametrize("lies", [["driver-rim:signature"], ["vbios-rim:other-root"], []])
+def test_check_finds_a_bundle_that_does_not_verify(world: NewWorld, lies: list[str]) -> None:
+    guest = world(lies=lies)
+    if not lies:
+        del guest.settings["trust_anchors"]
+        guest.configure()
+    [finding] = [
+        item for item in json.loads(call(guest, "check", "--format", "json")[1])["checks"] if item["id"] == "bundle"
+    ]
+    assert finding["severity"] == "error"
+    assert "NOT VERIFIED" in finding["message"]
+
+
 def test_check_finds_each_silent_failure(world: NewWorld) -> None:
     guest = world()
     assert checks(guest)["ran"] == "error"
