@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.errors import ResultCode
     from nvattest.evidence import Evidence
+    from nvattest.model import VerificationTime
     from nvattest.policy.decision import PolicyDecision
     from nvattest.token.refusals import Refusal
     from nvattest.token.verified import VerifiedToken
@@ -143,13 +144,24 @@ def render_decision(decision: PolicyDecision, code: ResultCode) -> str:
     return joined(lines)
 
 
+def times(at: VerificationTime | None) -> dict[str, str] | None:
+    """The instants of a judgement for programs; None where a token does not say them."""
+    from nvattest.model import format_time
+
+    return None if at is None else {"device": format_time(at.device), "rim": format_time(at.rim)}
+
+
 def voucher(verified: VerifiedToken) -> dict[str, object]:
     """Who vouches for a token: the issuer, where and how its key was got, and whether it is NVIDIA's own service."""
+    from nvattest.model import format_time
+
     return {
         "issuer": verified.issuer,
         "nvidia": verified.of_nvidia,
         "key_url": verified.key_url,
         "key_source": verified.key_source,
+        "issued": format_time(verified.issued),
+        "at": times(verified.at),
         "anchors": verified.anchors,
         "simulated": verified.simulated,
     }
@@ -169,6 +181,7 @@ def render_claims(
         + "   *** SIMULATED: this proves nothing ***" * simulated,
         "its signature, nonce and digests were checked here",
         f"key: {verified_by.get('key_source')}",
+        f"issued {verified_by.get('issued')}",
     ]
     if verified_by.get("tls_roots") is not None:
         lines.append(f"TLS roots: {verified_by['tls_roots']}")

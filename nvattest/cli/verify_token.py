@@ -25,7 +25,7 @@ from nvattest.cli.arguments import (
     from_environment,
 )
 from nvattest.cli.network import HASHES, add_access_options, tls_roots
-from nvattest.cli.output import report_error, say
+from nvattest.cli.output import report_error, say, times
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
@@ -300,11 +300,6 @@ def _span(verified: VerifiedToken) -> str:
     return f"issued {format_time(verified.issued)}, good until {format_time(verified.expires)}"
 
 
-def _times(verified: VerifiedToken) -> dict[str, str] | None:
-    at = verified.at
-    return None if at is None else {"device": format_time(at.device), "rim": format_time(at.rim)}
-
-
 def _summary(verified: VerifiedToken) -> dict[str, object]:
     digest = verified.evidence_digest
     return {
@@ -316,9 +311,9 @@ def _summary(verified: VerifiedToken) -> dict[str, object]:
         "issuer": verified.issuer,
         "issued": format_time(verified.issued),
         "expires": format_time(verified.expires),
+        "at": times(verified.at),
         "labels": list(verified.labels),
         "key_thumbprint": verified.key.thumbprint,
-        "at": _times(verified),
         "simulated": verified.simulated,
         "anchors": verified.anchors,
         "weakened": list(verified.weakened),

@@ -6,7 +6,6 @@ import argparse
 import platform
 
 from nvattest._version import __version__
-from nvattest.cli.output import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,5 +17,5 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print(f'{{"nvattest": "{__version__}"}}')
     else:
-        say(f"nvattest {__version__} ({platform.system()}/{platform.machine()})")
+        print(f"nvattest {__version__} ({platform.system()}/{platform.machine()})")
     return 0

@@ -39,6 +39,7 @@ def preflight(needs: Needs, collateral: Collateral, verifier: Verifier, at: Veri
         "devices": chains,
         "problems": report.problems,
         "first_to_expire": format_time(min(report.ends)) if report.ends else None,
+        "at": {"device": format_time(at.device), "rim": format_time(at.rim)},
         "anchors": verifier.anchors.label,
         "simulated": verifier.anchors.simulated,
     }
@@ -150,6 +151,8 @@ def render_preflight(facts: JsonObject) -> str:
     if facts["first_to_expire"]:
         lines.append(f"  first to expire: {facts['first_to_expire']}")
     lines += foreign_anchors(facts["anchors"], simulated=facts["simulated"] is True)
+    at = facts["at"]
+    lines.append(f"  judged at {' / '.join(dict.fromkeys(at.values())) if isinstance(at, dict) else 'an unknown time'}")
     lines.append("Ready: " + ("yes" if facts["ready"] else "NO"))
     return joined(lines)
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteResult:
-    """What NRAS said: its verdict, and its detached EAT as it came."""
+    """What NRAS said: its verdict, its reasons for refusing devices, and its detached EAT as it came."""
 
     trusted: bool
     token: object
+    reasons: tuple[str, ...]
 
 
 def attest_at_nras(
@@ -61,7 +62,8 @@ def attest_at_nras(
     if not verified.of_nvidia:
         simulated = " and is simulated, which proves nothing" * verified.simulated
         migrated(FOREIGN_SERVICE.format(issuer=verified.issuer, simulated=simulated))
-    return RemoteResult(trusted=verified.overall, token=answers[0].token)
+    reasons = tuple(map(str, verified.refusals))
+    return RemoteResult(trusted=verified.overall, token=answers[0].token, reasons=reasons)
 
 
 def fetch_keys(url: str, *, settings: Settings) -> JsonObject:

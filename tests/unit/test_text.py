@@ -101,7 +101,10 @@ PRINTERS = {
     "cli/completion.py": {"script(options.shell)"},
     "cli/coco.py": {"attester_json(evidence)"},
     "cli/simulate.py": {"f'export {name}={shlex.quote(value)}'"},
-    "cli/version.py": {'f\'{{"nvattest": "{__version__}"}}\''},
+    "cli/version.py": {
+        'f\'{{"nvattest": "{__version__}"}}\'',
+        "f'nvattest {__version__} ({platform.system()}/{platform.machine()})'",
+    },
     "kata/journal.py": {"line"},
 }
 

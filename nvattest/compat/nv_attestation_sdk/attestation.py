@@ -218,6 +218,7 @@ class Attestation(Configured):
             settings=self._settings,
             at=self._at.device if self._at is not None else None,
         )
+        self._say(result.reasons)
         return result.trusted, result.token
 
     # --- tokens -------------------------------------------------------------------------------------------------------
