@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     expect.add_argument("--nonce", default="", metavar="HEX", help="the nonce that was asked for")
     binding.add_verify_options(expect)
     expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
-    expect.add_argument("--expected-devices", type=int, metavar="N", help="refuse another number of GPUs and switches")
+    expect.add_argument(
+        "--expected-devices", type=int, metavar="N", help="refuse another number of GPUs and switches together"
+    )
+    expect.add_argument("--expected-gpus", type=int, metavar="N", help="refuse another number of GPUs")
+    expect.add_argument("--expected-switches", type=int, metavar="N", help="refuse another number of NVSwitches")
     expect.add_argument(
         "--clock-skew-leeway-seconds", type=int, default=60, metavar="SECONDS", help="how far clocks may differ (60)"
     )
@@ -166,6 +170,8 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         x5c_roots=read_bounded(options.x5c_anchors, 64 * 1024) if options.x5c_anchors is not None else None,
         leeway=timedelta(seconds=max(min(options.clock_skew_leeway_seconds, 2**31), -1)),
         expected_devices=options.expected_devices,
+        expected_gpus=options.expected_gpus,
+        expected_switches=options.expected_switches,
         kind=kind,
         accept_simulated=options.accept_simulated,
         refuse_weakened=options.refuse_weakened,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
+from nvattest.model import counted
 from nvattest.token.jws import refuse
 from nvattest.token.refusals import EAT_MEMBER
 
@@ -54,7 +55,7 @@ def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
     seen: dict[object, str] = {}
     for label, item in zip(labels, claims, strict=True):
         kind = item.get("x-nvidia-device-type")
-        prefix = re.split(r"[-_0-9]", label, maxsplit=1)[0].upper()
+        prefix = _prefix(label)
         if kind is not None and prefix in _KINDS and kind != _KINDS[prefix]:
             raise refuse(f"{label} is the token of a device of kind {kind!r}", "device-kind")
         identity = item.get("ueid")
@@ -69,14 +70,39 @@ def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
         seen[identity] = label
 
 
-def check_count(found: int, expected: int | None) -> None:
-    """Refuse another number of devices than expected.
+class Expected(NamedTuple):
+    """How many devices a token has to be about: of both kinds together, and of each; None for any number."""
+
+    devices: int | None = None
+    gpus: int | None = None
+    switches: int | None = None
+
+
+def check_counts(labels: Sequence[str], expected: Expected) -> None:
+    """Refuse another number of devices than expected. Kinds are counted by the names of the submodules.
 
     Raises:
-        TokenError: ``device-count``.
+        TokenError: ``device-count``; also where kinds are expected and a name (``device_0``) tells none.
     """
-    if expected is not None and found != expected:
-        raise refuse(f"the token is about {found} devices, expected {expected}", "device-count")
+    kinds = [_KINDS.get(_prefix(label)) for label in labels]
+    if None in kinds and (expected.gpus, expected.switches) != (None, None):
+        raise refuse(
+            f"the token does not say of {labels[kinds.index(None)]} whether it is a GPU or a switch",
+            "device-count",
+            hint="expect a number of devices (--expected-devices) instead of GPUs and switches",
+        )
+    for word, found, wanted in (
+        ("device", len(labels), expected.devices),
+        ("GPU", kinds.count("gpu"), expected.gpus),
+        ("NVSwitch", kinds.count("nvswitch"), expected.switches),
+    ):
+        if wanted is not None and found != wanted:
+            many = "NVSwitches" if word == "NVSwitch" else ""
+            raise refuse(f"the token is about {counted(found, word, many)}, expected {wanted}", "device-count")
+
+
+def _prefix(label: str) -> str:
+    return re.split(r"[-_0-9]", label, maxsplit=1)[0].upper()
 
 
 def check_good_device(label: str, claims: Claims, *, weakened: bool) -> None:

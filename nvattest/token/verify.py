@@ -21,6 +21,7 @@ from typing import Final
 
 from nvattest.errors import InputError
 from nvattest.model import Nonce
+from nvattest.token.consistency import Expected
 from nvattest.token.jws import refuse
 from nvattest.token.keyring import Keyring
 from nvattest.token.keys import PublicKey
@@ -46,6 +47,8 @@ def verify_token(
     x5c_roots: bytes | str | None = None,
     leeway: timedelta = DEFAULT_LEEWAY,
     expected_devices: int | None = None,
+    expected_gpus: int | None = None,
+    expected_switches: int | None = None,
     kind: TokenKind | None = None,
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
@@ -64,7 +67,9 @@ def verify_token(
         key: the one key of the issuer, PEM of a public key or a certificate. Stands alone.
         x5c_roots: PEM of the anchors for certificate chains: of the JWKS's entries or, without a JWKS, of the token.
         leeway: how far the clocks may differ, at most 10 minutes.
-        expected_devices: how many GPUs and switches the token has to be about.
+        expected_devices: how many GPUs and switches together the token has to be about.
+        expected_gpus: how many GPUs.
+        expected_switches: how many NVSwitches.
         kind: what the token has to be; None takes what it is.
         accept_simulated: also accept tokens about simulated devices, which prove nothing.
         refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
@@ -78,17 +83,14 @@ def verify_token(
     document, found = read_document(token)
     if kind is not None and found is not (TokenKind.DETACHED_EAT if kind is TokenKind.NRAS else kind):
         raise refuse(f"this is a token of kind {found.value}, expected {kind.value}", "kind")
-    if expected_devices is not None and (type(expected_devices) is not int or expected_devices < 1):
-        raise InputError("a token is about 1 or more devices", code="expected-devices")
+    expected = _expected(expected_devices, expected_gpus, expected_switches)
     rules = Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway)
     keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots, url=jwks_url)
     document, wrapper = unwrapped(document)
     if isinstance(document, str):
-        verified = verify_ear(document, rules=rules, keys=keys, expected_devices=expected_devices)
+        verified = verify_ear(document, rules=rules, keys=keys, expected=expected)
     else:
-        verified = verify_eat(
-            document, rules=rules, keys=keys, expected_devices=expected_devices, kind=kind or TokenKind.DETACHED_EAT
-        )
+        verified = verify_eat(document, rules=rules, keys=keys, expected=expected, kind=kind or TokenKind.DETACHED_EAT)
     if wrapper is not None:
         verified = replace(verified, wrapper=wrapper)
     if verified.simulated and not accept_simulated:
@@ -108,6 +110,20 @@ def verify_token(
     return verified
 
 
+def _expected(devices: int | None, gpus: int | None, switches: int | None) -> Expected:
+    expected = Expected(devices, gpus, switches)
+    for count, least in zip(expected, (1, 0, 0), strict=True):
+        if count is not None and (type(count) is not int or count < least):
+            raise InputError("a token is about 1 or more devices, 0 or more of them GPUs", code="expected-devices")
+    known = [count for count in (gpus, switches) if count is not None]
+    if len(known) == 2 and (sum(known) == 0 or devices not in (None, sum(known))):
+        together = "none" if devices is None else f"{devices}"
+        raise InputError(
+            f"{gpus} GPUs and {switches} switches are expected, and {together} together", code="expected-devices"
+        )
+    return expected
+
+
 def verify_detached_eat(
     token: object,
     *,
@@ -118,6 +134,8 @@ def verify_detached_eat(
     at: datetime,
     leeway_s: float = 60,
     expected_devices: int | None = None,
+    expected_gpus: int | None = None,
+    expected_switches: int | None = None,
     x5c_roots: bytes | None = None,
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
@@ -142,6 +160,8 @@ def verify_detached_eat(
         x5c_roots=x5c_roots,
         leeway=leeway,
         expected_devices=expected_devices,
+        expected_gpus=expected_gpus,
+        expected_switches=expected_switches,
         kind=TokenKind.NRAS,
         accept_simulated=accept_simulated,
         refuse_weakened=refuse_weakened,

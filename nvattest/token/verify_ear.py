@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nvattest._json import kind_of
-from nvattest.token.consistency import check_count, check_good_device, check_identities, is_ear_device_label
+from nvattest.token.consistency import Expected, check_counts, check_good_device, check_identities, is_ear_device_label
 from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
 from nvattest.token.keyring import Keyring
 from nvattest.token.refusals import ear_refusals
@@ -16,7 +16,7 @@ _STATUSES = {tier.word: tier for tier in Tier}
 JsonObject = dict[str, object]
 
 
-def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: int | None) -> VerifiedToken:
+def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected) -> VerifiedToken:
     """Verify an EAR.
 
     Raises:
@@ -33,7 +33,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected_devices: i
     tiers = {label: _submodule_tier(label, value) for label, value in submods.items()}
     # 2. There are no detached parts; the devices are the submodules named like some.
     devices = tuple(label for label in submods if is_ear_device_label(label))
-    check_count(len(devices), expected_devices)
+    check_counts(devices, expected)
     # 3. Times, issuer, nonce.
     rules.check(token, may_be_anonymous=True)
     # 4. Key and signature.

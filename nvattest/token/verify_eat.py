@@ -7,7 +7,7 @@ import hmac
 from typing import Final
 
 from nvattest._json import kind_of
-from nvattest.token.consistency import check_count, check_good_device, check_identities, is_device_label
+from nvattest.token.consistency import Expected, check_counts, check_good_device, check_identities, is_device_label
 from nvattest.token.eat import SUBJECT
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse, verify_signature
 from nvattest.token.keyring import Keyring
@@ -23,7 +23,7 @@ _REGISTERED = frozenset({"iss", "iat", "nbf", "exp", "jti"})
 
 
 def verify_eat(
-    document: list[object], *, rules: Rules, keys: Keyring, expected_devices: int | None, kind: TokenKind
+    document: list[object], *, rules: Rules, keys: Keyring, expected: Expected, kind: TokenKind
 ) -> VerifiedToken:
     """Verify a detached EAT that was read as an array.
 
@@ -39,7 +39,7 @@ def verify_eat(
         raise refuse(f"{_BUNDLE}: {OVERALL!r} is {kind_of(verdict)}, expected a boolean", "malformed")
     # 2. Digests.
     _check_digests(overall, detached)
-    check_count(len(detached), expected_devices)
+    check_counts(tuple(detached), expected)
     # 3. Times, issuer, nonce.
     tokens = (overall, *detached.values())
     refused = {label: eat_refusal(label, token.payload) for label, token in detached.items()}

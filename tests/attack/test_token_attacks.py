@@ -462,6 +462,46 @@ def test_what_is_expected_has_to_be_there() -> None:
     assert caught.value.code == "kind"
 
 
+@pytest.mark.parametrize("form", ["detached-eat", "ear"])
+def test_gpus_and_switches_are_counted_apart(form: str) -> None:
+    token = node() if form == "detached-eat" else minting.ear(minting.appraisal("hopper-8-ppcie"))
+    assert minting.check(token, expected_gpus=8, expected_switches=4, expected_devices=12)
+    assert minting.check(token, expected_gpus=8)
+    assert minting.check(token, expected_switches=4)
+    for changes in (
+        {"expected_gpus": 7},
+        {"expected_gpus": 12},
+        {"expected_gpus": 4, "expected_switches": 8},
+        {"expected_switches": 0},
+        {"expected_gpus": 8, "expected_switches": 5},
+    ):
+        with pytest.raises(TokenError, match="expected") as caught:
+            minting.check(token, **changes)
+        assert caught.value.code == "device-count"
+
+
+def test_four_gpus_and_four_switches_are_not_eight_gpus() -> None:
+    world = minting.appraisal("hopper-8-ppcie")
+    some = replace(world, devices=world.devices[4:])
+    token = minting.ear(some)
+    assert minting.check(token, expected_devices=8)
+    with pytest.raises(TokenError, match="about 4 GPUs, expected 8") as caught:
+        minting.check(token, expected_gpus=8)
+    assert caught.value.code == "device-count"
+
+
+def test_a_name_that_tells_no_kind_is_counted_as_neither() -> None:
+    def rename(payload: dict[str, Any]) -> None:
+        payload["submods"]["device_0"] = payload["submods"].pop("gpu0")
+
+    token = minting.forged_ear(rename)
+    assert minting.check(token, expected_devices=1)
+    for changes in ({"expected_gpus": 1}, {"expected_switches": 0}):
+        with pytest.raises(TokenError, match="device_0") as caught:
+            minting.check(token, **changes)
+        assert caught.value.code == "device-count"
+
+
 def test_the_leeway_is_kept_to_the_second() -> None:
     assert minting.check(eat(), at=NOW - timedelta(seconds=60))
     assert minting.check(eat(), at=NOW + timedelta(seconds=3659))
@@ -488,6 +528,11 @@ def test_the_leeway_is_kept_to_the_second() -> None:
         {"leeway": 60},
         {"expected_devices": "1"},
         {"expected_devices": True},
+        {"expected_gpus": -1},
+        {"expected_gpus": "8"},
+        {"expected_switches": True},
+        {"expected_gpus": 0, "expected_switches": 0},
+        {"expected_gpus": 8, "expected_switches": 4, "expected_devices": 8},
     ],
 )
 def test_an_argument_that_cannot_be_used_is_refused(changes: dict[str, Any]) -> None:
