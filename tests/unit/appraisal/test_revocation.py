@@ -245,6 +245,8 @@ def test_of_two_statements_about_one_instant_the_one_signed_later_counts() -> No
     assert chosen((HOLD, 1), (GOOD, 2)) is GOOD
     assert chosen((GOOD, 1), (HOLD, 2)) is HOLD
     assert chosen((UNKNOWN, 2), (GOOD, 1)) is UNKNOWN
+    assert chosen((UNKNOWN, 1), (HOLD, 2)) is HOLD
+    assert chosen((HOLD, 1), (UNKNOWN, 2)) is UNKNOWN
 
 
 def test_an_answer_to_our_question_that_is_older_than_a_hold_does_not_lift_it() -> None:
@@ -259,6 +261,8 @@ def test_an_answer_to_our_question_that_is_older_than_a_hold_does_not_lift_it() 
         b"ours": statement(GOOD, 5, NonceOutcome.MATCH),
         b"held": statement(HOLD, 4, NonceOutcome.NOT_SENT),
         b"newer": statement(GOOD, 3, NonceOutcome.NOT_SENT),
+        b"our hold": statement(HOLD, 5, NonceOutcome.MATCH),
+        b"unknown": statement(UNKNOWN, 4, NonceOutcome.NOT_SENT),
     }
 
     def chosen(*answers: OcspAnswer) -> tuple[RevocationStatus, Source | None]:
@@ -269,6 +273,10 @@ def test_an_answer_to_our_question_that_is_older_than_a_hold_does_not_lift_it() 
     assert chosen(ours, held) == (HOLD, Source.BUNDLE)
     assert chosen(ours, held, newer) == (GOOD, Source.BUNDLE)
     assert chosen(ours, newer) == (GOOD, Source.LIVE)
+    # Nor is a hold that we asked about preferred to a newer statement that no option tolerates.
+    our_hold = OcspAnswer(content=b"our hold", source=Source.LIVE, nonce=b"1")
+    unknown = OcspAnswer(content=b"unknown", source=Source.BUNDLE)
+    assert chosen(our_hold, unknown) == (UNKNOWN, Source.BUNDLE)
 
 
 def test_a_good_answer_outweighs_what_says_nothing() -> None:

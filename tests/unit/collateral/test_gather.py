@@ -192,6 +192,7 @@ def test_an_answer_without_next_update_is_used_and_not_kept(tmp_path) -> None:
                 evidence, options(services, cache=cache), anchors=verifier.anchors, at=platform.time, verifier=verifier
             )
             assert len(services.requests("ocsp")) == asked
+            assert len(list((tmp_path / "cache" / "ocsp").iterdir())) == 4
             appraisal = verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time)
             assert appraisal.trusted
 
