@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from nvattest._json import JsonObject
+from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.plan import Question, certificates_to_ask
@@ -210,7 +211,7 @@ def render_inspection(facts: JsonObject) -> str:
         lines.append(f"  {name}: {_state(answer)}{what if answer['state'] != NOT_VERIFIED else ''}")
     if isinstance(first, dict):
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _state(entry: JsonObject) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from nvattest._schemas import schema_path
+from nvattest._text import joined
 from nvattest.errors import ParseError
 from nvattest.rim._names import ROOT
 from nvattest.rim.xml import read_xml
@@ -56,4 +57,4 @@ def explain_schema_error(data: bytes) -> str:
         where = str(error.path or "/")
         line = getattr(error.elem, "sourceline", None)
         lines.append(f"{where}{'' if line is None else f' (line {line})'}: {str(error.reason or error.message)[:300]}")
-    return "\n".join(lines)
+    return joined(lines)

@@ -121,6 +121,27 @@ def test_every_command_prints_through_the_function_that_cleans() -> None:
     assert found == PRINTERS
 
 
+# What joins lines of its own: texts of ours for a shell, a manual or a help, and files for programs.
+JOINERS = {
+    "cli/man.py",
+    "cli/completion.py",
+    "cli/overview.py",
+    "cli/simulate.py",
+    "cli/doctor_bundle.py",
+    "cli/output.py",
+}
+
+
+def test_lines_for_people_are_joined_by_the_function_that_keeps_each_of_them_one() -> None:
+    package = Path(nvattest.__file__).parent
+    found = set()
+    for room in ("cli", "kata", "collateral", "rim", "policy", "token", "appraisal", "compat"):
+        for path in (package / room).rglob("*.py"):
+            if any(ast.unparse(node).startswith("'\\n'.join(") for node in ast.walk(ast.parse(path.read_bytes()))):
+                found.add(path.relative_to(package).as_posix())
+    assert found <= JOINERS
+
+
 def test_every_sign_of_the_first_planes_is_either_shown_or_spelled() -> None:
     for number in (*range(0x10000), *range(0xE0000, 0xE0200)):
         sign = chr(number)
