@@ -53,6 +53,9 @@ def add_platform_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose a platform and its lies."""
     parser.add_argument("--platform", default="hopper-8-ppcie", metavar="NAME", help="see --list")
     parser.add_argument("--driver-version", metavar="VERSION", help="the driver's version, such as 620.12")
+    parser.add_argument(
+        "--nvdec0", choices=("on", "off"), help="the NVDEC0 engine of all GPUs; off on a single Hopper by default"
+    )
     parser.add_argument("--seed", type=converted(_seed), default=0, metavar="N", help="other devices, other keys")
     parser.add_argument(
         "--fault", action="append", default=[], metavar="TARGET:LIE", help="a lie, such as gpu0:measurement=9"
@@ -95,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         clock=datetime.now(timezone.utc),
         driver_version=options.driver_version,
+        nvdec0=None if options.nvdec0 is None else options.nvdec0 == "on",
         lies=options.fault,
     )
     # SIGTERM ends the world as an interrupt does, so that what is in it is put away.
@@ -176,9 +180,11 @@ def _catalogue() -> str:
     from nvattest.testing import LIES, PLATFORMS
     from nvattest.testing.native.state import CALLS
     from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
+    from nvattest.testing.silicon import BRANCHES, MODELS
 
-    lines = ["platforms:"]
+    lines = ["platforms (MODEL-COUNT[-(spt|mpt|ppcie)][-rBRANCH]), such as:"]
     lines += [f"  {name:16} {text}" for name, text in PLATFORMS.items()]
+    lines.append(f"  models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}")
     lines.append("faults (TARGET:LIE; targets gpu0, switch1, gpu*, driver-rim, vbios-rim, bios-rim, platform):")
     for spec in LIES:
         spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name

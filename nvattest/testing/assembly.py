@@ -8,20 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from nvattest._registry import PDI_SIZE
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind
 from nvattest.testing.certificates import Certificate
 from nvattest.testing.device import Body, SimulatedDevice, chain_text, gpu_body, switch_body
-from nvattest.testing.device_pki import CHIPS, DevicePki
+from nvattest.testing.device_pki import DevicePki
 from nvattest.testing.keys import KeyRing
 from nvattest.testing.lies import OCSP_LIES, Lie, Told, must_find
 from nvattest.testing.ocsp_issuer import OcspIssuer, Side, Verdict
 from nvattest.testing.rim_issuer import RimIssuer, RimOrder
-from nvattest.testing.silicon import SILICON, Silicon, generation, golden_value, rim_id
+from nvattest.testing.silicon import (
+    BRANCHES,
+    LINKS,
+    MODELS,
+    SILICON,
+    Silicon,
+    default_driver,
+    generation,
+    golden_value,
+    rim_id,
+)
 
 __all__ = ["Node", "Plan", "Shape", "assemble"]
 
-_LINKS = 18
 _SWITCHES = 4
 _PPCIE_GPUS = 8
 _MAX_GPUS = 16
@@ -32,35 +42,41 @@ _DEVICE_POSITIONS, _RIM_POSITIONS = (1, 2, 3), (0, 1, 2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a platform's name says: ``mode`` is ``spt``, ``mpt`` or ``ppcie``."""
+    """What a platform's name says: ``mode`` is ``spt``, ``mpt`` or ``ppcie``; ``driver`` is its default version."""
 
-    architecture: Architecture
+    model: str
     gpus: int
     mode: str
+    driver: str
+
+    @property
+    def silicon(self) -> Silicon:
+        """What its GPUs are."""
+        return MODELS[self.model]
 
     @classmethod
     def parse(cls, name: str) -> Shape:
-        """Read ``hopper-1``, ``blackwell-8-mpt``, ``hopper-8-ppcie`` and the like.
+        """Read ``hopper-1``, ``blackwell-8-mpt``, ``h800-8-ppcie``, ``hopper-1-r535`` and the like.
 
         Raises:
             InputError: not a platform that can be built.
         """
-        match = re.fullmatch(r"(hopper|blackwell)-(\d{1,2})(?:-(spt|mpt|ppcie))?", name)
-        if match is not None:
-            architecture, count = Architecture(match[1].upper()), int(match[2])
+        match = re.fullmatch(r"([a-z0-9]+)-(\d{1,2})(?:-(spt|mpt|ppcie))?(?:-r(\d{3}))?", name)
+        if match is not None and match[1] in MODELS:
+            model, count, branch = match[1], int(match[2]), match[4]
+            modes = MODELS[model].modes
             # One GPU is in single pass-through, as are several Hoppers without switches.
-            several = architecture is Architecture.BLACKWELL and count > 1
+            several = count > 1 and modes == ("spt", "mpt") and model != "h100nvl"
             mode = match[3] or ("mpt" if several else "spt")
-            if mode == "ppcie":
-                fits = architecture is Architecture.HOPPER and count == _PPCIE_GPUS
-            else:
-                fits = 1 <= count <= _MAX_GPUS
-            if fits:
-                return cls(architecture=architecture, gpus=count, mode=mode)
+            fits = mode in modes and (count == _PPCIE_GPUS if mode == "ppcie" else 1 <= count <= _MAX_GPUS)
+            if fits and (branch is None or branch in BRANCHES):
+                driver = default_driver(model, mode if count > 1 else "spt") if branch is None else BRANCHES[branch]
+                return cls(model=model, gpus=count, mode=mode, driver=driver)
         raise InputError(
             f"no such platform: {name[:60]!r}",
             code="platform",
-            hint="write hopper-8-ppcie, or (hopper|blackwell)-COUNT[-(spt|mpt)] with 1 to 16 GPUs",
+            hint=f"write MODEL-COUNT[-(spt|mpt)][-rBRANCH] with 1 to {_MAX_GPUS} GPUs, or MODEL-8-ppcie for "
+            f"Hoppers; models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}",
         )
 
 
@@ -93,10 +109,9 @@ class Node:
     certificates: dict[bytes, Certificate]
     orders: dict[str, RimOrder]
 
-    def certify(self, architecture: Architecture, label: str, pdi: bytes) -> tuple[Certificate, ...]:
+    def certify(self, silicon: Silicon, label: str, pdi: bytes) -> tuple[Certificate, ...]:
         """The chain of one more device, about which the responder then answers."""
-        fwid = _fwid(SILICON[architecture])
-        chain = self.device_pki.chain(architecture, label=label, pdi=pdi, fwid=fwid, told=Told(()))
+        chain = self.device_pki.chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=Told(()))
         for position in _DEVICE_POSITIONS:
             self.ocsp.register(chain[position], Side.DEVICE, Verdict())
         return chain
@@ -155,7 +170,7 @@ class _Maker:
 
     def _gpu(self, index: int) -> SimulatedDevice:
         plan, pdis = self._plan, self._switch_pdis
-        silicon = SILICON[plan.shape.architecture]
+        silicon = plan.shape.silicon
         told = Told.by_device(plan.lies, DeviceKind.GPU, index)
         odd = "one-gpu-other-mode" in Told.by_platform(plan.lies) and index == plan.shape.gpus - 1
         body = gpu_body(
@@ -166,7 +181,11 @@ class _Maker:
             fwid=_fwid(silicon),
             nvdec0=plan.nvdec0,
             feature=("spt" if plan.shape.mode == "mpt" else "mpt") if odd else plan.shape.mode,
-            switch_pdis=[pdis[_switch_of(index, link)] for link in range(_LINKS)] if pdis else [],
+            switch_pdis=[
+                pdis[_switch_of(index, link)] if link < silicon.links else bytes(PDI_SIZE) for link in range(LINKS)
+            ]
+            if pdis
+            else [],
         )
         return self._device(silicon, told, index, self._gpu_pdis[index], body)
 
@@ -174,7 +193,8 @@ class _Maker:
         silicon = SILICON[Architecture.LS10]
         told = Told.by_device(self._plan.lies, DeviceKind.NVSWITCH, index)
         # Which GPU is behind each port; FF is a port without a link.
-        wired = (gpu for gpu in range(len(self._gpu_pdis)) for link in range(_LINKS) if _switch_of(gpu, link) == index)
+        links = range(self._plan.shape.silicon.links)
+        wired = (gpu for gpu in range(len(self._gpu_pdis)) for link in links if _switch_of(gpu, link) == index)
         body = switch_body(
             silicon,
             told,
@@ -190,7 +210,7 @@ class _Maker:
         kind = silicon.architecture.kind
         gpu = kind is DeviceKind.GPU
         label = f"{kind.value} {index}"
-        chain = self.pki.chain(silicon.architecture, label=label, pdi=pdi, fwid=_fwid(silicon), told=told)
+        chain = self.pki.chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=told)
         number = uuid.UUID(bytes=self._keys.bytes(f"uuid {label}", 16), version=4)
         return SimulatedDevice(
             kind=kind,
@@ -242,13 +262,11 @@ def _named(by_name: dict[str, SimulatedDevice], name: str) -> SimulatedDevice:
 
 def _orders(plan: Plan) -> dict[str, RimOrder]:
     """The RIMs of all firmware in the node, by id."""
-    architectures = [plan.shape.architecture] + ([Architecture.LS10] if plan.switches else [])
     orders = {}
-    for architecture in architectures:
-        silicon = SILICON[architecture]
+    for silicon in [plan.shape.silicon] + ([SILICON[Architecture.LS10]] if plan.switches else []):
         for role in silicon.roles:
             name = rim_id(silicon, role, driver=plan.driver, firmware=silicon.firmware)
-            asks = role == "vbios" and generation(architecture, plan.driver).versioned
+            asks = role == "vbios" and generation(silicon.architecture, plan.driver).versioned
             orders[name] = RimOrder(
                 silicon=silicon,
                 role=role,
@@ -264,16 +282,21 @@ def _check_lies(plan: Plan) -> None:
     counts = {"gpu": plan.shape.gpus, "switch": plan.switches}
     for lie in plan.lies:
         match = re.fullmatch(r"(gpu|switch)(\d+|\*)", lie.target)
-        here = lie.target != "bios-rim" or plan.switches > 0
         if match is not None:
             number = 0 if match[2] == "*" else int(match[2])
             here = number < counts[match[1]]
+        elif lie.target.endswith("-rim") or lie.target == "rim*":
+            here = plan.switches > 0 if lie.target == "bios-rim" else bool(plan.shape.silicon.roles)
+        else:
+            here = lie.name != "pcie-mode" or plan.switches > 0
         if not here:
             raise InputError(
                 f"this platform has no {lie.target}, which should tell {str(lie)!r}",
                 code="fault-target",
                 hint=f"it has {counts['gpu']} GPUs and {counts['switch']} switches",
             )
+        if lie.name == "unlocked" and match is not None and match[1] == "gpu":
+            raise InputError(f"{str(lie)!r}: a GPU has no lock", code="fault-target", hint="write switch0:unlocked")
         if lie.name in ("chain-of", "duplicate") and lie.argument == lie.target:
             raise InputError(f"{str(lie)!r} would change nothing", code="fault-argument", hint="name another device")
         if lie.position is not None:
@@ -313,4 +336,4 @@ def _switch_of(gpu: int, link: int) -> int:
 
 def _fwid(silicon: Silicon) -> bytes:
     """The digest of the firmware that the leaf certifies: 48 bytes."""
-    return golden_value("fwid", CHIPS[silicon.architecture].chip, 0)
+    return golden_value("fwid", silicon.die, 0)

@@ -144,7 +144,7 @@ def gpu_body(
         board=silicon.board,
         counts=silicon.counts(),
         nvdec0=_nvdec0(told, nvdec0),
-        fwid=_fwid(told, fwid),
+        fwid=_fwid(told, fwid) if layout.firmware_id or "fwid" in told else None,
         ppcie=feature == "ppcie",
         feature=_FEATURES[feature] if feature in _FEATURES else int(feature) & 0xFFFF,
         switch_pdis=[pdi[::-1] for pdi in _topology(told, switch_pdis)],
@@ -173,6 +173,7 @@ def switch_body(
         gpu_pdis=neighbours[: len(gpu_pdis)],
         ports=ports,
         position=position,
+        locked="unlocked" not in told,
     )
     if "fwid" in told:
         entries.append((SwitchField.FWID, _fwid(told, bytes(48))))
@@ -186,7 +187,7 @@ def _measurements(
     values: Sequence[tuple[int, bytes]], architecture: Architecture, told: Told
 ) -> tuple[tuple[int, bytes], ...]:
     lies = told.indexed("measurement")
-    if "debug" in told and architecture is not Architecture.BLACKWELL:
+    if "debug" in told and architecture in (Architecture.HOPPER, Architecture.LS10):
         lies.setdefault(_DEBUG_INDEX, "")
     for name in ("measurement", "measurement-missing", "measurement-duplicate"):
         must_find(name, told.indexed(name), {index for index, _ in values}, "measurement")
@@ -233,7 +234,8 @@ def _topology(told: Told, neighbours: Sequence[bytes]) -> list[bytes]:
     lie = told.get("topology", "foreign")
     if lie is None or not neighbours:
         return list(neighbours)
-    first = neighbours[0]
+    # A link that is disabled names nobody, so a lie about it would change nothing.
+    first = next(pdi for pdi in neighbours if any(pdi))
     if lie == "missing":
         return [pdi for pdi in neighbours if pdi != first]
     foreign = bytes.fromhex("f0f1f2f3f4f5f6f7")

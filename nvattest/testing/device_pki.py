@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from nvattest._registry import OID_DICE_FWID_HOPPER, OID_DICE_TCB_INFO, OID_DMTF_DEVICE_INFO, OID_SHA384
-from nvattest.model import Architecture
 from nvattest.testing import _der
 from nvattest.testing._changes import Link, issue_chain, tcb_flags
 from nvattest.testing.certificates import (
@@ -55,8 +54,25 @@ def _day(year: int, month: int, day: int) -> datetime:
     return datetime(year, month, day, tzinfo=timezone.utc)
 
 
-CHIPS: dict[Architecture, ChipPki] = {
-    Architecture.HOPPER: ChipPki(
+def _later(chip: str, ica: str, identity: str) -> ChipPki:
+    """How the chains of Blackwell and later are named: the authorities may name the family or a member of it."""
+    return ChipPki(
+        chip=chip,
+        engine="GSP",
+        identity=f"NVIDIA {identity} Identity",
+        provisioner=f"NVIDIA {ica} Provisioner ICA 00000",
+        serial_prefix=0x41,
+        issued=_day(2023, 6, 20),
+        provisioner_issued=_day(2023, 6, 20),
+        identity_issued=_day(2023, 1, 1),
+        brom_ocsp_url=True,
+        legacy_fwid=False,
+    )
+
+
+# By the name of the die in the certificates.
+CHIPS: dict[str, ChipPki] = {
+    "GH100": ChipPki(
         chip="GH100",
         engine="GSP",
         identity="NVIDIA GH100 Identity",
@@ -66,19 +82,11 @@ CHIPS: dict[Architecture, ChipPki] = {
         provisioner_issued=_day(2022, 3, 1),
         identity_issued=_day(2022, 1, 12),
     ),
-    Architecture.BLACKWELL: ChipPki(
-        chip="GB100",
-        engine="GSP",
-        identity="NVIDIA GB100 Identity",
-        provisioner="NVIDIA GB100 Provisioner ICA 00000",
-        serial_prefix=0x41,
-        issued=_day(2023, 6, 20),
-        provisioner_issued=_day(2023, 6, 20),
-        identity_issued=_day(2023, 1, 1),
-        brom_ocsp_url=True,
-        legacy_fwid=False,
-    ),
-    Architecture.LS10: ChipPki(
+    "GB100": _later("GB100", "GB100", "GB100"),
+    "GB110": _later("GB110", "GB110", "GB100"),
+    "GB20X": _later("GB20X", "GB202", "GB20X"),
+    "GR100": _later("GR100", "GR100", "GR1XX"),
+    "LS_10": ChipPki(
         chip="LS_10",
         engine="FSP",
         identity="NVIDIA GH100 Identity",  # the switches hang below the Hopper identity CA
@@ -114,14 +122,12 @@ class DevicePki:
         """The trust anchor of devices."""
         return issue_chain((self._root,), Told(()), self._clock, self._keys, self._cache)[0]
 
-    def chain(
-        self, architecture: Architecture, *, label: str, pdi: bytes, fwid: bytes, told: Told
-    ) -> tuple[Certificate, ...]:
+    def chain(self, die: str, *, label: str, pdi: bytes, fwid: bytes, told: Told) -> tuple[Certificate, ...]:
         """The five certificates of one device, leaf first. ``label`` names its keys; the lies of ``told`` are applied.
 
-        ``pdi`` has 8 bytes, ``fwid`` 48.
+        ``die`` is one of ``CHIPS``; ``pdi`` has 8 bytes, ``fwid`` 48.
         """
-        pki = CHIPS[architecture]
+        pki = CHIPS[die]
         identity = self._upper(pki.identity, pki)
         provisioner = self._provisioner(pki, identity.key)
         brom_key, leaf_key = self._keys.key(f"{label} brom"), self._keys.key(f"{label} leaf")

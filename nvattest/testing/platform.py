@@ -18,13 +18,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from nvattest.errors import InputError
-from nvattest.model import DeviceKind, VerificationTime, format_time
+from nvattest.model import Architecture, DeviceKind, VerificationTime, format_time
 from nvattest.testing.assembly import Plan, Shape, assemble
 from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.device import SimulatedDevice
 from nvattest.testing.lies import Lie, Told, parse_fault
 from nvattest.testing.rim_issuer import RimOrder
-from nvattest.testing.silicon import DRIVERS
 
 if TYPE_CHECKING:
     from nvattest.evidence import Evidence
@@ -36,10 +35,19 @@ __all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "PLATFORMS", "Platform"]
 DEFAULT_CLOCK = datetime(2026, 11, 1, tzinfo=timezone.utc)
 DEFAULT_NONCE = hashlib.sha256(b"nvattest simulation").digest()
 PLATFORMS: Mapping[str, str] = {
-    "hopper-1": "one Hopper GPU, NVDEC0 off, opaque data as before R570",
+    "hopper-1": "one Hopper GPU (H100), NVDEC0 off, opaque data as before R570",
+    "hopper-1-r535": "the same with a driver of R535: no firmware id and no mode in the report; also r545 to r575",
+    "hopper-1-r590": "the same with a driver of R590, which states the mode (spt); also r580, r620",
     "hopper-8-ppcie": "eight Hopper GPUs and four LS10 switches in protected PCIe, the topology closed",
-    "blackwell-1": "one Blackwell GPU, legacy opaque data",
+    "h100nvl-1": "one H100 NVL",
+    "h200-8-ppcie": "eight H200 and four switches, a driver of R570",
+    "h800-8-ppcie": "eight H800 and four switches; ten of eighteen NVLinks of each GPU are disabled (PDI 0)",
+    "h20-8-ppcie": "eight H20 and four switches",
+    "blackwell-1": "one Blackwell GPU (B200), legacy opaque data",
     "blackwell-8-mpt": "eight Blackwell GPUs in multi-GPU passthrough, versioned opaque data, a minimum SVN",
+    "b300-8-mpt": "eight B300 (GB110) in multi-GPU passthrough",
+    "rtxpro6000-1": "one RTX PRO 6000: certificates of the die family GB20X, a report of GB202; up to 16",
+    "rubin-1": "one Rubin GPU (GR100), for which no reference values are published: never trusted",
 }
 
 
@@ -66,11 +74,11 @@ class Platform:
         """Build a node.
 
         Args:
-            name: one of ``PLATFORMS``, or ``(hopper|blackwell)-COUNT[-(spt|mpt)]``.
+            name: one of ``PLATFORMS``, or ``MODEL-COUNT[-(spt|mpt|ppcie)][-rBRANCH]``.
             seed: everything random comes from it.
             clock: the instant around which everything is valid (``DEFAULT_CLOCK``); it has a time zone.
             driver_version: chooses the layout of the opaque data too: versioned from 620 on.
-            nvdec0: whether the NVDEC0 engine is on; off on ``hopper-1`` alone, where it exercises the exemption.
+            nvdec0: whether the NVDEC0 engine is on; off on a single Hopper alone, where it exercises the exemption.
             lies: faults, as :class:`Lie` or as text such as ``gpu0:measurement=9``.
 
         Raises:
@@ -80,14 +88,14 @@ class Platform:
         moment = DEFAULT_CLOCK if clock is None else clock
         if moment.tzinfo is None:
             raise InputError("the clock of a platform has no time zone", code="time-zone")
-        family = shape.architecture.value.lower()
-        flavour = f"{family}-{shape.mode}" if shape.gpus > 1 else family
         plan = Plan(
             shape=shape,
             seed=seed,
             clock=moment.astimezone(timezone.utc).replace(microsecond=0),
-            driver=driver_version or DRIVERS.get(flavour, DRIVERS[family]),
-            nvdec0=name != "hopper-1" if nvdec0 is None else nvdec0,
+            driver=driver_version or shape.driver,
+            nvdec0=nvdec0
+            if nvdec0 is not None
+            else shape.gpus > 1 or shape.silicon.architecture is not Architecture.HOPPER,
             lies=tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies),
         )
         return cls(plan, name=name)
@@ -149,7 +157,11 @@ class Platform:
 
         told = Told.by_platform(self.lies)
         state = DriverState.cc_off() if "cc-off" in told else DriverState.of(self)
-        return replace(state, dev_tools=1 if "debug" in told else 0)
+        return replace(
+            state,
+            dev_tools=1 if "debug" in told else 0,
+            pcie_mode=int(told.get("pcie-mode") or state.pcie_mode),
+        )
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
@@ -240,7 +252,7 @@ class Platform:
 
         ``label`` names its keys, ``pdi`` has 8 bytes. For fleets: the GPU itself is in no machine.
         """
-        return self._node.certify(self.gpus[0].family, label, pdi)
+        return self._node.certify(self._plan.shape.silicon, label, pdi)
 
     def ocsp_about(self, certificate: Certificate) -> bytes:
         """The answer about one certificate, without a nonce, as caches and bundles keep it."""

@@ -37,6 +37,8 @@ _ROOT_NAME: Name = (("C", "US"), ("O", SIMULATION), ("CN", "NVIDIA CoRIM signing
 _NAMES = {
     "GH100": ("NVIDIA Reference Value GH100 CA", "NVIDIA Reference Value L3 GH100 002", "HCC RIM L4 Signer"),
     "GB100": ("NVIDIA Reference Value GB100 CA", "NVIDIA Reference Value L3 GB100-CC 001", "RIM L4 Signer"),
+    "GB110": ("NVIDIA Reference Value GB100 CA", "NVIDIA Reference Value L3 GB100-CC 001", "RIM L4 Signer"),
+    "GB202": ("NVIDIA Reference Value GB20X CA", "NVIDIA Reference Value L3 GB20X-CC 001", "RIM L4 Signer"),
     "LS10": (
         "NVIDIA Reference Value LS10 CA",
         "NVIDIA Reference Value L3 LS10 001",
@@ -85,7 +87,7 @@ class RimIssuer:
         """The four certificates behind the RIMs of a chip and role, leaf first, with the lies of ``told``."""
         ca_name, l3_name, leaf_name = _NAMES[chip]
         ca_key, l3_key = self._keys.key(ca_name), self._keys.key(l3_name)
-        leaf_label = f"{leaf_name} {chip} {role}{' reissued' if 'reissued' in told else ''}"
+        leaf_label = f"{leaf_name} {chip} {role}{' reissued' if 'reissued' in told or 'renewed' in told else ''}"
         leaf_key = self._keys.key(leaf_label)
         links = (
             self._leaf(leaf_name, leaf_label, leaf_key, l3_key),
@@ -103,8 +105,8 @@ class RimIssuer:
         damage = b"\x00" if "signature" in told else b""
         xml = write_rim(content, [_lines(item.der) for item in chain], lambda data: key.sign_raw(data + damage))
         for index in told.indexed("tampered"):
-            # One lie of rim* is about several RIMs, and an index is in one of them.
-            xml = xml.replace(content.golden[index][0].hex().encode(), b"f" * 96) if index in content.golden else xml
+            # One lie of rim* is about several RIMs, and an index is in one of them. Zeros stand in many places.
+            xml = xml.replace(max(content.golden[index]).hex().encode(), b"f" * 96) if index in content.golden else xml
         return xml
 
     def _leaf(self, name: str, label: str, key: SigningKey, issuer_key: SigningKey) -> Link:
@@ -150,13 +152,12 @@ def _content(order: RimOrder, told: Told) -> RimContent:
     golden: dict[int, list[bytes]] = {}
     if "no-values" not in told:
         for index in silicon.golden[role]:
-            count = silicon.alternatives.get(index, 1)
-            golden[index] = [golden_value(role, order.id, index, number) for number in range(count)]
+            golden[index] = silicon.values_of(role, order.id, index)
     for index, given in told.indexed("golden").items():
         golden[index] = [bytes.fromhex(given) or golden_value("lie", order.id, index)]
     usual = _REISSUED_INDEX if _REISSUED_INDEX in silicon.golden[role] else silicon.golden[role][0]
     if (argument := told.get("reissued", str(usual))) is not None:
-        golden[int(argument)] = [golden_value("reissued", order.id, int(argument))]
+        golden[int(argument)] = silicon.values_of(role, order.id, int(argument), "reissued")
     for argument in told.all("conflict"):
         golden[int(argument)] = [golden_value("conflict", order.id, int(argument))]
     minimum = told.get("min-svn")
@@ -167,7 +168,7 @@ def _content(order: RimOrder, told: Told) -> RimContent:
         product=told.get("wrong-product", "GX999") or chip,
         edition=told.get("wrong-edition", "NIC") or ("SWITCH" if role == "bios" else "GPU"),
         manufacturer_id=told.get("wrong-manufacturer", "9999") or RIM_MANUFACTURER_ID,
-        tag_id=tag_id(f"{order.id} {sorted(golden.items())} {svn}"),
+        tag_id=tag_id(f"{order.id} {sorted(golden.items())} {svn}{' renewed' if 'renewed' in told else ''}"),
         golden=golden,
         minimum_svn=() if svn is None else (MinimumSvn(minimum=svn),),
         tricks=frozenset(told.all("xml")),

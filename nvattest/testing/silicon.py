@@ -9,27 +9,43 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from nvattest._registry import NVDEC0_GOLDEN_INDEX, RIM_BLACKWELL_DRIVER, RIM_HOPPER_DRIVER, RIM_SWITCH_BIOS, RIM_VBIOS
 from nvattest.errors import InputError
 from nvattest.model import Architecture
 from nvattest.testing.spdm_writer import BLOCK_SIZE, Board, Generation
 
-__all__ = ["SILICON", "Silicon", "generation", "golden_value", "rim_id"]
+__all__ = ["DRIVERS", "MODELS", "SILICON", "Silicon", "default_driver", "generation", "golden_value", "rim_id"]
+
+LINKS = 18
+# A block after the 64 measurements, of another kind: the manifest of a Rubin (CBOR tag 570).
+MANIFEST_BLOCK = 0xFD
+_MANIFEST = bytes.fromhex("d9023a") + b"\xa1\x00\x80"
+_GH100, _GB100, _GR100 = "GH100", "GB100", "GR100"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silicon:
-    """One kind of simulated device. ``golden`` maps the role of a RIM to the indices it makes active."""
+    """One kind of simulated device.
+
+    ``die`` is what its certificates call the chip, ``board.chip`` what its report calls it. ``golden`` maps the role of
+    a RIM to the indices it makes active; no role means that no RIM is published. ``zeros`` are alternatives that a
+    measurement which was never extended matches, by index. ``links`` of its 18 NVLinks are enabled. ``modes`` are those
+    it can be in; several GPUs of a node are in the last but PPCIE by default.
+    """
 
     architecture: Architecture
     board: Board
+    die: str
     firmware: str
     block_count: int
     golden: Mapping[str, tuple[int, ...]]
     alternatives: Mapping[int, int]
     nvml_architecture: int
+    zeros: Mapping[int, int] = field(default_factory=dict)
+    links: int = LINKS
+    modes: tuple[str, ...] = ("spt", "mpt", "ppcie")
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -42,49 +58,78 @@ class Silicon:
         size = 64 if self.architecture is not Architecture.LS10 else 27
         return b"".join(struct.pack("<I", 1 if index in active else 0) for index in range(size))
 
+    def values_of(self, role: str, rim: str, index: int, word: str = "") -> list[bytes]:
+        """The alternatives that this RIM expects at this index; ``word`` makes those of another issue."""
+        count, zero = self.alternatives.get(index, 1), self.zeros.get(index)
+        return [
+            bytes(BLOCK_SIZE) if number == zero else golden_value(word or role, rim, index, number)
+            for number in range(count)
+        ]
+
 
 def _range(first: int, last: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
+_HOPPER = Silicon(
+    architecture=Architecture.HOPPER,
+    board=Board(
+        chip=_GH100,
+        name="NVIDIA H100 80GB HBM3",
+        board_id=0x3B1,
+        chip_sku="882",
+        project="9010",
+        project_sku="0200",
+        gpu_info=0x180,
+        memory_info=0x1C000,
+    ),
+    die=_GH100,
+    firmware="96.00.F0.00.01",
+    block_count=64,
+    golden={"driver": (7, *_range(21, 40)), "vbios": (*_range(0, 6), *_range(8, 12))},
+    alternatives={12: 4, 23: 2, 24: 2, 32: 2, 34: 2, 35: 4, 36: 2},
+    zeros={12: 0, 24: 1},
+    nvml_architecture=9,
+)
+_BLACKWELL = Silicon(
+    architecture=Architecture.BLACKWELL,
+    board=Board(
+        chip=_GB100,
+        name="NVIDIA B200",
+        board_id=0x66F,
+        chip_sku="886",
+        project="G925",
+        project_sku="0220",
+        gpu_info=0x1A0,
+        memory_info=0x40000,
+        project_sku_mod="0",
+    ),
+    die=_GB100,
+    firmware="97.00.F0.00.0F",
+    block_count=64,
+    golden={"driver": (14, *_range(24, 41)), "vbios": (*_range(0, 13), *_range(15, 20))},
+    alternatives={12: 4, 23: 2, 32: 2, 35: 4, 36: 2},
+    zeros={12: 0},
+    nvml_architecture=10,
+    modes=("spt", "mpt"),
+)
+_RUBIN = replace(
+    _BLACKWELL,
+    architecture=Architecture.RUBIN,
+    board=replace(
+        _BLACKWELL.board, chip=_GR100, name="NVIDIA VR200", board_id=0x81D, chip_sku="887", project="G950",
+        project_sku="0200", gpu_info=0x1C0, memory_info=0,
+    ),
+    die=_GR100,
+    firmware="99.00.F0.00.00",
+    golden={},
+    nvml_architecture=13,
+)  # fmt: skip
+
 SILICON: dict[Architecture, Silicon] = {
-    Architecture.HOPPER: Silicon(
-        architecture=Architecture.HOPPER,
-        board=Board(
-            chip="GH100",
-            name="NVIDIA H100 80GB HBM3",
-            board_id=0x3B1,
-            chip_sku="882",
-            project="9010",
-            project_sku="0200",
-            gpu_info=0x180,
-            memory_info=0x1C000,
-        ),
-        firmware="96.00.F0.00.01",
-        block_count=64,
-        golden={"driver": (7, *_range(21, 40)), "vbios": (*_range(0, 6), *_range(8, 12))},
-        alternatives={12: 4, 23: 2, 24: 2, 32: 2, 34: 2, 35: 4, 36: 2},
-        nvml_architecture=9,
-    ),
-    Architecture.BLACKWELL: Silicon(
-        architecture=Architecture.BLACKWELL,
-        board=Board(
-            chip="GB100",
-            name="NVIDIA B200",
-            board_id=0x66F,
-            chip_sku="886",
-            project="G925",
-            project_sku="0220",
-            gpu_info=0x1A0,
-            memory_info=0x40000,
-            project_sku_mod="0",
-        ),
-        firmware="97.00.F0.00.0F",
-        block_count=64,
-        golden={"driver": (14, *_range(24, 41)), "vbios": (*_range(0, 13), *_range(15, 20))},
-        alternatives={12: 4, 23: 2, 32: 2, 35: 4, 36: 2},
-        nvml_architecture=10,
-    ),
+    Architecture.HOPPER: _HOPPER,
+    Architecture.BLACKWELL: _BLACKWELL,
+    Architecture.RUBIN: _RUBIN,
     Architecture.LS10: Silicon(
         architecture=Architecture.LS10,
         board=Board(
@@ -97,6 +142,7 @@ SILICON: dict[Architecture, Silicon] = {
             gpu_info=0,
             memory_info=0,
         ),
+        die="LS_10",
         firmware="96.10.F0.00.01",
         block_count=31,
         golden={"bios": _range(0, 30)},
@@ -105,12 +151,89 @@ SILICON: dict[Architecture, Silicon] = {
     ),
 }
 
-# Drivers that the platforms have where nobody chose one: one per layout of opaque data.
-DRIVERS = {"hopper": "550.00.07", "hopper-ppcie": "590.00.12", "blackwell": "575.00.32", "blackwell-mpt": "620.00.12"}
+
+def _board(
+    silicon: Silicon, name: str, firmware: str, project: str, project_sku: str, chip_sku: str, chip: str = ""
+) -> Silicon:
+    """The same silicon on another board."""
+    board = replace(
+        silicon.board,
+        name=name,
+        project=project,
+        project_sku=project_sku,
+        chip_sku=chip_sku,
+        chip=chip or silicon.board.chip,
+    )
+    return replace(silicon, board=board, firmware=firmware)
+
+
+# The GPUs of a platform's name. The first two words are older than the models: they are an H100 and a B200.
+MODELS: dict[str, Silicon] = {
+    "hopper": _HOPPER,
+    "blackwell": _BLACKWELL,
+    "h100nvl": replace(
+        _board(_HOPPER, "NVIDIA H100 NVL", "96.00.F1.00.02", "9010", "0210", "886"), modes=("spt", "mpt")
+    ),
+    "h200": _board(_HOPPER, "NVIDIA H200", "96.00.F2.00.02", "G920", "0280", "895"),
+    # Export boards: of eighteen NVLinks an H800 has eight, an H20 all.
+    "h800": replace(_board(_HOPPER, "NVIDIA H800", "96.00.F3.00.0E", "G920", "0205", "865"), links=8),
+    "h20": _board(_HOPPER, "NVIDIA H20", "96.00.F4.00.06", "G920", "0240", "894"),
+    "b300": replace(
+        _board(_BLACKWELL, "NVIDIA B300 SXM6 AC", "97.10.F0.00.0C", "G925", "0230", "888", "GB110"), die="GB110"
+    ),
+    # Its certificates name the die family, its report the chip; it has no NVLink.
+    "rtxpro6000": replace(
+        _board(
+            _BLACKWELL, "NVIDIA RTX PRO 6000 Blackwell Server Edition", "98.02.F0.00.02", "G953", "0200", "889", "GB202"
+        ),
+        die="GB20X",
+        modes=("spt",),
+    ),
+    "rubin": _RUBIN,
+}
+
+# Drivers that the platforms have where no other is chosen: those of the first two words are one per layout of opaque
+# data, the others the first that supports the GPU.
+DRIVERS = {
+    "hopper": "550.00.07",
+    "hopper-ppcie": "590.00.12",
+    "blackwell": "575.00.32",
+    "blackwell-mpt": "620.00.12",
+    "h200-ppcie": "570.00.17",
+    "h800-ppcie": "590.00.12",
+    "h20-ppcie": "580.00.65",
+    "b300": "590.00.48",
+    "rtxpro6000": "580.00.95",
+    "rubin": "620.00.54",
+}
+
+
+# One driver of each branch in which reports changed, by the number that a platform's name may end in.
+BRANCHES = {
+    "535": "535.00.05",
+    "545": "545.00.08",
+    "550": "550.00.07",
+    "570": "570.00.17",
+    "575": "575.00.32",
+    "580": "580.00.65",
+    "590": "590.00.12",
+    "620": "620.00.12",
+}
+
+
+def default_driver(model: str, mode: str) -> str:
+    """The driver of a platform for which no other is chosen."""
+    silicon = MODELS[model]
+    family = silicon.architecture.value.lower()
+    names = (f"{model}-{mode}", model, f"{family}-{mode}", family)
+    return next(DRIVERS[name] for name in names if name in DRIVERS)
 
 
 def generation(architecture: Architecture, driver: str) -> Generation:
-    """Which opaque entries this driver sends: R620 and later versioned, R580 and later with a feature flag.
+    """Which opaque entries this driver sends.
+
+    Before R550 neither firmware id nor protected PCIe status; from R580 on the mode flag, and the chip of a Blackwell;
+    from R620 on the versioned layout.
 
     Raises:
         InputError: a driver version that does not begin with a number.
@@ -119,14 +242,16 @@ def generation(architecture: Architecture, driver: str) -> Generation:
     if not branch.isascii() or not branch.isdigit():
         raise InputError(f"not a driver version: {driver[:40]!r}", code="driver-version", hint="write it as 590.00.12")
     number = int(branch)
-    blackwell = architecture is Architecture.BLACKWELL
+    later = architecture is not Architecture.HOPPER
     if number >= 620:
-        return Generation(
-            versioned=True, version_entry=0, feature_flag=True, system_enable=blackwell, chip_info=blackwell
-        )
+        # Rubin repeats the version of the header in the old entry, Hopper says 0 there.
+        entry = 0x0200 if architecture is Architecture.RUBIN else 0
+        return Generation(versioned=True, version_entry=entry, feature_flag=True, system_enable=later, chip_info=later)
     if number >= 580:
-        return Generation(version_entry=1, feature_flag=True, system_enable=blackwell, chip_info=blackwell)
-    return Generation(version_entry=0 if blackwell else None, system_enable=blackwell)
+        return Generation(version_entry=1, feature_flag=True, system_enable=later, chip_info=later)
+    return Generation(
+        version_entry=0 if later else None, system_enable=later, firmware_id=number >= 550, ppcie_status=number >= 550
+    )
 
 
 def golden_value(role: str, rim: str, index: int, alternative: int = 0) -> bytes:
@@ -160,7 +285,9 @@ def measured(silicon: Silicon, *, driver: str, firmware: str, nvdec0_matches: bo
     for role, indices in silicon.golden.items():
         name = rim_id(silicon, role, driver=driver, firmware=firmware)
         for index in indices:
-            values[index] = golden_value(role, name, index, silicon.alternatives.get(index, 1) - 1)
+            values[index] = silicon.values_of(role, name, index)[-1]
     if not nvdec0_matches and NVDEC0_GOLDEN_INDEX in values:
         values[NVDEC0_GOLDEN_INDEX] = golden_value("engine off", "", NVDEC0_GOLDEN_INDEX)
+    if silicon.architecture is Architecture.RUBIN:
+        values[MANIFEST_BLOCK - 1] = _MANIFEST
     return sorted(values.items())

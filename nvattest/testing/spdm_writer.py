@@ -35,12 +35,12 @@ _VALUE_TYPES: dict[int, int] = {
     GpuField.CPRINFO: 0x83,
     GpuField.FWID: 0x01,
     GpuField.PROTECTED_PCIE_STATUS: 0x85,
-    GpuField.SYS_ENABLE_STATUS: 0x85,
     GpuField.OPAQUE_DATA_VERSION: 0x86,
     GpuField.FEATURE_FLAG: 0x85,
     GpuField.FSP_UCODE_SVN: 0x87,
 }
 _HARDWARE = 0x82
+_MANIFEST = 0xFD
 
 Entry = tuple[int, bytes]
 
@@ -70,6 +70,8 @@ class Generation:
     feature_flag: bool = False
     system_enable: bool = False
     chip_info: bool = False
+    firmware_id: bool = True
+    ppcie_status: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +88,13 @@ def request(nonce: bytes, *, version: int = _VERSION_1_1) -> bytes:
 
 
 def blocks(values: Sequence[tuple[int, bytes]]) -> bytes:
-    """The measurement record: (block index from 1, value) each as a DMTF digest of mutable firmware (type 0x01)."""
+    """The measurement record: (block index from 1, value) each as a DMTF digest of mutable firmware (type 0x01).
+
+    Index 0xFD is a structured manifest (type 0x8A).
+    """
     return b"".join(
-        struct.pack("<BBHBH", index & 0xFF, 1, len(value) + 3, 1, len(value)) + value for index, value in values
+        struct.pack("<BBHBH", index & 0xFF, 1, len(value) + 3, 0x8A if index == _MANIFEST else 1, len(value)) + value
+        for index, value in values
     )
 
 
@@ -144,7 +150,7 @@ def gpu_fields(
     board: Board,
     counts: bytes,
     nvdec0: int,
-    fwid: bytes,
+    fwid: bytes | None,
     ppcie: bool,
     feature: int,
     switch_pdis: Sequence[bytes] = (),
@@ -152,7 +158,8 @@ def gpu_fields(
 ) -> list[Entry]:
     """The opaque entries of a GPU, in the order in which its driver generation sends them.
 
-    ``switch_pdis`` has one PDI per link, already byte-reversed; ``counts`` one u32 per measurement block.
+    ``switch_pdis`` has one PDI per link, already byte-reversed; ``counts`` one u32 per measurement block. ``fwid`` is
+    None where the driver names none.
     """
     field = GpuField
     entries: list[Entry] = [
@@ -171,24 +178,25 @@ def gpu_fields(
     ]
     if generation.versioned:
         entries.append((field.FSP_UCODE_SVN, struct.pack("<H", svn)))
-    entries.append((field.FWID, fwid))
+    if fwid is not None:
+        entries.append((field.FWID, fwid))
     if generation.system_enable:
         entries.append((field.SYS_ENABLE_STATUS, b"\x07\x07"))
-    else:
+    elif generation.ppcie_status:
         entries.append((field.PROTECTED_PCIE_STATUS, b"\xaa" if ppcie else b"\x55"))
     if switch_pdis:
         entries.append((field.SWITCH_PDI, b"".join(switch_pdis)))
-    if generation.version_entry is not None:
-        entries.append((field.OPAQUE_DATA_VERSION, struct.pack("<H", generation.version_entry)))
     if generation.chip_info:
         entries.append((field.CHIP_INFO, board.chip.encode() + b"\x00"))
+    if generation.version_entry is not None:
+        entries.append((field.OPAQUE_DATA_VERSION, struct.pack("<H", generation.version_entry)))
     if generation.feature_flag:
         entries.append((field.FEATURE_FLAG, struct.pack("<H", feature)))
     return entries
 
 
 def switch_fields(
-    *, bios: str, pdi: bytes, counts: bytes, gpu_pdis: Sequence[bytes], ports: bytes, position: int
+    *, bios: str, pdi: bytes, counts: bytes, gpu_pdis: Sequence[bytes], ports: bytes, position: int, locked: bool
 ) -> list[Entry]:
     """The opaque entries of an LS10 switch, in their order. ``ports`` are the 64 bytes after the eight GPU PDIs."""
     field = SwitchField
@@ -199,7 +207,7 @@ def switch_fields(
         (field.SWITCH_GPU_PDIS, b"".join(gpu_pdis) + ports),
         (field.DISABLED_PORTS, b"\xec\x00"),
         (field.SWITCH_POSITION_ID, struct.pack("<H", position)),
-        (field.SWITCH_LOCK_STATUS, struct.pack("<H", 1)),
+        (field.SWITCH_LOCK_STATUS, struct.pack("<H", int(locked))),
     ]
 
 

@@ -42,10 +42,19 @@ def caches_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 
 @pytest.mark.parametrize(
-    ("platform", "devices"), [("hopper-1", 1), ("hopper-8-ppcie", 12), ("blackwell-1", 1), ("blackwell-8-mpt", 8)]
+    ("platform", "devices"),
+    [
+        ("hopper-1", 1),
+        ("hopper-1-r535", 1),
+        ("hopper-8-ppcie", 12),
+        ("h800-8-ppcie", 12),
+        ("blackwell-1", 1),
+        ("blackwell-8-mpt", 8),
+        ("rtxpro6000-1", 1),
+    ],
 )
 def test_attest_in_a_simulated_world_is_trusted_and_says_that_it_is_simulated(platform: str, devices: int) -> None:
-    kinds = "all" if platform == "hopper-8-ppcie" else "gpu"
+    kinds = "all" if platform.endswith("ppcie") else "gpu"
     command = [*PROGRAM, "-f", "json", "attest", "--device", kinds, "--no-cache"]
     done = simulate("--platform", platform, "--", *command)
     result = json.loads(done.stdout)
@@ -60,6 +69,26 @@ def test_attest_in_a_simulated_world_is_trusted_and_says_that_it_is_simulated(pl
         if "revocation" in certificate
     }
     assert nonces == {"match"}, "live answers carry our nonce"
+
+
+def test_a_simulated_rubin_is_collected_live_and_never_trusted() -> None:
+    done = simulate("--platform", "rubin-1", "--", *PROGRAM, "-f", "json", "attest", "--no-cache")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["result_code"]) == (104, 104)
+    [device] = result["appraisal"]["devices"]
+    assert device["architecture"] == "RUBIN"
+    outcomes = {check["id"]: check["outcome"] for check in device["checks"]}
+    assert (outcomes["reference-values"], outcomes["fwid"], outcomes["chain-revocation"]) == ("absent", "pass", "pass")
+
+
+@pytest.mark.parametrize(("engine", "state"), [("on", "matched"), ("off", "exempt")])
+def test_the_nvdec0_engine_is_switched_on_the_command_line(engine: str, state: str) -> None:
+    command = [*PROGRAM, "-f", "json", "attest", "--no-cache"]
+    done = simulate("--platform", "hopper-1", "--nvdec0", engine, "--", *command)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    [device] = result["appraisal"]["devices"]
+    assert {cell["index"]: cell["state"] for cell in device["measurements"]}[35] == state
 
 
 def test_what_collect_prints_is_what_attest_reads(tmp_path: Path) -> None:

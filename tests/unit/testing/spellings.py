@@ -14,17 +14,19 @@ _ARGUMENTS = {
     "chain-repeated": "1", "chip": "GB100", "leaf-chip": "GB100", "pdi": "0102030405060708", "chain-signature": "1", "not-a-ca": "1",
     "key-usage": "1", "critical": "1", "algorithm": "1", "expired": "1", "not-yet-valid": "1", "duplicate": "gpu1",
     "hint-driver": "1.2", "hint-firmware": "1.2", "golden": "9", "conflict": "0", "min-svn": "9", "tampered": "30",
-    "xml": "dtd", "ocsp-status": "1,tryLater",
+    "xml": "dtd", "ocsp-status": "1,tryLater", "pcie-mode": "1",
 }  # fmt: skip
+OF_SWITCHES = {"unlocked"}
 for _spec in LIES:
     for _scope in sorted(_spec.scopes, key=lambda scope: scope.value):
         _target = {Scope.DEVICE: "gpu0", Scope.RIM: "driver-rim", Scope.PLATFORM: "platform"}[_scope]
+        _target = "switch0" if _spec.name in OF_SWITCHES else _target
         _argument = _ARGUMENTS.get(_spec.name, "1" if _spec.argument.startswith("POSITION") else None)
         EXAMPLES[_spec.name, _scope] = f"{_target}:{_spec.name}" + ("" if _argument is None else f"={_argument}")
 
 
 VERSIONED = {"svn", "opaque-profile", "one-gpu-other-mode", "opaque-version", "debug", "min-svn", "multi-tcb-info"}
-SEVERAL = {"chain-of", "duplicate", "topology", "pdi", "feature", "nvdec0"}
+SEVERAL = {"chain-of", "duplicate", "topology", "pdi", "feature", "nvdec0", "pcie-mode"} | OF_SWITCHES
 
 
 def platform_for(spelling: str) -> str:
