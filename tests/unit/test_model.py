@@ -33,6 +33,7 @@ class ZoneWithoutOffset(tzinfo):
     [
         (Architecture.HOPPER, DeviceKind.GPU, "GPU"),
         (Architecture.BLACKWELL, DeviceKind.GPU, "GPU"),
+        (Architecture.RUBIN, DeviceKind.GPU, "GPU"),
         (Architecture.LS10, DeviceKind.NVSWITCH, "SWITCH"),
     ],
 )
@@ -41,7 +42,7 @@ def test_an_architecture_belongs_to_a_kind_of_device(architecture: Architecture,
 
 
 def test_every_architecture_is_in_the_test_above() -> None:
-    assert len(Architecture) == 3
+    assert len(Architecture) == 4
 
 
 @pytest.mark.parametrize("text", [HEX, HEX.upper(), "0x" + HEX, "0X" + HEX.upper()])
