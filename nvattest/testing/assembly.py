@@ -121,9 +121,14 @@ def assemble(plan: Plan) -> Node:
     """Build all parts.
 
     Raises:
-        InputError: a lie about something that this platform does not have, or one that would change nothing.
+        InputError: a lie about something that this platform does not have, or one that would change nothing; a driver
+            that does not know the mode of this platform.
     """
     _check_lies(plan)
+    if plan.shape.mode == "ppcie" and not generation(plan.shape.silicon.architecture, plan.driver).ppcie_status:
+        raise InputError(
+            f"a driver {plan.driver[:40]} knows no protected PCIe", code="driver-version", hint="give one from R550 on"
+        )
     keys = KeyRing(plan.seed)
     maker = _Maker(plan, keys)
     gpus, switches = maker.devices()

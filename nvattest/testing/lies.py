@@ -250,7 +250,7 @@ LIES: tuple[LieSpec, ...] = (
     _lie((_D,), "opaque-profile", "NUMBER", _F.INDEX, "report-format", "claims this profile of the opaque data"),
     _lie((_D,), "spdm-version", "HEX", _F.HEX, "report-format", "answers in this SPDM version (12 is 1.2)"),
     _lie((_D,), "topology", "[foreign|missing|extra]", _F.TOPOLOGY, "topology", "names a wrong neighbour"),
-    _lie((_D,), "unlocked", "", _F.NONE, "", "a switch that says that it is not locked (entry 25)"),
+    _lie((_D,), "unlocked", "", _F.NONE, "topology", "a switch that says that it is not locked (entry 25)"),
     _lie((_D,), "debug", "[FLAG]", _F.FLAG, "debug",
          "states a DICE flag (Blackwell: debug, notSecure, recovery), else index 9 differs"),
     _lie((_D,), "other-nonce", "[HEX]", _F.HEX, "nonce", "answers another nonce than the one it was asked"),
@@ -327,7 +327,8 @@ LIES: tuple[LieSpec, ...] = (
     # The machine.
     _lie((_P,), "cc-off", "", _F.NONE, "", "confidential computing is off: the driver gives neither report nor chain"),
     _lie((_P,), "debug", "", _F.NONE, "", "the driver says that DevTools mode is on"),
-    _lie((_P,), "pcie-mode", "NUMBER", _F.INDEX, "", "the driver says so of switches: 0 off, 1 on, 2 failed, 3 locked"),
+    _lie((_P,), "pcie-mode", "NUMBER", _F.INDEX, "hints",
+         "the driver says this of the switches: 0 off, 1 on, 2 failed, 3 locked"),
     _lie((_P,), "one-gpu-other-mode", "", _F.NONE, "one-mode", "the last GPU reports another mode than the rest"),
 )
 # fmt: on

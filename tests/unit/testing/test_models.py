@@ -66,12 +66,20 @@ def test_every_model_has_an_id_of_its_own_for_each_manifest(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["hopper-1-r600", "h100nvl-8-ppcie", "rtxpro6000-2-mpt", "rubin-8-ppcie", "h900-1", "h800-4-ppcie", "-1"]
+    "name",
+    ["hopper-1-r600", "h100nvl-8-ppcie", "rtxpro6000-2-mpt", "rubin-8-ppcie", "h900-1", "h800-4-ppcie", "-1", ""],
 )
 def test_a_platform_that_no_one_can_buy_is_refused(name: str) -> None:
     with pytest.raises(InputError) as caught:
         Platform.build(name)
     assert caught.value.code == "platform"
+
+
+def test_a_driver_that_knows_no_protected_pcie_makes_no_node_with_switches() -> None:
+    for arguments in ({"name": "hopper-8-ppcie-r535"}, {"name": "h800-8-ppcie", "driver_version": "545.1"}):
+        with pytest.raises(InputError) as caught:
+            Platform.build(**arguments)
+        assert caught.value.code == "driver-version"
 
 
 @pytest.mark.parametrize(

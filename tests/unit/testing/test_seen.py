@@ -15,7 +15,7 @@ from .spellings import EXAMPLES, platform_for
 
 BAD = (nvattest.Outcome.FAIL, nvattest.Outcome.ABSENT)
 # These have tests of their own: below, and for a live nonce in test_simulate.py.
-ELSEWHERE = {"leaf-chip", "ocsp-nonce", "hint-driver", "hint-firmware", "missing"}
+ELSEWHERE = {"leaf-chip", "ocsp-nonce", "hint-driver", "hint-firmware", "missing", "pcie-mode"}
 # Lies whose check depends on what they say, so that their entry names none.
 DEPENDS = [
     ("gpu0:field=3,353500", "driver-rim-available"),
@@ -40,8 +40,6 @@ DEPENDS = [
 # No reason to distrust: a kept answer has no nonce, the issuer may answer itself, an engine may be off, and a driver
 # returns the size of its buffer.
 HARMLESS = {"ocsp-no-nonce", "ocsp-by-issuer", "nvdec0", "chain-nuls", "renewed"}
-# What a whole node must be is judged by the checks of the platform, which have tests of their own.
-OF_NODES = {"unlocked", "pcie-mode"}
 SEEN = [
     text
     for (name, _), text in EXAMPLES.items()
@@ -103,9 +101,9 @@ def test_a_lie_that_may_touch_anything_is_refused_where_it_does(spelling: str, c
     assert not appraisal.trusted
 
 
-@pytest.mark.parametrize("lie", ["gpu0:hint-driver=1.2", "gpu0:hint-firmware=1.2"])
+@pytest.mark.parametrize("lie", ["gpu0:hint-driver=1.2", "gpu0:hint-firmware=1.2", "platform:pcie-mode=1"])
 def test_what_a_driver_says_beside_the_report_is_compared(lie: str) -> None:
-    node = Platform.build("hopper-1", lies=(lie,))
+    node = Platform.build("hopper-8-ppcie" if "pcie" in lie else "hopper-1", lies=(lie,))
     appraisal = nvattest.verify(
         node.collect(DEFAULT_NONCE),
         collateral=nvattest.load_bundle(json.dumps(node.bundle())),
@@ -128,7 +126,7 @@ def test_no_lie_is_without_a_test_that_it_is_refused() -> None:
     told = {(name, scope) for (name, scope), text in EXAMPLES.items() if text in SEEN}
     told |= {(text.partition(":")[2].partition("=")[0], Scope.DEVICE) for text, _ in DEPENDS}
     rest = {name for name, scope in EXAMPLES if (name, scope) not in told}
-    assert rest == ELSEWHERE - {"missing"} | HARMLESS - {"nvdec0"} | OF_NODES | {"cc-off", "debug"}
+    assert rest == ELSEWHERE - {"missing"} | HARMLESS - {"nvdec0"} | {"cc-off", "debug"}
 
 
 @pytest.mark.parametrize("trick", ["dtd", "entity", "comment", "instruction", "key-value", "second-signature",
