@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 import nvattest
+from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.claims import claims_of
 from nvattest.errors import InputError, ResultCode
+from nvattest.explain.reading import read_appraisal
+from nvattest.explain.topology import disagreements, topology
 from nvattest.model import DeviceKind, Nonce
 from nvattest.rim.document import parse_rim
 from nvattest.spdm.report import Report, parse_report
@@ -167,6 +170,24 @@ def test_a_node_of_h800_is_trusted_and_its_claims_keep_the_disabled_links() -> N
 )
 def test_a_disabled_link_excuses_no_wrong_neighbour(lie: str) -> None:
     assert "topology" in bad(appraise("h800-8-ppcie", lie))
+
+
+def test_a_place_without_a_gpu_in_a_switch_names_no_device_either() -> None:
+    honest = Platform.build("hopper-8-ppcie")
+    reported = parse_report(honest.switches[0].report(DEFAULT_NONCE), DeviceKind.NVSWITCH).opaque.get(26)
+    assert reported is not None
+    seven = reported.replace(bytes.fromhex(honest.gpus[7].pdi), bytes(8))
+    assert bad(appraise("hopper-8-ppcie", "gpu7:missing")) == {"topology"}
+    # The ports of one switch will do: they are not compared.
+    assert appraise("hopper-8-ppcie", "gpu7:missing", f"switch*:field=26,{seven.hex()}").trusted
+
+
+def test_the_explanation_of_an_h800_node_names_no_device_that_is_not_here() -> None:
+    view = read_appraisal(appraisal_to_json(appraise("h800-8-ppcie")))
+    assert disagreements(view) == ()
+    picture = topology(view)
+    assert picture is not None
+    assert (picture.good, {node.style for node in picture.nodes}) == (32, {"good"})
 
 
 @pytest.mark.parametrize(
