@@ -104,7 +104,7 @@ ERROR_ENTRIES: Final = (
             "gpu-count", "gpu-architecture", "nscq-answer", "nscq-function-missing", "nscq-session",
             "switch-architecture", "switch-count", "switch-duplicate", "corelib",
         ),
-        ("500", "501", "600", "601"),
+        ("500", "501", "503", "600", "601", "16"),
     ),
     _error(
         "collateral", "CollateralError", "a RIM or a revocation answer could not be had",

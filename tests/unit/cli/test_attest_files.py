@@ -186,7 +186,8 @@ def cut(genuine: dict[str, str], length: int) -> bytes:
 @pytest.mark.parametrize("length", [1, 36, 37, 38, 41, 45, 100, 3000, 4000, 4020, 4021, 4022, 4116])
 def test_a_report_cut_short_is_refused_as_such(attest, genuine: dict[str, str], length: int) -> None:
     code, result = attest(cut(genuine, length))
-    assert code == 503
+    # NVIDIA's tools take the last 96 bytes for the signature before they read anything.
+    assert code == (503 if length <= 96 else 508)
     failure = first_failure(result)
     assert failure["id"] == "report-format"
     assert "byte " in failure["detail"]
@@ -205,7 +206,7 @@ def test_a_report_cut_at_every_length_is_refused_as_such(genuine: dict[str, str]
         appraisal = verifier.appraise(evidence, nonce=Nonce.from_hex(NONCE), collateral=Collateral(), at=at)
         check = appraisal.devices[0].check("report-format")
         assert check is not None
-        assert (int(appraisal.result_code), check.outcome.value) == (503, "fail"), length
+        assert (int(appraisal.result_code), check.outcome.value) == (503 if length <= 96 else 508, "fail"), length
 
 
 def test_a_report_with_a_long_tail_is_refused(attest, genuine: dict[str, str]) -> None:
