@@ -191,8 +191,8 @@ def _nonce(nonce: Nonce | bytes) -> bytes:
 
 
 def _cut(array: Any, size: int, maximum: int, what: str, result_code: ResultCode) -> bytes:
-    # The size comes from the library; beyond the array it would reach into whatever lies behind. What does not fit, as a
-    # chain with one certificate too many, is bad evidence and has the code that it has in a file.
+    # The size comes from the library; beyond the array it would reach into whatever lies behind. What does not fit, as
+    # with one certificate too many, is bad evidence and has the code that it has in a file.
     if not 0 < size <= maximum:
         raise CollectionError(
             f"{what}: the driver says that it has {size} bytes; expected 1 to {maximum}",
