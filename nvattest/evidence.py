@@ -37,7 +37,6 @@ MAXIMUM_TEXT: Final = 16 * 1024 * 1024
 MAXIMUM_DEVICES: Final = 64
 MAXIMUM_REPORT: Final = 64 * 1024
 MAXIMUM_CHAIN: Final = 64 * 1024
-MAXIMUM_RECORD: Final = 64 * 1024
 _HINTS_MAX: Final = 16
 _HINT_SIZE: Final = 256
 _DEFINED: Final = frozenset({"arch", "nonce", "evidence", "certificate"})
@@ -258,9 +257,10 @@ def _record(where: str, item: JsonObject, key: str) -> bytes:
         raise _error(f"{where}: {key!r} is missing or not [media type, base64url]", "evidence-item")
     if record[0] != media:
         raise _error(f"{where}: {key!r} is of type {record[0][:80]!r}, expected {media!r}", "evidence-item")
+    maximum = MAXIMUM_REPORT if key == "evidence" else MAXIMUM_CHAIN
     text = record[1]
-    if len(text) > (MAXIMUM_RECORD * 4 + 2) // 3:
-        raise _error(f"{where}: {key!r} is larger than {MAXIMUM_RECORD} bytes", "too-large")
+    if len(text) > (maximum * 4 + 2) // 3:
+        raise _error(f"{where}: {key!r} is larger than {maximum} bytes", "too-large")
     try:
         value = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:

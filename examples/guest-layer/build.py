@@ -25,6 +25,7 @@ from typing import Any
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+from extension import extension_of  # noqa: E402
 from layer_modules import NETWORK_PACKAGES, PACKAGES, Module, compile_module, find_modules  # noqa: E402
 from layer_native import (  # noqa: E402
     LayerError,
@@ -91,7 +92,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="VERSION",
         help="the guest's glibc, such as 2.35: fail where the result needs a newer one",
     )
-    parser.add_argument("--no-squashfs", action="store_true", help="the tar alone")
+    parser.add_argument("--no-squashfs", action="store_true", help="no squashfs")
+    parser.add_argument("--no-extension", action="store_true", help="no guest extension image")
     parser.add_argument("--keep", metavar="DIR", help="leave the unpacked layer here as well")
     return parser.parse_args(argv)
 
@@ -295,6 +297,8 @@ def _deliver(root: str, options: argparse.Namespace, facts: dict[str, Any]) -> N
         results.append(f"{name}.squashfs")
     else:
         print("no squashfs: mksquashfs is missing (Debian: squashfs-tools)", file=sys.stderr)
+    if not options.no_extension:
+        results += _extension(root, name)
     if options.keep:
         shutil.copytree(root, options.keep)
     sizes = [os.lstat(os.path.join(folder, file)).st_size for folder, _, files in os.walk(root) for file in files]
@@ -303,6 +307,17 @@ def _deliver(root: str, options: argparse.Namespace, facts: dict[str, Any]) -> N
         with open(path, "rb") as file:
             data = file.read()
         print(f"{hashlib.sha256(data).hexdigest()}  {path}  {len(data) / 1e6:.1f} MB")
+
+
+def _extension(root: str, name: str) -> list[str]:
+    """The guest extension image, with the five fields of the runtime's configuration beside it."""
+    fields = extension_of(root, f"{name}.extension.img")
+    if fields is None:
+        print("no extension image: mkfs.erofs is missing (Debian: erofs-utils)", file=sys.stderr)
+        return []
+    with open(f"{name}.extension.verity", "w", encoding="ascii") as file:
+        file.write(f"{fields}\n")
+    return [f"{name}.extension.img", f"{name}.extension.verity"]
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def appraise_device(
         ("chain", *of_chain), checks, lambda: steps_identity.read_chain(evidence, at.device, verifier, checks)
     )
     # (5) the report is signed by the leaf key
-    steps_identity.check_report_signature(report, evidence, chain.certificates, verifier, checks)
+    steps_identity.check_report_signature(report, chain.certificates, verifier, checks)
     # (6) the report answers our nonce
     steps_identity.check_nonce(report, evidence, nonce, policy, checks)
     # (7) chain, report and evidence name one architecture, (8) the firmware id of the report is the certified one, and

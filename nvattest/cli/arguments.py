@@ -82,9 +82,16 @@ class Parser(argparse.ArgumentParser):
         raise ArgumentError(message, status)
 
 
-def add_global_options(parser: argparse.ArgumentParser) -> None:
-    """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults."""
+def add_global_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults.
+
+    ``again`` adds them to an action of a command that has them, so that they may stand behind the action too.
+    """
     formats = FORMATS + (parser.more_formats if isinstance(parser, Parser) else ())
+    if again:
+        for names, words in ((("-l", "--log-level"), LOG_LEVELS), (("-f", "--format"), formats)):
+            parser.add_argument(*names, type=choice(*words), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return
     group = parser.add_argument_group("global options")
     group.add_argument(
         "-l", "--log-level", type=choice(*LOG_LEVELS), default=from_environment("NVAT_LOG_LEVEL", "info", LOG_LEVELS),

@@ -1,30 +1,57 @@
-"""``nvattest hook status`` and ``nvattest hook check``: what the guest hook did, and what keeps it from doing it."""
+"""``nvattest hook``: what the guest hook did, and what keeps it from working: in the guest and in deployment files."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import VALIDATION, ArgumentError, choice
+from nvattest.cli.arguments import VALIDATION, ArgumentError, add_global_options, existing_file
+from nvattest.cli.output import say, write_file
 
 if TYPE_CHECKING:
     from nvattest.kata.paths import Paths
 
+_HOOKS = "/usr/share/oci/hooks"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The action and where to look."""
-    parser.usage = "nvattest hook status|check [options]"
-    parser.add_argument(
-        "action", type=choice("status", "check"), metavar="ACTION",
-        help="status: the last verdict and the ready state; check: what silently keeps the hook from working",
-    )  # fmt: skip
-    parser.add_argument(
-        "--hook-path",
-        default="/usr/share/oci/hooks",
-        metavar="DIR",
-        help="the guest_hook_path of the Kata configuration",
+    """The actions of the command and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = actions.add_parser("status", help="in the guest: the last verdict and the ready state")
+    check = actions.add_parser("check", help="in the guest: what silently keeps the hook from working")
+    check.add_argument(
+        "--hook-path", default=_HOOKS, metavar="DIR", help="the guest_hook_path of the Kata configuration"
     )
-    add_guest_options(parser)
+    for action in (status, check):
+        add_guest_options(action)
+    lint = actions.add_parser("lint", help="on any machine: what in a deployment's files keeps the hook from gating")
+    lint.add_argument(
+        "files", nargs="+", type=existing_file, metavar="FILE",
+        help="a runtime's configuration.toml (config.d beside it is read too), drop-ins, components.toml, "
+        "initdata.toml, a policy (.rego), Helm values, RuntimeClasses and pods (YAML needs nvattest[kata])",
+    )  # fmt: skip
+    write = actions.add_parser("drop-in", help="on a node: write the drop-in that puts the hook into its runtime")
+    write.add_argument(
+        "configuration", type=existing_file, metavar="FILE", help="the runtime's configuration.toml on this node"
+    )
+    write.add_argument("--image", metavar="FILE", help="the extension image, as the node has it")
+    write.add_argument(
+        "--verity", type=existing_file, metavar="FILE", help="its five fields, as make guest-layer wrote them"
+    )
+    write.add_argument("--name", default="nvattest", metavar="NAME", help="the extension's name (default: nvattest)")
+    write.add_argument(
+        "--hook-path", metavar="DIR", help=f"guest_hook_path; default: in the extension, without one {_HOOKS}"
+    )
+    manifest = actions.add_parser("manifest", help="put the watch into the manifest of a copy of the extension coco")
+    manifest.add_argument("manifest", type=existing_file, metavar="FILE", help="etc/kata-extensions/components.toml")
+    manifest.add_argument(
+        "--gate", action="store_true",
+        help="let the agent serve nothing before a verdict stands; the image needs a bundle then",
+    )  # fmt: skip
+    for action in (write, manifest):
+        action.add_argument("--output", metavar="FILE", help="where to write it (default: print it)")
+    for action in (status, check, lint, write, manifest):
+        add_global_options(action, again=True)
 
 
 def add_guest_options(parser: argparse.ArgumentParser) -> None:
@@ -46,10 +73,49 @@ def guest_paths(options: argparse.Namespace) -> Paths:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the facts; 0 if all is well: a verdict that stands, or no check with an error."""
-    from nvattest.kata.commands import print_check, print_status
+    """Print or write what is asked for; 0 if all is well: a verdict that stands, or no finding that is an error."""
+    if options.action == "status":
+        from nvattest.kata.commands import print_status
 
-    paths = guest_paths(options)
+        return print_status(guest_paths(options), options.format)
     if options.action == "check":
-        return print_check(paths, options.hook_path, options.format)
-    return print_status(paths, options.format)
+        from nvattest.kata.commands import print_check
+
+        return print_check(guest_paths(options), options.hook_path, options.format)
+    if options.action == "lint":
+        from nvattest.kata.findings import is_good, print_findings
+        from nvattest.kata.lint import lint_files
+
+        findings = lint_files(options.files)
+        print_findings(findings, options.format)
+        return 0 if is_good(findings) else 1
+    text = _drop_in(options) if options.action == "drop-in" else _manifest(options)
+    if options.output is None:
+        say(text.rstrip("\n"))
+    else:
+        write_file(options.output, text)
+    return 0
+
+
+def _drop_in(options: argparse.Namespace) -> str:
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.kata.extension import check_extension, parse_verity_params
+    from nvattest.kata.runtime import EXTENSION_ROOT, Extension, drop_in, read_runtime
+
+    if (options.image is None) != (options.verity is None):
+        raise ArgumentError("--image and --verity go together", VALIDATION)
+    extension = None
+    if options.image is not None:
+        params = parse_verity_params(read_bounded(options.verity, 4096).decode("ascii", "replace"))
+        check_extension(options.image, params)
+        extension = Extension(options.name, options.image, str(params))
+    inside = f"{EXTENSION_ROOT}/{options.name}{_HOOKS}" if extension is not None else _HOOKS
+    return drop_in(read_runtime(options.configuration), hook_path=options.hook_path or inside, extension=extension)
+
+
+def _manifest(options: argparse.Namespace) -> str:
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.kata.manifest import add_process, our_entry
+
+    text = read_bounded(options.manifest, 256 * 1024).decode("utf-8", "replace")
+    return add_process(text, our_entry(gate=options.gate))

@@ -56,14 +56,14 @@ def read_bounded(path: str, maximum: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not _is_regular(file.fileno()):
-                raise InputError(f"{path}: not a regular file", code="file")
+                raise InputError(f"{path} is not a regular file", code="file")
             data = file.read(maximum + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
     except ValueError:
         raise InputError(f"not a file name: {path!r}", code="file") from None
     if len(data) > maximum:
-        raise InputError(f"{path}: larger than {maximum} bytes", code="file")
+        raise InputError(f"{path} is larger than {maximum} bytes", code="file")
     return data
 
 

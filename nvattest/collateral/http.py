@@ -318,9 +318,7 @@ def _cause(error: BaseException) -> str:
     if type(reason).__name__ == "BadStatusLine":
         # Its text is whatever came, and nothing else says that it is no reason.
         return f"not an answer in HTTP: it begins with {str(reason)[:40]!r}"
-    # Names of classes of the connection, ours and the library's, say nothing to a reader; the URL names the host.
-    text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?|^\w+\(host='[^']*', port=\d+\): ", "", str(reason))
-    text = text or type(reason).__name__
+    text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(reason)) or type(reason).__name__
     # What a server wrote may stand in it.
     text = clean(" ".join(text.split()), 300)
     return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)

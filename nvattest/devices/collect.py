@@ -46,8 +46,7 @@ def collect_gpus(
     Raises:
         InputError: a nonce of another length (``nonce-size``).
         CollectionError: ``nvml-missing`` or another cause of 500; ``cc-off`` or ``devtools-on`` (509); ``no-gpu``;
-            ``gpu-architecture`` (502); ``driver-timeout``; ``driver-size`` (16 for a chain, 503 for a report); or what
-            NVML returned (501).
+            ``gpu-architecture`` (502); ``driver-timeout``; ``driver-size``; or what NVML returned (501).
     """
     value = _nonce(nonce)
     deadline = Deadline(timeout)
@@ -105,19 +104,11 @@ def _one_gpu(calls: NvmlCalls, index: int, nonce: bytes, state: SystemState) -> 
     hints |= state.hints
     chain = calls.ask("nvmlDeviceGetConfComputeGpuCertificate", handle)
     certificate = _cut(
-        chain.attestationCertChain,
-        chain.attestationCertChainSize,
-        CHAIN_MAX,
-        f"GPU-{index}: the certificate chain",
-        ResultCode.EVIDENCE_MALFORMED,
+        chain.attestationCertChain, chain.attestationCertChainSize, CHAIN_MAX, f"GPU-{index}: the certificate chain"
     )
     answer = calls.ask("nvmlDeviceGetConfComputeGpuAttestationReport", handle, nonce)
     report = _cut(
-        answer.attestationReport,
-        answer.attestationReportSize,
-        REPORT_MAX,
-        f"GPU-{index}: the attestation report",
-        ResultCode.GPU_EVIDENCE_INVALID,
+        answer.attestationReport, answer.attestationReportSize, REPORT_MAX, f"GPU-{index}: the attestation report"
     )
     return Evidence(
         architecture=architecture,
@@ -145,7 +136,7 @@ def collect_switches(
     Raises:
         InputError: a nonce of another length (``nonce-size``).
         CollectionError: ``nscq-missing`` or another cause of 600; ``no-switch``; ``switch-architecture`` (602);
-            ``driver-timeout``; ``driver-size`` (16); or what NSCQ returned (601).
+            ``driver-timeout``; ``driver-size``; or what NSCQ returned (601).
     """
     value = _nonce(nonce)
 
@@ -190,14 +181,12 @@ def _nonce(nonce: Nonce | bytes) -> bytes:
     return nonce.value if isinstance(nonce, Nonce) else Nonce(bytes(nonce)).value
 
 
-def _cut(array: Any, size: int, maximum: int, what: str, result_code: ResultCode) -> bytes:
-    # The size comes from the library; beyond the array it would reach into whatever lies behind. What does not fit, as
-    # with one certificate too many, is bad evidence and has the code that it has in a file.
+def _cut(array: Any, size: int, maximum: int, what: str) -> bytes:
+    # The size comes from the library; beyond the array it would reach into whatever lies behind.
     if not 0 < size <= maximum:
         raise CollectionError(
             f"{what}: the driver says that it has {size} bytes; expected 1 to {maximum}",
             code="driver-size",
-            result_code=result_code,
             hint="check that the NVML library is NVIDIA's and fits the driver",
         )
     return bytes(array)[:size]

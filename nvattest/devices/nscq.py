@@ -265,7 +265,7 @@ class NscqSession:
             raise CollectionError(
                 f"{path}: NSCQ says that there are {size} bytes; expected 1 to {maximum}",
                 code="driver-size",
-                result_code=ResultCode.EVIDENCE_MALFORMED,
+                result_code=ResultCode.NSCQ_ERROR,
                 hint="check that the library fits the driver",
             )
         return data[:size]

@@ -69,6 +69,7 @@ ERROR_ENTRIES: Final = (
             "seed", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
             "explain-unknown", "fault-live", "report-extra", "shell", "command",
             "no-evidence", "devices-changed", "hook-config", "clock",
+            "kata-config", "extension-manifest", "extension-image", "verity-params", "initdata",
             "output", "workers", "resume", "leeway", "lifetime", "issuer", "token-id", "expected-devices",
             "no-devices", "malformed",
             "binding", "report-data", "rtmr", "url", "tls-ca", "ppcie-mode", "keys",
@@ -104,7 +105,7 @@ ERROR_ENTRIES: Final = (
             "gpu-count", "gpu-architecture", "nscq-answer", "nscq-function-missing", "nscq-session",
             "switch-architecture", "switch-count", "switch-duplicate", "corelib",
         ),
-        ("500", "501", "503", "600", "601", "16"),
+        ("500", "501", "600", "601"),
     ),
     _error(
         "collateral", "CollateralError", "a RIM or a revocation answer could not be had",

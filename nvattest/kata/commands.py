@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from nvattest._text import block, clean, joined
+from nvattest._text import block, clean
 from nvattest.kata.paths import Paths
 
 if TYPE_CHECKING:
@@ -41,25 +41,11 @@ def print_status(paths: Paths, form: str) -> int:
 def print_check(paths: Paths, hook_folder: str, form: str) -> int:
     """Print what may keep the hook from working as ``text`` or ``json``; 0 if nothing does."""
     from nvattest.kata.doctor import check_guest
+    from nvattest.kata.findings import is_good, print_findings
 
     findings = check_guest(paths, hook_folder=hook_folder)
-    good = all(item.severity != "error" for item in findings)
-    if form == "json":
-        from nvattest._json import dump_json
-
-        checks = [
-            {"id": item.id, "severity": item.severity, "message": item.message, "hint": item.hint} for item in findings
-        ]
-        print(dump_json({"good": good, "checks": checks}))
-    else:
-        words = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
-        lines = []
-        for item in findings:
-            lines.append(f"{words[item.severity]:8}{item.id}: {item.message}")
-            if item.hint and item.severity != "ok":
-                lines.append(f"        next: {item.hint}")
-        print(joined(lines))
-    return 0 if good else 1
+    print_findings(findings, form)
+    return 0 if is_good(findings) else 1
 
 
 def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termination) -> int:

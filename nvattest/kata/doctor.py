@@ -10,18 +10,18 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nvattest._pci import pci_devices
 from nvattest.errors import NvattestError
 from nvattest.kata.agents import kernel_log_failure
 from nvattest.kata.config import Settings, load_settings
+from nvattest.kata.findings import Finding
 from nvattest.kata.paths import Paths
 from nvattest.kata.status import hook_status
 from nvattest.model import counted
 
-__all__ = ["Finding", "check_guest"]
+__all__ = ["check_guest"]
 
 _CONTAINERS: Final = "/run/kata-containers"
 _STAGES: Final = ("prestart", "poststart", "poststop")
@@ -29,16 +29,6 @@ _SMALL: Final = 4 * 1024 * 1024
 _MOST_RECORDS: Final = 65536
 _SEVERITIES: Final = ("ok", "warning", "error")
 _SRS: Final = re.compile(r"(?:^|\s)nvrc\.smi\.srs=(\S+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """``severity`` is ``ok``, ``warning`` (look at it) or ``error`` (it does not work, or it is no gate)."""
-
-    id: str
-    severity: str
-    message: str
-    hint: str = ""
 
 
 def check_guest(paths: Paths, *, hook_folder: str = Paths.HOOKS) -> list[Finding]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nvattest.kata.extension import BLOCK, check_extension, parse_verity_params
 from nvattest.testing.native import DriverLibraries, Fault
 from nvattest.testing.services import Services, wall_clock
 
@@ -156,8 +157,54 @@ def test_two_builds_are_the_same_byte_for_byte(layer: Path, tmp_path: Path) -> N
     names = sorted(path.name for path in layer.iterdir() if path.is_file())
     assert names == sorted(path.name for path in again.iterdir())
     assert (any(name.endswith(".squashfs") for name in names)) == (shutil.which("mksquashfs") is not None)
+    assert (any(name.endswith(".extension.img") for name in names)) == (shutil.which("mkfs.erofs") is not None)
     for name in names:
         assert (layer / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_the_extension_image_has_the_tree_of_the_layer_and_the_root_hash_beside_it(layer: Path, tmp_path: Path) -> None:
+    if shutil.which("mkfs.erofs") is None:
+        pytest.skip("mkfs.erofs is not here (Debian: erofs-utils)")
+    [image], [verity] = layer.glob("*.extension.img"), layer.glob("*.extension.verity")
+    params = parse_verity_params(verity.read_text())
+    check_extension(str(image), params)
+    data = image.read_bytes()[1 << 20 : (1 << 20) + params.data_blocks * BLOCK]
+    # EROFS, as NVRC mounts it.
+    assert data[1024:1028] == b"\xe2\xe1\xf5\xe0"
+    (tmp_path / "p1").write_bytes(data)
+    extracted = tmp_path / "tree"
+    done = subprocess.run(
+        ["fsck.erofs", f"--extract={extracted}", "--no-preserve", str(tmp_path / "p1")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert tree_of(extracted) == tree_of(layer / "root")
+
+
+def tree_of(root: Path) -> dict[str, object]:
+    """Every path with its content, or where a link leads."""
+    return {
+        str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
+        for path in root.rglob("*")
+    }
+
+
+def test_any_folder_becomes_an_extension_image_and_the_same_one_twice(tmp_path: Path) -> None:
+    if shutil.which("mkfs.erofs") is None:
+        pytest.skip("mkfs.erofs is not here (Debian: erofs-utils)")
+    (tmp_path / "coco/etc").mkdir(parents=True)
+    (tmp_path / "coco/etc/x").write_text("x" * 100_000)
+    (tmp_path / "coco/link").symlink_to("etc/x")
+    program = ROOT / "examples/guest-layer/extension.py"
+    said = []
+    for name in ("a.img", "b.img"):
+        os.utime(tmp_path / "coco/etc/x", (len(said), len(said)))
+        done = subprocess.run(
+            [sys.executable, str(program), str(tmp_path / "coco"), str(tmp_path / name)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        check_extension(str(tmp_path / name), parse_verity_params(done.stdout))
+        said.append((done.stdout, (tmp_path / name).read_bytes()))
+    assert said[0] == said[1]
 
 
 @pytest.mark.exhaustive
@@ -415,6 +462,7 @@ def test_an_extension_image_is_attested_by_its_own_configuration_and_bundle(gues
     # As examples/init/components.toml has it.
     manifest = (ROOT / "examples/init/components.toml").read_text()
     [words] = re.findall(r"(?m)^args = (.*)$", manifest)
+    words = words.replace("${extension_root}", "/run/kata-extensions/coco")
     assert world.run(*json.loads(words), "--once").status == 0
     assert_ready(world)
     assert world.state["config"] == "/run/kata-extensions/coco/etc/nvattest/hook.toml"
@@ -468,7 +516,7 @@ def test_no_file_outside_the_layer_glibc_and_the_driver_is_opened(guest: NewGues
             found
             and " = -1 " not in line
             and not found[1].startswith(allowed)
-            and found[1] not in (HOOK, "/tmp", "/run")
+            and found[1] not in (HOOK, "/tmp", "/run", "/")
         ):
             strangers.add(found[1])
     assert strangers == set()
@@ -478,7 +526,7 @@ def test_the_token_is_in_its_place_before_ready_is_set(guest: NewGuest) -> None:
     world = guest()
     lines = traced(world, "trace=rename,renameat,renameat2,fsync,sendto,sendmsg,write,writev,unlink,unlinkat")
     ready = [i for i, line in enumerate(lines) if "nvmlSystemSetConfComputeGpusReadyState" in line]
-    token = [i for i, line in enumerate(lines) if re.search(r'rename\w*\(.*/run/nvattest/token\.json"', line)]
+    token = [i for i, line in enumerate(lines) if re.search(r'rename\w*\(.*"(?:/run/nvattest/)?token\.json"', line)]
     assert len(ready) == 2, "one call that takes ready away, one that gives it"
     assert len(token) == 1
     assert ready[0] < token[0] < ready[1]

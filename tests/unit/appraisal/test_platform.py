@@ -10,7 +10,6 @@ from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
-from nvattest.appraisal.topology import topology_problems
 from nvattest.model import DeviceKind
 
 
@@ -86,23 +85,6 @@ def test_a_wrong_neighbour_is_refused(node, lie: str) -> None:
     appraisal = node("hopper-8-ppcie", lie).appraise()
     assert outcome(appraisal, "topology") is Outcome.FAIL
     assert int(appraisal.result_code) == 12
-
-
-@pytest.mark.parametrize("pdi", [None, "0000000000000000"])
-def test_a_device_without_a_certified_pdi_beside_a_closed_node_is_refused(node, pdi: str | None) -> None:
-    devices = node("hopper-8-ppcie").appraise().devices
-    gpus, switches = devices[:8], devices[8:]
-    assert topology_problems(gpus, switches) == []
-    for place, word in ((0, "GPU"), (8, "SWITCH")):
-        one = devices[place]
-        extra = replace(one, index=9, identity=one.identity._replace(pdi=pdi))
-        more = (*gpus, extra) if word == "GPU" else gpus, (*switches, extra) if word == "SWITCH" else switches
-        assert f"{word}-9: its certificates name no PDI" in topology_problems(*more)
-
-
-@pytest.mark.parametrize("lie", ["gpu0:pdi=01", "switch0:pdi=01", "gpu0:pdi=0000000000000000"])
-def test_a_node_with_a_certificate_without_pdi_does_not_close(node, lie: str) -> None:
-    assert failing(node("hopper-8-ppcie", lie).appraise()) == {"topology"}
 
 
 @pytest.mark.parametrize("dropped", range(12))

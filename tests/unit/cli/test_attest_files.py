@@ -186,8 +186,7 @@ def cut(genuine: dict[str, str], length: int) -> bytes:
 @pytest.mark.parametrize("length", [1, 36, 37, 38, 41, 45, 100, 3000, 4000, 4020, 4021, 4022, 4116])
 def test_a_report_cut_short_is_refused_as_such(attest, genuine: dict[str, str], length: int) -> None:
     code, result = attest(cut(genuine, length))
-    # NVIDIA's tools take the last 96 bytes for the signature before they read anything.
-    assert code == (503 if length <= 96 else 508)
+    assert code == 503
     failure = first_failure(result)
     assert failure["id"] == "report-format"
     assert "byte " in failure["detail"]
@@ -206,7 +205,7 @@ def test_a_report_cut_at_every_length_is_refused_as_such(genuine: dict[str, str]
         appraisal = verifier.appraise(evidence, nonce=Nonce.from_hex(NONCE), collateral=Collateral(), at=at)
         check = appraisal.devices[0].check("report-format")
         assert check is not None
-        assert (int(appraisal.result_code), check.outcome.value) == (503 if length <= 96 else 508, "fail"), length
+        assert (int(appraisal.result_code), check.outcome.value) == (503, "fail"), length
 
 
 def test_a_report_with_a_long_tail_is_refused(attest, genuine: dict[str, str]) -> None:
@@ -372,7 +371,7 @@ def test_a_file_of_4_gib_costs_neither_time_nor_memory(
     argv = arguments(huge, bundle) if place == "evidence" else arguments(evidence, huge)
     done, seconds, kilobytes = process(argv)
     assert done.returncode == 4
-    assert b": larger than" in done.stdout
+    assert b"is larger than" in done.stdout
     assert seconds < 2
     # A bundle may have 64 MiB, which are read before its size is known to be too much.
     assert kilobytes < (64 << 10) + (0 if place == "evidence" else (64 << 10))

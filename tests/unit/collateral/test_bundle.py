@@ -161,7 +161,6 @@ def test_a_rim_that_nobody_should_use_is_never_said_to_be_signed(
         ("driver-rim:future=0", "not verified"),
         ("driver-rim:ocsp-status=0,tryLater", "not verified"),
         ("driver-rim:ocsp-garbage=0", "not verified"),
-        ("driver-rim:no-next-update=0", "not verified"),
         ("driver-rim:stale=0", "expired"),
         ("driver-rim:revoked=0", "verified"),
         ("driver-rim:unknown=0", "verified"),

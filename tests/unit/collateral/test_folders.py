@@ -13,8 +13,7 @@ import pytest
 
 from nvattest.appraisal.inputs import Source
 from nvattest.cli import main
-from nvattest.collateral import folders
-from nvattest.collateral.folders import read_ocsp_folder, read_rim_file, rims_by_id
+from nvattest.collateral.folders import read_ocsp_folder, rims_by_id
 from nvattest.collateral.rim_service import rim_url
 from nvattest.errors import InputError, ResultCode
 from nvattest.rim.document import parse_rim
@@ -72,28 +71,6 @@ def test_what_is_not_there_is_unavailable_by_its_id(real_data: Path, tmp_path: P
         f"rim:{DRIVER}": ResultCode.RIM_INTERNAL_ERROR,
         f"rim:{wanted}": ResultCode.RIM_NOT_FOUND,
     }
-
-
-def test_every_rim_of_an_empty_folder_is_unavailable(tmp_path: Path) -> None:
-    for wanted in ([DRIVER], [DRIVER, VBIOS]):
-        missing = rims_by_id(str(tmp_path), wanted).unavailable
-        assert list(missing) == [f"rim:{rim_id}" for rim_id in wanted]
-
-
-def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MAXIMUM_RIMS", 2)
-    for number in range(2):
-        (tmp_path / f"{number}.xml").write_bytes(b"")
-    assert rims_by_id(str(tmp_path), [DRIVER]).rims == {}
-    (tmp_path / "one more.json").write_bytes(b"")
-    with pytest.raises(InputError, match="3 files"):
-        rims_by_id(str(tmp_path), [DRIVER])
-
-
-def test_one_file_is_read_whichever_of_the_kinds_it_is(tmp_path: Path) -> None:
-    for name, data in (("a.xml", b"<a/>"), ("a.swidtag", b"<a/>"), ("a.json", answer(DRIVER, b"<a/>"))):
-        (tmp_path / name).write_bytes(data)
-        assert read_rim_file(str(tmp_path / name)) == b"<a/>"
 
 
 def test_two_documents_for_a_wanted_id_are_an_error_that_names_both(real_data: Path, tmp_path: Path) -> None:

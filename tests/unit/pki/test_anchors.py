@@ -6,7 +6,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.errors import InputError
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, anchors_from_pem, trust_anchors_from_pem
-from nvattest.testing import Platform
 
 from . import minting
 
@@ -81,17 +80,3 @@ def test_what_is_no_self_signed_root_cannot_be_an_anchor(bad):
 def test_no_certificate_is_no_anchor(pem):
     with pytest.raises(InputError):
         trust_anchors_from_pem(pem)
-
-
-def test_anchors_of_mixed_origin_are_simulated_whichever_of_them_is_nvidias():
-    simulated = trust_anchors_from_pem(Platform.build("hopper-1").anchors_pem, label="mixed")
-    for device, rim in ((NVIDIA_ANCHORS.device, simulated.rim), (simulated.device, NVIDIA_ANCHORS.rim)):
-        anchors = TrustAnchors(device=device, rim=rim, label="mixed")
-        assert anchors.simulated
-        assert not anchors.is_default
-    both = TrustAnchors(
-        device=NVIDIA_ANCHORS.device + simulated.device, rim=NVIDIA_ANCHORS.rim + simulated.rim, label="mixed"
-    )
-    assert both.simulated
-    assert not both.is_default
-    assert not TrustAnchors(device=NVIDIA_ANCHORS.device, rim=NVIDIA_ANCHORS.rim, label="mixed").simulated
