@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from nvattest._folder import TrustedFolder
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
@@ -173,8 +174,7 @@ class World:
 def _own_cache(stack: ExitStack, base: str) -> str:
     """A new folder below ``base`` until ``stack`` closes. The lock on it ends with this process, however it ends."""
     try:
-        os.makedirs(base, mode=0o700, exist_ok=True)
-        with _locked(base, wait=True):
+        with TrustedFolder(base, make=True), _locked(base, wait=True):
             for name in os.listdir(base):
                 left = os.path.join(base, name)
                 with contextlib.suppress(OSError), _locked(left, wait=False):

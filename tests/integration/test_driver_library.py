@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,16 @@ from types import SimpleNamespace
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.testing.native import DriverLibraries, DriverServer, build_driver_libraries, place_driver_libraries
+from nvattest.testing.native import (
+    DriverLibraries,
+    DriverServer,
+    DriverState,
+    Fault,
+    build_driver_libraries,
+    place_driver_libraries,
+)
+from nvattest.testing.native.answers import switch_uuid
+from nvattest.testing.native.build import NSCQ_NAME, NVML_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = SimpleNamespace(
@@ -76,6 +86,147 @@ except pynvml.NVMLError_Uninitialized:
         "NVIDIA H100 " + (b"report" + bytes(range(32))).hex(),
         "uninitialized",
     ]
+
+
+MONITOR = """
+import ctypes, json, pynvml as N
+N.nvmlInit()
+said = {"driver": N.nvmlSystemGetDriverVersion(), "nvml": N.nvmlSystemGetNVMLVersion(),
+        "cuda": N.nvmlSystemGetCudaDriverVersion()}
+for index in range(N.nvmlDeviceGetCount()):
+    h = N.nvmlDeviceGetHandleByIndex(index)
+    pci, memory, rates = N.nvmlDeviceGetPciInfo(h), N.nvmlDeviceGetMemoryInfo(h), N.nvmlDeviceGetUtilizationRates(h)
+    more = N.nvmlDeviceGetMemoryInfo(h, version=N.nvmlMemory_v2)
+    for found in (N.nvmlDeviceGetHandleByPciBusId(pci.busId), N.nvmlDeviceGetHandleByUUID(N.nvmlDeviceGetUUID(h))):
+        assert N.nvmlDeviceGetIndex(found) == index
+    assert N.nvmlDeviceGetMinorNumber(h) == index and not N.nvmlDeviceIsMigDeviceHandle(h)
+    assert memory.total == more.total == memory.free + memory.used == more.free + more.used + more.reserved
+    for call in (N.nvmlDeviceGetFanSpeed, N.nvmlDeviceGetCurrentDriverModel):
+        try:
+            raise SystemExit(f"{call.__name__}: {call(h)}")
+        except N.NVMLError_NotSupported:
+            pass
+    processes = [N.nvmlDeviceGetComputeRunningProcesses(h), N.nvmlDeviceGetGraphicsRunningProcesses(h),
+                 N.nvmlDeviceGetMPSComputeRunningProcesses(h)]
+    said[index] = {
+        "name": N.nvmlDeviceGetName(h), "bus": pci.busId, "id": pci.pciDeviceId, "total": memory.total >> 20,
+        "rates": [rates.gpu, rates.memory], "capability": N.nvmlDeviceGetCudaComputeCapability(h),
+        "power": [N.nvmlDeviceGetPowerUsage(h) <= N.nvmlDeviceGetEnforcedPowerLimit(h),
+                  N.nvmlDeviceGetPowerManagementLimit(h), N.nvmlDeviceGetPowerManagementDefaultLimit(h),
+                  N.nvmlDeviceGetPowerManagementLimitConstraints(h)],
+        "temperature": [N.nvmlDeviceGetTemperature(h, N.NVML_TEMPERATURE_GPU),
+                        N.nvmlDeviceGetTemperatureThreshold(h, N.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN)],
+        "clocks": [[get(h, kind) for kind in range(4)] for get in (N.nvmlDeviceGetClockInfo, N.nvmlDeviceGetMaxClockInfo)],
+        "engines": [get(h) for get in (N.nvmlDeviceGetEncoderUtilization, N.nvmlDeviceGetDecoderUtilization)],
+        "ecc": [N.nvmlDeviceGetEccMode(h), N.nvmlDeviceGetTotalEccErrors(h, 1, 0)], "mig": N.nvmlDeviceGetMigMode(h),
+        "link": [N.nvmlDeviceGetCurrPcieLinkGeneration(h), N.nvmlDeviceGetMaxPcieLinkWidth(h)],
+        "bar1": N.nvmlDeviceGetBAR1MemoryInfo(h).bar1Total, "energy": N.nvmlDeviceGetTotalEnergyConsumption(h) > 0,
+        "modes": [N.nvmlDeviceGetComputeMode(h), N.nvmlDeviceGetDisplayActive(h), N.nvmlDeviceGetPerformanceState(h),
+                  N.nvmlDeviceGetPersistenceMode(h), N.nvmlDeviceGetBrand(h), N.nvmlDeviceGetCurrentClocksThrottleReasons(h)],
+        "cores": N.nvmlDeviceGetNumGpuCores(h), "processes": processes,
+    }
+print(json.dumps(said))
+"""
+
+
+def test_a_monitor_reads_through_nvidias_binding_what_a_real_board_says(libraries: DriverLibraries) -> None:
+    """The figures of one H100 80GB HBM3 under driver 580.159.04 are those of real hardware."""
+    gpus = [
+        SimpleNamespace(**{**vars(GPU), "uuid": f"GPU-{number}", "name": name, "driver_version": "580.159.04"})
+        for number, name in enumerate(("NVIDIA H100 80GB HBM3", "NVIDIA B200", "NVIDIA H100 NVL", "something new"))
+    ]
+    with DriverServer(SimpleNamespace(gpus=gpus, switches=[])) as running:
+        said = json.loads(python(MONITOR, environment=running.environment(libraries)))
+    assert (said["driver"], said["nvml"], said["cuda"]) == ("580.159.04", "13.580.159.04", 13000)
+    assert said["0"] == {
+        "name": "NVIDIA H100 80GB HBM3", "bus": "00000000:01:00.0", "id": 0x233010DE, "total": 81559, "rates": [0, 0],
+        "capability": [9, 0], "power": [True, 700000, 700000, [200000, 700000]], "temperature": [36, 95],
+        "clocks": [[360, 360, 2619, 765], [1980, 1980, 2619, 1545]], "engines": [[0, 100000]] * 2, "ecc": [[1, 1], 0],
+        "mig": [0, 0], "link": [5, 16], "bar1": 1 << 37, "energy": True, "modes": [0, 0, 0, 1, 14, 1], "cores": 16896,
+        "processes": [[], [], []],
+    }  # fmt: skip
+    assert [said[index]["bus"] for index in "123"] == [f"00000000:0{number}:00.0" for number in (2, 3, 4)]
+    assert [said[index]["total"] for index in "123"] == [183359, 95830, 81559]
+    assert [said[index]["capability"] for index in "123"] == [[10, 0], [9, 0], [9, 0]]
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda"),
+    [("535.104.05", 12020), ("550.90.07", 12040), ("570.86.15", 12080), ("590.12", 13010), ("620.12", 13020)],
+)
+def test_the_versions_of_driver_nvml_and_cuda_fit_one_another(driver: str, cuda: int) -> None:
+    state = DriverState()
+    assert (state.cuda_of(driver), state.nvml_of(driver)) == (cuda, f"{cuda // 1000}.{driver}")
+    assert state.system(driver_version=driver, gpu_count=1).nvml_version == f"{cuda // 1000}.{driver}"
+
+
+def test_libraries_are_found_by_the_names_without_a_version(libraries: DriverLibraries, tmp_path: Path) -> None:
+    placed = place_driver_libraries(libraries, tmp_path, address="@nobody")
+    place_driver_libraries(libraries, tmp_path, address="@nobody")
+    for folder in (libraries.folder, placed.folder):
+        for name, target in (("libnvidia-ml.so", NVML_NAME), ("libnvidia-nscq.so", NSCQ_NAME)):
+            assert os.readlink(os.path.join(folder, name)) == target
+    # As NVIDIA's verifier of protected PCIe searches, and as Google's Go library opens.
+    code = "import ctypes, ctypes.util; print(ctypes.util.find_library('nvidia-nscq')); ctypes.CDLL('libnvidia-ml.so')"
+    found = python(code, environment={"LD_LIBRARY_PATH": libraries.folder, "PATH": os.environ["PATH"]})
+    assert found in (NSCQ_NAME, "None"), "without a linker the search finds nothing"
+
+
+SWITCHES = """
+import ctypes, json
+class Uuid(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint8 * 16)]
+class Version(ctypes.Structure):
+    _fields_ = [("patch", ctypes.c_uint32, 12), ("minor", ctypes.c_uint32, 12), ("major", ctypes.c_uint32, 8)]
+class Report(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_uint32), ("data", ctypes.c_uint8 * 0x2000)]
+class Certificate(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_uint8 * 0x1400), ("size", ctypes.c_uint32)]
+class Result(ctypes.Structure):
+    _fields_ = [("rc", ctypes.c_int8), ("session", ctypes.c_void_p)]
+N = ctypes.CDLL("libnvidia-nscq.so")
+N.nscq_session_create.restype = Result
+N.nscq_session_path_observe.restype = ctypes.c_int8
+session = ctypes.c_void_p(N.nscq_session_create(1).session)
+N.nscq_session_set_input(session, 0, bytes(range(32)), 32)
+said = {}
+def observe(path, kind, read):
+    kept = said.setdefault(path, [])
+    def observer(uuid, rc, value, _data):
+        kept.append([bytes(uuid.contents.bytes).hex() if uuid else "", rc, read(value) if rc == 0 else None])
+    made = ctypes.CFUNCTYPE(None, ctypes.POINTER(Uuid), ctypes.c_int8, kind, ctypes.c_void_p)(observer)
+    said[path + " rc"] = N.nscq_session_path_observe(session, path.encode(), made, None, 0)
+sized = lambda value: bytes(value.data)[:value.size].hex()
+observe("/{nvswitch}/config/pcie_mode", ctypes.c_int8, int)
+observe("/{nvswitch}/config/attestation_report", Report, sized)
+observe("/{nvswitch}/config/certificate", Certificate, sized)
+observe("/drv/nvswitch/version", Version, lambda value: [value.major, value.minor, value.patch])
+observe("/{nvswitch}/config/nothing", ctypes.c_int8, int)
+print(json.dumps(said))
+"""
+
+
+def test_the_paths_of_all_switches_and_of_the_driver_are_those_that_nvidias_verifier_reads(
+    libraries: DriverLibraries,
+) -> None:
+    switches = [
+        SimpleNamespace(uuid=f"SWX-{number}", chain_pem=b"chain %d" % number, report=lambda nonce: b"report" + nonce)
+        for number in range(4)
+    ]
+    with DriverServer(SimpleNamespace(gpus=[GPU], switches=switches)) as running:
+        said = json.loads(python(SWITCHES, environment=running.environment(libraries)))
+        running.faults["nscq:certificate"] = Fault(return_code=-7)
+        failed = json.loads(python(SWITCHES, environment=running.environment(libraries)))
+    ids = [switch_uuid(switch.uuid).hex() for switch in switches]
+    assert said["/{nvswitch}/config/pcie_mode"] == [[uuid, 0, 3] for uuid in ids]
+    report = (b"report" + bytes(range(32))).hex()
+    assert said["/{nvswitch}/config/attestation_report"] == [[uuid, 0, report] for uuid in ids]
+    chains = [[uuid, 0, switch.chain_pem.hex()] for uuid, switch in zip(ids, switches, strict=True)]
+    assert said["/{nvswitch}/config/certificate"] == chains
+    assert said["/drv/nvswitch/version"] == [["00" * 16, 0, [550 & 0xFF, 90, 7]]]
+    assert said["/{nvswitch}/config/nothing rc"] == -1
+    assert [rc for _, rc, _ in failed["/{nvswitch}/config/certificate"]] == [-7] * 4
+    assert failed["/{nvswitch}/config/certificate rc"] == -7
 
 
 def test_collection_finds_the_library_on_the_library_path(libraries: DriverLibraries, server: DriverServer) -> None:

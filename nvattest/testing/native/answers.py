@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from nvattest.testing.native.board import NUMBERS, board_answer, bus_of
 from nvattest.testing.native.state import DriverState, Fault
 
 __all__ = ["Answers", "Reply", "switch_uuid"]
@@ -24,6 +25,7 @@ _NSCQ_INVALID_UUID: Final = -2
 _NSCQ_LS10: Final = 2
 _UUIDS_MAX: Final = 1000  # what fits into one reply
 _NONCE_SIZE: Final = 32
+_FINDERS: Final = frozenset(f"nvmlDeviceGetHandleBy{what}" for what in ("UUID", "Serial", "PciBusId"))
 _KEY_ROTATION_RANGE: Final = range(50, 66)
 _LABEL: Final = re.compile(r"SWX-([0-9A-F]{8})-([0-9A-F]{4})-([0-9A-F]{4})-([0-9A-F]{4})-([0-9A-F]{12})")
 
@@ -61,6 +63,20 @@ def _sized(content: bytes, fault: Fault) -> bytes:
     return _u32(len(given) if fault.size is None else fault.size) + given
 
 
+def _is_found(call: str, wanted: str, index: int, gpu: Any) -> bool:
+    if call == "nvmlDeviceGetHandleByPciBusId":
+        bus = f"{bus_of(index):02X}:00.0"
+        return wanted.upper() in (bus, f"0000:{bus}", f"00000000:{bus}")
+    return bool(getattr(gpu, "uuid" if call == "nvmlDeviceGetHandleByUUID" else "serial", None) == wanted)
+
+
+def _packed_version(driver: str) -> int:
+    """NSCQ's version of the driver: 8 bits of the major number, 12 each of minor number and patch."""
+    numbers = [int(part) for part in driver.split(".") if part.isdigit()]
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return (major & 0xFF) << 24 | (minor & 0xFFF) << 12 | patch & 0xFFF
+
+
 class Answers:
     """Answers calls for one platform; holds no state of its own."""
 
@@ -83,13 +99,12 @@ class Answers:
         if name in ("nvmlInit", "nvmlShutdown"):
             return Reply(0)
         if name == "nvmlSystemGetDriverVersion":
-            first = self._gpus[0].driver_version if self._gpus else "0.0"
-            return _text(state.driver_version or first, fault)
+            return _text(self._driver(state), fault)
         if name == "nvmlSystemGetNVMLVersion":
-            return _text(state.nvml_version, fault)
-        if name == "nvmlDeviceGetHandleByUUID":
+            return _text(state.nvml_of(self._driver(state)), fault)
+        if name in _FINDERS:
             wanted = data.decode("ascii", "replace")
-            found = [index for index, gpu in enumerate(self._gpus) if gpu.uuid == wanted]
+            found = [index for index, gpu in enumerate(self._gpus) if _is_found(name, wanted, index, gpu)]
             return Reply(0, _u32(found[0])) if found else Reply(_NOT_FOUND)
         if name == "nvmlSystemSetConfComputeGpusReadyState":
             (value,) = struct.unpack("<I", data)
@@ -105,7 +120,7 @@ class Answers:
         if name == "nvmlSystemGetConfComputeKeyRotationThresholdInfo":
             return Reply(0, struct.pack("<Q", state.key_rotation))
         numbers = {
-            "nvmlSystemGetCudaDriverVersion": (state.cuda_version,),
+            "nvmlSystemGetCudaDriverVersion": (state.cuda_of(self._driver(state)),),
             "nvmlDeviceGetCount": (len(self._gpus) if fault.size is None else fault.size,),
             "nvmlSystemGetConfComputeGpusReadyState": (state.ready,),
             "nvmlSystemGetConfComputeState": (state.environment, state.cc_feature, state.dev_tools),
@@ -118,6 +133,9 @@ class Answers:
             "nvmlSystemGetConfComputeCapabilities": (state.cpu_caps, state.gpus_caps),
         }.get(name)
         return Reply(_FUNCTION_NOT_FOUND) if numbers is None else Reply(0, _u32(*numbers))
+
+    def _driver(self, state: DriverState) -> str:
+        return state.driver_version or (str(self._gpus[0].driver_version) if self._gpus else "0.0")
 
     def _gpu(self, name: str, index: int, data: bytes, state: DriverState, fault: Fault) -> Reply:
         gpu = self._gpus[index]
@@ -161,6 +179,8 @@ class Answers:
             return Reply(0, _u32(getattr(gpu, "board_id", 0x100 * (index + 1))))
         if name == "nvmlDeviceGetPersistenceMode":
             return Reply(0, _u32(state.persistence))
+        if name in NUMBERS:
+            return Reply(*board_answer(name, index, gpu.name, data))
         return Reply(_FUNCTION_NOT_FOUND)
 
     def _nscq(self, name: str, data: bytes, state: DriverState, fault: Fault) -> Reply:
@@ -174,6 +194,8 @@ class Answers:
         if name == "nscq:arch":
             number = _NSCQ_LS10 if fault.size is None else fault.size
             return Reply(0, b"".join(uuid + struct.pack("b", number) for uuid in uuids.values()))
+        if name == "nscq:version":
+            return Reply(0, _u32(_packed_version(self._driver(state))))
         nonce, label = data[:_NONCE_SIZE], data[_NONCE_SIZE:].decode("ascii", "replace")
         switch = self._switches.get(label)
         if switch is None:

@@ -23,6 +23,9 @@ NVML_NAME: Final = "libnvidia-ml.so.1"
 NSCQ_NAME: Final = "libnvidia-nscq.so.2"
 ADDRESS_FILE: Final = "nvattest-sim.socket-path"
 
+# Programs that search by name, as NVIDIA's Python packages and Go programs do, open these.
+_LINKS: Final = {"libnvidia-ml.so": NVML_NAME, "libnvidia-nscq.so": NSCQ_NAME}
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _SOURCES: Final = {NVML_NAME: "nvml.c", NSCQ_NAME: "nscq.c"}
 _SHARED: Final = ("sim_client.c", "sim_client.h")
@@ -92,6 +95,7 @@ def build_driver_libraries(
                     target = os.path.join(stage, library)
                     _compile(compiler, source, target, soname=library, environ=environment)
                     os.chmod(target, 0o700)
+                _link(stage)
                 # Where another process was first, its result is the same by name.
                 with suppress(OSError):
                     os.rename(stage, above.at(name))
@@ -133,11 +137,18 @@ def place_driver_libraries(
         os.makedirs(home, exist_ok=True)
         for source in (libraries.nvml, libraries.nscq):
             shutil.copy2(source, home)
+        _link(home)
         with open(os.path.join(home, ADDRESS_FILE), "w", encoding="utf-8") as file:
             file.write(address + "\n")
     except OSError as error:
         raise InputError(f"cannot place the driver libraries in {home}: {error}", code="folder") from error
     return DriverLibraries(folder=home, nvml=os.path.join(home, NVML_NAME), nscq=os.path.join(home, NSCQ_NAME))
+
+
+def _link(folder: str) -> None:
+    for name, target in _LINKS.items():
+        with suppress(FileExistsError):
+            os.symlink(target, os.path.join(folder, name))
 
 
 def _fingerprint(compiler: tuple[str, ...]) -> str:

@@ -55,6 +55,7 @@ typedef struct {
 typedef void (*nscq_fn_t)(void);
 typedef void (*uuid_fn_t)(const nscq_uuid_t *, nscq_rc_t, const nscq_uuid_t *, void *);
 typedef void (*number_fn_t)(const nscq_uuid_t *, nscq_rc_t, int8_t, void *);
+typedef void (*version_fn_t)(const nscq_uuid_t *, nscq_rc_t, uint32_t, void *);
 typedef void (*report_fn_t)(const nscq_uuid_t *, nscq_rc_t, const Report, void *);
 typedef void (*certificate_fn_t)(const nscq_uuid_t *, nscq_rc_t, const Certificate, void *);
 
@@ -183,6 +184,33 @@ static nscq_rc_t observe_switch(nscq_session_t session, const char *label, const
     return rc;
 }
 
+/* The same of all switches, in the order of their uuids; the first code that is no success is returned. */
+static nscq_rc_t observe_switches(nscq_session_t session, const char *item, nscq_fn_t observer, void *data)
+{
+    struct sim_reply reply;
+    nscq_uuid_t uuid = {{0}};
+    nscq_label_t label;
+    nscq_rc_t listed = code_of(sim_call("nscq:uuid", SIM_NO_DEVICE, NULL, 0, &reply)), first = listed;
+    while (listed == RC_SUCCESS && !sim_take_bytes(&reply, &uuid, sizeof uuid)) {
+        nscq_uuid_to_label(&uuid, &label, 0);
+        nscq_rc_t rc = observe_switch(session, label.data, item, observer, data);
+        first = first == RC_SUCCESS ? rc : first;
+    }
+    return first;
+}
+
+static nscq_rc_t observe_version(version_fn_t observer, void *data)
+{
+    struct sim_reply reply;
+    nscq_uuid_t uuid = {{0}};
+    uint32_t version = 0;
+    nscq_rc_t rc = code_of(sim_call("nscq:version", SIM_NO_DEVICE, NULL, 0, &reply));
+    if (rc == RC_SUCCESS && sim_take_u32(&reply, &version))
+        rc = RC_UNSPECIFIED;
+    observer(&uuid, rc, version, data);
+    return rc;
+}
+
 EXPORT nscq_rc_t nscq_session_path_observe(nscq_session_t session, const char *path, nscq_fn_t observer, void *data,
                                            uint32_t flags)
 {
@@ -193,10 +221,13 @@ EXPORT nscq_rc_t nscq_session_path_observe(nscq_session_t session, const char *p
         return RC_UNEXPECTED_VALUE;
     if (!strcmp(path, "/drv/nvswitch/{device}/uuid"))
         return observe_uuids((uuid_fn_t)observer, data);
+    if (!strcmp(path, "/drv/nvswitch/version"))
+        return observe_version((version_fn_t)observer, data);
     if (!strcmp(path, "/{nvswitch}/id/arch"))
         return observe_architecture((number_fn_t)observer, data);
     if (sscanf(path, "/%64[^/]/config/%32[a-z_]%n", label, item, &end) == 2 && path[end] == '\0' &&
         (!strcmp(item, "attestation_report") || !strcmp(item, "certificate") || !strcmp(item, "pcie_mode")))
-        return observe_switch(session, label, item, observer, data);
+        return strcmp(label, "{nvswitch}") ? observe_switch(session, label, item, observer, data)
+                                           : observe_switches(session, item, observer, data);
     return RC_NOT_IMPLEMENTED;
 }

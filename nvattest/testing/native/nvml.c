@@ -55,6 +55,30 @@ typedef struct {
 } Memory;
 
 typedef struct {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+} MemoryV2;
+
+typedef struct {
+    unsigned long long total, free, used;
+} Bar1Memory;
+
+typedef struct {
+    char busIdLegacy[16];
+    unsigned domain, bus, device, pciDeviceId, pciSubSystemId;
+    char busId[32];
+} PciInfo;
+
+typedef struct {
+    unsigned gpu, memory;
+} Utilization;
+
+typedef struct {
+    unsigned version, sensorType;
+    int temperature;
+} Temperature;
+
+typedef struct {
     unsigned certChainSize, attestationCertChainSize;
     unsigned char certChain[0x1000], attestationCertChain[0x1400];
 } GpuCertificate;
@@ -71,6 +95,9 @@ typedef struct {
 
 _Static_assert(sizeof(SystemState) == 12, "nvmlConfComputeSystemState_t");
 _Static_assert(sizeof(SystemSettings) == 20, "nvmlSystemConfComputeSettings_v1_t");
+_Static_assert(sizeof(MemoryV2) == 40, "nvmlMemory_v2_t");
+_Static_assert(sizeof(PciInfo) == 68, "nvmlPciInfo_t");
+_Static_assert(sizeof(Temperature) == 12, "nvmlTemperature_v1_t");
 _Static_assert(sizeof(GpuCertificate) == 9224, "nvmlConfComputeGpuCertificate_t");
 _Static_assert(sizeof(GpuAttestationReport) == 12332, "nvmlConfComputeGpuAttestationReport_t");
 _Static_assert(offsetof(GpuAttestationReport, attestationReport) == 44, "nvmlConfComputeGpuAttestationReport_t");
@@ -319,13 +346,13 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned index, nvmlDevice_t *dev
     return nvmlDeviceGetHandleByIndex_v2(index, device);
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
+static nvmlReturn_t find(const char *name, const char *text, nvmlDevice_t *device)
 {
     struct sim_reply reply;
     uint32_t index;
-    if (!uuid || !device)
+    if (!text || !device)
         return INVALID_ARGUMENT;
-    nvmlReturn_t code = ask("nvmlDeviceGetHandleByUUID", SIM_NO_DEVICE, uuid, (uint32_t)strnlen(uuid, 256), &reply);
+    nvmlReturn_t code = ask(name, SIM_NO_DEVICE, text, (uint32_t)strnlen(text, 256), &reply);
     if (code)
         return code;
     if (sim_take_u32(&reply, &index) || index >= DEVICES_MAX)
@@ -333,6 +360,14 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *de
     *device = &devices[index];
     return SUCCESS;
 }
+
+#define FINDER(exported, name) \
+    EXPORT nvmlReturn_t exported(const char *text, nvmlDevice_t *device) { return find(name, text, device); }
+
+FINDER(nvmlDeviceGetHandleByUUID, "nvmlDeviceGetHandleByUUID")
+FINDER(nvmlDeviceGetHandleBySerial, "nvmlDeviceGetHandleBySerial")
+FINDER(nvmlDeviceGetHandleByPciBusId, "nvmlDeviceGetHandleByPciBusId")
+FINDER(nvmlDeviceGetHandleByPciBusId_v2, "nvmlDeviceGetHandleByPciBusId")
 
 EXPORT nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned *index)
 {
@@ -443,3 +478,182 @@ EXPORT nvmlReturn_t nvmlDeviceGetConfComputeGpuAttestationReport(nvmlDevice_t de
     sim_take_rest(&reply, report->attestationReport, sizeof report->attestationReport);
     return SUCCESS;
 }
+
+/* --- what monitors ask --- */
+
+DEVICE_NUMBER(nvmlDeviceGetMinorNumber)
+DEVICE_NUMBER(nvmlDeviceGetBrand)
+DEVICE_NUMBER(nvmlDeviceGetComputeMode)
+DEVICE_NUMBER(nvmlDeviceGetDisplayActive)
+DEVICE_NUMBER(nvmlDeviceGetDisplayMode)
+DEVICE_NUMBER(nvmlDeviceGetPerformanceState)
+DEVICE_NUMBER(nvmlDeviceGetPowerUsage)
+DEVICE_NUMBER(nvmlDeviceGetPowerManagementLimit)
+DEVICE_NUMBER(nvmlDeviceGetPowerManagementDefaultLimit)
+DEVICE_NUMBER(nvmlDeviceGetEnforcedPowerLimit)
+DEVICE_NUMBER(nvmlDeviceGetFanSpeed)
+DEVICE_NUMBER(nvmlDeviceGetNumFans)
+DEVICE_NUMBER(nvmlDeviceGetCurrPcieLinkGeneration)
+DEVICE_NUMBER(nvmlDeviceGetMaxPcieLinkGeneration)
+DEVICE_NUMBER(nvmlDeviceGetCurrPcieLinkWidth)
+DEVICE_NUMBER(nvmlDeviceGetMaxPcieLinkWidth)
+DEVICE_NUMBER(nvmlDeviceGetNumGpuCores)
+DEVICE_NUMBER(nvmlDeviceGetMemoryBusWidth)
+DEVICE_NUMBER(nvmlDeviceGetMultiGpuBoard)
+DEVICE_NUMBER(nvmlDeviceGetMaxMigDeviceCount)
+DEVICE_NUMBER(nvmlDeviceIsMigDeviceHandle)
+
+#define DEVICE_PAIR(name)                                                         \
+    EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *first, unsigned *second) \
+    {                                                                             \
+        struct sim_reply reply;                                                   \
+        nvmlReturn_t code = give_u32(ask_device(#name, device, NULL, 0, &reply), &reply, first); \
+        return give_u32(code, &reply, second);                                    \
+    }
+
+DEVICE_PAIR(nvmlDeviceGetMigMode)
+DEVICE_PAIR(nvmlDeviceGetEccMode)
+DEVICE_PAIR(nvmlDeviceGetDriverModel)
+DEVICE_PAIR(nvmlDeviceGetDriverModel_v2)
+DEVICE_PAIR(nvmlDeviceGetCudaComputeCapability)
+DEVICE_PAIR(nvmlDeviceGetPowerManagementLimitConstraints)
+DEVICE_PAIR(nvmlDeviceGetEncoderUtilization)
+DEVICE_PAIR(nvmlDeviceGetDecoderUtilization)
+DEVICE_PAIR(nvmlDeviceGetJpgUtilization)
+DEVICE_PAIR(nvmlDeviceGetOfaUtilization)
+
+#define DEVICE_NUMBER_OF(name)                                                    \
+    EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned which, unsigned *target) \
+    {                                                                             \
+        struct sim_reply reply;                                                   \
+        uint8_t input[4];                                                         \
+        sim_put_u32(input, which);                                                \
+        return give_u32(ask_device(#name, device, input, sizeof input, &reply), &reply, target); \
+    }
+
+DEVICE_NUMBER_OF(nvmlDeviceGetTemperature)
+DEVICE_NUMBER_OF(nvmlDeviceGetTemperatureThreshold)
+DEVICE_NUMBER_OF(nvmlDeviceGetClockInfo)
+DEVICE_NUMBER_OF(nvmlDeviceGetMaxClockInfo)
+DEVICE_NUMBER_OF(nvmlDeviceGetApplicationsClock)
+DEVICE_NUMBER_OF(nvmlDeviceGetPcieThroughput)
+
+#define DEVICE_LONG(name)                                                         \
+    EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned long long *target)     \
+    {                                                                             \
+        struct sim_reply reply;                                                   \
+        return target ? give_u64(ask_device(#name, device, NULL, 0, &reply), &reply, target) : INVALID_ARGUMENT; \
+    }
+
+DEVICE_LONG(nvmlDeviceGetTotalEnergyConsumption)
+DEVICE_LONG(nvmlDeviceGetCurrentClocksThrottleReasons)
+DEVICE_LONG(nvmlDeviceGetCurrentClocksEventReasons)
+
+EXPORT nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, unsigned error, unsigned counter,
+                                                unsigned long long *count)
+{
+    struct sim_reply reply;
+    (void)error, (void)counter;
+    return count ? give_u64(ask_device("nvmlDeviceGetTotalEccErrors", device, NULL, 0, &reply), &reply, count)
+                 : INVALID_ARGUMENT;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, Temperature *temperature)
+{
+    unsigned value;
+    if (!temperature)
+        return INVALID_ARGUMENT;
+    if (temperature->version != VERSION_OF(Temperature, 1))
+        return ARGUMENT_VERSION_MISMATCH;
+    nvmlReturn_t code = nvmlDeviceGetTemperature(device, temperature->sensorType, &value);
+    if (!code)
+        temperature->temperature = (int)value;
+    return code;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, Utilization *rates)
+{
+    struct sim_reply reply;
+    if (!rates)
+        return INVALID_ARGUMENT;
+    nvmlReturn_t code = ask_device("nvmlDeviceGetUtilizationRates", device, NULL, 0, &reply);
+    code = give_u32(code, &reply, &rates->gpu);
+    return give_u32(code, &reply, &rates->memory);
+}
+
+/* total, reserved, free, used; the older call counts what is reserved as used */
+static nvmlReturn_t memory_of(nvmlDevice_t device, MemoryV2 *memory)
+{
+    struct sim_reply reply;
+    nvmlReturn_t code = ask_device("nvmlDeviceGetMemoryInfo", device, NULL, 0, &reply);
+    code = give_u64(code, &reply, &memory->total);
+    code = give_u64(code, &reply, &memory->reserved);
+    code = give_u64(code, &reply, &memory->free);
+    return give_u64(code, &reply, &memory->used);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, Memory *memory)
+{
+    MemoryV2 now;
+    if (!memory)
+        return INVALID_ARGUMENT;
+    nvmlReturn_t code = memory_of(device, &now);
+    if (!code)
+        *memory = (Memory){now.total, now.free, now.used + now.reserved};
+    return code;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, MemoryV2 *memory)
+{
+    if (!memory)
+        return INVALID_ARGUMENT;
+    return memory->version == VERSION_OF(MemoryV2, 2) ? memory_of(device, memory) : ARGUMENT_VERSION_MISMATCH;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, Bar1Memory *memory)
+{
+    struct sim_reply reply;
+    if (!memory)
+        return INVALID_ARGUMENT;
+    nvmlReturn_t code = ask_device("nvmlDeviceGetBAR1MemoryInfo", device, NULL, 0, &reply);
+    code = give_u64(code, &reply, &memory->total);
+    code = give_u64(code, &reply, &memory->free);
+    return give_u64(code, &reply, &memory->used);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, PciInfo *info)
+{
+    struct sim_reply reply;
+    if (!info)
+        return INVALID_ARGUMENT;
+    nvmlReturn_t code = ask_device("nvmlDeviceGetPciInfo", device, NULL, 0, &reply);
+    if (code)
+        return code;
+    memset(info, 0, sizeof *info);
+    if (sim_take_u32(&reply, &info->domain) || sim_take_u32(&reply, &info->bus) || sim_take_u32(&reply, &info->device) ||
+        sim_take_u32(&reply, &info->pciDeviceId) || sim_take_u32(&reply, &info->pciSubSystemId))
+        return UNKNOWN;
+    snprintf(info->busId, sizeof info->busId, "%08X:%02X:%02X.0", info->domain, info->bus & 0xff, info->device & 0xff);
+    snprintf(info->busIdLegacy, sizeof info->busIdLegacy, "%04X:%02X:%02X.0", info->domain & 0xffff, info->bus & 0xff,
+             info->device & 0xff);
+    return SUCCESS;
+}
+
+/* No program runs on a simulated GPU: the count is 0 in every version of the structure, which is never written. */
+#define PROCESSES(name)                                                           \
+    EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, void *processes) \
+    {                                                                             \
+        struct sim_reply reply;                                                   \
+        (void)processes;                                                          \
+        return give_u32(ask_device("nvmlDeviceGetRunningProcesses", device, NULL, 0, &reply), &reply, count); \
+    }
+
+PROCESSES(nvmlDeviceGetComputeRunningProcesses)
+PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2)
+PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3)
+PROCESSES(nvmlDeviceGetGraphicsRunningProcesses)
+PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2)
+PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3)
+PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses)
+PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2)
+PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3)

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from nvattest.errors import InputError
+from nvattest.testing.native.board import NUMBERS, cuda_version
 
 if TYPE_CHECKING:
     from nvattest.devices.state import SystemState
@@ -18,7 +19,9 @@ _DELAY_MAX: Final = 3600.0
 CALLS: Final = frozenset(
     [
         *("nvmlInit", "nvmlShutdown", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion"),
-        *("nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByUUID"),
+        *("nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetCount"),
+        *(f"nvmlDeviceGetHandleBy{what}" for what in ("UUID", "Serial", "PciBusId")),
+        *NUMBERS,
         *(
             f"nvmlSystemGetConfCompute{what}"
             for what in ("State", "Settings", "Capabilities", "GpusReadyState", "KeyRotationThresholdInfo")
@@ -37,7 +40,7 @@ CALLS: Final = frozenset(
         ),
         *("nvmlDeviceSetConfComputeUnprotectedMemSize", "nvmlDeviceSetPersistenceMode"),
         *("nscq_session_create", "nscq_session_destroy", "nscq_session_set_input"),
-        *(f"nscq:{what}" for what in ("uuid", "arch", "pcie_mode", "attestation_report", "certificate")),
+        *(f"nscq:{what}" for what in ("uuid", "arch", "version", "pcie_mode", "attestation_report", "certificate")),
     ]
 )
 """All calls that the simulated libraries ask about, by the names that faults have."""
@@ -61,8 +64,9 @@ class DriverState:
     gpus_caps: int = 1
     driver_version: str | None = None
     """None: that of the first GPU."""
-    nvml_version: str = "13.580.159.04"
-    cuda_version: int = 13000
+    nvml_version: str | None = None
+    cuda_version: int | None = None
+    """None: those that fit the driver's version."""
     key_rotation: int = 60
     protected_kib: int = 83886080
     unprotected_kib: int = 0
@@ -82,6 +86,14 @@ class DriverState:
             return cls(cc_feature=0, multi_gpu_mode=1)
         return cls(multi_gpu_mode=2 if getattr(source, "mode", "") == "mpt" else 0)
 
+    def cuda_of(self, driver: str) -> int:
+        """CUDA's version of this driver, as NVML says it."""
+        return self.cuda_version if self.cuda_version is not None else cuda_version(driver)
+
+    def nvml_of(self, driver: str) -> str:
+        """NVML's version of this driver: the major number of CUDA before the driver's own."""
+        return self.nvml_version if self.nvml_version is not None else f"{self.cuda_of(driver) // 1000}.{driver}"
+
     @property
     def gives_evidence(self) -> bool:
         """Whether GPUs answer for evidence at all: with CC on, or in protected PCIe mode."""
@@ -93,7 +105,7 @@ class DriverState:
 
         return SystemState(
             driver_version=self.driver_version or driver_version,
-            nvml_version=self.nvml_version,
+            nvml_version=self.nvml_of(self.driver_version or driver_version),
             gpu_count=gpu_count,
             cc_feature=self.cc_feature,
             dev_tools=bool(self.dev_tools),

@@ -160,7 +160,7 @@ def test_the_calls_that_faults_may_name_are_those_that_the_libraries_make() -> N
     native = Path(build.__file__).parent
     source = (native / "nvml.c").read_text() + (native / "nscq.c").read_text()
     asked = set(re.findall(r'(?:ask|ask_device|sim_call)\(\s*"([\w:]+)"', source))
-    asked |= set(re.findall(r"^(?:SYSTEM|DEVICE)_(?:TEXT|NUMBER)\((?:\w+, )?\"?(\w+)", source, re.MULTILINE))
+    asked |= set(re.findall(r"^(?:SYSTEM_|DEVICE_|FINDER)\w*\((?:\w+, )?\"?(\w+)", source, re.MULTILINE))
     asked |= {f"nscq:{item}" for item in re.findall(r'strcmp\(item, "(\w+)"', source)}
     assert asked == CALLS
 
