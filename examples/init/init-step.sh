@@ -9,6 +9,9 @@
 #
 # The GPUs are not ready unless the attestation succeeded, so that starting the agent in any case is safe too; ending the
 # guest is for those who want a pod that fails at once.
+#
+# The agent sets up the guest's network, so there is none yet: the image brings a bundle, and its configuration says
+# network = false under [collateral], or this step waits for the network until its budget is over.
 set -u
 
 # Where the guest layer puts the program.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Final
 
 from nvattest.appraisal.inputs import Collateral
@@ -17,7 +19,7 @@ from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.folders import read_bounded
 from nvattest.collateral.gather import OCSP_URL, RIM_URL, GatherOptions, gather
 from nvattest.collateral.settings import HttpSettings
-from nvattest.errors import InputError
+from nvattest.errors import InputError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.kata.budget import Budget, give_up_after
 from nvattest.kata.config import HookConfig, Settings
@@ -37,6 +39,10 @@ __all__ = [
 
 _SMALL: Final = 256 * 1024
 _CONNECT_SECONDS: Final = 2.0
+# What passes by itself when the network, or a service, comes up.
+_PASSING: Final = frozenset({ResultCode.RIM_CONNECTION_ERROR, ResultCode.OCSP_SERVER_ERROR, ResultCode.RATE_LIMITED})
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +116,43 @@ def gather_collateral(
     at: VerificationTime,
     budget: Budget,
     find: Callable[[str, str], None],
+    patient: bool = False,
 ) -> Collateral:
     """What the evidence needs beyond ``known``, from the cache and the network, as far as the time goes.
 
-    What could not be had stands in the result with its reason, and fails its check later.
+    ``patient`` asks again, while there is time, for what a network that comes up late may still give. What could not be
+    had stands in the result with its reason, and fails its check later.
     """
+    started, pause, first = time.monotonic(), _FIRST_PAUSE, ""
+    while True:
+        found = _gather_once(evidence, known, settings, verifier=verifier, at=at, budget=budget, find=find)
+        late = [item for item in found.unavailable.values() if item.code in _PASSING]
+        if not (patient and late and settings.config.collateral_network) or budget.for_phase() <= pause:
+            break
+        first = first or late[0].message
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        # A network that comes up may set the clock; answers that came are not asked for again.
+        at = VerificationTime.at(max(at.device, datetime.now(timezone.utc)))
+        known = Collateral(rims=found.rims, ocsp=found.ocsp)
+    if first and not late:
+        seconds = time.monotonic() - started
+        find("network", f"RIMs or revocation answers came only after {seconds:.0f} s; at first: {first}")
+    return found
+
+
+def _gather_once(
+    evidence: Sequence[Evidence],
+    known: Collateral,
+    settings: Settings,
+    *,
+    verifier: Verifier,
+    at: VerificationTime,
+    budget: Budget,
+    find: Callable[[str, str], None],
+) -> Collateral:
     config = settings.config
-    seconds = budget.for_collateral()
+    seconds = budget.for_phase()
     if seconds <= 0.0:
         find("deadline", "no time was left for the cache and the network")
         return known

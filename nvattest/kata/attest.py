@@ -58,8 +58,11 @@ _READY_ON_ENTRY = (
     "command line, or nvidia-smi conf-compute -srs)"
 )
 _SHUTDOWN_SECONDS = 2.0
+_PERSISTENCE_SECONDS = 2.0
 # Setting the GPUs ready is not begun with less: a call that is given up may still be done.
 _OPEN_LEAST = 0.2
+# Phases with a smaller share of the budget are not named where it is over.
+_WORTH_TELLING = 0.05
 _CAUSES = {
     "deadline": "deadline",
     "driver-timeout": "deadline",
@@ -81,10 +84,13 @@ def attest_and_record(
     container: Container,
     known: Record | None,
     started: float,
+    waited: float,
     termination: Termination,
     refresh: bool = False,
 ) -> Record:
     """Attest, under the lock that the caller holds, and return the record of how it went. Never raises.
+
+    ``waited`` are the seconds since ``started`` that the caller spent on getting the lock.
 
     Where a signal asked for the end already, it ends before step 1, as it would after it.
 
@@ -96,12 +102,13 @@ def attest_and_record(
         folder=folder,
         settings=settings,
         stage=stage,
-        budget=Budget(settings.budget(stage), started=started),
+        budget=Budget(settings.budget(stage), started=started, closing=settings.closing(stage)),
         identity=_identity(settings),
         known=known,
         refresh=refresh,
     )
-    run.mark("start")
+    run.mark("lock")
+    run.times["start"] = max(0.0, run.times["lock"] - round(1000 * waited, 1))
     # Until it is withdrawn, the token of the verdict that stood is ours, and so is the ready state that went with it.
     if known is not None:
         run.token_sha256, run.token_before_sha256 = known.token_sha256, known.token_before_sha256
@@ -116,7 +123,7 @@ def attest_and_record(
             record = done
         except NvattestError as error:
             cause = _cause(error)
-            reason = Reason(error.code, error.message[:2000], error.hint)
+            reason = _late(run, error) if cause == "deadline" else Reason(error.code, error.message[:2000], error.hint)
         except OSError as error:
             cause = "output"
             reason = Reason("output", f"{error.filename}: {error.strerror or error}"[:2000])
@@ -143,6 +150,17 @@ def _cause(error: NvattestError) -> str:
     return _CAUSES.get(error.code, "collection" if isinstance(error, CollectionError) else "configuration")
 
 
+def _late(run: Run, error: NvattestError) -> Reason:
+    spans = run.spans()
+    large = [f"{seconds:.1f} s {what}" for what, seconds in spans if seconds >= _WORTH_TELLING * run.budget.seconds]
+    message = f"{error.message}; of the {run.budget.seconds:g} s of this run: {', '.join(large)}"
+    hint = error.hint
+    if max(spans, key=lambda span: span[1]) is not spans[-1]:
+        # What hit the end is not what took the time: a driver that was given the rest may be as it should be.
+        hint = "give more time under [budget]; --stage init has no limit of 10 s"
+    return Reason(error.code, message[:2000], hint)
+
+
 def _story(run: Run) -> str:
     settings, paths, folder, budget, stage = run.settings, run.paths, run.folder, run.budget, run.stage
     config = settings.config
@@ -152,13 +170,13 @@ def _story(run: Run) -> str:
     if settings.no_gpu_is_right(pci):
         if os.path.isdir(paths.at(MODULE)):
             # They may have been ready when they went; those that come next must not find it so.
-            take_away(settings.nvml, seconds=budget.for_closing())
+            run.ready = take_away(settings.nvml, seconds=budget.for_closing())
         withdraw(folder)
         run.token_sha256 = run.token_before_sha256 = None
         return NO_GPU
     # (1) the driver
     run.driver = _open(run, pci)
-    gate = run.gate = ReadyGate(run.driver.library)
+    gate = run.gate = ReadyGate(run.driver.library, ready=run.driver.state.ready)
     # Devices may have come up meanwhile: what is attested from here on is what is there now.
     run.identity, pci = _identity(settings), pci_devices(paths.root)
     run.mark("driver")
@@ -170,14 +188,17 @@ def _story(run: Run) -> str:
     if run.refresh and ours and run.ready_on_entry and refreshable(run.known, run.identity):
         gate.closed = False
     else:
-        _close(gate, run.driver, seconds=budget.for_closing())
+        _close(gate, run.driver, seconds=budget.for_phase())
         # (3) withdrawn, after the GPUs: they are never ready without a token
         withdraw(folder)
         run.token_sha256 = run.token_before_sha256 = None
         _record_start(run)
+    run.mark("closed")
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
     # a GPU that comes down when that ends does not come back for the next run.
-    finding = keep_initialised(run.driver, config.driver_persistence, seconds=min(2.0, budget.for_collection()))
+    finding = keep_initialised(
+        run.driver, config.driver_persistence, seconds=min(_PERSISTENCE_SECONDS, budget.for_phase())
+    )
     if finding:
         run.find("persistence", finding)
     if settings.error is not None:
@@ -185,6 +206,7 @@ def _story(run: Run) -> str:
     demands = load_demands(settings)
     patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
     started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
+    run.mark("clock")
     # (5) evidence
     nonce = new_nonce()
     protected = run.driver.state.protected_pcie
@@ -196,7 +218,15 @@ def _story(run: Run) -> str:
     verifier = Verifier(anchors=demands.anchors, policy=with_expectations(demands.policy, expected, config))
     known = load_known(settings, run.find)
     collateral = gather_collateral(
-        evidence, known, settings, verifier=verifier, at=started, budget=budget, find=run.find
+        evidence,
+        known,
+        settings,
+        verifier=verifier,
+        at=started,
+        budget=budget,
+        find=run.find,
+        # At boot the network may come later than the GPUs; a hook has no time to wait for it.
+        patient=stage in (Stage.INIT, Stage.WATCH),
     )
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
@@ -247,7 +277,8 @@ def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
         gate.close(seconds=seconds)
     except CollectionError:
         # With confidential computing off there is no ready state to set, and that is the reason to tell.
-        gate.closed = True if driver.state.ready is False else None
+        if driver.state.ready is False:
+            gate.closed, gate.ready = True, False
         require_evidence_mode(driver.state)
         raise
 
@@ -277,10 +308,6 @@ def _no_gpu(why: str) -> CollectionError:
     )
 
 
-def _was_ready(run: Run) -> bool:
-    return run.known is not None and run.known.boot_id == run.identity.boot and run.known.ready is not False
-
-
 def _record_start(run: Run) -> None:
     """From here on, until the end says better, the record says that a run did not end."""
     reason = Reason("unfinished", "an attestation was begun; its end is not recorded")
@@ -294,13 +321,9 @@ def _fail(run: Run, cause: str, reason: Reason, container: Container) -> Record:
             run.gate.close(seconds=run.budget.for_closing())
         except NvattestError as error:
             run.find("ready-state", f"the GPUs could not be set not ready: {error.message}")
-    elif run.gate is None:
-        # Where asking the driver was not what failed, it is asked now.
-        asked = cause in ("output", "internal", "terminated") and take_away(
-            run.settings.nvml, seconds=run.budget.for_closing()
-        )
-        if not asked and _was_ready(run):
-            run.find("ready-state", "the driver could not be asked; the GPUs may be ready as they were")
+    elif run.gate is None and cause in ("output", "internal", "terminated"):
+        # Asking the driver is not what failed, so it is asked now.
+        run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
     run.token_sha256 = run.token_before_sha256 = None
     try:
         # The appraisal stays: it says why there is no token.

@@ -14,30 +14,33 @@ from typing import Final, TypeVar
 
 from nvattest.errors import CollectionError
 
-__all__ = ["Budget", "give_up_after"]
+__all__ = ["Budget", "closing_seconds", "give_up_after"]
 
 T = TypeVar("T")
 
-_FOR_COLLECTION: Final = 0.55
-_FOR_VERIFICATION: Final = 0.2
-_VERIFICATION_MOST: Final = 2.0
+_KEPT: Final = 0.2
+_KEPT_MOST: Final = 2.0
 _CLOSING: Final = 1.0
+_CLOSING_SHARE: Final = 0.1
 _CLOSING_LEAST: Final = 0.2
 
 
 class Budget:
     """``seconds`` from ``started`` (``time.monotonic``): the verdict has to be there by then.
 
-    Collection may take a good half, collateral what is left but for the last fifth, which is kept for verification.
-    After a failure a second more may go into taking the ready state away: a hook ends before the agent gives it up.
+    Each phase may take what is left but for a fifth, two seconds at most, which is kept for those that come after it. A
+    wait that ended before a phase began takes nothing from it but time.
+    After a failure a second more may go into taking the ready state away, since a hook ends before the agent gives it
+    up; without an agent (``closing``) a tenth of the budget, for drivers that are slow.
     """
 
-    __slots__ = ("_at", "_started", "seconds")
+    __slots__ = ("_at", "_closing", "_started", "seconds")
 
-    def __init__(self, seconds: float, *, started: float) -> None:
+    def __init__(self, seconds: float, *, started: float, closing: float = _CLOSING) -> None:
         self.seconds = seconds
         self._started = started
         self._at = started + seconds
+        self._closing = closing
 
     def remaining(self) -> float:
         """Seconds left, never below zero."""
@@ -47,17 +50,14 @@ class Budget:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def for_collection(self) -> float:
-        """Seconds that are left for asking the devices."""
-        return max(0.0, self._started + _FOR_COLLECTION * self.seconds - time.monotonic())
-
-    def for_collateral(self) -> float:
-        """Seconds that are left for RIMs and revocation answers."""
-        return max(0.0, self.remaining() - min(_FOR_VERIFICATION * self.seconds, _VERIFICATION_MOST))
+    def for_phase(self) -> float:
+        """Seconds that a phase which begins now may take."""
+        left = self.remaining()
+        return left - min(_KEPT * left, _KEPT_MOST)
 
     def for_closing(self) -> float:
         """Seconds that are left for taking the ready state away, which is tried however late it is."""
-        return max(_CLOSING_LEAST, self._at + _CLOSING - time.monotonic())
+        return max(_CLOSING_LEAST, self._at + self._closing - time.monotonic())
 
     def require(self, what: str, seconds: float = 0.0) -> None:
         """Go on only while there is more time than this.
@@ -100,3 +100,8 @@ def _late(what: str, seconds: float) -> CollectionError:
         code="deadline",
         hint="give more time under [budget], or put the collateral into a bundle; --stage init has no limit of 10 s",
     )
+
+
+def closing_seconds(budget: float, *, agent: bool) -> float:
+    """How long taking the ready state away may take, of a run with this budget, under an ``agent`` or without one."""
+    return _CLOSING if agent else max(_CLOSING, _CLOSING_SHARE * budget)

@@ -139,6 +139,12 @@ class Settings(NamedTuple):
             return self.config.budget_hook
         return self.config.budget_watch if stage == Stage.WATCH else self.config.budget_init
 
+    def closing(self, stage: str) -> float:
+        """Seconds beyond that for taking the ready state away: one before an agent gives a hook up, else more."""
+        from nvattest.kata.budget import closing_seconds
+
+        return closing_seconds(self.budget(stage), agent=stage == Stage.HOOK)
+
     def patience(self, stage: str, hook: float, other: float) -> float:
         """One of two waits: a hook has seconds, everything else has more."""
         return hook if stage == Stage.HOOK else other

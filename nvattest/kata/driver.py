@@ -58,17 +58,15 @@ def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, 
     Raises:
         CollectionError: there is no library, no driver, or no GPU, and there will be none soon.
     """
-    until = time.monotonic() + min(patience, budget.for_collection())
-    wanted = settings.config.expected_gpus
-    if wanted is None and pci is not None:
-        wanted = len(pci.gpus)
+    until = time.monotonic() + min(patience, budget.for_phase())
+    wanted = max(settings.config.expected_gpus or 0, len(pci.gpus) if pci is not None else 0)
     library: NvmlLibrary | None = None
     while True:
         late = time.monotonic() >= until
         try:
             if library is None:
-                library = NvmlLibrary.open(settings.nvml, timeout=max(0.05, budget.for_collection()))
-            state = read_state(library, timeout=max(0.05, budget.for_collection()))
+                library = NvmlLibrary.open(settings.nvml, timeout=max(0.05, budget.for_phase()))
+            state = read_state(library, timeout=max(0.05, budget.for_phase()))
         except CollectionError as error:
             if error.code not in _PASSING or late:
                 raise
@@ -125,10 +123,10 @@ def collect_all(
         CollectionError: confidential computing is off or in DevTools mode, a device gave no evidence, or time was over.
     """
     require_evidence_mode(driver.state)
-    gpus = collect_gpus(nonce, timeout=max(0.05, budget.for_collection()), library=driver.library)
+    gpus = collect_gpus(nonce, timeout=max(0.05, budget.for_phase()), library=driver.library)
     if not (switches or says_protected(gpus)):
         return gpus
-    seconds = max(0.05, budget.for_collection())
+    seconds = max(0.05, budget.for_phase())
     return gpus + collect_switches(nonce, timeout=seconds, library_path=settings.place(settings.config.driver_nscq))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from nvattest._folder import Lock, TrustedFolder
@@ -27,7 +28,7 @@ from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container, read_state
 from nvattest.kata.identity import Identity, boottime, identify
 from nvattest.kata.journal import Journal
-from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, WORDS, exit_status, shown_status
+from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, exit_status, headline, shown_status
 from nvattest.kata.paths import Paths, own_configuration
 from nvattest.kata.record import Record, finished_since, read_record, reusable
 from nvattest.kata.termination import Termination
@@ -55,8 +56,22 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
             return watch(paths, once=arguments.once, termination=termination)
         return run_stage(arguments, paths, started=started, termination=termination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
-        _say(f"nvattest-hook: {WORDS[NOT_TRUSTED]}: {error!r}"[:480], sys.stderr)
+        _last_resort(error, paths)
         return exit_status("internal")
+
+
+def _last_resort(error: Exception, paths: Paths) -> None:
+    """A fault of ours outside of an attestation: no GPU may stay ready by it, and the line says what is known."""
+    ready = None
+    with suppress(Exception):
+        from nvattest.kata.ready import take_away
+
+        ready = take_away(load_settings(paths).nvml, seconds=1.0)
+    line = f"{headline(NOT_TRUSTED, ready)}: {error!r}"
+    try:
+        Journal(paths).verdict(line, good=False)
+    except Exception:  # noqa: BLE001 - the journal may be what is at fault
+        _say(f"nvattest-hook: {line}"[:480], sys.stderr)
 
 
 def _command(arguments: Arguments, paths: Paths, termination: Termination) -> int:
@@ -100,14 +115,15 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
         lock = Lock(folder)
     except OSError as error:
         return _no_place(error, settings, stage, journal)
+    asked = time.monotonic()
     try:
         if not (termination.wait(lambda: lock.take(started + budget)) or lock.take(started)):
-            # The ready state is left to the one that holds the lock.
+            line = headline(NOT_TRUSTED, None, "lock")
             if termination.asked:
-                message = "ended by a signal; the ready state is left to another attestation, which has not ended"
-                return _fail(message, "terminated", settings.on_failure, stage, journal)
+                return _fail(line, "ended by a signal", "terminated", settings, stage, journal)
             message = f"another attestation did not end within {budget:g} s"
-            return _fail(message, "lock", settings.on_failure, stage, journal)
+            return _fail(line, message, "lock", settings, stage, journal)
+        waited = time.monotonic() - asked
         # What was read before may have been replaced while we waited.
         settings = load_settings(paths)
         settings.apply(journal)
@@ -123,7 +139,7 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
 
         record = attest_and_record(
             folder, settings, journal, stage=stage, container=container, known=known, started=started,
-            termination=termination,
+            waited=waited, termination=termination,
         )  # fmt: skip
         return _status(record, stage, settings)
     finally:
@@ -173,9 +189,8 @@ def _use(known: Record, stage: str, container: Container, settings: Settings, jo
     why = f": {known.reason.message}" if known.reason is not None and not known.good else ""
     simulated = " (SIMULATED)" if known.simulated else ""
     unasked = "; whether they still are was not asked" if verdict == TRUSTED and stage == Stage.HOOK else ""
-    journal.verdict(
-        f"{WORDS[verdict]}{simulated}{why}; verdict of {age:.1f} s ago used again{unasked}", good=known.good
-    )
+    line = f"{headline(verdict, known.ready, known.cause)}{simulated}{why}"
+    journal.verdict(f"{line}; verdict of {age:.1f} s ago used again{unasked}", good=known.good)
     return _status(known, stage, settings)
 
 
@@ -187,13 +202,11 @@ def _no_place(error: OSError, settings: Settings, stage: str, journal: Journal) 
     """Nothing can be published, so nothing may be ready: another attestation could not be seen either."""
     from nvattest.kata.ready import take_away
 
-    state = "GPUs not ready" if take_away(settings.nvml) else "the driver could not be asked, the GPUs may be ready"
-    message = f"{error.filename}: {error.strerror or error}; {state}"
-    return _fail(message, "output", settings.on_failure, stage, journal)
+    line = headline(NOT_TRUSTED, take_away(settings.nvml, seconds=settings.closing(stage)))
+    return _fail(line, f"{error.filename}: {error.strerror or error}", "output", settings, stage, journal)
 
 
-def _fail(message: str, cause: str, on_failure: str, stage: str, journal: Journal) -> int:
+def _fail(line: str, message: str, cause: str, settings: Settings, stage: str, journal: Journal) -> int:
     journal.summary({"stage": stage, "verdict": NOT_TRUSTED, "reason": {"code": cause, "message": message}})
-    # Not WORDS: of the ready state this run knows only what the message says.
-    journal.verdict(f"attestation failed: {message}", good=False)
-    return shown_status(cause, stage=stage, on_failure=on_failure)
+    journal.verdict(f"{line}; {message}", good=False)
+    return shown_status(cause, stage=stage, on_failure=settings.on_failure)

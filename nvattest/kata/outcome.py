@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EXIT", "NOT_TRUSTED", "NO_GPU", "TRUSTED", "UNFINISHED", "WORDS", "exit_status", "shown_status"]
+__all__ = ["EXIT", "NOT_TRUSTED", "NO_GPU", "TRUSTED", "UNFINISHED", "exit_status", "headline", "shown_status"]
 
 # The verdicts. Only TRUSTED goes with GPUs that accept work.
 TRUSTED: Final = "trusted"
@@ -12,11 +12,10 @@ NO_GPU: Final = "no-gpu"
 NOT_TRUSTED: Final = "not-trusted"
 UNFINISHED: Final = "unfinished"
 
-WORDS: Final = {
-    TRUSTED: "attestation successful, GPUs set ready",
-    NO_GPU: "no GPU in this guest, as configured",
-    NOT_TRUSTED: "attestation failed, GPUs not ready",
-    UNFINISHED: "attestation did not end, GPUs not ready",
+_READY: Final = {
+    True: "the GPUs are ready",
+    False: "GPUs not ready",
+    None: "the driver could not be asked: the GPUs may be ready",
 }
 
 EXIT: Final = {
@@ -36,6 +35,24 @@ EXIT: Final = {
     "terminated": 143,
 }
 """Exit statuses by cause. A cause that is not here counts as ``internal``."""
+
+
+def headline(verdict: str, ready: bool | None, cause: str = "") -> str:
+    """The first words of a run, in the log, on stderr and in the kernel's log.
+
+    ``ready`` is what the driver answered last about the GPUs, None where it has not answered since it was asked to
+    change it. After ``no-gpu`` there is none to be ready; a ``lock`` leaves the ready state to the run that has it.
+    """
+    if verdict == TRUSTED:
+        return "attestation successful, GPUs set ready"
+    if verdict == NO_GPU:
+        return "no GPU in this guest, as configured"
+    ended = "attestation did not end" if verdict == UNFINISHED else "attestation failed"
+    if cause == "lock":
+        return f"{ended}, the ready state is left to another attestation"
+    if cause == "no-gpu" and ready is None:
+        return f"{ended}, there is no GPU"
+    return f"{ended}, {_READY[ready]}"
 
 
 def exit_status(cause: str) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Final, final
 
@@ -19,10 +21,10 @@ from nvattest.kata.paths import Paths
 
 __all__ = ["PublishedPlatform", "ReadyGate", "are_ready", "take_away"]
 
-_CLOSE_SECONDS: Final = 1.0
-_TAKE_AWAY_SECONDS: Final = 2.0
-_OPEN_SECONDS: Final = 2.0
 _ASK_SECONDS: Final = 2.0
+_ASK_LEAST: Final = 0.2
+# What says by itself why the ready state is not as it was to be.
+_OWN_CODES: Final = frozenset({"driver-timeout", "devices-changed", "ready-state"})
 
 
 @final
@@ -52,67 +54,87 @@ class PublishedPlatform:
 class ReadyGate:
     """The ready state of this machine's GPUs, as far as this run is answerable for it.
 
-    ``closed`` is True once the driver has said, to us, that the GPUs are not ready; None while nobody knows.
+    ``closed`` is True once the driver has confirmed, to us, that it made the GPUs not ready, and False once it has
+    made them ready. ``ready`` is what it answered last, whoever set it; None while no answer holds.
     """
 
-    __slots__ = ("_library", "_pending", "closed")
+    __slots__ = ("_library", "_pending", "closed", "ready")
 
-    def __init__(self, library: NvmlLibrary) -> None:
+    def __init__(self, library: NvmlLibrary, *, ready: bool | None = None) -> None:
         self._library = library
         self._pending = False
         self.closed: bool | None = None
+        self.ready = ready
 
-    def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
-        """Let no GPU accept work; given up after a second, or sooner.
+    def close(self, *, seconds: float) -> None:
+        """Let no GPU accept work; given up after this time.
 
         Raises:
-            CollectionError: the driver refused or did not answer; the state is unknown then.
+            CollectionError: the driver refused or did not answer; ``ready`` is what it says then.
         """
-        self.closed = None
-        set_not_ready(self._library, timeout=min(_CLOSE_SECONDS, seconds))
+        self._set(seconds, lambda left: set_not_ready(self._library, timeout=left))
         if self._pending:
+            self.ready = None
             raise CollectionError(
                 "a call that sets them ready was given up and may still be done",
                 code="ready-state",
                 hint="look at nvidia-smi conf-compute -grs; the GPUs had been attested",
             )
-        self.closed = True
+        self.closed, self.ready = True, False
 
-    def open(self, published: PublishedPlatform, *, seconds: float = _OPEN_SECONDS) -> None:
-        """Let the GPUs of a trusted platform whose token is on disk accept work; given up after 2 s, or sooner.
+    def open(self, published: PublishedPlatform, *, seconds: float) -> None:
+        """Let the GPUs of a trusted platform whose token is on disk accept work; given up after this time.
 
         Raises:
-            CollectionError: the driver refused or did not answer; the state is unknown then.
+            CollectionError: the driver refused or did not answer; ``ready`` is what it says then.
         """
         if type(published) is not PublishedPlatform:
             raise TypeError("the GPUs are set ready for a published platform and for nothing else")
-        self.closed = None
         try:
-            set_ready(self._library, published.platform, timeout=min(_OPEN_SECONDS, seconds))
+            self._set(seconds, lambda left: set_ready(self._library, published.platform, timeout=left))
         except CollectionError as error:
             # A call that hangs in the driver cannot be taken back.
             self._pending = error.code == "driver-timeout"
             raise
-        self.closed = False
+        self.closed, self.ready = False, True
+
+    def _set(self, seconds: float, work: Callable[[float], None]) -> None:
+        until = time.monotonic() + seconds
+        self.closed = self.ready = None
+        try:
+            work(seconds)
+        except CollectionError as error:
+            if error.code != "driver-timeout" and not self._pending:
+                with suppress(NvattestError):
+                    self.ready = read_ready(self._library, timeout=max(_ASK_LEAST, until - time.monotonic()))
+            if error.code in _OWN_CODES:
+                raise
+            raise CollectionError(
+                f"the driver did not set the ready state: {error.message}",
+                code="ready-state",
+                result_code=error.result_code,
+                hint=error.hint,
+            ) from error
 
 
-def take_away(library_path: str | os.PathLike[str] | None, *, seconds: float = _TAKE_AWAY_SECONDS) -> bool:
-    """Take the ready state away where a run could not even begin, within this time; whether the driver confirmed it.
+def take_away(library_path: str | os.PathLike[str] | None, *, seconds: float) -> bool | None:
+    """Take the ready state away where a run could not even begin, within this time.
 
-    Never raises.
+    Returns what the driver says of the GPUs afterwards; None where it says nothing. Never raises.
     """
     until = time.monotonic() + seconds
     try:
-        library = NvmlLibrary.open(library_path, timeout=min(_CLOSE_SECONDS, seconds))
+        library = NvmlLibrary.open(library_path, timeout=seconds)
     except NvattestError:
-        return False
+        return None
+    gate = ReadyGate(library)
     try:
-        ReadyGate(library).close(seconds=max(0.0, until - time.monotonic()))
+        gate.close(seconds=max(_ASK_LEAST, until - time.monotonic()))
     except NvattestError:
-        return False
+        return gate.ready
     finally:
         library.close(timeout=max(0.0, until - time.monotonic()))
-    return True
+    return gate.ready
 
 
 def are_ready(library_path: str | os.PathLike[str] | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from typing import Final
 
 from nvattest._folder import TrustedFolder
 from nvattest.appraisal.results import Appraisal
@@ -13,7 +14,7 @@ from nvattest.kata.container import Container
 from nvattest.kata.driver import Driver
 from nvattest.kata.identity import Identity, boottime
 from nvattest.kata.journal import Journal, stamp
-from nvattest.kata.outcome import WORDS, shown_status
+from nvattest.kata.outcome import headline, shown_status
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import ReadyGate
 from nvattest.kata.record import Finding, Reason, Record, record_to_json
@@ -22,9 +23,28 @@ from nvattest.model import DeviceKind
 __all__ = ["Run", "facts_of", "tell"]
 
 
+# What each mark ends.
+_PHASES: Final = {
+    "start": "for the start of the program",
+    "lock": "waiting for another attestation",
+    "driver": "for the driver to come up",
+    "closed": "for setting the GPUs not ready",
+    "clock": "for configuration and clock",
+    "evidence": "for the evidence",
+    "collateral": "for RIMs and revocation answers",
+    "appraisal": "for the verification",
+    "token": "for the token",
+    "ready": "for setting the GPUs ready",
+    "end": "for the end",
+}
+
+
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """What one run knows and has found out so far."""
+    """What one run knows and has found out so far.
+
+    ``ready`` is what the driver said of the GPUs where there was no ``gate`` to ask it.
+    """
 
     paths: Paths
     folder: TrustedFolder
@@ -40,6 +60,7 @@ class Run:
     gate: ReadyGate | None = None
     driver: Driver | None = None
     appraisal: Appraisal | None = None
+    ready: bool | None = None
     ready_on_entry: bool | None = None
     token_sha256: str | None = None
     token_before_sha256: str | None = None
@@ -52,6 +73,17 @@ class Run:
     def mark(self, name: str) -> None:
         """Note how long it took to get here."""
         self.times[name] = round(1000 * self.budget.spent(), 1)
+
+    def spans(self) -> list[tuple[str, float]]:
+        """What the time went into, in seconds, phase by phase; the last one is not over."""
+        found, before = [], 0.0
+        for name, what in _PHASES.items():
+            until = self.times.get(name, 1000 * self.budget.spent())
+            found.append((what, (until - before) / 1000))
+            before = until
+            if name not in self.times:
+                break
+        return found
 
 
 def facts_of(run: Run, verdict: str, cause: str, reason: Reason | None, container: Container) -> Record:
@@ -78,7 +110,7 @@ def facts_of(run: Run, verdict: str, cause: str, reason: Reason | None, containe
         time=stamp(),
         token_sha256=run.token_sha256,
         token_before_sha256=run.token_before_sha256,
-        ready=None if run.gate is None or run.gate.closed is None else not run.gate.closed,
+        ready=run.ready if run.gate is None else run.gate.ready,
         ready_on_entry=run.ready_on_entry,
         milliseconds=dict(run.times),
         container=container.id,
@@ -123,7 +155,7 @@ def tell(run: Run, record: Record, journal: Journal) -> None:
     journal.lines(lines)
     summary = {key: value for key, value in record_to_json(record).items() if key not in ("inputs", "log")}
     journal.summary(summary | {"reused": False})
-    parts = [WORDS[record.verdict]]
+    parts = [headline(record.verdict, record.ready, record.cause)]
     if record.simulated:
         parts.append("SIMULATED, proves nothing")
     if reason is not None:

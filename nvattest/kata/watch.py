@@ -16,7 +16,7 @@ from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container
 from nvattest.kata.identity import identify
 from nvattest.kata.journal import Journal
-from nvattest.kata.outcome import exit_status
+from nvattest.kata.outcome import NOT_TRUSTED, exit_status, headline
 from nvattest.kata.paths import Paths
 from nvattest.kata.record import Record, belongs, read_record, refreshable, reusable
 from nvattest.kata.termination import Termination
@@ -54,14 +54,17 @@ def attest_round(paths: Paths, termination: Termination) -> tuple[str, Record | 
     except OSError as error:
         from nvattest.kata.ready import take_away
 
-        take_away(settings.nvml)
-        journal.verdict(f"{error.filename}: {error.strerror or error}; GPUs not ready", good=False)
+        line = headline(NOT_TRUSTED, take_away(settings.nvml, seconds=settings.closing(Stage.WATCH)))
+        journal.verdict(f"{line}; {error.filename}: {error.strerror or error}", good=False)
         return "output", None
+    asked = time.monotonic()
     try:
         until = started + settings.budget(Stage.WATCH)
         if not (termination.wait(lambda: lock.take(until)) or lock.take(started)):
-            journal.verdict("another attestation does not end; this round is left out", good=False)
+            why = "ended by a signal" if termination.asked else "it does not end, and this round is left out"
+            journal.verdict(f"{headline(NOT_TRUSTED, None, 'lock')}; {why}", good=False)
             return "terminated" if termination.asked else "lock", None
+        waited = time.monotonic() - asked
         known, identity = read_record(folder), identify(paths, settings.inputs)
         if (
             termination.asked
@@ -71,7 +74,7 @@ def attest_round(paths: Paths, termination: Termination) -> tuple[str, Record | 
             return known.cause, known
         record = attest_and_record(
             folder, settings, journal, stage=Stage.WATCH, container=Container(), known=known, started=started,
-            termination=termination, refresh=refreshable(known, identity),
+            waited=waited, termination=termination, refresh=refreshable(known, identity),
         )  # fmt: skip
         return record.cause, record
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -289,3 +290,48 @@ def test_the_gate_needs_a_command() -> None:
     with pytest.raises(ArgumentError):
         gate.run(options_of(gate))
     assert options_of(hook, "status").action == "status"
+
+
+# --- a network that comes late ----------------------------------------------------------------------------------------
+
+
+def closed_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("words", [("--stage", "init"), ("--stage", "watch", "--once")])
+def test_a_network_that_comes_late_is_waited_for_at_boot(world: NewWorld, words: tuple[str, ...]) -> None:
+    guest = world(bundle=False)
+    with Services(guest.platform, faults=("drop*24",)) as services:
+        use(guest, services)
+        ended = guest.end(guest.start(*words), seconds=90)
+    assert ended.status == 0, ended.stderr
+    assert guest.ready == 1
+    assert len(guest.server.calls("nvmlDeviceGetConfComputeGpuAttestationReport")) == 1
+    assert [item["code"] for item in guest.state["findings"]] == ["network"]
+
+
+@pytest.mark.parametrize("words", [("--stage", "init"), ("--stage", "watch", "--once")])
+def test_a_network_that_does_not_come_ends_with_the_budget_and_says_what_is_missing(
+    world: NewWorld, words: tuple[str, ...]
+) -> None:
+    guest = world(bundle=False)
+    url = f"http://127.0.0.1:{closed_port()}"
+    guest.configure(collateral={"network": True, "rim_url": url, "ocsp_url": url}, budget={"init": 3.0, "watch": 3.0})
+    ended = guest.end(guest.start(*words), seconds=60)
+    assert ended.status in (1, 6)
+    assert guest.ready == 0
+    assert guest.state["milliseconds"]["end"] > 1500
+    assert "RIM" in guest.state["reason"]["message"]
+
+
+def test_a_hook_does_not_wait_for_the_network(world: NewWorld) -> None:
+    guest = world(bundle=False)
+    url = f"http://127.0.0.1:{closed_port()}"
+    guest.configure(collateral={"network": True, "rim_url": url, "ocsp_url": url})
+    guest.run()
+    assert guest.state["cause"] == "not-trusted"
+    assert guest.state["findings"] == []

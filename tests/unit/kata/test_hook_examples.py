@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from nvattest.kata.arguments import Stage, parse_arguments
+from nvattest.kata.budget import closing_seconds
+from nvattest.kata.config import HookConfig
 from nvattest.kata.lint import lint_files
 from nvattest.kata.manifest import our_entry
 from nvattest.kata.paths import Paths
@@ -153,6 +155,40 @@ def test_the_units_call_a_stage_that_there_is(name: str, stage: str) -> None:
     # A bare name: systemd looks in /usr/local/bin, where pip installs, and in /usr/bin, where the layer has its link.
     assert program == "nvattest-hook"
     assert parse_arguments(arguments).stage == stage
+
+
+def unit(name: str) -> dict[str, str]:
+    """The settings of a unit; none stands twice."""
+    lines = (EXAMPLES / f"systemd/{name}.service").read_text().splitlines()
+    pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
+    settings = {key: value for key, _, value in pairs}
+    assert len(settings) == len(pairs)
+    return settings
+
+
+def test_the_units_come_after_the_network_and_try_again() -> None:
+    for name in ("nvattest-init", "nvattest-watch"):
+        settings = unit(name)
+        for key in ("After", "Wants"):
+            assert "network-online.target" in settings[key].split()
+        # Without Wants= the order alone would start nothing; with Requires= one failure would be the end.
+        assert "Requires" not in settings
+        assert settings["Restart"] == "on-failure"
+    assert "nvattest-init.service" in unit("nvattest-watch")["Wants"].split()
+    # The budget and what taking the ready state away may take beyond it.
+    config = HookConfig()
+    limit = config.budget_init + closing_seconds(config.budget_init, agent=False)
+    for name in ("nvattest-init", "inference"):
+        assert int(unit(name)["TimeoutStartSec"]) > limit
+
+
+def test_a_workload_asks_for_a_verdict_each_time_it_starts() -> None:
+    settings = unit("inference")
+    assert not {"Requires", "BindsTo"} & set(settings)
+    program, *arguments = shlex.split(settings["ExecStartPre"])
+    assert program == "+nvattest-hook"
+    assert parse_arguments(arguments).stage == Stage.INIT
+    assert settings["Restart"] == "on-failure"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here (Debian: systemd)")

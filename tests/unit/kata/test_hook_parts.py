@@ -26,9 +26,9 @@ from nvattest.kata.config import Settings, parse_config
 from nvattest.kata.container import MAXIMUM, read_state
 from nvattest.kata.identity import boottime, digest_file, identify
 from nvattest.kata.journal import Journal
-from nvattest.kata.outcome import EXIT, shown_status
+from nvattest.kata.outcome import EXIT, headline, shown_status
 from nvattest.kata.paths import Paths
-from nvattest.kata.ready import PublishedPlatform, ReadyGate
+from nvattest.kata.ready import PublishedPlatform, ReadyGate, take_away
 from nvattest.kata.record import (
     Finding,
     Reason,
@@ -132,16 +132,16 @@ def test_a_set_ready_that_was_given_up_is_never_called_not_ready_again(monkeypat
     monkeypatch.setattr(module, "set_ready", give_up)
     monkeypatch.setattr(module, "set_not_ready", lambda *arguments, **named: None)
     gate = ReadyGate(object())  # type: ignore[arg-type]
-    gate.close()
-    assert gate.closed is True
+    gate.close(seconds=1.0)
+    assert (gate.closed, gate.ready) == (True, False)
     published = object.__new__(PublishedPlatform)
     published.platform = None  # type: ignore[misc,assignment]
     with pytest.raises(CollectionError):
-        gate.open(published)
+        gate.open(published, seconds=1.0)
     # The call may still be done, after any that we make now.
     with pytest.raises(CollectionError, match="may still be done"):
-        gate.close()
-    assert gate.closed is None
+        gate.close(seconds=1.0)
+    assert (gate.closed, gate.ready) == (None, None)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -401,11 +401,14 @@ def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
 
 def test_the_budget_keeps_a_part_for_verification() -> None:
     budget = Budget(8.0, started=time.monotonic())
-    assert 4.3 < budget.for_collection() < 4.41
-    assert 6.3 < budget.for_collateral() < 6.41
+    assert 6.3 < budget.for_phase() < 6.41
     assert 7.9 < budget.remaining() <= 8.0
     late = Budget(8.0, started=time.monotonic() - 9)
-    assert (late.remaining(), late.for_collection(), late.for_collateral()) == (0.0, 0.0, 0.0)
+    assert (late.remaining(), late.for_phase()) == (0.0, 0.0)
+    # A wait before a phase began takes nothing from it but time.
+    assert 1.0 < Budget(8.0, started=time.monotonic() - 6.5).for_phase() < 1.21
+    # Of a long budget two seconds are enough for the rest.
+    assert Budget(120.0, started=time.monotonic()).for_phase() > 117.9
     with pytest.raises(CollectionError) as caught:
         late.require("the attestation")
     assert caught.value.code == "deadline"
@@ -454,7 +457,8 @@ def test_no_wait_of_the_gate_is_longer_than_what_it_is_given() -> None:
             gate.open(published, seconds=given)
         with pytest.raises(CollectionError):
             gate.close(seconds=given)
-    assert library.waits == [0.3, 0.3, 2.0, 1.0]
+    # All of it, too: what a driver may take is for the budget to say.
+    assert library.waits == [0.3, 0.3, 60.0, 60.0]
 
 
 def test_work_that_hangs_is_given_up_and_an_exception_comes_through() -> None:
@@ -571,3 +575,28 @@ def test_a_reader_that_went_away_ends_it_quietly_and_not_with_success(
     os.close(writer)
     assert done.returncode == status
     assert (done.stderr if status == 8 else done.stdout) == b""
+
+
+# --- the words --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("trusted", True), "attestation successful, GPUs set ready"),
+        (("no-gpu", None), "no GPU in this guest, as configured"),
+        (("not-trusted", False), "attestation failed, GPUs not ready"),
+        (("not-trusted", True), "attestation failed, the GPUs are ready"),
+        (("not-trusted", None), "attestation failed, the driver could not be asked: the GPUs may be ready"),
+        (("not-trusted", None, "no-gpu"), "attestation failed, there is no GPU"),
+        (("not-trusted", True, "no-gpu"), "attestation failed, the GPUs are ready"),
+        (("not-trusted", None, "lock"), "attestation failed, the ready state is left to another attestation"),
+        (("unfinished", None), "attestation did not end, the driver could not be asked: the GPUs may be ready"),
+    ],
+)
+def test_the_headline_says_what_the_driver_answered_last(arguments: tuple[str, bool | None, str], words: str) -> None:
+    assert headline(*arguments) == words
+
+
+def test_a_library_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
+    assert take_away(str(tmp_path / "none.so"), seconds=1.0) is None
