@@ -87,7 +87,7 @@ class Settings:
         """
         from nvattest.collateral.settings import GatherOptions, HttpSettings
 
-        rim_url = rim_base(self.rim_url or rim_default())
+        rim_url = self.rim_url or rim_default()
         ocsp_url = self.ocsp_url or ocsp_default()
         return GatherOptions(
             rim_url=rim_url,
@@ -110,11 +110,6 @@ def ocsp_default() -> str:
 def nras_default(*, switch: bool) -> str:
     """The URL of NRAS where nobody named one."""
     return _first(_NRAS_SWITCH, DEFAULT_NRAS_SWITCH_URL) if switch else _first(_NRAS_GPU, DEFAULT_NRAS_GPU_URL)
-
-
-def rim_base(url: str) -> str:
-    """The base of a RIM URL: old ones end in ``/v1/rim/``, which the client adds itself."""
-    return re.sub(r"/v1/rim/?$", "", url.rstrip("/"))
 
 
 def nras_base(url: str) -> str:

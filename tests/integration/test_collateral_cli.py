@@ -8,6 +8,7 @@ import pytest
 
 from nvattest.cli import main
 from nvattest.model import DeviceKind
+from nvattest.rim.ids import is_rim_id
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
@@ -76,6 +77,15 @@ def test_a_service_named_on_the_command_line_that_the_cache_hides_is_said_not_to
     assert "was not asked" not in capsys.readouterr().err
     assert attest(common, "--no-cache") != 0
     assert "Result: TRUSTED" not in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("end", ["/", "/v1/rim", "/v1/rim/"])
+def test_a_rim_url_that_ends_as_nvidias_python_packages_have_it_means_the_same(common, services, end) -> None:
+    common[common.index("--rim-url") + 1] += end
+    assert attest(common) == 0
+    rims = services.requests("rim")
+    assert rims
+    assert all(is_rim_id(rim_id) for rim_id in rims)
 
 
 def test_a_time_limit_that_is_none_is_a_wrong_argument(common) -> None:
