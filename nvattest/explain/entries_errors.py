@@ -67,7 +67,7 @@ ERROR_ENTRIES: Final = (
             "claims-version", "evidence-form", "device-kind", "bundle-conflict", "unused-input", "rim-id",
             "no-reference-values", "architecture", "platform",
             "seed", "world", "anchor", "backend", "backend-missing", "ocsp-nonce", "explain-format",
-            "explain-unknown", "fault-live", "report-extra", "shell", "command",
+            "explain-unknown", "fault-live", "report-extra", "shell", "command", "latency",
             "no-evidence", "devices-changed", "hook-config", "clock",
             "kata-config", "extension-manifest", "extension-image", "verity-params", "initdata",
             "output", "workers", "resume", "leeway", "lifetime", "issuer", "token-id", "expected-devices",
