@@ -184,8 +184,8 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
     if depth > _SEARCH_DEPTH:
         return
     if isinstance(value, str):
-        # Only a text that can hold evidence is read as JSON; what it is made of is as bounded as the document.
-        if '"evidence' not in value and _CMW_TYPE not in value:
+        # Every form has this member in its items; another text is not worth reading as JSON.
+        if '"evidence"' not in value:
             return
         try:
             inner = _json(value, path)
@@ -197,6 +197,9 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
         lists = [form.value for form in EvidenceForm if form.value and isinstance(value.get(form.value), list)]
         if lists or isinstance(value.get(_CMW_TYPE), str):
             yield ".".join((path, *lists[:1])), value
+            return
+        if path and all(isinstance(value.get(key), str) for key in ("evidence", "certificate")):
+            yield path, [value]
             return
         for key, item in value.items():
             # Cut, because a name may have megabytes and is repeated for all that is below it.
