@@ -178,6 +178,10 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
         for name, text in json_texts(64 * KIB).items()
     },
     **{f"evidence: {name}": (load_evidence, text) for name, text in json_texts(4 * MIB).items()},
+    # Evidence is looked for inside other documents, and inside texts of theirs that can hold it.
+    "evidence in many texts": (load_evidence, filled(b'"[\\"evidence\\",1]",', 1536 * KIB, b'{"log":[', b"1]}")),
+    "evidence in one long text": (load_evidence, filled(b"[],", 256 * KIB, b'{"a":"[\\"evidence\\",', b'[]]"}')),
+    "evidence below a long name": (load_evidence, b'{"%s":[%s]}' % (b"k" * (3 * MIB), b",".join([b'{"a":[]}'] * 30000))),
     **{f"bundle: {name}": (load_bundle, text) for name, text in json_texts(4 * MIB).items()},
 }  # fmt: skip
 
