@@ -244,11 +244,12 @@ def check_architecture(
 
 
 def chip_of_device(report: Report | None, chain: DeviceChain) -> str | None:
-    """The chip that step 7 found: what the report says where the certificates only name its die family."""
+    """The chip that step 7 found: what the report says where the certificates only name its die family.
+
+    Where the two contradict each other, step 7 establishes no architecture, and no RIM is looked for.
+    """
     reported = _reported_chip(report)
-    if chain.chip is None or reported is None or not same_chip(reported, chain.chip):
-        return chain.chip
-    return most_specific(chain.chip, reported)
+    return chain.chip if chain.chip is None or reported is None else most_specific(chain.chip, reported)
 
 
 def _reported_chip(report: Report | None) -> str | None:

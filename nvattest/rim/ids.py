@@ -102,8 +102,6 @@ def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]
     from nvattest.spdm.fields import GpuFields, SwitchFields
 
     fields = report.fields
-    if architecture is Architecture.RUBIN and isinstance(fields, GpuFields):
-        raise _unpublished(architecture)
     if architecture is Architecture.LS10 and isinstance(fields, SwitchFields):
         return {RimRole.BIOS: switch_bios_rim_id(fields.bios_version)}
     if architecture is not Architecture.LS10 and isinstance(fields, GpuFields):

@@ -393,6 +393,25 @@ def test_each_real_gpu_is_in_the_mode_that_it_was_captured_in(
             assert mode in (check.detail, check.found)
 
 
+@pytest.mark.parametrize(("modes", "refused"), [('["mpt"]', False), ('["spt", "ppcie"]', True)])
+def test_a_real_multi_gpu_node_is_in_the_mode_mpt_on_the_command_line(
+    real_data: Path, attest: Run, tmp_path: Path, modes: str, *, refused: bool
+) -> None:
+    evidence = evidence_of(real_data, "gb100-590.48.01-mpt8")
+    assert evidence[0].nonce is not None
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f"allowed_modes = {modes}\n")
+    status, result = attest.json(
+        gpu_evidence_file=str(real_data / "evidence/gb100-590.48.01-mpt8.json"), nonce=evidence[0].nonce.hex(),
+        at=V3_AT, policy=str(policy),
+    )  # fmt: skip
+    assert status == int(ResultCode.RIM_NOT_FOUND)
+    devices = result["appraisal"]["devices"]
+    assert [device["report"]["mode"] for device in devices] == ["mpt"] * 8
+    for device in devices:
+        assert {check["id"]: check["acceptable"] for check in device["checks"]}["mode"] is not refused
+
+
 def test_the_driver_values_of_an_h100_nvl_match(real_data: Path, verifier: Verifier) -> None:
     driver = "NV_GPU_DRIVER_GH100_550.144.03"
     rims = Collateral(rims=rim(real_data / "rim" / f"{driver}.xml"))

@@ -179,7 +179,10 @@ def test_a_place_without_a_gpu_in_a_switch_names_no_device_either() -> None:
     seven = reported.replace(bytes.fromhex(honest.gpus[7].pdi), bytes(8))
     assert bad(appraise("hopper-8-ppcie", "gpu7:missing")) == {"topology"}
     # The ports of one switch will do: they are not compared.
-    assert appraise("hopper-8-ppcie", "gpu7:missing", f"switch*:field=26,{seven.hex()}").trusted
+    place = f"switch*:field=26,{seven.hex()}"
+    assert appraise("hopper-8-ppcie", "gpu7:missing", place).trusted
+    # Nor does it name a device whose certificate has no PDI but zeros.
+    assert bad(appraise("hopper-8-ppcie", f"gpu7:pdi={NO_PDI}", place)) == {"topology"}
 
 
 def test_the_explanation_of_an_h800_node_names_no_device_that_is_not_here() -> None:
