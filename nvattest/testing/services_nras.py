@@ -12,6 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from nvattest._json import kind_of, load_json
 from nvattest.collateral.deadline import Deadline
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
+from nvattest.testing.certificates import pem
 from nvattest.testing.keys import derive_bytes
 from nvattest.testing.platform import Platform
 
@@ -105,7 +107,7 @@ class NrasIssuer:
         request = load_json(body, source="request", maximum=_MAXIMUM_REQUEST)
         if not isinstance(request, dict):
             raise InputError(f"expected an object, found {kind_of(request)}", code="request")
-        evidence = load_evidence(body)
+        evidence = [self._under_own_root(item) for item in load_evidence(body)]
         if kind is not None and any(item.kind is not kind for item in evidence):
             raise InputError(f"evidence of another kind than {kind.value}", code="device-kind")
         # Without the member the answer has the old claims.
@@ -150,6 +152,20 @@ class NrasIssuer:
             MEMBER: provenance(appraisal, issued=now),
         }
         return json.dumps([["JWT", self._sign(overall, signer)], submods]).encode()
+
+    def _under_own_root(self, item: Evidence) -> Evidence:
+        """The evidence with the service's root at the end of the chain, whatever root it came with.
+
+        NVIDIA's verifiers put their own there, its Python SDK before it sends the chain.
+        """
+        from nvattest.pki.certificate import parse_pem_chain
+
+        root, _ = self._platform.roots_der()
+        try:
+            chain = [certificate.der for certificate in parse_pem_chain(item.certificate_chain)]
+        except ParseError:
+            return item
+        return item if chain[-1] == root else replace(item, certificate_chain=pem([*chain[:-1], root]))
 
     def _collateral(self, evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Collateral:
         """The RIMs that the platform's service has, and live answers of its responder."""

@@ -205,6 +205,19 @@ def test_the_envelope_of_a_rim_has_the_members_that_clients_of_nvidias_service_r
     assert base64.b64decode(envelope["rim"]) == node.platform.rim(rim_id)
 
 
+def test_the_root_that_a_chain_comes_with_is_replaced_as_nvidias_verifiers_do(real_data: Path) -> None:
+    """NVIDIA's Python SDK sends the chain with NVIDIA's own root at its end, whatever the driver said."""
+    nvidias = (real_data / "roots" / "nvidia-device-identity-ca.pem").read_bytes()
+    for lie, good in ((None, True), ("gpu0:other-root", False)):
+        with Services(Platform.build("hopper-1", lies=[lie] if lie else [])) as services:
+            body = json.loads(request_body(evidence_of(services.platform), NONCE, "3.0"))
+            (item,) = body["evidence_list"]
+            own = base64.b64decode(item["certificate"]).split(b"-----BEGIN")[1:-1]
+            item["certificate"] = base64.b64encode(b"-----BEGIN".join([b"", *own]) + nvidias).decode()
+            overall, _ = post(services, json.dumps(body)).json()
+        assert parts(overall[1])[1]["x-nvidia-overall-att-result"] is good
+
+
 def test_revocation_is_asked_live_by_the_remote_service_and_ids_are_never_reused(node: Services) -> None:
     tokens = [attest(node, GPU, "3.0") for _ in range(2)]
     ids = [parts(token)[1]["jti"] for overall, devices in tokens for token in (overall[1], *devices.values())]
