@@ -138,6 +138,10 @@ def _check_simulation(options: argparse.Namespace) -> None:
     Raises:
         ArgumentError: a fault without a simulation, or a simulation with devices or collateral of another origin.
     """
+    if options.refuse_weakened and options.verifier != "remote":
+        raise ArgumentError(
+            "--refuse-weakened is about the answer of a service: it needs --verifier remote", VALIDATION
+        )
     if options.simulate is None:
         if options.fault:
             raise ArgumentError(

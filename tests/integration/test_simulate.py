@@ -253,6 +253,11 @@ def test_a_latency_that_is_none_is_an_argument_error(latency: str, capsys: pytes
     assert "SERVICE=SECONDS" in capsys.readouterr().err
 
 
+def test_refusing_weakened_answers_is_no_promise_about_a_local_verification(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attest", "--simulate", "hopper-1", "--refuse-weakened"]) == 105
+    assert "--refuse-weakened" in capsys.readouterr().err
+
+
 def test_a_fault_without_a_simulation_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attest", "--fault", "gpu0:measurement=9"]) == 105
     assert "--fault: gpu0:measurement=9 needs --simulate" in capsys.readouterr().err
