@@ -68,7 +68,7 @@ def eat_refusal(label: str, claims: Mapping[str, object]) -> Refusal | None:
 def ear_refusals(label: str, submodule: Mapping[str, object]) -> tuple[Refusal, ...]:
     """The refusals in one submodule of an EAR."""
     details = submodule.get(EAR_MEMBER)
-    if details is None or details == []:
+    if details is None:
         return ()
     listed = details if isinstance(details, list) else [details]
     return tuple(_refusal(label, item) for item in listed[:_MAXIMUM])
@@ -94,7 +94,7 @@ def _refusal(label: str, details: object) -> Refusal:
         code=clean(word, 40),
         message=_text(members.get("message")),
         description=_text(description),
-        result_code=switch if "SWITCH" in label.upper() else gpu,
+        result_code=switch if "SWITCH" in label else gpu,
     )
 
 

@@ -83,6 +83,12 @@ def test_an_instant_within_an_hour_of_the_batchs_is_the_same_time(
     assert (answer["weakened"], answer["anchors"]) == (weakened, platform.trust_anchors().label)
 
 
+def test_the_batchs_own_clock_may_have_two_instants(platform: Platform, settings: BatchSettings) -> None:
+    at = VerificationTime(device=platform.time.device, rim=platform.time.rim - timedelta(hours=2))
+    answer = json.loads(Judge(replace(settings, at=at)).judge(line(platform, 1)))
+    assert (answer["weakened"], answer["at"]["rim"]) == ([], "2026-10-31T22:00:00Z")
+
+
 def test_unreadable_settings_are_told_before_any_line(settings: BatchSettings) -> None:
     with pytest.raises(ParseError):
         list(verify_batch([b"{}"], BatchSettings(bundle=b"{}", at=settings.at)))

@@ -69,6 +69,32 @@ def test_an_ear_of_nvat_is_believed_by_its_key(labels: tuple[str, ...], absent: 
     assert verified.issuer == payload.get("iss", "")
 
 
+@pytest.mark.parametrize("place", ["overall", "device"])
+def test_a_detached_eat_names_its_issuer_whatever_is_expected(place: str) -> None:
+    (_, top), parts = service_token()
+    overall, device = minting.part(top, 1), minting.part(parts["GPU-0"], 1)
+    del (overall if place == "overall" else device)["iss"]
+    part = minting.jws(device, typ=None)
+    overall["submods"] = {"GPU-0": minting.digest(part)}
+    with pytest.raises(TokenError) as caught:
+        minting.check([["JWT", minting.jws(overall, typ=None)], {"GPU-0": part}], issuer=None)
+    assert caught.value.code == "missing-iss"
+
+
+@pytest.mark.parametrize(
+    ("nbf", "code"), [(ISSUED + 600, "not-yet-valid"), (ISSUED + 3600, "times"), ("x", "malformed"), (-1, "malformed")]
+)
+def test_a_token_that_says_when_it_begins_is_held_to_it(nbf: object, code: str) -> None:
+    for token, issuer in (
+        (minting.jws(nvat_ear("gpu_0", nbf=nbf)), None),
+        (service_token(device={"nbf": nbf}), SERVICE),
+        (service_token(overall={"nbf": nbf}), SERVICE),
+    ):
+        with pytest.raises(TokenError) as caught:
+            minting.check(token, issuer=issuer)
+        assert caught.value.code == code
+
+
 def test_an_ear_without_an_issuer_is_refused_where_one_is_expected() -> None:
     with pytest.raises(TokenError) as caught:
         minting.check(minting.jws(nvat_ear("gpu_0")), issuer="somebody")
@@ -160,6 +186,7 @@ def test_a_refused_device_has_the_code_that_nvidias_tools_give_it(code: object, 
         assert int(verified.result_code) == expected
         (refusal,) = verified.refusals
         assert (refusal.label, refusal.message, refusal.description) == (label, "NONCE_NOT_MATCHING", "a b")
+        assert refusal.code == ("" if code in (None, True) else str(code))
 
 
 @pytest.mark.parametrize(
@@ -275,6 +302,12 @@ def test_the_token_inside_of_a_python_sdks_list_is_verified_and_the_rest_is_not(
     )
     assert command(tmp_path, wrapper(REMOTE_GPU_CLAIMS=real), "-f", "json") == 0
     assert json.loads(capsys.readouterr().out)["token"]["wrapper"] == "REMOTE_GPU_CLAIMS"
+
+
+def test_a_token_beside_the_members_of_the_sdk_is_not_passed_over() -> None:
+    real = minting.eat(replace(minting.appraisal(), simulated=False))
+    with pytest.raises(TokenError):
+        minting.check(wrapper(**{"REMOTE_GPU_CLAIMS": real, "GPU-0": "a.b.c"}))
 
 
 @pytest.mark.parametrize(
