@@ -126,9 +126,7 @@ def _appraise_rim(
     try:
         document = verifier.parse_rim(answer.content)
     except ParseError as error:
-        from nvattest.rim.schema import explained
-
-        detail = explained(error, answer.content)
+        detail = verifier.explain_rim(error, answer.content)
         checks.fail(form, detail, hint="fetch the RIM again; NVIDIA's service gives documents of this profile")
         checks.skip((signature, path, validity, revocation, binding), "the RIM could not be read")
         return None, RimAppraisal(

@@ -61,6 +61,7 @@ class Verifier:
         self.policy = policy if policy is not None else EvidencePolicy()
         self.ecdsa = EcdsaVerifier(backend=backend)
         self._rims: Memory[RimDocument] = Memory(32)
+        self._explanations: Memory[str] = Memory(32)
         self._certificates: Memory[Certificate] = Memory(256)
         self._report_parts: Memory[object] = Memory(_DEVICES)
         self._verifications: Memory[RimVerification] = Memory(64)
@@ -130,6 +131,12 @@ class Verifier:
         """
         key = hashlib.sha256(content).digest()
         return self._rims.recall(key, lambda: parse_rim(content))
+
+    def explain_rim(self, error: ParseError, content: bytes) -> str:
+        """What ``parse_rim`` refused this document for, with line and element; remembered, for all devices need it."""
+        from nvattest.rim.schema import explained
+
+        return self._explanations.recall(hashlib.sha256(content).digest(), lambda: explained(error, content))
 
     def verify_rim(self, document: RimDocument, at: datetime) -> RimVerification:
         """Verify a RIM's signature and chain against the RIM anchors."""

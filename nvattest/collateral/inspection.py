@@ -95,9 +95,7 @@ class _Inspector:
         try:
             document = self._verifier.parse_rim(answer.content)
         except ParseError as error:
-            from nvattest.rim.schema import explained
-
-            return self._refuse(entry, answer.id, answer, explained(error, answer.content))
+            return self._refuse(entry, answer.id, answer, self._verifier.explain_rim(error, answer.content))
         verification = self._verifier.verify_rim(document, self._at.rim)
         chain = verification.chain
         entry |= {

@@ -69,9 +69,7 @@ class _Report:
         try:
             document = self._verifier.parse_rim(answer.content)
         except ParseError as error:
-            from nvattest.rim.schema import explained
-
-            said = explained(error, answer.content)
+            said = self._verifier.explain_rim(error, answer.content)
             facts["problem"] = self.problem(error.result_code, said, error.hint, rim_id)
             return facts
         verification = self._verifier.verify_rim(document, at.rim)
