@@ -20,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = actions.add_parser("status", help="in the guest: the last verdict and the ready state")
     check = actions.add_parser("check", help="in the guest: what silently keeps the hook from working")
     check.add_argument(
-        "--hook-path", default=_HOOKS, metavar="DIR", help="the guest_hook_path of the Kata configuration"
-    )
+        "--hook-path", default="", metavar="DIR",
+        help=f"the guest_hook_path of the Kata configuration; default: {_HOOKS}, also in extension images",
+    )  # fmt: skip
     for action in (status, check):
         add_guest_options(action)
     lint = actions.add_parser("lint", help="on any machine: what in a deployment's files keeps the hook from gating")
@@ -100,7 +101,8 @@ def run(options: argparse.Namespace) -> int:
 def _drop_in(options: argparse.Namespace) -> str:
     from nvattest.collateral.folders import read_bounded
     from nvattest.kata.extension import check_extension, parse_verity_params
-    from nvattest.kata.runtime import EXTENSION_ROOT, Extension, drop_in, read_runtime
+    from nvattest.kata.paths import Paths
+    from nvattest.kata.runtime import Extension, drop_in, read_runtime
 
     if (options.image is None) != (options.verity is None):
         raise ArgumentError("--image and --verity go together", VALIDATION)
@@ -109,7 +111,7 @@ def _drop_in(options: argparse.Namespace) -> str:
         params = parse_verity_params(read_bounded(options.verity, 4096).decode("ascii", "replace"))
         check_extension(options.image, params)
         extension = Extension(options.name, options.image, str(params))
-    inside = f"{EXTENSION_ROOT}/{options.name}{_HOOKS}" if extension is not None else _HOOKS
+    inside = f"{Paths.EXTENSIONS}/{options.name}{_HOOKS}" if extension is not None else _HOOKS
     return drop_in(read_runtime(options.configuration), hook_path=options.hook_path or inside, extension=extension)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from nvattest.kata.paths import Paths
-
 __all__ = ["COMMANDS", "USAGE", "Arguments", "Stage", "UsageError", "parse_arguments"]
 
 COMMANDS: Final = ("status", "check", "gate")
@@ -51,7 +49,7 @@ class Arguments(NamedTuple):
     once: bool = False
     root: str = ""
     config: str = ""
-    hook_path: str = Paths.HOOKS
+    hook_path: str = ""
     format: str = "text"
     command: tuple[str, ...] = ()
 
@@ -66,7 +64,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         UsageError: anything that names no stage and no command.
     """
     stage, once = "", False
-    values = {"--root": "", "--config": "", "--hook-path": Paths.HOOKS, "--format": "text"}
+    values = {"--root": "", "--config": "", "--hook-path": "", "--format": "text"}
     rest: list[str] = []
     command: list[str] = []
     items = iter(argv)

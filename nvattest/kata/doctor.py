@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from typing import Any, Final
 
-from nvattest._pci import pci_devices
+from nvattest._pci import PciDevices, pci_devices
 from nvattest.errors import NvattestError
 from nvattest.kata.agents import kernel_log_failure
+from nvattest.kata.boot import boot_findings, is_set_ready_at_boot, parameters_of
 from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.findings import Finding
-from nvattest.kata.paths import Paths
+from nvattest.kata.paths import Paths, own_configuration
 from nvattest.kata.status import hook_status
 from nvattest.model import counted
 
@@ -28,24 +28,51 @@ _STAGES: Final = ("prestart", "poststart", "poststop")
 _SMALL: Final = 4 * 1024 * 1024
 _MOST_RECORDS: Final = 65536
 _SEVERITIES: Final = ("ok", "warning", "error")
-_SRS: Final = re.compile(r"(?:^|\s)nvrc\.smi\.srs=(\S+)")
 
 
-def check_guest(paths: Paths, *, hook_folder: str = Paths.HOOKS) -> list[Finding]:
-    """Every check, good or bad; nothing is changed."""
+def check_guest(paths: Paths, *, hook_folder: str = "") -> list[Finding]:
+    """Every check, good or bad; nothing is changed.
+
+    ``hook_folder`` is the ``guest_hook_path``; "" looks where hooks are usually put, in extension images too.
+    """
     settings = load_settings(paths)
     status = hook_status(paths)
+    pci = pci_devices(paths.root)
     return [
-        *_hook_files(paths, hook_folder),
-        _configuration(settings),
+        *(item for folder in _hook_folders(paths, hook_folder) for item in _hook_files(paths, folder)),
+        *_configuration(settings),
         _library(status),
-        _devices(paths, status),
+        *_devices(pci, settings, status),
+        *boot_findings(paths, gpus=len(pci.gpus) if pci else 0, switches=len(pci.switches) if pci else 0),
         _others(paths, status),
         _dropped(paths),
         _kernel_log(paths),
         _bundle(settings),
         _ran(status),
     ]
+
+
+def _hook_folders(paths: Paths, named: str) -> list[str]:
+    """Where to look: the agent's own path is not visible in a guest."""
+    if named:
+        return [named]
+    images = [f"{Paths.EXTENSIONS}/{name}{Paths.HOOKS}" for name in _names(paths.at(Paths.EXTENSIONS))]
+    found = [folder for folder in (Paths.HOOKS, *images) if os.path.isdir(paths.at(f"{folder}/prestart"))]
+    return found or [Paths.HOOKS]
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def _interpreter(paths: Paths, place: str) -> str:
+    """The interpreter that a script names and that is not there, or ""."""
+    first = _text(paths.at(place), 256).split("\n", 1)[0]
+    words = first[2:].split()
+    return words[0] if first.startswith("#!") and words and not os.path.exists(paths.at(words[0])) else ""
 
 
 def _hook_files(paths: Paths, folder: str) -> list[Finding]:
@@ -84,8 +111,16 @@ def _hook_files(paths: Paths, folder: str) -> list[Finding]:
                     hint=f"chmod 755 {place}",
                 )
             )
+        elif _interpreter(paths, place):
+            message = f"{place} is a script for {_interpreter(paths, place)}, which this guest has not"
+            found.append(Finding(id="hook-interpreter", severity="error", message=message, hint="make guest-layer"))
         else:
             found.append(Finding(id="hook-file", severity="ok", message=f"{place} is a hook"))
+            own = own_configuration(paths.root, place)
+            if own and name == "nvattest-hook" and own != paths.configuration:
+                message = f"{place} reads {own}, and this check reads {paths.configuration}"
+                hint = f"{place} check, or --config {own}"
+                found.append(Finding(id="hook-configuration", severity="warning", message=message, hint=hint))
     for stage in _STAGES[1:]:
         if os.path.lexists(f"{home}/{stage}/nvattest-hook"):
             message = f"{folder}/{stage}/nvattest-hook comes too late to gate anything"
@@ -96,12 +131,14 @@ def _hook_files(paths: Paths, folder: str) -> list[Finding]:
     return found
 
 
-def _configuration(settings: Settings) -> Finding:
+def _configuration(settings: Settings) -> list[Finding]:
     if settings.error is None:
-        return Finding(id="configuration", severity="ok", message="the configuration can be read")
-    return Finding(
-        id="configuration", severity="error", message=settings.error.message, hint="nothing is attested like this"
-    )
+        message = f"{settings.paths.configuration} can be read"
+        if settings.digest is None:
+            message = f"there is no {settings.paths.configuration}: every default holds"
+        return [Finding(id="configuration", severity="ok", message=message)]
+    hint = "nothing is attested like this"
+    return [Finding(id="configuration", severity="error", message=settings.error.message, hint=hint)]
 
 
 def _library(status: dict[str, Any]) -> Finding:
@@ -115,29 +152,36 @@ def _library(status: dict[str, Any]) -> Finding:
     )
 
 
-def _devices(paths: Paths, status: dict[str, Any]) -> Finding:
-    pci = pci_devices(paths.root)
+def _devices(pci: PciDevices | None, settings: Settings, status: dict[str, Any]) -> list[Finding]:
     if pci is None:
-        return Finding(id="devices", severity="warning", message="sysfs is not there: the bus cannot be looked at")
+        return [Finding(id="devices", severity="warning", message="sysfs is not there: the bus cannot be looked at")]
     seen = f"{counted(len(pci.gpus), 'GPU')} and {counted(len(pci.switches), 'switch', 'switches')} on the PCI bus"
+    expected = (
+        (settings.config.expected_gpus, len(pci.gpus), "expected_gpus"),
+        (settings.config.expected_switches, len(pci.switches), "expected_switches"),
+    )
+    wrong = [f"{name} is {wanted}" for wanted, found, name in expected if wanted is not None and wanted != found]
+    if wrong:
+        message = f"{seen}, and in the configuration {' and '.join(wrong)}"
+        return [Finding(id="devices", severity="error", message=message, hint="the attestation fails like this")]
     if not pci.gpus:
-        return Finding(id="devices", severity="warning", message=seen, hint="was a GPU passed through?")
+        return [Finding(id="devices", severity="warning", message=seen, hint="was a GPU passed through?")]
     if status["cc_on"] is False and not status["protected_pcie"]:
         message = f"{seen}, with confidential computing off"
-        return Finding(id="devices", severity="error", message=message, hint="set the mode on the host: on or ppcie")
+        return [Finding(id="devices", severity="error", message=message, hint="set the mode on the host: on or ppcie")]
     if status["dev_tools"]:
-        return Finding(id="devices", severity="error", message=f"{seen}, in DevTools mode: this is refused")
-    return Finding(id="devices", severity="ok", message=seen)
+        return [Finding(id="devices", severity="error", message=f"{seen}, in DevTools mode: this is refused")]
+    return [Finding(id="devices", severity="ok", message=seen)]
 
 
 def _others(paths: Paths, status: dict[str, Any]) -> Finding:
-    found = _SRS.search(_text(paths.command_line))
-    if found is not None and found.group(1).lower() not in ("0", "disabled"):
+    parameter = is_set_ready_at_boot(parameters_of(paths))
+    if parameter:
         return Finding(
             id="ready-by-others",
             severity="error",
-            message=f"the kernel's command line has nvrc.smi.srs={found.group(1)}: init sets the GPUs ready unattested",
-            hint="take it out of kernel_params in the Kata configuration",
+            message=f"the kernel's command line has {parameter}: init sets the GPUs ready unattested",
+            hint="take it out of kernel_params in the Kata configuration, and keep the other parameters",
         )
     if status["ready"] and not status["current"]:
         return Finding(
@@ -248,9 +292,9 @@ def _ran(status: dict[str, Any]) -> Finding:
     )
 
 
-def _text(path: str) -> str:
+def _text(path: str, size: int = _SMALL) -> str:
     try:
         with open(path, "rb") as file:
-            return file.read(_SMALL).decode("utf-8", "replace")
+            return file.read(size).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -18,10 +18,12 @@ from dataclasses import replace
 from typing import Final
 
 from nvattest.errors import InputError, NvattestError
+from nvattest.kata.boot import is_set_ready_at_boot
 from nvattest.kata.extension import check_extension, parse_verity_params
 from nvattest.kata.findings import Finding, note
 from nvattest.kata.manifest import manifest_findings
-from nvattest.kata.runtime import EXTENSION_NAME, EXTENSION_ROOT, READY_PARAMETER, Runtime, read_runtime
+from nvattest.kata.paths import Paths
+from nvattest.kata.runtime import EXTENSION_NAME, Runtime, read_runtime
 
 __all__ = ["lint_files"]
 
@@ -110,7 +112,7 @@ def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
     elif not hook.startswith("/") or hook.rstrip("/").endswith("/prestart"):
         message = f"guest_hook_path {hook!r} is not the absolute path of the folder above prestart"
         yield note("hook-path", "error", message)
-    elif hook.startswith(EXTENSION_ROOT + "/") and hook.split("/")[3] not in extensions:
+    elif hook.startswith(Paths.EXTENSIONS + "/") and hook.split("/")[3] not in extensions:
         message = f"guest_hook_path {hook!r} lies in an extension that guest_extension_images does not have"
         yield note("hook-path", "error", message)
     else:
@@ -121,9 +123,9 @@ def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
 
 
 def _parameters(runtime: Runtime) -> Iterator[Finding]:
-    ready = [word for word in runtime.parameters if word.partition("=")[0] == READY_PARAMETER]
-    if ready and ready[-1].partition("=")[2].lower() not in ("0", "disabled"):
-        message = f"kernel_params has {ready[-1]}: NVRC sets the GPUs ready at boot, with nothing attested"
+    ready = is_set_ready_at_boot(list(runtime.parameters))
+    if ready:
+        message = f"kernel_params has {ready}: NVRC sets the GPUs ready at boot, with nothing attested"
         hint = "a drop-in with kernel_params without it takes the place of the base's; nvattest hook drop-in writes one"
         yield note("ready-by-others", "error", message, hint)
     else:
@@ -330,8 +332,8 @@ def _custom_runtime(name: str, runtime: Table, enabled: set[str]) -> Iterator[Fi
 def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
     document = _toml(text.encode(), f"dropIn of {name}")
     for table in _tables(_at(document, "hypervisor")):
-        if READY_PARAMETER in str(table.get("kernel_params", "")):
-            yield note("ready-by-others", "error", f"{name}: its kernel_params has {READY_PARAMETER}")
+        if "nvrc.smi.srs" in str(table.get("kernel_params", "")):
+            yield note("ready-by-others", "error", f"{name}: its kernel_params has nvrc.smi.srs")
         if not table.get("guest_hook_path"):
             yield note("hook-path", "warning", f"{name}: its drop-in names no guest_hook_path")
 

@@ -47,6 +47,9 @@ class Paths:
     LOG: Final = "/var/log/nvattest/hook.log"
     # The usual guest_hook_path. The guest layer puts the program below it.
     HOOKS: Final = "/usr/share/oci/hooks"
+    # NVRC mounts each extension image here, below its name.
+    EXTENSIONS: Final = "/run/kata-extensions"
+    AGENT: Final = "/usr/bin/kata-agent"
 
     def __init__(self, root: str = "", config: str = "") -> None:
         self.root = root.rstrip("/")

@@ -13,15 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from nvattest.errors import InputError
+from nvattest.kata.boot import READY_PARAMETER
 from nvattest.kata.extension import parse_verity_params
 
-__all__ = ["EXTENSION_ROOT", "Extension", "Runtime", "drop_in", "read_runtime"]
+__all__ = ["Extension", "Runtime", "drop_in", "read_runtime"]
 
-EXTENSION_ROOT: Final = "/run/kata-extensions"
-"""Where NVRC mounts each extension image, below its name."""
 # A disk's serial is extension-NAME, and virtio keeps 20 bytes of it.
 EXTENSION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,10}")
-READY_PARAMETER: Final = "nvrc.smi.srs"
 
 _MAXIMUM: Final = 1024 * 1024
 _ARRAY: Final = "guest_extension_images"

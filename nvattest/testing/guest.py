@@ -137,6 +137,10 @@ class GuestFolder:
                 "from nvattest.kata import main\nmain()\n"
             )
         os.chmod(path, 0o755)  # noqa: S103 - a program that everyone may run
+        # As in the guest of a script: its interpreter is there.
+        interpreter = self._at(sys.executable.lstrip("/"))
+        os.makedirs(os.path.dirname(interpreter))
+        os.symlink(sys.executable, interpreter)
         return path
 
     def _at(self, name: str) -> str:
