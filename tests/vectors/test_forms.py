@@ -16,6 +16,7 @@ from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
 from nvattest.appraisal.results import DeviceAppraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import main
+from nvattest.collateral.folders import rims_by_id
 from nvattest.errors import ParseError, ResultCode
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
@@ -127,9 +128,17 @@ def test_all_21_driver_values_of_an_h100_nvl_match(real_data: Path, attest: Atte
     assert failed(device) == {"chain-revocation", "driver-rim-revocation", "vbios-rim-available"}
     cells = [cell for cell in device["measurements"] if cell["golden"]]
     assert [(cell["source"], cell["state"]) for cell in cells] == [("driver", "matched")] * 21
+    at = VerificationTime.parse(TODAY)
+    collateral = rims_by_id(str(real_data / "rim"), ["NV_GPU_DRIVER_GH100_550.144.03"])
+    appraisal = Verifier().appraise((evidence,), nonce=Nonce(evidence.nonce), collateral=collateral, at=at)
+    comparison = appraisal.devices[0].comparison
+    assert comparison is not None
+    assert (comparison.covered, comparison.mismatches) == (21, ())
 
 
-def test_the_second_issue_of_a_vbios_rim_is_verified_and_bound_as_the_first(real_data: Path) -> None:
+def test_the_second_issue_of_a_vbios_rim_is_verified_and_bound_as_the_first(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = (real_data / "rim-other" / f"{V1_VBIOS}.reissued.xml").read_bytes()
     answer = RimAnswer(id=V1_VBIOS, content=content, source=Source.BUNDLE)
     appraisal = Verifier().appraise(
@@ -144,6 +153,16 @@ def test_the_second_issue_of_a_vbios_rim_is_verified_and_bound_as_the_first(real
     assert device.comparison is not None
     cells = [cell for cell in device.comparison.cells if cell.golden is not None]
     assert [(cell.role, cell.state.value) for cell in cells] == [(RimRole.VBIOS, "matched")] * 12
+    # The same through the command line, under the name that the file has.
+    (tmp_path / f"{V1_VBIOS}.reissued.xml").write_bytes(content)
+    argv = [
+        "-f", "json", "attest", "--gpu-evidence-source", "file", "--offline", "--no-cache",
+        "--gpu-evidence-file", str(real_data / "evidence" / f"{V1}.json"), "--nonce", V1_NONCE,
+        "--rim-store", "dir", "--rim-dir", str(tmp_path), "--at", str(appraisal.at),
+    ]  # fmt: skip
+    assert main(argv) == ResultCode.OCSP_SERVER_ERROR.exit_status
+    [device_json] = json.loads(capsys.readouterr().out)["appraisal"]["devices"]
+    assert failed(device_json) == {"chain-revocation", "driver-rim-available", "vbios-rim-revocation"}
 
 
 # --- V1 in other clothes -----------------------------------------------------------------------------------------------
