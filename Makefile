@@ -18,7 +18,7 @@ QUICK := not exhaustive and not fuzz and not soak and not oci and not vm and not
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers exhaustive fuzz soak oci vm bench guest-layer sbom man catalogue dist clean
+.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak oci vm bench guest-layer sbom man catalogue dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -68,6 +68,9 @@ exhaustive: $(VENV)/.dev ## every bit and every length instead of a sample, and 
 	$(BIN)/pytest -n $(JOBS) -rP -m exhaustive $(ARGS)
 
 # atheris is installed here and not with the rest: it has no wheel for every Python, and nothing else needs it.
+mutants: $(VENV)/.dev ## a seeded sample of small faults in the deciding modules: which does no test notice?
+	nice -n 10 $(BIN)/python tests/mutation/mutants.py $(ARGS)
+
 fuzz: $(VENV)/.dev ## long random hunts: coverage-guided (FUZZ_SECONDS for each target), then by grammar
 	$(PIP) install 'atheris>=2.3'
 	$(BIN)/python tests/attack/fuzz/campaign.py --seconds $(FUZZ_SECONDS)
