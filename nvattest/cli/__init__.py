@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from nvattest._streams import open_closed_streams
+
 # Collections look for cycles while everything is still being imported and find none. What runs longer has its turn.
 _COLLECT_EVERY: Final = 50_000
 
@@ -20,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         gc.set_threshold(_COLLECT_EVERY)
+        open_closed_streams()
         _escape_what_cannot_be_written()
     from nvattest.cli.dispatch import run
 

@@ -103,6 +103,20 @@ def add_global_options(parser: argparse.ArgumentParser, *, again: bool = False) 
     )  # fmt: skip
 
 
+def add_command(parser: argparse.ArgumentParser, text: str) -> None:
+    """A command to run, as the last argument: the first word that is no option begins it, and all behind it is its own.
+
+    ``command_of`` has it; ``--`` before it is the usual way.
+    """
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=text)
+
+
+def command_of(options: argparse.Namespace) -> list[str]:
+    """The words of the command that ``add_command`` read, or none."""
+    words: list[str] = options.command
+    return words[1:] if words[:1] == ["--"] else words
+
+
 def choice(*words: str) -> Callable[[str], str]:
     """A type for argparse: one of these words, which shell completion reads back from its ``words``."""
     return _Choice(words)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from nvattest.cli.arguments import REQUIRED, ArgumentError
+from nvattest.cli.arguments import REQUIRED, ArgumentError, add_command, command_of
 from nvattest.cli.hook import add_guest_options, guest_paths
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command, after ``--``."""
     parser.usage = "nvattest gate [options] -- COMMAND [ARGUMENT ...]"
     add_guest_options(parser)
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run on attested devices")
+    add_command(parser, "what to run on attested devices")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,8 +25,9 @@ def run(options: argparse.Namespace) -> int:
     from nvattest.kata.commands import run_on_attested
     from nvattest.kata.termination import Termination
 
-    if not options.command:
+    command = command_of(options)
+    if not any(command[:1]):
         raise ArgumentError("gate: a command is required, after --", REQUIRED)
     paths = guest_paths(options)
     with Termination() as termination:
-        return run_on_attested(paths, options.command, termination=termination)
+        return run_on_attested(paths, command, termination=termination)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import VALIDATION, ArgumentError, converted
+from nvattest.cli.arguments import VALIDATION, ArgumentError, add_command, command_of, converted
 from nvattest.cli.output import say
 from nvattest.errors import InputError
 
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root", metavar="DIR", help="with --hook: an empty folder for the guest's files, which then stay"
     )
     parser.add_argument("--list", action="store_true", help="list the platforms and faults, and end")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="the command to run in the simulated world")
+    add_command(parser, "the command to run in the simulated world")
 
 
 def add_platform_options(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.root is not None and not options.hook:
         raise ArgumentError("--root is the folder of the guest of --hook", VALIDATION)
+    command = command_of(options)
     from datetime import datetime, timezone
 
     from nvattest.testing.platform import Platform
@@ -111,9 +112,9 @@ def run(options: argparse.Namespace) -> int:
         service_key=options.service_key,
     ) as world:
         if options.hook:
-            return _run_hook(world, options.command, options.root)
-        if options.command:
-            return _run_command(options.command, world.environment())
+            return _run_hook(world, command, options.root)
+        if command:
+            return _run_command(command, world.environment())
         for name, value in sorted(world.variables().items()):
             print(f"export {name}={shlex.quote(value)}")
         sys.stdout.flush()

@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from nvattest._streams import open_closed_streams
+
 __all__ = ["main"]
 
 
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Called without ``argv`` it ends the process itself and at once: a driver call that never returns must not keep it.
     """
     started = time.monotonic()
-    _open_standard_descriptors()
+    open_closed_streams()
     from nvattest.kata.termination import Termination
 
     # Before anything that takes time: a signal ends the run as a failure does, with GPUs that are not ready.
@@ -37,12 +39,3 @@ def main(argv: Sequence[str] | None = None) -> int:
                     continue
             os._exit(status)
     return status
-
-
-def _open_standard_descriptors() -> None:
-    # Whoever starts a program with descriptor 1 or 2 closed would find messages in the first file that it opens.
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)

@@ -92,7 +92,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             surplus = (rest[1:] or [stage])[0]
             raise UsageError(f"unexpected {surplus!r} with {rest[0]}; a command of gate stands after --")
         stage = rest[0]
-        if stage == Stage.GATE and not command:
+        if stage == Stage.GATE and not any(command[:1]):
             raise UsageError("gate needs a command, after --")
     elif rest:
         if rest[-1] != "prestart" or len(rest) > 2 or stage:

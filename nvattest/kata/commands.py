@@ -54,6 +54,8 @@ def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termin
     A verdict of the hook that stands is used. Returns only where the command is not run: the hook's exit status (see
     ``nvattest.kata.outcome``), or a shell's for a command that cannot be run.
     """
+    import signal
+
     from nvattest.kata.arguments import Arguments, Stage
     from nvattest.kata.entry import run_stage
     from nvattest.kata.outcome import exit_status
@@ -67,8 +69,12 @@ def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termin
     if status:
         return status
     sys.stdout.flush()
+    # Python ignores these two, and what is ignored stays so in the command: a writer whose reader has gone would go on.
+    ignored = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGPIPE, signal.SIGXFSZ)]
     try:
         os.execvp(command[0], list(command))  # noqa: S606 - the command is the caller's
     except OSError as error:
+        for number, handler in ignored:
+            signal.signal(number, handler)
         print(clean(f"gate: {command[0]}: {error.strerror}"), file=sys.stderr)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

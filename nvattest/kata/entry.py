@@ -79,9 +79,17 @@ def _command(arguments: Arguments, paths: Paths, termination: Termination) -> in
 
     if arguments.stage == Stage.GATE:
         return run_on_attested(paths, arguments.command, termination=termination)
-    if arguments.stage == "check":
-        return print_check(paths, arguments.hook_path, arguments.format)
-    return print_status(paths, arguments.format)
+    try:
+        if arguments.stage == "check":
+            status = print_check(paths, arguments.hook_path, arguments.format)
+        else:
+            status = print_status(paths, arguments.format)
+        sys.stdout.flush()
+    except OSError as error:
+        # Its reader went away, or its disk is full.
+        _say(f"nvattest-hook: the result could not be written: {error.strerror or error}", sys.stderr)
+        return exit_status("output")
+    return status
 
 
 def _say(text: str, stream: TextIO) -> bool:

@@ -44,6 +44,7 @@ LEVELS: Mapping[str, float] = {
     "token": 5,
     # What the rooms at the border, and the hook's fast path, have of the disk and of the kernel in common.
     "_folder": 6,
+    "_streams": 6,
     "_pci": 6,
     "devices": 6.1,
     "collateral": 6.1,

@@ -9,9 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from nvattest._streams import open_closed_streams
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect from this machine's GPUs, verify, set the ready state unless ``--user_mode``, and say the result."""
+    if argv is None:
+        open_closed_streams()
     from nvattest.compat._engine import CLAIMS_VERSIONS, new_nonce
     from nvattest.compat.verifier import cc_admin
     from nvattest.errors import NvattestError
