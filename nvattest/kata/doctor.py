@@ -281,6 +281,13 @@ def _bundle(settings: Settings) -> Finding:
 
 
 def _ran(status: dict[str, Any]) -> Finding:
+    if status["verdict"] is None and status["record_fault"]:
+        return Finding(
+            id="ran",
+            severity="error",
+            message=f"what the hook wrote is not believed: {status['record_fault']}",
+            hint="nobody but root may be able to write into /run/nvattest, and it is no volume that containers share",
+        )
     if status["this_boot"]:
         return Finding(id="ran", severity="ok", message=f"the last run of this boot said: {status['verdict']}")
     return Finding(

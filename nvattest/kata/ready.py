@@ -55,16 +55,18 @@ class ReadyGate:
     """The ready state of this machine's GPUs, as far as this run is answerable for it.
 
     ``closed`` is True once the driver has confirmed, to us, that it made the GPUs not ready, and False once it has
-    made them ready. ``ready`` is what it answered last, whoever set it; None while no answer holds.
+    made them ready. ``ready`` is what it answered last, whoever set it; None while no answer holds. ``seconds`` is how
+    long it took the last time to set the state, which is what it will take again.
     """
 
-    __slots__ = ("_library", "_pending", "closed", "ready")
+    __slots__ = ("_library", "_pending", "closed", "ready", "seconds")
 
     def __init__(self, library: NvmlLibrary, *, ready: bool | None = None) -> None:
         self._library = library
         self._pending = False
         self.closed: bool | None = None
         self.ready = ready
+        self.seconds = 0.0
 
     def close(self, *, seconds: float) -> None:
         """Let no GPU accept work; given up after this time.
@@ -99,10 +101,12 @@ class ReadyGate:
         self.closed, self.ready = False, True
 
     def _set(self, seconds: float, work: Callable[[float], None]) -> None:
-        until = time.monotonic() + seconds
+        started = time.monotonic()
+        until = started + seconds
         self.closed = self.ready = None
         try:
             work(seconds)
+            self.seconds = time.monotonic() - started
         except CollectionError as error:
             if error.code != "driver-timeout" and not self._pending:
                 with suppress(NvattestError):

@@ -337,6 +337,37 @@ def test_a_compiler_that_cc_names_and_is_not_there_is_said(tmp_path: Path) -> No
     assert "no-such-cc" in caught.value.message
 
 
+def test_code_is_loaded_from_no_folder_that_others_can_write_into(tmp_path: Path) -> None:
+    made = build_driver_libraries(tmp_path / "cache")
+    home = Path(made.folder)
+    for path, mode in ((tmp_path / "cache", 0o777), (home, 0o777), (Path(made.nvml), 0o666)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(InputError, match="others may write") as caught:
+            build_driver_libraries(tmp_path / "cache")
+        assert caught.value.code == "cache-folder"
+        path.chmod(before)
+    assert build_driver_libraries(tmp_path / "cache") == made
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["cache", "folder", "library"])
+def test_code_of_another_user_is_not_loaded(tmp_path: Path, what: str) -> None:
+    made = build_driver_libraries(tmp_path / "cache")
+    path = {"cache": tmp_path / "cache", "folder": Path(made.folder), "library": Path(made.nvml)}[what]
+    os.chown(path, 12345, 12345)
+    with pytest.raises(InputError, match="belongs to user 12345"):
+        build_driver_libraries(tmp_path / "cache")
+
+
+def test_code_is_loaded_through_no_link(tmp_path: Path) -> None:
+    made = build_driver_libraries(tmp_path / "cache")
+    Path(made.folder).rename(tmp_path / "elsewhere")
+    Path(made.folder).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="symbolic link"):
+        build_driver_libraries(tmp_path / "cache")
+
+
 def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         build_driver_libraries(tmp_path, environ={"PATH": os.environ["PATH"], "CC": "false"})

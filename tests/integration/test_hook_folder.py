@@ -191,6 +191,9 @@ def test_hook_status_neither_believes_nor_waits_for_what_others_wrote(world: New
     assert done.returncode == 1
     assert "others may write into it" in done.stdout
     assert "Last verdict: unknown" in done.stdout
+    command = [sys.executable, "-m", "nvattest", "hook", "check", "--root", str(guest.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "ERROR   ran: what the hook wrote is not believed" in done.stdout
     guest.file("run/nvattest/state.json").unlink()
     os.mkfifo(guest.file("run/nvattest/state.json"))
     run_folder(guest)

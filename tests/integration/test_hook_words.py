@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -242,3 +243,15 @@ def test_a_record_of_other_devices_keeps_nothing_ready(world: NewWorld) -> None:
     assert guest.run("--stage", "watch", "--once").status == 0
     # It was attested before it was ready again.
     assert guest.server.ready_history == (0, 1, 0, 1)
+
+
+def test_ready_is_not_begun_where_the_driver_would_not_end_in_time(world: NewWorld) -> None:
+    """A call that is given up may still be done, after the token is gone."""
+    guest = world()
+    guest.configure(budget={"hook": 4.0})
+    guest.server.faults[SET_READY] = Fault(delay=2.2)
+    guest.run()
+    assert guest.state["cause"] == "deadline"
+    time.sleep(2.5)  # a call that was begun would be done by now
+    assert 1 not in guest.server.ready_history
+    assert guest.ready == 0

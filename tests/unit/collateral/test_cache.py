@@ -148,6 +148,23 @@ def test_a_folder_that_others_can_write_into_is_refused(tmp_path) -> None:
         DiskCache(str(folder))
 
 
+def test_a_folder_that_a_link_leads_to_and_one_that_can_be_renamed_are_refused(tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(InputError, match="symbolic link"):
+        DiskCache(str(tmp_path / "link"))
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(InputError, match="everybody may write into it"):
+        DiskCache(str(tmp_path / "open/cache"))
+
+
+def test_an_entry_that_others_may_write_is_passed_over(cache) -> None:
+    cache.store_rim("NV_A", b"<a/>")
+    files(cache)[0].chmod(0o666)
+    assert cache.rims("NV_A") == ()
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(InputError):
