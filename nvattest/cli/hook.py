@@ -16,15 +16,18 @@ _HOOKS = "/usr/share/oci/hooks"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions of the command and their options."""
+    # Before the action too, as in 1.0.
+    for names in ("--config", "--root", "--hook-path"):
+        parser.add_argument(names, default="", help=argparse.SUPPRESS)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     status = actions.add_parser("status", help="in the guest: the last verdict and the ready state")
     check = actions.add_parser("check", help="in the guest: what silently keeps the hook from working")
     check.add_argument(
-        "--hook-path", default="", metavar="DIR",
+        "--hook-path", default=argparse.SUPPRESS, metavar="DIR",
         help=f"the guest_hook_path of the Kata configuration; default: {_HOOKS}, also in extension images",
     )  # fmt: skip
     for action in (status, check):
-        add_guest_options(action)
+        add_guest_options(action, default=argparse.SUPPRESS)
     lint = actions.add_parser("lint", help="on any machine: what in a deployment's files keeps the hook from gating")
     lint.add_argument(
         "files", nargs="+", type=existing_file, metavar="FILE",
@@ -41,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     write.add_argument("--name", default="nvattest", metavar="NAME", help="the extension's name (default: nvattest)")
     write.add_argument(
-        "--hook-path", metavar="DIR", help=f"guest_hook_path; default: in the extension, without one {_HOOKS}"
+        "--hook-path",
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help=f"guest_hook_path; default: in the extension, without one {_HOOKS}",
     )
     manifest = actions.add_parser("manifest", help="put the watch into the manifest of a copy of the extension coco")
     manifest.add_argument("manifest", type=existing_file, metavar="FILE", help="etc/kata-extensions/components.toml")
@@ -55,13 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_global_options(action, again=True)
 
 
-def add_guest_options(parser: argparse.ArgumentParser) -> None:
+def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> None:
     """Where the guest and its configuration are; ``guest_paths`` reads them."""
     parser.add_argument(
-        "--config", default="", metavar="FILE",
+        "--config", default=default, metavar="FILE",
         help="the configuration in the place of /etc/nvattest/hook.toml, as nvattest-hook is given it",
     )  # fmt: skip
-    parser.add_argument("--root", default="", metavar="DIR", help="put DIR before every path of the guest")
+    parser.add_argument("--root", default=default, metavar="DIR", help="put DIR before every path of the guest")
 
 
 def guest_paths(options: argparse.Namespace) -> Paths:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from nvattest.cli import main
+from nvattest.kata.extension import VerityParams, write_extension
 from nvattest.kata.lint import lint_files
 
+VERITY = str(VerityParams("ab" * 32, "cd" * 32, 100))
 RULE = """\
 package agent_policy
 CreateSandboxRequest if {
@@ -266,6 +268,40 @@ def test_the_command_ends_with_1_for_an_error_and_names_the_file(
     assert document["good"] is False
     assert [(item["severity"], item["file"]) for item in document["checks"]] == [("ok", str(good)), ("error", str(bad))]
     assert main(["hook", "lint", str(tmp_path / "nothing")]) == 105
+
+
+def test_drop_in_and_manifest_are_written_for_the_files_of_a_node(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, data, image, verity = (tmp_path / name for name in ("c.toml", "data", "x.img", "x.verity"))
+    rust = "[runtime]\nhypervisor_name = 'qemu'\n"
+    array = f'[[hypervisor.qemu.guest_extension_images]]\nname = "gpu"\npath = "/g"\nverity_params = "{VERITY}"\n'
+    base.write_text(BASE.replace("pci=realloc", "pci=realloc nvrc.smi.srs=1") + rust + array)
+    data.write_bytes(b"x" * 9000)
+    verity.write_text(f"{write_extension(str(data), str(image))}\n")
+    (tmp_path / "config.d").mkdir()
+    written = tmp_path / "config.d/60-nvattest.toml"
+    command = ["hook", "drop-in", str(base), "--image", str(image), "--verity", str(verity)]
+    assert main([*command, "--output", str(written)]) == 0
+    assert main(["hook", "lint", str(base)]) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out == written.read_text()
+    assert "/run/kata-extensions/nvattest/usr/share/oci/hooks" in written.read_text()
+    # An image that is not the one of these fields is not written down.
+    image.write_bytes(image.read_bytes()[:-4096])
+    data.write_bytes(b"y" * 9000)
+    write_extension(str(data), str(image))
+    assert main(command) == 4
+    assert main(command[:5]) == 105
+    manifest = tmp_path / "components.toml"
+    manifest.write_text(
+        'schema_version = 1\n[paths]\n"ocicrypt-config" = "x"\n[[process]]\nid = "attestation-agent"\nlevel = 1\npath = "x"\n'
+    )
+    assert main(["hook", "manifest", str(manifest), "--gate", "--output", str(manifest)]) == 0
+    assert main(["hook", "lint", str(manifest)]) == 0
+    assert 'wait_socket = "/run/nvattest/token.json"' in manifest.read_text()
+    assert main(["hook", "manifest", str(manifest)]) == 4
 
 
 def test_a_file_of_no_known_kind_and_a_broken_one_are_errors(tmp_path: Path) -> None:
