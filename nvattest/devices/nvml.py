@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar, final
 
+from nvattest._text import clean
 from nvattest.devices._deadline import DEFAULT_TIMEOUT, Deadline, Job, Trace
 from nvattest.devices._library import load_library
 from nvattest.devices._nvml_errors import FUNCTION_NOT_FOUND, nvml_error
@@ -64,12 +65,12 @@ class NvmlCalls:
         return settings
 
     def text(self, name: str, *arguments: Any) -> str:
-        """A text that the driver gives, made printable and cut: it is a hint, never an identity."""
+        """A text that the driver gives, cleaned and cut: it is a hint, never an identity."""
         try:
             value = str(self.ask(name, *arguments))
         except UnicodeDecodeError:
             return "unreadable"
-        return "".join(sign if " " <= sign <= "~" else "?" for sign in value[:_TEXT_MAX])
+        return clean(value, _TEXT_MAX)
 
 
 @final

@@ -6,6 +6,8 @@ import os
 import time
 from typing import Final, NamedTuple
 
+from nvattest._text import clean
+
 __all__ = ["Container", "parse_state", "read_state"]
 
 MAXIMUM: Final = 1024 * 1024
@@ -64,5 +66,4 @@ def parse_state(data: bytes) -> Container:
 
 
 def _text(value: object) -> str:
-    text = value if isinstance(value, str) else ""
-    return "".join(sign if " " <= sign <= "~" else "?" for sign in text[:_TEXT])
+    return clean(value, _TEXT) if isinstance(value, str) else ""

@@ -129,6 +129,8 @@ JOINERS = {
     "cli/simulate.py",
     "cli/doctor_bundle.py",
     "cli/output.py",
+    "kata/manifest.py",
+    "kata/runtime.py",
 }
 
 

@@ -273,7 +273,7 @@ def test_a_hint_that_the_driver_does_not_give_is_left_out(drive: Any, nvml: Any,
 
 @pytest.mark.parametrize(
     ("given", "hint"),
-    [(b"\xff\xfe", "unreadable"), (b"a\x1b[31mb", "a?[31mb"), (b"n" * 95, "n" * 95), ("ä".encode(), "?")],
+    [(b"\xff\xfe", "unreadable"), (b"a\x1b[31mb", "a\\x1b[31mb"), (b"n" * 95, "n" * 95), ("ä".encode(), "ä")],
 )
 def test_a_text_of_the_driver_cannot_reach_a_terminal_unfiltered(
     drive: Any, nvml: Any, given: bytes, hint: str
