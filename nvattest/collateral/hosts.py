@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from nvattest.collateral.deadline import Deadline
@@ -44,6 +45,7 @@ class Host:
         self._rounds = 0
         self._round = 0
         self._failed: set[object] = set()
+        # Instants are seconds left to the deadline.
         self._since = 0.0
         self._not_before = float("inf")
         self._given_up: GivenUp | None = None
@@ -85,12 +87,23 @@ class Host:
             self._failures = self._rounds = 0
             self._round += 1
             self._failed.clear()
+            self._not_before = float("inf")
             self._changed.notify_all()
 
-    def failed(self, request: object, entered: int, cause: Exception, deadline: Deadline, *, silent: bool) -> int:
-        """The request got no answer that counts. Returns how many rounds failed since the last answer.
+    def failed(
+        self,
+        request: object,
+        entered: int,
+        cause: Exception,
+        deadline: Deadline,
+        *,
+        silent: bool,
+        delay: Callable[[int], float],
+    ) -> float:
+        """The request got no answer that counts. Returns the seconds until the host may be asked again.
 
-        ``silent``: not even an error came. ``entered`` is what ``enter`` returned.
+        ``entered`` is what ``enter`` returned. ``silent``: not even an error came. ``delay`` gives the seconds for the
+        number of rounds that failed since the last answer; of several failures the longest counts.
         """
         with self._changed:
             self._in_flight -= 1
@@ -106,13 +119,10 @@ class Host:
             too_long = silent and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
             if exhausted or too_many or too_long:
                 self._give_up(cause)
+            seconds = delay(self._rounds)
+            self._not_before = min(self._not_before, deadline.remaining() - seconds)
             self._changed.notify_all()
-            return self._rounds
-
-    def hold(self, deadline: Deadline, seconds: float) -> None:
-        """Nothing is sent for so long."""
-        with self._changed:
-            self._not_before = deadline.remaining() - seconds
+            return seconds
 
     def give_up(self, cause: Exception) -> None:
         """Ask nothing more of it, since no other request can fare better. Those that wait end."""

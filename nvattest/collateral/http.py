@@ -150,16 +150,20 @@ class HttpClient:
         self, host: Host, request: object, entered: int, attempts: int, failed: _Failed, deadline: Deadline
     ) -> float:
         """Note what a failure says of the host. Returns the seconds until it may be asked again."""
-        if failed.again or failed.code == "tls":
-            rounds = host.failed(request, entered, failed, deadline, silent=not failed.status)
-        else:
+        if not failed.again and failed.code != "tls":
             host.answered()
             return 0.0
+        delay = host.failed(
+            request,
+            entered,
+            failed,
+            deadline,
+            silent=not failed.status,
+            delay=lambda rounds: self._delay(max(attempts, rounds), failed),
+        )
         if not failed.again:
             # Its certificate is the same for every request.
             host.give_up(failed)
-        delay = self._delay(max(attempts, rounds), failed)
-        host.hold(deadline, delay)
         return delay
 
     def _host(self, url: str, deadline: Deadline) -> Host:

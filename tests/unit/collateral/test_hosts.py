@@ -147,6 +147,15 @@ def test_a_host_that_comes_back_is_asked_for_everything(node) -> None:
     assert all(isinstance(result, bytes) for result in results)
 
 
+def test_nothing_is_asked_before_the_time_that_the_service_named(node) -> None:
+    clock = Clock()
+    with Services(node, faults=["rim:rate-limited=7*4"]) as services:
+        results = ask(services, [f"/v1/rim/{node.rim_ids[0]}"] * 6, clock=clock)
+        assert [item.status for item in services.log] == [429] * 4 + [200] * 6
+    assert all(isinstance(result, bytes) for result in results)
+    assert clock.now >= 1007
+
+
 def test_one_thing_that_fails_among_others_that_do_not_takes_nothing_away(node) -> None:
     broken, *good = node.rim_ids
     with Services(node, faults=[f"rim:status=500@{broken}"]) as services:
