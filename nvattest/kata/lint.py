@@ -270,7 +270,7 @@ def _operator_values(values: Table) -> Iterator[Finding]:
             yield note(
                 "operator", "error", message, "without it no node gets a CC label, and no GPU a resource for Kata"
             )
-    if "kataManager" in values:
+    if _at(values, "kataManager").get("enabled") is True:
         good = False
         message = "kataManager: the operator removes the RuntimeClasses that carry its label"
         yield note("operator", "error", message, "leave it out; kata-deploy makes the classes")
@@ -293,9 +293,11 @@ def _deploy_values(values: Table) -> Iterator[Finding]:
     if default not in enabled:
         message = f"defaultShim.amd64 is {_json(default)}, which is none of the enabled: {', '.join(sorted(enabled))}"
         yield note("kata-deploy", "error", message, "the installation fails on it")
-    if _at(values, "nodeFeatureRules").get("create") is not True:
-        message = "nodeFeatureRules.create is not true: nodes get no label for their TEE, and pods stay pending"
-        yield note("kata-deploy", "error", message)
+    rules = _at(values, "nodeFeatureRules").get("create", "auto")
+    if rules is not True:
+        message = f"nodeFeatureRules.create is {_json(rules)}, not true: nodes may get no label for their TEE"
+        hint = "pods then stay pending; auto makes the labels only where NFD was there before"
+        yield note("kata-deploy", "warning" if rules == "auto" else "error", message, hint)
     custom = _at(values, "customRuntimes")
     runtimes = _at(custom, "runtimes")
     if runtimes and custom.get("enabled") is not True:

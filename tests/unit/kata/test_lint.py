@@ -234,7 +234,8 @@ def deploy(**change: Any) -> dict[str, Any]:
     ("values", "words"),
     [
         (deploy(), []),
-        (deploy(nodeFeatureRules={"create": "auto"}), ["nodeFeatureRules"]),
+        (deploy(nodeFeatureRules={"create": False}), ["nodeFeatureRules"]),
+        (deploy(nodeFeatureRules={"create": "auto"}), []),
         (deploy(defaultShim={"amd64": "qemu-runtime-rs"}), ["defaultShim"]),
         (deploy(runtime={"baseConfig": "qemu-nvidia-gpu-snp"}), ["is not enabled"]),
         (deploy(runtime={"runtimeClass": json.dumps(runtime_class(overhead={}))}), ["esids"]),
