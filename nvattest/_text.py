@@ -30,7 +30,8 @@ _COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
 def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
     """``value`` as part of one line: no sign that acts or hides, and at most ``maximum`` characters of it."""
     if len(value) <= maximum:
-        return _clean(value)
+        # Nearly every text is plain, and each check of each device has several.
+        return value if value.isascii() and value.isprintable() else _clean(value)
     return f"{_clean(value[:maximum])} [{len(value) - maximum} more characters]"
 
 
@@ -65,7 +66,7 @@ def _line(line: str, *, colour: bool) -> str:
 
 def _clean(text: str) -> str:
     if text.isascii():
-        return text if text.isprintable() else "".join([c if c.isprintable() else _spelled(c) for c in text])
+        return "".join([sign if sign.isprintable() else _spelled(sign) for sign in text])
     from unicodedata import category
 
     marks, found = 0, []
