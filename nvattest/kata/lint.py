@@ -431,6 +431,8 @@ def _toml(data: bytes, source: str) -> Table:
 
 
 def _yaml(data: bytes, source: str) -> list[Table]:
+    if not data.strip():
+        return []
     try:
         import yaml
     except ImportError:
