@@ -14,11 +14,12 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, final
 
-__all__ = ["Lock", "TrustedFolder"]
+__all__ = ["Lock", "TrustedFolder", "replace_file"]
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 # Searching a folder needs less than reading it: /home may be 0711.
@@ -151,21 +152,12 @@ class TrustedFolder:
         Raises:
             OSError: it could not be written; the old content stays.
         """
-        new = f".{_plain(name)}.new"
-        self.remove(new)
+        self._unlink(_beside(name))
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self._descriptor)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fchmod(file.fileno(), mode)
-                    if sync:
-                        os.fsync(file.fileno())
-                self.rename(new, name)
-            except BaseException:
-                self.remove(new)
-                raise
+            replace_file(
+                self._descriptor, name, data, new=_beside(name), mode=mode,
+                settle=lambda descriptor: os.fchmod(descriptor, mode), sync=sync,
+            )  # fmt: skip
             if sync:
                 os.fsync(self._descriptor)
         except OSError as error:
@@ -195,11 +187,15 @@ class TrustedFolder:
         os.replace(_plain(old), _plain(new), src_dir_fd=here, dst_dir_fd=here)
 
     def remove(self, name: str) -> None:
-        """Remove a file that may be gone already.
+        """Remove a file that may be gone already, and what a writer of it that was killed left behind.
 
         Raises:
             OSError: it is there and cannot be removed.
         """
+        self._unlink(_plain(name))
+        self._unlink(_beside(name))
+
+    def _unlink(self, name: str) -> None:
         try:
             os.unlink(_plain(name), dir_fd=self._descriptor)
         except FileNotFoundError:
@@ -261,6 +257,50 @@ class Lock:
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._descriptor)
+
+
+def replace_file(
+    folder: int,
+    name: str,
+    data: bytes,
+    *,
+    new: str,
+    mode: int,
+    settle: Callable[[int], None] | None = None,
+    sync: bool = True,
+) -> None:
+    """Write a file whole or not at all: into the new file ``new`` of the same folder, then renamed over it.
+
+    Args:
+        folder: a descriptor of the folder.
+        name: the file's.
+        data: its content.
+        new: a name that is free.
+        mode: its permissions, less the umask.
+        settle: called with the descriptor of the complete file, before anyone finds it under its name.
+        sync: the content is on the disk before it has the name.
+
+    Raises:
+        OSError: it could not be written; the old content stays.
+    """
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if settle is not None:
+                settle(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(new, _plain(name), src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=folder)
+        raise
+
+
+def _beside(name: str) -> str:
+    return f".{_plain(name)}.new"
 
 
 def _plain(name: str) -> str:

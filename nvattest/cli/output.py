@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from nvattest._text import block, clean, joined
 from nvattest._version import __version__
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from nvattest.token.refusals import Refusal
     from nvattest.token.verified import VerifiedToken
 
+_MAXIMUM_LINKS: Final = 40
 _WORDS = {"pass": "ok", "fail": "FAIL", "absent": "ABSENT", "skipped": "skip"}
 
 
@@ -197,30 +200,98 @@ def render_claims(
     return joined(lines)
 
 
-def write_file(path: str, content: str | bytes, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all: into a new file beside it, then renamed over it. Text becomes UTF-8.
+def write_file(path: str, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Write an output that the caller named. Text becomes UTF-8.
+
+    A regular file, also one that a link leads to, is written whole or not at all. It has ``mode`` less the umask; where
+    others may read it, an older file of the caller's keeps its permissions. A device, a pipe or a descriptor of this
+    process (``/dev/stdout``) is written to and stays what it is.
 
     Raises:
         InputError: it cannot be written.
     """
-    import tempfile
-
     data = content.encode("utf-8") if isinstance(content, str) else content
-    folder = os.path.dirname(os.path.abspath(path))
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".nvattest-", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        place, number = _place(path)
+        if number is None:
+            try:
+                old = os.lstat(place)
+            except FileNotFoundError:
+                old = None
+            if old is None or stat.S_ISREG(old.st_mode):
+                _replace(place, data, mode, old)
+                return
+            descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+        else:
+            descriptor = _duplicate(number)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def open_stream(path: str) -> BinaryIO:
+    """Open an output that is written piece by piece. What ``path`` names is as in ``write_file``.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    try:
+        place, number = _place(path)
+        return open(place, "wb") if number is None else os.fdopen(_duplicate(number), "wb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def _place(path: str) -> tuple[str, int | None]:
+    """The path behind links, and the number where it is a descriptor of this process.
+
+    ``/dev/stdout`` and ``/dev/fd/N`` are links to such. Opened by name, the file behind one is written from its start.
+    """
+    descriptors = os.path.realpath("/proc/self/fd")
+    place = path
+    for _ in range(_MAXIMUM_LINKS):
+        folder, name = os.path.realpath(os.path.dirname(place) or "."), os.path.basename(place)
+        place = os.path.join(folder, name)
+        if folder == descriptors and name.isdecimal():
+            return place, int(name)
+        try:
+            target = os.readlink(place)
+        except OSError:
+            return place, None
+        place = os.path.join(folder, target)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _duplicate(number: int) -> int:
+    # What was printed before stands before it.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    return os.dup(number)
+
+
+def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> None:
+    from nvattest._folder import replace_file
+
+    def settle(descriptor: int) -> None:
+        # Of another user's file nothing is kept: whoever made it must not choose who may write into this one.
+        if old is None or not mode & 0o077 or old.st_uid != os.geteuid():
+            return
+        kept = stat.S_IMODE(old.st_mode) & 0o777
+        if old.st_gid != os.fstat(descriptor).st_gid:
+            try:
+                os.fchown(descriptor, -1, old.st_gid)
+            except OSError:
+                kept &= ~0o070
+        os.fchmod(descriptor, kept)
+
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        replace_file(descriptor, name, data, new=f".nvattest-{os.urandom(8).hex()}", mode=mode, settle=settle)
+    finally:
+        os.close(descriptor)
 
 
 def report_error(error: NvattestError, options: argparse.Namespace, verdict: str, members: dict[str, object]) -> None:

@@ -78,8 +78,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open(path: str, *, resume: bool) -> BinaryIO:
+    from nvattest.cli.output import open_stream
+
+    if not resume or not os.path.exists(path):
+        return open_stream(path)
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: not a regular file, so that --resume finds no answers in it", code="resume")
     try:
-        return open(path, "r+b" if resume and os.path.exists(path) else "wb")
+        return open(path, "r+b")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
 

@@ -163,6 +163,9 @@ def test_what_a_killed_writer_left_is_gone_with_the_next_write(folder: TrustedFo
     Path(folder.at(".x.new")).write_bytes(b"half")
     folder.write("x", b"whole")
     assert folder.names() == ["x"]
+    Path(folder.at(".x.new")).write_bytes(b"half")
+    folder.remove("x")
+    assert folder.names() == []
 
 
 def test_a_pipe_or_a_link_in_the_place_of_a_file_is_neither_waited_for_nor_followed(folder: TrustedFolder) -> None:
