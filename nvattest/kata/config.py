@@ -41,7 +41,7 @@ class HookConfig(NamedTuple):
         on_failure: ``start`` or ``block``: whether a failed hook exits with 0. The GPUs stay not ready either way.
         policy: an evidence policy file, TOML or JSON.
         trust_anchors: roots to trust in the place of NVIDIA's; every output says so.
-        budget_*: seconds from start to verdict; taking the ready state away may last one more (``Budget.for_closing``).
+        budget_*: seconds from start to verdict; taking the ready state away may last longer (``Settings.closing``).
             An agent gives a hook up after 10 (``nvattest.kata.agents``).
         collateral_*: the bundle is looked at first, then the cache, then the network.
         token_*: what is said to others.

@@ -301,7 +301,9 @@ def _ran(status: dict[str, Any]) -> Finding:
 
 def _text(path: str, size: int = _SMALL) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(size).decode("utf-8", "replace")
+        # A FIFO in the place of the file is not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            return (file.read(size) or b"").decode("utf-8", "replace")
     except OSError:
         return ""
