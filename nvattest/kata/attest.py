@@ -173,6 +173,12 @@ def _story(run: Run) -> str:
         if os.path.isdir(paths.at(MODULE)):
             # They may have been ready when they went; those that come next must not find it so.
             run.ready = take_away(settings.nvml, seconds=budget.for_closing())
+            if run.ready:
+                raise CollectionError(
+                    "no GPU is on the bus, and the driver keeps the ready state for those that come",
+                    code="ready-state",
+                    hint="look at nvidia-smi conf-compute -grs; load the driver again",
+                )
         withdraw(folder)
         run.token_sha256 = run.token_before_sha256 = None
         return NO_GPU
@@ -279,8 +285,10 @@ def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
         gate.close(seconds=seconds)
     except CollectionError:
         # With confidential computing off there is no ready state to set, and that is the reason to tell.
-        if driver.state.ready is False:
-            gate.closed, gate.ready = True, False
+        if gate.ready is None and driver.state.ready is False:
+            # A call that makes them not ready, done or not, does not change what it said before.
+            gate.ready = False
+        gate.closed = True if gate.ready is False else None
         require_evidence_mode(driver.state)
         raise
 

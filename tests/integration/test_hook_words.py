@@ -255,3 +255,33 @@ def test_ready_is_not_begun_where_the_driver_would_not_end_in_time(world: NewWor
     time.sleep(2.5)  # a call that was begun would be done by now
     assert 1 not in guest.server.ready_history
     assert guest.ready == 0
+
+
+def test_a_ready_state_that_stays_for_gpus_to_come_is_no_success_without_a_gpu(world: NewWorld) -> None:
+    guest = world()
+    guest.configure(allow_no_gpu=True, on_failure="block")
+    for device in guest.file("sys/bus/pci/devices").iterdir():
+        os.rename(device, guest.file("tmp") / device.name)
+    guest.server.change(ready=1)
+    guest.server.faults[SET_READY] = Fault(return_code=4)
+    ended = guest.run()
+    assert ended.status == 9
+    assert (guest.state["verdict"], guest.state["ready"]) == ("not-trusted", True)
+    assert "attestation failed, the GPUs are ready" in ended.stderr
+    guest.server.faults.clear()
+    assert guest.run().status == 0
+    assert (guest.state["verdict"], guest.ready) == ("no-gpu", 0)
+
+
+def test_what_others_set_while_it_was_refused_is_what_is_said(world: NewWorld) -> None:
+    guest = world()
+
+    def set_by_others(name: str, data: bytes) -> None:
+        if name == SET_READY:
+            guest.server.change(ready=1)
+            raise OSError("refused")
+
+    guest.server.before = set_by_others
+    ended = guest.run()
+    assert (guest.ready, guest.state["ready"], guest.state["ready_on_entry"]) == (1, True, False)
+    assert "attestation failed, the GPUs are ready" in ended.stderr
