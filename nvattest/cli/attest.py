@@ -83,7 +83,7 @@ def _add_verification_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--claims-version", type=choice("2.0", "3.0", "4.0"), default="4.0", metavar="VERSION",
-        help="version of the GPU claims: 2.0, 3.0 or 4.0 (the default)",
+        help="version of the GPU claims: 2.0, 3.0 or 4.0 (the default); switches have 3.0 beside 4.0",
     )  # fmt: skip
     group.add_argument("--explain", action="store_true", help="explain the result, as nvattest explain does")
     group.add_argument(

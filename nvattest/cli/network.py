@@ -185,7 +185,9 @@ def attest_remotely(
     from nvattest.collateral.nras import NrasClient
 
     settings = http_settings(options, options.nras_url)
-    with NrasClient(options.nras_url, http=settings, timeout=options.timeout) as client:
+    with NrasClient(
+        options.nras_url, http=settings, timeout=options.timeout, claims_version=options.claims_version
+    ) as client:
         return client.attest(
             evidence,
             nonce=nonce,

@@ -40,7 +40,7 @@ NRAS: Final = Service(
     invalid=ResultCode.NRAS_ATTESTATION_ERROR,
 )
 _PATHS: Final = {DeviceKind.GPU: "/v4/attest/gpu", DeviceKind.NVSWITCH: "/v4/attest/switch"}
-_CLAIMS: Final = {DeviceKind.GPU: "4.0", DeviceKind.NVSWITCH: "3.0"}
+DEFAULT_CLAIMS: Final = "4.0"
 _MAXIMUM_TOKEN: Final = 4 * 1024 * 1024
 _MAXIMUM_JWKS: Final = 1024 * 1024
 
@@ -72,7 +72,7 @@ class NrasClient:
         x5c_roots: PEM of the roots to which the keys' certificates must lead; None: TLS vouches for the chain, which
             only has to hold together.
         clock: the monotonic clock, for the age of the key set.
-        claims_version: of the claims to ask for; by default 4.0 for GPUs and 3.0 for switches.
+        claims_version: of the claims to ask for, by default 4.0; of switches the service has none above 3.0.
 
     Raises:
         InputError: a URL that cannot be used, or plain http to another machine: nothing would vouch for the key set.
@@ -232,8 +232,10 @@ def request_body(evidence: Sequence[Evidence], nonce: Nonce, claims_version: str
     body = dump_evidence([replace(item, nonce=nonce.value) for item in evidence], form=EvidenceForm.NRAS)
     if not isinstance(body, dict):
         raise InputError("evidence for NRAS must be an object", code="nras-body")
-    kind = evidence[0].kind
-    return json.dumps({**body, "nonce": nonce.hex(), "claims_version": claims_version or _CLAIMS[kind]}).encode()
+    version = claims_version or DEFAULT_CLAIMS
+    if version == "4.0" and evidence[0].kind is DeviceKind.NVSWITCH:
+        version = "3.0"
+    return json.dumps({**body, "nonce": nonce.hex(), "claims_version": version}).encode()
 
 
 def key_ids(token: object) -> frozenset[str]:

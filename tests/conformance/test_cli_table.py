@@ -159,3 +159,17 @@ def test_collect_evidence(device: str, count: int, tmp_path_factory: pytest.Temp
     assert (done.returncode, document["result_code"]) == (0, 0), done.stderr
     assert [item["nonce"] for item in document["evidences"]] == [N2] * count
     assert all({"arch", "nonce", "evidence", "certificate"} <= set(item) for item in document["evidences"])
+
+
+@pytest.mark.parametrize("device", ["GPU", "Switch"])
+def test_the_version_of_the_claims_is_the_same_wherever_they_are_verified(stage: Make, device: str) -> None:
+    here = stage(HGX if device == "Switch" else "hopper-1")
+    arguments = here.switch() if device == "Switch" else here.gpu()
+    for version in ("2.0", "3.0"):
+        local, remote = (
+            here.run(*arguments, *more, "--claims-version", version, "--no-cache") for more in VERIFIERS.values()
+        )
+        assert local.status == remote.status == 0
+        assert set(local.claims[0]) <= set(remote.claims[0])
+        flat = f"x-nvidia-{'gpu' if device == 'GPU' else 'switch'}-attestation-report-cert-chain-validated"
+        assert (flat in remote.claims[0]) is (version == "2.0")

@@ -215,3 +215,14 @@ def test_plain_http_to_another_machine_is_refused() -> None:
 @pytest.mark.parametrize("token", [None, 1, "", "..", "a.b.c", [[["x"] * 1000] * 3], {"a": "!!.b.c"}])
 def test_key_ids_are_found_in_nothing_and_break_nothing(token) -> None:
     assert key_ids(token) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "switches"),
+    [(None, "4.0", "3.0"), ("4.0", "4.0", "3.0"), ("3.0", "3.0", "3.0"), ("2.0", "2.0", "2.0")],
+)
+def test_the_claims_have_the_version_that_was_asked_for_and_switches_none_above_theirs(asked, gpus, switches) -> None:
+    node = Platform.build("hopper-8-ppcie")
+    with Services(node) as services, NrasClient(services.nras_url, claims_version=asked) as client:
+        answers = attest(node, services, client=client)
+    assert [answer.verified.payload["x-nvidia-ver"] for answer in answers] == [gpus, switches]

@@ -12,7 +12,7 @@ from nvattest.compat._engine import LOCAL_ISSUERS
 from nvattest.compat._errors import PolicyFormatError, PolicyJsonError
 from nvattest.compat._settings import Settings, nras_base
 from nvattest.compat.nv_attestation_sdk._words import Environment, VerifierFields, kind_of
-from nvattest.errors import NvattestError, ParseError, PolicyError, TokenError
+from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.model import Nonce
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def validate(token: str, rules: JsonPolicy, expected: Expected) -> tuple[bool, l
 
     Raises:
         TokenRefusedError: it must not be believed.
-        CollateralError: the keys of NRAS cannot be had.
     """
     from nvattest.compat import _tokens
 
@@ -57,7 +56,12 @@ def validate(token: str, rules: JsonPolicy, expected: Expected) -> tuple[bool, l
                 reasons.append(f"{name} is not among the configured verifiers")
                 good = False
                 continue
-            trust = _trust(entry, expected)
+            try:
+                trust = _trust(entry, expected)
+            except CollateralError as error:
+                reasons.append(f"{name}: {error}")
+                good = False
+                continue
             moment = expected.at if trust.jwks is not None else now
             verified = _tokens.verify_part(name, inner, nonce=expected.nonce, at=moment, trust=trust)
             claims, overall = _tokens.policy_claims(verified)

@@ -34,7 +34,7 @@ from nvattest.compat._warnings import MigrationWarning, migrated
 from nvattest.compat.nv_attestation_sdk._class_level import class_or_instance
 from nvattest.compat.nv_attestation_sdk._configured import Configured
 from nvattest.compat.nv_attestation_sdk._words import Devices, Environment, VerifierFields, kind_of
-from nvattest.errors import TokenError
+from nvattest.errors import CollateralError, TokenError
 from nvattest.model import Nonce, VerificationTime
 
 if TYPE_CHECKING:
@@ -152,12 +152,13 @@ class Attestation(Configured):
         """Verify the evidence with every verifier and keep the token. Without evidence it is collected first.
 
         Returns:
-            True only if every verifier trusts every device.
+            True only if every verifier trusts every device. Where NRAS gives no answer, or none that can be believed,
+            it is False, as it was, ``get_reasons`` says why, and there is no token.
 
         Raises:
             NoVerifierError: there is no verifier.
             NoEvidenceError: an empty list, or one of something else.
-            NvattestError: the evidence could not be collected, or NRAS gave no answer that can be believed.
+            NvattestError: the evidence could not be collected.
         """
         from nvattest.compat._handles import evidence_of
         from nvattest.compat._tokens import make_token
@@ -172,17 +173,26 @@ class Attestation(Configured):
         nonce = Nonce.from_hex(self._nonce)
         # No old token may stand for a round that breaks off.
         self._tokens.pop(self._name, None)
+        self._reasons = []
         verdicts: dict[str, bool] = {}
         parts: dict[str, object] = {}
         for entry in self._verifiers:
             name = entry[VerifierFields.NAME]
             evidence = evidence_of(evidence_list, kind_of(entry[VerifierFields.DEVICE]), nonce)
             remote = entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE
-            verdict, token = (self._remote if remote else self._local)(entry, evidence, nonce)
+            try:
+                verdict, token = (self._remote if remote else self._local)(entry, evidence, nonce)
+            except (CollateralError, TokenError) as error:
+                self._reasons.append(f"{name}: {error}")
+                self._say([f"{name}: {error}"])
+                continue
             # Of two verifiers of one name the token has room for one: for the one that says no.
             if verdicts.get(name, True):
                 verdicts[name], parts[name] = verdict, token
                 self._counts[name] = len(evidence)
+        if self._reasons:
+            # A token without the part of a verifier would stand for a round in which it was never asked.
+            return False
         self._tokens[self._name] = make_token(parts, nonce=nonce, key=self._signing_key())
         return bool(verdicts) and all(verdicts.values())
 
@@ -252,8 +262,8 @@ class Attestation(Configured):
         the number of devices are checked, which the old SDK did not do. ``get_reasons`` says why it is False.
 
         Returns:
-            False where the policy is not met, where a verifier of the token is not configured, or where there is no
-            token; for tokens by name also where one must not be believed.
+            False where the policy is not met, where a verifier of the token is not configured, where the keys of NRAS
+            cannot be had, or where there is no token; for tokens by name also where one must not be believed.
 
         Raises:
             PolicyJsonError, PolicyFormatError: the policy cannot be used.
@@ -281,7 +291,7 @@ class Attestation(Configured):
 
     @class_or_instance
     def get_reasons(self) -> list[str]:
-        """Why the last ``validate_token`` was False."""
+        """Why the last ``validate_token`` was False, or why the last ``attest`` has no token."""
         return list(self._reasons)
 
     def _validate(self, rules: JsonPolicy, token: str) -> bool:
