@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from nvattest._version import __version__
 from nvattest.cli.arguments import ArgumentError
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine
+from nvattest.cli.network import add_tls_options
 from nvattest.cli.output import say
 from nvattest.cli.progress import Progress
 from nvattest.cli.terminal import add_terminal_options, terminal_for
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="FILE", help="also write everything into a .tar.gz or .zip for a support ticket; no secrets"
     )
+    add_tls_options(parser.add_argument_group("with --online"), checked=False)
     add_terminal_options(parser)
 
 
@@ -39,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
         items = examine(machine)
         if options.online:
             from nvattest.cli.doctor_online import SERVICES, reach
+            from nvattest.collateral.settings import HttpSettings
 
             progress.update("asking NVIDIA's services")
             addresses = {
@@ -46,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
                 "OCSP service": os.environ.get("NVAT_OCSP_BASE_URL") or SERVICES["OCSP service"],
                 "NRAS": os.environ.get("NVAT_NRAS_BASE_URL") or SERVICES["NRAS"],
             }
-            items += reach(addresses)
+            items += reach(
+                addresses, http=HttpSettings(tls_ca_cert=options.tls_ca_cert, tls_ca_path=options.tls_ca_path)
+            )
     from nvattest.model import format_time
 
     report = report_json(items, at=format_time(machine.clock()))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item
+from nvattest.errors import InputError
+
+if TYPE_CHECKING:
+    from nvattest.collateral.settings import HttpSettings
 
 SERVICES: Final[Mapping[str, str]] = {
     "RIM service": "https://rim.attestation.nvidia.com",
@@ -20,6 +23,7 @@ SERVICES: Final[Mapping[str, str]] = {
 }
 _SECONDS: Final = 8.0
 _SKEW_SECONDS: Final = 120.0
+_BUNDLE: Final = "without a network verify from a bundle (--bundle)"
 
 
 def public(url: str) -> str:
@@ -33,31 +37,35 @@ def public(url: str) -> str:
     return urlunsplit((parts.scheme, host + port, parts.path, "", ""))
 
 
-def reach(services: Mapping[str, str], *, seconds: float = _SECONDS) -> list[Item]:
-    """Ask each service for its front page, all at once. Any HTTP answer below 500 counts as reached."""
-    found: dict[str, Item] = {}
-    dates: dict[str, float] = {}
+def reach(services: Mapping[str, str], *, seconds: float = _SECONDS, http: HttpSettings | None = None) -> list[Item]:
+    """Ask each service for its front page, all at once. Any HTTP answer below 500 counts as reached.
 
-    def ask(name: str, url: str) -> None:
-        found[name] = _ask(name, url, seconds, dates)
+    ``http`` has the roots of TLS. Neither a service key nor a password of ``~/.netrc`` is sent.
+    """
+    from nvattest.collateral.deadline import Deadline
+    from nvattest.collateral.http import HttpClient
+    from nvattest.collateral.pool import Late, run_all
 
-    threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in services.items()]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + seconds + 2
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    items = [
-        found.get(name)
-        or Item(
-            id=_id(name), group="network", status=FAULT, title=name,
-            detail=f"{public(url)}: no answer in {seconds:.0f} s",
-            remedy="a firewall that swallows packets? verify from a bundle, or set https_proxy",
-        )
-        for name, url in services.items()
-    ]  # fmt: skip
+    deadline = Deadline(seconds)
+    with HttpClient(http) as client:
+        results = run_all([partial(client.look, url, deadline=deadline) for url in services.values()], deadline)
+    items: list[Item] = []
+    dates: list[float] = []
+    for (name, url), result in zip(services.items(), results, strict=True):
+        if isinstance(result, Late):
+            detail, remedy = f"no answer in {seconds:g} s", "a firewall that swallows packets?"
+            items.append(_fault(name, f"{public(url)}: {detail}", f"{remedy} {_BUNDLE}"))
+        elif isinstance(result, InputError):
+            items.append(_fault(name, f"{public(url)} was not asked: {result}", result.hint))
+        elif isinstance(result, Exception):
+            items.append(_fault(name, f"{public(url)}: {_reason(result)}", f"check DNS, proxy and firewall; {_BUNDLE}"))
+        else:
+            items.append(_reached(name, url, result[0]))
+            # Without a usable date there is nothing to compare with.
+            with suppress(TypeError, ValueError):
+                dates.append((parsedate_to_datetime(result[1]) - datetime.now(timezone.utc)).total_seconds())
     if dates:
-        worst = max(dates.values(), key=abs)
+        worst = max(dates, key=abs)
         if abs(worst) > _SKEW_SECONDS:
             items.append(
                 Item(
@@ -83,32 +91,19 @@ def _id(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _ask(name: str, url: str, seconds: float, dates: dict[str, float]) -> Item:
-    import requests
+def _fault(name: str, detail: str, remedy: str) -> Item:
+    return Item(id=_id(name), group="network", status=FAULT, title=name, detail=detail, remedy=remedy)
 
-    shown = public(url)
-    try:
-        with requests.get(url, timeout=(seconds / 2, seconds), allow_redirects=False, stream=True) as answer:
-            status, date = answer.status_code, answer.headers.get("Date", "")
-    except (requests.RequestException, ValueError) as error:
-        return Item(
-            id=_id(name), group="network", status=FAULT, title=name, detail=f"{shown}: {_reason(error)}",
-            remedy="check DNS, proxy and firewall; without a network verify from a bundle (--bundle)",
-        )  # fmt: skip
-    # Without a usable date there is nothing to compare with.
-    with suppress(TypeError, ValueError):
-        dates[name] = (parsedate_to_datetime(date) - datetime.now(timezone.utc)).total_seconds()
+
+def _reached(name: str, url: str, status: int) -> Item:
+    if status == 407:
+        return _fault(name, "the proxy wants a password", "put user and password into https_proxy")
     if status >= 500:
         return Item(
-            id=_id(name), group="network", status=WARNING, title=name, detail=f"{shown} answers {status}",
+            id=_id(name), group="network", status=WARNING, title=name, detail=f"{public(url)} answers {status}",
             remedy="the service has a fault of its own; try later, or verify from a bundle",
         )  # fmt: skip
-    if status == 407:
-        return Item(
-            id=_id(name), group="network", status=FAULT, title=name, detail="the proxy wants a password",
-            remedy="put user and password into https_proxy",
-        )  # fmt: skip
-    return Item(id=_id(name), group="network", status=OK, title=name, detail=f"{shown}, reached (HTTP {status})")
+    return Item(id=_id(name), group="network", status=OK, title=name, detail=f"{public(url)}, reached (HTTP {status})")
 
 
 def _reason(error: Exception) -> str:
@@ -117,7 +112,10 @@ def _reason(error: Exception) -> str:
 
     for kind, words in (
         (requests.exceptions.ProxyError, "the proxy cannot be reached or refuses"),
-        (requests.exceptions.SSLError, "its TLS certificate is not trusted here (a proxy that looks inside?)"),
+        (
+            requests.exceptions.SSLError,
+            "its TLS certificate is not trusted here (a proxy that looks inside? name its CA with --tls-ca-cert)",
+        ),
         (requests.exceptions.Timeout, "no answer in time"),
         (requests.exceptions.ConnectionError, "no connection (name, route or firewall)"),
     ):

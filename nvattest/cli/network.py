@@ -44,12 +44,18 @@ def add_access_options(group: argparse._ArgumentGroup) -> None:
         "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", ""), metavar="KEY",
         help="sent to the configured hosts over https (better in NV_ATTESTATION_SERVICE_KEY than here)",
     )  # fmt: skip
+    add_tls_options(group)
+
+
+def add_tls_options(group: argparse._ArgumentGroup, *, checked: bool = True) -> None:
+    """Whom TLS trusts; not ``checked``: paths that do not exist are for the command to report."""
+    file, folder = (existing_file, existing_directory) if checked else (str, str)
     group.add_argument(
-        "--tls-ca-cert", type=existing_file, default=from_environment("NVAT_TLS_CA_CERT", "") or None, metavar="PEM",
+        "--tls-ca-cert", type=file, default=from_environment("NVAT_TLS_CA_CERT", "") or None, metavar="PEM",
         help="trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)",
     )  # fmt: skip
     group.add_argument(
-        "--tls-ca-path", type=existing_directory, default=from_environment("NVAT_TLS_CA_PATH", "") or None,
+        "--tls-ca-path", type=folder, default=from_environment("NVAT_TLS_CA_PATH", "") or None,
         metavar="DIR", help="the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)",
     )  # fmt: skip
 

@@ -228,9 +228,7 @@ def _fetch(url: str, maximum: int, options: argparse.Namespace, key_host: str) -
     wrong = ResultCode.VERIFIER_JWKS_ERROR
     service = Service(name="JWKS", unreachable=wrong, forbidden=wrong, missing=wrong, failed=wrong, invalid=wrong)
     with HttpClient(http_settings(options, *filter(None, [key_host]))) as client:
-        return client.exchange(
-            service, "GET", url, deadline=Deadline(30), maximum=maximum, headers={"Accept": "application/json"}
-        )
+        return client.fetch(service, url, deadline=Deadline(30), maximum=maximum, accept="application/json")
 
 
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:

@@ -19,11 +19,12 @@ from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.hosts import GivenUp, Host
+from nvattest.collateral.pool import Late, run_all
 from nvattest.collateral.settings import HttpSettings, check_url
 from nvattest.errors import CollateralError, ResultCode
 
 if TYPE_CHECKING:
-    from requests import Session
+    from requests import Response, Session
 
 __all__ = ["HttpClient", "HttpSettings", "Service"]
 
@@ -105,7 +106,9 @@ class HttpClient:
         headers: Mapping[str, str],
         body: bytes | None = None,
     ) -> bytes:
-        """The body of the answer with status 200, of at most ``maximum`` bytes.
+        """The body of the answer with status 200, of at most ``maximum`` bytes. ``fetch`` and ``run_all`` call it.
+
+        No time limit of a socket ends an answer that comes byte by byte: whoever calls it gives it up at the deadline.
 
         Connection errors and the statuses 408, 429, 500, 502, 503 and 504 are tried again up to five times, with
         full-jitter backoff from 100 ms to 1 s and never before ``Retry-After``; never beyond the deadline. Exchanges
@@ -145,6 +148,37 @@ class HttpClient:
                 withheld = bool(self.settings.service_key) and not self._may_see_key(url)
                 raise _error(service, url, attempts, failed, deadline if no_time else None, withheld=withheld)
             self._sleep(delay)
+
+    def fetch(self, service: Service, url: str, *, deadline: Deadline, maximum: int, accept: str) -> bytes:
+        """The body that ``exchange`` gets for a URL, or its error; at the deadline, whatever the server does.
+
+        Raises:
+            CollateralError: as ``exchange``.
+        """
+        headers = {"Accept": accept}
+        (result,) = run_all(
+            [lambda: self.exchange(service, "GET", url, deadline=deadline, maximum=maximum, headers=headers)], deadline
+        )
+        if isinstance(result, Late):
+            # So that its thread ends.
+            self.close()
+            raise service.error(
+                f"{url}: no whole answer within {deadline.seconds:g} s", code="deadline",
+                result_code=service.unreachable, hint="check the URL and what answers there",
+            )  # fmt: skip
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def look(self, url: str, *, deadline: Deadline) -> tuple[int, str]:
+        """The status of one answer, whatever it is, and its ``Date``. ``run_all`` calls it, as it does ``exchange``.
+
+        Raises:
+            InputError: roots that cannot be read.
+            requests.RequestException, ValueError: no answer, or no URL.
+        """
+        with self._request("GET", url, deadline) as response:
+            return response.status_code, response.headers.get("Date", "")
 
     def _judge(
         self, host: Host, request: object, entered: int, attempts: int, failed: _Failed, deadline: Deadline
@@ -189,24 +223,8 @@ class HttpClient:
         import requests
         import urllib3
 
-        left = deadline.remaining()
-        timeout = (
-            max(0.001, min(self.settings.connect_timeout, left)),
-            max(0.001, min(self.settings.read_timeout, left)),
-        )
         try:
-            with self._open().request(
-                method,
-                url,
-                data=body,
-                # No content coding: an answer is as large as it says, and cannot be inflated here.
-                headers={"User-Agent": f"nvattest/{__version__}", "Accept-Encoding": "identity", **headers},
-                # Any auth of ours keeps requests from looking for one in ~/.netrc.
-                auth=self._authorize,
-                allow_redirects=False,
-                stream=True,
-                timeout=timeout,
-            ) as response:
+            with self._request(method, url, deadline, headers, body) as response:
                 return _read(response, maximum, deadline)
         except requests.exceptions.SSLError as error:
             raise _Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
@@ -216,6 +234,31 @@ class HttpClient:
             requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError,
         ) as error:  # fmt: skip
             raise _Failed(_cause(error), "connection", again=True) from None
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Response:
+        left = deadline.remaining()
+        return self._open().request(
+            method,
+            url,
+            data=body,
+            # No content coding: an answer is as large as it says, and cannot be inflated here.
+            headers={"User-Agent": f"nvattest/{__version__}", "Accept-Encoding": "identity", **(headers or {})},
+            # Any auth of ours keeps requests from looking for one in ~/.netrc.
+            auth=self._authorize,
+            allow_redirects=False,
+            stream=True,
+            timeout=(
+                max(0.001, min(self.settings.connect_timeout, left)),
+                max(0.001, min(self.settings.read_timeout, left)),
+            ),
+        )
 
     def _may_see_key(self, url: str) -> bool:
         parts = urlsplit(url)

@@ -210,3 +210,23 @@ def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
         assert [refusal["code"] for refusal in said.get("refusals", [])] == (
             [word.split(maxsplit=1)[0]] if word else []
         )
+
+
+def test_a_key_set_that_comes_byte_by_byte_ends_with_an_error_at_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nvattest.collateral import deadline
+
+    usual, limits = deadline.Deadline, []
+
+    def short(seconds: float) -> deadline.Deadline:
+        limits.append(seconds)
+        return usual(0.5)
+
+    monkeypatch.setattr(deadline, "Deadline", short)
+    for stage in stage_of(tmp_path, faults=("jwks:trickle=0.1",)):
+        url = stage.services.nras_url
+        for source in (("--nras-url", url), ("--jwks", f"{url}/.well-known/jwks.json", "--issuer", url)):
+            assert stage.verify(*stage.tls(), *source) == 1
+            assert "no whole answer within 0.5 s" in capsys.readouterr().out
+    assert limits == [30, 30]

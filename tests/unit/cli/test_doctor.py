@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import json
@@ -245,6 +246,78 @@ def test_a_service_that_answers_is_reached_and_one_that_does_not_is_a_fault(
     assert lines["ocsp-service"].status == "fault"
     assert lines["nras"].status == "fault"
     assert lines["clock-skew"].status == "ok"
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_no_password_of_the_users_goes_to_a_service(
+    service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[str | None] = []
+
+    def answer(handler: Service) -> None:
+        seen.append(handler.headers.get("Authorization"))
+        handler.send_response(200)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    monkeypatch.setattr(Service, "do_GET", answer)
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("NV_ATTESTATION_SERVICE_KEY", SECRET)
+    assert found(reach({"NRAS": service}))["nras"].status == "ok"
+    assert seen == [None]
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_the_roots_of_a_mirror_or_proxy_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datetime import datetime, timezone
+
+    from nvattest.testing.platform import Platform
+    from nvattest.testing.services import Services
+
+    platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
+
+    def online(*options: str) -> dict[str, dict[str, str]]:
+        main(["doctor", "--online", "--json", *options])
+        return {item["id"]: item for item in json.loads(capsys.readouterr().out)["items"]}
+
+    with Services(platform, tls=True) as services:
+        for name in ("RIM_SERVICE", "OCSP", "NRAS"):
+            monkeypatch.setenv(f"NVAT_{name}_BASE_URL", services.nras_url)
+        (tmp_path / "ca.pem").write_bytes(services.ca_pem)
+        assert online("--tls-ca-cert", str(tmp_path / "ca.pem"))["nras"]["status"] == "ok"
+        refused = online()["nras"]
+        assert (refused["status"], "name its CA with --tls-ca-cert" in refused["detail"]) == ("fault", True)
+        # Roots that are not there keep the doctor from nothing else.
+        unread = online("--tls-ca-path", "/no/such/folder", "--tls-ca-cert", "/no/such/file")["nras"]
+        assert (unread["status"], "/no/such/file" in unread["detail"]) == ("fault", True)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_service_that_never_ends_its_answer_is_given_up(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def trickle(handler: Service) -> None:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not ended.wait(0.05):
+                handler.wfile.write(b"x")
+        handler.close_connection = True
+
+    monkeypatch.setattr(Service, "do_GET", trickle)
+    try:
+        line = found(reach({"NRAS": service}, seconds=0.5))["nras"]
+        assert (line.status, line.detail) == ("fault", f"{service}: no answer in 0.5 s")
+    finally:
+        ended.set()
 
 
 def test_addresses_are_shown_without_passwords() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
@@ -50,6 +51,37 @@ def failure(*args, **settings) -> CollateralError:
     with pytest.raises(CollateralError) as caught:
         get(*args, **settings)
     return caught.value
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b" "),
+    ],
+)
+def test_a_fetch_ends_at_its_deadline_though_the_answer_goes_on_coming(begin: bytes, more: bytes) -> None:
+    gone = threading.Event()
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(begin)
+            while True:
+                connection.sendall(more)
+                time.sleep(0.02)
+        gone.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server, HttpClient() as client:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/jwks"
+        with pytest.raises(CollateralError, match=r"no whole answer within 0\.3 s") as caught:
+            client.fetch(RIM_SERVICE, url, deadline=Deadline(0.3), maximum=10**5, accept="*/*")
+        assert (caught.value.code, caught.value.result_code) == ("deadline", 103)
+        # The connection is ended, not left to a thread.
+        assert gone.wait(30)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
