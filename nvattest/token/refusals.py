@@ -94,7 +94,7 @@ def _refusal(label: str, details: object) -> Refusal:
         code=clean(word, 40),
         message=_text(members.get("message")),
         description=_text(description),
-        result_code=switch if "SWITCH" in label else gpu,
+        result_code=switch if "SWITCH" in label.upper() else gpu,
     )
 
 

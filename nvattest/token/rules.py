@@ -56,7 +56,7 @@ class Rules:
                     hint="compare the whole text; for NVIDIA's service it is the base URL without a final slash",
                 )
         if needs_nonce or token.payload.get("eat_nonce") is not None:
-            self._check_nonce(token)
+            self.check_nonce(token.what, token.payload.get("eat_nonce"))
 
     def _check_times(self, token: Jws) -> None:
         # A token without an end is good for ever. NVIDIA's local tools write no nbf: iat says the same.
@@ -80,24 +80,28 @@ class Rules:
                     hint=f"the clock of one side is {int(value - at)} s off",
                 )
 
-    def _check_nonce(self, token: Jws) -> None:
-        value = token.payload.get("eat_nonce")
+    def check_nonce(self, what: str, value: object) -> None:
+        """The ``eat_nonce`` of a token or of one device in it; ``what`` names it.
+
+        Raises:
+            TokenError: ``nonce-missing``, ``nonce-mismatch``.
+        """
         if value is None or value == "":
             raise refuse(
-                f"{token.what} has no eat_nonce: nothing shows that it answers this request",
+                f"{what} has no eat_nonce: nothing shows that it answers this request",
                 "nonce-missing",
                 result_code=ResultCode.NONCE_MISMATCH,
             )
         if not isinstance(value, str):
             raise refuse(
-                f"{token.what}: eat_nonce is {kind_of(value)}, expected one text",
+                f"{what}: eat_nonce is {kind_of(value)}, expected one text",
                 "nonce-mismatch",
                 result_code=ResultCode.NONCE_MISMATCH,
             )
         # Hexadecimal as NVIDIA writes it in EATs, base64url as EARs have it.
         if value.lower() != self.nonce.hex() and value != b64url(self.nonce.value):
             raise refuse(
-                f"{token.what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}",
+                f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}",
                 "nonce-mismatch",
                 hint="a token for another request, or a recording",
                 result_code=ResultCode.NONCE_MISMATCH,

@@ -61,7 +61,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
             raise refuse(f"{label} is affirming, and refused: {reasons[0]}", "overall-inconsistent")
     for label, item in zip(devices, claims, strict=True):
         if tiers[label] is Tier.AFFIRMING:
-            _check_nvat(label, submods[label])
+            _check_nvat(label, submods[label], rules)
         if tiers[label] is Tier.AFFIRMING and item:
             check_good_device(label, item, weakened=made.lenient)
     return VerifiedToken(
@@ -123,13 +123,19 @@ def _worst(label: str, vector: object) -> Tier:
     return worst
 
 
-def _check_nvat(label: str, submodule: JsonObject) -> None:
-    """Refuse an affirming submodule of NVAT that contradicts itself: without these facts NVAT affirms nothing."""
+def _check_nvat(label: str, submodule: JsonObject, rules: Rules) -> None:
+    """Refuse an affirming submodule that contradicts itself or answers another request.
+
+    Without these facts NVAT affirms nothing. Its overall ``eat_nonce`` repeats what stood beside the evidence, which
+    whoever hands over an old recording can write; what the device answered stands in the submodule.
+    """
     verifier = submodule.get("ear_verifier_claims")
     facts = verifier.get("ear_nvidia_evidence") if isinstance(verifier, dict) else None
     for name in ("signature_verified", "parsed", "nonce_match"):
         if isinstance(facts, dict) and facts.get(name, True) is not True:
             raise refuse(f"{label} is affirming, but its {name} is {str(facts[name])[:40]}", "overall-inconsistent")
+    if "eat_nonce" in submodule or (isinstance(facts, dict) and "nonce_match" not in facts):
+        rules.check_nonce(label, submodule.get("eat_nonce"))
 
 
 def _nvidia_claims(submodule: JsonObject) -> JsonObject:

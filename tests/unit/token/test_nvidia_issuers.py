@@ -145,6 +145,47 @@ def test_an_affirming_submodule_that_contradicts_itself_is_refused(change: dict[
     assert caught.value.code == "overall-inconsistent"
 
 
+OLD_NONCE = bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("device", "code"),
+    [
+        ({"eat_nonce": minting.b64(OLD_NONCE)}, "nonce-mismatch"),
+        ({"eat_nonce": OLD_NONCE.hex()}, "nonce-mismatch"),
+        ({"eat_nonce": [minting.b64(NONCE.value)]}, "nonce-mismatch"),
+        ({"eat_nonce": None}, "nonce-missing"),
+        ({"ear_verifier_claims": {"ear_nvidia_evidence": {"signature_verified": True}}}, "nonce-missing"),
+        ({"eat_nonce": minting.b64(NONCE.value)}, None),
+        ({"eat_nonce": NONCE.hex(), "ear_verifier_claims": {"ear_nvidia_evidence": {"parsed": True}}}, None),
+    ],
+)
+def test_an_affirming_device_of_an_ear_answers_this_request_itself(device: dict[str, Any], code: str | None) -> None:
+    # The overall eat_nonce of NVAT echoes what stands beside the evidence: it is right for a recording too.
+    payload = nvat_ear("gpu_0", "gpu_1")
+    payload["submods"]["gpu_1"] |= device
+    if code is None:
+        assert minting.check(minting.jws(payload), issuer=None).overall is True
+        return
+    with pytest.raises(TokenError) as caught:
+        minting.check(minting.jws(payload), issuer=None)
+    assert caught.value.code == code
+    assert "gpu_1" in str(caught.value)
+    # A device that is refused for it makes a bad token, not one that must not be believed.
+    payload["submods"]["gpu_1"] |= {"ear_status": "contraindicated"}
+    payload["ear_status"] = "contraindicated"
+    assert minting.check(minting.jws(payload), issuer=None).overall is False
+
+
+@pytest.mark.parametrize(
+    ("label", "code"), [("gpu_0", 504), ("switch_0", 603), ("nvswitch0", 603), ("SWITCH-0", 603), ("device_0", 504)]
+)
+def test_the_code_of_a_refused_submodule_follows_its_kind_in_every_spelling(label: str, code: int) -> None:
+    payload = nvat_ear(label, ear_status="contraindicated")
+    payload["submods"][label] |= {"ear_status": "contraindicated", "ear_nvidia_error_details": [{"code": 4003}]}
+    assert int(minting.check(minting.jws(payload), issuer=None).result_code) == code
+
+
 # --- what the service says of a device that it refuses ---------------------------------------------------------------
 
 
