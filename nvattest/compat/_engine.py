@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from nvattest.compat._errors import CompatValueError, InvalidNonceError
 from nvattest.compat._settings import Settings
-from nvattest.compat._warnings import FOREIGN_ANCHORS, migrated
+from nvattest.compat._warnings import FOREIGN_ANCHORS, HELD, migrated
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
-    from nvattest.appraisal.results import Appraisal
+    from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.token.keys import SigningKey
 
 CLAIMS_VERSIONS = ("2.0", "3.0")
@@ -35,6 +35,8 @@ class LocalResult:
 
     appraisal: Appraisal
     token: list[Any]
+    held: tuple[str, ...]
+    """The trusted devices that have, or whose RIMs have, a certificate on hold."""
 
     @property
     def trusted(self) -> bool:
@@ -164,6 +166,10 @@ def verify_locally(
         )
     appraisal = verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at or now())
     _explain_differences(appraisal)
+    held = _held(appraisal)
+    if held:
+        why = "NV_ALLOW_HOLD_CERT in the environment" if settings.hold_by_environment else "allow_hold_cert"
+        migrated(HELD.format(devices=", ".join(held), why=why))
     token = sign_detached_eat(
         appraisal,
         claims=claims_of(appraisal, version=claims_version),
@@ -173,7 +179,17 @@ def verify_locally(
         new_id=lambda: str(uuid.uuid4()),
         issuer=LOCAL_ISSUERS[evidence[0].kind],
     )
-    return LocalResult(appraisal=appraisal, token=token)
+    return LocalResult(appraisal=appraisal, token=token, held=held)
+
+
+def _held(appraisal: Appraisal) -> tuple[str, ...]:
+    # Not by the option that a check names: of several reasons it has one.
+    return tuple(device.label for device in appraisal.devices if device.trusted and "ON_HOLD" in _statuses(device))
+
+
+def _statuses(device: DeviceAppraisal) -> set[str]:
+    chains = [device.chain, *(rim.chain for rim in device.rims.values())]
+    return {item.revocation.status.name for chain in chains if chain is not None for item in chain.revocations}
 
 
 def _explain_differences(appraisal: Appraisal) -> None:
@@ -188,10 +204,7 @@ def _explain_differences(appraisal: Appraisal) -> None:
             "architecture, so that a good GPU after a bad one could make it True."
         )
     for device in devices:
-        chains = [device.chain, *(rim.chain for rim in device.rims.values())]
-        statuses = {
-            item.revocation.status.name for chain in chains if chain is not None for item in chain.revocations
-        } & _LOOSE
+        statuses = _statuses(device) & _LOOSE
         if statuses:
             migrated(
                 f"{device.label}: a revocation answer does not count ({', '.join(sorted(statuses)).lower()}). The old "

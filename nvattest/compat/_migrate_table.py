@@ -130,6 +130,9 @@ ENVIRONMENT_WORDS: Final[Mapping[str, Entry]] = {
         ("NV_RIM_URL", "NV_OCSP_URL", "NV_NRAS_GPU_URL", "NV_NRAS_NVSWITCH_URL", "NVIDIA_ATTESTATION_SERVICE_KEY"),
         Entry(Verdict.SAME, "read when it is needed; the old SDK read it at import"),
     ),
-    "NV_ALLOW_HOLD_CERT": Entry(Verdict.CHANGED, "certificates on hold count as before, and the token says so"),
+    "NV_ALLOW_HOLD_CERT": Entry(
+        Verdict.CHANGED,
+        "certificates on hold count as before, with a warning, and the token says so; cc_admin sets no GPU ready by it",
+    ),
     "notasecret": Entry(Verdict.DECISION, "the constant secret of the old tokens: verify with the public key instead"),
 }

@@ -51,6 +51,11 @@ class Settings:
             return self.allow_hold_cert
         return os.environ.get("NV_ALLOW_HOLD_CERT", "") == "true"
 
+    @property
+    def hold_by_environment(self) -> bool:
+        """Whether a hold counts because of the environment alone, and of nothing that the caller said."""
+        return self.allow_hold_cert is None and self.hold_allowed()
+
     def evidence_policy(self) -> EvidencePolicy:
         """The strict policy with the two weakenings that the old SDK has switches for; tokens name them."""
         from nvattest.appraisal.policy import EvidencePolicy

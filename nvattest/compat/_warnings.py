@@ -19,6 +19,11 @@ FOREIGN_ANCHORS = (
     "'nvattest simulate' that is so; anywhere else take the variable away."
 )
 
+HELD = (
+    "{devices}: a certificate is on hold, that is, NVIDIA has suspended it, and it counts as good because of {why}. "
+    "The old SDK did not say so."
+)
+
 FOREIGN_SERVICE = (
     "{issuer} verified, which is not NVIDIA's remote service{simulated}: what is said to be good is good by its word."
 )

@@ -92,7 +92,7 @@ def attest(
     ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and optionally ``claims_version``. Without ``user_mode`` the
     ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
     are asked for their certificates before and after, and is trusted under NVIDIA's anchors (simulated GPUs: under a
-    simulation's).
+    simulation's), and where a certificate on hold counts, ``allow_hold_cert`` and not the environment says so.
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
@@ -134,7 +134,7 @@ def attest(
         for line in _progress.verified(result.appraisal, items, claims):
             print(joined([line]), file=sys.stdout)
     if not params["user_mode"] and not params["test_no_gpu"]:
-        _set_ready(result.appraisal, items)
+        _set_ready(result.appraisal, items, held=result.held if settings.hold_by_environment else ())
     return result.trusted, result.token
 
 
@@ -171,7 +171,8 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     return Collateral(rims=rims) if rims else None
 
 
-def _set_ready(appraisal: Appraisal, items: Sequence[Evidence]) -> None:
+def _set_ready(appraisal: Appraisal, items: Sequence[Evidence], *, held: Sequence[str] = ()) -> None:
+    """Set the ready state. ``held`` are the devices that are trusted because the environment says so."""
     from nvattest._pci import device_digest
     from nvattest.devices.nvml import NvmlLibrary
     from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
@@ -180,7 +181,7 @@ def _set_ready(appraisal: Appraisal, items: Sequence[Evidence]) -> None:
     with NvmlLibrary.open() as library:
         fit = _anchors_fit(appraisal)
         seen = device_digest()
-        if appraisal.trusted and fit and _of_this_machine(items, library):
+        if appraisal.trusted and fit and not held and _of_this_machine(items, library):
             try:
                 set_ready(library, TrustedPlatform(appraisal))
                 # The driver sets ready whatever is there when it is asked.
@@ -199,6 +200,11 @@ def _set_ready(appraisal: Appraisal, items: Sequence[Evidence]) -> None:
             migrated(
                 f"the GPUs stay not ready: they were judged under the trust anchors {appraisal.anchors!r}, named by "
                 "NVATTEST_TRUST_ANCHORS. The environment cannot make real GPUs ready."
+            )
+        elif appraisal.trusted and held:
+            migrated(
+                f"the GPUs stay not ready: a certificate of {', '.join(held)} is on hold, and only NV_ALLOW_HOLD_CERT "
+                "accepts that. The environment cannot make GPUs ready; say --allow_hold_cert where it is meant."
             )
         elif appraisal.trusted:
             migrated(

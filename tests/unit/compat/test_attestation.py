@@ -259,8 +259,13 @@ def test_certificates_on_hold_count_only_with_exactly_true(
     monkeypatch.setenv("NV_ALLOW_HOLD_CERT", value)
     platform = Platform.build("hopper-1", lies=["driver-rim:hold=0"])
     client = client_of(platform)
-    assert client.attest(evidence_of(platform)) is trusted
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert client.attest(evidence_of(platform)) is trusted
+    said_so = any("GPU-0: a certificate is on hold" in f"{item.message}" for item in caught)
+    assert said_so is trusted
     if trusted:
+        assert any("because of NV_ALLOW_HOLD_CERT in the environment" in f"{item.message}" for item in caught)
         said = client.decode_token(client.get_token())[1]["LOCAL_GPU_CLAIMS"]
         assert "allow_certificate_hold_for_rims" in str(said[0][1]["nvattest"]["policy"]["weakened"])
         assert "allow_certificate_hold" in said[1]["GPU-0"]["x-nvidia-attestation-warning"]

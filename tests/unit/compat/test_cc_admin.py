@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -230,6 +231,42 @@ def test_an_explicit_no_to_held_certificates_goes_before_the_variable(
     assert said_weakenings(cc_admin.attest(params, NONCE, evidence_of(live[0]))) == []
     params["allow_hold_cert"] = None
     assert said_weakenings(cc_admin.attest(params, NONCE, evidence_of(live[0]))) != []
+
+
+@pytest.mark.parametrize(
+    ("option", "by_environment", "expected"),
+    [(None, True, "not ready"), (True, False, "ready"), (True, True, "ready"), (None, False, "not ready")],
+)
+def test_gpus_with_a_certificate_on_hold_are_made_ready_by_an_option_and_never_by_the_environment(
+    tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, option: Any, by_environment: bool,
+    expected: str,
+) -> None:  # fmt: skip
+    import nvattest.devices.collect
+    import nvattest.devices.nvml
+    import nvattest.devices.ready
+    import nvattest.devices.state
+
+    platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc), lies=["gpu0:hold=1"])
+    items = evidence_of(platform)
+    states: list[str] = []
+    monkeypatch.setattr(nvattest.devices.collect, "collect_gpus", lambda *_, **__: items)
+    monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
+    monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: type("S", (), {"dev_tools": False}))
+    monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
+    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    monkeypatch.setenv("NV_ALLOW_HOLD_CERT", "true" if by_environment else "")
+    (tmp_path / "roots.pem").write_bytes(platform.anchors_pem)
+    with Services(platform, now=wall_clock) as services, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        params.update(
+            rim_service_url=services.rim_url, ocsp_url=services.ocsp_url, allow_hold_cert=option, user_mode=False
+        )
+        trusted, _ = cc_admin.attest(params, NONCE, items)
+    said = " ".join(f"{item.message}" for item in caught)
+    assert states == [expected]
+    assert trusted is bool(option or by_environment)
+    assert ("GPU-0: a certificate is on hold" in said) is trusted
+    assert ("The environment cannot make GPUs ready" in said) is (trusted and not option)
 
 
 def said_weakenings(result: tuple[bool, list[Any]]) -> Any:
