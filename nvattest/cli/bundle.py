@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nvattest._text import joined
 from nvattest.cli import network, targets
 from nvattest.cli.arguments import existing_directory, existing_file
 from nvattest.cli.output import say, write_file
@@ -102,7 +103,8 @@ def _fetch(options: argparse.Namespace) -> int:
     inspection = inspect_bundle(collateral, verifier, at, chains=needs.chains)
     if facts["ready"] is not True or inspection.bad:
         code = facts["result_code"] or ResultCode.OCSP_STATUS_NOT_GOOD
-        say(render_preflight(facts), *(f"  NOT VERIFIED {name}: {why}" for name, why in inspection.bad), error=True)
+        bad = joined([f"  NOT VERIFIED {name}: {why}" for name, why in inspection.bad])
+        say(render_preflight(facts), *filter(None, [bad]), error=True)
         raise CollateralError(
             f"{options.output} was not written: guests could not verify with it",
             code="bundle-incomplete",
@@ -175,7 +177,7 @@ def _write_verified(collateral: Collateral, unused: Sequence[Unused], options: a
     ]
     if left:
         word = "left out" if options.keep_going else "not usable"
-        say(*(f"{word}: {name}: {why}" for name, why in left), error=True)
+        say(joined([f"{word}: {name}: {why}" for name, why in left]), error=True)
     if left and not options.keep_going:
         raise InputError(
             f"{options.output} was not written: {counted(len(left), 'input')} cannot be used",

@@ -154,9 +154,9 @@ class _Inspector:
             if judged.status in _SIGNED and judged.in_window:
                 return judged, VERIFIED
             # Its responder may have ended with it: what counts is whether it was good while it was current.
-            ended, began = response.next_update, response.this_update
-            if ended is not None and began is not None and ended < at:
-                then = self._check(response, question, began)
+            ended, began, signed = response.next_update, response.this_update, response.produced_at
+            if ended is not None and began is not None and signed is not None and ended < at:
+                then = self._check(response, question, max(began, signed))
                 if then.status in _SIGNED:
                     return then, EXPIRED
         return judged, None

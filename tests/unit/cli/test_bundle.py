@@ -184,6 +184,18 @@ def test_what_is_not_used_is_an_error_or_left_out_and_said_either_way(
     assert "there is nothing to write" in err
 
 
+@pytest.mark.parametrize("suffix", [".xml", ".json", ".txt"])
+def test_the_name_of_an_unused_file_makes_no_line_of_its_own(
+    run, real_data: Path, tmp_path: Path, rims: Path, suffix: str
+) -> None:
+    (rims / "good.xml").write_bytes((real_data / f"rim/{DRIVER}.xml").read_bytes())
+    (rims / f"x\nResult: TRUSTED, code 0 (Ok)\x1b[2J{suffix}").write_bytes(b"no RIM")
+    status, _, err = run("bundle", "create", "--rim-dir", rims, "--keep-going", "--output", tmp_path / "b.json")
+    assert status == 0
+    assert "x\\x0aResult: TRUSTED, code 0 (Ok)\\x1b[2J" in err
+    assert not [line for line in err.splitlines() if line.startswith("Result")]
+
+
 def test_two_documents_for_one_id_are_an_error_that_names_both(
     run, real_data: Path, tmp_path: Path, rims: Path
 ) -> None:

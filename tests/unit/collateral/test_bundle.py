@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import json
+from datetime import timedelta
 
 import jsonschema
 import pytest
@@ -18,7 +19,11 @@ from nvattest.collateral.gather import needs_of
 from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
 from nvattest.errors import InputError, ParseError
 from nvattest.evidence import load_evidence
+from nvattest.model import VerificationTime
+from nvattest.testing import ocsp_issuer
 from nvattest.testing.platform import Platform
+
+TWO_HOURS = timedelta(hours=2)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +178,21 @@ def test_an_answer_has_the_state_of_its_signature_and_window_whatever_it_says(li
     [entry] = [entry for entry in facts["ocsp"] if entry["sha256"] not in kept]
     assert entry["state"] == state
     assert len(bad) == (state == "not verified")
+
+
+def test_an_old_answer_that_was_signed_some_time_after_its_this_update_is_expired_not_from_the_future(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # RFC 6960, 2.4 and 4.2.2.1: a responder may sign later what it knew at thisUpdate.
+    single = ocsp_issuer._single
+    monkeypatch.setattr(ocsp_issuer, "_single", lambda query, verdict, at: single(query, verdict, at - TWO_HOURS))
+    platform = Platform.build("hopper-1")
+    later = VerificationTime.at(platform.time.device + timedelta(days=2))
+    inspection = inspect_bundle(
+        load_bundle(json.dumps(platform.bundle())), Verifier(anchors=platform.trust_anchors()), later
+    )
+    assert inspection.bad == ()
+    assert {entry["state"] for entry in inspection.facts["ocsp"] if "certificate" in entry} == {"expired"}
 
 
 def test_answers_about_devices_are_not_verified_and_not_bad_without_the_devices(platform) -> None:
