@@ -21,8 +21,8 @@ _PREFIX: Final = "nvattest-hook"
 class Journal:
     """Writes lines to the log file, and the verdict to the kernel's log and stderr.
 
-    A log that cannot be written never decides anything: its fault becomes ``fault``, the verdict's line on stderr tells
-    it, and the run goes on.
+    A log that cannot be written never decides anything. Its lines go into the run folder, ``fault`` says why, the
+    verdict's line on stderr has that, and the run goes on.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -39,15 +39,13 @@ class Journal:
 
     def lines(self, lines: list[str]) -> None:
         """Append lines to the log file; one write, so that runs at the same time do not mix."""
-        text = joined(lines) + "\n" if lines else ""
-        home, name = os.path.split(self._file)
-        try:
-            with TrustedFolder(home, make=True, mode=0o755, log=True) as folder:
-                self._rotate(folder, name, len(text))
-                folder.append(name, text.encode("utf-8", "replace"))
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else ""
-            self.fault = f"{getattr(error, 'filename', None) or self._file}: {why or error}"
+        data = (joined(lines) + "\n" if lines else "").encode("utf-8", "replace")
+        fault = self._append(self._file, data, log=True)
+        if fault:
+            # Often a guest's root is read-only and its /run is not.
+            spare = self._paths.at(f"{Paths.RUN}/{os.path.basename(Paths.LOG)}")
+            also = self._append(spare, data, log=False)
+            self.fault = f"{fault}; {also}" if also else f"{spare}, since {fault}"
 
     def summary(self, facts: dict[str, object]) -> None:
         """The one JSON line of a run."""
@@ -72,6 +70,18 @@ class Journal:
             print(line, file=sys.stderr, flush=True)
         except (OSError, ValueError, AttributeError):
             self.fault = self.fault or "stderr is closed"
+
+    def _append(self, path: str, data: bytes, *, log: bool) -> str:
+        """Append to a log file; "", or why it could not be done."""
+        home, name = os.path.split(path)
+        try:
+            with TrustedFolder(home, make=True, mode=0o755, log=log) as folder:
+                self._rotate(folder, name, len(data))
+                folder.append(name, data)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else ""
+            return f"{getattr(error, 'filename', None) or path}: {why or error}"
+        return ""
 
     def _rotate(self, folder: TrustedFolder, name: str, more: int) -> None:
         try:
