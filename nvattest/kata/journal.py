@@ -65,7 +65,7 @@ class Journal:
             except OSError as error:
                 self.fault = self.fault or f"{self._paths.kmsg}: {error.strerror or error}"
         if self.fault:
-            line = f"{line} (log: {clean(self.fault, 200)})"
+            line = f"{line} (log: {clean(self.fault, 400)})"
         try:
             print(line, file=sys.stderr, flush=True)
         except (OSError, ValueError, AttributeError):
