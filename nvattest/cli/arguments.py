@@ -10,12 +10,14 @@ import argparse
 import os
 import re
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "off")
 FORMATS = ("text", "json")
+# What CLI11 reads behind the equals sign of a flag, in any case.
+_ON, _OFF = ("true", "on", "yes", "enable", "t", "y", "1", "+"), ("false", "off", "no", "disable", "f", "n", "0", "-")
 
 T = TypeVar("T")
 
@@ -55,6 +57,15 @@ class _Once(argparse._StoreAction):  # noqa: SLF001 - the class that argparse it
         setattr(namespace, self.dest, values)
 
 
+class _Unset(argparse.Action):
+    """What stands in for a flag that is given as false: the last word about a flag counts, as in CLI11."""
+
+    def __call__(
+        self, _parser: object, namespace: argparse.Namespace, _values: object, _option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, self.default)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that never guesses abbreviations and raises ArgumentError with the right status."""
 
@@ -67,6 +78,29 @@ class Parser(argparse.ArgumentParser):
         # Formats that one command has beside the common ones; its add_arguments says so.
         self.more_formats: tuple[str, ...] = ()
 
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
+        """As argparse's, but that a ``--`` with nothing behind it, the end of the options, is no argument."""
+        namespace, surplus = super().parse_known_args(*given, **named)
+        return namespace, [] if surplus == ["--"] else surplus
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """Read ``--flag=true`` and ``--flag=false`` as CLI11 does; argparse refuses a flag with a value."""
+        name, equals, word = arg_string.partition("=")
+        action = self._option_string_actions.get(name) if equals and name.startswith("--") else None
+        if action is None or action.nargs != 0 or isinstance(action, argparse._HelpAction):  # noqa: SLF001 - no other name
+            return super()._parse_optional(arg_string)
+        if word.lower() in _ON:
+            return super()._parse_optional(name)
+        if word.lower() not in _OFF:
+            return super()._parse_optional(arg_string)
+        opposite = f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
+        if opposite in action.option_strings:
+            return super()._parse_optional(opposite)
+        unset = _Unset(action.option_strings, action.dest, nargs=0, default=action.default)
+        found: Any = super()._parse_optional(name)
+        # Since Python 3.12.8 a list of tuples, before that a tuple; the action stands first in each.
+        return [(unset, *item[1:]) for item in found] if isinstance(found, list) else (unset, *found[1:])
+
     def error(self, message: str) -> NoReturn:
         """Turn argparse's message into the status of its kind."""
         if "unrecognized arguments" in message:
@@ -75,30 +109,32 @@ class Parser(argparse.ArgumentParser):
             status = REQUIRED
         elif "expected" in message and "argument" in message:
             status = VALUES
-        elif re.search(r"invalid (int|float|\w*integer\w*) value", message):
+        elif re.search(r"invalid (int|float|\w*integer\w*) value|ignored explicit argument", message):
             status = CONVERSION
         else:
             status = VALIDATION
         raise ArgumentError(message, status)
 
 
-def add_global_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+def add_global_options(parser: argparse.ArgumentParser) -> None:
     """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults.
 
-    ``again`` adds them to an action of a command that has them, so that they may stand behind the action too.
+    They may stand behind an action of a command too; add them when its actions are there.
     """
     formats = FORMATS + (parser.more_formats if isinstance(parser, Parser) else ())
-    if again:
-        for names, words in ((("-l", "--log-level"), LOG_LEVELS), (("-f", "--format"), formats)):
-            parser.add_argument(*names, type=choice(*words), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        return
+    for actions in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        if isinstance(actions, argparse._SubParsersAction):  # noqa: SLF001
+            for action in actions.choices.values():
+                for names, words in ((("-l", "--log-level"), LOG_LEVELS), (("-f", "--format"), formats)):
+                    action.add_argument(*names, type=choice(*words), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     group = parser.add_argument_group("global options")
     group.add_argument(
-        "-l", "--log-level", type=choice(*LOG_LEVELS), default=from_environment("NVAT_LOG_LEVEL", "info", LOG_LEVELS),
-        metavar="LEVEL", help="trace, debug, info, warn, error or off (NVAT_LOG_LEVEL)",
+        "-l", "--log-level", type=choice(*LOG_LEVELS),
+        default=from_environment("NVAT_LOG_LEVEL", "info", choice(*LOG_LEVELS)), metavar="LEVEL",
+        help="trace, debug, info, warn, error or off (NVAT_LOG_LEVEL)",
     )  # fmt: skip
     group.add_argument(
-        "-f", "--format", type=choice(*formats), default=from_environment("NVAT_FORMAT", "text", FORMATS),
+        "-f", "--format", type=choice(*formats), default=from_environment("NVAT_FORMAT", "text", choice(*FORMATS)),
         metavar="FORMAT", help=f"{', '.join(formats[:-1])} or {formats[-1]} (NVAT_FORMAT)",
     )  # fmt: skip
 
@@ -174,13 +210,19 @@ def existing_directory(text: str) -> str:
     return text
 
 
-def from_environment(variable: str, default: str, words: tuple[str, ...] = ()) -> str:
+def from_environment(variable: str, default: str, kind: Callable[[str], str] = str) -> str:
     """The value of a variable, or the default where it is unset or empty.
 
-    Raises:
-        ArgumentError: the value is not one of ``words``.
+    A value that ``kind``, a type for argparse, refuses is ignored with a warning, as NVIDIA's program ignores it: what
+    a shell's profile sets is not what the caller of this command has typed.
     """
-    value = os.environ.get(variable) or default
-    if words and value not in words:
-        raise ArgumentError(f"{variable}: {value!r} is not one of {', '.join(words)}", VALIDATION)
-    return value
+    value = os.environ.get(variable)
+    if not value:
+        return default
+    try:
+        return kind(value)
+    except argparse.ArgumentTypeError as error:
+        from nvattest.cli.output import say
+
+        say(f"warning: {variable}: {error}; it is ignored", error=True)
+        return default

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import VALIDATION, ArgumentError, add_global_options, existing_file
+from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file
 from nvattest.cli.output import say, write_file
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for action in (write, manifest):
         action.add_argument("--output", metavar="FILE", help="where to write it (default: print it)")
-    for action in (status, check, lint, write, manifest):
-        add_global_options(action, again=True)
 
 
 def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> None:

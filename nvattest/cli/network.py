@@ -51,11 +51,11 @@ def add_tls_options(group: argparse._ArgumentGroup, *, checked: bool = True) -> 
     """Whom TLS trusts; not ``checked``: paths that do not exist are for the command to report."""
     file, folder = (existing_file, existing_directory) if checked else (str, str)
     group.add_argument(
-        "--tls-ca-cert", type=file, default=from_environment("NVAT_TLS_CA_CERT", "") or None, metavar="PEM",
+        "--tls-ca-cert", type=file, default=from_environment("NVAT_TLS_CA_CERT", "", file) or None, metavar="PEM",
         help="trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)",
     )  # fmt: skip
     group.add_argument(
-        "--tls-ca-path", type=folder, default=from_environment("NVAT_TLS_CA_PATH", "") or None,
+        "--tls-ca-path", type=folder, default=from_environment("NVAT_TLS_CA_PATH", "", folder) or None,
         metavar="DIR", help="the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add_access_options(group)
     group.add_argument(
         "--ocsp-cert-id-hash", type=choice(*HASHES),
-        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", HASHES), metavar="HASH",
+        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", choice(*HASHES)), metavar="HASH",
         help="sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)",
     )  # fmt: skip
     group.add_argument(
@@ -164,15 +164,15 @@ def _cache(options: argparse.Namespace) -> DiskCache | None:
 
     if options.no_cache:
         return None
-    if options.cache_dir is not None:
-        return DiskCache(os.path.abspath(options.cache_dir))
-    folder = default_cache_folder()
+    folder = default_cache_folder() if options.cache_dir is None else os.path.abspath(options.cache_dir)
     if folder is None:
         return None
     try:
         return DiskCache(folder)
     except InputError as error:
-        # Nobody asked for this folder: read-only homes and the like must not stop a verification.
+        if "cache_dir" in getattr(options, "_given", ()):
+            raise
+        # The command does not name this folder: read-only homes and the like must not stop a verification.
         if options.log_level in ("trace", "debug", "info", "warn"):
             say(f"warning: {error}; going on without a cache", error=True)
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.cli import main
+from nvattest.testing import Platform
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
@@ -32,7 +33,7 @@ MISTAKES: dict[str, tuple[list[str], int]] = {
     "a surplus word": (["version", "now"], UNEXPECTED),
     "an abbreviation": (["attest", "--dev", "gpu"], UNEXPECTED),
     "an option without its value": (["attest", "--nonce"], VALUES),
-    "a flag with a value": (["attest", "--offline=yes"], VALIDATION),
+    "a flag with a value that is neither true nor false": (["attest", "--offline=maybe"], CONVERSION),
     "a device that does not exist": (["attest", "--device", "cpu"], VALIDATION),
     "a device in capitals": (["attest", "--device", "GPU"], VALIDATION),
     "a source that does not exist": (["attest", "--gpu-evidence-source", "disk"], VALIDATION),
@@ -106,13 +107,126 @@ def test_the_environment_gives_the_defaults_and_options_win(run, monkeypatch: py
     assert run("-f", "text", "version")[1].startswith("nvattest ")
     monkeypatch.setenv("NVAT_FORMAT", "")
     assert run("version")[1].startswith("nvattest ")
-    monkeypatch.setenv("NVAT_FORMAT", "yaml")
-    status, out, err = run("version")
-    assert (status, out) == (VALIDATION, "")
-    assert "NVAT_FORMAT" in err
-    monkeypatch.delenv("NVAT_FORMAT")
-    monkeypatch.setenv("NVAT_LOG_LEVEL", "loud")
-    assert run("version")[0] == VALIDATION
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NVAT_FORMAT", "JSON"),
+        ("NVAT_LOG_LEVEL", "INFO"),
+        ("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha256"),
+        ("NVAT_TLS_CA_CERT", "/no/such.pem"),
+        ("NVAT_TLS_CA_PATH", __file__),
+        ("NVATTEST_CACHE_DIR", "/dev/null/cache"),
+    ],
+)
+def test_a_bad_value_in_the_environment_is_ignored_with_a_warning(
+    run, monkeypatch: pytest.MonkeyPatch, real_data: Path, variable: str, value: str
+) -> None:
+    evidence = str(real_data / "evidence/hopper-590.12-single.json")
+    command = [
+        "attest", "--offline", "--rim-store", "dir", "--rim-dir", str(real_data / "rim"), "--gpu-evidence-source",
+        "file", "--gpu-evidence-file", evidence, "--nonce", "00" * 32,
+    ]  # fmt: skip
+    expected = run(*command)
+    assert expected[0] == 504 % 256
+    monkeypatch.setenv(variable, value)
+    status, out, err = run(*command)
+    assert status == expected[0]
+    assert out.startswith("nvattest ")
+    (warning,) = (line for line in err.splitlines() if line not in expected[2].splitlines())
+    assert warning.startswith("warning: ")
+    assert value.partition("/cache")[0] in warning
+
+
+def test_what_the_command_names_itself_is_never_ignored(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("attest", "--tls-ca-cert", "/no/such.pem")[0] == VALIDATION
+    # An anchor that a variable names says whom to trust: there is no default for it.
+    monkeypatch.setenv("NVATTEST_TRUST_ANCHORS", "/no/such.pem")
+    assert run("attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", __file__)[0] == VALIDATION
+
+
+@pytest.mark.parametrize(
+    ("words", "offline"),
+    [
+        ([], False),
+        (["--offline"], True),
+        (["--offline=true"], True),
+        (["--offline=ON"], True),
+        (["--offline=1"], True),
+        (["--offline=false"], False),
+        (["--offline=0"], False),
+        (["--offline", "--offline=no"], False),
+        (["--offline=no", "--offline"], True),
+        (["--offline", "--"], True),
+    ],
+)
+def test_a_flag_may_have_a_value_as_in_cli11(words: list[str], offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvattest.cli import attest, dispatch
+
+    seen = []
+    monkeypatch.setattr(attest, "run", lambda options: seen.append(options.offline) or 0)
+    assert dispatch.run(["attest", *words]) == 0
+    assert seen == [offline]
+
+
+@pytest.mark.parametrize(
+    ("word", "warned"),
+    [
+        ("--verify-rim-signatures=true", ""),
+        ("--verify-rim-signatures=false", "--no-verify-rim-signatures has no effect"),
+        ("--no-verify-rim-cert-chain=true", "--no-verify-rim-cert-chain has no effect"),
+        ("--no-verify-rim-cert-chain=false", ""),
+    ],
+)
+def test_a_pair_of_flags_is_read_either_way(run, monkeypatch: pytest.MonkeyPatch, word: str, warned: str) -> None:
+    from nvattest.cli import attest
+
+    monkeypatch.setattr(attest, "run", lambda _options: 0)
+    status, _, err = run("attest", word)
+    assert status == 0
+    assert (warned in err) if warned else (err == "")
+
+
+def test_words_for_another_program_are_left_alone(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvattest.cli import simulate
+
+    seen = []
+    monkeypatch.setattr(simulate, "run", lambda options: seen.append(options.command) or 0)
+    for words in (["--", "prog", "--list=false", "--"], ["prog", "--list=maybe", "--"]):
+        assert run("simulate", *words)[0] == 0
+    assert [[word for word in words if word != "--"] for words in seen] == [
+        ["prog", "--list=false"], ["prog", "--list=maybe"],
+    ]  # fmt: skip
+    assert all(words[-1] == "--" for words in seen)
+
+
+def test_two_dashes_with_nothing_behind_them_end_the_options(run) -> None:
+    assert run("version", "--")[0] == 0
+    assert run("--")[0] == 0
+    assert run("policy", "check", __file__, "--")[0] != UNEXPECTED
+    assert run("version", "--", "now")[0] == UNEXPECTED
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["bundle", "inspect", "FILE"],
+        ["policy", "check", "FILE"],
+        ["migrate", "check", "FILE"],
+        ["hook", "lint", "FILE"],
+    ],
+)
+@pytest.mark.parametrize("words", [["-f", "json"], ["--format=json", "--log-level", "error"]])
+def test_global_options_stand_behind_an_action_too(run, tmp_path: Path, argv: list[str], words: list[str]) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(json.dumps(Platform.build("hopper-1").bundle()) if argv[0] == "bundle" else "")
+    command = [str(path) if word == "FILE" else word for word in argv]
+    status, out, err = run(*words, *command)
+    after = run(*command, *words)
+    assert (after[0], after[2]) == (status, err)
+    # Not the values: some are of the clock.
+    assert json.loads(after[1]).keys() == json.loads(out).keys()
 
 
 def test_version_goes_to_stdout_at_every_log_level(run) -> None:
