@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import PurePath
 
+from nvattest._text import clean
+
 _PACKAGE = str(PurePath(__file__).parent)
 
 
@@ -39,4 +41,4 @@ def migrated(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
         level += 1
-    warnings.warn(message, MigrationWarning, stacklevel=level)
+    warnings.warn(clean(message), MigrationWarning, stacklevel=level)

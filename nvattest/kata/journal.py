@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from nvattest._folder import TrustedFolder
-from nvattest._text import clean, joined
+from nvattest._text import clean, escaped, joined
 from nvattest.kata.paths import Paths
 
 __all__ = ["Journal"]
@@ -49,7 +49,7 @@ class Journal:
 
     def summary(self, facts: dict[str, object]) -> None:
         """The one JSON line of a run."""
-        self.lines([json.dumps({"time": stamp(), **facts}, sort_keys=True)])
+        self.lines([escaped(json.dumps({"time": stamp(), **facts}, sort_keys=True))])
 
     def verdict(self, text: str, *, good: bool) -> None:
         """The one line for people who only see the host's journal."""

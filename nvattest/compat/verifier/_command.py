@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from nvattest._streams import open_closed_streams
+from nvattest._text import joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         evidence = cc_admin.collect_gpu_evidence(nonce, options.test_no_gpu, True)
         return 0 if cc_admin.attest(params, nonce, evidence)[0] else 1
     except NvattestError as error:
-        print(error, file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+        print(joined([str(error), *([f"  {error.hint}"] if error.hint else [])]), file=sys.stderr)
         # The line that scripts look for; attest prints it where it came to a verdict.
         print("GPU Attestation failed.")
         return 1
