@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from nvattest._json import kind_of
 from nvattest.token.consistency import Expected, check_counts, check_good_device, check_identities, is_ear_device_label
 from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
@@ -42,6 +44,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
     # 5. Identities.
     claims = tuple(_nvidia_claims(submods[label]) for label in devices)
     check_identities(devices, claims)
+    _check_keys(submods, devices)
     # 6. Consistency.
     made = read_provenance(token, key)
     overall = all(tier is Tier.AFFIRMING for tier in tiers.values())
@@ -129,13 +132,39 @@ def _check_nvat(label: str, submodule: JsonObject, rules: Rules) -> None:
     Without these facts NVAT affirms nothing. Its overall ``eat_nonce`` repeats what stood beside the evidence, which
     whoever hands over an old recording can write; what the device answered stands in the submodule.
     """
-    verifier = submodule.get("ear_verifier_claims")
-    facts = verifier.get("ear_nvidia_evidence") if isinstance(verifier, dict) else None
+    facts = _nvat_facts(label, submodule)
     for name in ("signature_verified", "parsed", "nonce_match"):
-        if isinstance(facts, dict) and facts.get(name, True) is not True:
+        if facts is not None and facts.get(name, True) is not True:
             raise refuse(f"{label} is affirming, but its {name} is {str(facts[name])[:40]}", "overall-inconsistent")
-    if "eat_nonce" in submodule or (isinstance(facts, dict) and "nonce_match" not in facts):
+    if "eat_nonce" in submodule or (facts is not None and "nonce_match" not in facts):
         rules.check_nonce(label, submodule.get("eat_nonce"))
+
+
+def _check_keys(submods: Mapping[str, JsonObject], labels: Iterable[str]) -> None:
+    """Refuse two devices with one attestation key: NVAT names no device, and its labels are those of the evidence."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        key = (_nvat_facts(label, submods[label]) or {}).get("akpub")
+        if isinstance(key, str) and (other := seen.setdefault("".join(key.split()), label)) != label:
+            raise refuse(
+                f"{other} and {label} have one attestation key",
+                "device-duplicate",
+                hint="one good device was shown several times",
+            )
+
+
+def _nvat_facts(label: str, submodule: JsonObject) -> JsonObject | None:
+    """What NVAT found out about the evidence; None in EARs of others."""
+    found: object = submodule
+    for name in ("ear_verifier_claims", "ear_nvidia_evidence"):
+        if not isinstance(found, dict):
+            raise refuse(f"{label}: {name} is not in an object", "malformed")
+        if name not in found:
+            return None
+        found = found[name]
+    if not isinstance(found, dict):
+        raise refuse(f"{label}: ear_nvidia_evidence is {kind_of(found)}, expected an object", "malformed")
+    return found
 
 
 def _nvidia_claims(submodule: JsonObject) -> JsonObject:

@@ -178,6 +178,31 @@ def test_an_affirming_device_of_an_ear_answers_this_request_itself(device: dict[
 
 
 @pytest.mark.parametrize(
+    "claims", [[], "x", None, {"ear_nvidia_evidence": [{"signature_verified": False}]}, {"ear_nvidia_evidence": None}]
+)
+def test_an_affirming_device_whose_facts_cannot_be_read_is_refused(claims: object) -> None:
+    payload = nvat_ear("gpu_0")
+    payload["submods"]["gpu_0"]["ear_verifier_claims"] = claims
+    with pytest.raises(TokenError) as caught:
+        minting.check(minting.jws(payload), issuer=None)
+    assert caught.value.code == "malformed"
+
+
+def test_one_attestation_key_under_two_labels_of_an_ear_is_one_device() -> None:
+    payload = nvat_ear("gpu_0", "gpu_1")
+    for label, key in (
+        ("gpu_0", "-----BEGIN PUBLIC KEY-----\nAAAA\n"),
+        ("gpu_1", "-----BEGIN PUBLIC KEY-----\r\nAAAA"),
+    ):
+        payload["submods"][label]["ear_verifier_claims"]["ear_nvidia_evidence"]["akpub"] = key
+    with pytest.raises(TokenError) as caught:
+        minting.check(minting.jws(payload), issuer=None, expected_gpus=2)
+    assert caught.value.code == "device-duplicate"
+    payload["submods"]["gpu_1"]["ear_verifier_claims"]["ear_nvidia_evidence"]["akpub"] = "another"
+    assert minting.check(minting.jws(payload), issuer=None, expected_gpus=2).overall is True
+
+
+@pytest.mark.parametrize(
     ("label", "code"), [("gpu_0", 504), ("switch_0", 603), ("nvswitch0", 603), ("SWITCH-0", 603), ("device_0", 504)]
 )
 def test_the_code_of_a_refused_submodule_follows_its_kind_in_every_spelling(label: str, code: int) -> None:
