@@ -156,7 +156,7 @@ ERROR_ENTRIES: Final = (
         (
             '"no exit code for hook": the agent\'s reaper was first. Harmless.',
             '"timed out" or "communicate": the hook did not end within ten seconds and was killed.',
-            '"exit status with": the hook ended with a status other than 0; the GPUs are not ready.',
+            '"exit status with": the hook ended with another status than 0; its own line says what is ready.',
             "Anything else: the file could not be run, for example for a missing library.",
         ),
         ("$ nvattest hook status", "$ nvattest hook check"),

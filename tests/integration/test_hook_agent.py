@@ -100,7 +100,7 @@ def test_whatever_comes_on_stdin_only_matters_to_the_log(world: NewWorld, stdin:
 def test_the_state_is_read_whole_with_members_that_nobody_knows(world: NewWorld) -> None:
     guest = world()
     assert guest.run(stdin=guest.oci_state("abc\n123", more={"x": ["y"] * 10_000})).status == 0
-    assert guest.state["container"] == "abc?123"
+    assert guest.state["container"] == "abc\\x0a123"
     assert guest.state["container_kind"] == "pod_container"
 
 
