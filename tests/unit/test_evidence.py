@@ -394,6 +394,10 @@ def test_a_cmw_collection_is_read_with_the_architecture_of_its_certificates(chai
     [
         ({"evidence": ...}, "evidence-item", "'evidence'"),
         ({"evidence": b64(REPORT)}, "evidence-item", "'evidence'"),
+        ({"evidence": []}, "evidence-item", "'evidence'"),
+        ({"evidence": ["application/vnd.nvidia.spdm-measurement-transcript"]}, "evidence-item", "'evidence'"),
+        ({"evidence": [*wrap("application/vnd.nvidia.spdm-measurement-transcript", REPORT), "x"]}, "evidence-item", "'evidence'"),
+        ({"evidence": ["application/vnd.nvidia.spdm-measurement-transcript", 1]}, "evidence-item", "'evidence'"),
         ({"evidence": ["application/eat+cwt", b64url(REPORT)]}, "evidence-item", "application/eat+cwt"),
         ({"evidence": wrap("application/vnd.nvidia.spdm-measurement-transcript", b"") }, "base64", "'evidence'"),
         ({"evidence": ["application/vnd.nvidia.spdm-measurement-transcript", "EeAB_w=="]}, "base64", "'evidence'"),
