@@ -57,21 +57,24 @@ def test_one_file_serves_both_purposes():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        minting.specs()[3].parsed,
-        lambda: root(issuer_key=minting.key("stranger")),
-        lambda: root(ca=False),
-        lambda: root(ca=None),
-        lambda: root(cert_sign=False),
-        lambda: root(key_usage=False),
-        lambda: root(hash=hashes.SHA256()),
-        lambda: root(key=minting.key("p", ec.SECP256R1()), issuer_key=minting.key("p", ec.SECP256R1())),
+        (minting.specs()[3].parsed, "its issuer is"),
+        (lambda: root(issuer_key=minting.key("stranger")), "its own key did not sign it"),
+        (lambda: root(ca=False), "not marked as a CA"),
+        (lambda: root(ca=None), "not marked as a CA"),
+        (lambda: root(cert_sign=False), "not marked as a CA"),
+        (lambda: root(key_usage=False), "not marked as a CA"),
+        (lambda: root(hash=hashes.SHA256()), "not P-384 with ECDSA and SHA-384"),
+        (
+            lambda: root(key=minting.key("p", ec.SECP256R1()), issuer_key=minting.key("p", ec.SECP256R1())),
+            "not P-384 with ECDSA and SHA-384",
+        ),
     ],
     ids=["intermediate", "signature", "no-ca", "no-constraints", "no-cert-sign", "no-key-usage", "sha256", "p256"],
 )
-def test_what_is_no_self_signed_root_cannot_be_an_anchor(bad):
-    with pytest.raises(InputError) as raised:
+def test_what_is_no_self_signed_root_cannot_be_an_anchor_and_is_told_why(bad, why):
+    with pytest.raises(InputError, match=why) as raised:
         trust_anchors_from_pem(minting.pem(root("Good"), bad()))
     assert raised.value.code == "anchor"
 

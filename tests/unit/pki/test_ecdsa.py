@@ -130,6 +130,16 @@ def test_keys_that_are_not_a_point_on_p384_are_refused(verifier, key):
     assert not verifier.verify_raw(key, raw(R, S), MESSAGE)
 
 
+def test_a_key_is_p384_by_every_byte_before_its_point():
+    assert ecdsa.is_p384(SPKI)
+    assert not ecdsa.is_p384(SPKI + b"\0")
+    assert not ecdsa.is_p384(SPKI[:-1])
+    for place in range(len(P384_SPKI_PREFIX)):
+        other = bytearray(SPKI)
+        other[place] ^= 1
+        assert not ecdsa.is_p384(bytes(other)), place
+
+
 def test_every_flipped_bit_of_the_signature_is_refused_by_both_backends_alike(verifier):
     good = raw(R, S)
     for bit in range(0, 768, 37):
