@@ -9,16 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nvattest.cli import binding, network, sources, token_options
 from nvattest.cli.arguments import VALIDATION, ArgumentError, choice, converted, existing_file
 from nvattest.cli.output import say, say_how_read
-from nvattest.errors import InputError, NvattestError, ResultCode
+from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
 from nvattest.model import Nonce, VerificationTime
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Source
     from nvattest.appraisal.policy import EvidencePolicy
     from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
@@ -69,6 +71,11 @@ def _add_verification_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--relying-party-policy", type=existing_file, metavar="FILE", help="what you demand of the claims: Rego or JSON"
     )
+    group.add_argument(
+        "--cached-revocation", action="store_true",
+        help="with a relying party's policy too, take revocation answers from the cache; by default they are asked for "
+        "anew, since policies may demand x-nvidia-cert-ocsp-nonce-matches",
+    )  # fmt: skip
     group.add_argument(
         "--policy-overrides-appraisal", action="store_true",
         help="the relying party's policy alone decides on values, validity and revocation; the token says so",
@@ -208,11 +215,33 @@ def _decide(
     policy: RelyingPartyPolicy, appraisal: Appraisal, options: argparse.Namespace
 ) -> tuple[PolicyDecision, ResultCode]:
     from nvattest.isolation import evaluate_bounded
-    from nvattest.policy.decision import combine
+    from nvattest.policy.decision import as_if_fresh, combine, kept_answers
 
     overall = token_options.overall_claims(appraisal, options)
-    decision = evaluate_bounded(policy, _claims(appraisal, options), overall)
+    claims = _claims(appraisal, options)
+    decision = evaluate_bounded(policy, claims, overall)
+    if not decision.matched and (kept := kept_answers(appraisal)):
+        # Only an explanation: an engine that fails here changes no decision.
+        with suppress(PolicyError):
+            if evaluate_bounded(policy, as_if_fresh(claims), overall).matched:
+                decision = replace(decision, reasons=(*decision.reasons, _only_kept(kept, options)))
     return decision, combine(appraisal, decision, overrides=options.policy_overrides_appraisal)[1]
+
+
+def _only_kept(sources: frozenset[Source], options: argparse.Namespace) -> str:
+    """What to say of a policy that would match if it did not demand answers made for this request."""
+    named = [
+        f"--{name.replace('_', '-')}" for name in ("bundle", "offline", "cached_revocation") if getattr(options, name)
+    ]
+    advice = (
+        f"nvattest simulate --platform {options.simulate} -- nvattest attest, which asks for them"
+        if options.simulate is not None
+        else f"leave out {named[0] if named else 'what gives them'}, so that they are asked for"
+    )
+    return (
+        "it would match but for x-nvidia-cert-ocsp-nonce-matches: revocation answers of the "
+        f"{' and the '.join(sorted(source.value for source in sources))} were not made for this request; next: {advice}"
+    )
 
 
 def _claims(appraisal: Appraisal, options: argparse.Namespace) -> list[dict[str, object]]:

@@ -20,6 +20,7 @@ from nvattest.model import DeviceKind, Nonce
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.policy import RevocationMode
     from nvattest.appraisal.verifier import Verifier
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
@@ -211,7 +212,7 @@ def load_collateral(
         verifier = Verifier(anchors=trust_anchors(options))
     collateral = gather(
         evidence,
-        network.gather_options(options, verifier.policy.revocation),
+        network.gather_options(options, _revocation_mode(options, verifier.policy.revocation)),
         anchors=verifier.anchors,
         at=getattr(options, "at", None) or now(),
         known=known,
@@ -219,6 +220,14 @@ def load_collateral(
     )
     network.say_what_was_not_asked(options, collateral)
     return collateral
+
+
+def _revocation_mode(options: argparse.Namespace, mode: RevocationMode) -> RevocationMode:
+    """Fresh answers for a relying party's policy, which may demand them: a kept one echoes no nonce."""
+    from nvattest.appraisal.policy import RevocationMode
+
+    kept = options.offline or getattr(options, "cached_revocation", False)
+    return RevocationMode.FRESH if getattr(options, "relying_party_policy", None) and not kept else mode
 
 
 def trust_anchors(options: argparse.Namespace) -> TrustAnchors:

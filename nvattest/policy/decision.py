@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
 from nvattest.appraisal.check import Outcome
+from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.results import Appraisal
 from nvattest.errors import ResultCode
+from nvattest.pki.ocsp import NonceOutcome
 
 # Platform checks without which the claims are not about this platform now. No policy on claims can answer for them.
 _NEVER_OVERRIDDEN = frozenset({"devices-distinct", "one-nonce"})
+_NONCE = "x-nvidia-cert-ocsp-nonce-matches"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,31 @@ class PolicyDecision:
 
     matched: bool
     reasons: tuple[str, ...] = ()
+
+
+def kept_answers(appraisal: Appraisal) -> frozenset[Source]:
+    """Where the revocation answers come from that were not made for this request: they echo no nonce."""
+    chains = [
+        chain for device in appraisal.devices for chain in (device.chain, *(rim.chain for rim in device.rims.values()))
+    ]
+    return frozenset(
+        item.source
+        for chain in chains
+        if chain is not None
+        for item in chain.revocations
+        if item.source not in (None, Source.LIVE) and item.revocation.nonce is not NonceOutcome.MATCH
+    )
+
+
+def as_if_fresh(claims: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """The claims as they would be if every revocation answer echoed a nonce: to find what a policy failed for."""
+    return [
+        {
+            name: {**value, _NONCE: True} if isinstance(value, Mapping) and value.get(_NONCE) is False else value
+            for name, value in device.items()
+        }
+        for device in claims
+    ]
 
 
 def combine(appraisal: Appraisal, decision: PolicyDecision, *, overrides: bool = False) -> tuple[bool, ResultCode]:

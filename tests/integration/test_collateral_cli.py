@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
 NONCE = bytes(range(32))
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +246,76 @@ def test_other_anchors_than_nvidias_are_told_by_every_command(common, tmp_path, 
     assert "trust anchors" not in capsys.readouterr().out
     assert attest(rest, "--no-cache") != 0
     assert "trust anchors: NVIDIA" in capsys.readouterr().out
+
+
+@pytest.fixture
+def fresh_policy(tmp_path):
+    pytest.importorskip("regopy", reason="the extra rego is not installed")
+    rego = ROOT / "examples" / "policies" / "default.rego"
+    chains = [f"x-nvidia-gpu-{name}-cert-chain" for name in ("attestation-report", "driver-rim", "vbios-rim")]
+    rules = {chain: {"x-nvidia-cert-ocsp-nonce-matches": True} for chain in chains}
+    body = {"type": "JWT", "overall-claims": {"x-nvidia-overall-att-result": True}, "detached-claims": rules}
+    (tmp_path / "policy.json").write_text(json.dumps({"version": "4.0", "authorization-rules": body}))
+    return {"rego": str(rego), "json": str(tmp_path / "policy.json")}
+
+
+@pytest.mark.parametrize("language", ["rego", "json"])
+def test_a_policy_that_demands_fresh_revocation_passes_each_time(
+    common, services, capsys, fresh_policy, language
+) -> None:
+    demand = ["--relying-party-policy", fresh_policy[language]]
+    for _ in range(3):
+        assert attest(common, *demand) == 0, capsys.readouterr().out
+    assert len(services.requests("rim")) == 2, "RIMs are kept all the same"
+    assert len(services.requests("ocsp")) == 21
+    services.forget()
+    assert attest(common) == 0, "and the answers are kept for runs without a policy"
+    assert services.log == []
+
+
+@pytest.mark.parametrize("language", ["rego", "json"])
+def test_a_policy_that_fails_only_for_kept_answers_says_so(
+    common, services, capsys, fresh_policy, language, tmp_path, one
+) -> None:
+    demand = ["--relying-party-policy", fresh_policy[language]]
+    assert attest(common) == 0
+    services.forget()
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text(json.dumps(one.bundle()))
+    for option, source in (
+        (["--cached-revocation"], "cache"), (["--offline"], "cache"), (["--bundle", str(bundle)], "bundle"),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert attest(common, *demand, *option, "-f", "json") == 11
+        document = json.loads(capsys.readouterr().out)
+        said = document["relying_party_policy"]["reasons"][-1]
+        assert "it would match but for x-nvidia-cert-ocsp-nonce-matches" in said
+        assert f"answers of the {source} were not made for this request" in said
+        assert f"leave out {option[0]}" in said
+    assert services.log == []
+    assert main(["attest", "--simulate", "hopper-1", *demand]) == 11
+    assert "nvattest simulate --platform hopper-1 -- nvattest attest" in capsys.readouterr().out
+
+
+def test_a_policy_that_fails_for_another_reason_does_not_blame_kept_answers(
+    common, capsys, fresh_policy, tmp_path
+) -> None:
+    assert attest(common) == 0
+    text = (ROOT / "examples/policies/default.rego").read_text().replace('measres == "success"', 'measres == "fail"')
+    (tmp_path / "never.rego").write_text(text)
+    assert attest(common, "--relying-party-policy", str(tmp_path / "never.rego"), "--cached-revocation") == 11
+    assert "it would match but for" not in capsys.readouterr().out
+
+
+def test_an_answer_that_echoes_another_nonce_is_no_kept_answer(tmp_path, fresh_policy, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    liar = Platform.build("hopper-1", lies=["gpu0:ocsp-no-nonce=1"])
+    with Services(liar) as services:
+        (tmp_path / "gpu.json").write_text(liar.evidence_json(DeviceKind.GPU, NONCE))
+        (tmp_path / "roots.pem").write_bytes(liar.anchors_pem)
+        place = [
+            "--rim-url", services.rim_url, "--ocsp-url", services.ocsp_url, "--at", str(liar.time),
+            "--trust-anchors", str(tmp_path / "roots.pem"), "--gpu-evidence-file", str(tmp_path / "gpu.json"),
+        ]  # fmt: skip
+        assert attest(place, "--relying-party-policy", fresh_policy["rego"]) == 12
+    assert "it would match but for" not in capsys.readouterr().out
