@@ -51,7 +51,8 @@ class World:
         service_faults: faults of the services, see ``nvattest.testing.services``.
         delay: seconds before each answer of a service, by its name: ``rim``, ``ocsp``, ``nras``, ``jwks``.
         service_key: the bearer key that RIM service, responder and remote service demand, if any.
-        cache: folder of the compiled libraries, and below it the caches of the worlds.
+        cache: folder of the compiled libraries, and below it the caches of the worlds. By default it is
+            ``library_cache()``, or a temporary folder where that cannot be written or must not be believed.
 
     Raises:
         InputError: no compiler (``no-compiler``), or a fault that cannot be read.
@@ -72,7 +73,7 @@ class World:
         self._service_faults = tuple(service_faults)
         self._delay = dict(delay or {})
         self._service_key = service_key
-        self._cache = cache or library_cache()
+        self._cache = cache
         self._stack = ExitStack()
         self._libraries: DriverLibraries | None = None
         self._driver: DriverServer | None = None
@@ -85,7 +86,15 @@ class World:
         from nvattest.testing.services import Services, wall_clock
 
         with ExitStack() as stack:
-            self._libraries = build_driver_libraries(self._cache)
+            cache = self._cache or library_cache()
+            try:
+                self._libraries = build_driver_libraries(cache)
+            except InputError as error:
+                if self._cache is not None or error.code != "cache-folder":
+                    raise
+                # The home of another user, as under sudo and in the containers of many a CI.
+                cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="nvattest-"))
+                self._libraries = build_driver_libraries(cache)
             faults = dict(Fault.parse(text) for text in self._driver_faults)
             self._driver = stack.enter_context(
                 DriverServer(self.platform, state=self.platform.driver_state, faults=faults)
@@ -100,7 +109,7 @@ class World:
                 )
             )
             self._anchors = self._anonymous_file(stack, self.platform.anchors_pem)
-            self._collateral = _own_cache(stack, os.path.join(os.path.abspath(self._cache), "worlds"))
+            self._collateral = _own_cache(stack, os.path.join(os.path.abspath(cache), "worlds"))
             self._stack = stack.pop_all()
         return self
 

@@ -21,7 +21,7 @@ import requests
 
 from nvattest.cli import main
 from nvattest.testing import Platform
-from nvattest.testing.native import DriverLibraries
+from nvattest.testing.native import DriverLibraries, build_driver_libraries
 from nvattest.testing.world import World
 
 PROGRAM = [sys.executable, "-m", "nvattest"]
@@ -433,3 +433,21 @@ def test_the_hook_runs_in_a_simulated_guest_without_a_configuration_of_the_user(
 def test_a_folder_for_a_guest_without_a_guest_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--root", "/tmp/x"]) == 105
     assert "--hook" in capsys.readouterr().err
+
+
+def test_no_code_of_a_folder_that_others_can_write_into_runs(tmp_path: Path) -> None:
+    """Root in another user's home: the folder is there before, with a library of that user's in it."""
+    base, temporary = tmp_path / "xdg", tmp_path / "tmp"
+    temporary.mkdir()
+    made = build_driver_libraries(base / "nvattest/simulated-driver")
+    for library in (made.nvml, made.nscq):
+        Path(library).write_bytes(b"theirs")
+    (base / "nvattest/simulated-driver").chmod(0o777)
+    done = simulate(
+        "--platform", "hopper-1", "--", *PROGRAM, "attest",
+        env={**os.environ, "XDG_CACHE_HOME": str(base), "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert Path(made.nvml).read_bytes() == b"theirs"
+    # It was built for this world alone, and is gone with it.
+    assert list(temporary.iterdir()) == []
