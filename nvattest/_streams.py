@@ -1,7 +1,8 @@
-"""Standard streams that the caller closed.
+"""Standard streams that the caller closed, and a stdout whose reader has gone.
 
-Python has None in the place of such a stream, so that text for stderr would go to stdout, and the free number goes to
-the next file that is opened, which then receives what a driver library prints. Both programs call this first.
+Python has None in the place of a closed stream, so that text for stderr would go to stdout, and the free number goes to
+the next file that is opened, which then receives what a driver library prints. Every program calls
+``open_closed_streams`` first.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 
-__all__ = ["open_closed_streams"]
+__all__ = ["give_up_stdout", "open_closed_streams"]
 
 
 def open_closed_streams() -> None:
@@ -24,3 +26,9 @@ def open_closed_streams() -> None:
                 # A guest whose /dev is not there yet.
                 stream = io.StringIO()  # type: ignore[assignment]
             setattr(sys, name, stream)
+
+
+def give_up_stdout() -> None:
+    """After a failed write: let the interpreter not try again to write what is left, and complain at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from contextlib import suppress
 
+from nvattest._streams import give_up_stdout
 from nvattest.cli.arguments import ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
 
@@ -86,9 +85,7 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         # Commands turn the errors of their files into their own messages, so this is stdout: its reader went away, or
         # its disk is full. The verdict was not delivered.
-        with suppress(OSError, ValueError, AttributeError):
-            # Else the interpreter would try again to write what is left, and complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         if not isinstance(error, BrokenPipeError):
             from nvattest.cli.output import say
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nvattest._streams import open_closed_streams
+from nvattest._streams import give_up_stdout, open_closed_streams
 from nvattest._text import joined
 
 
@@ -17,11 +17,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Collect from this machine's GPUs, verify, set the ready state unless ``--user_mode``, and say the result."""
     if argv is None:
         open_closed_streams()
-    from nvattest.compat._engine import CLAIMS_VERSIONS, new_nonce
+    from nvattest.compat._engine import CLAIMS_VERSIONS
+
+    options = _parser(CLAIMS_VERSIONS).parse_args(argv)
+    try:
+        status = _attest(options)
+        sys.stdout.flush()
+    except OSError as error:
+        # Errors of files are those of the package; this is stdout, whose reader went away or whose disk is full.
+        give_up_stdout()
+        print(f"the result could not be written: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _attest(options: argparse.Namespace) -> int:
+    from nvattest.compat._engine import new_nonce
     from nvattest.compat.verifier import cc_admin
     from nvattest.errors import NvattestError
 
-    options = _parser(CLAIMS_VERSIONS).parse_args(argv)
     nonce = options.nonce or new_nonce()
     params = {
         "verbose": True,

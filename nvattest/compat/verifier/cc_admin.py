@@ -129,12 +129,15 @@ def attest(
         key=_key(params.get("signing_key")),
         known=_rims(params, items),
     )
-    if params["verbose"]:
-        claims = claims_of(result.appraisal, version=version)
-        for line in _progress.verified(result.appraisal, items, claims):
-            print(joined([line]), file=sys.stdout)
-    if not params["user_mode"] and not params["test_no_gpu"]:
-        _set_ready(result.appraisal, items, held=result.held if settings.hold_by_environment else ())
+    try:
+        # Before anything is printed: a reader of stdout that has gone must not keep the GPUs as they were.
+        if not params["user_mode"] and not params["test_no_gpu"]:
+            _set_ready(result.appraisal, items, held=result.held if settings.hold_by_environment else ())
+    finally:
+        if params["verbose"]:
+            claims = claims_of(result.appraisal, version=version)
+            for line in _progress.verified(result.appraisal, items, claims):
+                print(joined([line]), file=sys.stdout)
     return result.trusted, result.token
 
 

@@ -329,3 +329,30 @@ def test_the_text_of_an_error_cannot_steer_a_terminal(
     assert out == "GPU Attestation failed.\n"
     assert not {"\x1b", "\x07"} & set(err)
     assert "GPU Attestation is Successful." not in err.splitlines()
+
+
+def test_a_reader_that_has_gone_keeps_no_gpu_ready_after_a_failure(
+    params: dict[str, Any], live: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    states: list[bool] = []
+    monkeypatch.setattr("builtins.print", gone)
+    monkeypatch.setattr(cc_admin, "_set_ready", lambda appraisal, *_, **__: states.append(appraisal.trusted))
+    params.update(verbose=True, user_mode=False)
+    with pytest.raises(BrokenPipeError):
+        cc_admin.attest(params, NONCE, evidence_of(Platform.build("hopper-1", lies=["gpu0:measurement=9"])))
+    assert states == [False]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("where", ["| true", "> /dev/full"])
+def test_a_stdout_that_takes_nothing_ends_the_command_with_a_word_and_1(where: str, unbuffered: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m nvattest.compat.verifier.cc_admin {where}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
