@@ -30,21 +30,30 @@ class ServiceFaultKind(Enum):
     WRONG_ID = "wrong-id"  # a RIM under another id
     WRONG_SHA256 = "wrong-sha256"  # a RIM with another digest beside it
     OTHER_RIM = "other-rim"  # the RIM of this id, under the id that was asked for
-    OTHER_CERTIFICATE = "other-certificate"  # the OCSP answer that the request before got
+    OTHER_CERTIFICATE = "other-certificate"  # the OCSP answer that the request before got; the first is honest
     WRONG_KEY = "wrong-key"  # NRAS signs with a key that is not in its JWKS
     OTHER_NONCE = "other-nonce"  # NRAS answers for another nonce
     ROTATED_KEY = "rotated-key"  # the JWKS has the signing key from its second answer on
 
 
-_NEEDS_VALUE = frozenset(
-    {
-        ServiceFaultKind.SLOW,
-        ServiceFaultKind.STATUS,
-        ServiceFaultKind.TRICKLE,
-        ServiceFaultKind.REDIRECT,
-        ServiceFaultKind.OTHER_RIM,
-    }
-)
+# The form of the value of those that need one.
+_NEEDS_VALUE = {
+    ServiceFaultKind.SLOW: r"[0-9]+(\.[0-9]+)?",
+    ServiceFaultKind.STATUS: r"[1-5][0-9]{2}",
+    ServiceFaultKind.TRICKLE: r"[0-9]+(\.[0-9]+)?",
+    ServiceFaultKind.REDIRECT: r".+",
+    ServiceFaultKind.OTHER_RIM: r".+",
+}
+# Faults of the answers of one service. Another one cannot have them, and a test with such a fault would prove nothing.
+_ONLY = {
+    ServiceFaultKind.WRONG_ID: "rim",
+    ServiceFaultKind.WRONG_SHA256: "rim",
+    ServiceFaultKind.OTHER_RIM: "rim",
+    ServiceFaultKind.OTHER_CERTIFICATE: "ocsp",
+    ServiceFaultKind.WRONG_KEY: "nras",
+    ServiceFaultKind.OTHER_NONCE: "nras",
+    ServiceFaultKind.ROTATED_KEY: "jwks",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +74,7 @@ class ServiceFault:
         """Read ``[SERVICE:]FAULT[=VALUE][@KEY][*TIMES]``, such as ``rim:status=500*2``.
 
         Raises:
-            InputError: not such a text, or no such fault.
+            InputError: not such a text, no such fault, one that this service cannot have, or a value that is none.
         """
         match = _TEXT.fullmatch(text)
         known = {kind.value: kind for kind in ServiceFaultKind}
@@ -77,7 +86,13 @@ class ServiceFault:
                 f"faults are {', '.join(known)}",
             )
         kind = known[match[2]]
-        if kind in _NEEDS_VALUE and not match[3]:
+        only = _ONLY.get(kind)
+        if only is not None and match[1] not in (None, only):
+            raise InputError(
+                f"{match[1]} cannot have the fault {kind.value}", code="fault", hint=f"write {only}:{kind.value}"
+            )
+        form = _NEEDS_VALUE.get(kind)
+        if form is not None and re.fullmatch(form, match[3] or "", re.ASCII) is None:
             raise InputError(f"the fault {kind.value} needs a value: {text[:80]!r}", code="fault")
         return cls(
             kind=kind,
