@@ -235,3 +235,14 @@ def test_another_user_sees_the_verdict_and_what_that_user_may_not_read(libraries
 def status(guest: HookWorld) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nvattest", "hook", "status", "--root", str(guest.root)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("lies", [[], ["gpu0:signature"]])
+def test_what_a_killed_run_left_beside_its_files_goes_with_the_next_run(world: NewWorld, lies: list[str]) -> None:
+    guest = world(lies=lies)
+    for name in ("state.json", "token.json", "jwks.json", "appraisal.json"):
+        (run_folder(guest) / f".{name}.new").write_text("half of a file, such as a token")
+    guest.run()
+    left = {path.name for path in run_folder(guest).iterdir()}
+    assert left <= {"state.json", "token.json", "jwks.json", "appraisal.json", "lock"}
+    assert ("token.json" in left) is (not lies)
