@@ -119,7 +119,7 @@ man: $(VENV)/.runtime ## man pages from the parsers, in dist/man
 	$(BIN)/python -m nvattest.cli.man $(DIST)/man
 
 catalogue: $(VENV)/.runtime ## write examples/CATALOGUE.md again
-	$(BIN)/python -c 'from nvattest.explain.catalogue import DOCUMENT, markdown; open(DOCUMENT, "w", encoding="utf-8").write(markdown())'
+	$(BIN)/python -c 'from nvattest.report.catalogue import DOCUMENT, markdown; open(DOCUMENT, "w", encoding="utf-8").write(markdown())'
 
 dist: $(VENV)/.dev ## wheel and source distribution, in dist/
 	rm -f $(DIST)/nvattest-*.whl $(DIST)/nvattest-*.tar.gz

@@ -68,7 +68,7 @@ REPLACED: Final = {
 LEFT_OUT = frozenset(
     {
         # nvattest without its other faces
-        "nvattest.cli", "nvattest.compat", "nvattest.explain", "nvattest.testing", "nvattest.collateral.nras",
+        "nvattest.cli", "nvattest.compat", "nvattest.report", "nvattest.testing", "nvattest.collateral.nras",
         "xmlschema", "regopy", "awscrt", "jinja2",
         # people's tools
         "__main__", "argparse", "doctest", "pdb", "pydoc", "pydoc_data", "unittest", "test", "tkinter", "turtle",

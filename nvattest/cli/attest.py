@@ -405,7 +405,7 @@ def _print(result: Result, options: argparse.Namespace) -> None:
 def _explain(appraisal: Appraisal, options: argparse.Namespace) -> None:
     from nvattest.appraisal.serialize import appraisal_to_json
     from nvattest.cli.terminal import terminal_for
-    from nvattest.explain import explain_appraisal_json
+    from nvattest.report import explain_appraisal_json
 
     terminal = terminal_for()
     text = explain_appraisal_json(

@@ -34,7 +34,7 @@ def script(shell: str) -> str:
 
 
 def _topics() -> list[str]:
-    from nvattest.explain.catalogue import ENTRIES
+    from nvattest.report.catalogue import ENTRIES
 
     return [entry.key for entry in ENTRIES]
 

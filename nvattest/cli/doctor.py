@@ -98,7 +98,7 @@ def report_json(items: Sequence[Item], *, at: str) -> dict[str, object]:
 def render(items: Sequence[Item], terminal: object) -> str:
     """The findings as text: a line each, remedies below, and the sum at the end."""
     from nvattest._text import clean
-    from nvattest.explain.terminal import Terminal
+    from nvattest.report.terminal import Terminal
 
     assert isinstance(terminal, Terminal)  # noqa: S101 - only this command calls it
     signs = {OK: ("✓", "+", "good"), WARNING: ("▲", "!", "warn"), FAULT: ("✗", "X", "bad")}

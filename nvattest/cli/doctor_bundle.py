@@ -42,7 +42,7 @@ def contents(report: dict[str, object], items: Sequence[Item], machine: Machine)
     from importlib import metadata
 
     from nvattest.cli.doctor import render
-    from nvattest.explain.terminal import Terminal
+    from nvattest.report.terminal import Terminal
 
     packages = []
     for name in _PACKAGES:

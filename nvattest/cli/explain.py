@@ -12,8 +12,8 @@ from nvattest.cli.terminal import add_terminal_options, is_terminal, terminal_fo
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
-    from nvattest.explain.detect import Subject
-    from nvattest.explain.entry import Entry
+    from nvattest.report.detect import Subject
+    from nvattest.report.entry import Entry
 
 _MAXIMUM = 64 * 1024 * 1024
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     name = options.subject
     terminal = terminal_for(color=options.color, width=options.width)
     if name is None and is_terminal(sys.stdin):
-        from nvattest.explain.render_other import render_index
+        from nvattest.report.render_other import render_index
 
         say(render_index(terminal), colour=terminal.color)
         return 0
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         _explain_word(name, options)
         return 0
     source = "stdin" if name in (None, "-") else name
-    from nvattest.explain.detect import recognise
+    from nvattest.report.detect import recognise
 
     data = _read(name)
     subject = recognise(data, source=source)
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.format == "json":
         print(_as_json(subject))
     elif subject.kind == "appraisal":
-        from nvattest.explain import explain_appraisal_json
+        from nvattest.report import explain_appraisal_json
 
         say(
             explain_appraisal_json(
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             colour=terminal.color,
         )  # fmt: skip
     else:
-        from nvattest.explain.render_other import render_subject
+        from nvattest.report.render_other import render_subject
 
         say(render_subject(subject, terminal, source=source), colour=terminal.color)
     return 0
@@ -88,8 +88,8 @@ def _read(name: str | None) -> bytes:
 
 
 def _explain_word(word: str, options: argparse.Namespace) -> None:
-    from nvattest.explain.catalogue import find_entry, similar
-    from nvattest.explain.render_other import render_entry
+    from nvattest.report.catalogue import find_entry, similar
+    from nvattest.report.render_other import render_entry
 
     entry = find_entry(word)
     if entry is None:
@@ -132,7 +132,7 @@ def _page(subject: Subject, data: bytes, source: str, options: argparse.Namespac
     import hashlib
 
     from nvattest.cli.output import write_file
-    from nvattest.explain.html import report_page
+    from nvattest.report.html import report_page
 
     page = report_page(
         subject.appraisal, source=os.path.basename(source), sha256=hashlib.sha256(data).hexdigest(),
@@ -145,8 +145,8 @@ def _page(subject: Subject, data: bytes, source: str, options: argparse.Namespac
 def _as_json(subject: Subject) -> str:
     """For programs: what failed, why it may have, and what to do. Only an appraisal has failures."""
     from nvattest._json import dump_json
-    from nvattest.explain.diagnosis import diagnose, failures
-    from nvattest.explain.reading import read_appraisal
+    from nvattest.report.diagnosis import diagnose, failures
+    from nvattest.report.reading import read_appraisal
 
     result: dict[str, object] = {"kind": subject.kind}
     if subject.kind == "appraisal":

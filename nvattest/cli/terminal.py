@@ -12,7 +12,7 @@ from nvattest.cli.arguments import choice
 if TYPE_CHECKING:
     import argparse
 
-    from nvattest.explain.terminal import Terminal
+    from nvattest.report.terminal import Terminal
 
 MINIMUM, MAXIMUM = 60, 120
 
@@ -31,7 +31,7 @@ def add_terminal_options(parser: argparse.ArgumentParser) -> None:
 
 def terminal_for(stream: TextIO | None = None, *, color: str = "auto", width: int | None = None) -> Terminal:
     """How to write to ``stream`` (stdout by default): 80 columns, plain and without colour where it is no terminal."""
-    from nvattest.explain.terminal import Terminal
+    from nvattest.report.terminal import Terminal
 
     stream = sys.stdout if stream is None else stream
     tty = is_terminal(stream)

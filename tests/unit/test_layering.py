@@ -53,7 +53,7 @@ LEVELS: Mapping[str, float] = {
     "session": 7.0,
     FACADE: 7.1,
     "testing": 7.1,
-    "explain": 7.1,
+    "report": 7.1,
     "fleet": 7.1,
     "compat": 7.2,
     "kata": 7.2,

@@ -24,7 +24,7 @@ from nvattest.cli.doctor_bundle import contents, write_bundle
 from nvattest.cli.doctor_online import public, reach
 from nvattest.cli.doctor_probes import EARLIEST_CLOCK, Item, Machine, _ready, _state, examine, pci_devices
 from nvattest.devices.state import CpuCapability, Environment, MultiGpuMode, SystemState
-from nvattest.explain.terminal import Terminal, columns
+from nvattest.report.terminal import Terminal, columns
 
 LATER = EARLIEST_CLOCK + timedelta(days=30)
 

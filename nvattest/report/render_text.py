@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nvattest.explain.diagnosis import Failure, diagnose, failures, short_hex, telling
-from nvattest.explain.model import (
+from nvattest.report.diagnosis import Failure, diagnose, failures, short_hex, telling
+from nvattest.report.model import (
     AppraisalView,
     CertificateView,
     ChainView,
@@ -11,10 +11,10 @@ from nvattest.explain.model import (
     DeviceView,
     RimView,
 )
-from nvattest.explain.reading import read_appraisal
-from nvattest.explain.render_map import measurement_map
-from nvattest.explain.terminal import Terminal, fit
-from nvattest.explain.values import listed
+from nvattest.report.reading import read_appraisal
+from nvattest.report.render_map import measurement_map
+from nvattest.report.terminal import Terminal, fit
+from nvattest.report.values import listed
 
 _OUTCOMES = {
     "pass": ("✓", "ok", "good"),

@@ -14,14 +14,14 @@ from typing import Final
 from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
-from nvattest.explain.diagnosis import diagnose, failures, telling
-from nvattest.explain.figures import grid_height, measurement_squares, trust_diagram
-from nvattest.explain.model import AppraisalView, DeviceView
-from nvattest.explain.reading import read_appraisal
-from nvattest.explain.render_map import SOURCES
-from nvattest.explain.timeline import timelines
-from nvattest.explain.topology import topology
-from nvattest.explain.values import listed
+from nvattest.report.diagnosis import diagnose, failures, telling
+from nvattest.report.figures import grid_height, measurement_squares, trust_diagram
+from nvattest.report.model import AppraisalView, DeviceView
+from nvattest.report.reading import read_appraisal
+from nvattest.report.render_map import SOURCES
+from nvattest.report.timeline import timelines
+from nvattest.report.topology import topology
+from nvattest.report.values import listed
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
 _TEMPLATE: Final = "template.html.j2"

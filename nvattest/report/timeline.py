@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from nvattest.errors import InputError
-from nvattest.explain.figures import shorten
-from nvattest.explain.model import AppraisalView
 from nvattest.model import parse_time
+from nvattest.report.figures import shorten
+from nvattest.report.model import AppraisalView
 
 _MAXIMUM_BARS: Final = 40
 _FAR: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nvattest.errors import ResultCode
-from nvattest.explain.entry import Entry
+from nvattest.report.entry import Entry
 
 _C = ResultCode
 _DOCTOR: Final = "$ nvattest doctor"

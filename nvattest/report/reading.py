@@ -12,7 +12,8 @@ from nvattest._text import clean
 from nvattest.appraisal.catalogue import CHECKS, REQUIRED, REQUIRED_PLATFORM
 from nvattest.appraisal.serialize import FORMAT, VERSION
 from nvattest.errors import InputError
-from nvattest.explain.model import (
+from nvattest.model import DeviceKind
+from nvattest.report.model import (
     AppraisalView,
     CellView,
     CertificateView,
@@ -23,8 +24,7 @@ from nvattest.explain.model import (
     RimView,
     SvnView,
 )
-from nvattest.explain.values import JsonObject, common_name, flag, item, items, number, text, texts
-from nvattest.model import DeviceKind
+from nvattest.report.values import JsonObject, common_name, flag, item, items, number, text, texts
 
 PLATFORM: Final = "PLATFORM"
 MAXIMUM_DEVICES: Final = 256

@@ -12,11 +12,11 @@ from nvattest import errors
 from nvattest.appraisal.catalogue import CHECKS
 from nvattest.cli.dispatch import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
-from nvattest.explain.catalogue import DOCUMENT, ENTRIES, codes_of_status, find_entry, markdown, similar
-from nvattest.explain.entry import Entry
-from nvattest.explain.render_other import render_entry
-from nvattest.explain.terminal import Terminal, columns
 from nvattest.kata.agents import kernel_log_failure
+from nvattest.report.catalogue import DOCUMENT, ENTRIES, codes_of_status, find_entry, markdown, similar
+from nvattest.report.entry import Entry
+from nvattest.report.render_other import render_entry
+from nvattest.report.terminal import Terminal, columns
 
 ROOT = Path(nvattest.__file__).resolve().parent.parent
 PACKAGE = Path(nvattest.__file__).resolve().parent
@@ -68,7 +68,7 @@ def words_of_errors() -> dict[str, str]:
 
 def test_every_word_of_an_error_leads_to_an_entry() -> None:
     missing = {word: where for word, where in words_of_errors().items() if find_entry(word) is None}
-    assert not missing, f"add them to 'covers' of their family in nvattest/explain/entries_errors.py: {missing}"
+    assert not missing, f"add them to 'covers' of their family in nvattest/report/entries_errors.py: {missing}"
 
 
 def test_every_word_of_the_catalogue_is_one_that_the_package_says() -> None:

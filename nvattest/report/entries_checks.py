@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nvattest.appraisal.catalogue import CHECKS, rim_checks
-from nvattest.explain.entry import Entry
+from nvattest.report.entry import Entry
 
 _COLLECT: Final = "$ nvattest collect-evidence --device all --nonce HEX"
 _MODE: Final = "$ nvidia-smi conf-compute -f"

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from nvattest._text import clean
-from nvattest.explain.catalogue import ENTRIES, codes_of_status, find_entry
-from nvattest.explain.detect import Subject, Token, compact
-from nvattest.explain.entry import Entry
-from nvattest.explain.terminal import Terminal
-from nvattest.explain.values import JsonObject, item, number, text
 from nvattest.model import format_time
+from nvattest.report.catalogue import ENTRIES, codes_of_status, find_entry
+from nvattest.report.detect import Subject, Token, compact
+from nvattest.report.entry import Entry
+from nvattest.report.terminal import Terminal
+from nvattest.report.values import JsonObject, item, number, text
 
 _TIMES: Final = ("iat", "nbf", "exp")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -11,8 +11,8 @@ from typing import Final
 
 from nvattest._json import kind_of, load_json
 from nvattest.errors import InputError, ParseError
-from nvattest.explain.reading import is_appraisal
-from nvattest.explain.values import JsonObject
+from nvattest.report.reading import is_appraisal
+from nvattest.report.values import JsonObject
 
 MAXIMUM: Final = 64 * 1024 * 1024
 _MAXIMUM_PART: Final = 1024 * 1024

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from nvattest._text import clean
 from nvattest.errors import InputError
-from nvattest.explain.values import common_name, listed
 from nvattest.model import DeviceKind
+from nvattest.report.values import common_name, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest.explain.model import CertificateView, ChainView, DeviceView
-from nvattest.explain.render_map import CELLS, COLUMNS, SOURCES, grid
+from nvattest.report.model import CertificateView, ChainView, DeviceView
+from nvattest.report.render_map import CELLS, COLUMNS, SOURCES, grid
 
 # -- the trust-chain diagram ------------------------------------------------------------------------------------------
 

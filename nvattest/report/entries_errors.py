@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nvattest.explain.entry import Entry
+from nvattest.report.entry import Entry
 
 _DOCTOR: Final = "$ nvattest doctor"
 

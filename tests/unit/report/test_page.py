@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.explain.figures import measurement_squares, trust_diagram
-from nvattest.explain.html import report_page
-from nvattest.explain.reading import read_appraisal
-from nvattest.explain.timeline import timelines
-from nvattest.explain.topology import topology
+from nvattest.report.figures import measurement_squares, trust_diagram
+from nvattest.report.html import report_page
+from nvattest.report.reading import read_appraisal
+from nvattest.report.timeline import timelines
+from nvattest.report.topology import topology
 
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from nvattest.appraisal.catalogue import CHECKS
 from nvattest.errors import ResultCode
-from nvattest.explain.entries_checks import CHECK_ENTRIES
-from nvattest.explain.entries_codes import CODE_ENTRIES
-from nvattest.explain.entries_errors import ERROR_ENTRIES
-from nvattest.explain.entry import Entry
+from nvattest.report.entries_checks import CHECK_ENTRIES
+from nvattest.report.entries_codes import CODE_ENTRIES
+from nvattest.report.entries_errors import ERROR_ENTRIES
+from nvattest.report.entry import Entry
 
 ENTRIES: Final[tuple[Entry, ...]] = (*CODE_ENTRIES, *CHECK_ENTRIES, *ERROR_ENTRIES)
 DOCUMENT: Final = "examples/CATALOGUE.md"
@@ -55,7 +55,7 @@ def markdown() -> str:
     lines = [
         "# Codes, checks and errors",
         "",
-        "Generated from `nvattest/explain`; a test compares the two. `nvattest explain WORD` prints one entry.",
+        "Generated from `nvattest/report`; a test compares the two. `nvattest explain WORD` prints one entry.",
         "",
         "## Result codes",
         "",

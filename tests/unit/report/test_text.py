@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.explain import explain_appraisal_json
-from nvattest.explain.diagnosis import Diagnosis, diagnose, failures
-from nvattest.explain.reading import read_appraisal
-from nvattest.explain.terminal import columns
-from nvattest.explain.values import clean, common_name, listed
+from nvattest.report import explain_appraisal_json
+from nvattest.report.diagnosis import Diagnosis, diagnose, failures
+from nvattest.report.reading import read_appraisal
+from nvattest.report.terminal import columns
+from nvattest.report.values import clean, common_name, listed
 
 Appraise = Callable[..., dict[str, Any]]
 PLATFORMS = [

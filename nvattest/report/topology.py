@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest.explain.model import AppraisalView
+from nvattest.report.model import AppraisalView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

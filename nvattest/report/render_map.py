@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from nvattest.explain.model import CellView, DeviceView
-from nvattest.explain.terminal import Terminal
+from nvattest.report.model import CellView, DeviceView
+from nvattest.report.terminal import Terminal
 
 COLUMNS: Final = 8
 CELLS: Final = 64

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from nvattest.explain.render_text import explain_appraisal_json
+from nvattest.report.render_text import explain_appraisal_json
 
 __all__ = ["explain_appraisal_json"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nvattest.explain.catalogue import find_entry
-from nvattest.explain.model import AppraisalView, CellView, CheckView, DeviceView
-from nvattest.explain.topology import disagreements
-from nvattest.explain.values import listed
+from nvattest.report.catalogue import find_entry
+from nvattest.report.model import AppraisalView, CellView, CheckView, DeviceView
+from nvattest.report.topology import disagreements
+from nvattest.report.values import listed
 
 # A hint of the verifier is short and about the case, so it comes first; what it repeats of the catalogue is left out.
 _MAXIMUM_CAUSES = 4
