@@ -81,7 +81,13 @@ def appraise_device(
     # (7) chain, report and evidence name one architecture, (8) the firmware id of the report is the certified one, and
     # (9) the device is not in a debug state
     architecture = passes.tell(
-        ("certified", *of_chain, evidence.architecture.value, *_certified_fields(report)),
+        (
+            "certified",
+            *of_chain,
+            evidence.architecture.value,
+            evidence.hints.get("dev_tools", "off"),
+            *_certified_fields(report),
+        ),
         checks,
         lambda: steps_identity.check_certified(evidence, report, chain, policy, checks),
     )

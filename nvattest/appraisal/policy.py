@@ -64,7 +64,8 @@ class EvidencePolicy:
         accept_expired_rim_certificates: RIMs whose signers have expired count.
         allow_certificate_hold_for_rims, allow_certificate_hold_for_devices: revoked with reason certificateHold counts,
             where the answer is current.
-        allow_debug: a device whose certificate says debug or not secure counts.
+        allow_debug: a device whose certificate says debug or not secure counts, and one of which the driver says that
+            DevTools mode is on.
 
     Raises:
         PolicyError: a field has another type, or a version is none (code ``policy-value``).

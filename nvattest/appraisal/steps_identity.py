@@ -262,7 +262,7 @@ def check_certified(
     """Steps 7 to 9: what the certificates say about the device. Returns the architecture, if that is established."""
     architecture = check_architecture(evidence, report, chain, policy, checks)
     check_fwid(report, chain.certificates, architecture or evidence.architecture, policy, checks)
-    check_debug(chain.certificates, architecture or evidence.architecture, policy, checks)
+    check_debug(evidence, chain.certificates, architecture or evidence.architecture, policy, checks)
     return architecture
 
 
@@ -316,13 +316,20 @@ def check_fwid(
 
 
 def check_debug(
-    certificates: tuple[Certificate, ...], architecture: Architecture, policy: EvidencePolicy, checks: CheckList
+    evidence: Evidence,
+    certificates: tuple[Certificate, ...],
+    architecture: Architecture,
+    policy: EvidencePolicy,
+    checks: CheckList,
 ) -> None:
     if not certificates:
         checks.skip(("debug",), "there is no readable chain")
         return
     stated = 0
     found: list[str] = []
+    # Nothing signs what the driver says: it counts where it speaks against the device.
+    if evidence.hints.get("dev_tools", "off") != "off":
+        found.append("the driver says that DevTools mode is on")
     for position, certificate in enumerate(certificates):
         try:
             infos = tcb_infos(certificate)
@@ -341,7 +348,7 @@ def check_debug(
             "debug",
             Outcome.SKIPPED if tolerated else Outcome.FAIL,
             "; ".join(found),
-            expected="no flag",
+            expected="no flag, and DevTools mode off",
             found="; ".join(found),
             tolerated_by=tolerated,
             hint="take the device out of its development state",

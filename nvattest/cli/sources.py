@@ -49,6 +49,10 @@ def add_evidence_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="JSON of collect-evidence")
     group.add_argument(
+        "--allow-devtools", action="store_true",
+        help="for development: also collect from GPUs in DevTools mode; only a --policy with allow_debug trusts them",
+    )  # fmt: skip
+    group.add_argument(
         "--driver-timeout", type=seconds, default=30.0, metavar="SECONDS", help="for all driver calls together (30)"
     )
 
@@ -110,7 +114,7 @@ def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[
         if options.gpu_evidence_source == "file":
             found += _from_file(options.gpu_evidence_file, DeviceKind.GPU)
         elif options.gpu_evidence_source == "nvml":
-            found += _from_driver(DeviceKind.GPU, nonce, options.driver_timeout)
+            found += _from_driver(DeviceKind.GPU, nonce, options)
         else:
             raise InputError(
                 "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
@@ -122,7 +126,7 @@ def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[
         if options.nvswitch_evidence_source == "file":
             found += _from_file(options.nvswitch_evidence_file, DeviceKind.NVSWITCH)
         else:
-            found += _from_driver(DeviceKind.NVSWITCH, nonce, options.driver_timeout)
+            found += _from_driver(DeviceKind.NVSWITCH, nonce, options)
     return tuple(found)
 
 
@@ -159,13 +163,14 @@ def nonce_and_evidence(options: argparse.Namespace) -> tuple[Nonce | None, tuple
     return nonce, load_evidence_of(options, nonce)
 
 
-def _from_driver(kind: DeviceKind, nonce: Nonce | None, timeout: float) -> tuple[Evidence, ...]:
+def _from_driver(kind: DeviceKind, nonce: Nonce | None, options: argparse.Namespace) -> tuple[Evidence, ...]:
     from nvattest.devices.collect import collect_gpus, collect_switches
 
     if nonce is None:
         raise InputError("a live device needs a nonce", code="nonce")
-    collect = collect_gpus if kind is DeviceKind.GPU else collect_switches
-    return collect(nonce, timeout=timeout)
+    if kind is DeviceKind.NVSWITCH:
+        return collect_switches(nonce, timeout=options.driver_timeout)
+    return collect_gpus(nonce, timeout=options.driver_timeout, allow_devtools=options.allow_devtools)
 
 
 def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:

@@ -39,7 +39,8 @@ def collect_gpus(
     Args:
         nonce: exactly 32 bytes, fresh for this collection.
         timeout: seconds for all of it.
-        allow_devtools: also ask GPUs in DevTools mode. Never for production.
+        allow_devtools: also ask GPUs in DevTools mode. Never for production: the evidence says so, and an appraisal
+            trusts it only where the policy has ``allow_debug``.
         library: an open NVML library; by default one is opened and closed.
         library_path: the library file for that, see ``NvmlLibrary.open``.
 

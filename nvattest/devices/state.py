@@ -185,6 +185,6 @@ def require_evidence_mode(state: SystemState, *, allow_devtools: bool = False) -
             "the GPUs are in DevTools mode: debuggers can read what they compute",
             code="devtools-on",
             result_code=ResultCode.GPU_MODE_NOT_SUPPORTED,
-            hint="set the CC mode to 'on' on the host instead of 'devtools'; for development, Python programs may "
-            "pass allow_devtools=True",
+            hint="set the CC mode to 'on' on the host instead of 'devtools'; for development: --allow-devtools, "
+            "and in Python allow_devtools=True",
         )

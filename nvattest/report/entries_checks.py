@@ -137,12 +137,12 @@ _OWN = (
         "debug",
         "Blackwell certificates state in DICE flags whether the device is in a debug, recovery or not-secure state. "
         "Such a device can be made to say anything. The flags of every certificate of the chain count, alone (TcbInfo) "
-        "or in a list (MultiTcbInfo).",
+        "or in a list (MultiTcbInfo), and so does a driver that says that DevTools mode is on.",
         ("The GPU runs in a developer mode.", "It is an engineering sample.", "Firmware recovery is under way."),
         (
             "$ nvidia-smi conf-compute -d",
             "Switch the GPU to CC mode 'on' on the host and reset it; do not use it in production before.",
-            "Hopper certificates carry no such flag: there DevTools mode shows as differing measurements.",
+            "Hopper certificates carry no such flag: DevTools mode shows in the measurements, or the driver says it.",
         ),
     ),
     _check(

@@ -153,9 +153,14 @@ def _certificates(chain: ChainView | None, *, debug: str = "") -> list[Box]:
         lines = [_validity(certificate)]
         style = "plain"
         answer = certificate.revocation
+        # "certificate 0 (its name) says debug; certificate 2 …"
+        said = next((part for part in debug.split("; ") if part.startswith(f"certificate {position} (")), "")
         if position in broken:
             style = "bad"
             lines.append(next(rule for at, rule, _ in chain.findings if at == position).replace("-", " ").upper())
+        elif said:
+            style = "bad"
+            lines.append(f"says: {said.rpartition(' says ')[2].upper()}")
         elif answer is not None:
             style = "good" if answer.good else "bad"
             reason = f": {answer.reason}" if answer.reason and answer.reason != answer.status else ""
@@ -163,9 +168,6 @@ def _certificates(chain: ChainView | None, *, debug: str = "") -> list[Box]:
         elif position == last:
             style = "good" if chain.path_ok else "bad"
             lines.append("pinned root" if chain.path_ok and chain.anchor else "NOT a pinned root")
-        elif position == 0 and debug:
-            style = "bad"
-            lines.append(f"says: {debug.upper()}")
         elif position == 0:
             style = "plain" if chain.path_ok else "warn"
             lines.append("leaf: has no revocation service")

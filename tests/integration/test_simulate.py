@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,29 @@ def test_devtools_mode_is_seen_and_refused() -> None:
     done = simulate("--platform", "hopper-1", "--fault", "platform:debug", "--", *PROGRAM, "attest", "--no-cache")
     assert done.returncode == 509 % 256
     assert "DevTools" in done.stdout
+    assert "--allow-devtools" in done.stdout
+
+
+def test_devtools_mode_is_collected_where_it_is_allowed_and_trusted_only_by_a_policy_that_says_so(
+    tmp_path: Path,
+) -> None:
+    policy = tmp_path / "debug.toml"
+    policy.write_text('format = "nvattest-evidence-policy"\nversion = 1\nallow_debug = true\n')
+    program = shlex.join([*PROGRAM, "attest", "--allow-devtools", "-f", "json"])
+    saved = shlex.join([*PROGRAM, "collect-evidence", "--allow-devtools", "--nonce", "ab" * 32])
+    read = shlex.join([*PROGRAM, "attest", "-f", "json", "--nonce", "ab" * 32, "--gpu-evidence-source", "file"])
+    script = (
+        f"cd {tmp_path}\n{program} > plain.json; echo $? > status\n{saved} > gpu.json\n"
+        f"{read} --gpu-evidence-file gpu.json > saved.json\nset -e\n{program} --policy debug.toml > allowed.json\n"
+    )
+    done = simulate("--platform", "hopper-1", "--fault", "platform:debug", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "status").read_text() == "12\n"
+    for name in ("plain.json", "saved.json"):
+        (device,) = json.loads((tmp_path / name).read_text())["appraisal"]["devices"]
+        assert [check["id"] for check in device["checks"] if check["outcome"] != "pass"] == ["debug"]
+    allowed = json.loads((tmp_path / "allowed.json").read_text())["appraisal"]
+    assert allowed["weakened"] == ["allow_debug"]
 
 
 @pytest.fixture

@@ -251,3 +251,17 @@ def test_the_memory_is_bounded_and_keeps_nothing_that_raised() -> None:
     with pytest.raises(ParseError):
         memory.recall("bad", fail)
     assert memory.recall("bad", lambda: 7) == memory.recall("bad", fail) == 7
+
+
+def test_a_driver_that_says_devtools_later_is_heard_by_a_warm_verifier(
+    platform: Platform, collateral: Collateral
+) -> None:
+    scene = Scene(platform, collateral)
+    items = tuple(replace(item, hints={**item.hints, "dev_tools": "on"}) for item in scene.evidence)
+    found = scene.same(evidence=items)
+    assert [[check.id for check in device.checks if not check.acceptable] for device in found.devices] == [
+        ["debug"]
+    ] * 3
+    allowed = scene.same(EvidencePolicy(allow_debug=True), evidence=items)
+    assert all(device.trusted for device in allowed.devices)
+    assert "allow_debug" in allowed.weakened
