@@ -13,6 +13,7 @@ import pytest
 from nvattest.cli import main
 from nvattest.errors import ResultCode, TokenError
 from nvattest.token.eat import SUBJECT
+from nvattest.token.refusals import Refusal
 from nvattest.token.verify import TokenKind
 
 from . import minting
@@ -113,6 +114,23 @@ def test_an_issuer_that_is_no_text_is_refused_whatever_is_expected(issuer: objec
     with pytest.raises(TokenError) as caught:
         minting.check(token, issuer=expected)
     assert caught.value.code == "missing-iss"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "description", "words"),
+    [
+        ("4010", "NONCE_NOT_MATCHING", "", "4010 NONCE_NOT_MATCHING"),
+        ("4010", "NONCE_NOT_MATCHING", "NONCE_NOT_MATCHING", "4010 NONCE_NOT_MATCHING"),
+        ("4010", "NONCE_NOT_MATCHING", "another nonce", "4010 NONCE_NOT_MATCHING: another nonce"),
+        ("", "", "another nonce", "no reason given: another nonce"),
+        ("4010", "", "", "4010"),
+    ],
+)
+def test_a_reason_is_said_once(code: str, message: str, description: str, words: str) -> None:
+    reason = Refusal(
+        label="GPU-0", code=code, message=message, description=description, result_code=ResultCode.OVERALL_RESULT_FALSE
+    )
+    assert str(reason) == f"GPU-0: refused by the issuer: {words}"
 
 
 def test_the_reasons_of_an_ear_that_says_no_are_kept() -> None:
