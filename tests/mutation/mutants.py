@@ -127,8 +127,8 @@ COMPARE = {
 }  # fmt: skip
 ARITHMETIC = {ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.BitAnd: "|", ast.BitOr: "&", ast.LShift: ">>", ast.RShift: "<<"}  # fmt: skip
 QUANTIFIERS = {"any": "all", "all": "any", "min": "max", "max": "min"}
-# Arguments that are words for people, or decide about such.
-WORDS = {"hint", "detail", "message", "title", "source", "label", "repr"}
+# Arguments that are words for people, decide about such, or guard against faults of our own.
+WORDS = {"hint", "detail", "message", "title", "source", "label", "repr", "strict"}
 
 
 class Mutant(NamedTuple):
