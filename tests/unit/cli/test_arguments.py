@@ -314,3 +314,32 @@ def test_an_argument_that_is_not_utf_8_is_a_clear_mistake(tmp_path: Path) -> Non
 def test_a_nul_in_a_path_is_a_clear_mistake(run) -> None:
     status, out, _ = run("attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", "a\0b")
     assert (status, out) == (VALIDATION, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["gate", "--root", "R", "echo", "ran", "-f", "json", "-h"],
+            (["echo", "ran", "-f", "json", "-h"], "R", "text"),
+        ),
+        (["gate", "--", "echo", "--", "-f", "json"], (["echo", "--", "-f", "json"], "", "text")),
+        (["gate", "-f", "json", "--root", "R", "--", "sh", "-c", "x"], (["sh", "-c", "x"], "R", "json")),
+        (["-f", "json", "gate", "--", "--", "y"], (["--", "y"], "", "json")),
+        (["gate", "--root", "R"], ([], "R", "text")),
+        (["gate", "--"], ([], "", "text")),
+        (["gate", "--", ""], ([""], "", "text")),
+    ],
+)
+def test_a_command_to_run_begins_at_the_first_word_that_is_no_option(
+    words: list[str], expected: tuple[list[str], str, str]
+) -> None:
+    from nvattest.cli import gate
+    from nvattest.cli.arguments import Parser, add_global_options, command_of
+    from nvattest.cli.dispatch import split_command
+
+    parser = Parser(prog="nvattest gate")
+    gate.add_arguments(parser)
+    add_global_options(parser)
+    options = parser.parse_args(split_command(words)[1])
+    assert (command_of(options), options.root, options.format) == expected
