@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nvattest._text import joined
@@ -92,7 +93,8 @@ def attest(
     ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and optionally ``claims_version``. Without ``user_mode`` the
     ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
     are asked for their certificates before and after, and is trusted under NVIDIA's anchors (simulated GPUs: under a
-    simulation's), and where a certificate on hold counts, ``allow_hold_cert`` and not the environment says so.
+    simulation's), and where a certificate on hold counts, ``allow_hold_cert`` and not the environment says so. After an
+    error the GPUs are not ready.
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
@@ -121,17 +123,24 @@ def attest(
     )
     if settings.ocsp_nonce_disabled:
         migrated(NO_NONCE)
-    result = verify_locally(
-        items,
-        nonce=value,
-        claims_version=version,
-        settings=settings,
-        key=_key(params.get("signing_key")),
-        known=_rims(params, items),
-    )
+    sets = not params["user_mode"] and not params["test_no_gpu"]
+    try:
+        result = verify_locally(
+            items,
+            nonce=value,
+            claims_version=version,
+            settings=settings,
+            key=_key(params.get("signing_key")),
+            known=_rims(params, items),
+        )
+    except BaseException:
+        # Nothing was decided, so nothing may be ready.
+        if sets:
+            _take_away()
+        raise
     try:
         # Before anything is printed: a reader of stdout that has gone must not keep the GPUs as they were.
-        if not params["user_mode"] and not params["test_no_gpu"]:
+        if sets:
             _set_ready(result.appraisal, items, held=result.held if settings.hold_by_environment else ())
     finally:
         if params["verbose"]:
@@ -216,6 +225,15 @@ def _set_ready(appraisal: Appraisal, items: Sequence[Evidence], *, held: Sequenc
             )
         elif read_state(library).dev_tools:
             migrated("the GPUs stay not ready. NVIDIA's verifier set them ready after a failure in DevTools mode.")
+
+
+def _take_away() -> None:
+    from nvattest.devices.nvml import NvmlLibrary
+    from nvattest.devices.ready import set_not_ready
+
+    # What went wrong before says more than a driver that does not answer.
+    with suppress(CollectionError), NvmlLibrary.open() as library:
+        set_not_ready(library)
 
 
 def _anchors_fit(appraisal: Appraisal) -> bool:

@@ -356,3 +356,30 @@ def test_a_stdout_that_takes_nothing_ends_the_command_with_a_word_and_1(where: s
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_a_verification_that_breaks_off_leaves_no_gpu_ready(
+    params: dict[str, Any], live: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nvattest.devices.nvml
+    import nvattest.devices.ready
+
+    states: list[str] = []
+    monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
+    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    params.update(rim_service_url="no address", user_mode=False)
+    with pytest.raises(NvattestError):
+        cc_admin.attest(params, NONCE, evidence_of(live[0]))
+    assert states == ["not ready"]
+    # A driver that does not answer hides no reason.
+    monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", missing_driver)
+    with pytest.raises(NvattestError, match="no address"):
+        cc_admin.attest(params, NONCE, evidence_of(live[0]))
+    params["user_mode"] = True
+    with pytest.raises(NvattestError, match="no address"):
+        cc_admin.attest(params, NONCE, evidence_of(live[0]))
+    assert states == ["not ready"]
+
+
+def missing_driver(*_: Any, **__: Any) -> Any:
+    raise CollectionError("there is no NVML here", code="nvml-missing")
