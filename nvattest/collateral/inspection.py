@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from nvattest._json import JsonObject
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
+from nvattest.appraisal.revocation import MAXIMUM_ANSWERS
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError
@@ -60,6 +61,7 @@ def inspect_bundle(
     inspector = _Inspector(verifier, at)
     rims = [inspector.rim(collateral.rims[name]) for name in sorted(collateral.rims)]
     inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
+    inspector.surplus = _surplus(collateral.ocsp)
     answers = [inspector.answer(answer) for answer in collateral.ocsp]
     first = min(inspector.ends, default=None)
     facts: JsonObject = {
@@ -85,6 +87,7 @@ class _Inspector:
         self.ends: list[tuple[datetime, str]] = []
         self.bad: list[tuple[str, str]] = []
         self.refused: set[str | bytes] = set()
+        self.surplus: dict[bytes, int] = {}
 
     def learn(self, chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> None:
         for question in certificates_to_ask(chains):
@@ -132,6 +135,12 @@ class _Inspector:
             "next_update": format_time(response.next_update) if response.next_update is not None else None,
         }
         name = f"OCSP answer for {entry['serial']}"
+        if answer.content in self.surplus:
+            said = (
+                f"{self.surplus[answer.content]} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are "
+                "read; this is one of the oldest"
+            )
+            return self._refuse(entry, name, answer, said)
         questions = self._questions.get(response.serial, []) if response.serial is not None else []
         if not questions and response.successful:
             # Not bad: which device it is about shows only when that device is verified.
@@ -179,6 +188,29 @@ class _Inspector:
         self.bad.append((f"{name} ({of.origin})" if of.origin else name, reason))
         self.refused.add(of.id if isinstance(of, RimAnswer) else of.content)
         return entry | {"state": NOT_VERIFIED, "reason": reason}
+
+
+def _surplus(answers: Iterable[OcspAnswer]) -> dict[bytes, int]:
+    """Answers beyond the number of which an appraisal refuses to read any, with how many there are.
+
+    A revocation is never among them, and neither is the newest statement, which counts.
+    """
+    about: dict[int, list[tuple[bool, float, bytes]]] = {}
+    for answer in answers:
+        try:
+            response = parse_response(answer.content)
+        except ParseError:
+            continue
+        if response.serial is not None:
+            made = response.this_update.timestamp() if response.this_update is not None else 0.0
+            revoked = response.status is RevocationStatus.REVOKED
+            about.setdefault(response.serial, []).append((revoked, made, answer.content))
+    return {
+        content: len(found)
+        for found in about.values()
+        for revoked, _, content in sorted(found, reverse=True)[MAXIMUM_ANSWERS:]
+        if not revoked
+    }
 
 
 def render_inspection(facts: JsonObject) -> str:

@@ -13,13 +13,14 @@ import pytest
 
 from nvattest._json import dump_json
 from nvattest._schemas import schema_bytes
+from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
 from nvattest.collateral.gather import needs_of
 from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
 from nvattest.errors import InputError, ParseError
 from nvattest.evidence import load_evidence
-from nvattest.model import VerificationTime
+from nvattest.model import Nonce, VerificationTime
 from nvattest.testing import ocsp_issuer
 from nvattest.testing.platform import Platform
 
@@ -193,6 +194,33 @@ def test_an_old_answer_that_was_signed_some_time_after_its_this_update_is_expire
     )
     assert inspection.bad == ()
     assert {entry["state"] for entry in inspection.facts["ocsp"] if "certificate" in entry} == {"expired"}
+
+
+def test_more_answers_about_a_certificate_than_an_appraisal_reads_are_not_said_to_be_usable() -> None:
+    platform = Platform.build("hopper-1")
+    evidence = load_evidence(json.dumps(platform.evidence(bytes(32))))
+    certificate = next(iter(platform._node.certificates.values()))
+    document = platform.bundle()
+    document["ocsp"] += [
+        entry(platform._node.ocsp.about(certificate, at=platform.clock - timedelta(minutes=number)))
+        for number in range(1, 70)
+    ]
+
+    def revocation_of_devices(collateral) -> Outcome:
+        appraisal = Verifier(anchors=platform.trust_anchors()).appraise(
+            evidence, nonce=Nonce(bytes(32)), collateral=collateral, at=platform.time
+        )
+        return appraisal.devices[0].check("chain-revocation").outcome
+
+    assert revocation_of_devices(load_bundle(json.dumps(document))) is Outcome.FAIL
+    facts, bad, usable = inspected(platform, document)
+    assert len(bad) == 6
+    assert all("70 answers are about this one certificate, at most 64 are read" in why for _, why in bad)
+    refused = [entry["this_update"] for entry in facts["ocsp"] if entry.get("reason", "").startswith("70 ")]
+    kept = [entry["this_update"] for entry in facts["ocsp"] if not entry.get("reason", "").startswith("70 ")]
+    assert len(refused) == 6
+    assert max(refused) < min(kept)
+    assert revocation_of_devices(usable) is Outcome.PASS
 
 
 def test_answers_about_devices_are_not_verified_and_not_bad_without_the_devices(platform) -> None:
