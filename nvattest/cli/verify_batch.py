@@ -59,15 +59,17 @@ def run(options: argparse.Namespace) -> int:
     )
     with ExitStack() as stack:
         done = 0
-        output: BinaryIO = sys.stdout.buffer
-        if options.output != "-":
-            output = stack.enter_context(_open(options.output, resume=options.resume))
-            done = _answered(output) if options.resume else 0
-        elif options.resume:
-            raise InputError("--resume needs an --output file", code="resume")
         source: BinaryIO = sys.stdin.buffer
         if options.input != "-":
             source = stack.enter_context(_open_input(options.input))
+            _refuse_one_file(options.input, options.output)
+        output: BinaryIO = sys.stdout.buffer
+        if options.output != "-":
+            output = stack.enter_context(_open(options.output, resume=options.resume))
+            # What was there already is open for reading too; a new file has no answers.
+            done = _answered(output) if options.resume and output.readable() else 0
+        elif options.resume:
+            raise InputError("--resume needs an --output file", code="resume")
         progress = stack.enter_context(Progress("verifying"))
         answers = verify_batch(_lines(source, skip=done), settings, workers=options.workers)
         for count, answer in enumerate(answers, start=done + 1):
@@ -75,6 +77,14 @@ def run(options: argparse.Namespace) -> int:
             output.flush()
             progress.update(f"{count} platforms")
     return 0
+
+
+def _refuse_one_file(source: str, target: str) -> None:
+    """Answers written over the lines would leave nothing to answer, and a status that says all is answered."""
+    if os.path.isfile(source) and os.path.isfile(target) and os.path.samefile(source, target):
+        raise InputError(
+            f"--input and --output are one file: {target}", code="file", hint="write the answers elsewhere"
+        )
 
 
 def _open(path: str, *, resume: bool) -> BinaryIO:

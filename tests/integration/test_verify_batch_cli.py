@@ -117,6 +117,28 @@ def test_a_killed_run_is_resumed_to_the_same_output(fleet: SimpleNamespace, tmp_
     assert output.read_bytes() == whole.read_bytes()
 
 
+def test_the_first_run_of_a_job_that_always_resumes_begins_at_the_first_line(
+    fleet: SimpleNamespace, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    done = run(fleet, "--workers", "1", "--output", str(output), "--resume", data=b"\n".join(fleet.lines))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert output.read_bytes().count(b"\n") == len(fleet.lines)
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_answers_are_not_written_over_the_lines(fleet: SimpleNamespace, tmp_path: Path, more: tuple[str, ...]) -> None:
+    source, alias = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_lines(source, fleet, 3)
+    before = source.read_bytes()
+    alias.symlink_to(source)
+    for target in (source, alias):
+        done = run(fleet, "--input", str(source), "--output", str(target), *more)
+        assert done.returncode != 0
+        assert b"--input and --output are one file" in done.stderr
+        assert source.read_bytes() == before
+
+
 def test_resume_without_a_file_is_refused(fleet: SimpleNamespace) -> None:
     done = run(fleet, "--resume")
     assert done.returncode != 0
