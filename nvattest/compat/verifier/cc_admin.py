@@ -94,7 +94,7 @@ def attest(
     ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
     are asked for their certificates before and after, and is trusted under NVIDIA's anchors (simulated GPUs: under a
     simulation's), and where a certificate on hold counts, ``allow_hold_cert`` and not the environment says so. After an
-    error the GPUs are not ready.
+    error of the verification the driver is asked to set them not ready.
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
