@@ -23,7 +23,10 @@ _FEWEST_ROUNDS: Final = 3
 
 
 class GivenUp(Exception):  # noqa: N818 - it is an outcome; http turns it into an error of the service
-    """The host is not asked any more, since ``attempts`` failed in a row; ``cause`` is the last failure."""
+    """The host is not asked any more: ``attempts`` failed in a row, the last with ``cause``.
+
+    Or it named a time after the deadline, before which nothing may be asked.
+    """
 
     def __init__(self, cause: Exception, attempts: int) -> None:
         super().__init__(str(cause))
@@ -48,13 +51,14 @@ class Host:
         # Instants are seconds left to the deadline.
         self._since = 0.0
         self._not_before = float("inf")
+        self._last: Exception | None = None
         self._given_up: GivenUp | None = None
 
     def enter(self, request: object, deadline: Deadline) -> tuple[int, float]:
         """Wait until ``request`` may be sent. Returns what ``failed`` wants to know, and the seconds to wait before.
 
         Raises:
-            GivenUp: the host has been given up.
+            GivenUp: the host has been given up, or may not be asked again before the deadline.
             TimeoutError: the deadline passed before its turn came.
         """
         with self._changed:
@@ -69,6 +73,9 @@ class Host:
                 self._changed.notify_all()
             if self._given_up is not None:
                 raise self._given_up
+            if self._last is not None and self._not_before <= 0:
+                # What was under way has ended without an answer that would lift the pause.
+                raise GivenUp(self._last, self._failures)
             self._in_flight += 1
             if not self._failures:
                 self._since = deadline.remaining()
@@ -108,6 +115,7 @@ class Host:
         with self._changed:
             self._in_flight -= 1
             self._failures += 1
+            self._last = cause
             self._failed.add(request)
             if entered == self._round:
                 # Requests that were under way together fail for one reason.

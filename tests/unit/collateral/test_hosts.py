@@ -156,6 +156,15 @@ def test_nothing_is_asked_before_the_time_that_the_service_named(node) -> None:
     assert clock.now >= 1007
 
 
+def test_a_host_that_may_not_be_asked_before_the_deadline_is_not_waited_for(node) -> None:
+    clock = Clock()
+    with Services(node, faults=["rim:rate-limited=90"]) as services:
+        results = ask(services, [f"/v1/rim/{node.rim_ids[0]}"] * 12, clock=clock)
+        assert len(services.log) <= 4
+    assert {result.code for result in results} == {"rate-limited"}
+    assert clock.now == 1000.0
+
+
 def test_one_thing_that_fails_among_others_that_do_not_takes_nothing_away(node) -> None:
     broken, *good = node.rim_ids
     with Services(node, faults=[f"rim:status=500@{broken}"]) as services:
