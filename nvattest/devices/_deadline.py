@@ -1,7 +1,8 @@
 """Driver calls that are given up at a deadline.
 
 A call into a C library cannot be interrupted. It runs in a daemon thread instead: when it does not return in time the
-thread is left behind, and since it is a daemon the process can still end.
+thread is left behind, and since it is a daemon the process can still end. It begins no other call: what was decided for
+the devices of then must not be done to those of later.
 """
 
 from __future__ import annotations
@@ -39,23 +40,57 @@ class Deadline:
 class Trace:
     """Which driver call a job is in: written by its thread, read by whoever gives up on it."""
 
-    __slots__ = ("call",)
+    __slots__ = ("_given_up", "_lock", "call")
 
     def __init__(self) -> None:
+        self._given_up = False
+        self._lock = threading.Lock()
         self.call = "start"
+
+    def begin(self, call: str) -> None:
+        """Note the call that comes next.
+
+        Raises:
+            CollectionError: the job was given up, and nothing more is to be done for it (``driver-timeout``).
+        """
+        with self._lock:
+            if self._given_up:
+                raise CollectionError(f"{call} was not begun: its job was given up", code="driver-timeout")
+            self.call = call
+
+    def give_up(self) -> str:
+        """Let no other call begin; returns the one that may still be done."""
+        with self._lock:
+            self._given_up = True
+            return self.call
 
 
 class Job(Generic[T]):
-    """One piece of driver work in a daemon thread of its own; it starts at once."""
+    """One piece of driver work in a daemon thread of its own; it starts at once.
 
-    def __init__(self, subject: str, work: Callable[[Trace], T]) -> None:
+    A system that has used up its threads fails it (``driver-thread``). With ``here`` the work is done without one then,
+    and without a limit: for what must be tried in any case, such as taking the ready state away.
+    """
+
+    def __init__(self, subject: str, work: Callable[[Trace], T], *, here: bool = False) -> None:
         self._subject = subject
         self._work = work
         self._trace = Trace()
         self._done = threading.Event()
         self._result: T
         self._error: Exception | None = None
-        threading.Thread(target=self._run, name=f"nvattest-{subject}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=f"nvattest-{subject}", daemon=True).start()
+        except RuntimeError as error:
+            if here:
+                self._run()
+                return
+            self._error = CollectionError(
+                f"{subject}: the driver was not asked: {error}",
+                code="driver-thread",
+                hint="look for a limit on processes (pids.max of the cgroup, ulimit -u) and for what uses them up",
+            )
+            self._done.set()
 
     def _run(self) -> None:
         try:
@@ -80,8 +115,9 @@ class Job(Generic[T]):
             CollectionError: the deadline passed (``driver-timeout``), or the work failed.
         """
         if not self._done.wait(deadline.remaining()):
+            call = self._trace.give_up()
             raise CollectionError(
-                f"{self._subject}: the driver call {self._trace.call} did not return within {deadline.seconds:.3g} s",
+                f"{self._subject}: the driver call {call} did not return within {deadline.seconds:.3g} s",
                 code="driver-timeout",
                 result_code=result_code,
                 hint="look for Xid messages in dmesg; the GPU or the driver may need a reset",

@@ -86,7 +86,7 @@ class NscqSession:
         """
         self._trace = trace
         self._session: int | None = None
-        trace.call = "dlopen"
+        trace.begin("dlopen")
         self._library = load_library(
             _NAME,
             path,
@@ -111,7 +111,7 @@ class NscqSession:
         self._to_label = self._function(
             "nscq_uuid_to_label", ctypes.c_int8, _UuidPointer, ctypes.POINTER(_Label), ctypes.c_uint32
         )
-        trace.call = "nscq_session_create"
+        trace.begin("nscq_session_create")
         result = create(_MOUNT_DEVICES)
         self._session = result.session
         if result.rc != 0 or not result.session:
@@ -180,7 +180,7 @@ class NscqSession:
         Raises:
             CollectionError: the library failed, or gave a size outside 1 to 8192.
         """
-        self._trace.call = "nscq_session_set_input"
+        self._trace.begin("nscq_session_set_input")
         buffer = ctypes.create_string_buffer(nonce, len(nonce))
         code = self._set_input(self._session, 0, buffer, len(nonce))
         if code != 0:
@@ -223,7 +223,7 @@ class NscqSession:
         return function
 
     def _observe_path(self, path: str, observer: Any, codes: list[int]) -> None:
-        self._trace.call = f"nscq_session_path_observe({path})"
+        self._trace.begin(f"nscq_session_path_observe({path})")
         # The observer is referenced by this frame until the call returns; NSCQ does not keep it.
         code = self._observe(self._session, path.encode(), ctypes.cast(observer, ctypes.c_void_p), None, 0)
         failed = code or next(iter(codes), 0)
@@ -271,7 +271,7 @@ class NscqSession:
         return data[:size]
 
     def _label(self, uuid: _Uuid) -> str:
-        self._trace.call = "nscq_uuid_to_label"
+        self._trace.begin("nscq_uuid_to_label")
         label = _Label()
         code = self._to_label(ctypes.byref(uuid), ctypes.byref(label), 0)
         text = bytes(label.data)

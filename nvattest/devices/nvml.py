@@ -38,7 +38,7 @@ class NvmlCalls:
         Raises:
             CollectionError: NVML returned an error, or the binding or the library lacks the function.
         """
-        self._trace.call = name
+        self._trace.begin(name)
         function = getattr(self._binding, name, None)
         if function is None:
             raise CollectionError(
@@ -89,12 +89,15 @@ class NvmlLibrary:
         self._open = True
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> NvmlLibrary:
+    def open(
+        cls, path: str | os.PathLike[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT, here: bool = False
+    ) -> NvmlLibrary:
         """Load and initialise NVML.
 
         Args:
             path: the library file; by default ``libnvidia-ml.so.1`` as the loader finds it, then in well-known folders.
             timeout: seconds after which initialisation is given up.
+            here: do it without a thread, and without that limit, where none can be had.
 
         Raises:
             CollectionError: result code 500, with a ``code`` that names the cause: ``nvml-missing``,
@@ -111,7 +114,7 @@ class NvmlLibrary:
             ) from error
 
         def start(trace: Trace) -> Any:
-            trace.call = "dlopen"
+            trace.begin("dlopen")
             library = load_library(
                 _NAME,
                 path,
@@ -122,7 +125,7 @@ class NvmlLibrary:
             NvmlCalls(pynvml, trace, "NVML").ask("nvmlInit")
             return library
 
-        library = Job("NVML", start).wait(Deadline(timeout), result_code=ResultCode.NVML_INIT_FAILED)
+        library = Job("NVML", start, here=here).wait(Deadline(timeout), result_code=ResultCode.NVML_INIT_FAILED)
         result = cls(pynvml, library)
         bound = getattr(getattr(pynvml, "nvmlLib", None), "_handle", None)
         if path is not None and bound != library._handle:  # noqa: SLF001 - ctypes has no public name for it
@@ -135,9 +138,9 @@ class NvmlLibrary:
             )
         return result
 
-    def start(self, subject: str, work: Callable[[NvmlCalls], T]) -> Job[T]:
-        """Begin ``work`` in a thread; ``subject`` ("GPU-0") begins its error messages."""
-        job = Job(subject, lambda trace: work(NvmlCalls(self._binding, trace, subject)))
+    def start(self, subject: str, work: Callable[[NvmlCalls], T], *, here: bool = False) -> Job[T]:
+        """Begin ``work`` in a thread (``here``: or without one); ``subject`` ("GPU-0") begins its error messages."""
+        job = Job(subject, lambda trace: work(NvmlCalls(self._binding, trace, subject)), here=here)
         self._jobs = [*(item for item in self._jobs if not item.finished), job]
         return job
 
@@ -152,13 +155,15 @@ class NvmlLibrary:
         finally:
             self._given_up = self._given_up or not job.finished
 
-    def run(self, subject: str, work: Callable[[NvmlCalls], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:
-        """Do ``work`` and wait for it.
+    def run(
+        self, subject: str, work: Callable[[NvmlCalls], T], *, timeout: float = DEFAULT_TIMEOUT, here: bool = False
+    ) -> T:
+        """Do ``work`` and wait for it; with ``here`` without a thread where none can be had.
 
         Raises:
             CollectionError: it failed, or did not return within ``timeout`` seconds.
         """
-        return self.wait(self.start(subject, work), Deadline(timeout))
+        return self.wait(self.start(subject, work, here=here), Deadline(timeout))
 
     def close(self, *, timeout: float = _CLOSE_SECONDS) -> None:
         """Shut NVML down, within this time. Nothing is raised: there is nothing left to protect."""

@@ -78,12 +78,12 @@ def set_ready(library: NvmlLibrary, platform: TrustedPlatform, *, timeout: float
 
 
 def set_not_ready(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Let no GPU accept work, and read back that it is so.
+    """Let no GPU accept work, and read back that it is so. Where no thread can be had, the driver has no time limit.
 
     Raises:
         CollectionError: as ``set_ready``, for a driver that does not do it.
     """
-    library.run("ready state", lambda calls: _switch(calls, 0), timeout=timeout)
+    library.run("ready state", lambda calls: _switch(calls, 0), timeout=timeout, here=True)
 
 
 def _switch(calls: NvmlCalls, wanted: int) -> None:

@@ -10,10 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["AGENT_SECONDS", "GENERATIONS", "Generation", "generation_of", "kernel_log_failure", "version_of"]
+from nvattest.kata.arguments import AGENT_SECONDS
 
-AGENT_SECONDS: Final = 10
-"""How long an agent waits for a hook, in every generation."""
+__all__ = ["AGENT_SECONDS", "GENERATIONS", "Generation", "generation_of", "kernel_log_failure", "version_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

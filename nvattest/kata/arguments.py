@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["COMMANDS", "USAGE", "Arguments", "Stage", "UsageError", "parse_arguments"]
+__all__ = ["AGENT_SECONDS", "COMMANDS", "USAGE", "Arguments", "Stage", "UsageError", "parse_arguments"]
+
+AGENT_SECONDS: Final = 10
+"""How long a Kata agent waits for a hook, in every generation (``nvattest.kata.agents``)."""
 
 COMMANDS: Final = ("status", "check", "gate")
 """What an operator runs in the guest. ``nvattest hook status`` and the like do the same outside a guest layer."""

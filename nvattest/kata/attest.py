@@ -329,10 +329,11 @@ def _fail(run: Run, cause: str, reason: Reason, container: Container) -> Record:
     if run.gate is not None and run.gate.closed is not True:
         try:
             run.gate.close(seconds=run.budget.for_closing())
-        except NvattestError as error:
-            run.find("ready-state", f"the GPUs could not be set not ready: {error.message}")
-    elif run.gate is None and cause in ("output", "internal", "terminated"):
-        # Asking the driver is not what failed, so it is asked now.
+        except Exception as error:  # noqa: BLE001 - whatever it is, the token has to go too
+            message = error.message if isinstance(error, NvattestError) else repr(error)
+            run.find("ready-state", f"the GPUs could not be set not ready: {message}")
+    elif run.gate is None:
+        # Nothing could be asked, and they may be ready: a driver that failed once may do it now.
         run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
     run.token_sha256 = run.token_before_sha256 = None
     try:

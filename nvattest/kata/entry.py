@@ -23,10 +23,10 @@ from nvattest._folder import Lock, TrustedFolder
 from nvattest._pci import pci_devices
 from nvattest._text import block
 from nvattest._version import __version__
-from nvattest.kata.arguments import COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
+from nvattest.kata.arguments import AGENT_SECONDS, COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
 from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container, read_state
-from nvattest.kata.identity import Identity, boottime, identify
+from nvattest.kata.identity import Identity, boottime, identify, seconds_since_fork
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, exit_status, headline, shown_status
 from nvattest.kata.paths import Paths, own_configuration
@@ -37,7 +37,10 @@ __all__ = ["run", "run_stage"]
 
 
 def run(argv: list[str], *, started: float, termination: Termination) -> int:
-    """Run the stage that the arguments name and return its exit status."""
+    """Run the stage that the arguments name and return its exit status.
+
+    ``started`` is the program's first instant (``time.monotonic``); a hook's time counts from that of its process.
+    """
     try:
         arguments = parse_arguments(argv)
     except UsageError as error:
@@ -54,6 +57,10 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
             from nvattest.kata.watch import watch
 
             return watch(paths, once=arguments.once, termination=termination)
+        if arguments.stage == Stage.HOOK:
+            age = seconds_since_fork()
+            # An older one waited before it became this program, and no agent of today waits for it.
+            started = min(started, time.monotonic() - age) if age < AGENT_SECONDS else started
         return run_stage(arguments, paths, started=started, termination=termination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
         _last_resort(error, paths)

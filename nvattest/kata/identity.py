@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from nvattest._pci import device_digest, read_small
 from nvattest.kata.paths import Paths
 
-__all__ = ["Identity", "boottime", "digest_file", "identify"]
+__all__ = ["Identity", "boottime", "digest_file", "identify", "seconds_since_fork"]
 
 _SMALL_FILE: Final = 1024 * 1024
 
@@ -35,6 +35,20 @@ def boottime() -> float:
     import time
 
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def seconds_since_fork() -> float:
+    """The age of this process; 0.0 where the kernel does not say.
+
+    An agent counts from here, and on a slow machine an interpreter needs a good part of its patience to start.
+    """
+    # Its name, in parentheses, may hold anything.
+    fields = read_small("/proc/self/stat").rpartition(")")[2].split()
+    try:
+        # Field 22 of proc(5), in ticks since boot.
+        return max(0.0, boottime() - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (IndexError, ValueError):
+        return 0.0
 
 
 def identify(paths: Paths, inputs: Iterable[str]) -> Identity:

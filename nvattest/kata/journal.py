@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,8 @@ __all__ = ["Journal"]
 
 _LINE: Final = 480
 _PREFIX: Final = "nvattest-hook"
+# A reader of stderr that stopped must not hold up a run, which has the lock, or a watch.
+_STDERR_SECONDS: Final = 0.2
 
 
 class Journal:
@@ -67,9 +70,10 @@ class Journal:
         if self.fault:
             line = f"{line} (log: {clean(self.fault, 400)})"
         try:
-            print(line, file=sys.stderr, flush=True)
-        except (OSError, ValueError, AttributeError):
-            self.fault = self.fault or "stderr is closed"
+            _print(line)
+        except (OSError, ValueError, AttributeError) as error:
+            why = error.strerror if isinstance(error, OSError) else None
+            self.fault = self.fault or f"stderr: {why or 'it is closed'}"
 
     def _append(self, path: str, data: bytes, *, log: bool) -> str:
         """Append to a log file; "", or why it could not be done."""
@@ -98,6 +102,27 @@ class Journal:
                 continue
         if self._keep == 0:
             folder.remove(name)
+
+
+def _print(line: str) -> None:
+    """Write a line to stderr where it can be written now; a pipe takes one of this length whole or not at all.
+
+    Raises:
+        OSError, ValueError, AttributeError: it cannot, or the stream is closed.
+    """
+    import select
+
+    try:
+        descriptor = sys.stderr.fileno()
+    except OSError:
+        # No file, as in a program that keeps what is written.
+        print(line, file=sys.stderr, flush=True)
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not poll.poll(1000 * _STDERR_SECONDS):
+        raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+    os.write(descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def stamp() -> str:

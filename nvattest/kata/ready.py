@@ -128,7 +128,7 @@ def take_away(library_path: str | os.PathLike[str] | None, *, seconds: float) ->
     """
     until = time.monotonic() + seconds
     try:
-        library = NvmlLibrary.open(library_path, timeout=seconds)
+        library = NvmlLibrary.open(library_path, timeout=seconds, here=True)
     except NvattestError:
         return None
     gate = ReadyGate(library)

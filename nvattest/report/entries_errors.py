@@ -206,12 +206,22 @@ ERROR_ENTRIES: Final = (
     ),
     _error(
         "driver-timeout", "CollectionError", "the driver did not answer in time",
-        "A driver call was given up at its deadline. The GPUs were not set ready.",
+        "A driver call was given up at its deadline. No GPU is set ready after it; a call that sets them ready may "
+        "itself still be done.",
         (
             "Eight GPUs need 25 to 35 seconds for their first initialisation.",
             "A bring-up that was interrupted has wedged the GPU.",
         ),
         ("$ nvidia-smi -pm 1", "Give more time; never kill the first client of a confidential GPU.", "Reset the GPU."),
+        (),
+        ("501",),
+    ),
+    _error(
+        "driver-thread", "CollectionError", "the driver was not asked: the system has used up its threads",
+        "Each driver call needs a thread, so that it can be given up. Where none can be had only the ready state is "
+        "still taken away.",
+        ("A limit on processes is reached: by pids.max of the cgroup, by ulimit -u, or by a neighbour that forks.",),
+        ("$ cat /proc/loadavg", "End what uses them up, or raise the limit, and attest again."),
         (),
         ("501",),
     ),

@@ -285,3 +285,20 @@ def test_what_others_set_while_it_was_refused_is_what_is_said(world: NewWorld) -
     ended = guest.run()
     assert (guest.ready, guest.state["ready"], guest.state["ready_on_entry"]) == (1, True, False)
     assert "attestation failed, the GPUs are ready" in ended.stderr
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion"])
+def test_gpus_found_ready_are_taken_back_though_a_call_before_that_failed_once(world: NewWorld, call: str) -> None:
+    guest = world()
+    guest.server.change(ready=1)
+    calls = []
+
+    def fail_once(name: str, _: bytes) -> None:
+        if name == call and not calls:
+            calls.append(name)
+            raise OSError("a bad moment")
+
+    guest.server.before = fail_once
+    ended = guest.run()
+    assert (guest.ready, guest.state["cause"], guest.state["ready"]) == (0, "collection", False)
+    assert "attestation failed, GPUs not ready" in ended.stderr

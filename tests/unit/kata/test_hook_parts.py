@@ -442,7 +442,7 @@ class HangingLibrary:
     def __init__(self) -> None:
         self.waits: list[float] = []
 
-    def run(self, subject: str, work: object, *, timeout: float) -> None:
+    def run(self, subject: str, work: object, *, timeout: float, here: bool = False) -> None:
         self.waits.append(timeout)
         raise CollectionError("did not return", code="driver-timeout")
 
