@@ -39,15 +39,20 @@ def add_evidence_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--gpu-evidence-source", type=choice("nvml", "corelib", "file"), default="nvml", metavar="SOURCE",
-        help="nvml (the default), corelib or file",
+        help="nvml (the default), corelib, or file (the default with a file)",
     )  # fmt: skip
     group.add_argument("--gpu-architecture", default="", metavar="NAME", help="blackwell; needed with corelib")
-    group.add_argument("--gpu-evidence-file", default="", metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument(
+        "--gpu-evidence-file",
+        default="",
+        metavar="FILE",
+        help="recorded evidence; a file of both kinds is named for both",
+    )
     group.add_argument(
         "--nvswitch-evidence-source", type=choice("nscq", "file"), default="nscq", metavar="SOURCE",
-        help="nscq (the default) or file",
+        help="nscq (the default), or file (the default with a file)",
     )  # fmt: skip
-    group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="recorded evidence")
     group.add_argument(
         "--allow-devtools", action="store_true",
         help="for development: also collect from GPUs in DevTools mode; only a --policy with allow_debug trusts them",
@@ -79,9 +84,16 @@ def add_collateral_options(parser: argparse.ArgumentParser) -> None:
 def check_evidence_options(options: argparse.Namespace) -> None:
     """The checks that need more than one option, with NVIDIA's texts. Options of devices not asked for are ignored.
 
+    A file that is named without a source is the source: otherwise the verdict on this machine's devices would pass for
+    one on the file.
+
     Raises:
         ArgumentError: a file that is needed is not named or not there.
     """
+    given: set[str] = getattr(options, "_given", set())
+    for kind in ("gpu", "nvswitch"):
+        if f"{kind}_evidence_file" in given and f"{kind}_evidence_source" not in given:
+            setattr(options, f"{kind}_evidence_source", "file")
     if options.device in ("gpu", "all"):
         if options.gpu_evidence_source == "file":
             _needs_file(options.gpu_evidence_file, "--gpu-evidence-file")
@@ -110,6 +122,14 @@ def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[
         CollectionError: the driver did not give evidence.
     """
     found: list[Evidence] = []
+    both = (
+        options.device == "all"
+        and options.gpu_evidence_source == options.nvswitch_evidence_source == "file"
+        and options.gpu_evidence_file == options.nvswitch_evidence_file
+    )
+    if both:
+        # What collect-evidence --device all writes.
+        return _both_from_file(options.gpu_evidence_file)
     if options.device in ("gpu", "all"):
         if options.gpu_evidence_source == "file":
             found += _from_file(options.gpu_evidence_file, DeviceKind.GPU)
@@ -173,17 +193,36 @@ def _from_driver(kind: DeviceKind, nonce: Nonce | None, options: argparse.Namesp
     return collect_gpus(nonce, timeout=options.driver_timeout, allow_devtools=options.allow_devtools)
 
 
-def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
+def _read_evidence(path: str) -> tuple[Evidence, ...]:
     from nvattest.collateral.folders import read_bounded
     from nvattest.evidence import load_evidence
 
-    items = load_evidence(read_bounded(path, _MAXIMUM_EVIDENCE))
+    return load_evidence(read_bounded(path, _MAXIMUM_EVIDENCE))
+
+
+def _both_from_file(path: str) -> tuple[Evidence, ...]:
+    """GPUs, then switches: the order of two files."""
+    items = _read_evidence(path)
+    found = tuple(item for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH) for item in items if item.kind is kind)
+    for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH):
+        if not any(item.kind is kind for item in found):
+            raise InputError(
+                f"{path}: there is no {kind.value} in it, and --device all asks for both kinds",
+                code="device-kind",
+                hint="collect with --device all, or leave out --device and the other option",
+            )
+    return found
+
+
+def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
+    items = _read_evidence(path)
     for index, item in enumerate(items):
         if item.kind is not kind:
             raise InputError(
                 f"{path}: item {index} is of {item.architecture.value}, which is no {kind.value}",
                 code="device-kind",
-                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file",
+                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file; a file that holds "
+                "both is named in both, with --device all",
             )
     return items
 

@@ -166,7 +166,7 @@ def compact(value: object) -> str:
 def _evidence(source: str) -> InputError:
     return _unknown(
         f"{source} is evidence, which says nothing before it is verified",
-        "verify it first: nvattest -f json attest --gpu-evidence-source file --gpu-evidence-file FILE --nonce HEX > "
+        "verify it first: nvattest -f json attest --gpu-evidence-file FILE --nonce HEX > "
         "appraisal.json, and explain that",
     )
 

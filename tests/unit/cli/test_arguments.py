@@ -267,6 +267,43 @@ def test_options_of_the_device_that_is_not_asked_for_are_ignored(run, real_data:
     assert "SWITCH-0" in out
 
 
+def test_a_file_without_a_source_is_the_evidence_and_no_driver_is_asked(
+    run, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvattest.cli.sources._from_driver", lambda *_: pytest.fail("the driver was asked"))
+    evidence = real_data / "evidence"
+    files = {
+        "gpu": ("--gpu-evidence-file", str(evidence / "hgx8-gpu-590.12.json")),
+        "nvswitch": ("--nvswitch-evidence-file", str(evidence / "hgx4-switch.json")),
+    }
+    for kind, counts in (("gpu", "8 GPUs and 0"), ("nvswitch", "0 GPUs and 4"), ("all", "8 GPUs and 4")):
+        named = [word for of, words in files.items() if kind in (of, "all") for word in words]
+        _, out, _ = run("attest", "-d", kind, *named, "--offline", "--no-cache")
+        assert f"{counts} switches" in out
+    assert run("attest", "--gpu-evidence-file", "/no/such")[0] == VALIDATION
+
+
+def test_one_file_of_both_kinds_is_named_for_both(run, real_data: Path, tmp_path: Path) -> None:
+    # What collect-evidence --device all writes. A kind that is missing is not passed over.
+    evidence, path = real_data / "evidence", str(tmp_path / "all.json")
+    gpus, switches = (
+        json.loads((evidence / f"{name}.json").read_bytes()) for name in ("hgx8-gpu-590.12", "hgx4-switch")
+    )
+    named = ["--gpu-evidence-file", path, "--nvswitch-evidence-file", path, "--offline", "--no-cache"]
+    for items, said in ((switches + gpus, "8 GPUs and 4 switches"), (gpus, "no nvswitch in it"), (switches, "no gpu")):
+        Path(path).write_text(json.dumps(items))
+        status, out, _ = run("attest", "-d", "all", *named)
+        assert said in out
+        assert status != 0
+
+
+def test_a_source_that_is_named_counts_whatever_file_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("nvattest.cli.sources._from_driver", lambda kind, *_: asked.append(kind) or ())
+    run("attest", "--gpu-evidence-source", "nvml", "--gpu-evidence-file", "/no/such", "--offline", "--no-cache")
+    assert len(asked) == 1
+
+
 def test_attest_with_corelib_is_a_bad_argument_in_the_chosen_format(run) -> None:
     status, out, _ = run(
         "-f", "json", "attest", "--gpu-evidence-source", "corelib", "--gpu-architecture", "blackwell"
