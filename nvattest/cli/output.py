@@ -55,7 +55,7 @@ def render_appraisal(appraisal: Appraisal, *, verbose: bool = False) -> str:
         f"trust anchors: {appraisal.anchors}" + ("   *** SIMULATED: this proves nothing ***" * appraisal.simulated),
     ]
     if appraisal.weakened:
-        lines.append(f"weakened by policy: {', '.join(appraisal.weakened)}")
+        lines.append(f"weakened: {', '.join(appraisal.weakened)}")
     for device in appraisal.devices:
         fold = folding and device.trusted
         lines += ["", _heading(device), *_read_how(device)]

@@ -111,8 +111,9 @@ def run(options: argparse.Namespace) -> int:
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
     check, code, status = None, ResultCode.OK, GOOD
+    at = options.at or datetime.now(timezone.utc)
     try:
-        verified = _verify(options)
+        verified = _verify(options, at)
         if options.tee_quote is not None:
             check = binding.check_quote(verified, options.challenge, options.tee_quote)
             say(f"binding: {check.detail}; {check.note}", error=True)
@@ -123,10 +124,10 @@ def run(options: argparse.Namespace) -> int:
     except NvattestError as error:
         report_error(error, options, "NOT BELIEVED", {_EAR if options.token_type == _EAR else "claims": {}})
         return ERROR
-    return _report(verified, check, options, code, status)
+    return _report(verified, check, options, code, status, at=at)
 
 
-def _verify(options: argparse.Namespace) -> VerifiedToken:
+def _verify(options: argparse.Namespace, at: datetime) -> VerifiedToken:
     from nvattest.collateral.folders import read_bounded
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.keys import MAXIMUM_PEM
@@ -158,7 +159,6 @@ def _verify(options: argparse.Namespace) -> VerifiedToken:
         raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
     elif options.jwks:
         jwks = read_bounded(options.jwks, MAXIMUM_JWKS)
-    at = options.at or datetime.now(timezone.utc)
     verified = verify_token(
         token,
         issuer=options.issuer or service or options.nras_url.rstrip("/") or _usual_issuer(token),
@@ -249,7 +249,13 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
 
 
 def _report(
-    verified: VerifiedToken, check: BindingCheck | None, options: argparse.Namespace, code: ResultCode, status: int
+    verified: VerifiedToken,
+    check: BindingCheck | None,
+    options: argparse.Namespace,
+    code: ResultCode,
+    status: int,
+    *,
+    at: datetime,
 ) -> int:
     from nvattest.token.verified import TokenKind
 
@@ -265,12 +271,13 @@ def _report(
             said["refusals"] = [refusal.to_json() for refusal in verified.refusals]
         print(
             dump_json(
-                {"result_code": int(code), "result_message": code.message, **said, "token": _summary(verified)},
+                {"result_code": int(code), "result_message": code.message, **said, "token": _summary(verified, at)},
             )
         )
         return status
     lines = [
         f"{verified.kind.value} of {clean(verified.issuer, 256) or 'an issuer without a name'}, {_span(verified)}",
+        f"checked at {format_time(at)}",
         f"signed by {verified.key.thumbprint}",
         f"key: {verified.key_source}" + "; NVIDIA's own service" * verified.of_nvidia,
     ]
@@ -284,7 +291,7 @@ def _report(
     if verified.at is not None:
         lines.append(f"judged at {verified.at}")
     if verified.weakened:
-        lines.append(f"weakened by policy: {', '.join(clean(name, _WIDTH) for name in verified.weakened)}")
+        lines.append(f"weakened: {', '.join(clean(name, _WIDTH) for name in verified.weakened)}")
     for label, claims in zip(verified.labels, verified.claims, strict=True):
         words = [f"{name} {clean(str(claims[name]), _WIDTH)}" for name in _SHOWN if name in claims]
         status_word = verified.statuses.get(label, "")
@@ -304,7 +311,7 @@ def _span(verified: VerifiedToken) -> str:
     return f"issued {format_time(verified.issued)}, good until {format_time(verified.expires)}"
 
 
-def _summary(verified: VerifiedToken) -> dict[str, object]:
+def _summary(verified: VerifiedToken, at: datetime) -> dict[str, object]:
     digest = verified.evidence_digest
     return {
         "kind": verified.kind.value,
@@ -316,6 +323,7 @@ def _summary(verified: VerifiedToken) -> dict[str, object]:
         "issued": format_time(verified.issued),
         "expires": format_time(verified.expires),
         "at": times(verified.at),
+        "checked_at": format_time(at),
         "labels": list(verified.labels),
         "key_thumbprint": verified.key.thumbprint,
         "simulated": verified.simulated,

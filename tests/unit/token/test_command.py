@@ -102,6 +102,14 @@ def test_the_exit_status_is_nvidias(
         assert ("SIMULATED" in out) is (status == 0 and name.startswith("sim"))
 
 
+def test_the_instant_of_the_check_is_in_every_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A token that expired long ago is believed with --at: whoever reads the output has to see that.
+    verify(folder, "good.json")
+    assert f"checked at {AT}\n" in capsys.readouterr().out
+    verify(folder, "good.json", "--format", "json")
+    assert json.loads(capsys.readouterr().out)["token"]["checked_at"] == AT
+
+
 def test_json_has_the_claims_or_the_ear(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(folder, "good.json", "--format", "json")
     said = json.loads(capsys.readouterr().out)
