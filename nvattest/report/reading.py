@@ -106,7 +106,7 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_word(member) for member in value[:32]) or "any"
+        return ", ".join(_word(member) for member in value[:32]) or "not set"
     return text({"value": value}, "value", "?")
 
 

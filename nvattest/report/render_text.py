@@ -191,7 +191,8 @@ def _overview(view: AppraisalView, terminal: Terminal) -> list[str]:
         terminal.paint(f"  {'':<9}   {'model':<{model}} {'driver':<12}{'firmware':<16}{'mode':<6}verdict", "dim")
     )
     for device in view.devices:
-        word = "trusted" if device.trusted else f"{len(device.failures)} failed"
+        failed = sum(check.outcome != "skipped" for check in device.failures)
+        word = "trusted" if device.trusted else f"{failed or len(device.failures)} failed"
         mark = terminal.paint(
             *((terminal.sign("✓", "+"), "good") if device.trusted else (terminal.sign("✗", "X"), "bad"))
         )

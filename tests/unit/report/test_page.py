@@ -214,6 +214,19 @@ def test_a_leaf_that_says_debug_is_red(appraise: Appraise) -> None:
     assert [box.lines[-1] for box in trust_diagram(view.devices[0]).boxes if box.style == "bad"] == ["says: DEBUG"]
 
 
+def test_the_certificate_that_states_the_flag_is_red_whichever_it_is(appraise: Appraise) -> None:
+    view = read_appraisal(appraise("blackwell-1", "gpu0:multi-tcb-info=1,recovery"))
+    bad = [box for box in trust_diagram(view.devices[0]).boxes if box.style == "bad"]
+    assert [(box.title, box.lines[-1]) for box in bad] == [("GB100 A01 GSP BROM", "says: RECOVERY")]
+
+
+def test_a_diagram_of_one_chain_is_not_blown_up_to_the_page(appraise: Appraise) -> None:
+    page = report_page(appraise("rubin-1"))
+    [width] = re.findall(r'<svg class="chains" width="(\d+)"', page)
+    assert int(width) < 500
+    assert re.search(r'<svg class="chains broad" width="\d+"', report_page(appraise("hopper-1")))
+
+
 def test_the_timeline_says_what_ends_first(appraise: Appraise) -> None:
     certificates, answers = timelines(read_appraisal(appraise("hopper-1")))
     assert certificates.first == "HCC RIM L4 Signer, 2027-11-01"
