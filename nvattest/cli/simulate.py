@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--hook", action="store_true",
-        help="run nvattest-hook in a simulated guest; COMMAND is its arguments, without any --stage init, then status",
+        help="run nvattest-hook in a simulated guest; COMMAND is its arguments (--stage init, then status)",
     )  # fmt: skip
     parser.add_argument(
         "--root", metavar="DIR", help="with --hook: an empty folder for the guest's files, which then stay"

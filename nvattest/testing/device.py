@@ -134,9 +134,12 @@ def gpu_body(
     firmware = told.get("firmware-version") or firmware
     if re.fullmatch(r"[0-9A-Fa-f]{2}(\.[0-9A-Fa-f]{2}){4}", firmware) is None:
         raise _unusable("firmware-version", firmware, "write it as 96.00.F0.00.01")
-    feature = told.get("feature") or feature
+    usual, feature = feature, told.get("feature") or feature
     if feature not in _FEATURES and not feature.isdigit():
         raise _unusable("feature", feature, "write mpt, spt, ppcie or a number")
+    if told.get("feature") and not layout.feature_flag and (feature == "ppcie") == (usual == "ppcie"):
+        hint = "reports of this driver have no mode flag: take a platform with -r590, such as hopper-1-r590"
+        raise _unusable("feature", feature, hint)
     entries = spdm_writer.gpu_fields(
         generation=layout,
         vbios=firmware,
