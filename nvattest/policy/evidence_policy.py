@@ -69,7 +69,7 @@ def explain_evidence_policy(policy: EvidencePolicy) -> tuple[str, ...]:
         value = values[field.name]
         mark = "" if value == default[field.name] else "  changed"
         mark = "  WEAKER" if field.name in policy.weakenings else mark
-        shown = "any" if value is None or value == [] else json.dumps(value)
+        shown = "not set" if value is None or value == [] else json.dumps(value)
         lines.append(f"{field.name} = {shown}{mark}: {FIELDS[field.name][1]}")
     return tuple(lines)
 

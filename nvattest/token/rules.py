@@ -53,7 +53,8 @@ class Rules:
                 raise refuse(
                     f"{token.what} is issued by {issuer[:200]!r}, expected {self.issuer!r}",
                     "issuer",
-                    hint="compare the whole text; for NVIDIA's service it is the base URL without a final slash",
+                    hint="name the issuer that you expect (--issuer); for NVIDIA's service it is the base URL without "
+                    "a final slash, which --nras-url names too",
                 )
         if needs_nonce or token.payload.get("eat_nonce") is not None:
             self.check_nonce(token.what, token.payload.get("eat_nonce"))
