@@ -182,8 +182,10 @@ def _as_json(subject: Subject) -> str:
             for token in subject.tokens
         ]
         result["verified"] = False
-    elif subject.claims:
+    elif subject.claims or subject.kind == "result":
         result |= {"claims": dict(subject.claims), "verified": False}
+        if subject.result is not None:
+            result["result"] = subject.result
     elif subject.kind == "bundle":
         from nvattest.appraisal.verifier import Verifier
         from nvattest.collateral.bundle import load_bundle

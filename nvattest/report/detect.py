@@ -18,6 +18,8 @@ MAXIMUM: Final = 64 * 1024 * 1024
 _MAXIMUM_PART: Final = 1024 * 1024
 _MAXIMUM_TOKENS: Final = 512
 _JWT: Final = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+# The header of a JWT is an object. Other text with two dots, such as the id of a RIM, is none.
+_HEADER: Final = re.compile(r"e[w-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ class Token:
 class Subject:
     """What was recognised. Exactly the members that belong to ``kind`` are set.
 
-    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle`` or ``error``.
+    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result`` or ``error``. ``result`` is
+    also set for claims out of one: what the program that wrote them said beside them, as of a simulation.
     """
 
     kind: str
@@ -42,6 +45,7 @@ class Subject:
     tokens: tuple[Token, ...] = ()
     claims: tuple[tuple[str, JsonObject], ...] = ()
     data: bytes = b""
+    result: JsonObject | None = None
     error: JsonObject | None = None
 
 
@@ -97,13 +101,19 @@ def _object(document: dict[str, object], data: bytes, source: str) -> Subject:
     if any(name in document for name in ("evidences", "evidence_list", "device_evidence_list")):
         raise _evidence(source)
     claims = document.get("claims")
+    result = (
+        {name: value for name, value in document.items() if name != "claims"} if "result_code" in document else None
+    )
     if isinstance(claims, dict | list) and claims:
         members = claims.items() if isinstance(claims, dict) else ((f"device {i}", c) for i, c in enumerate(claims))
         named = tuple((str(name)[:80], value) for name, value in members if isinstance(value, dict))
         if named:
-            return Subject(kind="claims", claims=named[:_MAXIMUM_TOKENS])
-        return Subject(kind="claims", claims=(("claims", claims if isinstance(claims, dict) else {}),))
-    if "result_code" in document:
+            return Subject(kind="claims", claims=named[:_MAXIMUM_TOKENS], result=result)
+        named = (("claims", claims if isinstance(claims, dict) else {}),)
+        return Subject(kind="claims", claims=named, result=result)
+    if result is not None and not isinstance(document.get("error"), dict):
+        return Subject(kind="result", result=result)
+    if result is not None:
         return Subject(kind="error", error=document)
     if _looks_like_claims(document):
         return Subject(kind="claims", claims=(("claims", document),))
@@ -128,7 +138,7 @@ def _tokens(value: object) -> tuple[Token, ...]:
         if len(found) >= _MAXIMUM_TOKENS or depth > 4:
             return
         if isinstance(part, str):
-            if _JWT.fullmatch(part):
+            if _HEADER.match(part) and _JWT.fullmatch(part):
                 found.append(_token(name, part))
         elif isinstance(part, list):
             for entry in part:

@@ -11,7 +11,7 @@ from nvattest.report.catalogue import ENTRIES, codes_of_status, find_entry
 from nvattest.report.detect import Subject, Token, compact
 from nvattest.report.entry import Entry
 from nvattest.report.terminal import Terminal
-from nvattest.report.values import JsonObject, item, number, text
+from nvattest.report.values import JsonObject, flag, item, number, text
 
 _TIMES: Final = ("iat", "nbf", "exp")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -20,6 +20,10 @@ _MAXIMUM_CLAIMS: Final = 200
 
 def render_entry(entry: Entry, terminal: Terminal) -> str:
     """One page of the catalogue."""
+    return terminal.finish(_entry(entry, terminal))
+
+
+def _entry(entry: Entry, terminal: Terminal) -> list[str]:
     kinds = {"code": "result code", "check": "check", "error": "error"}
     name = f" {entry.name}" if entry.name != entry.key else ""
     lines = [
@@ -51,7 +55,7 @@ def render_entry(entry: Entry, terminal: Terminal) -> str:
     if entry.see:
         also = "See also: nvattest explain " + ", ".join(entry.see)
         lines += ["", *(terminal.paint(line, "dim") for line in terminal.wrap(also))]
-    return terminal.finish(lines)
+    return lines
 
 
 def render_index(terminal: Terminal) -> str:
@@ -80,6 +84,9 @@ def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
         return terminal.finish(_claims_file(subject, terminal))
     if subject.kind == "bundle":
         return terminal.finish(_bundle(subject.data, source, terminal))
+    if subject.kind == "result":
+        banner = _banner("This is what a program said of its result.", terminal)
+        return terminal.finish([*banner, *_result(subject.result or {}, terminal)])
     return terminal.finish(_error(subject.error or {}, terminal))
 
 
@@ -173,9 +180,21 @@ def _claim(name: str, value: object, terminal: Terminal, *, indent: int) -> list
 
 def _claims_file(subject: Subject, terminal: Terminal) -> list[str]:
     lines = _banner("These are claims without a token around them.", terminal)
+    if subject.result is not None:
+        lines += _result(subject.result, terminal)
     for name, claims in subject.claims:
         lines += ["", terminal.paint(f"  {clean(name)}", "bold"), *_claims(claims, terminal)]
     return lines
+
+
+def _result(result: JsonObject, terminal: Terminal) -> list[str]:
+    """What ``verify-token``, a batch, a service or another command said, and first of all that it was simulated."""
+    code = number(result, "result_code")
+    lines = ["", *terminal.wrap(f"result code {code}: {text(result, 'result_message', '?')}", first="  ")]
+    if any(flag(part, "simulated") for part in (result, item(result, "token"), item(result, "verified_by"))):
+        lines.append(terminal.paint("  *** SIMULATED: this proves nothing ***", "warn", "bold"))
+    rest = {name: value for name, value in result.items() if name not in ("result_code", "result_message")}
+    return [*lines, *_claims(rest, terminal)]
 
 
 def _bundle(data: bytes, source: str, terminal: Terminal) -> list[str]:
@@ -208,4 +227,4 @@ def _error(document: JsonObject, terminal: Terminal) -> list[str]:
         lines += terminal.wrap(text(problem, "hint"), first="  next: ")
     word = text(problem, "code")
     entry = (find_entry(word) if word else None) or find_entry(str(code))
-    return [*lines, *(["", render_entry(entry, terminal)] if entry is not None else [])]
+    return [*lines, *(["", *_entry(entry, terminal)] if entry is not None else [])]

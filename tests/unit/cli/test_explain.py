@@ -161,6 +161,43 @@ def test_an_error_result_leads_to_its_entry(capsys: pytest.CaptureFixture[str], 
     _, out, _ = explain(capsys, save(tmp_path, document))
     assert "Nothing was judged" in out
     assert "the NVML library was not found" in out
+    assert "\\x0a" not in out
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        # verify-token of a detached EAT, and of an EAR.
+        {"result_code": 0, "result_message": "Ok", "claims": [{"measres": "success"}], "token": {"simulated": True}},
+        {"result_code": 0, "result_message": "Ok", "ear": {"eat_profile": "p"}, "token": {"simulated": True}},
+        # attest --verifier remote where the token is not there, and a line of verify-batch.
+        {
+            "result_code": 0,
+            "result_message": "Ok",
+            "claims": [{"measres": "success"}],
+            "verified_by": {"simulated": True},
+        },
+        {"id": "a", "trusted": True, "result_code": 0, "result_message": "Ok", "simulated": True, "devices": []},
+        # preflight, with a RIM's id that has as many dots as a token.
+        {
+            "result_code": 0,
+            "result_message": "Ok",
+            "simulated": True,
+            "rims": [{"id": "NV_GPU_DRIVER_GH100_550.00.07"}],
+        },
+    ],
+)
+def test_a_result_that_is_no_appraisal_says_that_it_was_simulated_and_is_no_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, document: dict[str, Any]
+) -> None:
+    path = save(tmp_path, document)
+    status, out, _ = explain(capsys, path)
+    assert status == 0
+    assert "NOT VERIFIED" in out
+    assert "SIMULATED: this proves nothing" in out
+    assert "result code 0: Ok" in out
+    assert "Nothing was judged" not in out
+    assert '"simulated": true' in explain(capsys, path, "-f", "json")[1]
 
 
 @pytest.mark.parametrize(
