@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from nvattest._text import clean
 from nvattest.appraisal.catalogue import CHECKS, CheckSpec
@@ -21,6 +22,11 @@ class Outcome(Enum):
     FAIL = "fail"
     ABSENT = "absent"
     SKIPPED = "skipped"
+
+
+def acceptable(outcome: Outcome, tolerated_by: str) -> bool:
+    """Whether a check with this outcome allows trust: it passed, or a named policy option lets it stand; never FAIL."""
+    return outcome is Outcome.PASS or (outcome is not Outcome.FAIL and tolerated_by != "")
 
 
 class Check(NamedTuple):
@@ -50,9 +56,7 @@ class Check(NamedTuple):
     @property
     def acceptable(self) -> bool:
         """Whether this check allows trust: it passed, or a named policy option lets it stand. FAIL never does."""
-        if self.outcome is Outcome.PASS:
-            return True
-        return self.outcome is not Outcome.FAIL and self.tolerated_by != ""
+        return acceptable(self.outcome, self.tolerated_by)
 
     @property
     def rank(self) -> int:
@@ -133,10 +137,29 @@ def unacceptable(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return tuple([check for check in checks if check.outcome is not Outcome.PASS and not check.acceptable])
 
 
-def verdict(checks: tuple[Check, ...], required: tuple[str, ...]) -> bool:
-    """The one place where trust is decided: every required check is there, and every check is acceptable."""
-    present = {check.id for check in checks}
-    return bool(checks) and present.issuperset(required) and not unacceptable(checks)
+class Judged(Protocol):
+    """A check as the verdict sees it: one just made, or one read from a saved appraisal."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the catalogue."""
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether it allows trust."""
+
+
+def decide(checks: Collection[Judged], required: Collection[str], *, devices: Collection[bool] | None = None) -> bool:
+    """Whether a device or a platform is trusted: the one rule, for live and for saved appraisals.
+
+    Every required check is there, and every check is acceptable. Of a platform ``devices`` are the verdicts of its
+    devices: there is at least one, and each is trusted.
+    """
+    if not checks or not {check.id for check in checks}.issuperset(required):
+        return False
+    if devices is not None and not (devices and all(devices)):
+        return False
+    return all(check.acceptable for check in checks)
 
 
 def result_code(checks: tuple[Check, ...]) -> ResultCode:

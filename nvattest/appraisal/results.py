@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
-from nvattest.appraisal.check import Check, Outcome, result_code, unacceptable, verdict
+from nvattest.appraisal.check import Check, Outcome, decide, result_code, unacceptable
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.policy import EvidencePolicy
@@ -87,7 +87,7 @@ class DeviceAppraisal:
     @property
     def trusted(self) -> bool:
         """Whether this device may be believed."""
-        return verdict(self.checks, REQUIRED[self.kind])
+        return decide(self.checks, REQUIRED[self.kind])
 
     @property
     def result_code(self) -> ResultCode:
@@ -127,11 +127,7 @@ class Appraisal:
     @property
     def trusted(self) -> bool:
         """Whether the platform may be believed: every device, and every check of the platform."""
-        return (
-            bool(self.devices)
-            and all(device.trusted for device in self.devices)
-            and verdict(self.checks, REQUIRED_PLATFORM)
-        )
+        return decide(self.checks, REQUIRED_PLATFORM, devices=[device.trusted for device in self.devices])
 
     @property
     def result_code(self) -> ResultCode:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from nvattest.appraisal.catalogue import CHECKS, REQUIRED, REQUIRED_PLATFORM
-from nvattest.appraisal.check import Check, CheckList, Outcome, result_code, verdict
+from nvattest.appraisal.check import Check, CheckList, Outcome, decide, result_code
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
 
@@ -28,18 +28,18 @@ ALL = [*REQUIRED.values(), REQUIRED_PLATFORM]
 
 @pytest.mark.parametrize("required", ALL, ids=["gpu", "nvswitch", "platform"])
 def test_all_required_checks_passed_is_trusted(required: tuple[str, ...]) -> None:
-    assert verdict(passed(*required), required) is True
+    assert decide(passed(*required), required) is True
 
 
 @pytest.mark.parametrize("required", ALL, ids=["gpu", "nvswitch", "platform"])
 def test_a_missing_required_check_is_not_trusted(required: tuple[str, ...]) -> None:
     for left_out in required:
         rest = passed(*(name for name in required if name != left_out))
-        assert verdict(rest, required) is False, left_out
+        assert decide(rest, required) is False, left_out
 
 
 def test_no_check_at_all_is_not_trusted_even_where_none_is_required() -> None:
-    assert verdict((), ()) is False
+    assert decide((), ()) is False
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ABSENT, Outcome.SKIPPED])
@@ -48,25 +48,32 @@ def test_any_required_check_that_did_not_pass_is_not_trusted(outcome: Outcome) -
     for name in required:
         others = passed(*(other for other in required if other != name))
         checks = (*others, *listed(DeviceKind.GPU, (name, outcome, "")))
-        assert verdict(checks, required) is False, name
+        assert decide(checks, required) is False, name
         assert result_code(checks) is not ResultCode.OK
 
 
 def test_an_extra_failed_check_beside_the_required_ones_is_not_trusted() -> None:
     required = ("nonce",)
     checks = (*passed("nonce"), *listed(DeviceKind.GPU, ("fwid", Outcome.FAIL, "")))
-    assert verdict(checks, required) is False
+    assert decide(checks, required) is False
 
 
 def test_a_check_that_passed_once_and_failed_once_is_not_trusted() -> None:
     checks = (*passed("nonce"), *listed(DeviceKind.GPU, ("nonce", Outcome.FAIL, "")))
-    assert verdict(checks, ("nonce",)) is False
+    assert decide(checks, ("nonce",)) is False
+
+
+def test_a_platform_is_trusted_only_with_devices_that_are_all_trusted() -> None:
+    checks = passed(*REQUIRED_PLATFORM)
+    assert decide(checks, REQUIRED_PLATFORM, devices=(True, True)) is True
+    for devices in ((), (False,), (True, False)):
+        assert decide(checks, REQUIRED_PLATFORM, devices=devices) is False, devices
 
 
 def test_fail_is_never_tolerated_whatever_a_policy_names() -> None:
     check = Check(id="nonce", outcome=Outcome.FAIL, detail="", tolerated_by="accept_unverified_nonce")
     assert check.acceptable is False
-    assert verdict((check,), ("nonce",)) is False
+    assert decide((check,), ("nonce",)) is False
 
 
 @pytest.mark.parametrize("outcome", [Outcome.ABSENT, Outcome.SKIPPED])
