@@ -89,6 +89,17 @@ def load_json(
     return document
 
 
+def file_text(data: bytes) -> bytes | str:
+    """The text of a file that begins with a byte order mark, as ``load_json`` reads files; other bytes as they are."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            try:
+                return data[len(mark) :].decode(name)
+            except UnicodeDecodeError:
+                break
+    return data
+
+
 def dump_json(value: object) -> str:
     """JSON for people and for comparison: four spaces, sorted keys, as NVIDIA's tools print it; safe on a terminal."""
     return escaped(json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False))

@@ -12,6 +12,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+from nvattest._json import file_text
 from nvattest._text import clean, joined
 from nvattest.cli import binding
 from nvattest.cli.arguments import (
@@ -141,7 +142,7 @@ def _verify(options: argparse.Namespace, at: datetime) -> VerifiedToken:
         nonce, thumbprint = binding.nonce_of_token(token, options.challenge)
     else:
         nonce = Nonce.from_hex(options.nonce)
-    jwks: bytes | None = None
+    jwks: bytes | str | None = None
     jwks_url: str | None = None
     kind = TokenKind(options.token_type) if options.token_type is not None else None
     service = _service(options)
@@ -158,7 +159,7 @@ def _verify(options: argparse.Namespace, at: datetime) -> VerifiedToken:
     elif "://" in options.jwks:
         raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
     elif options.jwks:
-        jwks = read_bounded(options.jwks, MAXIMUM_JWKS)
+        jwks = file_text(read_bounded(options.jwks, MAXIMUM_JWKS))
     verified = verify_token(
         token,
         issuer=options.issuer or service or options.nras_url.rstrip("/") or _usual_issuer(token),
@@ -207,7 +208,7 @@ def _service(options: argparse.Namespace) -> str:
     return service_url(url)
 
 
-def _read_token(path: str) -> bytes:
+def _read_token(path: str) -> bytes | str:
     from nvattest.collateral.folders import read_bounded
     from nvattest.token.jws import MAXIMUM_TOKEN
 
@@ -216,7 +217,7 @@ def _read_token(path: str) -> bytes:
     token = read_bounded(path, maximum) if path not in ("-", "") else sys.stdin.buffer.read(maximum)
     if not token.strip():
         raise InputError("there is no token", code="file", hint="name a file with --token-file, or give it on stdin")
-    return token
+    return file_text(token)
 
 
 def _fetch(url: str, maximum: int, options: argparse.Namespace, key_host: str) -> bytes:

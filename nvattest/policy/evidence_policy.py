@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Final
 
-from nvattest._json import JsonObject, dump_json, load_json
+from nvattest._json import JsonObject, dump_json, file_text, load_json
 from nvattest._toml import load_toml
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.serialize import policy_to_json
@@ -30,7 +30,7 @@ def load_evidence_policy(data: bytes, *, source: str) -> EvidencePolicy:
     """Read a policy; a text that begins with ``{`` is JSON, any other is TOML.
 
     Args:
-        data: the file, at most 64 KiB of UTF-8.
+        data: the file, at most 64 KiB of UTF-8, or of UTF-16 with a byte order mark.
         source: what errors call it, such as its path.
 
     Raises:
@@ -41,14 +41,17 @@ def load_evidence_policy(data: bytes, *, source: str) -> EvidencePolicy:
     if len(data) > MAXIMUM:
         raise _syntax(f"{len(data)} bytes, at most {MAXIMUM} are read", source, code="too-large")
     try:
-        text = data.decode("utf-8")
+        read = file_text(data)
+        text = read if isinstance(read, str) else read.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _syntax("not UTF-8", source, offset=error.start, code="encoding") from None
     if text.lstrip().startswith("{"):
         document = _load_json(text, source)
         places = json_positions(text)
         return _policy(document, source, text, lambda key: places.get((key,)))
-    document = load_toml(data, source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
+    document = load_toml(
+        text.encode("utf-8"), source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR
+    )
     return _policy(document, source, text, lambda key: toml_position(text, key))
 
 

@@ -117,11 +117,23 @@ def _object(document: dict[str, object], data: bytes, source: str) -> Subject:
         return Subject(kind="error", error=document)
     if _looks_like_claims(document):
         return Subject(kind="claims", claims=(("claims", document),))
+    if _holds_evidence(document):
+        raise _evidence(source)
     kind = document.get("format")
     said = f" of the format {str(kind)[:60]!r}" if isinstance(kind, str) else ""
     raise _unknown(
         f"{source} is JSON{said}, and no result", "give the output of nvattest -f json attest, a token or a bundle"
     )
+
+
+def _holds_evidence(document: dict[str, object]) -> bool:
+    """Whether ``attest`` would read evidence in it: a CMW collection, or a member of a service's answer."""
+    from nvattest.evidence import read_evidence
+
+    try:
+        return bool(read_evidence(document))
+    except ParseError:
+        return False
 
 
 def _looks_like_claims(document: dict[str, object]) -> bool:

@@ -281,3 +281,15 @@ def test_a_simulated_driver_that_counts_nul_bytes_is_read_as_a_real_one_is(capsy
     text = capsys.readouterr().out
     assert text.count("evidence from: simulated, 5 NUL bytes after the chain dropped") == 8
     assert text.count("evidence from: simulated, 1 NUL byte after the chain dropped") == 1
+
+
+@pytest.mark.parametrize("name", ["rubin-620.54.json", "rubin-620.54.cmw.json", "nras-body-h100.json"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_explain_knows_evidence_in_every_form_and_says_to_verify_it(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, inside: bool
+) -> None:
+    document = json.loads((real_data / "evidence" / name).read_bytes())
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"quote": "00", "gpu": document} if inside else document))
+    assert main(["explain", str(path)]) == 4
+    assert "is evidence, which says nothing before it is verified" in capsys.readouterr().err

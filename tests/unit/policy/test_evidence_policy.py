@@ -147,6 +147,15 @@ def test_what_is_neither_toml_nor_json_is_a_parse_error_with_its_place(data: byt
     assert caught.value.result_code is ResultCode.POLICY_EVALUATION_ERROR
 
 
+@pytest.mark.parametrize("form", ["toml", "json"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_policy_that_an_editor_saved_with_a_byte_order_mark_is_read(form: str, encoding: str) -> None:
+    assert load_evidence_policy(dump_evidence_policy(OTHER, form=form).encode(encoding), source="p") == OTHER
+    with pytest.raises(ParseError) as caught:
+        load_evidence_policy(dump_evidence_policy(OTHER, form=form).encode(encoding) + b"\xff", source="p")
+    assert caught.value.code == "encoding"
+
+
 def test_schema_and_loader_agree_on_what_a_field_may_hold() -> None:
     validator = jsonschema.Draft202012Validator(evidence_policy_schema())
     values = [None, True, 0, 8, 65, -1, 5000, 1.5, "", "x", "fresh", "required", "96.00.9F", "570.86.15", {}, []]

@@ -60,6 +60,16 @@ def verify(folder: Path, name: str, *more: str, keys: tuple[str, ...] = ("--jwks
     return run(["verify-token", "--token-file", path, "--nonce", minting.NONCE.hex(), *at, *given, *more])
 
 
+@pytest.mark.parametrize("name", ["good.json", "good.ear"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tokens_and_keys_that_powershell_saved_are_read(folder: Path, name: str, encoding: str) -> None:
+    for file in (name, "jwks.json"):
+        (folder / file).write_bytes((folder / file).read_text().encode(encoding))
+    assert verify(folder, name) == 0
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\xff")
+    assert verify(folder, name) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "more", "status"),
     [
