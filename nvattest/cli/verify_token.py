@@ -112,9 +112,8 @@ def run(options: argparse.Namespace) -> int:
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
     check, code, status = None, ResultCode.OK, GOOD
-    at = options.at or datetime.now(timezone.utc)
     try:
-        verified = _verify(options, at)
+        verified, at = _verify(options)
         if options.tee_quote is not None:
             check = binding.check_quote(verified, options.challenge, options.tee_quote)
             say(f"binding: {check.detail}; {check.note}", error=True)
@@ -128,7 +127,8 @@ def run(options: argparse.Namespace) -> int:
     return _report(verified, check, options, code, status, at=at)
 
 
-def _verify(options: argparse.Namespace, at: datetime) -> VerifiedToken:
+def _verify(options: argparse.Namespace) -> tuple[VerifiedToken, datetime]:
+    """The token, and the instant at which it was checked: the clock is read when token and keys are there."""
     from nvattest.collateral.folders import read_bounded
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.keys import MAXIMUM_PEM
@@ -160,6 +160,7 @@ def _verify(options: argparse.Namespace, at: datetime) -> VerifiedToken:
         raise InputError(f"a JWKS is fetched over https only, not from {options.jwks[:80]!r}", code="jwks-url")
     elif options.jwks:
         jwks = file_text(read_bounded(options.jwks, MAXIMUM_JWKS))
+    at = options.at or datetime.now(timezone.utc)
     verified = verify_token(
         token,
         issuer=options.issuer or service or options.nras_url.rstrip("/") or _usual_issuer(token),
@@ -184,7 +185,7 @@ def _verify(options: argparse.Namespace, at: datetime) -> VerifiedToken:
         check_own_chains(load_json(jwks, source="JWKS", maximum=MAXIMUM_JWKS), key_ids(token), at)
     if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
         raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
-    return verified
+    return verified, at
 
 
 def _usual_issuer(token: object) -> str | None:

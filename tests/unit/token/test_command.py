@@ -10,13 +10,15 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from nvattest.cli import verify_token
 from nvattest.cli.dispatch import run
 from nvattest.cli.token_options import add_token_options, make_token, signing_key
 from nvattest.collateral.http import HttpClient
@@ -58,6 +60,29 @@ def verify(folder: Path, name: str, *more: str, keys: tuple[str, ...] = ("--jwks
     path = name if name == "-" else str(folder / name)
     at = () if "--at" in more else ("--at", AT)
     return run(["verify-token", "--token-file", path, "--nonce", minting.NONCE.hex(), *at, *given, *more])
+
+
+def test_the_clock_is_read_when_the_token_has_come(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The other end of the pipe attests first, which takes longer than clocks may differ.
+    clock = [minting.NOW - timedelta(minutes=10)]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return clock[0].astimezone(tz)
+
+    class Pipe(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            clock[0] = minting.NOW + timedelta(seconds=1)
+            return super().read(size)
+
+    monkeypatch.setattr(verify_token, "datetime", Clock)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Pipe((folder / "good.json").read_bytes())))
+    argv = ["verify-token", "--nonce", minting.NONCE.hex(), "--jwks", str(folder / "jwks.json")]
+    assert run(argv) == 0
+    assert "checked at 2026-11-01T12:00:01Z" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["good.json", "good.ear"])
