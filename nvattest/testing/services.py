@@ -22,6 +22,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
+from email.utils import format_datetime
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -38,6 +40,7 @@ _NRAS_PATH = re.compile(r"/v[34]/attest/(gpu|switch)")
 _KINDS = {"gpu": DeviceKind.GPU, "switch": DeviceKind.NVSWITCH}
 _NEEDS_KEY = frozenset({"rim", "ocsp", "nras"})
 _MAXIMUM_BODY = 16 * 1024 * 1024
+_TOO_LARGE = "the body is too large"
 
 
 def wall_clock() -> datetime:
@@ -178,6 +181,10 @@ class Services:
         """Seconds before an answer of this service."""
         return self.delay.get(service, 0.0) if isinstance(self.delay, Mapping) else self.delay
 
+    def date(self) -> str:
+        """The clock of the services as the header ``Date`` has it."""
+        return format_datetime(self._now().astimezone(timezone.utc), usegmt=True)
+
     def refuses(self, service: str, authorization: str) -> int:
         """The status for a request whose service key is missing or wrong, else 0."""
         if not self._service_key or service not in _NEEDS_KEY:
@@ -295,12 +302,55 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve(b"")
 
+    do_HEAD = do_GET  # noqa: N815 - the name that the server looks for
+
     def do_POST(self) -> None:
-        size = self.headers.get("Content-Length", "0")
-        if not size.isdigit() or int(size) > _MAXIMUM_BODY:
-            self.close_connection = True
-            return
-        self._serve(self.rfile.read(int(size)))
+        try:
+            body = self._body()
+        except ValueError as error:
+            self.send_error(413 if str(error) == _TOO_LARGE else 400, str(error))
+        else:
+            self._serve(body)
+
+    def _body(self) -> bytes:
+        """The whole body, of a length that is named or in chunks, as some clients send it.
+
+        Raises:
+            ValueError: it is too large, cut off, or has no length that can be read.
+        """
+        coding = self.headers.get("Transfer-Encoding")
+        if coding is None:
+            return self._read(_number(self.headers.get("Content-Length", "0"), 10), 0)
+        if coding.lower() != "chunked":
+            raise ValueError("unknown transfer coding")
+        parts: list[bytes] = []
+        size = 0
+        while length := _number(self.rfile.readline(256).split(b";")[0].strip().decode("latin-1"), 16):
+            parts.append(self._read(length, size))
+            size += length
+            if self.rfile.readline(3) != b"\r\n":
+                raise ValueError("a chunk does not end where it says")
+        while self.rfile.readline(4096).strip():
+            pass
+        return b"".join(parts)
+
+    def _read(self, length: int, before: int) -> bytes:
+        if before + length > _MAXIMUM_BODY:
+            raise ValueError(_TOO_LARGE)
+        data = self.rfile.read(length)
+        if len(data) != length:
+            raise ValueError("the body was cut off")
+        return data
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - its signature
+        """A request that is none gets an answer as others do, in JSON. No other method is known, so 501 is 405."""
+        server = self.server
+        assert isinstance(server, _Server)  # noqa: S101 - the type of our own value
+        self.close_connection = True
+        content = json.dumps({"error": message or HTTPStatus(code).phrase}).encode()
+        headers = {"Content-Type": _JSON, "x-request-id": "simulated", "Connection": "close"}
+        with contextlib.suppress(OSError):
+            self._write(server.services, 405 if code == HTTPStatus.NOT_IMPLEMENTED else code, headers, content, {})
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Nothing is printed; the services keep a log."""
@@ -348,11 +398,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(services, status, headers, content, faults)
 
     def _route(self, body: bytes) -> tuple[str, str]:
-        if self.command == "GET" and self.path.startswith("/v1/rim/"):
+        reads = self.command in ("GET", "HEAD")
+        if reads and self.path.startswith("/v1/rim/"):
             return "rim", self.path.removeprefix("/v1/rim/")
-        if self.command == "GET" and self.path == "/.well-known/jwks.json":
+        if reads and self.path == "/.well-known/jwks.json":
             return "jwks", ""
-        if self.command == "GET" and self.path in ("/", "/health"):
+        if reads and self.path in ("/", "/health"):
             return "health", self.path
         if self.command == "POST" and (attest := _NRAS_PATH.fullmatch(self.path)):
             return "nras", attest[1]
@@ -391,6 +442,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Length"] = str(len(content))
         else:
             headers["Connection"] = "close"
+        headers["Date"] = services.date()
+        if self.command == "HEAD":
+            content = b""
         lines = [f"HTTP/1.1 {status} Simulated", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         head = "\r\n".join(lines).encode("latin-1")
         if huge is not None:
@@ -408,6 +462,12 @@ class _Handler(BaseHTTPRequestHandler):
                 services.wait(float(faults[ServiceFaultKind.TRICKLE]))
         else:
             self.wfile.write(head + content)
+
+
+def _number(text: str, base: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,16}" if base == 10 else r"[0-9a-fA-F]{1,16}", text):
+        raise ValueError("the length of the body is no number")
+    return int(text, base)
 
 
 def _serial(request: bytes) -> str:

@@ -41,6 +41,7 @@ _NEEDS_VALUE = {
     ServiceFaultKind.SLOW: r"[0-9]+(\.[0-9]+)?",
     ServiceFaultKind.STATUS: r"[1-5][0-9]{2}",
     ServiceFaultKind.TRICKLE: r"[0-9]+(\.[0-9]+)?",
+    ServiceFaultKind.HUGE: r"[0-9]{0,4}",
     ServiceFaultKind.REDIRECT: r".+",
     ServiceFaultKind.OTHER_RIM: r".+",
 }

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +284,50 @@ def test_a_rate_limit_says_when_to_come_back() -> None:
     with Services(Platform.build("hopper-1"), faults=["rim:rate-limited=7"]) as services:
         answer = requests.get(f"{services.rim_url}/v1/rim/NV_A", timeout=30)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"POST /ocsp HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /ocsp HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n", 400),
+        (b"POST /ocsp HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"POST /ocsp HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST /ocsp HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello more\r\n", 400),
+        (b"POST /ocsp HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff0000000\r\n", 413),
+        (b"PUT /v1/rim/x HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+    ],
+)
+def test_what_is_no_request_in_http_gets_an_answer_of_a_service(
+    node: Services, request_bytes: bytes, status: int
+) -> None:
+    address = node.rim_url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
+        connection.sendall(request_bytes)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == status
+        assert answer.getheader("Content-Type") == "application/json"
+        assert answer.getheader("Server") is None
+        assert json.loads(answer.read())["error"]
+
+
+def test_a_body_may_come_in_chunks_as_some_clients_send_it(node: Services) -> None:
+    body = request_body(evidence_of(node.platform), NONCE)
+    parts = iter([body[:10], body[10:]])
+    with requests.Session() as session:
+        answer = session.post(node.nras_url + PATHS[GPU], data=parts, timeout=30)
+        assert answer.status_code == 200
+        assert answer.json()[0][0] == "JWT"
+        # The connection is still in step.
+        assert session.head(node.nras_url + "/health", timeout=30).status_code == 200
+        assert session.get(node.nras_url + "/health", timeout=30).json() == {"status": "UP"}
+
+
+def test_an_answer_is_dated_by_the_clock_of_the_services(node: Services) -> None:
+    for url in (node.rim_url + "/v1/rim/NV_NONE", node.nras_url + "/health"):
+        date = requests.get(url, timeout=30).headers["Date"]
+        assert parsedate_to_datetime(date) == node.platform.clock.replace(microsecond=0)

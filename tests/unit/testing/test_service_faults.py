@@ -31,7 +31,7 @@ def test_a_fault_of_one_service_s_answers_is_refused_for_the_others(fault: str, 
 
 
 @pytest.mark.parametrize(
-    "fault", ["slow=soon", "slow", "slow=-1", "status=abc", "status=9000", "trickle=x", "redirect"]
+    "fault", ["slow=soon", "slow", "slow=-1", "status=abc", "status=9000", "trickle=x", "huge=x", "redirect"]
 )
 def test_a_value_that_the_fault_cannot_have_is_refused(fault: str) -> None:
     with pytest.raises(InputError, match="needs a value"):
