@@ -1,8 +1,9 @@
-r"""Text of others, made safe to show: the one place that decides what a terminal, a log and a page may receive.
+r"""Untrusted text: made safe to show, and read as hexadecimal digits or as a version.
 
-A device's certificate, a manifest, a token, a file name or a kernel command line is written by someone else. A control
-character in it can move the cursor, a line end can forge a line of ours, and a direction mark can make a name read as
-another one. All of these are spelled out (``\x1b``, ``\u202e``); letters and signs of every script stay as they are.
+This is the one place that decides what a terminal, a log and a page may receive. A device's certificate, a manifest, a
+token, a file name or a kernel command line is written by someone else. A control character in it can move the cursor, a
+line end can forge a line of ours, and a direction mark can make a name read as another one. All of these are spelled
+out (``\x1b``, ``\u202e``); letters and signs of every script stay as they are.
 
 Text is cleaned twice: with ``clean`` where it is parsed, and with ``joined`` or ``block`` where it leaves the program.
 """
@@ -13,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAXIMUM_TEXT", "block", "clean", "escaped", "joined"]
+__all__ = ["MAXIMUM_TEXT", "block", "clean", "escaped", "hex_bytes", "joined", "version_key"]
 
 MAXIMUM_TEXT: Final = 2000
 
@@ -23,6 +24,7 @@ _BLANK: Final = re.compile(
 )
 # No script puts more marks on one letter; a tall stack of them covers the lines above.
 _MAXIMUM_MARKS: Final = 4
+_VERSION_PART: Final = re.compile(r"[0-9A-Fa-f]{1,8}")
 # Colour and weight, which our own output has (``Terminal.paint``); no other sequence is ever let through.
 _COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
 
@@ -52,6 +54,36 @@ def escaped(json_text: str) -> str:
         return json_text
     # Outside of strings JSON has nothing but ASCII and line ends, so every sign that is spelled stands in a string.
     return "".join([sign if sign == "\n" or _shows(sign) else _in_json(sign) for sign in json_text])
+
+
+def hex_bytes(text: str) -> bytes | None:
+    """The bytes of hexadecimal digits, with or without a leading ``0x``; None for other text and for no digits."""
+    digits = text[2:] if text[:2] in ("0x", "0X") else text
+    # fromhex skips white space.
+    if not digits.isascii() or not digits.isalnum():
+        return None
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return None
+
+
+def version_key(text: str, *, base: int) -> tuple[int, ...] | None:
+    """A dotted version as numbers that compare: base 10 for drivers, 16 for VBIOS and switch BIOS; None for other text.
+
+    Zeros at the front of a part and parts of zero at the end change nothing: 550.00.07, 550.0.7 and 550.0.7.0 are one
+    version.
+    """
+    parts = text.split(".")
+    try:
+        numbers = [int(part, base) for part in parts if _VERSION_PART.fullmatch(part) is not None]
+    except ValueError:
+        return None
+    if len(numbers) != len(parts):
+        return None
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _line(line: str, *, colour: bool) -> str:

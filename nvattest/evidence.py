@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from nvattest._json import JsonObject, kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
+from nvattest._text import hex_bytes
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.model import NONCE_SIZE, Architecture, DeviceKind, counted
 
@@ -376,11 +377,10 @@ def _differs(where: str, key: str, inside: object, beside: object) -> ParseError
 
 def _report(index: int, members: JsonObject) -> bytes:
     text = _text(index, members, "evidence")
-    if text[:4].lower() == _HEX_REPORT and len(text) <= 2 * MAXIMUM_REPORT and text.isascii() and text.isalnum():
-        try:
-            return bytes.fromhex(text)
-        except ValueError:
-            pass
+    if text[:4].lower() == _HEX_REPORT and len(text) <= 2 * MAXIMUM_REPORT:
+        report = hex_bytes(text)
+        if report is not None:
+            return report
     return _base64(index, members, "evidence", MAXIMUM_REPORT)
 
 
@@ -413,13 +413,10 @@ def _architecture(index: int, members: JsonObject) -> Architecture:
 
 def _nonce(index: int, members: JsonObject) -> bytes:
     text = _text(index, members, "nonce")
-    digits = text[2:] if text[:2] in ("0x", "0X") else text
-    # fromhex skips white space, which a nonce does not have.
-    if len(digits) == 2 * NONCE_SIZE and digits.isascii() and digits.isalnum():
-        try:
-            return bytes.fromhex(digits)
-        except ValueError:
-            pass
+    # The length first: a text may have megabytes.
+    nonce = hex_bytes(text) if len(text) <= 2 * NONCE_SIZE + 2 else None
+    if nonce is not None and len(nonce) == NONCE_SIZE:
+        return nonce
     raise _error(f"item {index}: 'nonce' is not {2 * NONCE_SIZE} hexadecimal digits: {text[:80]!r}", "nonce-hex")
 
 

@@ -24,7 +24,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from nvattest._json import JsonObject, load_json
+from nvattest._documents import JsonObject, load_json
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
 from nvattest.model import Nonce, VerificationTime, format_time

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 
+from nvattest._text import hex_bytes
 from nvattest.errors import InputError
 
 __all__ = [
@@ -17,7 +18,6 @@ __all__ = [
     "counted",
     "format_time",
     "parse_time",
-    "version_key",
 ]
 
 NONCE_SIZE = 32
@@ -26,7 +26,6 @@ NONCE_SIZE = 32
 _INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt]((?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-]\d\d:[0-5]\d))", re.ASCII
 )
-_VERSION_PART = re.compile(r"[0-9A-Fa-f]{1,8}")
 
 
 class DeviceKind(Enum):
@@ -93,12 +92,7 @@ class Nonce:
         Raises:
             InputError: other characters, or another length.
         """
-        digits = text[2:] if text[:2] in ("0x", "0X") else text
-        try:
-            # fromhex skips white space, which a nonce does not have.
-            value = bytes.fromhex(digits) if digits.isascii() and digits.isalnum() else None
-        except ValueError:
-            value = None
+        value = hex_bytes(text)
         if value is None:
             raise InputError(
                 f"not a hexadecimal nonce: {text[:80]!r}", code="nonce-hex", hint="give 64 hexadecimal digits"
@@ -199,21 +193,3 @@ def format_time(value: datetime) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """``count`` things in words: 1 GPU, 2 GPUs, 1 switch, 4 switches."""
     return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def version_key(text: str, *, base: int) -> tuple[int, ...] | None:
-    """A dotted version as numbers that compare: base 10 for drivers, 16 for VBIOS and switch BIOS; None for other text.
-
-    Zeros at the front of a part and parts of zero at the end change nothing: 550.00.07, 550.0.7 and 550.0.7.0 are one
-    version.
-    """
-    parts = text.split(".")
-    try:
-        numbers = [int(part, base) for part in parts if _VERSION_PART.fullmatch(part) is not None]
-    except ValueError:
-        return None
-    if len(numbers) != len(parts):
-        return None
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 
+from nvattest._text import version_key
 from nvattest.errors import PolicyError
-from nvattest.model import Architecture, version_key
+from nvattest.model import Architecture
 
 MAX_TRAILING_BYTES = 8
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from enum import Enum
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.check import Check
 from nvattest.appraisal.measurements import Cell, SvnCell
 from nvattest.appraisal.policy import EvidencePolicy
@@ -17,8 +18,6 @@ from nvattest.spdm.report import Report, feature_mode
 
 FORMAT = "nvattest-appraisal"
 VERSION = 1
-
-JsonObject = dict[str, object]
 
 
 def appraisal_to_json(appraisal: Appraisal) -> JsonObject:

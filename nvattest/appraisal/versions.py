@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nvattest._text import version_key
 from nvattest.appraisal.policy import EvidencePolicy
-from nvattest.model import version_key
 from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report
 

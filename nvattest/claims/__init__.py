@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.claims.gpu import gpu_claims
 from nvattest.claims.switch import switch_claims
@@ -12,8 +13,6 @@ from nvattest.model import DeviceKind
 GPU_VERSIONS = ("2.0", "3.0", "4.0")
 SWITCH_VERSION = "3.0"
 DEFAULT_GPU_VERSION = "4.0"
-
-JsonObject = dict[str, object]
 
 
 def device_claims(device: DeviceAppraisal, appraisal: Appraisal, *, version: str = DEFAULT_GPU_VERSION) -> JsonObject:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.measurements import Cell
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal
 from nvattest.model import format_time
 from nvattest.pki.ocsp import NonceOutcome, RevocationStatus
 from nvattest.rim.ids import RimRole
-
-JsonObject = dict[str, object]
 
 # What our finer outcomes are called in NVIDIA's claim, which knows good, revoked, unknown and undefined.
 _OCSP_WORDS = {

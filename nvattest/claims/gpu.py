@@ -6,8 +6,9 @@ consumers still read (``…-rim-schema-validated``, ``x-nvidia-attestation-warni
 
 from __future__ import annotations
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.claims.common import JsonObject, common_claims, oemid, report_claims, rim_claims
+from nvattest.claims.common import common_claims, oemid, report_claims, rim_claims
 from nvattest.rim.ids import RimRole
 from nvattest.spdm.fields import GpuFields
 

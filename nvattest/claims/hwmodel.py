@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-JsonObject = dict[str, object]
+from nvattest._documents import JsonObject
 
 
 def short_hwmodel(hwmodel: str) -> str:

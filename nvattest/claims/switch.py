@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.claims.common import JsonObject, common_claims, report_claims, rim_claims
+from nvattest.claims.common import common_claims, report_claims, rim_claims
 from nvattest.rim.ids import RimRole
 from nvattest.spdm.fields import SwitchFields
 

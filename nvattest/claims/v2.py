@@ -8,8 +8,9 @@ never null; ``secboot``, ``dbgstat`` and the warning stand only where there is s
 
 from __future__ import annotations
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.claims.common import JsonObject, common_claims, oemid, warning
+from nvattest.claims.common import common_claims, oemid, warning
 from nvattest.model import DeviceKind
 from nvattest.rim.ids import RimRole
 from nvattest.spdm.fields import GpuFields, SwitchFields

@@ -361,7 +361,7 @@ def _remote(options: argparse.Namespace) -> Result:
 
 def _print(result: Result, options: argparse.Namespace) -> None:
     if options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         judged = result.code in _JUDGED
         document: dict[str, object] = {

@@ -9,6 +9,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nvattest._text import hex_bytes
 from nvattest.cli.arguments import choice, converted, existing_file
 from nvattest.errors import InputError
 
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
 
 
 def _challenge(text: str) -> bytes:
-    digits = text[2:] if text[:2] in ("0x", "0X") else text
-    try:
-        value = bytes.fromhex(digits) if digits.isascii() and digits.isalnum() else b""
-    except ValueError:
-        value = b""
+    value = hex_bytes(text)
     if not value:
         raise InputError(f"not a hexadecimal challenge: {text[:80]!r}", code="challenge")
     return value
@@ -66,7 +63,7 @@ class Binding:
         """
         if not options.bind_tee:
             return
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
         from nvattest.cli.output import write_file
         from nvattest.tee import rtmr, tsm
         from nvattest.tee.document import dump_quote

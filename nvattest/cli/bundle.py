@@ -190,7 +190,7 @@ def _write_verified(collateral: Collateral, unused: Sequence[Unused], options: a
 
 
 def _write(inspection: Inspection, options: argparse.Namespace) -> int:
-    from nvattest._json import dump_json
+    from nvattest._documents import dump_json
     from nvattest.collateral.bundle import dump_bundle
 
     write_file(options.output, dump_json(dump_bundle(inspection.usable)) + "\n")
@@ -208,7 +208,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _print(facts: dict[str, object], path: str, options: argparse.Namespace) -> None:
-    from nvattest._json import dump_json
+    from nvattest._documents import dump_json
     from nvattest.collateral.inspection import render_inspection
 
     if options.format == "json":

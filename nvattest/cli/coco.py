@@ -12,7 +12,7 @@ from nvattest.cli.output import say
 from nvattest.errors import CollectionError, InputError
 
 if TYPE_CHECKING:
-    from nvattest._json import JsonObject
+    from nvattest._documents import JsonObject
     from nvattest.evidence import Evidence
 
 FORMAT = "coco"
@@ -65,13 +65,13 @@ def nonce_of(options: argparse.Namespace) -> str:
     Raises:
         InputError: the runtime data cannot be read.
     """
+    from nvattest._text import hex_bytes
     from nvattest.evidence_coco import device_nonce, device_report_data
 
     if options.runtime_data is not None:
         nonce, key = _runtime_data(options.runtime_data)
         return device_nonce(device_report_data(nonce, key)).hex()
-    digits = options.report_data[2:] if options.report_data[:2] in ("0x", "0X") else options.report_data
-    data = bytes.fromhex(digits)
+    data = hex_bytes(options.report_data) or b""
     if len(data) < 32 and options.log_level in ("trace", "debug", "info", "warn"):
         say(f"warning: report data of {len(data)} bytes, zeros follow as guest-components has it", error=True)
     return device_nonce(data).hex()
@@ -119,7 +119,7 @@ def print_evidence(evidence: tuple[Evidence, ...], options: argparse.Namespace) 
 
 
 def _runtime_data(path: str) -> tuple[str, JsonObject]:
-    from nvattest._json import load_json
+    from nvattest._documents import load_json
     from nvattest.collateral.folders import read_bounded
 
     data = read_bounded(path, _MAXIMUM_RUNTIME_DATA)

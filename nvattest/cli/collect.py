@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     except NvattestError as error:
         code, message, hint = error.result_code, str(error), error.hint
     if options.format == "json" or evidences is not None:
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         result: dict[str, object] = {
             "evidences": evidences,

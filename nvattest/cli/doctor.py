@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
     report = report_json(items, at=format_time(machine.clock()))
     if options.json or options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         print(dump_json(report))
     else:

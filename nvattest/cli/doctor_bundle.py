@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Final
 
-from nvattest._json import dump_json
+from nvattest._documents import dump_json
 from nvattest.cli.doctor_probes import Item, Machine
 from nvattest.cli.output import write_file
 

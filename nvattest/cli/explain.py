@@ -101,7 +101,7 @@ def _explain_word(word: str, options: argparse.Namespace) -> None:
     if options.html is not None:
         raise InputError("a page can be made of a saved appraisal only", code="explain-format")
     if options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         print(dump_json(_entry_json(entry)))
     else:
@@ -144,7 +144,7 @@ def _page(subject: Subject, data: bytes, source: str, options: argparse.Namespac
 
 def _as_json(subject: Subject) -> str:
     """For programs: what failed, why it may have, and what to do. Only an appraisal has failures."""
-    from nvattest._json import dump_json
+    from nvattest._documents import dump_json
     from nvattest.report.diagnosis import diagnose, failures
     from nvattest.report.reading import read_appraisal
 

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         raise ArgumentError(f"PATH: there is no {options.path}", VALIDATION)
     report = check_path(options.path)
     if options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         print(dump_json(report.to_json()))
     else:

@@ -301,7 +301,7 @@ def report_error(error: NvattestError, options: argparse.Namespace, verdict: str
     """
     code = error.result_code
     if options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         said = {"code": error.code, "message": str(error), "hint": error.hint}
         print(dump_json({"result_code": int(code), "result_message": code.message, "error": said, **members}))

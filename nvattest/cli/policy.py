@@ -120,7 +120,7 @@ def _evidence_policy(data: bytes, options: argparse.Namespace) -> int:
 
 def _saved_claims(data: bytes, path: str) -> tuple[list[dict[str, object]], dict[str, object] | None]:
     """The array of device claims in a file, and the overall claims where the file has a token with them."""
-    from nvattest._json import kind_of, load_json
+    from nvattest._documents import kind_of, load_json
 
     document = load_json(data, source=path, maximum=MAXIMUM_CLAIMS)
     overall = None
@@ -139,7 +139,7 @@ def _saved_claims(data: bytes, path: str) -> tuple[list[dict[str, object]], dict
 
 def _overall(document: dict[str, object], path: str) -> dict[str, object] | None:
     """``overall`` as it stands, or the unverified payload of the overall JWT in ``detached_eat``."""
-    from nvattest._json import load_json
+    from nvattest._documents import load_json
 
     given = document.get("overall")
     if isinstance(given, dict):
@@ -162,7 +162,7 @@ def _overall(document: dict[str, object], path: str) -> dict[str, object] | None
 
 def _say(facts: dict[str, object], code: ResultCode, lines: list[str], options: argparse.Namespace) -> None:
     if options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         print(dump_json({"result_code": int(code), "result_message": code.message, **facts}))
         return

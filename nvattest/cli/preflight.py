@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what there is; the exit status is 0, or the code of the first thing that is missing or bad."""
-    from nvattest._json import dump_json
+    from nvattest._documents import dump_json
     from nvattest.appraisal.policy import RevocationMode
     from nvattest.appraisal.verifier import Verifier
     from nvattest.cli.sources import trust_anchors

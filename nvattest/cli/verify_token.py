@@ -12,7 +12,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from nvattest._json import file_text
+from nvattest._documents import file_text
 from nvattest._text import clean, joined
 from nvattest.cli import binding
 from nvattest.cli.arguments import (
@@ -179,7 +179,7 @@ def _verify(options: argparse.Namespace) -> tuple[VerifiedToken, datetime]:
         refuse_weakened=options.refuse_weakened,
     )
     if service and jwks is not None:
-        from nvattest._json import load_json
+        from nvattest._documents import load_json
         from nvattest.collateral.nras import check_own_chains, key_ids
 
         check_own_chains(load_json(jwks, source="JWKS", maximum=MAXIMUM_JWKS), key_ids(token), at)
@@ -262,7 +262,7 @@ def _report(
     from nvattest.token.verified import TokenKind
 
     if options.format == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         said: dict[str, object] = (
             {"ear": verified.payload} if verified.kind is TokenKind.EAR else {"claims": list(verified.claims)}

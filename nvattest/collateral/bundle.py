@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from nvattest._json import JsonObject, kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.rim.ids import is_rim_id

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
+from nvattest._documents import load_json
 from nvattest._folder import Lock, TrustedFolder
-from nvattest._json import load_json
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
 from nvattest.errors import InputError
 from nvattest.model import format_time, parse_time

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from nvattest._json import JsonObject
+from nvattest._documents import JsonObject
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
 from nvattest.appraisal.revocation import MAXIMUM_ANSWERS

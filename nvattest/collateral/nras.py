@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from nvattest._json import JsonObject, load_json
+from nvattest._documents import JsonObject, load_json
 from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.pool import Late, run_all

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
-from nvattest._json import JsonObject
+from nvattest._documents import JsonObject
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.verifier import Verifier

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 from typing import Final
 
-from nvattest._json import kind_of, load_json
+from nvattest._documents import kind_of, load_json
 from nvattest.collateral.bundle import MAXIMUM_RIM
 from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service

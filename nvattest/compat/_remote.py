@@ -14,7 +14,7 @@ from nvattest.evidence import Evidence
 from nvattest.model import Nonce
 
 if TYPE_CHECKING:
-    from nvattest._json import JsonObject
+    from nvattest._documents import JsonObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from nvattest._json import load_json
+from nvattest._documents import load_json
 from nvattest.errors import ParseError
 from nvattest.model import DeviceKind, Nonce
 from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse, verify_signature

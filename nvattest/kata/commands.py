@@ -30,7 +30,7 @@ def print_status(paths: Paths, form: str) -> int:
 
     status = hook_status(paths)
     if form == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         print(dump_json(status))
     else:

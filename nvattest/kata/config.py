@@ -210,7 +210,7 @@ def _parse(document: dict[str, object]) -> HookConfig:
 
 
 def _document(data: bytes, source: str = "") -> dict[str, object]:
-    from nvattest._toml import load_toml
+    from nvattest._documents import load_toml
 
     return load_toml(data, source=source, maximum=_MAXIMUM)
 

@@ -38,7 +38,7 @@ def is_good(findings: Sequence[Finding]) -> bool:
 def print_findings(findings: Sequence[Finding], form: str) -> None:
     """Print them as ``text`` or ``json``."""
     if form == "json":
-        from nvattest._json import dump_json
+        from nvattest._documents import dump_json
 
         checks = []
         for item in findings:

@@ -425,7 +425,7 @@ def _read(path: str) -> bytes:
 
 
 def _toml(data: bytes, source: str) -> Table:
-    from nvattest._toml import load_toml
+    from nvattest._documents import load_toml
 
     return load_toml(data, source=source, maximum=_MAXIMUM)
 
@@ -437,7 +437,7 @@ def _yaml(data: bytes, source: str) -> list[Table]:
         import yaml
     except ImportError:
         # JSON is YAML, and kubectl writes it.
-        from nvattest._json import load_json
+        from nvattest._documents import load_json
 
         try:
             documents = [load_json(data, source=source, maximum=_MAXIMUM)]

@@ -101,7 +101,7 @@ def read_manifest(data: bytes, *, source: str = MANIFEST) -> Manifest:
     Raises:
         InputError: what the agent refuses (``extension-manifest``). The guest would be powered off.
     """
-    from nvattest._toml import load_toml
+    from nvattest._documents import load_toml
 
     document = load_toml(data, source=source, maximum=_MAXIMUM)
     version = document.get("schema_version")

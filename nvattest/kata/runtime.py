@@ -167,7 +167,7 @@ def _extensions(value: object) -> tuple[Extension, ...]:
 
 
 def _read(path: str) -> Table:
-    from nvattest._toml import load_toml
+    from nvattest._documents import load_toml
     from nvattest.collateral.folders import read_bounded
 
     return load_toml(read_bounded(path, _MAXIMUM), source=path, maximum=_MAXIMUM)

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._json import kind_of
+from nvattest._documents import JsonObject, kind_of
 from nvattest.appraisal.policy import RevocationMode, TopologyRule
 from nvattest.model import Architecture
 from nvattest.spdm.report import FeatureMode
-
-JsonObject = dict[str, object]
 
 # Says what is wrong; the caller adds the key and its place.
 Complain = Callable[[str, str], Exception]

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Final
 
-from nvattest._json import JsonObject, dump_json, file_text, load_json
-from nvattest._toml import load_toml
+from nvattest._documents import JsonObject, dump_json, file_text, load_json, load_toml
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import ParseError, PolicyError, ResultCode

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._json import JsonObject, kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest.errors import PolicyError, ResultCode
 from nvattest.policy._fields import suggestion
 from nvattest.policy._positions import Path, json_positions, line_and_column

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from nvattest._documents import JsonObject
 from nvattest.errors import PolicyError
 from nvattest.policy.decision import PolicyDecision
 from nvattest.policy.json_policy import JsonPolicy, load_json_policy
 from nvattest.policy.rego import RegoPolicy, load_rego
-
-JsonObject = dict[str, object]
-
 
 MAXIMUM: Final = 256 * 1024
 

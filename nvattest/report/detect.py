@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._json import kind_of, load_json
+from nvattest._documents import kind_of, load_json
 from nvattest.errors import InputError, ParseError
 from nvattest.report.reading import is_appraisal
 from nvattest.report.values import JsonObject

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Final
 
-from nvattest._json import JsonObject, kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest.errors import ParseError
 from nvattest.tee.tsm import TeeQuote
 

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nvattest._json import kind_of, load_json
+from nvattest._documents import kind_of, load_json
 from nvattest.collateral.deadline import Deadline
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.errors import InputError
 
@@ -17,8 +18,6 @@ DEFAULT_LIFETIME: Final = timedelta(hours=1)
 MAXIMUM_LIFETIME: Final = timedelta(days=7)
 _ISSUER = re.compile(r"[!-~]{1,256}")
 _ID = re.compile(r"[!-~]{16,128}")
-
-JsonObject = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

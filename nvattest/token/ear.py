@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from nvattest._documents import JsonObject
 from nvattest._version import __version__
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
@@ -27,8 +28,6 @@ from nvattest.token.trust_vector import device_vector, platform_vector, worst_ti
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "The nvattest developers"
 PLATFORM: Final = "platform0"
-
-JsonObject = dict[str, object]
 
 
 def ear_label(device: DeviceAppraisal) -> str:

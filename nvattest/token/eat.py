@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from nvattest._documents import JsonObject
 from nvattest.appraisal.results import Appraisal
 from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
 from nvattest.token.keys import SigningKey
@@ -19,8 +20,6 @@ from nvattest.token.provenance import MEMBER, provenance, verdict
 
 SUBJECT: Final = "NVIDIA-PLATFORM-ATTESTATION"
 DIGEST_LABEL: Final = "SHA-256"
-
-JsonObject = dict[str, object]
 
 
 def sign_detached_eat(

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._json import kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
 from nvattest.token.keys import ALGORITHM, PublicKey, un_b64url
 
@@ -20,8 +20,6 @@ _SIGNATURE_SIZE = 96
 _TYPES = frozenset({"jwt", "eat+jwt", "ear+jwt", "application/eat+jwt"})
 # The key comes from the caller. A header that brings or points to one, or changes what is signed, is an attack.
 _FORBIDDEN_HEADERS = ("jwk", "jku", "x5u", "b64", "enc", "zip")
-
-JsonObject = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from nvattest._json import kind_of, load_json
+from nvattest._documents import kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.pki.certificate import Certificate
 from nvattest.token.jws import Jws, refuse

@@ -12,14 +12,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nvattest._documents import JsonObject
 from nvattest.errors import InputError
 
 ALGORITHM: Final = "ES384"
 CURVE: Final = "P-384"
 MAXIMUM_PEM: Final = 16 * 1024
 _COORDINATE = 48
-
-JsonObject = dict[str, object]
 
 
 def b64url(data: bytes) -> str:

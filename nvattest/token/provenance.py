@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from nvattest._documents import JsonObject
 from nvattest._version import __version__
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
@@ -22,8 +23,6 @@ OVERRIDE: Final = "policy_overrides_appraisal"
 ANOTHER_TIME: Final = "judged-at-another-time"
 _SAME_TIME: Final = timedelta(hours=1)
 _DOMAIN: Final = b"nvattest evidence digest v1\0"
-
-JsonObject = dict[str, object]
 
 
 def evidence_digest(appraisal: Appraisal) -> bytes:

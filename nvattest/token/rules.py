@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
-from nvattest._json import kind_of
+from nvattest._documents import kind_of
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import Nonce, format_time
 from nvattest.token.jws import Jws, refuse, text_member

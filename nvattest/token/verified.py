@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final
 
-from nvattest._json import kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.model import VerificationTime, parse_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
@@ -23,8 +23,6 @@ MAXIMUM_DEVICES: Final = 64
 # The base URL of NVIDIA's remote service is the issuer of its tokens.
 NVIDIA_ISSUER: Final = "https://nras.attestation.nvidia.com"
 _SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")
-
-JsonObject = dict[str, object]
 
 
 class TokenKind(Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nvattest._json import kind_of
+from nvattest._documents import JsonObject, kind_of
 from nvattest.token.consistency import Expected, check_counts, check_good_device, check_identities, is_ear_device_label
 from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
 from nvattest.token.keyring import Keyring
@@ -14,8 +14,6 @@ from nvattest.token.trust_vector import VECTOR_CLAIMS, Tier, tier_of
 from nvattest.token.verified import MAXIMUM_DEVICES, TokenKind, VerifiedToken, read_provenance
 
 _STATUSES = {tier.word: tier for tier in Tier}
-
-JsonObject = dict[str, object]
 
 
 def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected) -> VerifiedToken:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from typing import Final
 
-from nvattest._json import kind_of
+from nvattest._documents import kind_of
 from nvattest.token.consistency import Expected, check_counts, check_good_device, check_identities, is_device_label
 from nvattest.token.eat import SUBJECT
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse, verify_signature

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from nvattest._json import kind_of
+from nvattest._documents import kind_of
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta, timezone, tzinfo
 
 import pytest
 
+from nvattest._text import version_key
 from nvattest.errors import InputError
-from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time, parse_time, version_key
+from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time, parse_time
 
 HEX = "0123456789abcdef" * 4
 UTC = timezone.utc

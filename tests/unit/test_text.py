@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nvattest
-from nvattest._json import dump_json, load_json
-from nvattest._text import block, clean, escaped, joined
+from nvattest._documents import dump_json, load_json
+from nvattest._text import block, clean, escaped, hex_bytes, joined
 from nvattest.errors import InputError, ParseError
 
 # A separator, a control of the 8-bit kind, a title, a direction, nothing to see, a surrogate, a line end of Unicode.
@@ -149,3 +149,24 @@ def test_every_sign_of_the_first_planes_is_either_shown_or_spelled() -> None:
         sign = chr(number)
         if not sign.isprintable():
             assert clean(sign) != sign
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("00fF", b"\x00\xff"),
+        ("0x00ff", b"\x00\xff"),
+        ("0XFF", b"\xff"),
+        ("", None),
+        ("0x", None),
+        ("f", None),
+        ("0 0f", None),
+        ("00 ff", None),
+        ("00ff\n", None),
+        ("0x0x00", None),
+        ("\uff10\uff10", None),
+        ("zz", None),
+    ],
+)
+def test_hexadecimal_digits_are_read_strictly(text: str, value: bytes | None) -> None:
+    assert hex_bytes(text) == value

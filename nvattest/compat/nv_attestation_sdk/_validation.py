@@ -106,7 +106,7 @@ def decoded(token: str) -> Any:
     """
     import jwt
 
-    from nvattest._json import load_json
+    from nvattest._documents import load_json
 
     def said(item: Any) -> Any:
         if isinstance(item, str) and item.count(".") == 2:

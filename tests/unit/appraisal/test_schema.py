@@ -8,7 +8,7 @@ import json
 import jsonschema
 import pytest
 
-from nvattest._json import dump_json
+from nvattest._documents import dump_json
 from nvattest._schemas import schema_bytes
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy

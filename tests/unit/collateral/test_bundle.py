@@ -11,7 +11,7 @@ from datetime import timedelta
 import jsonschema
 import pytest
 
-from nvattest._json import dump_json
+from nvattest._documents import dump_json
 from nvattest._schemas import schema_bytes
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.verifier import Verifier

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nvattest._json import dump_json, kind_of, load_json
+from nvattest._documents import dump_json, kind_of, load_json
 from nvattest.errors import ParseError, ResultCode
 
 
