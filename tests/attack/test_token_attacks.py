@@ -257,6 +257,8 @@ ATTACKS: dict[str, tuple[Callable[[], Any], str]] = {
     "not yet valid": (lambda: eat(now=NOW + timedelta(hours=1)), "not-yet-valid"),
     "issued in the future": (lambda: everywhere(put(iat=int(NOW.timestamp()) + 3000)), "not-yet-valid"),
     "ends before it begins": (lambda: everywhere(put(exp=1)), "times"),
+    "ends as it begins": (lambda: everywhere(lambda payload: payload.update(nbf=payload["exp"])), "times"),
+    "ends as it is issued": (lambda: everywhere(lambda payload: payload.update(iat=payload["exp"])), "times"),
     # Issuer, subject, nonce.
     "another issuer": (lambda: eat(issuer="NVAT-LOCAL-VERIFIER"), "issuer"),
     "an issuer with a slash": (lambda: eat(issuer="NVATTEST-LOCAL-VERIFIER/"), "issuer"),
@@ -553,6 +555,17 @@ def test_a_leeway_in_seconds_that_cannot_be_used_is_refused(leeway: Any) -> None
             leeway_s=leeway,
         )
     assert caught.value.code == "leeway"
+
+
+@pytest.mark.parametrize("weakened", [None, "allow_debug", {"allow_debug": True}, [1], ["allow_debug", None], [[]]])
+def test_weakenings_that_are_no_list_of_names_are_refused(weakened: object) -> None:
+    def weak(payload: dict[str, Any]) -> None:
+        if "nvattest" in payload:
+            payload["nvattest"]["policy"]["weakened"] = weakened
+
+    with pytest.raises(TokenError) as caught:
+        minting.check(forged_eat(overall=weak))
+    assert caught.value.code == "malformed"
 
 
 def test_a_weakened_token_may_say_what_was_weakened_and_no_more() -> None:

@@ -87,7 +87,7 @@ ROOMS = {
             "rim/xml.py": "unit/rim/test_attacks.py",
         },
         "unit/rim unit/appraisal vectors/test_real_vectors.py attack/test_cross_binding.py property/test_rim.py "
-        "unit/testing/test_seen.py",
+        "unit/testing/test_seen.py unit/collateral/test_folders.py",
     ),
     "spdm": Room(
         {
@@ -176,8 +176,15 @@ class Changes(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if ast.unparse(node.targets[0]) != "__all__":
-            self.visit(node.value)
+        value = node.value
+        alias = isinstance(value, ast.Subscript) and ast.unparse(value.value) in (
+            "Callable",
+            "Mapping",
+            "dict",
+            "tuple",
+        )
+        if ast.unparse(node.targets[0]) != "__all__" and not alias:
+            self.visit(value)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._inside.append(node.name)
