@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from typing import Any, Final
 
 from nvattest._pci import PciDevices, pci_devices
@@ -18,7 +19,7 @@ from nvattest.kata.boot import boot_findings, is_set_ready_at_boot, parameters_o
 from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.findings import Finding
 from nvattest.kata.paths import Paths, own_configuration
-from nvattest.kata.status import hook_status
+from nvattest.kata.status import hook_status, stands
 from nvattest.model import counted
 
 __all__ = ["check_guest"]
@@ -183,6 +184,9 @@ def _others(paths: Paths, status: dict[str, Any]) -> Finding:
             message=f"the kernel's command line has {parameter}: init sets the GPUs ready unattested",
             hint="take it out of kernel_params in the Kata configuration, and keep the other parameters",
         )
+    if status["ready"] and stands(status) is None:
+        message = f"the GPUs are ready, and whether a verdict stands is not known: {status['record_fault']}"
+        return Finding(id="ready-by-others", severity="warning", message=message, hint="look as root")
     if status["ready"] and not status["current"]:
         return Finding(
             id="ready-by-others",
@@ -197,8 +201,14 @@ def _dropped(paths: Paths) -> Finding:
     home = paths.at(_CONTAINERS)
     try:
         names = sorted(os.listdir(home))
-    except OSError:
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.close(os.open(f"{home}/{name}/config.json", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError:
         names = []
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}: whether the agent dropped ours for a container is not known"
+        return Finding(id="hook-dropped", severity="warning", message=message, hint="look as root")
     dropped = []
     for name in names:
         text = _text(f"{home}/{name}/config.json")
@@ -221,7 +231,12 @@ def _dropped(paths: Paths) -> Finding:
 
 def _kernel_log(paths: Paths) -> Finding:
     worst = ("ok", "the kernel log has no line of the agent about this hook")
-    for line in _records(paths.kmsg):
+    try:
+        lines = _records(paths.kmsg)
+    except OSError as error:
+        message = f"the kernel log cannot be read: {paths.kmsg}: {error.strerror}"
+        return Finding(id="hook-log", severity="warning", message=message, hint="look as root")
+    for line in lines:
         found = kernel_log_failure(line)
         if found is not None and _SEVERITIES.index(found[0]) >= _SEVERITIES.index(worst[0]):
             worst = found
@@ -230,11 +245,12 @@ def _kernel_log(paths: Paths) -> Finding:
 
 
 def _records(path: str) -> list[str]:
-    """The kernel log: one record for each read of the device, up to where it would wait for the next."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return []
+    """The kernel log: one record for each read of the device, up to where it would wait for the next.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     parts: list[bytes] = []
     try:
         for _ in range(_MOST_RECORDS):
@@ -243,7 +259,7 @@ def _records(path: str) -> list[str]:
             except BrokenPipeError:
                 # Records were overwritten before they were read; the next read goes on behind them.
                 continue
-            except OSError:
+            except BlockingIOError:
                 break
             if not part:
                 break
@@ -293,7 +309,7 @@ def _ran(status: dict[str, Any]) -> Finding:
     return Finding(
         id="ran",
         severity="error",
-        message="the hook has not run in this boot",
+        message="there is no record of a run in this boot",
         hint="guest_hook_path may be empty or forbidden by the agent's policy: the host can leave it out, so a relying "
         "party has to ask for the token",
     )

@@ -19,6 +19,7 @@ from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.kata.paths import Paths
 
 __all__ = [
+    "MAXIMUM_RECORD",
     "Finding",
     "Reason",
     "Record",
@@ -29,13 +30,15 @@ __all__ = [
     "record_to_json",
     "refreshable",
     "reusable",
+    "serves",
     "token_is_whole",
     "write_record",
 ]
 
 FORMAT: Final = "nvattest-hook-state"
 VERSION: Final = 1
-_MAXIMUM: Final = 256 * 1024
+MAXIMUM_RECORD: Final = 256 * 1024
+"""Bytes of a record."""
 _MAXIMUM_TOKEN: Final = 4 * 1024 * 1024
 _VERDICTS: Final = frozenset({TRUSTED, NO_GPU, NOT_TRUSTED, UNFINISHED})
 
@@ -103,7 +106,7 @@ class Record(NamedTuple):
 def read_record(folder: TrustedFolder) -> Record | None:
     """The last record, or None where there is none that this version wrote."""
     try:
-        document = json.loads(folder.read(Paths.STATE, _MAXIMUM))
+        document = json.loads(folder.read(Paths.STATE, MAXIMUM_RECORD))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
@@ -152,12 +155,17 @@ def belongs(record: Record | None, identity: Identity) -> bool:
 
 def reusable(record: Record | None, identity: Identity, folder: TrustedFolder, *, seconds: float) -> bool:
     """Whether this good verdict may be used again now; it serves for ``seconds`` at most."""
+    if record is None or not serves(record, identity, seconds=seconds):
+        return False
+    return record.verdict == NO_GPU or token_is_whole(record, folder)
+
+
+def serves(record: Record | None, identity: Identity, *, seconds: float) -> bool:
+    """Whether this is a good verdict on what is there now and its time is not over, whatever became of its token."""
     if record is None or not belongs(record, identity) or not record.good:
         return False
     ends = min(record.valid_until_boottime, record.finished_boottime + seconds)
-    if not record.finished_boottime <= boottime() < ends:
-        return False
-    return record.verdict == NO_GPU or token_is_whole(record, folder)
+    return record.finished_boottime <= boottime() < ends
 
 
 def refreshable(record: Record | None, identity: Identity) -> bool:

@@ -13,10 +13,10 @@ from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.identity import Identity, boottime, identify
 from nvattest.kata.outcome import NO_GPU, TRUSTED
 from nvattest.kata.paths import Paths
-from nvattest.kata.record import Record, belongs, read_record, reusable
+from nvattest.kata.record import MAXIMUM_RECORD, Record, belongs, read_record, reusable, serves
 from nvattest.model import counted
 
-__all__ = ["hook_status", "render_status"]
+__all__ = ["hook_status", "render_status", "stands"]
 
 _SECONDS = 5.0
 
@@ -65,9 +65,11 @@ def _record(paths: Paths, identity: Identity, settings: Settings) -> tuple[Recor
         return None, False, f"{error.filename}: {error.strerror or error}"
     with folder:
         record = read_record(folder)
+        if record is None:
+            return None, False, _why_none(folder)
         current = reusable(record, identity, folder, seconds=settings.reuse_seconds)
         unread = None
-        if record is not None and record.verdict == TRUSTED and not current:
+        if record.verdict == TRUSTED and not current and serves(record, identity, seconds=settings.reuse_seconds):
             try:
                 folder.read(Paths.TOKEN, 0)
             except PermissionError as error:
@@ -76,6 +78,23 @@ def _record(paths: Paths, identity: Identity, settings: Settings) -> tuple[Recor
             except OSError:
                 pass
     return record, current, unread
+
+
+def _why_none(folder: TrustedFolder) -> str | None:
+    """Why a record that is there is not read; None where there is none."""
+    try:
+        folder.facts(Paths.STATE)
+        folder.read(Paths.STATE, MAXIMUM_RECORD)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{error.filename or folder.at(Paths.STATE)}: {error.strerror or error}"
+    return f"{folder.at(Paths.STATE)}: it is no record of this version of the program"
+
+
+def stands(status: dict[str, Any]) -> bool | None:
+    """Whether the last verdict stands; None where this user may not read its token."""
+    return None if status["verdict"] == TRUSTED and status["record_fault"] else status["current"]
 
 
 def is_good(status: dict[str, Any]) -> bool:
@@ -101,12 +120,14 @@ def render_status(status: dict[str, Any]) -> str:
     if status["record_fault"]:
         lines.append(f"Run folder: {status['record_fault']}")
     verdict = status["verdict"]
-    if verdict is None and status["record_fault"]:
-        lines.append("Last verdict: unknown; nothing in that folder is believed")
-        return joined(lines)
+    unattested = ["WARNING: the GPUs are ready without a verdict that stands"]
+    if not status["ready"] or stands(status) is not False:
+        unattested = []
     if verdict is None:
-        lines.append("Last verdict: none; the hook has not run in this boot")
-        return joined(lines)
+        none = "none; there is no record of a run in this boot"
+        if status["record_fault"]:
+            none = "unknown; what is there is not believed"
+        return joined([*lines, f"Last verdict: {none}", *unattested])
     age = f"{status['age_s']:.0f} s ago" if status["age_s"] is not None else "in another boot"
     marks = " SIMULATED, proves nothing" if status["simulated"] else ""
     lines.append(f"Last verdict: {verdict}{marks} ({status['stage']}, {age}, {status['time']})")
@@ -122,16 +143,15 @@ def render_status(status: dict[str, Any]) -> str:
     lines += [f"Finding: {item.get('code')}: {item.get('message')}" for item in status["findings"]]
     if verdict in (TRUSTED, NO_GPU) and not status["current"]:
         why = "its time is over, or its token is not whole"
-        if status["record_fault"]:
+        if stands(status) is None:
             why = "its token cannot be read by this user"
-        if not status["same_config"]:
+        elif not status["same_config"]:
             why = f"it was made with another configuration (--config {status['config']})"
         elif not status["same_devices"]:
             why = "the devices, the driver or the settings are not those of the verdict"
-        word = "Whether the verdict stands is not known" if status["record_fault"] else "The verdict does not stand"
+        word = "The verdict does not stand" if stands(status) is False else "Whether the verdict stands is not known"
         lines.append(f"{word}: {why}")
-    if status["ready"] and not status["current"]:
-        lines.append("WARNING: the GPUs are ready without a verdict that stands")
+    lines += unattested
     return joined(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -302,3 +303,78 @@ def test_gpus_found_ready_are_taken_back_though_a_call_before_that_failed_once(w
     ended = guest.run()
     assert (guest.ready, guest.state["cause"], guest.state["ready"]) == (0, "collection", False)
     assert "attestation failed, GPUs not ready" in ended.stderr
+
+
+def status_of(guest: HookWorld) -> str:
+    return guest.run("status").stdout
+
+
+def findings_of(guest: HookWorld) -> dict[str, tuple[str, str]]:
+    """Severity and message of each finding of ``check``."""
+    return {
+        item["id"]: (item["severity"], item["message"])
+        for item in json.loads(guest.run("check", "-f", "json").stdout)["checks"]
+    }
+
+
+def test_status_warns_of_ready_gpus_though_no_run_left_a_record(world: NewWorld) -> None:
+    guest = world()
+    guest.server.change(ready=1)
+    text = status_of(guest)
+    assert "Last verdict: none; there is no record of a run in this boot" in text
+    assert "WARNING: the GPUs are ready without a verdict that stands" in text
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": "nvattest-hook-state", "version": 2}', None])
+def test_status_does_not_say_that_no_run_was_where_its_record_cannot_be_read(
+    world: NewWorld, content: str | None
+) -> None:
+    guest = world()
+    guest.run()
+    state = guest.file("run/nvattest/state.json")
+    state.unlink()
+    if content is None:
+        os.mkfifo(state)
+    else:
+        state.write_text(content)
+    text = status_of(guest)
+    assert "Last verdict: unknown" in text
+    assert "state.json: " in text
+    assert "none" not in text
+
+
+def test_a_token_that_this_user_may_not_read_is_no_alarm(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    hook = guest.hook.read_text()
+    guest.hook.write_text(
+        hook.replace(
+            "from nvattest.kata import main\n",
+            "from nvattest._folder import TrustedFolder\nread = TrustedFolder.read\n"
+            "def refused(folder, name, maximum):\n    if name == 'token.json':\n"
+            "        raise PermissionError(13, 'Permission denied', folder.at(name))\n"
+            "    return read(folder, name, maximum)\n"
+            "TrustedFolder.read = refused\nfrom nvattest.kata import main\n",
+        )
+    )
+    text = status_of(guest)
+    assert "Whether the verdict stands is not known: its token cannot be read by this user" in text
+    assert "WARNING" not in text
+    assert findings_of(guest)["ready-by-others"][0] == "warning"
+    # What does not stand in any case is said, whoever looks.
+    guest.load_driver()
+    text = status_of(guest)
+    assert "The verdict does not stand: the devices" in text
+    assert "WARNING: the GPUs are ready without a verdict that stands" in text
+
+
+def test_check_says_what_it_could_not_look_at(world: NewWorld) -> None:
+    guest = world()
+    guest.run()
+    guest.file("dev/kmsg").unlink()
+    guest.file("run/kata-containers").write_text("no folder")
+    found = findings_of(guest)
+    assert found["hook-log"][0] == "warning"
+    assert "the kernel log cannot be read" in found["hook-log"][1]
+    assert found["hook-dropped"][0] == "warning"
+    assert "is not known" in found["hook-dropped"][1]
