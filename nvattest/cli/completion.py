@@ -34,9 +34,9 @@ def script(shell: str) -> str:
 
 
 def _topics() -> list[str]:
-    from nvattest.report.catalogue import ENTRIES
+    from nvattest.report.catalogue import entries
 
-    return [entry.key for entry in ENTRIES]
+    return [entry.key for entry in entries()]
 
 
 def _bash(commands: tuple[Command, ...]) -> str:

@@ -13,7 +13,6 @@ from nvattest.errors import InputError
 
 if TYPE_CHECKING:
     from nvattest.report.detect import Subject
-    from nvattest.report.entry import Entry
 
 _MAXIMUM = 64 * 1024 * 1024
 
@@ -43,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     name = options.subject
     terminal = terminal_for(color=options.color, width=options.width)
     if name is None and is_terminal(sys.stdin):
-        from nvattest.report.render_other import render_index
+        from nvattest.report.catalogue import render_index
 
         say(render_index(terminal), colour=terminal.color)
         return 0
@@ -88,8 +87,7 @@ def _read(name: str | None) -> bytes:
 
 
 def _explain_word(word: str, options: argparse.Namespace) -> None:
-    from nvattest.report.catalogue import find_entry, similar
-    from nvattest.report.render_other import render_entry
+    from nvattest.report.catalogue import find_entry, render_entry, similar
 
     entry = find_entry(word)
     if entry is None:
@@ -103,23 +101,10 @@ def _explain_word(word: str, options: argparse.Namespace) -> None:
     if options.format == "json":
         from nvattest._documents import dump_json
 
-        print(dump_json(_entry_json(entry)))
+        print(dump_json(entry.to_json()))
     else:
         terminal = terminal_for(color=options.color, width=options.width)
         say(render_entry(entry, terminal), colour=terminal.color)
-
-
-def _entry_json(entry: Entry) -> dict[str, object]:
-    return {
-        "kind": entry.kind,
-        "key": entry.key,
-        "name": entry.name,
-        "title": entry.title,
-        "meaning": entry.meaning,
-        "causes": list(entry.causes),
-        "actions": list(entry.actions),
-        "see": list(entry.see),
-    }
 
 
 def _page(subject: Subject, data: bytes, source: str, options: argparse.Namespace) -> None:

@@ -1,28 +1,105 @@
-"""The error catalogue: look up a code, a check or an error word, and write the table of the docs."""
+"""The catalogue of codes, checks and errors (``catalogue.toml``): look up a word, show its entry, write the page."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Final
+import functools
+import os
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
+from nvattest._documents import load_toml
 from nvattest.appraisal.catalogue import CHECKS
 from nvattest.errors import ResultCode
-from nvattest.report.entries_checks import CHECK_ENTRIES
-from nvattest.report.entries_codes import CODE_ENTRIES
-from nvattest.report.entries_errors import ERROR_ENTRIES
-from nvattest.report.entry import Entry
+from nvattest.report.terminal import Terminal
 
-ENTRIES: Final[tuple[Entry, ...]] = (*CODE_ENTRIES, *CHECK_ENTRIES, *ERROR_ENTRIES)
 DOCUMENT: Final = "examples/CATALOGUE.md"
+_DATA: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "catalogue.toml")
+_MAXIMUM: Final = 1024 * 1024
+# What the placeholders of the entries for RIMs stand for.
+_RIMS: Final = (
+    {"{role}": "driver", "{word}": "driver", "{version}": "driver version"},
+    {"{role}": "vbios", "{word}": "VBIOS", "{version}": "VBIOS version and board"},
+    {"{role}": "bios", "{word}": "switch BIOS", "{version}": "BIOS version and board"},
+)
 
 
+class Entry(NamedTuple):
+    """One entry. ``kind`` is code, check or error, ``key`` what people type, ``name`` what programs compare.
+
+    ``covers`` are further words that lead here, ``phrases`` parts of other programs' messages that do. An action that
+    begins with ``$ `` is a command.
+    """
+
+    kind: str
+    key: str
+    name: str
+    title: str
+    meaning: str
+    causes: tuple[str, ...]
+    actions: tuple[str, ...]
+    see: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """What ``explain -f json`` prints of it."""
+        shown = self._asdict()
+        del shown["covers"], shown["phrases"]
+        return shown
+
+
+@functools.cache
+def entries() -> tuple[Entry, ...]:
+    """All entries: codes by number, checks in the order of the story, errors."""
+    with open(_DATA, "rb") as file:
+        document = load_toml(file.read(), source=_DATA, maximum=_MAXIMUM)
+    found = []
+    for kind, tables in document.items():
+        if not isinstance(tables, dict):
+            continue
+        for key, table in tables.items():
+            variants: tuple[Mapping[str, str], ...] = _RIMS if "{role}" in key else ({},)
+            found += [_entry(kind, key, table, words) for words in variants]
+    # The entries for RIMs stand check by check in the file, and RIM by RIM here.
+    checks = [entry for entry in found if entry.kind == "check"]
+    checks.sort(key=lambda entry: list(CHECKS).index(entry.key))
+    codes, errors = ([entry for entry in found if entry.kind == kind] for kind in ("code", "error"))
+    return (*codes, *checks, *errors)
+
+
+def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str, str]) -> Entry:
+    def fill(text: str) -> str:
+        for placeholder, word in words.items():
+            text = text.replace(placeholder, word)
+        return text
+
+    members = {
+        name: " ".join(fill(value).split()) if isinstance(value, str) else tuple(fill(str(text)) for text in value)
+        for name, value in table.items()
+        if isinstance(value, str | list)
+    }
+    key = fill(key)
+    if kind == "code":
+        code = ResultCode[key]
+        members |= {"key": str(int(code)), "name": key, "title": code.message}
+    elif kind == "check":
+        spec = CHECKS[key]
+        members |= {"key": key, "name": key, "title": spec.title}
+        members.setdefault("see", tuple(dict.fromkeys(str(int(code)) for code in (spec.gpu, spec.switch))))
+    else:
+        members["key"] = key
+    return Entry(kind=kind, **members)  # type: ignore[arg-type]  # a test reads every entry
+
+
+@functools.cache
 def _names() -> dict[str, Entry]:
     # A check and an error word may share a name (nonce, fwid): the check, of which people see more, wins.
     found: dict[str, Entry] = {}
-    for entry in (*CHECK_ENTRIES, *CODE_ENTRIES, *ERROR_ENTRIES):
+    for entry in sorted(entries(), key=lambda entry: entry.kind):
         for word in (entry.key, entry.name):
             found.setdefault(word.lower(), entry)
-    for entry in ENTRIES:
+    for entry in entries():
         for word in entry.covers:
             found.setdefault(word.lower(), entry)
     return found
@@ -33,11 +110,8 @@ def find_entry(word: str) -> Entry | None:
     asked = word.strip().lower()
     if asked.isdecimal():
         asked = str(int(asked))
-    return _names().get(asked) or _names().get(asked.replace("_", "-")) or _quoted(asked)
-
-
-def _quoted(asked: str) -> Entry | None:
-    return next((entry for entry in ENTRIES if any(phrase in asked for phrase in entry.phrases)), None)
+    quoted = (entry for entry in entries() if any(phrase in asked for phrase in entry.phrases))
+    return _names().get(asked) or _names().get(asked.replace("_", "-")) or next(quoted, None)
 
 
 def similar(word: str) -> tuple[str, ...]:
@@ -50,9 +124,60 @@ def codes_of_status(status: int) -> tuple[ResultCode, ...]:
     return tuple(code for code in ResultCode if code.exit_status == status and int(code) != status)
 
 
+# -- for people ---------------------------------------------------------------------------------------------------
+
+
+def render_entry(entry: Entry, terminal: Terminal) -> str:
+    """One entry as a page of text."""
+    return terminal.finish(entry_lines(entry, terminal))
+
+
+def entry_lines(entry: Entry, terminal: Terminal) -> list[str]:
+    """The same as lines, for a larger text."""
+    kinds = {"code": "result code", "check": "check", "error": "error"}
+    name = f" {entry.name}" if entry.name != entry.key else ""
+    lines = [
+        terminal.paint(f"{entry.key}{name}", "bold") + terminal.paint(f"  {kinds[entry.kind]}", "dim"),
+        terminal.rule(),
+        *terminal.wrap(f"{entry.title}."),
+        "",
+        *terminal.wrap(entry.meaning),
+        "",
+        terminal.paint("Causes", "bold"),
+    ]
+    for cause in entry.causes:
+        lines += terminal.wrap(cause, first="  - ")
+    lines += ["", terminal.paint("What to do", "bold")]
+    for action in entry.actions:
+        lines += terminal.action(action, indent="  ")
+    if entry.kind == "code":
+        number = int(entry.key)
+        if number > 255:
+            lines += ["", *terminal.wrap(f"A shell sees the exit status {number % 256}: the code modulo 256.")]
+        elif others := codes_of_status(number):
+            same = ", ".join(f"{int(code)} ({code.message})" for code in others)
+            lines += ["", *terminal.wrap(f"As an exit status {number} can also stand for: {same}.")]
+    if entry.see:
+        lines += ["", *terminal.wrap("See also: nvattest explain " + ", ".join(entry.see), style="dim")]
+    return lines
+
+
+def render_index(terminal: Terminal) -> str:
+    """All words of the catalogue, short."""
+    lines = ["Give a file (a saved appraisal, a token or a bundle) or one of these words.", ""]
+    for kind, title in (("check", "Checks"), ("error", "Errors"), ("code", "Result codes")):
+        lines.append(terminal.paint(title, "bold"))
+        lines += terminal.wrap("  ".join(entry.key for entry in entries() if entry.kind == kind), first="  ")
+    lines += ["", "nvattest explain measurements    nvattest explain 104    nvattest explain appraisal.json"]
+    return terminal.finish(lines)
+
+
 def markdown() -> str:
     """The catalogue as the document of ``examples/``."""
-    lines = [
+    codes, checks, errors = (
+        [entry for entry in entries() if entry.kind == kind] for kind in ("code", "check", "error")
+    )
+    rows = [
         "# Codes, checks and errors",
         "",
         "Generated from `nvattest/report`; a test compares the two. `nvattest explain WORD` prints one entry.",
@@ -64,30 +189,21 @@ def markdown() -> str:
         "| Code | Name | What it says | First thing to do |",
         "| ---: | --- | --- | --- |",
     ]
-    lines += [
-        f"| {entry.key} | `{entry.name}` | {_cell(entry.title)}. {_cell(_first(entry.meaning))} | {_action(entry)} |"
-        for entry in CODE_ENTRIES
-    ]
-    lines += [
+    for entry in codes:
+        first = entry.meaning.split(". ", maxsplit=1)[0].rstrip(".")
+        rows.append(f"| {entry.key} | `{entry.name}` | {_cell(entry.title)}. {_cell(first)}. | {_action(entry)} |")
+    rows += [
         "",
         "## Checks",
         "",
         "| Step | Check | What is asked | Most likely cause of a failure |",
         "| ---: | --- | --- | --- |",
     ]
-    lines += [
-        f"| {CHECKS[entry.key].step} | `{entry.key}` | {_cell(entry.title)} | {_cell(entry.causes[0])} |"
-        for entry in sorted(CHECK_ENTRIES, key=lambda entry: CHECKS[entry.key].step)
-    ]
-    lines += ["", "## Errors", "", "| Word | Error | What it says | First thing to do |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |" for entry in ERROR_ENTRIES
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _first(text: str) -> str:
-    return text.split(". ", maxsplit=1)[0].rstrip(".") + "."
+    for entry in sorted(checks, key=lambda entry: CHECKS[entry.key].step):
+        rows.append(f"| {CHECKS[entry.key].step} | `{entry.key}` | {_cell(entry.title)} | {_cell(entry.causes[0])} |")
+    rows += ["", "## Errors", "", "| Word | Error | What it says | First thing to do |", "| --- | --- | --- | --- |"]
+    rows += [f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |" for entry in errors]
+    return "\n".join(rows) + "\n"
 
 
 def _cell(text: str) -> str:

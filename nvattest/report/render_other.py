@@ -1,4 +1,4 @@
-"""Tokens, claims, bundles, errors and entries of the catalogue as text."""
+"""Tokens, claims, bundles and errors as text."""
 
 from __future__ import annotations
 
@@ -7,69 +7,14 @@ from typing import Final
 
 from nvattest._text import clean
 from nvattest.model import format_time
-from nvattest.report.catalogue import ENTRIES, codes_of_status, find_entry
+from nvattest.report.catalogue import entry_lines, find_entry
 from nvattest.report.detect import Subject, Token, compact
-from nvattest.report.entry import Entry
 from nvattest.report.terminal import Terminal
 from nvattest.report.values import JsonObject, flag, item, number, text
 
 _TIMES: Final = ("iat", "nbf", "exp")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MAXIMUM_CLAIMS: Final = 200
-
-
-def render_entry(entry: Entry, terminal: Terminal) -> str:
-    """One page of the catalogue."""
-    return terminal.finish(_entry(entry, terminal))
-
-
-def _entry(entry: Entry, terminal: Terminal) -> list[str]:
-    kinds = {"code": "result code", "check": "check", "error": "error"}
-    name = f" {entry.name}" if entry.name != entry.key else ""
-    lines = [
-        terminal.paint(f"{entry.key}{name}", "bold") + terminal.paint(f"  {kinds[entry.kind]}", "dim"),
-        terminal.rule(),
-        *terminal.wrap(f"{entry.title}."),
-        "",
-        *terminal.wrap(entry.meaning),
-        "",
-        terminal.paint("Causes", "bold"),
-    ]
-    for cause in entry.causes:
-        lines += terminal.wrap(cause, first="  - ")
-    lines += ["", terminal.paint("What to do", "bold")]
-    for action in entry.actions:
-        lines += (
-            [terminal.paint(f"  {action}", "accent")]
-            if action.startswith("$ ")
-            else terminal.wrap(action, first="  - ")
-        )
-    if entry.kind == "code":
-        status = int(entry.key) % 256
-        if status != int(entry.key):
-            lines += ["", *terminal.wrap(f"A shell sees the exit status {status}: the code modulo 256.")]
-        others = codes_of_status(int(entry.key)) if int(entry.key) < 256 else ()
-        if others:
-            same = ", ".join(f"{int(code)} ({code.message})" for code in others)
-            lines += ["", *terminal.wrap(f"As an exit status {entry.key} can also stand for: {same}.")]
-    if entry.see:
-        also = "See also: nvattest explain " + ", ".join(entry.see)
-        lines += ["", *(terminal.paint(line, "dim") for line in terminal.wrap(also))]
-    return lines
-
-
-def render_index(terminal: Terminal) -> str:
-    """All words of the catalogue, short."""
-    lines = [
-        "Give a file (a saved appraisal, a token or a bundle) or one of these words.",
-        "",
-    ]
-    for kind, title in (("check", "Checks"), ("error", "Errors"), ("code", "Result codes")):
-        lines += [terminal.paint(title, "bold")]
-        words = [entry.key for entry in ENTRIES if entry.kind == kind]
-        lines += terminal.wrap("  ".join(words), first="  ")
-    lines += ["", "nvattest explain measurements    nvattest explain 104    nvattest explain appraisal.json"]
-    return terminal.finish(lines)
 
 
 def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
@@ -227,4 +172,4 @@ def _error(document: JsonObject, terminal: Terminal) -> list[str]:
         lines += terminal.wrap(text(problem, "hint"), first="  next: ")
     word = text(problem, "code")
     entry = (find_entry(word) if word else None) or find_entry(str(code))
-    return [*lines, *(["", *_entry(entry, terminal)] if entry is not None else [])]
+    return [*lines, *(["", *entry_lines(entry, terminal)] if entry is not None else [])]

@@ -11,7 +11,7 @@ from nvattest._text import joined
 
 _COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1", "accent": "36"}
 _ASCII: Final = {
-    "…": "~", "–": "-", "—": "-", "·": "-", "✓": "+", "✗": "X", "○": "o", "?": "?", "└": "`", "├": "|", "─": "-",
+    "…": "~", "–": "-", "—": "-", "·": "-", "✓": "+", "✗": "X", "○": "o", "└": "`", "├": "|", "─": "-",
     "│": "|", "━": "=", "→": "->", "‖": "|", "●": "+", "▲": "!", "§": "S", "‘": "'", "’": "'",
     "“": '"', "”": '"',
 }  # fmt: skip
@@ -40,12 +40,26 @@ class Terminal:
         """A line across."""
         return self.paint(self.sign("─", "-") * self.width, "dim")
 
-    def wrap(self, text: str, *, first: str = "", rest: str | None = None) -> list[str]:
-        """``text`` in lines that fit, with these indents (which hold no colour)."""
+    def wrap(self, text: str, *, first: str = "", rest: str | None = None, style: str = "") -> list[str]:
+        """``text`` in lines that fit, with these indents (which hold no colour), each line in ``style``."""
         indent = " " * len(first) if rest is None else rest
-        return textwrap.wrap(
+        lines = textwrap.wrap(
             text, max(24, self.width), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
         ) or [first.rstrip()]
+        return [self.paint(line, *style.split()) for line in lines] if style else lines
+
+    def action(self, action: str, *, indent: str) -> list[str]:
+        """Something to do: a command, which begins with ``$ `` and stays one line, or a sentence."""
+        if action.startswith("$ "):
+            return [indent + self.paint(action, "accent")]
+        return self.wrap(action, first=f"{indent}- ")
+
+    def hex(self, name: str, value: str, *, indent: str, lines: int) -> list[str]:
+        """A long value in rows of whole groups of 16 digits, at most ``lines`` of them."""
+        lead = indent + name
+        size = max(16, (self.width - len(lead)) // 16 * 16)
+        parts = [value[start : start + size] for start in range(0, len(value), size)][:lines] or [""]
+        return [lead + parts[0], *(" " * len(lead) + part for part in parts[1:])]
 
     def finish(self, lines: list[str]) -> str:
         """The lines as one text that the locale can show and that holds no control but our colours."""

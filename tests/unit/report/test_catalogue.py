@@ -13,9 +13,16 @@ from nvattest.appraisal.catalogue import CHECKS
 from nvattest.cli.dispatch import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
 from nvattest.kata.agents import kernel_log_failure
-from nvattest.report.catalogue import DOCUMENT, ENTRIES, codes_of_status, find_entry, markdown, similar
-from nvattest.report.entry import Entry
-from nvattest.report.render_other import render_entry
+from nvattest.report.catalogue import (
+    DOCUMENT,
+    Entry,
+    codes_of_status,
+    entries,
+    find_entry,
+    markdown,
+    render_entry,
+    similar,
+)
 from nvattest.report.terminal import Terminal, columns
 
 ROOT = Path(nvattest.__file__).resolve().parent.parent
@@ -68,23 +75,22 @@ def words_of_errors() -> dict[str, str]:
 
 def test_every_word_of_an_error_leads_to_an_entry() -> None:
     missing = {word: where for word, where in words_of_errors().items() if find_entry(word) is None}
-    assert not missing, f"add them to 'covers' of their family in nvattest/report/entries_errors.py: {missing}"
+    assert not missing, f"add them to 'covers' of their family in nvattest/report/catalogue.toml: {missing}"
 
 
 def test_every_word_of_the_catalogue_is_one_that_the_package_says() -> None:
     # Any text of the package counts, for some words come out of tables; what is written nowhere is raised nowhere.
     said = set()
     for path in PACKAGE.rglob("*.py"):
-        if not path.name.startswith("entries_"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    said.add(node.value)
-    words = {word for entry in ENTRIES if entry.kind == "error" for word in (entry.key, *entry.covers)}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.add(node.value)
+    words = {word for entry in entries() if entry.kind == "error" for word in (entry.key, *entry.covers)}
     # The words for missing claims are put together: missing- and the claim.
     assert not {word for word in words if word not in said and word.removeprefix("missing-") not in said}
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.key)
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.key)
 def test_an_entry_is_complete_and_fits_a_page(entry: Entry) -> None:
     assert entry.title
     assert len(entry.meaning) > 20
@@ -99,14 +105,14 @@ def test_an_entry_is_complete_and_fits_a_page(entry: Entry) -> None:
 
 
 def test_keys_are_unique_and_the_words_of_families_do_not_overlap() -> None:
-    keys = [(entry.kind, entry.key) for entry in ENTRIES]
+    keys = [(entry.kind, entry.key) for entry in entries()]
     assert len(keys) == len(set(keys))
-    covered = [word for entry in ENTRIES for word in entry.covers]
+    covered = [word for entry in entries() for word in entry.covers]
     assert len(covered) == len(set(covered))
 
 
 def test_every_command_that_an_entry_names_exists() -> None:
-    for entry in ENTRIES:
+    for entry in entries():
         for action in entry.actions:
             if action.startswith("$ nvattest "):
                 name = action.split()[2]
