@@ -76,6 +76,7 @@ def examine(machine: Machine, *, timeout: float = DRIVER_SECONDS) -> list[Item]:
     state: SystemState | None = None
     driver = _kernel_driver(machine, needed=buses[0] > 0)
     items.append(driver)
+    items += _simulation()
     nvml, state = _driver(machine, timeout, present=buses[0] > 0 or driver.status == OK)
     items += nvml
     items += _switch_library(machine, switches=buses[1], driver=state.driver_version if state is not None else None)
@@ -219,6 +220,16 @@ def _kernel_driver(machine: Machine, *, needed: bool) -> Item:
         id="kernel-driver", group="devices", status=WARNING, title="kernel driver", detail="not loaded",
         remedy="fine without a GPU",
     )  # fmt: skip
+
+
+def _simulation() -> Iterator[Item]:
+    """Inside of ``nvattest simulate``, whose driver library reads this variable, no device is real."""
+    if os.environ.get("NVATTEST_SIM_SOCKET"):
+        yield Item(
+            id="simulation", group="devices", status=WARNING, title="simulation",
+            detail="the GPUs and what the driver says of them are simulated: this proves nothing",
+            remedy="leave nvattest simulate, or unset NVATTEST_SIM_SOCKET, to examine this machine",
+        )  # fmt: skip
 
 
 def _driver(machine: Machine, timeout: float, *, present: bool) -> tuple[list[Item], SystemState | None]:

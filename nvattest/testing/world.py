@@ -37,9 +37,17 @@ _SEPARATORS = {"LD_LIBRARY_PATH": os.pathsep, "NO_PROXY": ",", "no_proxy": ","}
 
 
 def library_cache() -> str:
-    """Where the compiled driver libraries are kept: they are the same for every world."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "nvattest", "simulated-driver")
+    """Where the compiled driver libraries are kept: they are the same for every world.
+
+    Raises:
+        InputError: the user has no home (``cache-folder``).
+    """
+    from nvattest.collateral.cache import default_cache_folder
+
+    base = default_cache_folder()
+    if base is None:
+        raise InputError("a user without a home has no cache", code="cache-folder", hint="set XDG_CACHE_HOME")
+    return os.path.join(base, "simulated-driver")
 
 
 class World:
@@ -86,8 +94,8 @@ class World:
         from nvattest.testing.services import Services, wall_clock
 
         with ExitStack() as stack:
-            cache = self._cache or library_cache()
             try:
+                cache = self._cache or library_cache()
                 self._libraries = build_driver_libraries(cache)
             except InputError as error:
                 if self._cache is not None or error.code != "cache-folder":

@@ -23,7 +23,7 @@ import requests
 from nvattest.cli import main
 from nvattest.testing import Platform
 from nvattest.testing.native import DriverLibraries, build_driver_libraries
-from nvattest.testing.world import World
+from nvattest.testing.world import World, library_cache
 
 PROGRAM = [sys.executable, "-m", "nvattest"]
 
@@ -195,6 +195,15 @@ def test_a_good_run_hides_no_fault_of_the_next_world_and_leaves_nothing_with_the
     }  # fmt: skip
     assert [entry.name for entry in (user / "nvattest").iterdir()] == ["simulated-driver"]
     assert list((user / "nvattest" / "simulated-driver" / "worlds").iterdir()) == []
+
+
+def test_a_relative_cache_folder_of_the_environment_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the XDG specification has it; a world would leave a folder wherever it is started."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert library_cache() == str(tmp_path / ".cache" / "nvattest" / "simulated-driver")
 
 
 def test_within_one_world_what_was_fetched_is_kept(user: Path) -> None:

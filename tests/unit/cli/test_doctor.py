@@ -55,6 +55,17 @@ def test_a_machine_without_a_gpu_has_warnings_and_no_fault(tmp_path: Path) -> No
     assert all(item.remedy for item in items if item.status != "ok")
 
 
+def test_inside_of_a_simulated_world_it_says_that_the_gpus_are_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NVATTEST_SIM_SOCKET", raising=False)
+    assert "simulation" not in found(examine(machine(tmp_path)))
+    monkeypatch.setenv("NVATTEST_SIM_SOCKET", "@nobody")
+    line = found(examine(machine(tmp_path)))["simulation"]
+    assert line.status == "warning"
+    assert "simulated: this proves nothing" in line.detail
+
+
 def test_it_takes_less_than_two_seconds_without_a_driver(capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
     status = main(["doctor"])
