@@ -14,6 +14,7 @@ BIT_STRING = 0x03
 OCTET_STRING = 0x04
 OID = 0x06
 SEQUENCE = 0x30
+SET = 0x31
 
 # No certificate or extension that is read here comes near this length.
 _MAX_LENGTH_BYTES = 3

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nvattest.errors import InputError
-from nvattest.pki._name import Name
-from nvattest.pki.certificate import Certificate, parse_pem_chain
+from nvattest.pki.certificate import Certificate, Name, parse_pem_chain
 from nvattest.pki.ecdsa import P384_SPKI_PREFIX, EcdsaVerifier
 
 # Roots made by nvattest.testing carry this organisation; results under them are marked as simulated.

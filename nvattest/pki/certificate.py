@@ -1,4 +1,8 @@
-"""X.509 certificates as frozen values (RFC 5280). The library parses; exact bytes and bounds are ours."""
+"""X.509 certificates as frozen values (RFC 5280). The library parses; exact bytes, bounds and names are ours.
+
+The library's own name objects warn about odd attributes (a country of three letters), and a verifier must not print or
+raise while it only says a name. What cannot be shown as text appears as ``#`` and hexadecimal digits (RFC 4514, 2.4).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from nvattest._registry import OID_DMTF_DEVICE_INFO, OID_ECDSA_SHA384, OID_OCSP_SIGNING
 from nvattest._text import clean
 from nvattest.errors import ParseError, ResultCode
-from nvattest.pki import _name
-from nvattest.pki._der import BIT_STRING, OID, SEQUENCE, DerReader
+from nvattest.pki._der import BIT_STRING, OID, SEQUENCE, SET, DerReader, dotted
 from nvattest.pki.ecdsa import P384_SPKI_PREFIX, is_p384
 
 MAX_CERTIFICATE_SIZE: Final = 16 * 1024
@@ -52,6 +55,29 @@ _SOURCE = "certificate"
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----")
 _SPACE = re.compile(rb"[ \t\r\n]*")
 
+COMMON_NAME = "2.5.4.3"
+SERIAL_NUMBER = "2.5.4.5"
+_SHORT_NAMES = {
+    "2.5.4.3": "CN",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "2.5.4.6": "C",
+    "2.5.4.9": "STREET",
+    "0.9.2342.19200300.100.1.25": "DC",
+    "0.9.2342.19200300.100.1.1": "UID",
+}
+# Those of 2.5.4 have three octets, which is the content of nearly every name.
+_KNOWN_TYPES = {
+    bytes((0x55, 4, int(oid[6:]))): oid for oid in (*_SHORT_NAMES, SERIAL_NUMBER) if oid.startswith("2.5.4.")
+}
+# X.520 allows 64 characters in most attributes.
+_MAXIMUM_NAME = 256
+_EMPTY_NAME = b"\x30\x00"
+_STRING_TYPES = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x12: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
+_ESCAPED = str.maketrans({c: "\\" + c for c in '\\"+,;<>'} | {"\0": "\\00"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Certificate:
@@ -82,7 +108,7 @@ class Certificate:
     unknown_critical: tuple[str, ...] = field(compare=False)
     _x509: x509.Certificate = field(compare=False)
     _extensions: x509.Extensions = field(compare=False)
-    _subject: _name.Name = field(compare=False)
+    _subject: Name = field(compare=False)
 
     def __repr__(self) -> str:
         return f"<Certificate {self.subject!r} serial {self.serial:x}>"
@@ -95,17 +121,17 @@ class Certificate:
     @property
     def issuer(self) -> str:
         """The issuer as RFC 4514 text."""
-        return _name.Name(self.issuer_der).rfc4514()
+        return Name(self.issuer_der).rfc4514()
 
     @property
     def common_name(self) -> str | None:
         """The first CN of the subject."""
-        return self._subject.first(_name.COMMON_NAME)
+        return self._subject.first(COMMON_NAME)
 
     @property
     def subject_serial(self) -> str | None:
         """The serialNumber attribute of the subject, which is not the certificate's serial number."""
-        return self._subject.first(_name.SERIAL_NUMBER)
+        return self._subject.first(SERIAL_NUMBER)
 
     @property
     def label(self) -> str:
@@ -235,7 +261,7 @@ def parse_certificate(der: bytes) -> Certificate:
         extended_key_usage=usages,
         unknown_critical=tuple(critical),
         _x509=parsed,
-        _subject=_name.Name(parts.subject),
+        _subject=Name(parts.subject),
         _extensions=extensions,
     )
 
@@ -372,3 +398,92 @@ def _malformed(
     message: str, *, code: str = "certificate", source: str = _SOURCE, offset: int | None = None
 ) -> ParseError:
     return ParseError(message, source=source, offset=offset, code=code, result_code=ResultCode.CERT_NOT_FOUND)
+
+
+# --- distinguished names ----------------------------------------------------------------------------------------------
+
+
+class Attribute(NamedTuple):
+    """One attribute: its OID, its text (None where it is no text), and its value's DER."""
+
+    oid: str
+    text: str | None
+    der: bytes
+
+
+def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
+    """The relative distinguished names of a Name in its order of encoding.
+
+    Raises:
+        ParseError: not the DER of a Name.
+    """
+    reader = DerReader(name, source="distinguished name")
+    names = reader.inner(SEQUENCE, "Name")
+    reader.finish("Name")
+    found: list[tuple[Attribute, ...]] = []
+    while not names.at_end:
+        attributes = names.inner(SET, "RelativeDistinguishedName")
+        together: list[Attribute] = []
+        while not attributes.at_end:
+            pair = attributes.inner(SEQUENCE, "AttributeTypeAndValue")
+            content = pair.content(OID, "attribute type")
+            oid = _KNOWN_TYPES.get(content) or dotted(content) or "?"
+            value = pair.element(None, "attribute value")
+            pair.finish("AttributeTypeAndValue")
+            text = _attribute_text(value.tag, name[value.body : value.end])
+            together.append(Attribute(oid, text, name[value.start : value.end]))
+        found.append(tuple(together))
+    return tuple(found)
+
+
+class Name:
+    """A Name, read at its first use and then kept: most certificates are parsed and never named."""
+
+    __slots__ = ("_parsed", "der")
+
+    def __init__(self, der: bytes) -> None:
+        self.der = der
+        self._parsed: tuple[tuple[Attribute, ...], ...] | None = None
+
+    def _read(self) -> tuple[tuple[Attribute, ...], ...]:
+        if self._parsed is None:
+            try:
+                self._parsed = parse_name(self.der)
+            except ParseError:
+                self._parsed = ()
+        return self._parsed
+
+    def rfc4514(self) -> str:
+        """The name as text, last attribute first, as RFC 4514 writes it; what is no Name, as ``#`` and its digits."""
+        if not self._read() and self.der != _EMPTY_NAME:
+            return clean(f"#{self.der.hex()}")
+        return clean(",".join("+".join(map(_shown, together)) for together in reversed(self._read())))
+
+    def first(self, oid: str) -> str | None:
+        """The text of the first attribute with this OID, safe to show; None if there is none or it is no text."""
+        for together in self._read():
+            for attribute in together:
+                if attribute.oid == oid:
+                    return None if attribute.text is None else clean(attribute.text, _MAXIMUM_NAME)
+        return None
+
+
+def _attribute_text(tag: int, content: bytes) -> str | None:
+    encoding = _STRING_TYPES.get(tag)
+    try:
+        return None if encoding is None else content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _shown(attribute: Attribute) -> str:
+    key = _SHORT_NAMES.get(attribute.oid, attribute.oid)
+    text = attribute.text
+    if text is None or not text.isprintable():
+        return f"{key}=#{attribute.der.hex()}"
+    shown = text.translate(_ESCAPED)
+    if shown[:1] in ("#", " "):
+        shown = "\\" + shown
+    if len(shown) > 1 and shown[-1] == " ":
+        shown = shown[:-1] + "\\ "
+    return f"{key}={shown}"

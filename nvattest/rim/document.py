@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from nvattest.errors import ParseError
 from nvattest.pki.certificate import Certificate, parse_certificate
-from nvattest.rim import _names as names
-from nvattest.rim._fault import fault
+from nvattest.rim import xml
 from nvattest.rim.golden import GoldenValue, MinSvn, read_payload
 from nvattest.rim.signature import SignatureBlock, canonical, read_signature
-from nvattest.rim.xml import read_xml
+from nvattest.rim.xml import fault, read_xml
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -48,15 +47,15 @@ _ROOT_ATTRIBUTES: Final[Mapping[str, re.Pattern[str] | str]] = {
     "supplemental": "false",
 }
 _ENTITY_ATTRIBUTES: Final[Mapping[str, re.Pattern[str] | str]] = {"name": _TEXT, "role": _TEXT, "regid": _TEXT}
-_META_REQUIRED: Final = ("colloquialVersion", "edition", "product", "revision", names.FIRMWARE_MANUFACTURER_ID)
+_META_REQUIRED: Final = ("colloquialVersion", "edition", "product", "revision", xml.FIRMWARE_MANUFACTURER_ID)
 _META_ATTRIBUTES: Final[Mapping[str, re.Pattern[str] | str]] = {
     "colloquialVersion": _WORD,
     "edition": _WORD,
     "product": _WORD,
     "revision": _WORD,
     "PayloadType": "direct",
-    names.FIRMWARE_MANUFACTURER_ID: _MANUFACTURER,
-    names.TCG + "BindingSpec": "RIMIM",
+    xml.FIRMWARE_MANUFACTURER_ID: _MANUFACTURER,
+    xml.TCG + "BindingSpec": "RIMIM",
 }
 
 
@@ -104,7 +103,7 @@ def parse_rim(data: bytes) -> RimDocument:
     meta, payload, signature = _structure(root)
     _attributes(root, _ROOT_ATTRIBUTES, _ROOT_REQUIRED)
     _attributes(root[0], _ENTITY_ATTRIBUTES, ("name", "role"))
-    _attributes(meta, _META_ATTRIBUTES, _META_REQUIRED, open_namespace=names.TCG)
+    _attributes(meta, _META_ATTRIBUTES, _META_REQUIRED, open_namespace=xml.TCG)
     if payload.attrib:
         raise fault("Payload has attributes; expected none", "rim-schema", at=payload)
 
@@ -119,7 +118,7 @@ def parse_rim(data: bytes) -> RimDocument:
         version=str(meta.attrib["colloquialVersion"]),
         edition=str(meta.attrib["edition"]),
         revision=str(meta.attrib["revision"]),
-        manufacturer_id=str(meta.attrib[names.FIRMWARE_MANUFACTURER_ID]),
+        manufacturer_id=str(meta.attrib[xml.FIRMWARE_MANUFACTURER_ID]),
         certificates=_certificates(block),
         signature_value=block.signature_value,
         signed_info=block.signed_info,
@@ -132,14 +131,14 @@ def parse_rim(data: bytes) -> RimDocument:
 
 def _structure(root: _Element) -> tuple[_Element, _Element, _Element]:
     """Meta, Payload and Signature of a root that holds Entity, these three in this order, and no text."""
-    if root.tag != names.ROOT:
-        raise fault(f"the root is {str(root.tag)[:160]}; expected {names.ROOT}", "rim-schema", at=root)
+    if root.tag != xml.ROOT:
+        raise fault(f"the root is {str(root.tag)[:160]}; expected {xml.ROOT}", "rim-schema", at=root)
     children = list(root)
     found = [child.tag for child in children]
-    expected = [names.ENTITY, names.META, names.PAYLOAD, names.SIGNATURE]
+    expected = [xml.ENTITY, xml.META, xml.PAYLOAD, xml.SIGNATURE]
     if found != expected:
         # A Signature that is missing, doubled or elsewhere is the mark of a wrapping attack; it gets its own word.
-        odd = found.count(names.SIGNATURE) != 1 or found[-1] != names.SIGNATURE
+        odd = found.count(xml.SIGNATURE) != 1 or found[-1] != xml.SIGNATURE
         raise fault(
             f"{root.tag} holds {', '.join(str(tag)[:120] for tag in found[:6]) or 'nothing'}; "
             "expected Entity, Meta, Payload, Signature",

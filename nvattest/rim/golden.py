@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._registry import OPAQUE_RECORD_BASE
-from nvattest.rim import _names as names
-from nvattest.rim._fault import fault
+from nvattest.rim import xml
+from nvattest.rim.xml import fault
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -33,7 +33,7 @@ HASH_SIZE: Final = 48
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HASH: Final = re.compile(r"[0-9a-f]{96}")
-_HASH_NAMES: Final = tuple(f"{names.SHA384}Hash{index}" for index in range(MAX_ALTERNATIVES))
+_HASH_NAMES: Final = tuple(f"{xml.SHA384}Hash{index}" for index in range(MAX_ALTERNATIVES))
 _PLAIN: Final = frozenset(("type", "index", "active", "alternatives", "name", "size"))
 _BOOLEAN: Final = {"True": True, "False": False}
 
@@ -81,8 +81,8 @@ def read_payload(payload: _Element) -> tuple[tuple[GoldenValue, ...], tuple[MinS
     seen: set[int] = set()
     floor_names: set[str] = set()
     for resource in payload:
-        if resource.tag != names.RESOURCE or len(resource) or resource.text is not None:
-            code = "rim-signature-profile" if resource.tag == names.SIGNATURE else "rim-schema"
+        if resource.tag != xml.RESOURCE or len(resource) or resource.text is not None:
+            code = "rim-signature-profile" if resource.tag == xml.SIGNATURE else "rim-schema"
             raise fault(f"{str(resource.tag)[:160]} in Payload; expected empty Resource elements", code, at=resource)
         attributes = {str(name): str(value) for name, value in resource.attrib.items()}
         missing = _PLAIN.difference(attributes)
@@ -151,16 +151,16 @@ def _floor(index: int, attributes: Mapping[str, str], at: _Element) -> MinSvn:
     if _number(attributes["size"], where + "size", 0xFFFF, at) == 0:
         raise fault(where + "size is 0", "rim-number", at=at)
     count = _number(attributes["alternatives"], where + "alternatives", MAX_ALTERNATIVES, at)
-    text = attributes.get(names.MIN_SVN)
+    text = attributes.get(xml.MIN_SVN)
     if text is None:
         raise fault(where + "an opaque record without minSvn", "rim-schema", at=at)
     minimum = _number(text, where + "minSvn", MAX_U64, at)
-    include = _BOOLEAN.get(attributes.get(names.INCLUDE_IN_RESULT, "False"))
+    include = _BOOLEAN.get(attributes.get(xml.INCLUDE_IN_RESULT, "False"))
     if include is None:
         raise fault(where + "includeInResult is neither 'True' nor 'False'", "rim-schema", at=at)
     # A floor may carry hashes for readers that know only hashes; they must be well-formed and do not count.
     hashes = _hashes(index, count, attributes, at) if _HASH_NAMES[0] in attributes else ()
-    allowed = set(_PLAIN).union((names.MIN_SVN, names.INCLUDE_IN_RESULT), _HASH_NAMES[: len(hashes)])
+    allowed = set(_PLAIN).union((xml.MIN_SVN, xml.INCLUDE_IN_RESULT), _HASH_NAMES[: len(hashes)])
     if not allowed.issuperset(attributes):
         raise _stray(index, attributes, allowed, at)
     return MinSvn(
@@ -179,7 +179,7 @@ def _hashes(index: int, count: int, attributes: Mapping[str, str], at: _Element)
         if text is None or _HASH.fullmatch(text) is None:
             found = "absent" if text is None else repr(text[:100])
             raise fault(
-                f"index {index}: {name.removeprefix(names.SHA384)} of {count} is {found}; "
+                f"index {index}: {name.removeprefix(xml.SHA384)} of {count} is {found}; "
                 "expected 96 lower-case hexadecimal digits",
                 "rim-hash",
                 at=at,
@@ -190,7 +190,7 @@ def _hashes(index: int, count: int, attributes: Mapping[str, str], at: _Element)
 
 def _stray(index: int, attributes: Mapping[str, str], allowed: set[str], at: _Element) -> Exception:
     stray = sorted(set(attributes).difference(allowed))
-    code = "rim-hash" if any(name.startswith(names.SHA384) for name in stray) else "rim-schema"
+    code = "rim-hash" if any(name.startswith(xml.SHA384) for name in stray) else "rim-schema"
     return fault(f"index {index}: unexpected {', '.join(name[:120] for name in stray[:4])}", code, at=at)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from nvattest._schemas import schema_path
 from nvattest._text import joined
 from nvattest.errors import ParseError
-from nvattest.rim._names import ROOT
-from nvattest.rim.xml import read_xml
+from nvattest.rim.xml import ROOT, read_xml
 
 __all__ = ["PROFILE", "explain_schema_error", "explained"]
 

@@ -20,8 +20,8 @@ import binascii
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nvattest.rim import _names as names
-from nvattest.rim._fault import fault
+from nvattest.rim import xml
+from nvattest.rim.xml import fault
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -120,7 +120,7 @@ def _children(
     _attributes(parent, attributes or {}, code)
     children = list(parent)
     found = tuple(str(child.tag) for child in children)
-    if found != tuple(names.DS + name for name in expected):
+    if found != tuple(xml.DS + name for name in expected):
         raise fault(
             f"{_local(parent)} holds {', '.join(_local(child) for child in children[:9]) or 'nothing'}; "
             f"expected {', '.join(expected)}",
@@ -171,7 +171,7 @@ def _binary(element: _Element, size: int | None = None) -> bytes:
 
 def _local(element: _Element) -> str:
     tag = str(element.tag)
-    return tag.removeprefix(names.DS)[:120]
+    return tag.removeprefix(xml.DS)[:120]
 
 
 def _spelled(attributes: Mapping[str, str]) -> str:

@@ -1,4 +1,6 @@
-"""The door for XML: a byte gate that knows no XML tree, then lxml with everything dangerous switched off.
+"""The XML of RIMs: the profile's names, its one error, and a byte gate before lxml with everything dangerous off.
+
+Names are in lxml's ``{namespace}local`` form.
 
 The gate refuses what the profile never uses (DTD, entities, comments, CDATA, processing instructions, ``xml:*``
 attributes, other encodings) before a parser sees it. In well-formed UTF-8 text ``<!`` and ``<?`` are always markup and
@@ -10,12 +12,32 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from nvattest.rim._fault import fault
+from nvattest.errors import ParseError, ResultCode
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-__all__ = ["MAX_RIM_SIZE", "read_xml"]
+# ISO/IEC 19770-2:2015
+SWID: Final = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
+# TCG Reference Integrity Manifest Information Model 1.01
+TCG: Final = "{https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
+# Hash<n> attributes; a name of an algorithm used as a namespace
+SHA384: Final = "{http://www.w3.org/2001/04/xmlenc#sha384}"
+# NVIDIA's Opaque Data RIM Attributes; the namespace is the address of their page
+OPAQUE: Final = "{https://docs.nvidia.com/attestation/specs/latest/opaque-data.html}"
+# XML Signature Syntax and Processing 1.1
+DS: Final = "{http://www.w3.org/2000/09/xmldsig#}"
+
+ROOT: Final = SWID + "SoftwareIdentity"
+ENTITY: Final = SWID + "Entity"
+META: Final = SWID + "Meta"
+PAYLOAD: Final = SWID + "Payload"
+RESOURCE: Final = SWID + "Resource"
+SIGNATURE: Final = DS + "Signature"
+
+FIRMWARE_MANUFACTURER_ID: Final = TCG + "FirmwareManufacturerId"
+MIN_SVN: Final = OPAQUE + "minSvn"
+INCLUDE_IN_RESULT: Final = OPAQUE + "includeInResult"
 
 MAX_RIM_SIZE: Final = 1 << 20
 # 256 Resources, written with end tags, and the rest of the document.
@@ -29,7 +51,22 @@ _DECLARATION: Final = re.compile(
     rb"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*["'](?i:utf-8)["'])?"""
     rb"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*["'](?:yes|no)["'])?[ \t\r\n]*\?>"""
 )
+_HINT: Final = "fetch the RIM again from its service; a document changed on its way no longer follows the profile"
 _XML_ATTRIBUTES: Final = (b" xml:", b"\txml:", b"\rxml:", b"\nxml:")
+
+
+def fault(message: str, code: str, *, offset: int | None = None, at: _Element | None = None) -> ParseError:
+    """A ParseError about a RIM. ``offset`` counts bytes from its start; ``at`` is the element, told by its line."""
+    line: object = None if at is None else at.sourceline
+    where = f"line {line}: " if isinstance(line, int) else ""
+    return ParseError(
+        where + message,
+        source="RIM",
+        offset=offset,
+        code=code,
+        result_code=ResultCode.RIM_INVALID_SCHEMA,
+        hint=_HINT,
+    )
 
 
 def read_xml(data: bytes) -> _Element:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvattest.errors import ParseError
-from nvattest.pki import _name
 from nvattest.pki._der import INTEGER, OCTET_STRING, SEQUENCE, DerReader, dotted
+from nvattest.pki.certificate import COMMON_NAME, SERIAL_NUMBER, Name
 
 
 def reader(text: str) -> DerReader:
@@ -98,17 +98,17 @@ def test_names_are_written_as_the_library_writes_them():
         ]
     )
     der = name.public_bytes()
-    assert _name.Name(der).rfc4514() == name.rfc4514_string()
-    assert _name.Name(der).first(_name.SERIAL_NUMBER) == "41AA"
-    assert _name.Name(der).first(_name.COMMON_NAME) == "#é"
-    assert _name.Name(der).first("2.5.4.4") is None
+    assert Name(der).rfc4514() == name.rfc4514_string()
+    assert Name(der).first(SERIAL_NUMBER) == "41AA"
+    assert Name(der).first(COMMON_NAME) == "#é"
+    assert Name(der).first("2.5.4.4") is None
 
 
 def test_control_characters_and_what_is_no_text_are_shown_as_digits():
     control = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a\x1b[2Jb")]).public_bytes()
-    assert _name.Name(control).rfc4514() == "CN=#0c06611b5b324a62"
+    assert Name(control).rfc4514() == "CN=#0c06611b5b324a62"
     no_text = bytes.fromhex("300c310a300806035504030401ff")
-    assert _name.Name(no_text).rfc4514() == "CN=#0401ff"
-    assert _name.Name(no_text).first(_name.COMMON_NAME) is None
-    assert _name.Name(b"\x30\x01").rfc4514() == "#3001"
-    assert _name.Name(b"\x30\x01").first(_name.COMMON_NAME) is None
+    assert Name(no_text).rfc4514() == "CN=#0401ff"
+    assert Name(no_text).first(COMMON_NAME) is None
+    assert Name(b"\x30\x01").rfc4514() == "#3001"
+    assert Name(b"\x30\x01").first(COMMON_NAME) is None
