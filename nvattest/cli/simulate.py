@@ -178,9 +178,11 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _catalogue() -> str:
+    import textwrap
+
     from nvattest.testing import LIES, PLATFORMS
     from nvattest.testing.native.state import CALLS
-    from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
+    from nvattest.testing.services_faults import MEANINGS, ONLY, SERVICES
     from nvattest.testing.silicon import BRANCHES, MODELS
 
     lines = ["platforms (MODEL-COUNT[-(spt|mpt|ppcie)][-rBRANCH]), such as:"]
@@ -191,11 +193,16 @@ def _catalogue() -> str:
         spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
         targets = "/".join(sorted(scope.value for scope in spec.scopes))
         lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
-    lines.append("driver faults (CALL=CODE, CALL=hang, CALL=delay:SECONDS, CALL=size:N; CALL@2 is that of GPU 2):")
-    lines += [f"  {name}" for name in sorted(CALLS)]
+    lines.append(
+        "driver faults (CALL=CODE of NVML, CALL=hang, CALL=delay:SECONDS, CALL=size:N; CALL@2 is that of GPU 2):"
+    )
+    lines += textwrap.wrap(", ".join(sorted(CALLS)), 100, initial_indent="  ", subsequent_indent="  ")
     services = ", ".join(SERVICES)
     lines.append(
-        f"service faults ([SERVICE:]FAULT[=VALUE][@KEY][*TIMES], such as rim:status=500*2; services {services}):"
+        f"service faults ([SERVICE:]FAULT[=VALUE][@KEY][*TIMES], such as rim:status=500*2; services {services};"
     )
-    lines += [f"  {kind.value}" for kind in ServiceFaultKind]
+    lines.append("  KEY is a RIM id or the serial number of a certificate in hexadecimal):")
+    for kind, (value, meaning) in MEANINGS.items():
+        spelled = f"{kind.value}[={value[1:]}" if value.startswith("[") else kind.value + f"={value}" * bool(value)
+        lines.append(f"  {spelled:34} {meaning} ({ONLY.get(kind, 'any')})")
     return "\n".join(lines)

@@ -15,27 +15,47 @@ _TEXT = re.compile(r"(?:(rim|ocsp|nras|jwks):)?([a-z0-9-]+)(?:=([^*@]+))?(?:@([^
 
 
 class ServiceFaultKind(Enum):
-    """One way to be wrong. A comment says what the value is, if there is one."""
+    """One way to be wrong; ``MEANINGS`` says what each does."""
 
-    SLOW = "slow"  # seconds before the answer
-    STATUS = "status"  # the HTTP status instead of 200
-    RATE_LIMITED = "rate-limited"  # 429 with this Retry-After
-    CUT = "cut"  # half of the answer, then the connection ends
-    DROP = "drop"  # the connection ends without an answer
-    TRICKLE = "trickle"  # one byte of the answer at a time, this many seconds apart
-    HUGE = "huge"  # an answer of this many MiB, without saying so beforehand
-    HTML = "html"  # a page for people, with status 200
-    REDIRECT = "redirect"  # to this URL
-    GZIP = "gzip"  # a content coding that nobody asked for
-    WRONG_ID = "wrong-id"  # a RIM under another id
-    WRONG_SHA256 = "wrong-sha256"  # a RIM with another digest beside it
-    OTHER_RIM = "other-rim"  # the RIM of this id, under the id that was asked for
-    OTHER_CERTIFICATE = "other-certificate"  # the OCSP answer that the request before got; the first is honest
-    WRONG_KEY = "wrong-key"  # NRAS signs with a key that is not in its JWKS
-    OTHER_NONCE = "other-nonce"  # NRAS answers for another nonce
-    ROTATED_KEY = "rotated-key"  # the JWKS has the signing key from its second answer on
+    SLOW = "slow"
+    STATUS = "status"
+    RATE_LIMITED = "rate-limited"
+    CUT = "cut"
+    DROP = "drop"
+    TRICKLE = "trickle"
+    HUGE = "huge"
+    HTML = "html"
+    REDIRECT = "redirect"
+    GZIP = "gzip"
+    WRONG_ID = "wrong-id"
+    WRONG_SHA256 = "wrong-sha256"
+    OTHER_RIM = "other-rim"
+    OTHER_CERTIFICATE = "other-certificate"
+    WRONG_KEY = "wrong-key"
+    OTHER_NONCE = "other-nonce"
+    ROTATED_KEY = "rotated-key"
 
 
+# What the value is, if there is one ([…]: it may be left out), and what the service does.
+MEANINGS = {
+    ServiceFaultKind.SLOW: ("SECONDS", "waits before the answer"),
+    ServiceFaultKind.STATUS: ("NUMBER", "answers with this HTTP status instead of 200"),
+    ServiceFaultKind.RATE_LIMITED: ("[SECONDS]", "answers 429 with this Retry-After (1)"),
+    ServiceFaultKind.CUT: ("", "sends half of the answer, then the connection ends"),
+    ServiceFaultKind.DROP: ("", "ends the connection without an answer"),
+    ServiceFaultKind.TRICKLE: ("SECONDS", "sends one byte at a time, so far apart"),
+    ServiceFaultKind.HUGE: ("[MIB]", "sends so many MiB without saying so beforehand"),
+    ServiceFaultKind.HTML: ("", "sends a page for people, with status 200"),
+    ServiceFaultKind.REDIRECT: ("URL", "leads to this URL"),
+    ServiceFaultKind.GZIP: ("", "uses a content coding that was not asked for"),
+    ServiceFaultKind.WRONG_ID: ("", "gives a RIM under another id"),
+    ServiceFaultKind.WRONG_SHA256: ("", "gives a RIM with another digest beside it"),
+    ServiceFaultKind.OTHER_RIM: ("ID", "gives this RIM under the id that was asked for"),
+    ServiceFaultKind.OTHER_CERTIFICATE: ("", "gives the answer of the request before; the first one is honest"),
+    ServiceFaultKind.WRONG_KEY: ("", "signs with a key that is not in its key set"),
+    ServiceFaultKind.OTHER_NONCE: ("", "answers for another nonce"),
+    ServiceFaultKind.ROTATED_KEY: ("", "has the signing key from its second answer on"),
+}
 # The form of the value of those that need one.
 _NEEDS_VALUE = {
     ServiceFaultKind.SLOW: r"[0-9]+(\.[0-9]+)?",
@@ -46,7 +66,7 @@ _NEEDS_VALUE = {
     ServiceFaultKind.OTHER_RIM: r".+",
 }
 # Faults of the answers of one service. Another one cannot have them, and a test with such a fault would prove nothing.
-_ONLY = {
+ONLY = {
     ServiceFaultKind.WRONG_ID: "rim",
     ServiceFaultKind.WRONG_SHA256: "rim",
     ServiceFaultKind.OTHER_RIM: "rim",
@@ -87,14 +107,19 @@ class ServiceFault:
                 f"faults are {', '.join(known)}",
             )
         kind = known[match[2]]
-        only = _ONLY.get(kind)
+        only = ONLY.get(kind)
         if only is not None and match[1] not in (None, only):
             raise InputError(
                 f"{match[1]} cannot have the fault {kind.value}", code="fault", hint=f"write {only}:{kind.value}"
             )
         form = _NEEDS_VALUE.get(kind)
         if form is not None and re.fullmatch(form, match[3] or "", re.ASCII) is None:
-            raise InputError(f"the fault {kind.value} needs a value: {text[:80]!r}", code="fault")
+            value, meaning = MEANINGS[kind]
+            raise InputError(
+                f"the fault {kind.value} needs a value: {text[:80]!r}",
+                code="fault",
+                hint=f"write {kind.value}={value}: the service {meaning}",
+            )
         return cls(
             kind=kind,
             service=match[1] or "",

@@ -438,13 +438,19 @@ def test_ctrl_c_at_a_terminal_is_the_commands_and_not_the_simulations() -> None:
 
 def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[str]) -> None:
     from nvattest.testing import LIES, PLATFORMS
+    from nvattest.testing.services_faults import MEANINGS, ServiceFaultKind
 
     assert main(["simulate", "--list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in PLATFORMS)
     assert all(spec.name in out for spec in LIES)
-    assert "  nvmlDeviceGetConfComputeGpuCertificate\n" in out
-    assert "  rate-limited\n" in out
+    assert " nvmlDeviceGetConfComputeGpuCertificate," in out
+    # Every fault of a service with its value and its meaning: the words alone do not say what the value is.
+    assert set(MEANINGS) == set(ServiceFaultKind)
+    assert all(f"  {kind.value}" in out and meaning in out for kind, (_, meaning) in MEANINGS.items())
+    assert "  rate-limited[=SECONDS] " in out
+    assert main(["simulate", "--service-fault", "slow", "--", "true"]) == 4
+    assert "write slow=SECONDS" in capsys.readouterr().err
 
 
 def test_the_hook_runs_in_a_simulated_guest_without_a_configuration_of_the_user(tmp_path: Path) -> None:
