@@ -121,7 +121,11 @@ def _drop_in(options: argparse.Namespace) -> str:
 
 def _manifest(options: argparse.Namespace) -> str:
     from nvattest.collateral.folders import read_bounded
-    from nvattest.kata.manifest import add_process, our_entry
+    from nvattest.kata.manifest import add_process, image_tree, manifest_findings, our_entry
 
     text = read_bounded(options.manifest, 256 * 1024).decode("utf-8", "replace")
-    return add_process(text, our_entry(gate=options.gate))
+    merged = add_process(text, our_entry(gate=options.gate))
+    for item in manifest_findings(merged.encode(), root=image_tree(options.manifest)):
+        if item.severity != "ok":
+            say(f"{item.severity}: {item.message}" + f"; {item.hint}" * bool(item.hint), error=True)
+    return merged

@@ -126,7 +126,10 @@ def check_extension(path: str, params: VerityParams) -> None:
             disk.seek(hashes[0])
             on_disk = disk.read(len(tree))
     except OSError as error:
-        raise _wrong(path, error.strerror or str(error)) from None
+        hint = (
+            "run this where the image lies at the path that nodes have it at: its content is compared with its fields"
+        )
+        raise _wrong(path, error.strerror or str(error), hint) from None
     if root.hex() != params.root_hash:
         raise _wrong(path, f"its content has the root hash {root.hex()}, not {params.root_hash}")
     if on_disk != tree:
@@ -195,5 +198,5 @@ def _bad(message: str) -> InputError:
     return InputError(f"verity parameters: {message}", code="verity-params")
 
 
-def _wrong(path: str, message: str) -> InputError:
-    return InputError(f"{path}: {message}", code="extension-image")
+def _wrong(path: str, message: str, hint: str = "") -> InputError:
+    return InputError(f"{path}: {message}", code="extension-image", hint=hint)

@@ -21,7 +21,7 @@ from nvattest.errors import InputError, NvattestError
 from nvattest.kata.boot import is_set_ready_at_boot
 from nvattest.kata.extension import check_extension, parse_verity_params
 from nvattest.kata.findings import Finding, note
-from nvattest.kata.manifest import manifest_findings
+from nvattest.kata.manifest import image_tree, manifest_findings
 from nvattest.kata.paths import Paths
 from nvattest.kata.runtime import EXTENSION_NAME, Runtime, read_runtime
 
@@ -83,7 +83,7 @@ def _look(
                 message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
                 yield note("kata-config", "error", message, "give the configuration-….toml of the node too")
         elif "schema_version" in document or "process" in document:
-            yield from manifest_findings(_read(path), source=path)
+            yield from manifest_findings(_read(path), source="the manifest", root=image_tree(path))
         elif "algorithm" in document and "data" in document:
             yield from _initdata(_read(path), path, deployment)
         else:

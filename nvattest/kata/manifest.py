@@ -23,6 +23,7 @@ __all__ = [
     "Manifest",
     "Process",
     "add_process",
+    "image_tree",
     "launch_plan",
     "manifest_findings",
     "our_entry",
@@ -222,6 +223,13 @@ def _launch(process: Process, variables: Mapping[str, str], root: str) -> Launch
     )
 
 
+def image_tree(path: str) -> str:
+    """The unpacked image in which this manifest lies in its place, or "" where there is only the file."""
+    path = os.path.abspath(path)
+    root = path.removesuffix(f"/{MANIFEST}")
+    return root if root != path and os.path.isdir(f"{root}/usr") else ""
+
+
 def manifest_findings(data: bytes, *, source: str = MANIFEST, root: str = "", level: int = 3) -> Iterator[Finding]:
     """What an agent makes of a manifest. ``root`` is where the image is mounted, or "" where only the file is there."""
     try:
@@ -312,9 +320,12 @@ def add_process(text: str, entry: str, *, before: str = "attestation-agent") -> 
     manifest = read_manifest(text.encode())
     names = [item.id for item in manifest.processes]
     if our_process(manifest.processes) is not None:
-        raise _bad(MANIFEST, "it starts nvattest-hook already")
+        raise _unchanged("it starts nvattest-hook already", "take that entry out first, or keep the file as it is")
     if before not in names:
-        raise _bad(MANIFEST, f"there is no process {before!r}; there are {', '.join(names)}")
+        raise _unchanged(
+            f"there is no process {before!r}; there are {', '.join(names) or 'none'}",
+            "give the manifest of the release's own extension coco",
+        )
     [*_, added] = read_manifest(f"schema_version = 1\n{entry}".encode()).processes
     index = names.index(before)
     wanted = (*manifest.processes[:index], added, *manifest.processes[index:])
@@ -327,7 +338,10 @@ def add_process(text: str, entry: str, *, before: str = "attestation-agent") -> 
         except InputError:
             # This header stands in a text of several lines.
             continue
-    raise _bad(MANIFEST, f"the entry of {before!r} is not written as a table [[process]]: add ours by hand")
+    raise _unchanged(
+        f"the entry of {before!r} is not written as a table [[process]]",
+        "add the entry of examples/init/components.toml by hand",
+    )
 
 
 def _above_comments(text: str, at: int) -> int:
@@ -338,9 +352,13 @@ def _above_comments(text: str, at: int) -> int:
     return at
 
 
+def _unchanged(message: str, hint: str) -> InputError:
+    return InputError(f"{MANIFEST}: {message}", code="extension-manifest", hint=hint)
+
+
 def _bad(where: str, message: str) -> InputError:
     return InputError(
         f"{where}: {message}",
         code="extension-manifest",
-        hint="the agent ends on this, and with it the guest; examples/init/components.toml has a good entry",
+        hint="the agent ends on this, and with it the guest; nvattest hook manifest writes our entry into coco's",
     )

@@ -305,6 +305,34 @@ def test_drop_in_and_manifest_are_written_for_the_files_of_a_node(
     assert main(["hook", "manifest", str(manifest)]) == 4
 
 
+def test_a_gate_in_an_unpacked_image_without_a_bundle_is_said_before_the_image_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "etc/kata-extensions/components.toml"
+    programs = [tmp_path / "usr/bin/aa", tmp_path / "usr/share/oci/hooks/prestart/nvattest-hook"]
+    for path in (manifest, *programs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for path in programs:
+        path.touch(mode=0o755)
+    manifest.write_text(
+        'schema_version = 1\n[paths]\n"ocicrypt-config" = "x"\n'
+        '[[process]]\nid = "attestation-agent"\nlevel = 1\npath = "usr/bin/aa"\n'
+    )
+    assert main(["hook", "manifest", str(manifest)]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["hook", "manifest", str(manifest), "--gate", "--output", str(manifest)]) == 0
+    assert "no guest will ever start" in capsys.readouterr().err
+    assert main(["hook", "lint", str(manifest)]) == 1
+    assert main(["hook", "manifest", str(manifest)]) == 4
+    assert "it starts nvattest-hook already" in (said := "".join(capsys.readouterr()))
+    assert "ends on this" not in said
+    (tmp_path / "etc/nvattest").mkdir()
+    (tmp_path / "etc/nvattest/bundle.json").touch()
+    assert main(["hook", "lint", str(manifest)]) == 0
+    programs[0].unlink()
+    assert main(["hook", "lint", str(manifest)]) == 1
+
+
 def test_a_file_of_no_known_kind_and_a_broken_one_are_errors(tmp_path: Path) -> None:
     assert errors(tmp_path, a_toml="x = 1") == ["no runtime configuration, no extension manifest and no initdata"]
     for name, text in (("b_toml", "x ="), ("c_yaml", "{"), ("d_json", "\x00")):

@@ -156,7 +156,7 @@ def test_an_entry_that_cannot_be_placed_is_refused() -> None:
     inline = (
         'schema_version = 1\nprocess = [{ id = "attestation-agent", path = "x" }]\n[paths]\n"ocicrypt-config" = "x"\n'
     )
-    with pytest.raises(InputError, match="by hand"):
+    with pytest.raises(InputError, match=r"not written as a table"):
         add_process(inline, our_entry(gate=False))
 
 
