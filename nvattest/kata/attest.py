@@ -18,6 +18,9 @@ Every other way out of here, be it an exception, SIGTERM or the end of the budge
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nvattest._folder import TrustedFolder
 from nvattest._pci import MODULE, PciDevices, pci_devices
@@ -40,13 +43,13 @@ from nvattest.kata.driver import (
     require_all_attested,
     says_protected,
 )
-from nvattest.kata.identity import Identity, identify
+from nvattest.kata.identity import LOOK_SECONDS, Identity, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.kata.paths import Paths
 from nvattest.kata.publish import publish, sign, withdraw, write_appraisal
 from nvattest.kata.ready import ReadyGate, take_away
-from nvattest.kata.record import Reason, Record, recognised, refreshable, write_record
+from nvattest.kata.record import Reason, Record, belongs, recognised, refreshable, write_record
 from nvattest.kata.run import Run, facts_of, tell
 from nvattest.kata.termination import TerminatedError, Termination
 from nvattest.kata.words import account
@@ -119,7 +122,8 @@ def attest_and_record(
     try:
         try:
             termination.arm()
-            verdict = _story(run)
+            with _guarded(run):
+                verdict = _story(run)
             done = facts_of(run, verdict, "ok", None, container)
             write_record(folder, done)
             record = done
@@ -265,13 +269,50 @@ def _story(run: Run) -> str:
     return TRUSTED
 
 
+@contextmanager
+def _guarded(run: Run) -> Iterator[None]:
+    """While GPUs stay ready during a round, take that away as soon as they are no longer those of the verdict.
+
+    A host can make a round as long as its budget, and the round itself looks only near its end.
+
+    Raises:
+        CollectionError: it was taken away (``devices-changed``).
+    """
+    if not run.refresh:
+        yield
+        return
+    over, changed = threading.Event(), threading.Event()
+    seconds = run.settings.closing(run.stage)
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if not belongs(run.known, identify(run.paths, run.settings.inputs)):
+                changed.set()
+                take_away(run.settings.nvml, seconds=seconds)
+                return
+
+    thread = threading.Thread(target=look, name="nvattest-look", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+    thread.join(2 * seconds)
+    if changed.is_set():
+        raise _changed()
+
+
 def _require_same(run: Run) -> None:
     if identify(run.paths, run.settings.inputs) != run.identity:
-        raise CollectionError(
-            "the devices, the driver or the settings changed during the attestation",
-            code="devices-changed",
-            hint="the next run attests what is there then",
-        )
+        raise _changed()
+
+
+def _changed() -> CollectionError:
+    return CollectionError(
+        "the devices, the driver or the settings changed during the attestation",
+        code="devices-changed",
+        hint="the next run attests what is there then",
+    )
 
 
 def _identity(settings: Settings) -> Identity:

@@ -13,7 +13,10 @@ from typing import Final, NamedTuple
 from nvattest._pci import device_digest, read_small
 from nvattest.kata.paths import Paths
 
-__all__ = ["Identity", "boottime", "digest_file", "identify", "seconds_since_fork"]
+__all__ = ["LOOK_SECONDS", "Identity", "boottime", "digest_file", "identify", "seconds_since_fork"]
+
+LOOK_SECONDS: Final = 2.0
+"""How often the watch looks whether the devices are still those of the verdict, also while it attests them again."""
 
 _SMALL_FILE: Final = 1024 * 1024
 

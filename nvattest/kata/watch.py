@@ -14,7 +14,7 @@ from nvattest._folder import Lock, TrustedFolder
 from nvattest.kata.arguments import Stage
 from nvattest.kata.config import Settings, load_settings
 from nvattest.kata.container import Container
-from nvattest.kata.identity import identify
+from nvattest.kata.identity import LOOK_SECONDS, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import NOT_TRUSTED, exit_status, headline
 from nvattest.kata.paths import Paths
@@ -23,7 +23,7 @@ from nvattest.kata.termination import Termination
 
 __all__ = ["watch"]
 
-_LOOK: float = 2.0
+_LOOK: float = LOOK_SECONDS
 
 
 def watch(paths: Paths, *, once: bool, termination: Termination) -> int:

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -20,6 +21,7 @@ from .hook_world import HookWorld
 
 NewWorld = Callable[..., HookWorld]
 SET_READY = "nvmlSystemSetConfComputeGpusReadyState"
+REPORT = "nvmlDeviceGetConfComputeGpuAttestationReport"
 
 
 def another_gpu() -> Platform:
@@ -183,3 +185,36 @@ def test_the_watch_attests_at_once_when_a_gpu_is_swapped(world: NewWorld) -> Non
     guest.end(process, seconds=30)
     assert guest.ready == 0
     assert not guest.token.exists()
+
+
+@pytest.mark.parametrize("call", [REPORT, "nvmlSystemGetDriverVersion"])
+def test_a_gpu_that_is_swapped_while_the_watch_attests_again_does_not_stay_ready_for_the_round(
+    world: NewWorld, call: str
+) -> None:
+    guest = world()
+    guest.configure(watch={"interval": 1.0})
+    answer = threading.Event()
+    held: list[str] = []
+
+    def hold(name: str, _: bytes) -> None:
+        # A host that makes the second round last: the GPUs are ready by the first.
+        if name == call and guest.ready and not held:
+            held.append(name)
+            answer.wait(60)
+
+    guest.server.before = hold
+    process = guest.start("--stage", "watch")
+    until = time.monotonic() + 30
+    while not held and time.monotonic() < until:
+        time.sleep(0.01)
+    guest.swap(another_gpu())
+    while guest.ready == 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (guest.ready, answer.is_set()) == (0, False)
+    answer.set()
+    while guest.token.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not guest.token.exists()
+    process.terminate()
+    guest.end(process, seconds=30)
+    assert guest.ready == 0
