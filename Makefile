@@ -14,11 +14,11 @@ DIST := dist
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 # What runs for minutes, needs a runtime or prints tables has a target of its own.
-QUICK := not exhaustive and not fuzz and not soak and not oci and not vm and not benchmark
+QUICK := not exhaustive and not fuzz and not soak and not oci and not vm and not interop and not benchmark
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak oci vm bench guest-layer sbom man catalogue dist clean
+.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak oci vm interop bench guest-layer sbom man catalogue dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -97,6 +97,10 @@ build/vm/root:
 	rm -rf build/vm && mkdir -p build/vm
 	cd build/vm && apt-get download -qq "$$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')"
 	dpkg-deb -x build/vm/linux-image-*.deb build/vm/new && mv build/vm/new $@
+
+interop: $(VENV)/.dev ## NVIDIA's Python packages, monitors and regorus, from the index, in simulated worlds
+	$(BIN)/python tests/interop/peers.py
+	$(BIN)/pytest -n $(JOBS) -m interop $(ARGS)
 
 bench: $(VENV)/.dev ## print the tables of time and memory, NVIDIA's Python packages beside ours
 	$(BIN)/pytest -q -s -m benchmark tests/benchmarks $(ARGS)

@@ -1,10 +1,9 @@
 """NVIDIA's Python packages and nvattest side by side, in one run, on the same simulated GPUs and loopback services.
 
-    python tests/benchmarks/compare_peers.py [--runs 5] [--folder build/peers]
+    python tests/benchmarks/compare_peers.py [--runs 5]
 
-Both are installed from PyPI and from this checkout into virtual environments of their own below the folder. NVIDIA's
-verifier pins its two roots as files of the package; in that environment alone they are replaced with the simulated ones,
-so that it verifies simulated GPUs to the end. Both talk to the same driver library and the same RIM and OCSP services.
+NVIDIA's are in the environment of ``make interop`` (``tests/interop/peers.py``), ours is installed from this checkout
+into one below build/peers. Both talk to the same driver library and the same RIM and OCSP services.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "interop"))
+import peers
 from measure import ROOT, Cost, heading, median_cost, ms, run, table
 
 from nvattest.testing import Platform
-from nvattest.testing.certificates import pem
 from nvattest.testing.world import World
 
-PEERS = ("nv-local-gpu-verifier==2.7.3", "nv-attestation-sdk==2.7.3")
 NONCE = "ab" * 32
 
 SIZE = """
@@ -109,28 +108,17 @@ for number in range(int(sys.argv[1]) + 1):
 
 def environments(folder: Path) -> tuple[Path, Path]:
     """The interpreters of both environments, made where they are missing; ours is installed anew each time."""
-    theirs, ours = folder / "nvidia", folder / "nvattest"
-    for place in (theirs, ours):
-        if not (place / "bin" / "python").exists():
-            venv.create(place, with_pip=True)
-    _pip(theirs, *PEERS)
+    ours = folder / "nvattest"
+    if not (ours / "bin" / "python").exists():
+        venv.create(ours, with_pip=True)
     _pip(ours, "--force-reinstall", "--no-deps", str(ROOT))
     _pip(ours, str(ROOT))
-    return theirs / "bin" / "python", ours / "bin" / "python"
+    return peers.make("sdk"), ours / "bin" / "python"
 
 
 def _pip(place: Path, *arguments: str) -> None:
     command = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def use_simulated_roots(python: Path, platform: Platform) -> None:
-    """Replace the two pinned roots in the environment of NVIDIA's verifier."""
-    found = run([str(python), "-W", "ignore", "-c", "import verifier; print(verifier.__path__[0])"])[1]
-    folder = Path(found.split()[-1]) / "certs"
-    device, rim = platform.roots_der()
-    (folder / "verifier_device_root.pem").write_bytes(pem((device,)))
-    (folder / "verifier_RIM_root.pem").write_bytes(pem((rim,)))
 
 
 def ratio(theirs: float, ours: float) -> str:
@@ -205,7 +193,7 @@ def no_driver(theirs: Path, ours: Path, folder: Path) -> None:
 def whole_process(theirs: Path, ours: Path, name: str, count: int, folder: Path) -> None:
     platform = Platform.build(name, clock=datetime.now(timezone.utc), nvdec0=True)
     platform.rims()
-    use_simulated_roots(theirs, platform)
+    peers.use_simulated_roots(theirs, platform)
     with World(platform) as world:
         environment = world.environment()
         attest = [

@@ -7,86 +7,11 @@ from typing import Any
 
 import pytest
 
-from nvattest.claims import claims_of
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
-from nvattest.model import DeviceKind, Nonce
-from nvattest.session import verify
-from nvattest.testing import Platform
+from nvattest.model import DeviceKind
+
+from .trustee import allowed_of, claims_by_kind, policy
 
 regopy = pytest.importorskip("regopy", reason="the extra rego is not installed")
-
-PACKAGE = """
-package policy
-
-import rego.v1
-
-default hardware := 97
-hardware := 2 if {
-@HARDWARE@
-}
-
-locked if {
-    input.nvidia.secboot == true
-    input.nvidia.dbgstat == "disabled"
-}
-
-versions_allowed if {
-@VERSIONS@
-}
-
-default configuration := 36
-configuration := 2 if {
-    locked
-    versions_allowed
-}
-configuration := 3 if {
-    locked
-    not versions_allowed
-}
-
-default executables := 33
-executables := 3 if {
-@EXECUTABLES@
-}
-
-trust_claims := {"hardware": hardware, "configuration": configuration, "executables": executables}
-"""
-
-
-def equals(name: str, value: str) -> str:
-    return f'    input.nvidia["{name}"] == {value}'
-
-
-def chain_good(name: str) -> list[str]:
-    chain = f'    input.nvidia["{name}"]'
-    return [f'{chain}["x-nvidia-cert-ocsp-status"] == "good"', f'{chain}["x-nvidia-cert-status"] == "valid"']
-
-
-def policy(prefix: str, allowed: dict[str, list[str]]) -> str:
-    """The policy for one kind of device, written out from the table."""
-    gpu = prefix == "x-nvidia-gpu"
-    report = f"{prefix}-attestation-report"
-    hardware = chain_good(f"{report}-cert-chain") + [
-        equals(name, "true")
-        for name in (f"{report}-cert-chain-fwid-match", f"{report}-parsed", f"{report}-signature-verified",
-                     f"{prefix}-arch-check")
-    ]  # fmt: skip
-    executables = chain_good(f"{prefix}-{'vbios' if gpu else 'bios'}-rim-cert-chain")
-    executables += [
-        equals(f"{prefix}-{rim}-rim-{word}", "true")
-        for rim in (("driver", "vbios") if gpu else ("bios",))
-        for word in ("fetched", "measurements-available", "schema-validated", "signature-verified", "version-match")
-    ]
-    executables.append(equals("measres", '"success"'))
-    versions = [
-        f'    input.nvidia["{prefix}-{name}"] in {json.dumps(allowed[name])}'
-        for name in (("vbios-version", "driver-version") if gpu else ("bios-version",))
-    ]
-    text = PACKAGE
-    for mark, lines in (("@HARDWARE@", hardware), ("@EXECUTABLES@", executables), ("@VERSIONS@", versions)):
-        text = text.replace(mark, "\n".join(lines))
-    return text
 
 
 def vector(claims: dict[str, Any], allowed: dict[str, list[str]]) -> dict[str, int]:
@@ -97,22 +22,6 @@ def vector(claims: dict[str, Any], allowed: dict[str, list[str]]) -> dict[str, i
     engine.set_input({"nvidia": claims})
     result: dict[str, int] = json.loads(str(engine.query("data.policy.trust_claims")))["expressions"][0]
     return result
-
-
-def claims_by_kind(name: str, *lies: str, version: str) -> list[dict[str, Any]]:
-    platform = Platform.build(name, lies=lies)
-    appraisal = verify(
-        load_evidence(json.dumps(platform.evidence(bytes(range(32))))), collateral=load_bundle(json.dumps(platform.bundle())),
-        nonce=Nonce(bytes(range(32))), at=platform.time, anchors=platform.trust_anchors(),
-    )  # fmt: skip
-    return claims_of(appraisal, version=version)
-
-
-def allowed_of(claims: dict[str, Any]) -> dict[str, list[str]]:
-    return {
-        name: [str(claims.get(f"x-nvidia-gpu-{name}", claims.get(f"x-nvidia-switch-{name}", "")))]
-        for name in ("vbios-version", "driver-version", "bios-version")
-    }
 
 
 GOOD = {"hardware": 2, "configuration": 2, "executables": 3}
