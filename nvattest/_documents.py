@@ -27,6 +27,10 @@ _MAXIMUM_TABLES: Final = 256
 # How the TOML reader names a place in its messages.
 _PLACE: Final = r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$"
 
+# Pythons differ in how deep their reader goes, some beyond what their writer can follow. The deepest documents that
+# are of use, a token in a service's answer, have some 10 levels.
+MAXIMUM_DEPTH: Final = 100
+
 # The byte order marks of files, and what follows them.
 _MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
@@ -98,7 +102,21 @@ def load_json(
         raise fail(f"not JSON: {error.msg}", "json", offset) from None
     except RecursionError:
         raise fail("nested too deeply", "json") from None
+    if _is_deep(document):
+        raise fail("nested too deeply", "json")
     return document
+
+
+def _is_deep(document: object) -> bool:
+    level = [document]
+    for _ in range(MAXIMUM_DEPTH + 1):
+        inner = [
+            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)
+        ]
+        if not inner:
+            return False
+        level = [value for values in inner for value in values]
+    return True
 
 
 def file_text(data: bytes) -> bytes | str:

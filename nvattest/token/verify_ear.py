@@ -143,7 +143,7 @@ def _check_keys(submods: Mapping[str, JsonObject], labels: Iterable[str]) -> Non
     seen: dict[str, str] = {}
     for label in labels:
         key = (_nvat_facts(label, submods[label]) or {}).get("akpub")
-        if isinstance(key, str) and (other := seen.setdefault("".join(key.split()), label)) != label:
+        if isinstance(key, str) and key and (other := seen.setdefault("".join(key.split()), label)) != label:
             raise refuse(
                 f"{other} and {label} have one attestation key",
                 "device-duplicate",

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nvattest._documents import dump_json, kind_of, load_json
+from nvattest._documents import MAXIMUM_DEPTH, dump_json, kind_of, load_json
 from nvattest.errors import ParseError, ResultCode
 
 
@@ -59,6 +59,19 @@ def test_bad_json_is_a_parse_error_with_its_code(name: str) -> None:
     assert len(str(caught.value)) < 300
     # Orders of magnitude: converting a million digits, or scanning twice, would be seen.
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[0, {"a":', "}]")])
+def test_how_deep_a_document_may_be_does_not_depend_on_the_python(opening: str, closing: str) -> None:
+    # Some Pythons read 9000 levels and cannot write 1000.
+    def nested(levels: int) -> str:
+        count = levels // (opening.count("[") + opening.count("{"))
+        return opening * count + "0" + closing * count
+
+    assert dump_json(load(nested(MAXIMUM_DEPTH)))
+    for levels in (MAXIMUM_DEPTH + 2, 500, 900):
+        with pytest.raises(ParseError, match="nested too deeply"):
+            load(nested(levels))
 
 
 def test_deep_but_balanced_nesting_is_a_parse_error_too() -> None:
