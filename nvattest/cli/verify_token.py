@@ -281,7 +281,7 @@ def _report(
         f"{verified.kind.value} of {clean(verified.issuer, 256) or 'an issuer without a name'}, {_span(verified)}",
         f"checked at {format_time(at)}",
         f"signed by {verified.key.thumbprint}",
-        f"key: {verified.key_source}" + "; NVIDIA's own service" * verified.of_nvidia,
+        f"key: {verified.key_source}{_service_of(verified)}",
     ]
     if (roots := tls_roots(options, verified.key_url)) is not None:
         lines.append(f"TLS roots: {roots}")
@@ -307,6 +307,15 @@ def _report(
     lines.append(f"Result: {verdict}{marked}, code {int(code)} ({code.message})")
     say(joined(lines))
     return status
+
+
+def _service_of(verified: VerifiedToken) -> str:
+    from nvattest.token.verified import NVIDIA_ISSUER
+
+    if verified.of_nvidia:
+        return "; NVIDIA's own service"
+    given = verified.issuer == NVIDIA_ISSUER and verified.key_url is None
+    return "; that it is of NVIDIA's service is the caller's word" if given else ""
 
 
 def _span(verified: VerifiedToken) -> str:

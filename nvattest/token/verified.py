@@ -91,18 +91,24 @@ class VerifiedToken:
 
     @property
     def of_nvidia(self) -> bool:
-        """Whether NVIDIA's own service issued it: under its name, by a key that was not fetched elsewhere."""
-        return self.issuer == NVIDIA_ISSUER and (self.key_url is None or self.key_url.startswith(f"{NVIDIA_ISSUER}/"))
+        """Whether NVIDIA's own service issued it: under its name, by a key that was fetched there.
+
+        Anybody can write a key set for a token under that name. Whether one that the caller gave is NVIDIA's is the
+        caller's word, which ``foreign`` takes.
+        """
+        return self.issuer == NVIDIA_ISSUER and (self.key_url or "").startswith(f"{NVIDIA_ISSUER}/")
 
     @property
     def foreign(self) -> bool:
         """Whether neither NVIDIA's own service vouches for the result, nor nvattest by NVIDIA's anchors.
 
+        A token under the service's name by a key that the caller gave counts as the service's.
         What a remote service says of its own anchors counts for nothing here: it is the service that is believed.
         """
         if self.anchors not in (None, NVIDIA_ANCHORS.label):
             return True
-        return not self.of_nvidia and (self.anchors is None or self.kind is TokenKind.NRAS)
+        given = self.issuer == NVIDIA_ISSUER and self.key_url is None
+        return not (self.of_nvidia or given) and (self.anchors is None or self.kind is TokenKind.NRAS)
 
     @property
     def result_code(self) -> ResultCode:

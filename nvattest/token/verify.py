@@ -73,8 +73,8 @@ def verify_token(
         kind: what the token has to be; None takes what it is.
         accept_simulated: also accept tokens about simulated devices, which prove nothing.
         refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
-            and one that says neither unless NVIDIA's own service issued it; otherwise look at ``weakened`` and
-            ``foreign`` yourself.
+            and one that says neither unless NVIDIA's own service issued it, by a key fetched there or given by you;
+            otherwise look at ``weakened`` and ``foreign`` yourself.
 
     Raises:
         TokenError: the token must not be believed; ``code`` says which rule it broke.

@@ -94,6 +94,8 @@ def test_a_real_token_has_its_expected_outcome_in_the_library(real_data: Path, n
         "595.71.05",
     )
     assert (verified.simulated, verified.weakened, verified.refusals) == (False, (), ())
+    # The key set is a file, and nothing in it shows whose it is.
+    assert (verified.of_nvidia, verified.foreign) == (False, False)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -113,6 +115,8 @@ def test_a_real_token_has_its_expected_outcome_at_the_command_line(
     main(command)
     out = capsys.readouterr().out
     assert ("Result: TRUSTED, code 0 (Ok)" in out) is (row.outcome is None)
+    assert ("is the caller's word" in out) is (row.outcome is None)
+    assert "NVIDIA's own service" not in out
     assert ("Result: NOT BELIEVED" in out) is (row.outcome is not None)
     assert ("whose own signature proves nothing" in out) is (row.wrapper is not None)
 
