@@ -74,9 +74,9 @@ def add_collateral_options(parser: argparse.ArgumentParser) -> None:
         type=choice("remote", "dir"),
         default="remote",
         metavar="STORE",
-        help="remote (the default) or dir",
+        help="remote (the default), or dir (the default with --rim-dir)",
     )
-    group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of <RIM id>.xml")
+    group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of RIMs")
     network.add_url_options(group)
     network.add_network_options(parser)
 
@@ -251,7 +251,10 @@ def load_collateral(
     from nvattest.collateral.plan import rim_ids_of
     from nvattest.session import now
 
-    known = rims_by_id(options.rim_dir, rim_ids_of(evidence)) if options.rim_store == "dir" else None
+    given: set[str] = getattr(options, "_given", set())
+    # A folder that is named is meant, as an evidence file is.
+    from_folder = options.rim_store == "dir" or ("rim_dir" in given and "rim_store" not in given)
+    known = rims_by_id(options.rim_dir, rim_ids_of(evidence)) if from_folder else None
     if verifier is None:
         verifier = Verifier(anchors=trust_anchors(options))
     collateral = gather(

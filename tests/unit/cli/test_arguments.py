@@ -283,6 +283,23 @@ def test_a_file_without_a_source_is_the_evidence_and_no_driver_is_asked(
     assert run("attest", "--gpu-evidence-file", "/no/such")[0] == VALIDATION
 
 
+def test_a_rim_folder_without_a_store_is_the_store(run, real_data: Path) -> None:
+    evidence = str(real_data / "evidence/hopper-550.90.07-nvtrust.json")
+    command = [
+        "attest",
+        "--gpu-evidence-file",
+        evidence,
+        "--offline",
+        "--no-cache",
+        "--rim-dir",
+        str(real_data / "rim"),
+    ]
+    _, out, _ = run(*command)
+    assert "33 of 33 golden values are accounted for" in out
+    _, out, _ = run(*command, "--rim-store", "remote")
+    assert "is not at hand" in out
+
+
 def test_one_file_of_both_kinds_is_named_for_both(run, real_data: Path, tmp_path: Path) -> None:
     # What collect-evidence --device all writes. A kind that is missing is not passed over.
     evidence, path = real_data / "evidence", str(tmp_path / "all.json")
