@@ -15,6 +15,7 @@ from nvattest._text import escaped
 from nvattest.errors import ParseError, ResultCode
 
 JsonObject = dict[str, object]
+JsonPath = tuple[str | int, ...]
 
 # An empty array takes two bytes of text and thirty times as much as a value. The largest document that is of use, a
 # full bundle, has some 50,000 values.
@@ -26,6 +27,10 @@ _MAXIMUM_DOTS: Final = 4 * 256**2
 _MAXIMUM_TABLES: Final = 256
 # How the TOML reader names a place in its messages.
 _PLACE: Final = r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$"
+# The signs of a JSON text, and a TOML key at the start of its line.
+_JSON_SIGNS: Final = r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+'
+_TOML_KEY: Final = r"^[ \t]*(?:\[+[ \t]*)?(?:\"{0}\"|'{0}'|{0})(?=[ \t]*[=.\]])"
+_LONGEST_KEY: Final = 256
 
 # Pythons differ in how deep their reader goes, some beyond what their writer can follow. The deepest documents that
 # are of use, a token in a service's answer, have some 10 levels.
@@ -180,7 +185,9 @@ def dump_json(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in words for error messages."""
+    """What a value of JSON or TOML is, in words for error messages."""
+    if type(value).__module__ == "datetime":
+        return "a date or a time"
     names: dict[type, str] = {
         dict: "an object",
         list: "an array",
@@ -190,3 +197,52 @@ def kind_of(value: object) -> str:
         float: "a number",
     }
     return names.get(type(value), "null")
+
+
+# --- where a key stands in a text that was read -----------------------------------------------------------------------
+
+
+def line_and_column(text: str, offset: int) -> tuple[int, int]:
+    """The place of a character, both counted from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def json_positions(text: str) -> dict[JsonPath, int]:
+    """The offset of each key and each array element of a JSON text that ``load_json`` has accepted."""
+    found: dict[JsonPath, int] = {}
+    # One entry for each open container: the key or index that the scanner is at; None where a key comes next.
+    stack: list[str | int | None] = []
+    for match in re.finditer(_JSON_SIGNS, text):
+        sign = match.group()
+        if sign in "}]":
+            stack.pop()
+        elif sign == ",":
+            top = stack[-1]
+            stack[-1] = top + 1 if isinstance(top, int) else None
+        elif sign != ":":
+            if stack and stack[-1] is None and sign[0] == '"':
+                stack[-1] = json.loads(sign)
+                found[_path(stack)] = match.start()
+                continue
+            if stack and isinstance(stack[-1], int):
+                found[_path(stack)] = match.start()
+            if sign == "{":
+                stack.append(None)
+            elif sign == "[":
+                stack.append(0)
+    return found
+
+
+def _path(stack: list[str | int | None]) -> JsonPath:
+    return tuple(item for item in stack if item is not None)
+
+
+def toml_position(text: str, key: str) -> int | None:
+    """The offset of a key at the start of a line of a TOML text, or None; a very long key is not looked for."""
+    if len(key) > _LONGEST_KEY:
+        return None
+    match = re.search(_TOML_KEY.format(re.escape(key)), text, re.MULTILINE)
+    if match is None:
+        return None
+    start = match.start()
+    return start + len(match.group()) - len(match.group().lstrip())

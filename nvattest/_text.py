@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAXIMUM_TEXT", "block", "clean", "escaped", "hex_bytes", "joined", "version_key"]
+__all__ = ["MAXIMUM_TEXT", "block", "clean", "escaped", "hex_bytes", "joined", "suggestion", "version_key"]
 
 MAXIMUM_TEXT: Final = 2000
 
@@ -84,6 +84,16 @@ def version_key(text: str, *, base: int) -> tuple[int, ...] | None:
     while numbers and numbers[-1] == 0:
         numbers.pop()
     return tuple(numbers)
+
+
+def suggestion(word: str, known: tuple[str, ...]) -> str:
+    """``did you mean …?``, or all known words."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word[:80].lower(), [item.lower() for item in known], n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {next(item for item in known if item.lower() == near[0])!r}?"
+    return f"one of {', '.join(known)}"
 
 
 def _line(line: str, *, colour: bool) -> str:

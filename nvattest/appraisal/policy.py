@@ -1,20 +1,35 @@
 """The evidence policy: what the verifier demands of a device. Strict by default; every weakening has a name.
 
-This is the appraisal policy for evidence of RFC 9334. What a relying party demands of the result is another matter, and
-lives in ``nvattest.policy``.
+This is the appraisal policy for evidence of RFC 9334. What a relying party demands of the result is in
+``nvattest.policy``.
+
+``EvidencePolicy`` is the one declaration of its fields: name, type, default, meaning and bounds. Files, their schema
+and the explanation of a policy are derived from it in ``nvattest.policy.evidence_policy``.
 """
+
+# ruff: noqa: RUF009 - _demand gives a dataclasses.field
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Final, TypeVar
 
 from nvattest._text import version_key
 from nvattest.errors import PolicyError
 from nvattest.model import Architecture
+from nvattest.spdm.report import FeatureMode
 
-MAX_TRAILING_BYTES = 8
+MAX_TRAILING_BYTES: Final = 8
+DRIVER_VERSION: Final = 10
+VBIOS_VERSION: Final = 16
+"""The base of the numbers in a version."""
+VERSION_EXAMPLES: Final = {DRIVER_VERSION: "570.86.15", VBIOS_VERSION: "96.00.9F.00.01"}
+_MAXIMUM_DEVICES: Final = 64
+_MODES: Final = tuple(mode.value for mode in FeatureMode if mode is not FeatureMode.UNKNOWN)
+
+T = TypeVar("T")
 
 
 class RevocationMode(Enum):
@@ -40,89 +55,84 @@ class TopologyRule(Enum):
     REQUIRED = "required"
 
 
+def _demand(default: T, meaning: str, **bounds: object) -> T:
+    """A field; the bounds are ``maximum`` of a number, ``base`` of versions and ``words`` of a list, for files."""
+    return field(default=default, metadata={"meaning": meaning, **bounds})
+
+
+def _weakening(meaning: str) -> bool:
+    return _demand(False, f"Weakening: {meaning}", weakening=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidencePolicy:
-    """What the verifier demands. The defaults are the strict ones.
+    """What the verifier demands. The defaults are the strict ones; the metadata of each field say its meaning.
 
-    Demands:
-        revocation: the least fresh revocation answer that counts.
-        allowed_architectures, allowed_modes: empty means any that the program knows.
-        minimum_driver_version, minimum_vbios_version: dotted versions; VBIOS parts are hexadecimal.
-        denied_driver_versions, denied_vbios_versions: versions that are refused, compared as numbers as minimums are.
-        expected_gpus, expected_switches: exact counts, None for any.
-        topology: when the PPCIE topology must close. Where it must, and wherever evidence of a switch is given, all
-            GPUs must be in protected PCIe mode and all switches locked.
-        max_trailing_bytes: bytes tolerated after a report's signature. Nothing reads them; real captures have one.
-        require_fwid_in_report: the report of a GPU must name its firmware id, and not only the leaf certificate that is
-            issued for it. Drivers before R550 leave it out.
-        fwid_optional_for: architectures whose reports need not name a firmware id (LS10 reports never do).
-
-    Weakenings, all off; each that is on stands in the appraisal and in the token:
-        accept_unverified_nonce: evidence without a nonce of ours counts; it may be a recording.
-        accept_unchecked_revocation: certificates without a revocation answer count.
-        accept_live_ocsp_without_nonce: a network answer without our nonce counts inside its window (caching proxies).
-        accept_stale_ocsp: a good answer past its signed end counts.
-        accept_expired_rim_certificates: RIMs whose signers have expired count.
-        allow_certificate_hold_for_rims, allow_certificate_hold_for_devices: revoked with reason certificateHold counts,
-            where the answer is current.
-        allow_debug: a device whose certificate says debug or not secure counts, and one of which the driver says that
-            DevTools mode is on.
+    Versions are compared as numbers. Fields that begin with ``accept_`` or ``allow_`` are weakenings: all are off, and
+    each that is on stands in the appraisal and in the token.
 
     Raises:
         PolicyError: a field has another type, or a version is none (code ``policy-value``).
     """
 
-    revocation: RevocationMode = RevocationMode.BUNDLE
-    allowed_architectures: tuple[Architecture, ...] = ()
-    allowed_modes: tuple[str, ...] = ()
-    minimum_driver_version: str | None = None
-    minimum_vbios_version: str | None = None
-    denied_driver_versions: tuple[str, ...] = ()
-    denied_vbios_versions: tuple[str, ...] = ()
-    expected_gpus: int | None = None
-    expected_switches: int | None = None
-    topology: TopologyRule = TopologyRule.WHEN_PRESENT
-    max_trailing_bytes: int = MAX_TRAILING_BYTES
-    require_fwid_in_report: bool = False
-    fwid_optional_for: tuple[Architecture, ...] = tuple(Architecture)
-    accept_unverified_nonce: bool = False
-    accept_unchecked_revocation: bool = False
-    accept_live_ocsp_without_nonce: bool = False
-    accept_stale_ocsp: bool = False
-    accept_expired_rim_certificates: bool = False
-    allow_certificate_hold_for_rims: bool = False
-    allow_certificate_hold_for_devices: bool = False
-    allow_debug: bool = False
+    revocation: RevocationMode = _demand(RevocationMode.BUNDLE, "The least fresh revocation answer that counts.")
+    allowed_architectures: tuple[Architecture, ...] = _demand((), "Architectures that are accepted; empty for all.")
+    allowed_modes: tuple[str, ...] = _demand((), "Modes that are accepted; empty for all.", words=_MODES)
+    minimum_driver_version: str | None = _demand(None, "The oldest driver that is accepted.", base=DRIVER_VERSION)
+    minimum_vbios_version: str | None = _demand(None, "The oldest VBIOS that is accepted.", base=VBIOS_VERSION)
+    denied_driver_versions: tuple[str, ...] = _demand((), "Drivers that are refused.", base=DRIVER_VERSION)
+    denied_vbios_versions: tuple[str, ...] = _demand((), "VBIOS versions that are refused.", base=VBIOS_VERSION)
+    expected_gpus: int | None = _demand(None, "The exact number of GPUs; null for any.", maximum=_MAXIMUM_DEVICES)
+    expected_switches: int | None = _demand(
+        None, "The exact number of NVSwitches; null for any.", maximum=_MAXIMUM_DEVICES
+    )
+    # Where the topology must close, and wherever evidence of a switch is given, all GPUs must be in protected PCIe mode
+    # and all switches locked.
+    topology: TopologyRule = _demand(TopologyRule.WHEN_PRESENT, "When the PPCIE topology has to close.")
+    # Nothing reads these bytes; real captures have one.
+    max_trailing_bytes: int = _demand(MAX_TRAILING_BYTES, "Bytes tolerated after a report's signature.", maximum=4096)
+    require_fwid_in_report: bool = _demand(
+        False, "The report of a GPU must name its firmware id, as drivers from R550 on do."
+    )
+    # LS10 reports never name one.
+    fwid_optional_for: tuple[Architecture, ...] = _demand(
+        tuple(Architecture), "Architectures whose reports need not name a firmware id."
+    )
+    # Without our nonce the evidence may be a recording.
+    accept_unverified_nonce: bool = _weakening("evidence without a nonce of ours counts.")
+    accept_unchecked_revocation: bool = _weakening("certificates without a revocation answer count.")
+    # Caching proxies give such answers.
+    accept_live_ocsp_without_nonce: bool = _weakening("a network answer without our nonce counts inside its window.")
+    accept_stale_ocsp: bool = _weakening("a good revocation answer past its signed end counts.")
+    accept_expired_rim_certificates: bool = _weakening("reference manifests of expired signers count.")
+    # Both only where the answer that says certificateHold is current.
+    allow_certificate_hold_for_rims: bool = _weakening("RIM signers revoked with certificateHold count.")
+    allow_certificate_hold_for_devices: bool = _weakening("device certificates on certificateHold count.")
+    # A certificate that says debug or not secure, or a driver that says that DevTools mode is on.
+    allow_debug: bool = _weakening("devices in a debug state count.")
 
     def __post_init__(self) -> None:
-        # "no" or 1 would weaken and not stand among the weakenings; "required" would demand nothing.
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not _TYPES[str(field.type)](value):
+        for item in fields(self):
+            value = getattr(self, item.name)
+            # "no" or 1 would weaken and not stand among the weakenings; "required" would demand nothing.
+            if not _TYPES[str(item.type)](value):
                 raise PolicyError(
-                    f"{field.name} of an evidence policy is {value!r:.80}, expected {field.type}", code="policy-value"
+                    f"{item.name} of an evidence policy is {value!r:.80}, expected {item.type}", code="policy-value"
                 )
-        # A text that is no version would match nothing: a list with it would deny nothing.
-        for base, versions in (
-            (10, (self.minimum_driver_version, *self.denied_driver_versions)),
-            (16, (self.minimum_vbios_version, *self.denied_vbios_versions)),
-        ):
-            for version in versions:
-                if version is not None and version_key(version, base=base) is None:
+            base: int = item.metadata.get("base", 0)
+            # A text that is no version would match nothing: a list with it would deny nothing.
+            for version in () if not base or value is None else (value,) if type(value) is str else value:
+                if version_key(version, base=base) is None:
                     raise PolicyError(
                         f"an evidence policy names {version!r:.80}, which is not a version",
                         code="policy-value",
-                        hint=f'write it as "{"570.86.15" if base == 10 else "96.00.9F.00.01"}"',
+                        hint=f'write it as "{VERSION_EXAMPLES[base]}"',
                     )
 
     @property
     def weakenings(self) -> tuple[str, ...]:
         """The names of the weakenings that are on, and of demands that ask less than the defaults do."""
-        names = [
-            field.name
-            for field in fields(self)
-            if field.name.startswith(("accept_", "allow_")) and getattr(self, field.name) is True
-        ]
+        names = [item.name for item in fields(self) if "weakening" in item.metadata and getattr(self, item.name)]
         if self.max_trailing_bytes > MAX_TRAILING_BYTES:
             names.append("max_trailing_bytes")
         return tuple(names)

@@ -1,27 +1,44 @@
 """An evidence policy as a file: TOML or JSON in, the typed policy of the appraisal out; and back.
 
-The keys are the fields of ``nvattest.appraisal.policy.EvidencePolicy``; what is left out keeps its strict default.
-``format`` and ``version`` may stand beside them. ``schemas/evidence-policy-1.json`` says the same for editors.
+The keys are the fields of ``nvattest.appraisal.policy.EvidencePolicy``, and all here follows from their declaration;
+what is left out keeps its strict default. ``format`` and ``version`` may stand beside them.
+``schemas/evidence-policy-1.json`` is the output of ``evidence_policy_schema``, for editors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Final
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, fields
+from enum import Enum
+from typing import Any, Final
 
-from nvattest._documents import JsonObject, dump_json, file_text, load_json, load_toml
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest._documents import (
+    JsonObject,
+    dump_json,
+    file_text,
+    json_positions,
+    kind_of,
+    line_and_column,
+    load_json,
+    load_toml,
+    toml_position,
+)
+from nvattest._text import suggestion
+from nvattest.appraisal.policy import VBIOS_VERSION, VERSION_EXAMPLES, EvidencePolicy, RevocationMode, TopologyRule
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import ParseError, PolicyError, ResultCode
-from nvattest.policy._fields import FIELDS, suggestion, type_name
-from nvattest.policy._positions import json_positions, line_and_column, toml_position
+from nvattest.model import Architecture
+
+# Says what is wrong with a value; the caller adds the key and its place.
+Complain = Callable[[str, str], Exception]
 
 FORMAT: Final = "nvattest-evidence-policy"
 VERSION: Final = 1
 MAXIMUM: Final = 64 * 1024
 
+FIELDS: Final = {field.name: field for field in fields(EvidencePolicy)}
 _HEADER: Final = {"format": FORMAT, "version": VERSION}
 
 
@@ -71,8 +88,9 @@ def explain_evidence_policy(policy: EvidencePolicy) -> tuple[str, ...]:
         value = values[field.name]
         mark = "" if value == default[field.name] else "  changed"
         mark = "  WEAKER" if field.name in policy.weakenings else mark
+        meaning = field.metadata["meaning"]
         shown = "not set" if value is None or value == [] else json.dumps(value)
-        lines.append(f"{field.name} = {shown}{mark}: {FIELDS[field.name][1]}")
+        lines.append(f"{field.name} = {shown}{mark}: {meaning}")
     return tuple(lines)
 
 
@@ -91,8 +109,8 @@ def evidence_policy_schema() -> JsonObject:
             "format": {"const": FORMAT},
             "version": {"const": VERSION},
             **{
-                name: {"description": meaning, "default": default[name], **kind.schema()}
-                for name, (kind, meaning) in FIELDS.items()
+                name: {"description": field.metadata["meaning"], "default": default[name], **_kind(field).schema()}
+                for name, field in FIELDS.items()
             },
         },
     }
@@ -108,10 +126,10 @@ def _policy(document: JsonObject, source: str, text: str, find: Callable[[str], 
     for key, value in document.items():
         if key in _HEADER:
             if type(value) is not type(_HEADER[key]) or value != _HEADER[key]:
-                shown = repr(value)[:80] if isinstance(value, str | int) else type_name(value)
+                shown = repr(value)[:80] if isinstance(value, str | int) else kind_of(value)
                 raise fail(key, f"is {shown}, expected {_HEADER[key]!r}", "this program reads version 1")
         elif key in FIELDS:
-            values[key] = FIELDS[key][0].read(
+            values[key] = _kind(FIELDS[key]).read(
                 value,
                 lambda message, hint, name=key: fail(name, message, hint),  # type: ignore[misc]
             )
@@ -129,7 +147,7 @@ def _load_json(text: str, source: str) -> JsonObject:
         offset = len(text.encode()[: error.offset].decode("utf-8", "ignore"))
         raise _syntax("not JSON", source, offset=error.offset, place=line_and_column(text, offset)) from None
     if not isinstance(document, dict):
-        raise _syntax(f"the policy is {type_name(document)}, expected an object", source)
+        raise _syntax(f"the policy is {kind_of(document)}, expected an object", source)
     return document
 
 
@@ -140,3 +158,148 @@ def _syntax(
     return ParseError(
         where + message, source=source, offset=offset, code=code, result_code=ResultCode.POLICY_EVALUATION_ERROR
     )
+
+
+# --- what a field may hold in a file ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """true or false."""
+
+    def read(self, value: object, complain: Complain) -> object:
+        """The value, checked."""
+        if type(value) is not bool:
+            raise complain(f"is {kind_of(value)}, expected true or false", "")
+        return value
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number from 0; ``optional`` also takes null, for any."""
+
+    maximum: int
+    optional: bool = False
+
+    def read(self, value: object, complain: Complain) -> object:
+        """The value, checked."""
+        if value is None and self.optional:
+            return None
+        if type(value) is not int:
+            raise complain(f"is {kind_of(value)}, expected a whole number", "")
+        if not 0 <= value <= self.maximum:
+            raise complain(f"is {value}, expected 0 to {self.maximum}", "")
+        return value
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+        kind: object = ["integer", "null"] if self.optional else "integer"
+        return {"type": kind, "minimum": 0, "maximum": self.maximum}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a list; ``values`` are what the words stand for."""
+
+    words: tuple[str, ...]
+    values: tuple[object, ...]
+
+    def read(self, value: object, complain: Complain) -> object:
+        """The value, checked."""
+        if not isinstance(value, str):
+            raise complain(f"is {kind_of(value)}, expected a text", f"one of {', '.join(self.words)}")
+        if value not in self.words:
+            raise complain(f"is {value[:80]!r}, which is not known", suggestion(value, self.words))
+        return self.values[self.words.index(value)]
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+        return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A dotted version; decimal for drivers, hexadecimal for VBIOS. ``optional`` also takes null, for none."""
+
+    base: int
+    optional: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """Of at most eight parts of at most eight digits."""
+        digit = "[0-9A-Fa-f]" if self.base == VBIOS_VERSION else "[0-9]"
+        return rf"^{digit}{{1,8}}(\.{digit}{{1,8}}){{0,7}}$"
+
+    def read(self, value: object, complain: Complain) -> object:
+        """The value, checked."""
+        if value is None and self.optional:
+            return None
+        example = VERSION_EXAMPLES[self.base]
+        if not isinstance(value, str):
+            raise complain(f"is {kind_of(value)}, expected a version as a text", f'write it as "{example}"')
+        if not re.fullmatch(self.pattern[1:-1], value):
+            raise complain(f"is {value[:80]!r}, which is not a version", f'write it as "{example}"')
+        return value
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+        kind: object = ["string", "null"] if self.optional else "string"
+        return {"type": kind, "pattern": self.pattern}
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """An array of different items of one kind."""
+
+    item: Word | Version
+    maximum: int = 256
+
+    def read(self, value: object, complain: Complain) -> object:
+        """The values, checked, as a tuple."""
+        if not isinstance(value, list):
+            raise complain(f"is {kind_of(value)}, expected an array", "")
+        if len(value) > self.maximum:
+            raise complain(f"has {len(value)} items, at most {self.maximum} are read", "")
+        items: list[object] = []
+        for position, raw in enumerate(value):
+            item = self.item.read(raw, lambda message, hint, at=position: complain(f"[{at}] {message}", hint))  # type: ignore[misc]
+            if item in items:
+                raise complain(f"[{position}] is {raw!r} once more", "")
+            items.append(item)
+        return tuple(items)
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+        return {"type": "array", "maxItems": self.maximum, "uniqueItems": True, "items": self.item.schema()}
+
+
+Kind = Flag | Count | Word | Version | Several
+
+
+def _enum(kind: type[Enum]) -> Word:
+    return Word(tuple(item.value for item in kind), tuple(kind))
+
+
+def _texts(bounds: Mapping[str, Any]) -> Kind:
+    return Several(Version(bounds["base"]) if "base" in bounds else Word(bounds["words"], bounds["words"]))
+
+
+# By the type that a field is declared with.
+_KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Kind]]] = {
+    "bool": lambda _: Flag(),
+    "int": lambda bounds: Count(bounds["maximum"]),
+    "int | None": lambda bounds: Count(bounds["maximum"], optional=True),
+    "str | None": lambda bounds: Version(bounds["base"], optional=True),
+    "tuple[str, ...]": _texts,
+    "tuple[Architecture, ...]": lambda _: Several(_enum(Architecture)),
+    "RevocationMode": lambda _: _enum(RevocationMode),
+    "TopologyRule": lambda _: _enum(TopologyRule),
+}
+
+
+def _kind(field: Field[Any]) -> Kind:
+    return _KINDS[str(field.type)](field.metadata)

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._documents import JsonObject, kind_of, load_json
+from nvattest._documents import JsonObject, JsonPath, json_positions, kind_of, line_and_column, load_json
+from nvattest._text import suggestion
 from nvattest.errors import PolicyError, ResultCode
-from nvattest.policy._fields import suggestion
-from nvattest.policy._positions import Path, json_positions, line_and_column
 from nvattest.policy.decision import PolicyDecision
 
 MAXIMUM: Final = 256 * 1024
@@ -71,12 +70,12 @@ def load_json_policy(data: bytes, *, name: str) -> JsonPolicy:
     text = data.decode("utf-8")
     places = json_positions(text)
 
-    def fail(path: Path, message: str, code: str, hint: str = "") -> PolicyError:
+    def fail(path: JsonPath, message: str, code: str, hint: str = "") -> PolicyError:
         offset = places.get(path)
         where = name if offset is None else "{}, line {}, column {}".format(name, *line_and_column(text, offset))
         return PolicyError(f"{where}: {'.'.join(map(str, path)) or 'the policy'} {message}", code=code, hint=hint)
 
-    def member(value: object, path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> JsonObject:
+    def member(value: object, path: JsonPath, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> JsonObject:
         if not isinstance(value, dict):
             raise fail(path, f"is {kind_of(value)}, expected an object", "policy-value")
         for key in value:
@@ -89,7 +88,7 @@ def load_json_policy(data: bytes, *, name: str) -> JsonPolicy:
                 raise fail(path, f"has no {key!r}", "policy-key", hint)
         return value
 
-    def rules(value: object, path: Path) -> JsonObject:
+    def rules(value: object, path: JsonPath) -> JsonObject:
         if not isinstance(value, dict):
             raise fail(path, f"is {kind_of(value)}, expected an object", "policy-value")
         if not value:

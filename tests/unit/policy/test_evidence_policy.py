@@ -14,8 +14,8 @@ from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRu
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import NvattestError, ParseError, PolicyError, ResultCode
 from nvattest.model import Architecture
-from nvattest.policy._fields import FIELDS
 from nvattest.policy.evidence_policy import (
+    FIELDS,
     dump_evidence_policy,
     evidence_policy_schema,
     explain_evidence_policy,
@@ -54,8 +54,7 @@ def load(text: str) -> EvidencePolicy:
     return load_evidence_policy(text.encode(), source="p")
 
 
-def test_the_file_knows_every_field_of_the_policy_in_its_order() -> None:
-    assert list(FIELDS) == [field.name for field in fields(EvidencePolicy)]
+def test_the_other_policy_of_these_tests_differs_in_every_field() -> None:
     assert all(getattr(OTHER, field.name) != getattr(EvidencePolicy(), field.name) for field in fields(OTHER))
 
 
@@ -80,6 +79,28 @@ def test_the_published_schema_is_the_one_that_the_loader_has() -> None:
     schema = json.loads(schema_bytes("evidence-policy-1.json"))
     assert schema == evidence_policy_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_policy_inside_an_appraisal_has_the_members_that_are_declared() -> None:
+    said = json.loads(schema_bytes("appraisal-1.json"))["$defs"]["policy"]
+    assert list(said["properties"]) == list(FIELDS)
+    # Appraisals of 1.0.0 have no such member.
+    assert said["required"] == [name for name in FIELDS if name != "require_fwid_in_report"]
+    declared = evidence_policy_schema()["properties"]
+    for name, member in said["properties"].items():
+        assert (member.get("type"), member.get("enum")) == (declared[name].get("type"), declared[name].get("enum")), (
+            name
+        )
+    for policy in (EvidencePolicy(), OTHER):
+        jsonschema.Draft202012Validator(said).validate(policy_to_json(policy))
+
+
+def test_a_field_is_a_weakening_if_its_name_says_so() -> None:
+    for name in FIELDS:
+        if name.startswith(("accept_", "allow_")):
+            assert EvidencePolicy(**{name: True}).weakenings == (name,)
+            assert FIELDS[name].metadata["meaning"].startswith("Weakening: ")
+    assert len(OTHER.weakenings) == sum(name.startswith(("accept_", "allow_")) for name in FIELDS)
 
 
 @pytest.mark.parametrize(
