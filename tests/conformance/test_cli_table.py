@@ -173,3 +173,22 @@ def test_the_version_of_the_claims_is_the_same_wherever_they_are_verified(stage:
         assert set(local.claims[0]) <= set(remote.claims[0])
         flat = f"x-nvidia-{'gpu' if device == 'GPU' else 'switch'}-attestation-report-cert-chain-validated"
         assert (flat in remote.claims[0]) is (version == "2.0")
+
+
+@pytest.mark.parametrize("version", ["2.0", "3.0", "4.0"])
+@pytest.mark.parametrize(
+    ("lie", "code", "word"),
+    [
+        ("gpu0:other-nonce", 504, "NONCE_NOT_MATCHING"),
+        ("gpu0:signature", 508, "INVALID_EVIDENCE_SIGNATURE"),
+        ("gpu0:measurement=9", 12, ""),
+    ],
+)
+def test_error_claims_of_the_service_are_read_in_every_version(
+    stage: Make, lie: str, code: int, word: str, version: str
+) -> None:
+    here = stage(lies=(lie,))
+    outcome = here.run(*here.gpu(), *VERIFIERS["remote"], "--claims-version", version)
+    assert (outcome.status, outcome.code) == (code % 256, code)
+    assert [refusal["message"] for refusal in outcome.document.get("refusals", [])] == [word] * bool(word)
+    assert bool(outcome.claims) is (code == 12)
