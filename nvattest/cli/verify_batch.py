@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import sys
 from collections.abc import Iterator
@@ -121,14 +122,19 @@ def _answered(output: BinaryIO) -> int:
 
 
 def _lines(source: BinaryIO, *, skip: int) -> Iterator[bytes]:
-    """The lines of the input, without empty ones and without the first ``skip``; a line is bounded in size."""
+    """The lines of the input, without empty ones and without the first ``skip``; a line is bounded in size.
+
+    Editors put a byte order mark before the first one.
+    """
     from nvattest.fleet import MAXIMUM_LINE
 
+    mark = codecs.BOM_UTF8
     while line := source.readline(MAXIMUM_LINE + 2):
         if len(line) > MAXIMUM_LINE + 1:
             # The rest of an endless line is passed over; the judge refuses its beginning as too large.
             while not line.endswith(b"\n") and (more := source.readline(MAXIMUM_LINE)):
                 line = line[: MAXIMUM_LINE + 1] + (b"\n" if more.endswith(b"\n") else b"")
+        line, mark = line.removeprefix(mark), b""
         if not line.strip():
             continue
         if skip:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from typing import NamedTuple
 
+from nvattest._documents import load_json
 from nvattest._folder import TrustedFolder
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import appraisal_to_json
@@ -19,6 +20,9 @@ from nvattest.kata.paths import Paths
 from nvattest.kata.ready import PublishedPlatform
 
 __all__ = ["Token", "publish", "sign", "withdraw", "write_appraisal"]
+
+
+_MAXIMUM_JWKS = 65536
 
 
 class Token(NamedTuple):
@@ -81,10 +85,11 @@ def publish(
 
 def _first_key(folder: TrustedFolder) -> list[dict[str, object]]:
     try:
-        keys = json.loads(folder.read(Paths.JWKS, 65536))["keys"][:1]
-    except (OSError, ValueError, TypeError, LookupError):
+        document = load_json(folder.read(Paths.JWKS, _MAXIMUM_JWKS), source="key set", maximum=_MAXIMUM_JWKS)
+    except (OSError, InputError):
         return []
-    return keys if isinstance(keys, list) else []
+    keys = document.get("keys") if isinstance(document, dict) else None
+    return [key for key in keys[:1] if isinstance(key, dict)] if isinstance(keys, list) else []
 
 
 def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:

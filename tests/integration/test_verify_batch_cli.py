@@ -121,8 +121,10 @@ def test_the_first_run_of_a_job_that_always_resumes_begins_at_the_first_line(
     fleet: SimpleNamespace, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.jsonl"
-    done = run(fleet, "--workers", "1", "--output", str(output), "--resume", data=b"\n".join(fleet.lines))
+    data = b"\xef\xbb\xbf" + b"\n".join(fleet.lines)  # as an editor saves it
+    done = run(fleet, "--workers", "1", "--output", str(output), "--resume", data=data)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(output.read_text().splitlines()[0])["trusted"] is True
     assert output.read_bytes().count(b"\n") == len(fleet.lines)
 
 

@@ -28,6 +28,7 @@ from nvattest.kata.identity import boottime, digest_file, identify
 from nvattest.kata.journal import Journal
 from nvattest.kata.outcome import EXIT, headline, shown_status
 from nvattest.kata.paths import Paths
+from nvattest.kata.publish import Token, publish
 from nvattest.kata.ready import PublishedPlatform, ReadyGate, take_away
 from nvattest.kata.record import (
     Finding,
@@ -600,3 +601,14 @@ def test_the_headline_says_what_the_driver_answered_last(arguments: tuple[str, b
 
 def test_a_library_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
     assert take_away(str(tmp_path / "none.so"), seconds=1.0) is None
+
+
+@pytest.mark.parametrize(
+    "kept", [b"", b"x", b"[]", b'{"keys": 5}', b'{"keys": ["x"]}', b'{"keys": ' + b"[" * 30000 + b"]" * 30000 + b"}"]
+)
+def test_a_key_set_that_cannot_be_read_does_not_keep_the_next_token_off_the_disk(tmp_path: Path, kept: bytes) -> None:
+    with TrustedFolder(str(tmp_path / "run"), make=True) as folder:
+        folder.write(Paths.JWKS, kept)
+        publish(TrustedPlatform(good_appraisal()), Token(b"token", {"kid": "new"}), folder, keep_old_key=True)  # type: ignore[arg-type]
+        assert json.loads(folder.read(Paths.JWKS, 65536)) == {"keys": [{"kid": "new"}]}
+        assert folder.read(Paths.TOKEN, 100) == b"token"
