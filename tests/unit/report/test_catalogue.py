@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import nvattest
 from nvattest import errors
 from nvattest.appraisal.catalogue import CHECKS
+from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli.dispatch import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
 from nvattest.kata.agents import kernel_log_failure
@@ -24,6 +26,7 @@ from nvattest.report.catalogue import (
     similar,
 )
 from nvattest.report.terminal import Terminal, columns
+from nvattest.token.provenance import ANOTHER_TIME, OVERRIDE
 
 ROOT = Path(nvattest.__file__).resolve().parent.parent
 PACKAGE = Path(nvattest.__file__).resolve().parent
@@ -117,6 +120,14 @@ def test_every_command_that_an_entry_names_exists() -> None:
             if action.startswith("$ nvattest "):
                 name = action.split()[2]
                 assert name in COMMANDS or name == "COMMAND", (entry.key, action)
+
+
+def test_every_weakening_that_an_output_names_is_explained() -> None:
+    options = {field.name for field in fields(EvidencePolicy) if field.name.startswith(("accept_", "allow_"))}
+    for name in (*options, "max_trailing_bytes", OVERRIDE, ANOTHER_TIME):
+        entry = find_entry(name)
+        assert entry is not None, name
+        assert entry.key == "weakened"
 
 
 def test_the_document_is_the_generated_one() -> None:
