@@ -133,7 +133,9 @@ class TrustedFolder:
             facts = os.fstat(file.fileno())
             if facts.st_mode & _OTHERS_MAY_WRITE:
                 raise _refusal(self.at(name), f"others may write into it (mode {_mode(facts)})")
-            data = file.read(maximum + 1)
+            data: bytes | None = file.read(maximum + 1)
+        if data is None:
+            raise _refusal(self.at(name), "it gives nothing now, and is not waited for")
         if len(data) > maximum:
             raise OSError(errno.EFBIG, f"larger than {maximum} bytes", self.at(name))
         return data

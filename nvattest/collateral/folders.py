@@ -57,11 +57,14 @@ def read_bounded(path: str, maximum: int) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not _is_regular(file.fileno()):
                 raise InputError(f"{path} is not a regular file", code="file")
-            data = file.read(maximum + 1)
+            # A file of the kernel may have nothing to give now; then there is no answer instead of an empty one.
+            data: bytes | None = file.read(maximum + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
     except ValueError:
         raise InputError(f"not a file name: {path!r}", code="file") from None
+    if data is None:
+        raise InputError(f"{path} gives nothing now, and is not waited for", code="file")
     if len(data) > maximum:
         raise InputError(f"{path} is larger than {maximum} bytes", code="file")
     return data

@@ -179,6 +179,6 @@ def _read(path: str, size: int = _SMALL) -> bytes:
         return b""
     try:
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(size)
+            return file.read(size) or b""
     except OSError:
         return b""

@@ -9,6 +9,7 @@ Every run reads it, also one that uses a verdict again: a record on disk says no
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -174,6 +175,9 @@ def load_settings(paths: Paths) -> Settings:
     try:
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(_MAXIMUM + 1)
+            if data is None:
+                # Of a file that has nothing to give now, and that is not waited for.
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         config = parse_config(data, source=paths.configuration)
         return Settings(paths=paths, config=config, digest=sha256(data).hexdigest())
     except OSError as error:

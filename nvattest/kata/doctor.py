@@ -184,6 +184,9 @@ def _others(paths: Paths, status: dict[str, Any]) -> Finding:
             message=f"the kernel's command line has {parameter}: init sets the GPUs ready unattested",
             hint="take it out of kernel_params in the Kata configuration, and keep the other parameters",
         )
+    if status["ready"] is None:
+        message = "the driver does not say whether the GPUs are ready: whether others set them so is not known"
+        return Finding(id="ready-by-others", severity="warning", message=message, hint="see library above")
     if status["ready"] and stands(status) is None:
         message = f"the GPUs are ready, and whether a verdict stands is not known: {status['record_fault']}"
         return Finding(id="ready-by-others", severity="warning", message=message, hint="look as root")

@@ -76,7 +76,10 @@ def digest_file(path: str) -> str | None:
         return None
     try:
         with os.fdopen(descriptor, "rb") as file:
-            digest = sha256(file.read(_SMALL_FILE))
+            first: bytes | None = file.read(_SMALL_FILE)
+            if first is None:
+                return None
+            digest = sha256(first)
             if file.read(1):
                 facts = os.fstat(file.fileno())
                 numbers = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)

@@ -99,7 +99,7 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
 
     Raises:
         InputError: a file that cannot be read or is no TOML, a symbolic link in ``config.d``, which runtime-rs
-            refuses, or no hypervisor in the base (``kata-config``).
+            refuses, no hypervisor in the base, or a value of ours of another type (``kata-config``).
     """
     folder = os.path.join(os.path.dirname(base), "config.d")
     found = {}
@@ -116,9 +116,23 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
     if len(tables) != 1:
         raise InputError(f"{base}: expected one table below [hypervisor], found {len(tables)}", code="kata-config")
     effective: Table = {}
-    for _, document in layers:
+    for path, document in layers:
+        _require_types(_table(_table(document, "hypervisor"), next(iter(tables))), path)
         effective = _merged(effective, document)
     return Runtime(base, layers, effective, next(iter(tables)))
+
+
+def _require_types(table: Table, path: str) -> None:
+    # The shim starts no guest with another type. Read as nothing, it would be lost from a drop-in without a word.
+    wrong = [key for key in ("kernel_params", "guest_hook_path") if not isinstance(table.get(key, ""), str)]
+    array = table.get(_ARRAY, [])
+    if not isinstance(array, list) or not all(
+        isinstance(item, dict) and all(isinstance(item.get(key, ""), str) for key in Extension._fields)
+        for item in array
+    ):
+        wrong.append(_ARRAY)
+    if wrong:
+        raise InputError(f"{path}: the type of {wrong[0]} is none that the shim reads", code="kata-config")
 
 
 def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = None) -> str:

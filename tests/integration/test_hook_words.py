@@ -378,3 +378,11 @@ def test_check_says_what_it_could_not_look_at(world: NewWorld) -> None:
     assert "the kernel log cannot be read" in found["hook-log"][1]
     assert found["hook-dropped"][0] == "warning"
     assert "is not known" in found["hook-dropped"][1]
+
+
+def test_check_knows_nothing_of_the_ready_state_where_the_driver_does_not_answer(world: NewWorld) -> None:
+    guest = world()
+    guest.server.faults["nvmlInit"] = Fault(return_code=999)
+    severity, message = findings_of(guest)["ready-by-others"]
+    assert severity == "warning"
+    assert "not known" in message

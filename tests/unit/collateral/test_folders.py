@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from nvattest.appraisal.inputs import Source
 from nvattest.cli import main
-from nvattest.collateral.folders import read_ocsp_folder, rims_by_id
+from nvattest.collateral.folders import read_bounded, read_ocsp_folder, rims_by_id
 from nvattest.collateral.rim_service import rim_url
 from nvattest.errors import InputError, ResultCode
 from nvattest.rim.document import parse_rim
@@ -171,3 +172,18 @@ def test_the_schema_engine_is_imported_for_a_refused_rim_only(real_data: Path) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "missing required attribute 'edition'" in done.stdout
+
+
+def test_a_file_that_has_nothing_to_give_now_is_refused_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc/kmsg, which is a regular file by its mode."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    monkeypatch.setattr("nvattest.collateral.folders._is_regular", lambda _: True)
+    monkeypatch.setattr(os, "open", lambda *_, **__: read)
+    with pytest.raises(InputError, match="gives nothing now"):
+        read_bounded(str(path), 100)
+    os.close(write)

@@ -231,3 +231,16 @@ def test_files_that_the_shim_would_not_read_are_refused(tmp_path: Path) -> None:
     Path(base).write_text("image = 1\n[hypervisor.a]\nimage = 1\n[hypervisor.b]\n")
     (tmp_path / "config.d/60.toml").unlink()
     assert "one table below" in messages(base)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["kernel_params = 5", 'kernel_params = ["a=b"]', "guest_hook_path = true", "guest_extension_images = 7",
+     "guest_extension_images = [5]", 'guest_extension_images = [{name = "gpu", path = [], verity_params = ""}]'],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_and_not_lost_from_a_drop_in(tmp_path: Path, value: str) -> None:
+    base = node(tmp_path, f"[hypervisor.qemu]\n{value}\n[runtime]\n[agent.kata]\n")
+    with pytest.raises(NvattestError, match=value.partition(" ")[0]) as refused:
+        read_runtime(base)
+    assert refused.value.code == "kata-config"
+    assert "error" in found(base).values()
