@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from math import inf
+from collections.abc import Iterator, Mapping
+from math import inf, isfinite
 from typing import Final
 
 from nvattest._text import escaped
-from nvattest.errors import ParseError, ResultCode
+from nvattest.errors import InputError, ParseError, ResultCode
 
 JsonObject = dict[str, object]
 JsonPath = tuple[str | int, ...]
@@ -25,6 +26,8 @@ MAXIMUM_VALUES: Final = 131_072
 _MAXIMUM_DOTS: Final = 4 * 256**2
 # The hook's configuration has ten tables, and a policy none.
 _MAXIMUM_TABLES: Final = 256
+_CANONICAL_DEPTH: Final = 32
+_SAFE_INTEGER: Final = 2**53 - 1
 # How the TOML reader names a place in its messages.
 _PLACE: Final = r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$"
 # The signs of a JSON text, and a TOML key at the start of its line.
@@ -197,6 +200,83 @@ def kind_of(value: object) -> str:
         float: "a number",
     }
     return names.get(type(value), "null")
+
+
+# --- JSON in the canonical form of RFC 8785 ---------------------------------------------------------------------------
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON in the canonical form of RFC 8785 (JCS), UTF-8.
+
+    Raises:
+        InputError: a value that JSON does not have, a key that is no text, a number that is not finite or, as an
+            integer, beyond 2^53 - 1, a lone surrogate, or more than 32 levels.
+    """
+    try:
+        return "".join(_canonical(value, 0)).encode("utf-8")
+    except UnicodeEncodeError:
+        raise _not_canonical("a lone surrogate") from None
+
+
+def _canonical(value: object, depth: int) -> Iterator[str]:
+    if depth > _CANONICAL_DEPTH:
+        raise _not_canonical(f"more than {_CANONICAL_DEPTH} levels")
+    if value is None or isinstance(value, bool | str):
+        # json escapes what RFC 8785, 3.2.2.2 escapes, in the same way, once ensure_ascii is off.
+        yield json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, int):
+        if abs(value) > _SAFE_INTEGER:
+            raise _not_canonical(f"the integer {value}" if abs(value) < 10**40 else "a huge integer")
+        yield str(value)
+    elif isinstance(value, float):
+        yield _number(value)
+    elif isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise _not_canonical("a key that is no text")
+        yield "{"
+        # RFC 8785, 3.2.3: keys in the order of their UTF-16 code units.
+        for position, key in enumerate(sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))):
+            yield ("," if position else "") + json.dumps(key, ensure_ascii=False) + ":"
+            yield from _canonical(value[key], depth + 1)
+        yield "}"
+    elif isinstance(value, list | tuple):
+        yield "["
+        for position, item in enumerate(value):
+            yield "," if position else ""
+            yield from _canonical(item, depth + 1)
+        yield "]"
+    else:
+        raise _not_canonical(f"a {type(value).__name__}")
+
+
+def _number(value: float) -> str:
+    """ECMAScript's Number::toString (RFC 8785, 3.2.2.3); Python finds the same shortest digits."""
+    if not isfinite(value):
+        raise _not_canonical(f"the number {value}")
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = f"{value!r}".lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    digits = (whole + fraction).lstrip("0")
+    # The number is 0.DIGITS times ten to the power of point.
+    point = len(whole.lstrip("0")) + int(exponent or 0)
+    if not whole.lstrip("0"):
+        point -= len(fraction) - len(fraction.lstrip("0"))
+    digits = digits.rstrip("0")
+    sign = "-" if value < 0 else ""
+    if len(digits) <= point <= 21:
+        return f"{sign}{digits}{'0' * (point - len(digits))}"
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    tail = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{tail}e{'+' if point > 0 else '-'}{abs(point - 1)}"
+
+
+def _not_canonical(what: str) -> InputError:
+    return InputError(f"canonical JSON cannot hold {what}", code="jcs")
 
 
 # --- where a key stands in a text that was read -----------------------------------------------------------------------

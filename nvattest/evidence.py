@@ -22,17 +22,30 @@ found there if the object holds it once, and ``Evidence.origin`` names the membe
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from nvattest._documents import JsonObject, kind_of, load_json
+from nvattest._documents import JsonObject, canonical_json, kind_of, load_json
 from nvattest._text import hex_bytes
 from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.model import NONCE_SIZE, Architecture, DeviceKind, counted
+from nvattest.model import NONCE_SIZE, Architecture, DeviceKind, Nonce, counted
 
-__all__ = ["Evidence", "EvidenceForm", "dump_evidence", "load_evidence", "read_evidence"]
+__all__ = [
+    "Evidence",
+    "EvidenceForm",
+    "additional_evidence",
+    "attester_json",
+    "cpu_report_data",
+    "device_nonce",
+    "device_report_data",
+    "dump_evidence",
+    "load_evidence",
+    "read_evidence",
+]
 
 MAXIMUM_TEXT: Final = 16 * 1024 * 1024
 MAXIMUM_DEVICES: Final = 64
@@ -44,6 +57,9 @@ _DEFINED: Final = frozenset({"arch", "nonce", "evidence", "certificate"})
 _UNKNOWN_UUID: Final = "unknown"
 # SPDM 1.1, GET_MEASUREMENTS: so begins the hexadecimal form of a report, and the base64 of none.
 _HEX_REPORT: Final = "11e0"
+
+_COCO_TEE: Final = "nvidia"
+_REPORT_DATA_MAX: Final = 64
 
 _CMW_TYPE: Final = "__cmwc_t"
 _CMW_COLLECTION: Final = "tag:nvidia.com,2026:verifier-input/profiles/base/"
@@ -221,7 +237,7 @@ def _listed(names: Iterable[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-# --- NVIDIA's CMW collection ------------------------------------------------------------------------------------------
+# --- NVIDIA's CMW collection ----------------------------------------------------------------------------------------
 
 
 def _load_collection(document: JsonObject, origin: str) -> tuple[Evidence, ...]:
@@ -294,7 +310,7 @@ def _architecture_of_chain(where: str, chain: bytes) -> Architecture:
     return architecture
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------------------------
 
 
 def dump_evidence(items: Sequence[Evidence], *, form: EvidenceForm = EvidenceForm.ARRAY) -> object:
@@ -342,7 +358,64 @@ def _payload(item: Evidence) -> dict[str, str]:
     }
 
 
-# --- one item ---------------------------------------------------------------------------------------------------------
+# --- Confidential Containers ------------------------------------------------------------------------------------------
+#
+# In the RCAR handshake of KBS the guest computes two digests over canonical JSON (JCS, RFC 8785):
+#
+# 1. ``device_report_data`` = SHA-384 of ``{"nonce", "tee-pubkey"}``: the report data of the devices. A GPU answers its
+#    first 32 bytes (``device_nonce``).
+# 2. ``cpu_report_data`` = SHA-384 of ``{"additional-evidence", "nonce", "tee-pubkey"}``: the report data of the CPU. So
+#    the CPU's quote covers the exact text of the device evidence (``additional_evidence``), which is sent unchanged.
+#
+# ``tee-pubkey`` is the JWK that the guest made for this handshake, ``nonce`` the text that KBS sent.
+
+
+def device_nonce(report_data: bytes) -> Nonce:
+    """The nonce that guest-components ask a GPU to answer: the first 32 bytes, zeros behind what is shorter.
+
+    Raises:
+        InputError: no byte at all, or more than 64 (the report data of a CPU).
+    """
+    if not 0 < len(report_data) <= _REPORT_DATA_MAX:
+        raise InputError(
+            f"report data of {len(report_data)} bytes, expected 1 to {_REPORT_DATA_MAX}",
+            code="report-data",
+            hint="give the digest over the runtime data, 48 bytes for SHA-384",
+        )
+    return Nonce(report_data[:NONCE_SIZE].ljust(NONCE_SIZE, b"\0"))
+
+
+def attester_json(evidence: Sequence[Evidence]) -> str:
+    """The JSON text of the attester: ``{"device_evidence_list": [...]}``, keys sorted, no white space."""
+    document = dump_evidence(evidence, form=EvidenceForm.COCO)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def additional_evidence(evidence: Sequence[Evidence]) -> str:
+    """The additional evidence of the handshake, byte for byte as it is hashed and sent; empty without a device."""
+    return f'{{"{_COCO_TEE}":{attester_json(evidence)}}}' if evidence else ""
+
+
+def device_report_data(nonce: str, tee_pubkey: Mapping[str, object]) -> bytes:
+    """The 48 bytes that the devices' evidence is bound to: SHA-384 over the runtime data.
+
+    Raises:
+        InputError: a key that JCS cannot express.
+    """
+    return hashlib.sha384(canonical_json({"nonce": nonce, "tee-pubkey": tee_pubkey})).digest()
+
+
+def cpu_report_data(nonce: str, tee_pubkey: Mapping[str, object], additional: str) -> bytes:
+    """The 48 bytes that the CPU's quote is bound to; ``additional`` is the text of ``additional_evidence``.
+
+    Raises:
+        InputError: a key that JCS cannot express.
+    """
+    document = {"additional-evidence": additional, "nonce": nonce, "tee-pubkey": tee_pubkey}
+    return hashlib.sha384(canonical_json(document)).digest()
+
+
+# --- one item -------------------------------------------------------------------------------------------------------
 
 
 def _load_item(index: int, item: object, shared: JsonObject, origin: str) -> Evidence:

@@ -214,8 +214,8 @@ def _relying_party_policy(options: argparse.Namespace) -> RelyingPartyPolicy | N
 def _decide(
     policy: RelyingPartyPolicy, appraisal: Appraisal, options: argparse.Namespace
 ) -> tuple[PolicyDecision, ResultCode]:
-    from nvattest.isolation import evaluate_bounded
     from nvattest.policy.decision import as_if_fresh, combine, kept_answers
+    from nvattest.policy.isolation import evaluate_bounded
 
     overall = token_options.overall_claims(appraisal, options)
     claims = _claims(appraisal, options)
@@ -337,7 +337,7 @@ def _remote(options: argparse.Namespace) -> Result:
     code = result_code(overall, refusals)
     decision = None
     if relying_party is not None and overall:
-        from nvattest.isolation import evaluate_bounded
+        from nvattest.policy.isolation import evaluate_bounded
 
         # Rules for the overall token hold for each of them: there is one per architecture.
         for answer in answers:

@@ -66,7 +66,7 @@ def nonce_of(options: argparse.Namespace) -> str:
         InputError: the runtime data cannot be read.
     """
     from nvattest._text import hex_bytes
-    from nvattest.evidence_coco import device_nonce, device_report_data
+    from nvattest.evidence import device_nonce, device_report_data
 
     if options.runtime_data is not None:
         nonce, key = _runtime_data(options.runtime_data)
@@ -106,7 +106,7 @@ def print_evidence(evidence: tuple[Evidence, ...], options: argparse.Namespace) 
         InputError: the file cannot be written.
     """
     from nvattest.cli.output import write_file
-    from nvattest.evidence_coco import additional_evidence, attester_json, cpu_report_data
+    from nvattest.evidence import additional_evidence, attester_json, cpu_report_data
 
     text = additional_evidence(evidence)
     if options.additional_evidence:

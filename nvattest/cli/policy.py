@@ -17,7 +17,7 @@ MAXIMUM_CLAIMS = 16 * 1024 * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """``check FILE``; ``worker`` is the child of ``nvattest.isolation`` in a frozen program."""
+    """``check FILE``; ``worker`` is the child of ``nvattest.policy.isolation`` in a frozen program."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
     check = actions.add_parser(
         "check", help="say what a policy demands and where its mistakes are; with --claims, what it decides"
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 0: the policy can be used, and matches; 11: it does not match; others: it cannot be used."""
     if options.action == "worker":
-        from nvattest.isolation import worker
+        from nvattest.policy.isolation import worker
 
         worker()
         return 0
@@ -60,7 +60,7 @@ def _check(options: argparse.Namespace) -> int:
     data = read_bounded(options.file, MAXIMUM)
     if not is_relying_party_policy(data, name=options.file):
         return _evidence_policy(data, options)
-    from nvattest.isolation import check_bounded, evaluate_bounded
+    from nvattest.policy.isolation import check_bounded, evaluate_bounded
     from nvattest.policy.relying_party import load_policy
 
     policy = load_policy(data, name=options.file)

@@ -236,7 +236,7 @@ def _fetch(url: str, maximum: int, options: argparse.Namespace, key_host: str) -
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     """What the relying party's policy says of the claims array, or of the whole EAR as NVIDIA has it."""
     from nvattest.collateral.folders import read_bounded
-    from nvattest.isolation import evaluate_bounded, evaluate_ear_bounded
+    from nvattest.policy.isolation import evaluate_bounded, evaluate_ear_bounded
     from nvattest.policy.relying_party import MAXIMUM, load_policy
     from nvattest.token.verified import TokenKind
 

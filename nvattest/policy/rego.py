@@ -2,7 +2,7 @@
 
 The engine is ``regopy`` (rego-cpp), extra ``rego``. It runs in this process and in this thread: it holds the GIL while
 it works, a policy that loops does not return, and one that is nested deeply can crash it. Policies of strangers belong
-into ``nvattest.isolation``, which runs this module in a child process with a deadline and bounded memory.
+into ``nvattest.policy.isolation``, which runs this module in a child process with a deadline and bounded memory.
 
 rego-cpp is not OPA: a name that is defined nowhere is undefined here, where OPA refuses the policy, so that ``not`` of
 a misspelt name holds. Try a policy on claims that it has to refuse, too (``nvattest policy check --claims``). A

@@ -47,7 +47,7 @@ class RelyingPartyPolicy:
         return hashlib.sha256(self.data).hexdigest()
 
     def check(self) -> None:
-        """Compile it. Rego runs in this process: see ``nvattest.isolation`` for policies of strangers.
+        """Compile it. Rego runs in this process: see ``nvattest.policy.isolation`` for policies of strangers.
 
         Raises:
             PolicyError: it cannot be compiled.

@@ -71,7 +71,6 @@ ROOMS = {
             "pki/dice.py": "unit/pki/test_dice.py",
             "pki/ecdsa.py": "unit/pki/test_ecdsa.py",
             "pki/ocsp.py": "unit/pki/test_ocsp.py",
-            "pki/_ocsp_response.py": "unit/pki/test_ocsp.py",
         },
         "unit/pki unit/appraisal vectors/test_real_vectors.py attack/test_second_opinion.py "
         "property/test_certificates.py unit/testing/test_seen.py",

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nvattest._documents import canonical_json
 from nvattest.errors import InputError
-from nvattest.evidence import load_evidence
-from nvattest.evidence_coco import (
+from nvattest.evidence import (
     additional_evidence,
     attester_json,
-    canonical_json,
     cpu_report_data,
     device_nonce,
     device_report_data,
+    load_evidence,
 )
 from nvattest.testing import Platform
 

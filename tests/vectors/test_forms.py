@@ -181,7 +181,7 @@ def as_request_body(item: dict) -> dict:
 
 
 def as_additional_evidence(item: dict) -> object:
-    from nvattest.evidence_coco import additional_evidence
+    from nvattest.evidence import additional_evidence
 
     return json.loads(additional_evidence(load_evidence(json.dumps([item]))))
 

@@ -9,8 +9,7 @@ import pytest
 
 from nvattest.cli import main
 from nvattest.errors import CollectionError, ResultCode
-from nvattest.evidence import load_evidence
-from nvattest.evidence_coco import cpu_report_data, device_report_data
+from nvattest.evidence import cpu_report_data, device_report_data, load_evidence
 from nvattest.model import DeviceKind
 from nvattest.testing import Platform
 

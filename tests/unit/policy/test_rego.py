@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from nvattest import isolation
 from nvattest.errors import PolicyError, ResultCode
-from nvattest.isolation import check_bounded, evaluate_bounded, evaluate_ear_bounded
+from nvattest.policy import isolation
 from nvattest.policy.decision import PolicyDecision
+from nvattest.policy.isolation import check_bounded, evaluate_bounded, evaluate_ear_bounded
 from nvattest.policy.relying_party import PolicyLanguage, RelyingPartyPolicy, load_policy
 
 pytest.importorskip("regopy")

@@ -121,7 +121,7 @@ def _command() -> list[str]:
         # A frozen program has no interpreter; its command line can be the child.
         return [os.path.join(os.path.dirname(sys.executable), "nvattest"), "policy", "worker"]
     paths = [os.path.abspath(path) for path in sys.path]
-    code = f"import sys; sys.path[:] = {paths!r}; from nvattest.isolation import worker; worker()"
+    code = f"import sys; sys.path[:] = {paths!r}; from nvattest.policy.isolation import worker; worker()"
     return [sys.executable, "-I", "-B", "-c", code]
 
 
