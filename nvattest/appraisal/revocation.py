@@ -38,6 +38,7 @@ _AGAINST = frozenset({RevocationStatus.ON_HOLD, RevocationStatus.UNKNOWN})
 _STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2, Source.FILE: 2}
 _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
 _NEWER = "get newer answers (nvattest bundle fetch), and check the clock"
+_ENDLESS = "ask the responder live: without nextUpdate only an answer to a request of ours counts, and for an hour"
 # Each answer costs a signature. Two months of daily answers in one bundle are fewer; thousands are there to waste time.
 MAXIMUM_ANSWERS = 64
 
@@ -177,7 +178,7 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
             Outcome.SKIPPED if policy.accept_stale_ocsp else Outcome.FAIL,
             where,
             "accept_stale_ocsp" if policy.accept_stale_ocsp else "",
-            hint=_NEWER,
+            hint=_NEWER if revocation.next_update is not None else _ENDLESS,
         )
     if status is RevocationStatus.ON_HOLD:
         if not getattr(policy, hold):

@@ -352,3 +352,12 @@ def test_what_is_no_answer_is_told_where_an_answer_is_missing_and_nowhere_else(
     whole = world.appraise(collateral=replace(world.collateral, ocsp=(*spoilt, world.collateral.ocsp[0])))
     assert whole.trusted
     assert not any("could not be used" in check.detail for check in whole.devices[0].checks)
+
+
+@pytest.mark.parametrize(("lie", "says"), [("gpu0:no-next-update=2", "live"), ("gpu0:stale=2", "bundle fetch")])
+def test_what_to_do_about_an_answer_that_is_too_old_can_help(node, lie: str, says: str) -> None:
+    # A newer recording has no end either where the responder names none.
+    check = node("hopper-1", lie).appraise().devices[0].check("chain-revocation")
+    assert check.outcome is Outcome.FAIL
+    assert says in check.hint
+    assert ("bundle fetch" in check.hint) is (says == "bundle fetch")
