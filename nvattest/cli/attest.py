@@ -37,6 +37,11 @@ _SIMULATED = (
     "gpu_evidence_source", "gpu_evidence_file", "gpu_architecture", "nvswitch_evidence_source",
     "nvswitch_evidence_file", "bundle", "rim_store", "rim_dir", "rim_url", "ocsp_url", "trust_anchors", "nras_url",
 )  # fmt: skip
+# Options of our own that the local verifier and its token need; a service gives its own token after its own look.
+_LOCAL = (
+    "bundle", "trust_anchors", "token_format", "signing_key", "issuer", "jwks_out", "token_lifetime",
+    "challenge", "bind_tee", "extend_rtmr",
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,7 +126,7 @@ class _AlwaysVerified(argparse.Action):
 
 def run(options: argparse.Namespace) -> int:
     """Verify and print; the exit status is the result code modulo 256."""
-    _check_simulation(options)
+    _check_combination(options)
     if options.simulate is None:
         sources.check_evidence_options(options)
     try:
@@ -139,23 +144,32 @@ def run(options: argparse.Namespace) -> int:
     return result.code.exit_status
 
 
-def _check_simulation(options: argparse.Namespace) -> None:
+def _check_combination(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect, so that no result is about something else than the caller believes.
 
     Raises:
-        ArgumentError: a fault without a simulation, or a simulation with devices or collateral of another origin.
+        ArgumentError: an option of the local verifier with the remote one, a fault without a simulation, or a
+            simulation with devices or collateral of another origin.
     """
     if options.refuse_weakened and options.verifier != "remote":
         raise ArgumentError(
             "--refuse-weakened is about the answer of a service: it needs --verifier remote", VALIDATION
         )
+    given: set[str] = getattr(options, "_given", set())
+    if options.verifier == "remote":
+        local = ["--offline"] * options.offline
+        local += [f"--{name.replace('_', '-')}" for name in _LOCAL if name in given]
+        if local:
+            raise ArgumentError(
+                f"{local[0]}: cannot go with --verifier remote: the service is asked, verifies and signs by itself",
+                VALIDATION,
+            )
     if options.simulate is None:
         if options.fault:
             raise ArgumentError(
                 f"--fault: {options.fault[0]} needs --simulate: no real device can be given it", VALIDATION
             )
         return
-    given: set[str] = getattr(options, "_given", set())
     other = [f"--{name.replace('_', '-')}" for name in _SIMULATED if name in given]
     other += ["--verifier remote"] * (options.verifier == "remote")
     other += [f"--device {options.device}"] * ("device" in given and options.device != "all")
@@ -345,10 +359,13 @@ def _remote(options: argparse.Namespace) -> Result:
             if decision.matched is not True:
                 code = ResultCode.RP_POLICY_MISMATCH
                 break
+    token = tokens[0] if len(tokens) == 1 else tokens
+    if options.token_out:
+        token_options.write_token(options.token_out, token)
     return Result(
         code=code,
         claims=claims,
-        token=tokens[0] if len(tokens) == 1 else tokens,
+        token=token,
         decision=decision,
         refusals=refusals,
         verified_by={

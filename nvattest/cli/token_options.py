@@ -118,5 +118,18 @@ def make_token(
     if options.jwks_out:
         write_file(options.jwks_out, json.dumps(key.public.jwks(), indent=2) + "\n")
     if options.token_out:
-        write_file(options.token_out, (token if isinstance(token, str) else json.dumps(token)) + "\n", mode=0o600)
+        write_token(options.token_out, token)
     return token
+
+
+def write_token(path: str, token: object) -> None:
+    """Write ``--token-out``: a compact JWT as it is, a detached EAT as JSON.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import json
+
+    from nvattest.cli.output import write_file
+
+    write_file(path, (token if isinstance(token, str) else json.dumps(token)) + "\n", mode=0o600)

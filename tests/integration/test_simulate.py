@@ -243,7 +243,7 @@ def test_a_remote_verification_in_a_world_says_that_it_is_simulated_in_text_json
     script = tmp_path / "all.sh"
     script.write_text(
         f"cd {tmp_path}\n{program} > refused.txt; echo $? > status\nset -e\n{program} --accept-simulated > text\n"
-        f"{program} --accept-simulated -f json > json\nenv > environment\n"
+        f"{program} --accept-simulated --token-out token -f json > json\nenv > environment\n"
     )
     done = simulate("--platform", "hopper-1", "--", "sh", str(script))
     assert done.returncode == 0, done.stderr
@@ -261,6 +261,7 @@ def test_a_remote_verification_in_a_world_says_that_it_is_simulated_in_text_json
     result = json.loads((tmp_path / "json").read_text())
     vouched = result["verified_by"]
     assert (vouched["issuer"], vouched["nvidia"], vouched["simulated"]) == (service, False, True)
+    assert json.loads((tmp_path / "token").read_text()) == result["detached_eat"]
     payload = result["detached_eat"][0][1].split(".")[1]
     overall = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     assert overall["nvattest"]["simulated"] is True
@@ -289,6 +290,21 @@ def test_a_latency_that_is_none_is_an_argument_error(latency: str, capsys: pytes
 def test_refusing_weakened_answers_is_no_promise_about_a_local_verification(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attest", "--simulate", "hopper-1", "--refuse-weakened"]) == 105
     assert "--refuse-weakened" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--offline",), ("--bundle", __file__), ("--trust-anchors", __file__), ("--token-format", "ear"),
+        ("--signing-key", __file__), ("--issuer", "me"), ("--jwks-out", "jwks.json"), ("--token-lifetime", "5"),
+        ("--challenge", "11" * 32),
+    ],
+)  # fmt: skip
+def test_what_only_the_local_verifier_can_do_is_an_argument_error_beside_the_remote_one(
+    option: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["attest", "--verifier", "remote", *option]) == 105
+    assert f"{option[0]}: cannot go with --verifier remote" in capsys.readouterr().err
 
 
 def test_a_fault_without_a_simulation_is_an_argument_error(capsys: pytest.CaptureFixture[str]) -> None:
