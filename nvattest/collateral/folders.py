@@ -86,11 +86,12 @@ def rims_by_id(folder: str, ids: Iterable[str]) -> Collateral:
     rims: dict[str, RimAnswer] = {}
     unavailable: dict[str, Unavailable] = {}
     for name, path in _files(folder, RIM_SUFFIXES, MAXIMUM_RIMS):
-        if name not in wanted and _ID.fullmatch(name) is not None:
+        # The service's JSON says its id itself, whatever the file is called.
+        if name not in wanted and _ID.fullmatch(name) is not None and not path.lower().endswith(".json"):
             continue
         try:
             own, content = _read_rim(path)
-            found = [name] if name in wanted else _fitting(own, content, path, wanted)
+            found = [name] if name in wanted and not own else _fitting(own, content, path, wanted)
         except NvattestError as error:
             # It matters only under the name of a RIM that is wanted; other files of the folder are the caller's.
             if name in wanted:

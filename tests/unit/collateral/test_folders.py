@@ -74,6 +74,17 @@ def test_what_is_not_there_is_unavailable_by_its_id(real_data: Path, tmp_path: P
     }
 
 
+def test_an_answer_of_the_service_has_the_id_that_it_says_under_the_name_of_another(
+    real_data: Path, tmp_path: Path
+) -> None:
+    content = (real_data / f"rim/{VBIOS}.xml").read_bytes()
+    (tmp_path / f"{DRIVER}.json").write_bytes(answer(VBIOS, content))
+    found = rims_by_id(str(tmp_path), [DRIVER, VBIOS])
+    assert {name: rim.content for name, rim in found.rims.items()} == {VBIOS: content}
+    assert list(found.unavailable) == [f"rim:{DRIVER}"]
+    assert rims_by_id(str(tmp_path), [VBIOS]).rims[VBIOS].content == content
+
+
 def test_two_documents_for_a_wanted_id_are_an_error_that_names_both(real_data: Path, tmp_path: Path) -> None:
     first, second = tmp_path / f"{VBIOS}.xml", tmp_path / f"{VBIOS}.reissued.xml"
     first.write_bytes((real_data / f"rim/{VBIOS}.xml").read_bytes())
