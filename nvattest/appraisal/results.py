@@ -155,11 +155,15 @@ class Appraisal:
         """Return this appraisal if it is trusted.
 
         Raises:
-            NotTrustedError: it is not; the message names each device and check that failed.
+            NotTrustedError: it is not; the message names each device and check that failed, and the number of those
+                that could not be made because of it.
         """
         if self.trusted:
             return self
-        lines = [f"{label}: {check.spec.title}: {check.detail}" for label, check in self.failures]
+        made = [item for item in self.failures if item[1].outcome is not Outcome.SKIPPED] or self.failures
+        lines = [f"{label}: {check.spec.title}: {check.detail}" for label, check in made]
+        if more := len(self.failures) - len(made):
+            lines.append(f"{more} more {'check' if more == 1 else 'checks'} could not be made")
         first = next((check.hint for _, check in self.failures if check.hint), "")
         raise NotTrustedError(
             "not trusted; " + "; ".join(lines or ["no device"]), result_code=self.result_code, hint=first

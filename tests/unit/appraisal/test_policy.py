@@ -270,6 +270,15 @@ def test_an_expectation_of_no_device_does_not_make_nothing_trusted(node) -> None
         appraisal.require()
 
 
+def test_the_words_of_a_refusal_are_its_causes_and_not_what_follows_from_them(node) -> None:
+    # The guest's kernel log has one line for them: 17 checks that were not made would push the cause out of it.
+    with pytest.raises(NotTrustedError) as caught:
+        node("rubin-1").appraise().require()
+    assert caught.value.message.count("no reference values are published") == 1
+    assert "not checked" not in caught.value.message
+    assert caught.value.message.endswith("; 17 more checks could not be made")
+
+
 def test_a_required_topology_refuses_single_gpus(node) -> None:
     appraisal = node().appraise(EvidencePolicy(topology=TopologyRule.REQUIRED))
     assert [check.id for _, check in appraisal.failures] == ["topology"]
