@@ -41,10 +41,19 @@ def add_url_options(group: argparse._ArgumentGroup) -> None:
 def add_access_options(group: argparse._ArgumentGroup) -> None:
     """What a service may want to see, and whom TLS trusts."""
     group.add_argument(
-        "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", ""), metavar="KEY",
+        "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", "", _service_key), metavar="KEY",
         help="sent to the configured hosts over https (better in NV_ATTESTATION_SERVICE_KEY than here)",
     )  # fmt: skip
     add_tls_options(group)
+
+
+def _service_key(text: str) -> str:
+    from nvattest.collateral.settings import is_service_key
+
+    if not is_service_key(text):
+        # Not the value: a warning must not publish a key.
+        raise argparse.ArgumentTypeError("it has characters that a header cannot carry")
+    return text
 
 
 def add_tls_options(group: argparse._ArgumentGroup, *, checked: bool = True) -> None:

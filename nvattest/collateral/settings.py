@@ -46,11 +46,16 @@ class HttpSettings:
     retries: int = RETRIES
 
     def __post_init__(self) -> None:
-        if self.service_key and _KEY.fullmatch(self.service_key) is None:
+        if self.service_key and not is_service_key(self.service_key):
             raise InputError(
                 "the service key has characters that a header cannot carry", code="service-key",
                 hint="give the key alone, without 'Bearer', quotes or line breaks",
             )  # fmt: skip
+
+
+def is_service_key(text: str) -> bool:
+    """Whether a text can stand in a header as a bearer key."""
+    return _KEY.fullmatch(text) is not None
 
 
 def usual_roots() -> tuple[str, str | None]:

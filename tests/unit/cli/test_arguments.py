@@ -139,6 +139,23 @@ def test_a_bad_value_in_the_environment_is_ignored_with_a_warning(
     assert value.partition("/cache")[0] in warning
 
 
+def test_a_key_in_the_environment_that_no_header_can_carry_is_ignored_and_not_shown(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nvattest.cli import attest
+
+    seen = []
+    monkeypatch.setattr(attest, "run", lambda options: seen.append(options.service_key) or 0)
+    monkeypatch.setenv("NV_ATTESTATION_SERVICE_KEY", "secret\nkey")
+    status, _, err = run("attest")
+    assert (status, seen) == (0, [""])
+    assert err.startswith("warning: NV_ATTESTATION_SERVICE_KEY: ")
+    assert "secret" not in err
+    monkeypatch.setenv("NV_ATTESTATION_SERVICE_KEY", "secret")
+    assert run("attest") == (0, "", "")
+    assert seen == ["", "secret"]
+
+
 def test_what_the_command_names_itself_is_never_ignored(run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("attest", "--tls-ca-cert", "/no/such.pem")[0] == VALIDATION
     # An anchor that a variable names says whom to trust: there is no default for it.
