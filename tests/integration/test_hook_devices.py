@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from nvattest.testing import Platform
+from nvattest.testing.native import Fault
 from nvattest.testing.world import World
 
 from .hook_world import HookWorld
@@ -218,3 +219,13 @@ def test_a_gpu_that_is_swapped_while_the_watch_attests_again_does_not_stay_ready
     process.terminate()
     guest.end(process, seconds=30)
     assert guest.ready == 0
+
+
+@pytest.mark.parametrize("call", ["nscq:attestation_report", "nscq:certificate"])
+def test_one_switch_of_four_that_gives_no_evidence_fails_the_node(world: NewWorld, call: str) -> None:
+    guest = world("hopper-8-ppcie")
+    guest.server.faults[f"{call}@2"] = Fault(return_code=249)
+    ended = guest.run()
+    assert (guest.ready, guest.state["verdict"]) == (0, "not-trusted")
+    assert "GPUs not ready" in ended.stderr
+    assert call.removeprefix("nscq:") in guest.state["reason"]["message"]

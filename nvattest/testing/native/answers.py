@@ -85,6 +85,11 @@ class Answers:
         switches = tuple(getattr(source, "switches", ()))
         self._switches: dict[str, Any] = {_switch_label(switch_uuid(item.uuid)): item for item in switches}
 
+    def switch_of(self, name: str, data: bytes) -> int | None:
+        """The number of the switch that a call of NSCQ is about; None where it is about none or all."""
+        label = data[_NONCE_SIZE:].decode("ascii", "replace") if name.startswith("nscq:") else ""
+        return list(self._switches).index(label) if label in self._switches else None
+
     def give(self, name: str, device: int | None, data: bytes, *, state: DriverState, fault: Fault) -> Reply:
         """The answer to the call ``name``; unknown calls get FUNCTION_NOT_FOUND."""
         if name.startswith("nscq"):

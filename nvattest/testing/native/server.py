@@ -53,7 +53,8 @@ class DriverServer:
     processes of the same user and root. With ``folder`` it is a file there instead, for programs in another network
     namespace; it is removed by ``close``, and a stale one of a killed process is replaced.
 
-    ``faults`` maps call names, or ``name@device``, to faults and may be changed while the server runs. ``before`` is
+    ``faults`` maps call names, or ``name@device`` for one GPU or switch, to faults and may be changed while
+    the server runs. ``before`` is
     called before each answer with the call's name and input: a host that acts between two calls of the guest.
     """
 
@@ -175,7 +176,8 @@ class DriverServer:
 
     def _answer(self, request: tuple[str, int | None, bytes]) -> Reply | None:
         name, device, data = request
-        fault = self.faults.get(f"{name}@{device}") or self.faults.get(name) or Fault()
+        number = self._answers.switch_of(name, data) if device is None else device
+        fault = self.faults.get(f"{name}@{number}") or self.faults.get(name) or Fault()
         if fault.hang:
             self._log(name, device, data, _UNKNOWN)
             self._closed.wait()
