@@ -34,8 +34,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from nvattest.appraisal import steps_identity, steps_rim, steps_values
-from nvattest.appraisal.catalogue import rim_checks
-from nvattest.appraisal.check import CheckList
+from nvattest.appraisal.check import CheckList, rim_checks
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.results import DeviceAppraisal, RimAppraisal

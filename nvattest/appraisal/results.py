@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
-from nvattest.appraisal.check import Check, Outcome, decide, result_code, unacceptable
+from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.policy import EvidencePolicy

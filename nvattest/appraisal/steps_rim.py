@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nvattest.appraisal.catalogue import rim_checks
-from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.check import CheckList, Outcome, rim_checks
 from nvattest.appraisal.inputs import Collateral, RimAnswer
 from nvattest.appraisal.results import CertificateRevocation, ChainAppraisal, RimAppraisal
 from nvattest.appraisal.revocation import check_chain_revocation

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
-from nvattest.appraisal.check import Outcome
+from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Outcome
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.results import Appraisal
 from nvattest.errors import ResultCode

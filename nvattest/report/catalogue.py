@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from nvattest._documents import load_toml
-from nvattest.appraisal.catalogue import CHECKS
+from nvattest.appraisal.check import CHECKS
 from nvattest.errors import ResultCode
 from nvattest.report.terminal import Terminal
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from nvattest._registry import NO_PDI
 from nvattest._text import clean
-from nvattest.appraisal.catalogue import CHECKS, REQUIRED, REQUIRED_PLATFORM
+from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM
 from nvattest.appraisal.serialize import FORMAT, VERSION
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind

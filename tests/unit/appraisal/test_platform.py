@@ -216,7 +216,7 @@ def test_broken_evidence_of_one_device_never_raises_and_never_helps(node) -> Non
 
 
 def test_an_appraisal_without_collateral_still_has_every_required_check(node) -> None:
-    from nvattest.appraisal.catalogue import REQUIRED, REQUIRED_PLATFORM
+    from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM
 
     for change in ({}, {"report": b"junk"}, {"certificate_chain": b"junk"}, {"report": b"", "certificate_chain": b""}):
         appraisal = node("hopper-8-ppcie").appraise(

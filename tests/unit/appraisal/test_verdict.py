@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 
-from nvattest.appraisal.catalogue import CHECKS, REQUIRED, REQUIRED_PLATFORM
-from nvattest.appraisal.check import Check, CheckList, Outcome, decide, result_code
+from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM, Check, CheckList, Outcome, decide, result_code
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
 

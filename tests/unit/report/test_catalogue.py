@@ -10,7 +10,7 @@ import pytest
 
 import nvattest
 from nvattest import errors
-from nvattest.appraisal.catalogue import CHECKS
+from nvattest.appraisal.check import CHECKS
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli.dispatch import COMMANDS
 from nvattest.errors import NvattestError, ResultCode

@@ -69,7 +69,7 @@ def test_every_lie_changes_what_a_verifier_sees(
 
 
 def test_every_check_that_a_lie_names_is_in_the_catalogue() -> None:
-    catalogue = pytest.importorskip("nvattest.appraisal.catalogue")
+    catalogue = pytest.importorskip("nvattest.appraisal.check")
     named = {parse_fault(text).check for text in EXAMPLES.values()} - {""}
     assert named <= set(catalogue.CHECKS)
     assert {parse_fault("vbios-rim:expired=0").check, parse_fault("rim*:missing").check} <= set(catalogue.CHECKS)
