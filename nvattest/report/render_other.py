@@ -135,7 +135,8 @@ def _claims_file(subject: Subject, terminal: Terminal) -> list[str]:
 def _result(result: JsonObject, terminal: Terminal) -> list[str]:
     """What ``verify-token``, a batch, a service or another command said, and first of all that it was simulated."""
     code = number(result, "result_code")
-    lines = ["", *terminal.wrap(f"result code {code}: {text(result, 'result_message', '?')}", first="  ")]
+    message = text(result, "result_message")
+    lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
     if any(flag(part, "simulated") for part in (result, item(result, "token"), item(result, "verified_by"))):
         lines.append(terminal.paint("  *** SIMULATED: this proves nothing ***", "warn", "bold"))
     rest = {name: value for name, value in result.items() if name not in ("result_code", "result_message")}

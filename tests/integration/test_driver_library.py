@@ -25,6 +25,7 @@ from nvattest.testing.native import (
     place_driver_libraries,
 )
 from nvattest.testing.native.answers import switch_uuid
+from nvattest.testing.native.board import board_answer
 from nvattest.testing.native.build import NSCQ_NAME, NVML_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +149,20 @@ def test_a_monitor_reads_through_nvidias_binding_what_a_real_board_says(librarie
     assert [said[index]["bus"] for index in "123"] == [f"00000000:0{number}:00.0" for number in (2, 3, 4)]
     assert [said[index]["total"] for index in "123"] == [183359, 95830, 81559]
     assert [said[index]["capability"] for index in "123"] == [[10, 0], [9, 0], [9, 0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "which", "code"),
+    [
+        ("Temperature", 7, 2), ("ClockInfo", 77, 2), ("PcieThroughput", 2, 2), ("TemperatureThreshold", 8, 2),
+        ("TemperatureThreshold", 5, 3), ("ApplicationsClock", 3, 3), ("TemperatureThreshold", 3, 0),
+    ],
+)  # fmt: skip
+def test_a_kind_that_nvml_does_not_know_is_an_invalid_argument_and_one_that_the_board_lacks_is_not_supported(
+    call: str, which: int, code: int
+) -> None:
+    data = which.to_bytes(4, "little")
+    assert board_answer(f"nvmlDeviceGet{call}", 0, "NVIDIA H100 80GB HBM3", data)[0] == code
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["NUMBERS", "board_answer", "cuda_version"]
 
+_INVALID_ARGUMENT: Final = 2
 _NOT_SUPPORTED: Final = 3
 _MIB: Final = 1 << 20
 _RESERVED: Final = 480 * _MIB
@@ -71,6 +72,8 @@ _CHOSEN: Final[dict[str, tuple[int, ...]]] = {
     "ApplicationsClock": (1980, 1980, 2619),
     "PcieThroughput": (0, 0),
 }
+# How many kinds NVML knows where the board has fewer: acoustic and GPS thresholds, the clock of the video engine.
+_KINDS: Final = {"TemperatureThreshold": 8, "ApplicationsClock": 4}
 _LONG: Final = {
     "TotalEnergyConsumption": 2497004, "CurrentClocksThrottleReasons": 1, "CurrentClocksEventReasons": 1,
     "TotalEccErrors": 0,
@@ -110,7 +113,9 @@ def board_answer(call: str, index: int, name: str, data: bytes) -> tuple[int, by
         return 0, _u32(0)
     if what in _CHOSEN:
         (which,) = struct.unpack("<I", data)
-        return (0, _u32(_CHOSEN[what][which])) if which < len(_CHOSEN[what]) else (_NOT_SUPPORTED, b"")
+        if which < len(_CHOSEN[what]):
+            return 0, _u32(_CHOSEN[what][which])
+        return (_NOT_SUPPORTED if which < _KINDS.get(what, 0) else _INVALID_ARGUMENT), b""
     if what in _LONG:
         return 0, struct.pack("<Q", _LONG[what])
     if what in _FIXED:
