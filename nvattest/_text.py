@@ -1,4 +1,4 @@
-r"""Untrusted text: made safe to show, and read as hexadecimal digits or as a version.
+r"""Untrusted text: made safe to show, and read as hexadecimal digits, base64 or a version.
 
 This is the one place that decides what a terminal, a log and a page may receive. A device's certificate, a manifest, a
 token, a file name or a kernel command line is written by someone else. A control character in it can move the cursor, a
@@ -14,7 +14,18 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAXIMUM_TEXT", "block", "clean", "escaped", "hex_bytes", "joined", "suggestion", "version_key"]
+__all__ = [
+    "MAXIMUM_TEXT",
+    "base64_bytes",
+    "base64url",
+    "block",
+    "clean",
+    "escaped",
+    "hex_bytes",
+    "joined",
+    "suggestion",
+    "version_key",
+]
 
 MAXIMUM_TEXT: Final = 2000
 
@@ -54,6 +65,29 @@ def escaped(json_text: str) -> str:
         return json_text
     # Outside of strings JSON has nothing but ASCII and line ends, so every sign that is spelled stands in a string.
     return "".join([sign if sign == "\n" or _shows(sign) else _in_json(sign) for sign in json_text])
+
+
+def base64_bytes(text: str, *, url: bool = False) -> bytes:
+    """The bytes of canonical base64, or with ``url`` of base64url without padding (RFC 4648, 4 and 5).
+
+    Raises:
+        ValueError: other characters, white space, other padding, or loose bits after the last byte.
+    """
+    from base64 import b64decode, b64encode
+
+    padding = "=" * (-len(text) % 4) if url else ""
+    value = b64decode(text + padding, altchars=b"-_" if url else None, validate=True)
+    # Encoding again refuses what decoders let pass.
+    if (base64url(value) if url else b64encode(value).decode("ascii")) != text:
+        raise ValueError("not canonical base64")
+    return value
+
+
+def base64url(data: bytes) -> str:
+    """Base64url without padding (RFC 7515, 2)."""
+    from base64 import urlsafe_b64encode
+
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def hex_bytes(text: str) -> bytes | None:

@@ -9,7 +9,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nvattest._text import hex_bytes
+from nvattest._text import base64_bytes, hex_bytes
 from nvattest.cli.arguments import choice, converted, existing_file
 from nvattest.errors import InputError
 
@@ -123,11 +123,10 @@ def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     """
     from nvattest.errors import TokenError
     from nvattest.token.binding import derive_device_nonce
-    from nvattest.token.keys import un_b64url
     from nvattest.token.verified import unverified_kid
 
     try:
-        thumbprint = un_b64url(unverified_kid(token))
+        thumbprint = base64_bytes(unverified_kid(token), url=True)
     except ValueError:
         thumbprint = b""
     if len(thumbprint) != 32:

@@ -135,21 +135,16 @@ def validate_chain(
         raise InputError("the time of a chain validation has no time zone", code="time-zone")
     chain = tuple(certificates)
     if not 1 <= len(chain) <= MAX_CHAIN_LENGTH:
-        fault = ChainFinding(
-            rule="length",
-            position=0,
-            subject="",
-            message=f"the chain has {len(chain)} certificates",
-            expected=f"1 to {MAX_CHAIN_LENGTH}",
-            found=str(len(chain)),
-        )
+        message, expected = f"the chain has {len(chain)} certificates", f"1 to {MAX_CHAIN_LENGTH}"
+        fault = ChainFinding("length", 0, "", message, expected, str(len(chain)))
         return ValidatedChain(certificates=chain, anchor=None, path_findings=(fault,), validity_findings=(), at=at)
     anchor = next((anchor for anchor in anchors if anchor.matches(chain[-1])), None)
+    positions = range(len(chain))
     findings = [
         *_shape(chain, anchors),
         *_links(chain, verifier),
-        *_algorithms(chain),
-        *_authorities(chain),
+        *(finding for position in positions for finding in _algorithms(position, chain[position])),
+        *(finding for position in positions[1:] for finding in _authority(position, chain[position])),
         *_leaf(chain[0], profile),
     ]
     if anchor is None:
@@ -158,46 +153,33 @@ def validate_chain(
         certificates=chain,
         anchor=anchor,
         path_findings=tuple(findings),
-        validity_findings=tuple(_validity(chain, at)),
+        validity_findings=tuple(
+            finding for position in positions for finding in _validity(position, chain[position], at)
+        ),
         at=at,
     )
 
 
 def _finding(
-    rule: str, position: int, certificate: Certificate, message: str, *, expected: str, found: str
+    rule: str, position: int, certificate: Certificate, message: str, expected: str, found: str
 ) -> ChainFinding:
-    return ChainFinding(
-        rule=rule,
-        position=position,
-        subject=certificate.subject,
-        message=f"certificate {position} ({certificate.label}) {message}",
-        expected=expected,
-        found=found,
-    )
+    message = f"certificate {position} ({certificate.label}) {message}"
+    return ChainFinding(rule, position, certificate.subject, message, expected, found)
 
 
 def _shape(chain: tuple[Certificate, ...], anchors: Sequence[TrustAnchor]) -> Iterator[ChainFinding]:
-    """Duplicates, strangers and a wrong order, found by names: they prove nothing, but explain."""
+    """Duplicates, certificates that do not belong here and a wrong order, by names: they prove nothing, but explain."""
+    last = len(chain) - 1
     seen: dict[Certificate, int] = {}
     for position, certificate in enumerate(chain):
         if certificate in seen:
-            yield _finding(
-                "duplicate",
-                position,
-                certificate,
-                f"is certificate {seen[certificate]} again",
-                expected="each certificate once",
-                found=certificate.sha256.hex(),
-            )
+            message, digest = f"is certificate {seen[certificate]} again", certificate.sha256.hex()
+            yield _finding("duplicate", position, certificate, message, "each certificate once", digest)
         seen.setdefault(certificate, position)
-        if position < len(chain) - 1 and any(anchor.matches(certificate) for anchor in anchors):
+        if position < last and any(anchor.matches(certificate) for anchor in anchors):
+            above, more = position + 1, f"{last - position} more"
             yield _finding(
-                "extra-certificate",
-                position + 1,
-                chain[position + 1],
-                "follows the trust anchor",
-                expected="the anchor last",
-                found=f"{len(chain) - 1 - position} more",
+                "extra-certificate", above, chain[above], "follows the trust anchor", "the anchor last", more
             )
     if all(below.issuer_der == above.subject_der for below, above in pairwise(chain)):
         return
@@ -205,23 +187,13 @@ def _shape(chain: tuple[Certificate, ...], anchors: Sequence[TrustAnchor]) -> It
     top = chain[path[-1]]
     if top.subject_der == top.issuer_der:
         for position in sorted(set(range(len(chain))) - set(path)):
-            yield _finding(
-                "extra-certificate",
-                position,
-                chain[position],
-                "is not on the path from the leaf to the root",
-                expected="only the path",
-                found=chain[position].subject,
-            )
+            stray = chain[position]
+            message = "is not on the path from the leaf to the root"
+            yield _finding("extra-certificate", position, stray, message, "only the path", stray.subject)
     if path != sorted(path):
-        yield _finding(
-            "order",
-            path[0],
-            chain[path[0]],
-            "does not start a path in the order given",
-            expected="leaf first, then each issuer, root last",
-            found="positions " + ", ".join(map(str, path)),
-        )
+        message = "does not start a path in the order given"
+        expected, found = "leaf first, then each issuer, root last", f"positions {', '.join(map(str, path))}"
+        yield _finding("order", path[0], chain[path[0]], message, expected, found)
 
 
 def _path_by_names(chain: tuple[Certificate, ...]) -> list[int]:
@@ -242,140 +214,65 @@ def _links(chain: tuple[Certificate, ...], verifier: EcdsaVerifier) -> Iterator[
         last = position == len(chain) - 1
         issuer = certificate if last else chain[position + 1]
         if certificate.issuer_der != issuer.subject_der:
-            yield _finding(
-                "issuer-name",
-                position,
-                certificate,
-                "names another issuer than " + ("itself" if last else f"certificate {position + 1}"),
-                expected=issuer.subject,
-                found=certificate.issuer,
-            )
+            message = "names another issuer than " + ("itself" if last else f"certificate {position + 1}")
+            yield _finding("issuer-name", position, certificate, message, issuer.subject, certificate.issuer)
         elif not verifier.verify_der(
             issuer.spki_der, certificate.signature, certificate.tbs, sha256=certificate.sha256
         ):
-            yield _finding(
-                "signature",
-                position,
-                certificate,
-                "is not signed by " + ("its own key" if last else f"certificate {position + 1} ({issuer.label})"),
-                expected="a valid ECDSA P-384 signature of the issuer's key",
-                found="a signature that does not verify",
-            )
+            signer = "its own key" if last else f"certificate {position + 1} ({issuer.label})"
+            expected = "a valid ECDSA P-384 signature of the issuer's key"
+            found = "a signature that does not verify"
+            yield _finding("signature", position, certificate, f"is not signed by {signer}", expected, found)
 
 
-def _algorithms(chain: tuple[Certificate, ...]) -> Iterator[ChainFinding]:
-    for position, certificate in enumerate(chain):
-        if not certificate.is_p384:
-            yield _finding(
-                "curve", position, certificate, "has no P-384 key", expected="P-384", found="another kind of key"
-            )
-        if not certificate.is_ecdsa_sha384:
-            yield _finding(
-                "algorithm",
-                position,
-                certificate,
-                "is not signed with ECDSA and SHA-384",
-                expected=OID_ECDSA_SHA384,
-                found=certificate.signature_algorithm_oid,
-            )
-        if certificate.unknown_critical:
-            yield _finding(
-                "critical-extension",
-                position,
-                certificate,
-                "has a critical extension that is not understood",
-                expected="none",
-                found=", ".join(certificate.unknown_critical),
-            )
+def _algorithms(position: int, it: Certificate) -> Iterator[ChainFinding]:
+    if not it.is_p384:
+        yield _finding("curve", position, it, "has no P-384 key", "P-384", "another kind of key")
+    if not it.is_ecdsa_sha384:
+        message = "is not signed with ECDSA and SHA-384"
+        yield _finding("algorithm", position, it, message, OID_ECDSA_SHA384, it.signature_algorithm_oid)
+    if it.unknown_critical:
+        message, found = "has a critical extension that is not understood", ", ".join(it.unknown_critical)
+        yield _finding("critical-extension", position, it, message, "none", found)
 
 
-def _authorities(chain: tuple[Certificate, ...]) -> Iterator[ChainFinding]:
-    for position, certificate in enumerate(chain[1:], start=1):
-        if certificate.is_ca is not True:
-            yield _finding(
-                "ca-flag",
-                position,
-                certificate,
-                "issues certificates but is not marked as a CA",
-                expected="CA:TRUE",
-                found="no basicConstraints" if certificate.is_ca is None else "CA:FALSE",
-            )
-        if certificate.key_cert_sign is not True:
-            yield _finding(
-                "key-usage",
-                position,
-                certificate,
-                "issues certificates without the key usage for it",
-                expected="keyCertSign",
-                found="no keyUsage" if certificate.key_cert_sign is None else "keyUsage without keyCertSign",
-            )
-        if certificate.path_length is not None and position - 1 > certificate.path_length:
-            yield _finding(
-                "path-length",
-                position,
-                certificate,
-                "allows fewer CAs below it than there are",
-                expected=f"at most {certificate.path_length}",
-                found=str(position - 1),
-            )
+def _authority(position: int, it: Certificate) -> Iterator[ChainFinding]:
+    if it.is_ca is not True:
+        message = "issues certificates but is not marked as a CA"
+        found = "no basicConstraints" if it.is_ca is None else "CA:FALSE"
+        yield _finding("ca-flag", position, it, message, "CA:TRUE", found)
+    if it.key_cert_sign is not True:
+        message = "issues certificates without the key usage for it"
+        found = "no keyUsage" if it.key_cert_sign is None else "keyUsage without keyCertSign"
+        yield _finding("key-usage", position, it, message, "keyCertSign", found)
+    if it.path_length is not None and position - 1 > it.path_length:
+        message = "allows fewer CAs below it than there are"
+        yield _finding("path-length", position, it, message, f"at most {it.path_length}", str(position - 1))
 
 
 def _leaf(leaf: Certificate, profile: ChainProfile) -> Iterator[ChainFinding]:
     if leaf.is_ca:
-        yield _finding("ca-flag", 0, leaf, "is a CA and must not be", expected="no CA", found="CA:TRUE")
+        yield _finding("ca-flag", 0, leaf, "is a CA and must not be", "no CA", "CA:TRUE")
     if leaf.digital_signature is not True:
-        yield _finding(
-            "key-usage",
-            0,
-            leaf,
-            "may not sign data",
-            expected="digitalSignature",
-            found="no keyUsage" if leaf.digital_signature is None else "keyUsage without digitalSignature",
-        )
+        found = "no keyUsage" if leaf.digital_signature is None else "keyUsage without digitalSignature"
+        yield _finding("key-usage", 0, leaf, "may not sign data", "digitalSignature", found)
     other = [usage for usage in leaf.extended_key_usage or () if not usage.startswith(profile.purposes)]
     if other:
-        yield _finding(
-            "key-usage",
-            0,
-            leaf,
-            "is for another purpose",
-            expected=f"a {profile.value} signer",
-            found=", ".join(other),
-        )
+        yield _finding("key-usage", 0, leaf, "is for another purpose", f"a {profile.value} signer", ", ".join(other))
 
 
 def _no_anchor(chain: tuple[Certificate, ...], anchors: Sequence[TrustAnchor]) -> ChainFinding:
     root = chain[-1]
     same_name = any(anchor.subject == root.subject for anchor in anchors)
-    return _finding(
-        "anchor",
-        len(chain) - 1,
-        root,
-        "has the name of a trust anchor but is another certificate" if same_name else "is no trust anchor",
-        expected=" or ".join(f"{anchor.name} sha256:{anchor.certificate_sha256.hex()}" for anchor in anchors) or "none",
-        found=f"sha256:{root.sha256.hex()}",
-    )
+    message = "has the name of a trust anchor but is another certificate" if same_name else "is no trust anchor"
+    expected = " or ".join(f"{anchor.name} sha256:{anchor.certificate_sha256.hex()}" for anchor in anchors) or "none"
+    return _finding("anchor", len(chain) - 1, root, message, expected, f"sha256:{root.sha256.hex()}")
 
 
-def _validity(chain: tuple[Certificate, ...], at: datetime) -> Iterator[ChainFinding]:
+def _validity(position: int, it: Certificate, at: datetime) -> Iterator[ChainFinding]:
     # notAfter has whole seconds and is valid through its second (RFC 5280, 4.1.2.5).
-    instant = at.replace(microsecond=0)
-    for position, certificate in enumerate(chain):
-        if instant < certificate.not_before:
-            yield _finding(
-                "not-yet-valid",
-                position,
-                certificate,
-                "is not valid yet",
-                expected=f"from {format_time(certificate.not_before)}",
-                found=f"checked at {format_time(at)}",
-            )
-        if instant > certificate.not_after:
-            yield _finding(
-                "expired",
-                position,
-                certificate,
-                "has expired",
-                expected=f"until {format_time(certificate.not_after)}",
-                found=f"checked at {format_time(at)}",
-            )
+    instant, found = at.replace(microsecond=0), f"checked at {format_time(at)}"
+    if instant < it.not_before:
+        yield _finding("not-yet-valid", position, it, "is not valid yet", f"from {format_time(it.not_before)}", found)
+    if instant > it.not_after:
+        yield _finding("expired", position, it, "has expired", f"until {format_time(it.not_after)}", found)

@@ -18,10 +18,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nvattest._documents import JsonObject
+from nvattest._text import base64url
 from nvattest._version import __version__
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
-from nvattest.token.keys import SigningKey, b64url
+from nvattest.token.keys import SigningKey
 from nvattest.token.provenance import MEMBER, policy_digest, provenance, verdict, weakenings
 from nvattest.token.trust_vector import device_vector, platform_vector, worst_tier
 
@@ -80,7 +81,7 @@ def sign_ear(
         MEMBER: provenance(appraisal, issued=now, relying_party=relying_party),
     }
     if appraisal.nonce is not None:
-        payload["eat_nonce"] = b64url(appraisal.nonce.value)
+        payload["eat_nonce"] = base64url(appraisal.nonce.value)
     return key.sign(payload)
 
 

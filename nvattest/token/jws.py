@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from nvattest._documents import JsonObject, kind_of, load_json
+from nvattest._text import base64_bytes
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
-from nvattest.token.keys import ALGORITHM, PublicKey, un_b64url
+from nvattest.token.keys import ALGORITHM, PublicKey
 
 MAXIMUM_TOKEN: Final = 1024 * 1024
 _MAXIMUM_HEADER = 32 * 1024
@@ -131,7 +132,7 @@ def _check_header(header: JsonObject, what: str) -> None:
 
 def _decode(text: str, what: str) -> bytes:
     try:
-        return un_b64url(text)
+        return base64_bytes(text, url=True)
     except ValueError:
         raise refuse(f"{what} is not canonical base64url", "malformed") from None
 

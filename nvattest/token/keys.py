@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,29 +12,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest._documents import JsonObject
+from nvattest._text import base64_bytes, base64url
 from nvattest.errors import InputError
 
 ALGORITHM: Final = "ES384"
 CURVE: Final = "P-384"
 MAXIMUM_PEM: Final = 16 * 1024
 _COORDINATE = 48
-
-
-def b64url(data: bytes) -> str:
-    """Base64url without padding (RFC 7515, 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def un_b64url(text: str) -> bytes:
-    """The bytes of canonical base64url without padding.
-
-    Raises:
-        ValueError: other characters, padding, or loose last bits.
-    """
-    data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    if b64url(data) != text:
-        raise ValueError("not canonical base64url")
-    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +81,7 @@ class PublicKey:
         for name in ("x", "y"):
             text = jwk.get(name)
             try:
-                value = un_b64url(text) if isinstance(text, str) and len(text) == 64 else b""
+                value = base64_bytes(text, url=True) if isinstance(text, str) and len(text) == 64 else b""
             except ValueError:
                 value = b""
             if len(value) != _COORDINATE:
@@ -125,21 +108,21 @@ class PublicKey:
     @property
     def thumbprint_bytes(self) -> bytes:
         """The SHA-256 JWK thumbprint, 32 bytes (RFC 7638, 3)."""
-        canonical = f'{{"crv":"{CURVE}","kty":"EC","x":"{b64url(self.x)}","y":"{b64url(self.y)}"}}'
+        canonical = f'{{"crv":"{CURVE}","kty":"EC","x":"{base64url(self.x)}","y":"{base64url(self.y)}"}}'
         return hashlib.sha256(canonical.encode("ascii")).digest()
 
     @property
     def thumbprint(self) -> str:
         """The thumbprint as base64url: the ``kid`` of our tokens."""
-        return b64url(self.thumbprint_bytes)
+        return base64url(self.thumbprint_bytes)
 
     def jwk(self) -> JsonObject:
         """The key as a JWK with its use, algorithm and thumbprint, as consumers want them."""
         return {
             "kty": "EC",
             "crv": CURVE,
-            "x": b64url(self.x),
-            "y": b64url(self.y),
+            "x": base64url(self.x),
+            "y": base64url(self.y),
             "alg": ALGORITHM,
             "use": "sig",
             "kid": self.thumbprint,

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from nvattest._documents import kind_of
+from nvattest._text import base64url
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import Nonce, format_time
 from nvattest.token.jws import Jws, refuse, text_member
-from nvattest.token.keys import b64url
 
 MAXIMUM_LEEWAY: Final = timedelta(minutes=10)
 # The last second of the year 9999: what a datetime can say.
@@ -100,7 +100,7 @@ class Rules:
                 result_code=ResultCode.NONCE_MISMATCH,
             )
         # Hexadecimal as NVIDIA writes it in EATs, base64url as EARs have it.
-        if value.lower() != self.nonce.hex() and value != b64url(self.nonce.value):
+        if value.lower() != self.nonce.hex() and value != base64url(self.nonce.value):
             raise refuse(
                 f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}",
                 "nonce-mismatch",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import nvattest
 from nvattest._documents import dump_json, load_json
-from nvattest._text import block, clean, escaped, hex_bytes, joined
+from nvattest._text import base64_bytes, base64url, block, clean, escaped, hex_bytes, joined
 from nvattest.errors import InputError, ParseError
 
 # A separator, a control of the 8-bit kind, a title, a direction, nothing to see, a surrogate, a line end of Unicode.
@@ -170,3 +170,34 @@ def test_every_sign_of_the_first_planes_is_either_shown_or_spelled() -> None:
 )
 def test_hexadecimal_digits_are_read_strictly(text: str, value: bytes | None) -> None:
     assert hex_bytes(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "value"),
+    [
+        ("AP8=", False, b"\x00\xff"),
+        ("AP8", True, b"\x00\xff"),
+        ("-_8", True, b"\xfb\xff"),
+        ("", False, b""),
+        ("AP8", False, None),
+        ("AP8=", True, None),
+        ("AP9=", False, None),
+        ("AP9", True, None),
+        ("+/8", True, None),
+        ("-_8=", False, None),
+        ("AP8=\n", False, None),
+        ("AP 8=", False, None),
+        ("AP8==", False, None),
+        ("\ud800AAA", False, None),
+        ("\xe9AAA", True, None),
+        ("A", True, None),
+    ],
+)
+def test_only_canonical_base64_is_read(text: str, url: bool, value: bytes | None) -> None:
+    try:
+        found: bytes | None = base64_bytes(text, url=url)
+    except ValueError:
+        found = None
+    assert found == value
+    if url and value is not None:
+        assert base64url(value) == text
