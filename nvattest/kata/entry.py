@@ -129,7 +129,11 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
     try:
         lock = Lock(folder)
     except OSError as error:
-        return _no_place(error, settings, stage, journal)
+        status = _no_place(error, settings, stage, journal)
+        with suppress(OSError):
+            # The ready state is gone, and so is what the token speaks of.
+            folder.remove(paths.TOKEN)
+        return status
     asked = time.monotonic()
     try:
         if not (termination.wait(lambda: lock.take(started + budget)) or lock.take(started)):

@@ -8,6 +8,7 @@ begun as a failure; between rounds, and before one has the lock, a verdict that 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 
 from nvattest._folder import Lock, TrustedFolder
@@ -48,6 +49,7 @@ def attest_round(paths: Paths, termination: Termination) -> tuple[str, Record | 
     settings = load_settings(paths)
     journal = Journal(paths)
     settings.apply(journal)
+    folder: TrustedFolder | None = None
     try:
         folder = TrustedFolder(paths.run, make=True, mode=0o755)
         lock = Lock(folder)
@@ -56,6 +58,10 @@ def attest_round(paths: Paths, termination: Termination) -> tuple[str, Record | 
 
         line = headline(NOT_TRUSTED, take_away(settings.nvml, seconds=settings.closing(Stage.WATCH)))
         journal.verdict(f"{line}; {error.filename}: {error.strerror or error}", good=False)
+        if folder is not None:
+            with suppress(OSError):
+                # The ready state is gone, and so is what the token speaks of.
+                folder.remove(Paths.TOKEN)
         return "output", None
     asked = time.monotonic()
     try:

@@ -246,3 +246,19 @@ def test_what_a_killed_run_left_beside_its_files_goes_with_the_next_run(world: N
     left = {path.name for path in run_folder(guest).iterdir()}
     assert left <= {"state.json", "token.json", "jwks.json", "appraisal.json", "lock"}
     assert ("token.json" in left) is (not lies)
+
+
+@pytest.mark.parametrize("words", [("--stage", "init"), ("--stage", "watch", "--once")])
+def test_a_lock_that_cannot_be_opened_leaves_no_token_of_gpus_that_are_not_ready_any_more(
+    world: NewWorld, words: tuple[str, ...]
+) -> None:
+    guest = world()
+    guest.run()
+    assert guest.token.exists()
+    lock = guest.file("run/nvattest/lock")
+    lock.unlink()
+    lock.symlink_to("/dev/null")
+    guest.load_driver()
+    assert guest.run(*words).status == 8
+    assert guest.ready == 0
+    assert not guest.token.exists()
