@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -403,34 +402,21 @@ def _print(result: Result, options: argparse.Namespace) -> None:
             document["appraisal"] = appraisal_to_json(result.appraisal)
         print(dump_json(document))
         return
-    from nvattest.cli.output import painted, render_appraisal, render_claims, render_decision
-    from nvattest.cli.terminal import wants_color
+    from nvattest.cli.terminal import terminal_for
+    from nvattest.report.text import account, claims_account, decision_account, story
 
     if result.appraisal is None:
-        say(render_claims(result.claims, result.code, result.verified_by or {}, result.refusals))
-    elif options.explain:
-        _explain(result.appraisal, options)
+        say(claims_account(result.claims, result.code, result.verified_by or {}, result.refusals))
     else:
+        from nvattest.report.reading import view_of
+
+        view, terminal = view_of(result.appraisal), terminal_for()
         verbose = options.verbose or options.log_level in ("debug", "trace")
-        text = render_appraisal(result.appraisal, verbose=verbose)
-        colour = wants_color(sys.stdout)
-        say(painted(text) if colour else text, colour=colour)
+        text = (
+            story(view, terminal, everything=options.verbose, saved=False)
+            if options.explain
+            else account(view, terminal, verbose=verbose)
+        )
+        say(text, colour=terminal.color)
     if result.decision is not None:
-        say(render_decision(result.decision, result.code))
-
-
-def _explain(appraisal: Appraisal, options: argparse.Namespace) -> None:
-    from nvattest.appraisal.serialize import appraisal_to_json
-    from nvattest.cli.terminal import terminal_for
-    from nvattest.report import explain_appraisal_json
-
-    terminal = terminal_for()
-    text = explain_appraisal_json(
-        appraisal_to_json(appraisal),
-        width=terminal.width,
-        color=terminal.color,
-        unicode=terminal.unicode,
-        everything=options.verbose,
-        saved=False,
-    )
-    say(text, colour=terminal.color)
+        say(decision_account(result.decision, result.code))

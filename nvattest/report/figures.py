@@ -1,19 +1,22 @@
-"""The figures of one device, its chains and its measurements, as numbers and words; the template draws them."""
+"""The figures of the page, as numbers and words that the template draws: chains, measurements, topology, timelines."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from datetime import datetime, timedelta, timezone
+from typing import Final, NamedTuple
 
-from nvattest.report.model import CertificateView, ChainView, DeviceView
-from nvattest.report.render_map import CELLS, COLUMNS, SOURCES, grid
+from nvattest.errors import InputError
+from nvattest.model import parse_time
+from nvattest.report.diagnosis import disagreements
+from nvattest.report.reading import Appraisal, Certificate, Chain, Device, Rim
+from nvattest.report.text import CELLS, COLUMNS, SOURCES, grid
 
 # -- the trust-chain diagram ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
+class Box(NamedTuple):
     """One box of a diagram. ``style`` is good, bad, warn or plain; ``lines`` are the small texts under the title."""
 
     x: int
@@ -25,8 +28,7 @@ class Box:
     style: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrow:
+class Arrow(NamedTuple):
     """A line with a head from one point to another."""
 
     x1: int
@@ -36,8 +38,7 @@ class Arrow:
     style: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagram:
+class Diagram(NamedTuple):
     """Boxes and arrows in a field; ``columns`` are (x, heading)."""
 
     width: int
@@ -53,88 +54,81 @@ _GAP: Final = 26
 _TOP: Final = 30
 
 
-def trust_diagram(device: DeviceView) -> Diagram:
+def trust_diagram(device: Device) -> Diagram:
     """Device root to report on the left, RIM root to golden values beside it, and the comparison below both."""
-    chains: list[tuple[str, ChainView | None, Box]] = []
-    report_ok = _passed(device, "report-signature", "report-format")
-    versions = " ".join(part for part in (device.driver_version, device.firmware_version) if part)
-    said = "signed by the leaf key" if report_ok else "SIGNATURE NOT GOOD"
-    end = _box("Report", (versions or "signed measurements", said),
-               "good" if report_ok else "bad")  # fmt: skip
-    chains.append(("Device", device.chain, end))
+    report = device.report
+    signed = device.passed("report-signature", "report-format")
+    versions = " ".join(part for part in (report.driver_version, report.firmware_version) if part)
+    end = _box(
+        "Report",
+        (versions or "signed measurements", "signed by the leaf key" if signed else "SIGNATURE NOT GOOD"),
+        "good" if signed else "bad",
+    )
+    columns: list[tuple[str, Chain | None, Box]] = [("Device", device.chain, end)]
     for rim in device.rims:
-        signed = _passed(device, f"{rim.role}-rim-signature", f"{rim.role}-rim-binding")
-        word = {"driver": "Driver RIM", "vbios": "VBIOS RIM", "bios": "BIOS RIM"}.get(rim.role, "RIM")
-        state = "signed, for this device" if signed else "NOT THERE" if not rim.sha256 else "NOT ACCEPTED"
-        style = "good" if signed else "bad"
-        if signed and not _passed(device, *(f"{rim.role}-rim-{part}" for part in ("chain", "validity", "revocation"))):
-            # A good signature by a signer that is not to be believed must not look like the end of the matter.
-            state, style = "signed, but not by a good chain", "warn"
-        chains.append((word, rim.chain, _box("Golden values", (rim.id, state), style)))
+        title = {"driver": "Driver RIM", "vbios": "VBIOS RIM", "bios": "BIOS RIM"}.get(rim.role, "RIM")
+        columns.append((title, rim.chain, _golden_values(device, rim)))
     debug = next((check.found for check in device.checks if check.id == "debug" and check.outcome == "fail"), "")
     boxes: list[Box] = []
     arrows: list[Arrow] = []
-    deepest = max([len(chain.certificates) if chain else 1 for _, chain, _ in chains])
+    deepest = max([len(chain.certificates) if chain else 1 for _, chain, _ in columns])
     bottom = _TOP + deepest * (_BOX_HEIGHT + _GAP)
-    centres = []
-    for column, (_, chain, last) in enumerate(chains):
-        x = column * (_BOX_WIDTH + _GAP)
+    ends = []
+    for column, (_, chain, last) in enumerate(columns):
+        x, y = column * (_BOX_WIDTH + _GAP), _TOP
         centre = x + _BOX_WIDTH // 2
-        centres.append((centre, last.style))
-        y = _TOP
-        previous: int | None = None
+        ends.append((centre, last.style))
+        placed = []
         for box in _certificates(chain, debug=debug if chain is device.chain else ""):
-            if previous is not None:
-                arrows.append(Arrow(x1=centre, y1=previous, x2=centre, y2=y, style=box.style))
-            boxes.append(_placed(box, x, y))
-            previous = y + _BOX_HEIGHT
+            placed.append(box._replace(x=x, y=y))
             y += _BOX_HEIGHT + _GAP
-        if previous is not None:
-            arrows.append(Arrow(x1=centre, y1=previous, x2=centre, y2=bottom, style=last.style))
-        boxes.append(_placed(last, x, bottom))
-    total = len(chains) * (_BOX_WIDTH + _GAP) - _GAP
-    matched = _passed(device, "measurements")
-    covered = [cell for cell in device.cells or () if cell.state != "not-covered"]
-    bad, exempt = len(device.bad_cells), sum(cell.state == "exempt" for cell in covered)
-    words = (
-        "not compared"
-        if device.cells is None
-        else f"{len(covered) - bad - exempt} of {len(covered)} golden values match"
-    )
-    words += f", {exempt} exempt" if exempt else ""
-    compare_y = bottom + _BOX_HEIGHT + 2 * _GAP
+        placed.append(last._replace(x=x, y=bottom))
+        arrows += [
+            Arrow(x1=centre, y1=above.y + _BOX_HEIGHT, x2=centre, y2=below.y, style=below.style)
+            for above, below in itertools.pairwise(placed)
+        ]
+        boxes += placed
+    total = len(columns) * (_BOX_WIDTH + _GAP) - _GAP
+    matched = device.passed("measurements")
+    style = "bad" if not matched else "good" if all(style == "good" for _, style in ends) else "warn"
+    below = bottom + _BOX_HEIGHT + 2 * _GAP
     boxes.append(
-        Box(
-            x=0,
-            y=compare_y,
-            width=total,
-            height=48,
-            title="Measurements",
-            lines=(words,),
-            style="bad" if not matched else "good" if all(style == "good" for _, style in centres) else "warn",
-        )
+        Box(x=0, y=below, width=total, height=48, title="Measurements", lines=(_compared(device),), style=style)
     )
     arrows += [
-        Arrow(x1=centre, y1=bottom + _BOX_HEIGHT, x2=centre, y2=compare_y, style=style if matched else "bad")
-        for centre, style in centres
+        Arrow(x1=centre, y1=bottom + _BOX_HEIGHT, x2=centre, y2=below, style=style if matched else "bad")
+        for centre, style in ends
     ]
     return Diagram(
-        width=total, height=compare_y + 50, boxes=tuple(boxes), arrows=tuple(arrows),
-        columns=tuple((index * (_BOX_WIDTH + _GAP), word) for index, (word, _, _) in enumerate(chains)),
+        width=total, height=below + 50, boxes=tuple(boxes), arrows=tuple(arrows),
+        columns=tuple((index * (_BOX_WIDTH + _GAP), title) for index, (title, _, _) in enumerate(columns)),
     )  # fmt: skip
 
 
-def _passed(device: DeviceView, *ids: str) -> bool:
-    outcome = {check.id: check.outcome for check in device.checks}
-    return all(outcome.get(name) == "pass" for name in ids)
+def _golden_values(device: Device, rim: Rim) -> Box:
+    def passed(*parts: str) -> bool:
+        return device.passed(*(f"{rim.role}-rim-{part}" for part in parts))
+
+    if not passed("signature", "binding"):
+        state, style = "NOT ACCEPTED" if rim.sha256 else "NOT THERE", "bad"
+    elif not passed("chain", "validity", "revocation"):
+        # A good signature by a signer that is not to be believed must not look like the end of the matter.
+        state, style = "signed, but not by a good chain", "warn"
+    else:
+        state, style = "signed, for this device", "good"
+    return _box("Golden values", (rim.id, state), style)
+
+
+def _compared(device: Device) -> str:
+    if device.measurements is None:
+        return "not compared"
+    covered, bad = len(device.covered), len(device.bad_cells)
+    exempt = sum(cell.state == "exempt" for cell in device.covered)
+    return f"{covered - bad - exempt} of {covered} golden values match" + (f", {exempt} exempt" if exempt else "")
 
 
 def _box(title: str, lines: tuple[str, ...], style: str) -> Box:
     return Box(x=0, y=0, width=_BOX_WIDTH, height=_BOX_HEIGHT, title=shorten(title), lines=lines, style=style)
-
-
-def _placed(box: Box, x: int, y: int) -> Box:
-    return Box(x=x, y=y, width=box.width, height=box.height, title=box.title, lines=box.lines, style=box.style)
 
 
 def shorten(text: str, maximum: int = 40) -> str:
@@ -142,54 +136,47 @@ def shorten(text: str, maximum: int = 40) -> str:
     return text if len(text) <= maximum else f"{text[: maximum // 2]}…{text[-(maximum - maximum // 2 - 1) :]}"
 
 
-def _certificates(chain: ChainView | None, *, debug: str = "") -> list[Box]:
+def _certificates(chain: Chain | None, *, debug: str) -> list[Box]:
     if chain is None or not chain.certificates:
         return [_box("no chain", ("nothing could be read",), "bad")]
     found = []
-    broken = {position for position, _, _ in chain.findings}
-    last = len(chain.certificates) - 1
-    for position in range(last, -1, -1):
-        certificate = chain.certificates[position]
-        lines = [_validity(certificate)]
-        style = "plain"
-        answer = certificate.revocation
-        # "certificate 0 (its name) says debug; certificate 2 …"
-        said = next((part for part in debug.split("; ") if part.startswith(f"certificate {position} (")), "")
-        if position in broken:
-            style = "bad"
-            lines.append(next(rule for at, rule, _ in chain.findings if at == position).replace("-", " ").upper())
-        elif said:
-            style = "bad"
-            lines.append(f"says: {said.rpartition(' says ')[2].upper()}")
-        elif answer is not None:
-            style = "good" if answer.good else "bad"
-            reason = f": {answer.reason}" if answer.reason and answer.reason != answer.status else ""
-            lines.append(f"not revoked ({answer.source})" if answer.good else f"{answer.status.upper()}{reason}")
-        elif position == last:
-            style = "good" if chain.path_ok else "bad"
-            lines.append("pinned root" if chain.path_ok and chain.anchor else "NOT a pinned root")
-        elif position == 0:
-            style = "plain" if chain.path_ok else "warn"
-            lines.append("leaf: has no revocation service")
-        else:
-            lines.append("revocation was not asked")
-            style = "warn"
-        found.append(_box(certificate.name, tuple(lines[:2]), style))
+    for position, certificate in reversed(list(enumerate(chain.certificates))):
+        style, state = _state(chain, position, certificate, debug)
+        validity = f"{certificate.not_before[:10]} – {certificate.not_after[:10]}"
+        found.append(_box(certificate.name, (validity, state), style))
     return found
 
 
-def _validity(certificate: CertificateView) -> str:
-    return f"{certificate.not_before[:10]} – {certificate.not_after[:10]}"
+def _state(chain: Chain, position: int, certificate: Certificate, debug: str) -> tuple[str, str]:
+    broken = next((finding.rule for finding in chain.findings if finding.position == position), None)
+    if broken is not None:
+        return "bad", broken.replace("-", " ").upper()
+    # "certificate 0 (its name) says debug; certificate 2 …"
+    said = next((part for part in debug.split("; ") if part.startswith(f"certificate {position} (")), "")
+    if said:
+        return "bad", f"says: {said.rpartition(' says ')[2].upper()}"
+    answer = certificate.revocation
+    if answer is not None and answer.good:
+        return "good", f"not revoked ({answer.source})"
+    if answer is not None:
+        return "bad", answer.status.upper() + (f": {answer.why}" if answer.why else "")
+    if position == len(chain.certificates) - 1:
+        return (
+            "good" if chain.path_ok else "bad",
+            "pinned root" if chain.path_ok and chain.anchor else "NOT a pinned root",
+        )
+    if position == 0:
+        return "plain" if chain.path_ok else "warn", "leaf: has no revocation service"
+    return "warn", "revocation was not asked"
 
 
 # -- the measurement grid ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Square:
+class Square(NamedTuple):
     """One place of the grid."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     x: int
     y: int
     state: str
@@ -202,12 +189,12 @@ _SIDE: Final = 40
 _STEP: Final = 44
 
 
-def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
+def measurement_squares(device: Device) -> tuple[Square, ...]:
     """The squares of the grid, row by row; none where nothing was compared."""
-    if device.cells is None:
+    if device.measurements is None:
         return ()
     found = []
-    for index, cell in enumerate(grid(device.cells)):
+    for index, cell in enumerate(grid(device.measurements)):
         state = "empty" if cell is None else cell.state
         letter, source = SOURCES.get(cell.source if cell is not None else "", ("", "no RIM"))
         count = len(cell.golden) if cell is not None else 0
@@ -224,3 +211,219 @@ def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
 def grid_height(squares: Sequence[Square]) -> int:
     """The height of the grid."""
     return max([CELLS // COLUMNS * _STEP, *(square.y + _STEP for square in squares)]) - (_STEP - _SIDE)
+
+
+# -- the topology ----------------------------------------------------------------------------------------------------
+
+
+class Node(NamedTuple):
+    """One device of the picture. ``style`` is good, bad or ghost (named by others and not here)."""
+
+    x: int
+    y: int
+    width: int
+    label: str
+    note: str
+    style: str
+
+
+class Link(NamedTuple):
+    """A link that both ends name (good), that only one end names (bad), or to a device that is not here (bad)."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    style: str
+
+
+class Topology(NamedTuple):
+    """The picture: GPUs above, switches below, and in words what is wrong."""
+
+    width: int
+    height: int
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+    good: int
+    problems: tuple[str, ...]
+
+
+_NODE_HEIGHT: Final = 46
+_SPACE: Final = 116
+_NODE_WIDTH: Final = 100
+_LOWER: Final = 210
+_MAXIMUM_NODES: Final = 16
+
+
+def topology(view: Appraisal) -> Topology | None:
+    """The picture of who names whom, or None where there are not both GPUs and switches."""
+    gpus = [device for device in view.devices if not device.is_switch]
+    switches = [device for device in view.devices if device.is_switch]
+    if not gpus or not switches or len(gpus) > _MAXIMUM_NODES or len(switches) > _MAXIMUM_NODES:
+        return None
+    present = {device.identity.pdi for device in view.devices if device.identity.pdi}
+    lost_gpus, lost_switches = (
+        sorted({pdi for device in row for pdi in device.report.neighbours if pdi not in present})[:4]
+        for row in (switches, gpus)
+    )
+    rows = ((gpus, lost_gpus, 0), (switches, lost_switches, _LOWER))
+    width = max(len(row) + len(lost) for row, lost, _ in rows) * _SPACE - (_SPACE - _NODE_WIDTH)
+    places: dict[str, int] = {}
+    nodes = []
+    for row, lost, y in rows:
+        known = [
+            (device.label, device.label, device.identity.pdi[-8:] or "no PDI", "good" if device.trusted else "bad")
+            for device in row
+        ]
+        known += [(pdi, "not here", pdi[-8:], "ghost") for pdi in lost]
+        share = width / len(known)
+        for column, (key, label, note, style) in enumerate(known):
+            x = round(share * column + (share - _NODE_WIDTH) / 2)
+            places[key] = x + _NODE_WIDTH // 2
+            nodes.append(Node(x=x, y=y, width=_NODE_WIDTH, label=label, note=note, style=style))
+    # Both ends, as (key of the GPU, key of the switch), and whether each names the other.
+    pairs = {
+        (gpu.label, switch.label): gpu.names(switch) and switch.names(gpu)
+        for gpu in gpus
+        for switch in switches
+        if gpu.names(switch) or switch.names(gpu)
+    }
+    pairs |= {(gpu.label, pdi): False for gpu in gpus for pdi in gpu.report.neighbours if pdi in lost_switches}
+    pairs |= {(pdi, switch.label): False for switch in switches for pdi in switch.report.neighbours if pdi in lost_gpus}
+    links = [
+        Link(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
+        for (upper, lower), good in sorted(pairs.items(), key=lambda pair: not pair[1])
+    ]
+    return Topology(
+        width=width, height=_LOWER + _NODE_HEIGHT, nodes=tuple(nodes), links=tuple(links), good=sum(pairs.values()),
+        problems=disagreements(view),
+    )  # fmt: skip
+
+
+# -- the timelines ---------------------------------------------------------------------------------------------------
+
+
+class Bar(NamedTuple):
+    """One validity. ``x`` and ``width`` are in the field; ``before`` and ``after`` say that it goes on beyond it."""
+
+    y: int
+    x: float
+    width: float
+    label: str
+    span: str
+    style: str
+    before: bool
+    after: bool
+
+
+class Timeline(NamedTuple):
+    """Bars against a clock. ``ticks`` are (x, label), ``now`` is the place of the clock, ``first`` what ends first."""
+
+    title: str
+    left: int
+    width: int
+    height: int
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, str], ...]
+    now: float
+    clock: str
+    first: str
+
+
+_MAXIMUM_BARS: Final = 40
+_EARLY: Final = datetime(1900, 1, 1, tzinfo=timezone.utc)
+_FAR: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
+_LEFT: Final = 300
+_FIELD: Final = 560
+_ROW: Final = 26
+
+
+def timelines(view: Appraisal) -> tuple[Timeline, ...]:
+    """Certificates in years and revocation answers in hours, each once, against the clock that they were judged by."""
+    clock = _instant(view.at.device)
+    rim_clock = _instant(view.at.rim) or clock
+    if clock is None or rim_clock is None:
+        return ()
+    chains = [(device.chain, clock) for device in view.devices if device.chain is not None]
+    chains += [(rim.chain, rim_clock) for device in view.devices for rim in device.rims if rim.chain is not None]
+    certificates: Rows = {}
+    answers: Rows = {}
+    for chain, moment in chains:
+        for certificate in chain.certificates:
+            _note(certificates, certificate.name, certificate.not_before, certificate.not_after, moment)
+            answer = certificate.revocation
+            if answer is not None:
+                _note(answers, certificate.name, answer.this_update, answer.next_update, moment)
+    found = []
+    if certificates:
+        found.append(_timeline("Certificates", certificates, clock, timedelta(days=365 * 4), year=True))
+    if answers:
+        found.append(_timeline("Revocation answers", answers, clock, timedelta(hours=36), year=False))
+    return tuple(found)
+
+
+# One row per name and span, with the clocks that it was judged by: sixteen devices share all but two certificates.
+Rows = dict[tuple[str, datetime, datetime], set[datetime]]
+
+
+def _note(rows: Rows, name: str, begin: str, end: str, moment: datetime) -> None:
+    first, last = _instant(begin), _instant(end)
+    if first is not None and last is not None:
+        rows.setdefault((name, first, last), set()).add(moment)
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return parse_time(text)
+    except InputError:
+        return None
+
+
+def _timeline(title: str, rows: Rows, clock: datetime, half: timedelta, *, year: bool) -> Timeline:
+    centre = min(max(clock, _EARLY), _FAR)
+    start, stop = centre - half, centre + half
+    length = (stop - start).total_seconds()
+
+    def place(moment: datetime) -> float:
+        share = (min(max(moment, start), stop) - start).total_seconds() / length
+        return round(_LEFT + share * _FIELD, 1)
+
+    bars = []
+    ordered = sorted(rows.items(), key=lambda item: (item[0][2], item[0][0]))[:_MAXIMUM_BARS]
+    for position, ((name, begin, end), moments) in enumerate(ordered):
+        good = all(begin <= moment <= end for moment in moments)
+        x = place(begin)
+        bars.append(
+            Bar(
+                y=position * _ROW, x=x, width=max(2.0, round(place(end) - x, 1)), label=shorten(name, 40),
+                span=f"{_moment(begin, year=year)} – {_moment(end, year=year)}", style="good" if good else "bad",
+                before=begin < start, after=end > stop,
+            )
+        )  # fmt: skip
+    return Timeline(
+        title=title, left=_LEFT, width=_LEFT + _FIELD, height=len(bars) * _ROW, bars=tuple(bars),
+        # The label of the clock stands above; one of the axis right below it would be struck through by its line.
+        ticks=tuple(
+            (place(moment), label if abs(place(moment) - place(clock)) > _ROW else "")
+            for moment, label in _ticks(start, stop, year=year)
+        ),
+        now=place(clock), clock=_moment(clock, year=year),
+        first=f"{ordered[0][0][0]}, {_moment(ordered[0][0][2], year=year)}",
+    )  # fmt: skip
+
+
+def _moment(moment: datetime, *, year: bool) -> str:
+    return f"{moment.date()}" if year else f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _ticks(start: datetime, stop: datetime, *, year: bool) -> list[tuple[datetime, str]]:
+    if year:
+        years = range(start.year + 1, stop.year + 1)
+        return [(datetime(number, 1, 1, tzinfo=timezone.utc), str(number)) for number in years]
+    moment = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    found = []
+    while moment <= stop:
+        if moment >= start:
+            found.append((moment, f"{moment:%m-%d}" if moment.hour == 0 else f"{moment:%H:%M}"))
+        moment += timedelta(hours=12)
+    return found

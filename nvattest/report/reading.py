@@ -1,33 +1,330 @@
-"""From the JSON of a saved appraisal to its view: tolerant of other versions, and of anything that is missing.
+"""The reader of saved appraisals (``schemas/appraisal-1.json``), for text and page alike.
 
-The verdict is made again from the checks, so that a file cannot claim more than they say.
+Each view below mirrors one object of the schema and has its members' names. ``_read`` fills a view by the types that it
+declares, so that the declarations are the reader. It accepts files of other versions and files that lack anything: a
+value of another type counts as missing. Text is cleaned as it is read. ``decide`` makes the verdict again from the
+checks, so that a file cannot claim more than they say.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from nvattest._registry import NO_PDI
 from nvattest._text import clean
-from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM
+from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM, Outcome, acceptable, decide
 from nvattest.appraisal.serialize import FORMAT, VERSION
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
-from nvattest.report.model import (
-    AppraisalView,
-    CellView,
-    CertificateView,
-    ChainView,
-    CheckView,
-    DeviceView,
-    RevocationView,
-    RimView,
-    SvnView,
-)
-from nvattest.report.values import JsonObject, common_name, flag, item, items, number, text, texts
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal as LiveAppraisal
+
+JsonObject = Mapping[str, object]
 
 PLATFORM: Final = "PLATFORM"
-MAXIMUM_DEVICES: Final = 256
+_MAXIMUM_ITEMS: Final = 4096
+_MAXIMUM_DEVICES: Final = 256
+_MAXIMUM_INDEX: Final = 511
+
+
+class Check(NamedTuple):
+    """One check. ``device`` is the label of its device, ``PLATFORM`` for the whole; ``acceptable`` is decided here."""
+
+    id: str = "?"
+    step: int | None = None
+    title: str = ""
+    outcome: str = "unknown"
+    detail: str = ""
+    expected: str = ""
+    found: str = ""
+    hint: str = ""
+    tolerated_by: str = ""
+    code: int | None = None
+    device: str = ""
+    acceptable: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """It stands in the way of trust by itself, and not only because an earlier check left nothing to look at."""
+        return not self.acceptable and self.outcome != "skipped"
+
+
+class Revocation(NamedTuple):
+    """One revocation answer."""
+
+    status: str = "unknown"
+    reason: str = ""
+    source: str = ""
+    nonce: str = ""
+    this_update: str = ""
+    next_update: str = ""
+    responder: str = ""
+    detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        """The answer is good; what the policy makes of another status stands in the check."""
+        return self.status == "good"
+
+    @property
+    def signer(self) -> str:
+        """The common name of the responder."""
+        return common_name(self.responder)
+
+    @property
+    def why(self) -> str:
+        """The reason, where it says more than the status."""
+        return self.reason if self.reason != self.status else ""
+
+
+class Certificate(NamedTuple):
+    """One certificate."""
+
+    subject: str = "?"
+    serial: str = ""
+    sha256: str = ""
+    not_before: str = ""
+    not_after: str = ""
+    revocation: Revocation | None = None
+
+    @property
+    def name(self) -> str:
+        """Its common name."""
+        return common_name(self.subject)
+
+
+class Finding(NamedTuple):
+    """What is wrong with a chain; ``position`` is that of the certificate, None for the whole."""
+
+    rule: str = ""
+    position: int | None = None
+    message: str = ""
+
+
+class Chain(NamedTuple):
+    """One chain, leaf first."""
+
+    anchor: str = ""
+    path_ok: bool = False
+    in_validity: bool = False
+    findings: tuple[Finding, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+
+
+class Rim(NamedTuple):
+    """One RIM."""
+
+    role: str = "?"
+    id: str = "?"
+    source: str = ""
+    origin: str = ""
+    sha256: str = ""
+    version: str = ""
+    product: str = ""
+    edition: str = ""
+    chain: Chain | None = None
+
+
+class Cell(NamedTuple):
+    """One measurement: golden index, state, the RIM that covers it, its alternatives and the runtime value (hex)."""
+
+    index: int = -1  # type: ignore[assignment]  # hides tuple.index
+    state: str = "unknown"
+    source: str = ""
+    name: str = ""
+    golden: tuple[str, ...] = ()
+    runtime: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """It differs, or is missing."""
+        return self.state in ("mismatched", "missing")
+
+
+class Svn(NamedTuple):
+    """One minimum security version number."""
+
+    name: str = "?"
+    minimum: int | None = None
+    runtime: int | None = None
+    satisfied: bool = False
+
+
+class Identity(NamedTuple):
+    """Who the device is, by its certificates."""
+
+    ueid: str = ""
+    hwmodel: str = ""
+    pdi: str = ""
+    chip: str = ""
+
+
+class Report(NamedTuple):
+    """What the signed report says, of a GPU or of a switch."""
+
+    driver_version: str = ""
+    vbios_version: str = ""
+    bios_version: str = ""
+    mode: str = ""
+    project: str = ""
+    project_sku: str = ""
+    chip_sku: str = ""
+    opaque_layout: str = ""
+    opaque_version: str = ""
+    switch_pdis: tuple[str, ...] = ()
+    gpu_pdis: tuple[str, ...] = ()
+
+    @property
+    def firmware_version(self) -> str:
+        """The version of the VBIOS or of the switch BIOS."""
+        return self.vbios_version or self.bios_version
+
+    @property
+    def versions(self) -> str:
+        """All versions in words."""
+        named = (("driver", self.driver_version), ("vbios", self.vbios_version), ("bios", self.bios_version))
+        return ", ".join(f"{name} {version}" for name, version in named if version)
+
+    @property
+    def board(self) -> str:
+        """Project, SKU and chip SKU."""
+        return "/".join(part for part in (self.project, self.project_sku, self.chip_sku) if part)
+
+    @property
+    def opaque(self) -> str:
+        """Layout and version of the opaque data."""
+        return f"{self.opaque_layout} {self.opaque_version}".strip()
+
+    @property
+    def neighbours(self) -> tuple[str, ...]:
+        """The PDIs of the devices that this one names as linked to it."""
+        return tuple(pdi for pdi in self.switch_pdis or self.gpu_pdis if pdi != NO_PDI)
+
+
+class Device(NamedTuple):
+    """One device. ``trusted`` is decided here; ``measurements`` are None where nothing was compared."""
+
+    label: str = ""
+    kind: str = DeviceKind.GPU.value
+    architecture: str = ""
+    trusted: bool = False
+    origin: str = ""
+    report_sha256: str = ""
+    chain_sha256: str = ""
+    identity: Identity = Identity()
+    report: Report = Report()
+    chain: Chain | None = None
+    rims: tuple[Rim, ...] = ()
+    measurements: tuple[Cell, ...] | None = None
+    minimum_svn: tuple[Svn, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def is_switch(self) -> bool:
+        """A switch, not a GPU."""
+        return self.kind == DeviceKind.NVSWITCH.value
+
+    @property
+    def known_as(self) -> str:
+        """Its model, or else its architecture."""
+        return self.identity.hwmodel or self.architecture
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that stand in the way of trust."""
+        return tuple(check for check in self.checks if not check.acceptable)
+
+    @property
+    def covered(self) -> tuple[Cell, ...]:
+        """The measurements that a RIM covers."""
+        return tuple(cell for cell in self.measurements or () if cell.state != "not-covered")
+
+    @property
+    def bad_cells(self) -> tuple[Cell, ...]:
+        """The measurements that differ or are missing."""
+        return tuple(cell for cell in self.measurements or () if cell.bad)
+
+    def rim(self, role: str) -> Rim | None:
+        """The RIM of a role."""
+        return next((rim for rim in self.rims if rim.role == role), None)
+
+    def names(self, other: Device) -> bool:
+        """Whether its report names another device as linked to it."""
+        return other.identity.pdi in self.report.neighbours
+
+    def passed(self, *ids: str) -> bool:
+        """Whether all checks of these names are there and passed."""
+        outcomes = {check.id: check.outcome for check in self.checks}
+        return all(outcomes.get(name) == "pass" for name in ids)
+
+
+class At(NamedTuple):
+    """The clock that validity was judged by."""
+
+    device: str = ""
+    rim: str = ""
+
+
+class Appraisal(NamedTuple):
+    """An appraisal. ``trusted`` is decided here; ``notices`` are what a reader must know of the file."""
+
+    trusted: bool = False
+    result_code: int | None = None
+    result_message: str = ""
+    nonce: str = ""
+    at: At = At()
+    anchors: str = "not recorded"
+    # A file that does not say that it is real is not taken for real.
+    simulated: bool = True
+    weakened: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    devices: tuple[Device, ...] = ()
+    policy: tuple[tuple[str, str], ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """All checks that stand in the way of trust; causes before what follows from them."""
+        own = [check for device in self.devices for check in device.failures]
+        whole = [check for check in self.checks if not check.acceptable]
+        return tuple(sorted([*own, *whole], key=lambda check: check.outcome == "skipped"))
+
+    @property
+    def causes(self) -> tuple[Check, ...]:
+        """The failures that are not mere consequences of another one."""
+        return (
+            tuple(check for check in self.failures if check.failed and check.id != "devices-trusted") or self.failures
+        )
+
+    @property
+    def clock(self) -> str:
+        """The time or times that validity was judged at."""
+        if self.at.device == self.at.rim or not self.at.rim:
+            return self.at.device or "not recorded"
+        return f"{self.at.device} (device), {self.at.rim} (RIMs)"
+
+    def device(self, label: str) -> Device | None:
+        """The device of this label, whatever its case."""
+        return next((device for device in self.devices if device.label.upper() == label.upper()), None)
+
+    def demand(self, label: str) -> Device:
+        """The device of this label, which the user named.
+
+        Raises:
+            InputError: there is none; the message names those that are there.
+        """
+        found = self.device(label)
+        if found is None:
+            labels = listed([device.label for device in self.devices], maximum=16) or "none"
+            raise InputError(f"there is no device {clean(label, 80)!r} in this appraisal; there are {labels}")
+        return found
+
+
+# -- the document -----------------------------------------------------------------------------------------------------
 
 
 def is_appraisal(document: object) -> bool:
@@ -35,15 +332,46 @@ def is_appraisal(document: object) -> bool:
     return isinstance(document, dict) and document.get("format") == FORMAT
 
 
-def read_appraisal(document: object) -> AppraisalView:
-    """Read an appraisal for display. The verdict is made again from the checks: a file cannot claim more than they say.
+def view_of(appraisal: LiveAppraisal) -> Appraisal:
+    """An appraisal just made, seen as its JSON says it: what ``attest`` shows is what ``explain`` shows of its file."""
+    from nvattest.appraisal.serialize import appraisal_to_json
+
+    return read_appraisal(appraisal_to_json(appraisal))
+
+
+def read_appraisal(document: object) -> Appraisal:
+    """Read an appraisal for display.
 
     Raises:
         InputError: it is no appraisal at all (``explain-format``).
     """
     if not isinstance(document, dict) or not is_appraisal(document):
         raise InputError("this is not an appraisal", code="explain-format", hint="give the output of attest -f json")
-    notices: list[str] = []
+    members = _members(document, "devices")
+    devices = tuple(_device(member, index) for index, member in enumerate(members[:_MAXIMUM_DEVICES]))
+    checks = _checks(document, PLATFORM)
+    claimed = flag(document, "trusted")
+    trusted = (
+        # What was left out may have failed.
+        _whole(document, "checks", checks)
+        and _whole(document, "devices", devices)
+        and decide(checks, REQUIRED_PLATFORM, devices=[device.trusted for device in devices])
+    )
+    return _read(
+        Appraisal,
+        document,
+        trusted=trusted and claimed is True,
+        checks=checks,
+        devices=devices,
+        policy=tuple(
+            (clean(name, 100), _words(value)) for name, value in sorted(item(document, "policy").items())[:128]
+        ),
+        notices=tuple(_notices(document, claimed, trusted, [*checks, *(c for d in devices for c in d.checks)])),
+    )
+
+
+def _notices(document: JsonObject, claimed: bool | None, trusted: bool, checks: list[Check]) -> list[str]:
+    notices = []
     version = number(document, "version")
     if version is None:
         notices.append("The file does not say which version of the format it has; what is missing is left out.")
@@ -57,200 +385,170 @@ def read_appraisal(document: object) -> AppraisalView:
             f"The file has version {version} of the format, older than this program ({VERSION}): what it lacks is "
             "left out."
         )
-    devices = tuple(_device(entry, index) for index, entry in enumerate(items(document, "devices")[:MAXIMUM_DEVICES]))
-    checks = _checks(document, PLATFORM)
-    unknown = sorted(
-        {check.id for check in (*checks, *(c for d in devices for c in d.checks)) if check.id not in CHECKS}
-    )
+    unknown = sorted({check.id for check in checks if check.id not in CHECKS})
     if unknown:
         notices.append(f"This program does not know the checks {', '.join(unknown[:8])}; they are shown as they stand.")
-    missing = [name for name in REQUIRED_PLATFORM if name not in {check.id for check in checks}]
-    trusted = (
-        bool(devices)
-        and all(device.trusted for device in devices)
-        and not missing
-        and all(check.acceptable for check in checks)
-    )
-    claimed = flag(document, "trusted")
     if claimed and not trusted:
         notices.append(
             "The file says that the platform is trusted, but its checks do not: it was changed or cut short, or made "
             "by another version. Nothing in it counts as trusted here."
         )
     if claimed is None:
-        notices.append("The file holds no verdict; the one shown here follows from its checks.")
-    at = item(document, "at")
-    return AppraisalView(
-        trusted=trusted and claimed is True,
-        result_code=number(document, "result_code"),
-        result_message=text(document, "result_message"),
-        nonce=text(document, "nonce"),
-        device_time=text(at, "device"),
-        rim_time=text(at, "rim"),
-        anchors=text(document, "anchors", "not recorded"),
-        # What does not say that it is real is not taken for real.
-        simulated=flag(document, "simulated") is not False,
-        weakened=texts(document, "weakened"),
-        policy=tuple(
-            (clean(name, 100), _word(value)) for name, value in sorted(item(document, "policy").items())[:128]
-        ),
-        checks=checks,
-        devices=devices,
-        notices=tuple(notices),
-    )
+        notices.append("The file holds no verdict, so that nothing in it counts as trusted here.")
+    return notices
 
 
-def _word(value: object) -> str:
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(_word(member) for member in value[:32]) or "not set"
-    return text({"value": value}, "value", "?")
+def _device(document: JsonObject, position: int) -> Device:
+    label = text(document, "label", f"device {position}")
+    checks = _checks(document, label)
+    required = {kind.value: REQUIRED[kind] for kind in DeviceKind}.get(text(document, "kind", "gpu"))
+    trusted = required is not None and _whole(document, "checks", checks) and decide(checks, required)
+    device = _read(Device, document, label=label, checks=checks, trusted=trusted and flag(document, "trusted") is True)
+    if device.measurements is None:
+        return device
+    cells = {cell.index: cell for cell in device.measurements if 0 <= cell.index <= _MAXIMUM_INDEX}
+    return device._replace(measurements=tuple(cells[index] for index in sorted(cells)))
 
 
-def _checks(source: JsonObject, device: str) -> tuple[CheckView, ...]:
+def _checks(document: JsonObject, device: str) -> tuple[Check, ...]:
     found = []
-    for entry in items(source, "checks"):
-        id_, outcome = text(entry, "id", "?"), text(entry, "outcome", "unknown")
-        spec = CHECKS.get(id_)
-        tolerated = text(entry, "tolerated_by")
-        # The same rule as the verifier's: a failure is never acceptable, a gap only under a named option.
-        acceptable = outcome == "pass" or (outcome in ("absent", "skipped") and tolerated != "")
+    for member in _members(document, "checks"):
+        check = _read(Check, member, device=device)
+        spec = CHECKS.get(check.id)
+        if spec is not None:
+            check = check._replace(step=check.step or spec.step, title=spec.title)
+        allowed = check.outcome in _OUTCOMES and acceptable(_OUTCOMES[check.outcome], check.tolerated_by)
         found.append(
-            CheckView(
-                device=device,
-                id=id_,
-                step=number(entry, "step") or (spec.step if spec is not None else None),
-                title=spec.title if spec is not None else text(entry, "title", id_),
-                outcome=outcome,
-                acceptable=acceptable and flag(entry, "acceptable") is not False,
-                detail=text(entry, "detail"),
-                expected=text(entry, "expected"),
-                found=text(entry, "found"),
-                hint=text(entry, "hint"),
-                tolerated_by=tolerated,
-                code=number(entry, "code"),
+            check._replace(
+                title=check.title or check.id, acceptable=allowed and flag(member, "acceptable") is not False
             )
         )
     return tuple(found)
 
 
-def _device(source: JsonObject, position: int) -> DeviceView:
-    label = text(source, "label", f"device {position}")
-    identity, report = item(source, "identity"), item(source, "report")
-    checks = _checks(source, label)
-    kind = text(source, "kind", "gpu")
-    known = DeviceKind.NVSWITCH if kind == DeviceKind.NVSWITCH.value else DeviceKind.GPU
-    present = {check.id for check in checks}
-    complete = all(name in present for name in REQUIRED[known])
-    claimed = flag(source, "trusted") is True
-    versions = {name: value for name, value in report.items() if name.endswith("_version") and name != "opaque_version"}
-    firmware = next((str(value) for name, value in sorted(versions.items()) if name != "driver_version"), "")
-    board = [text(report, name) for name in ("project", "project_sku", "chip_sku") if text(report, name)]
-    layout = text(report, "opaque_layout")
-    return DeviceView(
-        label=label,
-        kind=kind,
-        architecture=text(source, "architecture"),
-        claimed_trusted=claimed,
-        trusted=claimed and complete and all(check.acceptable for check in checks),
-        origin=text(source, "origin"),
-        report_sha256=text(source, "report_sha256"),
-        chain_sha256=text(source, "chain_sha256"),
-        ueid=text(identity, "ueid"),
-        hwmodel=text(identity, "hwmodel"),
-        pdi=text(identity, "pdi"),
-        chip=text(identity, "chip"),
-        driver_version=text(report, "driver_version"),
-        firmware_version=text({"value": firmware}, "value"),
-        mode=text(report, "mode"),
-        board="/".join(board),
-        opaque=f"{layout} {text(report, 'opaque_version')}".strip(),
-        neighbours=tuple(pdi for pdi in texts(report, "switch_pdis") or texts(report, "gpu_pdis") if pdi != NO_PDI),
-        chain=_chain(item(source, "chain")),
-        rims=tuple(_rim(entry) for entry in items(source, "rims")),
-        cells=_cells(source),
-        svn=tuple(
-            SvnView(
-                name=text(entry, "name", "?"),
-                minimum=number(entry, "minimum"),
-                runtime=number(entry, "runtime"),
-                satisfied=flag(entry, "satisfied") is True,
-            )
-            for entry in items(source, "minimum_svn")
-        ),
-        checks=checks,
-    )
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 
 
-def _chain(source: JsonObject) -> ChainView | None:
-    if not source:
-        return None
-    return ChainView(
-        anchor=text(source, "anchor"),
-        path_ok=flag(source, "path_ok") is True,
-        in_validity=flag(source, "in_validity") is True,
-        findings=tuple(
-            (number(entry, "position"), text(entry, "rule"), text(entry, "message"))
-            for entry in items(source, "findings")
-        ),
-        certificates=tuple(_certificate(entry) for entry in items(source, "certificates")[:16]),
-    )
+def _members(document: JsonObject, name: str) -> tuple[JsonObject, ...]:
+    """The objects of an array; others are left out, as is what is beyond the limit."""
+    value = document.get(name)
+    members = value[:_MAXIMUM_ITEMS] if isinstance(value, list) else ()
+    return tuple(member for member in members if isinstance(member, dict))
 
 
-def _certificate(source: JsonObject) -> CertificateView:
-    answer = item(source, "revocation")
-    return CertificateView(
-        subject=text(source, "subject", "?"),
-        serial=text(source, "serial"),
-        sha256=text(source, "sha256"),
-        not_before=text(source, "not_before"),
-        not_after=text(source, "not_after"),
-        revocation=RevocationView(
-            status=text(answer, "status", "unknown"),
-            reason=text(answer, "reason"),
-            source=text(answer, "source"),
-            nonce=text(answer, "nonce"),
-            this_update=text(answer, "this_update"),
-            next_update=text(answer, "next_update"),
-            responder=common_name(text(answer, "responder")),
-            detail=text(answer, "detail"),
+def _whole(document: JsonObject, name: str, read: Sequence[object]) -> bool:
+    """Whether every member of the array was read."""
+    value = document.get(name)
+    return isinstance(value, list) and len(value) == len(read)
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_words(member) for member in value[:32]) or "not set"
+    return text({"value": value}, "value", "?")
+
+
+# -- values: each has the type that is asked for, or is not there -----------------------------------------------------
+
+
+View = TypeVar("View")
+
+
+def _read(view: type[View], source: JsonObject, **decided: object) -> View:
+    """One object of the schema: each member by its declared type, its default where the file has none of that type."""
+    values = dict(decided)
+    for name, parse in _members_of(view):  # type: ignore[arg-type]
+        if name not in decided and (value := parse(source.get(name))) is not None:
+            values[name] = value
+    return view(**values)
+
+
+@functools.cache
+def _members_of(view: type) -> tuple[tuple[str, Callable[[object], object]], ...]:
+    return tuple((name, _parser(hint)) for name, hint in get_type_hints(view).items())
+
+
+def _parser(hint: Any) -> Callable[[object], object]:
+    """How a value becomes one of this type, or None."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    kinds = [kind for kind in get_args(hint) if kind not in (NoneType, Ellipsis)]
+    if get_origin(hint) is tuple:
+        one, limit = _parser(kinds[0]), _LIMITS.get(kinds[0], _MAXIMUM_ITEMS)
+        return lambda value: (
+            tuple(member for part in value[:limit] if (member := one(part)) is not None)
+            if isinstance(value, list)
+            else None
         )
-        if answer
-        else None,
-    )
+    if kinds:
+        return _parser(kinds[0])
+    return lambda value: _read(hint, value) if isinstance(value, dict) and value else None
 
 
-def _rim(source: JsonObject) -> RimView:
-    return RimView(
-        role=text(source, "role", "?"),
-        id=text(source, "id", "?"),
-        source=text(source, "source"),
-        origin=text(source, "origin"),
-        sha256=text(source, "sha256"),
-        version=text(source, "version"),
-        product=text(source, "product"),
-        edition=text(source, "edition"),
-        chain=_chain(item(source, "chain")),
-    )
+def _text(value: object) -> str | None:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**30 else "a very long number"
+    return f"{value:g}" if isinstance(value, float) else None
 
 
-def _cells(source: JsonObject) -> tuple[CellView, ...] | None:
-    if not isinstance(source.get("measurements"), list):
-        return None
-    found: dict[int, CellView] = {}
-    for entry in items(source, "measurements")[:512]:
-        index = number(entry, "index")
-        if index is None or not 0 <= index < 512:
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+_LIMITS: Final[Mapping[Any, int]] = {Certificate: 16, Cell: 512}
+_SCALARS: Final[Mapping[Any, Callable[[object], object]]] = {str: _text, int: _number, bool: _flag}
+
+
+def text(source: JsonObject, key: str, default: str = "") -> str:
+    """A text; a number becomes one, anything else is ``default``."""
+    found = _text(source.get(key))
+    return default if found is None else found
+
+
+def flag(source: JsonObject, key: str) -> bool | None:
+    """A boolean, or None: never a guess."""
+    return _flag(source.get(key))
+
+
+def number(source: JsonObject, key: str) -> int | None:
+    """An integer, or None."""
+    return _number(source.get(key))
+
+
+def item(source: JsonObject, key: str) -> JsonObject:
+    """An object; empty where it is missing or something else."""
+    value = source.get(key)
+    return value if isinstance(value, dict) else cast("JsonObject", {})
+
+
+def common_name(name: str) -> str:
+    """The CN of an RFC 4514 name, or the whole name. For display only: escapes are kept as they are."""
+    part = ""
+    parts: list[str] = []
+    escaped = False
+    for sign in name:
+        if sign == "," and not escaped:
+            parts.append(part)
+            part = ""
             continue
-        found[index] = CellView(
-            index=index,
-            state=text(entry, "state", "unknown"),
-            source=text(entry, "source"),
-            name=text(entry, "name"),
-            golden=texts(entry, "golden")[:16],
-            runtime=text(entry, "runtime"),
-        )
-    return tuple(found[index] for index in sorted(found))
+        escaped = sign == "\\" and not escaped
+        part += sign
+    parts.append(part)
+    return next((entry[3:] for entry in parts if entry.startswith("CN=")), name)
+
+
+def listed(words: Sequence[str], *, maximum: int = 6) -> str:
+    """``a, b and c``; more than ``maximum`` are counted."""
+    if len(words) > maximum:
+        return f"{', '.join(words[:maximum])} and {len(words) - maximum} more"
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))

@@ -16,11 +16,9 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.report.figures import measurement_squares, trust_diagram
-from nvattest.report.html import report_page
+from nvattest.report import page as pages
+from nvattest.report.figures import measurement_squares, timelines, topology, trust_diagram
 from nvattest.report.reading import read_appraisal
-from nvattest.report.timeline import timelines
-from nvattest.report.topology import topology
 
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 
@@ -58,6 +56,13 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def report_page(
+    document: object, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
+) -> str:
+    view = read_appraisal(document)
+    return pages.report_page(view, source=source, sha256=sha256, everything=everything, device=device)
 
 
 def read(page: str) -> Reader:

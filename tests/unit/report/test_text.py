@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from nvattest._text import clean
 from nvattest.errors import InputError
-from nvattest.report import explain_appraisal_json
 from nvattest.report.diagnosis import Diagnosis, diagnose, failures
-from nvattest.report.reading import read_appraisal
-from nvattest.report.terminal import columns
-from nvattest.report.values import clean, common_name, listed
+from nvattest.report.reading import common_name, listed, read_appraisal
+from nvattest.report.terminal import Terminal, columns
+from nvattest.report.text import story
 
 Appraise = Callable[..., dict[str, Any]]
 PLATFORMS = [
@@ -28,6 +28,13 @@ PLATFORMS = [
 ]
 
 
+def explain(
+    document: object, *, everything: bool = False, device: str | None = None, color: bool = False, unicode: bool = True
+) -> str:
+    terminal = Terminal(color=color, unicode=unicode)
+    return story(read_appraisal(document), terminal, everything=everything, device=device)
+
+
 @pytest.mark.parametrize(("platform", "lies"), PLATFORMS)
 def test_every_line_fits_80_columns_with_and_without_everything(
     appraise: Appraise, platform: str, lies: tuple[str, ...]
@@ -35,14 +42,14 @@ def test_every_line_fits_80_columns_with_and_without_everything(
     document = appraise(platform, *lies)
     for everything in (False, True):
         for unicode in (False, True):
-            text = explain_appraisal_json(document, everything=everything, unicode=unicode)
+            text = explain(document, everything=everything, unicode=unicode)
             assert max(columns(line) for line in text.split("\n")) <= 80
             assert "\x1b" not in text
             assert unicode or text.isascii()
 
 
 def test_a_mismatch_is_told_with_index_values_rim_causes_and_the_next_step(appraise: Appraise) -> None:
-    text = explain_appraisal_json(appraise("hopper-8-ppcie", "gpu3:measurement=9"))
+    text = explain(appraise("hopper-8-ppcie", "gpu3:measurement=9"))
     assert "NOT TRUSTED" in text
     assert "11 of 12 devices trusted" in text
     assert "index 9 (SPDM block 10), VBIOS RIM" in text
@@ -71,13 +78,13 @@ def test_index_52_names_the_reboot_of_the_host(appraise: Appraise) -> None:
             cell["state"] = "matched"
         if cell["index"] == 52:
             cell |= {"state": "mismatched", "source": "driver", "golden": ["aa"], "runtime": "bb"}
-    text = explain_appraisal_json(document)
+    text = explain(document)
     assert "Only index 52 differs" in text
     assert "Reboot the host" in text
 
 
 def test_the_map_shows_matched_mismatched_exempt_and_uncovered_cells_with_their_sources(appraise: Appraise) -> None:
-    text = explain_appraisal_json(appraise("hopper-1", "gpu0:measurement=9"), unicode=False)
+    text = explain(appraise("hopper-1", "gpu0:measurement=9"), unicode=False)
     rows = dict(re.findall(r"^ {4,5}( ?\d+)   ([+Xo.].*)$", text, re.MULTILINE))
     assert len(rows) == 8
     cells = rows[" 8"].split() if " 8" in rows else rows["8"].split()
@@ -89,7 +96,7 @@ def test_the_map_shows_matched_mismatched_exempt_and_uncovered_cells_with_their_
 
 
 def test_a_revoked_rim_is_one_failure_of_all_its_devices(appraise: Appraise) -> None:
-    text = explain_appraisal_json(appraise("hopper-8-ppcie", "driver-rim:revoked=0,keyCompromise"))
+    text = explain(appraise("hopper-8-ppcie", "driver-rim:revoked=0,keyCompromise"))
     assert "GPU-0, GPU-1, GPU-2 and 5 more" in text
     assert "REVOKED (keyCompromise)" in text
     assert "NVIDIA withdrew this certificate" in text
@@ -102,7 +109,7 @@ def test_one_revoked_signer_of_two_rims_is_one_failure_that_names_both_checks(ap
     ]
     own = read_appraisal(appraise("hopper-8-ppcie", "driver-rim:revoked=0"))
     assert [failure.ids for failure in failures(own)] == ["driver-rim-revocation"]
-    text = explain_appraisal_json(appraise("hopper-8-ppcie", "driver-rim:revoked=1"))
+    text = explain(appraise("hopper-8-ppcie", "driver-rim:revoked=1"))
     assert "step 12, driver-rim-revocation and vbios-rim-revocation" in text
     assert text.count("NVIDIA withdrew this certificate") == 1
     assert text.count("The story") == 1, "the seven others failed alike"
@@ -120,7 +127,7 @@ def test_the_same_words_about_other_devices_stay_failures_of_their_own(appraise:
 
 
 def test_the_chain_is_a_tree_with_validity_revocation_and_responder(appraise: Appraise) -> None:
-    text = explain_appraisal_json(appraise("hopper-1"))
+    text = explain(appraise("hopper-1"))
     assert "NVIDIA Device Identity CA" in text
     assert "pinned root" in text
     assert re.search(r"└─ NVIDIA GH100 Identity\n +2022-01-12 to 9999-12-31\n +not revoked from the bundle", text)
@@ -128,23 +135,23 @@ def test_the_chain_is_a_tree_with_validity_revocation_and_responder(appraise: Ap
 
 
 def test_a_trusted_platform_shows_one_device_as_an_example(appraise: Appraise) -> None:
-    text = explain_appraisal_json(appraise("hopper-8-ppcie"))
+    text = explain(appraise("hopper-8-ppcie"))
     assert "✓ TRUSTED" in text
     assert "WHAT FAILED" not in text
     assert text.count("The story") == 1
-    assert explain_appraisal_json(appraise("hopper-8-ppcie"), everything=True).count("The story") == 12
+    assert explain(appraise("hopper-8-ppcie"), everything=True).count("The story") == 12
 
 
 def test_one_device_can_be_chosen_and_a_wrong_one_is_refused_with_the_list(appraise: Appraise) -> None:
     document = appraise("hopper-8-ppcie")
-    assert explain_appraisal_json(document, device="switch-1").startswith("SWITCH-1")
+    assert explain(document, device="switch-1").startswith("SWITCH-1")
     with pytest.raises(InputError, match="GPU-0"):
-        explain_appraisal_json(document, device="GPU-9")
+        explain(document, device="GPU-9")
 
 
 def test_color_is_only_there_when_asked_for(appraise: Appraise) -> None:
     document = appraise("hopper-1", "gpu0:measurement=9")
-    plain, coloured = explain_appraisal_json(document), explain_appraisal_json(document, color=True)
+    plain, coloured = explain(document), explain(document, color=True)
     assert "\x1b[31" in coloured
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
 
@@ -155,17 +162,17 @@ def test_color_is_only_there_when_asked_for(appraise: Appraise) -> None:
 def test_a_newer_and_an_older_version_are_said(appraise: Appraise) -> None:
     document = appraise()
     document["version"] = 2
-    assert "newer than this program" in explain_appraisal_json(document)
+    assert "newer than this program" in explain(document)
     document["version"] = 0
-    assert "older than this program" in explain_appraisal_json(document)
+    assert "older than this program" in explain(document)
     del document["version"]
-    assert "does not say which version" in explain_appraisal_json(document)
+    assert "does not say which version" in explain(document)
 
 
 def test_a_check_of_the_future_is_shown_as_it_stands(appraise: Appraise) -> None:
     document = appraise()
     document["devices"][0]["checks"].append({"id": "moon-phase", "outcome": "fail", "title": "the moon is full"})
-    text = explain_appraisal_json(document)
+    text = explain(document)
     assert "does not know the checks moon-phase" in text
     assert "the moon is full" in text
     assert "NOT TRUSTED" in text
@@ -200,7 +207,7 @@ def test_a_file_cannot_claim_more_trust_than_its_checks_give(
 def test_what_does_not_say_that_it_is_real_counts_as_simulated(appraise: Appraise) -> None:
     document = appraise()
     del document["simulated"]
-    assert "SIMULATED" in explain_appraisal_json(document)
+    assert "SIMULATED" in explain(document)
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 5, {}, {"a": 1}, [1, None], True, 1.5, 10**40])
@@ -208,22 +215,22 @@ def test_any_value_in_any_place_is_displayed_or_left_out_and_never_raises(apprai
     original = appraise()
     for key in list(original):
         if key != "format":
-            explain_appraisal_json({**original, key: value}, everything=True)
+            explain({**original, key: value}, everything=True)
     for key in list(original["devices"][0]):
         changed = appraise()
         changed["devices"][0][key] = value
-        explain_appraisal_json(changed, everything=True)
+        explain(changed, everything=True)
     for part in ("chain", "report", "identity"):
         for key in list(original["devices"][0][part]):
             changed = appraise()
             changed["devices"][0][part][key] = value
-            explain_appraisal_json(changed, everything=True)
+            explain(changed, everything=True)
 
 
 def test_what_is_no_appraisal_is_refused() -> None:
     for value in (None, [], {}, {"format": "nvattest-bundle"}, "x"):
         with pytest.raises(InputError) as caught:
-            explain_appraisal_json(value)
+            explain(value)
         assert caught.value.code == "explain-format"
 
 
@@ -237,7 +244,7 @@ def test_terminal_control_in_a_file_is_spelled_out(appraise: Appraise) -> None:
     device["checks"][3]["detail"] = device["rims"][0]["id"] = EVIL
     device["chain"]["certificates"][0]["subject"] = f"CN={EVIL}"
     document["anchors"] = EVIL
-    text = explain_appraisal_json(document, everything=True)
+    text = explain(document, everything=True)
     assert not set(text) & set("\x1b\x07\u202e\u200b\r\x00")
     assert "\\x1b" in text
     assert "\\u202e" in text

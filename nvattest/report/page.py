@@ -15,13 +15,9 @@ from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
 from nvattest.report.diagnosis import diagnose, failures, telling
-from nvattest.report.figures import grid_height, measurement_squares, trust_diagram
-from nvattest.report.model import AppraisalView, DeviceView
-from nvattest.report.reading import read_appraisal
-from nvattest.report.render_map import SOURCES
-from nvattest.report.timeline import timelines
-from nvattest.report.topology import topology
-from nvattest.report.values import listed
+from nvattest.report.figures import grid_height, measurement_squares, timelines, topology, trust_diagram
+from nvattest.report.reading import Appraisal, Device, listed
+from nvattest.report.text import SOURCES, count_states, sources_of
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
 _TEMPLATE: Final = "template.html.j2"
@@ -29,12 +25,12 @@ _STYLE: Final = "report.css"
 
 
 def report_page(
-    obj: object, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
+    view: Appraisal, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
 ) -> str:
-    """The page for the JSON of ``appraisal_to_json``.
+    """The page of an appraisal.
 
     Args:
-        obj: the appraisal as JSON values.
+        view: the appraisal, read from its file.
         source: the name of the file that it was made from.
         sha256: the digest of that file, hex.
         everything: every device is open, on paper too; else those that failed (of several that failed alike, the
@@ -42,7 +38,7 @@ def report_page(
         device: this device is open too, by its label.
 
     Raises:
-        InputError: no appraisal, no such device, or Jinja2 is not installed (``report-extra``).
+        InputError: there is no such device, or Jinja2 is not installed (``report-extra``).
     """
     try:
         import jinja2
@@ -53,7 +49,6 @@ def report_page(
             result_code=ResultCode.FEATURE_NOT_ENABLED,
             hint="pip install 'nvattest[report]'; without --html the same is shown as text",
         ) from error
-    view = read_appraisal(obj)
     opened = telling(view) | (set() if device is None else {view.demand(device).label})
     with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
         style = _tidy(file.read())
@@ -90,12 +85,8 @@ def _tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
 
 
-def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[str, object]:
+def _device(device: Device, view: Appraisal, *, opened: bool) -> dict[str, object]:
     squares = measurement_squares(device)
-    counts = {
-        state: sum(cell.state == state for cell in device.cells or ())
-        for state in ("matched", "mismatched", "missing", "exempt", "not-covered")
-    }
     # One device of a trusted platform is shown open, as an example of what was checked.
     first = view.trusted and bool(view.devices) and device is view.devices[0]
     return {
@@ -104,12 +95,12 @@ def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[st
         "diagram": trust_diagram(device),
         "squares": squares,
         "grid_height": grid_height(squares),
-        "counts": counts,
-        "letters": [SOURCES[key] for key in SOURCES if any(cell.source == key for cell in device.cells or ())],
+        "counts": count_states(device),
+        "letters": sources_of(device),
     }
 
 
-def _subtitle(view: AppraisalView) -> str:
+def _subtitle(view: Appraisal) -> str:
     total = len(view.devices)
     word = "device" if total == 1 else "devices"
     if not total:

@@ -1,0 +1,403 @@
+"""What else can be explained: a token, claims, a bundle, a result or an error, recognised in a file and shown."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nvattest._documents import kind_of, load_json
+from nvattest._text import clean
+from nvattest.errors import InputError, ParseError
+from nvattest.model import format_time
+from nvattest.report.catalogue import entry_lines, find_entry
+from nvattest.report.diagnosis import diagnose, failures
+from nvattest.report.reading import Appraisal, JsonObject, flag, is_appraisal, item, number, read_appraisal, text
+from nvattest.report.terminal import Terminal
+
+if TYPE_CHECKING:
+    from nvattest.collateral.inspection import Inspection
+
+_TIMES: Final = ("iat", "nbf", "exp")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MAXIMUM_CLAIMS: Final = 200
+MAXIMUM: Final = 64 * 1024 * 1024
+_MAXIMUM_PART: Final = 1024 * 1024
+_MAXIMUM_TOKENS: Final = 512
+_JWT: Final = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+# The header of a JWT is an object. Other text with two dots, such as the id of a RIM, is none.
+_HEADER: Final = re.compile(r"e[w-z0-9_-]")
+
+
+class Token(NamedTuple):
+    """One JWT, taken apart and not verified. ``name`` is its place in a detached EAT ("" for the overall one)."""
+
+    name: str
+    header: JsonObject
+    claims: JsonObject
+    fault: str = ""
+
+
+class Subject(NamedTuple):
+    """What was recognised. Exactly the members that belong to ``kind`` are set.
+
+    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result`` or ``error``. ``result`` is
+    also set for claims out of one: what the program that wrote them said beside them, as of a simulation.
+    """
+
+    kind: str
+    appraisal: JsonObject | None = None
+    tokens: tuple[Token, ...] = ()
+    claims: tuple[tuple[str, JsonObject], ...] = ()
+    data: bytes = b""
+    result: JsonObject | None = None
+    error: JsonObject | None = None
+
+
+def recognise(data: bytes, *, source: str) -> Subject:
+    """Say what ``data`` is.
+
+    Raises:
+        ParseError: no JSON and no token.
+        InputError: JSON that cannot be explained, with a hint what to do with it (``explain-format``).
+    """
+    if len(data) > MAXIMUM:
+        raise InputError(f"{source}: {len(data)} bytes, at most {MAXIMUM} are read", code="too-large")
+    stripped = data.strip()
+    if not stripped:
+        raise _unknown(f"{source} is empty", "give a saved appraisal: nvattest -f json attest > appraisal.json")
+    single = stripped.decode("ascii", "replace")
+    if _JWT.fullmatch(single):
+        return Subject(kind="token", tokens=(_token("", single),))
+    document = load_json(data, source=source, maximum=MAXIMUM, file=True)
+    if isinstance(document, dict):
+        return _object(document, data, source)
+    tokens = _tokens(document)
+    if tokens:
+        return Subject(kind="token", tokens=tokens)
+    if isinstance(document, list):
+        if document and all(isinstance(entry, dict) and "evidence" in entry for entry in document):
+            raise _evidence(source)
+        if document and all(isinstance(entry, dict) and _looks_like_claims(entry) for entry in document):
+            named = [
+                (f"device {position}", entry) for position, entry in enumerate(document) if isinstance(entry, dict)
+            ]
+            return Subject(kind="claims", claims=tuple(named))
+    raise _unknown(
+        f"{source}: {kind_of(document)} that is no result", "see nvattest explain --help for what can be explained"
+    )
+
+
+def _object(document: JsonObject, data: bytes, source: str) -> Subject:
+    for appraisal in (document, document.get("appraisal")):
+        if isinstance(appraisal, dict) and is_appraisal(appraisal):
+            return Subject(kind="appraisal", appraisal=appraisal)
+    if document.get("format") == "nvattest-bundle":
+        return Subject(kind="bundle", data=data)
+    for part in (*(document.get(member) for member in ("detached_eat", "token", "ear")), document):
+        if tokens := _tokens(part):
+            return Subject(kind="token", tokens=tokens)
+    if any(name in document for name in ("evidences", "evidence_list", "device_evidence_list")):
+        raise _evidence(source)
+    result = None
+    if "result_code" in document:
+        result = {name: value for name, value in document.items() if name != "claims"}
+    claims = document.get("claims")
+    if isinstance(claims, dict | list) and claims:
+        members = claims.items() if isinstance(claims, dict) else ((f"device {i}", c) for i, c in enumerate(claims))
+        named = tuple((str(name)[:80], value) for name, value in members if isinstance(value, dict))
+        named = named or (("claims", claims if isinstance(claims, dict) else {}),)
+        return Subject(kind="claims", claims=named[:_MAXIMUM_TOKENS], result=result)
+    if result is not None and isinstance(document.get("error"), dict):
+        return Subject(kind="error", error=document)
+    if result is not None:
+        return Subject(kind="result", result=result)
+    if _looks_like_claims(document):
+        return Subject(kind="claims", claims=(("claims", document),))
+    if _holds_evidence(document):
+        raise _evidence(source)
+    kind = document.get("format")
+    said = f" of the format {str(kind)[:60]!r}" if isinstance(kind, str) else ""
+    raise _unknown(
+        f"{source} is JSON{said}, and no result", "give the output of nvattest -f json attest, a token or a bundle"
+    )
+
+
+def _holds_evidence(document: JsonObject) -> bool:
+    """Whether ``attest`` would read evidence in it: a CMW collection, or a member of a service's answer."""
+    from nvattest.evidence import read_evidence
+
+    try:
+        return bool(read_evidence(document))
+    except ParseError:
+        return False
+
+
+def _looks_like_claims(document: JsonObject) -> bool:
+    return any(
+        name.startswith(("x-nvidia-", "x-nv-", "eat_", "ear.")) or name in ("measres", "submods") for name in document
+    )
+
+
+def _tokens(value: object) -> tuple[Token, ...]:
+    """The JWTs of a detached EAT, ``[["JWT", overall], {"GPU-0": token}]``, of an object of them, or a lone one."""
+    found: list[Token] = []
+
+    def walk(name: str, part: object, depth: int) -> None:
+        if len(found) >= _MAXIMUM_TOKENS or depth > 4:
+            return
+        if isinstance(part, str):
+            if _HEADER.match(part) and _JWT.fullmatch(part):
+                found.append(_token(name, part))
+        elif isinstance(part, list):
+            for entry in part:
+                walk(name, entry, depth + 1)
+        elif isinstance(part, dict):
+            for key, entry in part.items():
+                walk(str(key)[:80], entry, depth + 1)
+
+    walk("", value, 0)
+    return tuple(found)
+
+
+def _token(name: str, text: str) -> Token:
+    header, claims, _ = text.split(".")
+    try:
+        return Token(name=name, header=_part(header), claims=_part(claims))
+    except (ParseError, binascii.Error, ValueError) as error:
+        return Token(name=name, header={}, claims={}, fault=f"it cannot be read: {error}"[:200])
+
+
+def _part(text: str) -> JsonObject:
+    if len(text) > _MAXIMUM_PART:
+        raise ValueError(f"{len(text)} characters, at most {_MAXIMUM_PART} are read")
+    document = load_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), source="token", maximum=_MAXIMUM_PART)
+    if not isinstance(document, dict):
+        raise ValueError(f"{kind_of(document)} where an object belongs")  # noqa: TRY004 - a value of the token
+    return document
+
+
+def _evidence(source: str) -> InputError:
+    return _unknown(
+        f"{source} is evidence, which says nothing before it is verified",
+        "verify it first: nvattest -f json attest --gpu-evidence-file FILE --nonce HEX > "
+        "appraisal.json, and explain that",
+    )
+
+
+def _unknown(message: str, hint: str) -> InputError:
+    return InputError(message, code="explain-format", hint=hint)
+
+
+# -- shown ------------------------------------------------------------------------------------------------------------
+
+
+def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
+    """A token, claims, a bundle, a result or an error as text; ``text`` renders appraisals.
+
+    Raises:
+        ParseError: the bundle is none after all.
+    """
+    if subject.kind == "token":
+        lines = _tokens_shown(subject.tokens, terminal)
+    elif subject.kind == "claims":
+        lines = _banner("These are claims without a token around them.", terminal)
+        lines += _result(subject.result, terminal) if subject.result is not None else []
+        for name, claims in subject.claims:
+            lines += ["", terminal.paint(f"  {clean(name)}", "bold"), *_claims(claims, terminal)]
+    elif subject.kind == "bundle":
+        lines = _bundle(subject.data, source, terminal)
+    elif subject.kind == "result":
+        lines = _banner("This is what a program said of its result.", terminal)
+        lines += _result(subject.result or {}, terminal)
+    else:
+        lines = _error(subject.error or {}, terminal)
+    return terminal.finish(lines)
+
+
+def subject_to_json(subject: Subject) -> dict[str, object]:
+    """A subject for programs: of an appraisal what failed, why it may have, and what to do.
+
+    Raises:
+        ParseError: the bundle is none after all.
+    """
+    if subject.kind == "appraisal":
+        return {"kind": subject.kind, **_appraisal_to_json(read_appraisal(subject.appraisal))}
+    if subject.kind == "token":
+        return {"kind": subject.kind, "tokens": [token._asdict() for token in subject.tokens], "verified": False}
+    if subject.kind == "bundle":
+        return {"kind": subject.kind, "bundle": _inspect(subject.data, "bundle").facts}
+    if subject.kind == "error":
+        return {"kind": subject.kind, "error": subject.error}
+    result = {} if subject.result is None else {"result": subject.result}
+    return {"kind": subject.kind, "claims": dict(subject.claims), "verified": False, **result}
+
+
+def _appraisal_to_json(view: Appraisal) -> dict[str, object]:
+    found = []
+    # What people see as one failure stays one entry per check here.
+    for failure in failures(view):
+        for check in failure.checks:
+            diagnosis = diagnose(check, view)
+            found.append(
+                {
+                    "check": check.id,
+                    "step": check.step,
+                    "devices": list(failure.devices),
+                    "detail": check.detail,
+                    "expected": check.expected,
+                    "found": check.found,
+                    **diagnosis._asdict(),
+                }
+            )
+    return {
+        "trusted": view.trusted,
+        "result_code": view.result_code,
+        "simulated": view.simulated,
+        "notices": view.notices,
+        "failures": found,
+    }
+
+
+def _banner(what: str, terminal: Terminal) -> list[str]:
+    sign = terminal.sign("▲", "!")
+    return terminal.wrap(f"NOT VERIFIED. {what} Anyone can write these words.", first=f"{sign} ", style="warn bold")
+
+
+def _tokens_shown(tokens: tuple[Token, ...], terminal: Terminal) -> list[str]:
+    count = "One token" if len(tokens) == 1 else f"{len(tokens)} tokens"
+    lines = [
+        *_banner("This is what the token says; its signature, times and nonce are not checked here.", terminal),
+        "  Check it with nvattest verify-token.",
+        "",
+        f"{count}:",
+    ]
+    for token in tokens:
+        lines += ["", *_token_shown(token, terminal)]
+    return lines
+
+
+def _token_shown(token: Token, terminal: Terminal) -> list[str]:
+    name = clean(token.name) or "overall token"
+    lines = [terminal.paint(name, "bold"), terminal.rule()]
+    if token.fault:
+        return [*lines, *terminal.wrap(clean(token.fault), first="  ", style="bad")]
+    algorithm, issuer = text(token.header, "alg", "none"), text(token.claims, "iss", "not named")
+    lines += terminal.wrap(
+        f"signed with {algorithm}, key {text(token.header, 'kid', 'not named')}, by {issuer}", first="  "
+    )
+    if algorithm.lower() == "none":
+        lines += [terminal.paint("  It has no signature at all: it is evidence of nothing.", "bad")]
+    elif algorithm.upper().startswith("HS"):
+        warning = (
+            "The key is a shared secret, so that whoever checks it could have written it: NVIDIA's old Python SDK "
+            "signs so. It is no evidence to anybody else."
+        )
+        lines += terminal.wrap(warning, first="  ", style="bad")
+    times = [f"{key} {_instant(token.claims, key)}" for key in _TIMES if number(token.claims, key) is not None]
+    lines += terminal.wrap(", ".join(times) or "no times: neither issued, valid from nor expiring", first="  ")
+    if number(token.claims, "exp") is None:
+        lines += [terminal.paint("  It never expires: a verifier must refuse it.", "bad")]
+    submods = item(token.claims, "submods")
+    rest = {key: value for key, value in token.claims.items() if key not in (*_TIMES, "iss", "submods")}
+    lines += ["", *_claims(rest, terminal)]
+    for key, value in list(submods.items())[:64]:
+        lines += ["", terminal.paint(f"  submodule {clean(str(key), 80)}", "bold")]
+        lines += (
+            _claims(value, terminal)
+            if isinstance(value, dict)
+            else terminal.wrap(clean(_one_line(value)), first="    ")
+        )
+    return lines
+
+
+def _instant(claims: JsonObject, key: str) -> str:
+    seconds = number(claims, key)
+    if seconds is None:
+        return "?"
+    try:
+        return format_time(_EPOCH + timedelta(seconds=seconds))
+    except OverflowError:
+        return f"out of range ({seconds})"
+
+
+def _claims(claims: JsonObject, terminal: Terminal) -> list[str]:
+    lines = []
+    shown = list(claims.items())[:_MAXIMUM_CLAIMS]
+    for key, value in sorted(shown):
+        name = clean(str(key), 100)
+        if isinstance(value, dict) and value:
+            lines.append(f"    {name}")
+            for inner, deep in list(value.items())[:32]:
+                lines += _claim(clean(str(inner), 100), deep, terminal, indent=6)
+        else:
+            lines += _claim(name, value, terminal, indent=4)
+    if len(claims) > len(shown):
+        lines.append(f"    and {len(claims) - len(shown)} more claims")
+    return lines
+
+
+def _claim(name: str, value: object, terminal: Terminal, *, indent: int) -> list[str]:
+    said = clean(_one_line(value), 600)
+    style = ""
+    if value is False or said in ("fail", "contraindicated", "revoked", "expired", "invalid"):
+        style = "bad"
+    elif value is None or said in ("warning", "undefined", "unknown"):
+        style = "warn"
+    return terminal.wrap(f"{name}  {said}", first=" " * indent, rest=" " * (indent + 4), style=style)
+
+
+def _one_line(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _result(result: JsonObject, terminal: Terminal) -> list[str]:
+    """What ``verify-token``, a batch, a service or another command said, and first of all that it was simulated."""
+    code = number(result, "result_code")
+    message = text(result, "result_message")
+    lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
+    if any(flag(part, "simulated") for part in (result, item(result, "token"), item(result, "verified_by"))):
+        lines.append(terminal.paint("  *** SIMULATED: this proves nothing ***", "warn", "bold"))
+    rest = {name: value for name, value in result.items() if name not in ("result_code", "result_message")}
+    return [*lines, *_claims(rest, terminal)]
+
+
+def _inspect(data: bytes, source: str) -> Inspection:
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.bundle import load_bundle
+    from nvattest.collateral.inspection import inspect_bundle
+    from nvattest.session import now
+
+    return inspect_bundle(load_bundle(data, origin=source), Verifier(), now())
+
+
+def _bundle(data: bytes, source: str, terminal: Terminal) -> list[str]:
+    from nvattest.collateral.inspection import render_inspection
+
+    lines = [terminal.paint("bundle", "bold") + "  RIMs and revocation answers in one file", terminal.rule()]
+    for line in render_inspection(_inspect(data, source).facts).split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += terminal.wrap(clean(line.strip()), first=indent, rest=indent + "    ")
+    note = (
+        "It is verified here under NVIDIA's roots as of now. Each use verifies every signature again, so that a bundle "
+        "needs no trust of its own; it must only be complete and fresh."
+    )
+    return [*lines, "", *terminal.wrap(note, style="dim")]
+
+
+def _error(document: JsonObject, terminal: Terminal) -> list[str]:
+    code, problem = number(document, "result_code"), item(document, "error")
+    lines = [
+        terminal.paint("Nothing was judged", "bad", "bold"),
+        *terminal.wrap(f"result code {code}: {text(document, 'result_message', '?')}", first="  "),
+    ]
+    if text(problem, "message"):
+        lines += terminal.wrap(text(problem, "message"), first="  ")
+    if text(problem, "hint"):
+        lines += terminal.wrap(text(problem, "hint"), first="  next: ")
+    word = text(problem, "code")
+    entry = (find_entry(word) if word else None) or find_entry(str(code))
+    return [*lines, *(["", *entry_lines(entry, terminal)] if entry is not None else [])]
