@@ -54,7 +54,7 @@ def load_json(
     """Read one JSON document. Integers stay integers up to 19 digits; longer ones are refused.
 
     ``file``: the bytes are those of a file that a person made, which may begin with a byte order mark and then be
-    UTF-8 or UTF-16 (what PowerShell's ``>`` writes). What services send and what is signed is UTF-8 (RFC 8259, 8.1).
+    UTF-8 or UTF-16 (what PowerShell's ``>`` writes). Services and signed documents use UTF-8 (RFC 8259, 8.1).
 
     Raises:
         ParseError: too large, too many values, another encoding, not JSON, a key twice in one object, NaN or Infinity,
@@ -98,7 +98,7 @@ def load_json(
             data = data[start:].decode(encoding)
         except UnicodeDecodeError as error:
             raise fail(f"not {encoding.upper()}", "json", start + error.start) from None
-    # Separators, wherever they stand, are counted before the reader builds anything; a short text cannot have too many.
+    # Count separators, in texts too, before the reader builds anything; a short document cannot have too many.
     if len(data) > MAXIMUM_VALUES and data.count(",") + data.count("[") + data.count("{") > MAXIMUM_VALUES:
         raise fail(f"more than {MAXIMUM_VALUES} values", "too-large")
     try:
@@ -279,7 +279,7 @@ def _not_canonical(what: str) -> InputError:
     return InputError(f"canonical JSON cannot hold {what}", code="jcs")
 
 
-# --- where a key stands in a text that was read -----------------------------------------------------------------------
+# --- the place of a key in a text that was read -----------------------------------------------------------------------
 
 
 def line_and_column(text: str, offset: int) -> tuple[int, int]:

@@ -68,7 +68,6 @@ class SwitchField(IntEnum):
 NVDEC0_ENABLED: Final = 0xAA
 NVDEC0_DISABLED: Final = 0x55
 PPCIE_ENABLED: Final = 0xAA
-PPCIE_DISABLED: Final = 0x55
 SWITCH_LOCKED: Final = 1
 # What drivers say beside reports: NVML's multi-GPU mode of a GPU, NSCQ's protected PCIe mode of a switch.
 MULTI_GPU_PROTECTED: Final = "protected-pcie"

@@ -14,7 +14,7 @@ def schema_path(name: str) -> str:
     here = os.path.dirname(os.path.abspath(__file__))
     checkout = os.path.dirname(here)
     folders = [os.path.join(here, "schemas")]
-    # Only a checkout has its schemas beside the package; beside an installed package stand strangers' files.
+    # Only a checkout has its schemas beside the package; beside an installed package are other packages' files.
     if os.path.isfile(os.path.join(checkout, "pyproject.toml")):
         folders.append(os.path.join(checkout, "schemas"))
     for folder in folders:

@@ -49,7 +49,7 @@ def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
 
 
 def joined(lines: Iterable[str], *, colour: bool = False) -> str:
-    """The lines as one text. What is given as one line stays one; tabs stay, and with ``colour`` our colours do."""
+    """The lines as one text. Line ends inside a line are spelled out; tabs stay, and with ``colour`` our colours do."""
     return "\n".join([_line(line, colour=colour) for line in lines])
 
 
@@ -63,7 +63,7 @@ def escaped(json_text: str) -> str:
     if json_text.isascii() and "\x7f" not in json_text:
         # The encoder has escaped the control characters below 32.
         return json_text
-    # Outside of strings JSON has nothing but ASCII and line ends, so every sign that is spelled stands in a string.
+    # Outside of strings JSON has ASCII only, so every sign that is spelled out is inside a string.
     return "".join([sign if sign == "\n" or _shows(sign) else _in_json(sign) for sign in json_text])
 
 
@@ -134,7 +134,7 @@ def _line(line: str, *, colour: bool) -> str:
     if line.isascii() and line.isprintable():
         return line
     if colour and "\x1b" in line:
-        # Colours stand at the odd places.
+        # Colours have the odd places.
         parts = _COLOUR.split(line)
         return "".join([part if place % 2 else _line(part, colour=False) for place, part in enumerate(parts)])
     return "\t".join(map(_clean, line.split("\t"))) if "\t" in line else _clean(line)

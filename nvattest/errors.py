@@ -12,7 +12,7 @@
 Evidence that is merely bad raises nothing: it becomes an Appraisal whose checks failed.
 
 Each error carries ``code``, a short stable word for programs; ``result_code``, the number that NVIDIA's tools use for
-the same thing; and ``hint``, what to do next (possibly empty). Programs compare ``code``; nobody parses messages.
+the same thing; and ``hint``, what to do next (possibly empty). Programs compare ``code`` and never parse messages.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ _CMW_MEDIA: Final = {
 # How deep inside another document evidence is looked for; the deepest ones seen have it at 3.
 _SEARCH_DEPTH: Final = 8
 _MEMBERS_SHOWN: Final = 12
-# Known to exist, not verified here; told apart only to give NVIDIA's result code for switches.
+# Other NVSwitches: not verified here, known only to give NVIDIA's result code for switches.
 _OTHER_SWITCHES: Final = frozenset({"SV10", "LR10"})
 
 
@@ -84,8 +84,8 @@ class Evidence:
     """What one device gave: ``report`` (SPDM request, response, signature) and ``certificate_chain`` (PEM, leaf first).
 
     ``nonce`` (32 bytes), ``architecture`` and ``hints`` (uuid, driver version and the like) are what the source says
-    beside the report. Nothing signs them; they are only compared with what is signed. ``origin`` names the source, and
-    what was done to read it.
+    beside the report. Nothing signs them; they are only compared with signed values. ``origin`` names the source and
+    how it was read.
 
     A driver gives the chain in a buffer, and collectors hand on the whole buffer: NUL bytes after the text are dropped
     here, wherever the evidence comes from.
@@ -371,7 +371,7 @@ def _payload(item: Evidence) -> dict[str, str]:
 
 
 def device_nonce(report_data: bytes) -> Nonce:
-    """The nonce that guest-components ask a GPU to answer: the first 32 bytes, zeros behind what is shorter.
+    """The nonce that guest-components give to a GPU: the first 32 bytes, shorter data filled up with zeros.
 
     Raises:
         InputError: no byte at all, or more than 64 (the report data of a CPU).

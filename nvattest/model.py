@@ -1,4 +1,4 @@
-"""The words that every room shares: kinds and architectures of devices, the requester nonce, the clock."""
+"""Types that all packages share: kinds and architectures of devices, the requester nonce, verification time."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class DerReader:
         return Element(self.data[start], start, body, end)
 
     def _enter(self, tag: int | None, name: str) -> tuple[int, int]:
-        """Where the content of the next element starts and ends; the position is behind it then."""
+        """Where the content of the next element starts and ends; the position moves to its end."""
         data, start, end = self.data, self.position, self._end
         body = start + 2
         if body > end:

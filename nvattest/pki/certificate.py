@@ -1,7 +1,7 @@
 """X.509 certificates as frozen values (RFC 5280). The library parses; exact bytes, bounds and names are ours.
 
-The library's own name objects warn about odd attributes (a country of three letters), and a verifier must not print or
-raise while it only says a name. What cannot be shown as text appears as ``#`` and hexadecimal digits (RFC 4514, 2.4).
+The library's own name objects warn about odd attributes (a country of three letters); a verifier that only says a name
+must neither print nor raise. A value that is no text appears as ``#`` and hexadecimal digits (RFC 4514, 2.4).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_CERTIFICATE_SIZE: Final = 16 * 1024
 MAX_CHAIN_SIZE: Final = 64 * 1024
 MAX_EXTENSIONS: Final = 32
 
-# What the library raises for certificates it does not like; some it only warns about, and a program may turn warnings
+# What the library raises for certificates that it refuses. About some it only warns, and a program may turn warnings
 # into errors.
 LIBRARY_ERRORS: Final = (
     ValueError,
@@ -44,8 +44,6 @@ LIBRARY_ERRORS: Final = (
 _OID_BASIC_CONSTRAINTS = "2.5.29.19"
 _OID_KEY_USAGE = "2.5.29.15"
 _OID_EXTENDED_KEY_USAGE = "2.5.29.37"
-# The critical extensions whose meaning is checked (RFC 5280, 4.2: any other critical one refuses the certificate).
-_PROCESSED = frozenset({_OID_BASIC_CONSTRAINTS, _OID_KEY_USAGE, _OID_EXTENDED_KEY_USAGE})
 
 _ECDSA_SHA384_DER = bytes.fromhex("300a06082a8648ce3d040303")
 _PKCS1_ARC = bytes.fromhex("2a864886f70d0101")
@@ -135,7 +133,7 @@ class Certificate:
 
     @property
     def label(self) -> str:
-        """How messages call this certificate: its common name, else its subject."""
+        """The name of this certificate in messages: its common name, else its subject."""
         return self.common_name or self.subject or f"serial {self.serial:x}"
 
     @property
@@ -175,7 +173,7 @@ class Certificate:
 
     @property
     def ocsp_urls(self) -> tuple[str, ...]:
-        """Where the certificate says that revocation answers are (RFC 5280, 4.2.2.1)."""
+        """The responders that the certificate names (RFC 5280, 4.2.2.1)."""
         return tuple(
             access.access_location.value
             for extension in self._extensions
@@ -214,7 +212,7 @@ def parse_certificate(der: bytes) -> Certificate:
     """
     if len(der) > MAX_CERTIFICATE_SIZE:
         raise _malformed(f"{len(der)} bytes, at most {MAX_CERTIFICATE_SIZE} are allowed", code="certificate-size")
-    # Cut first: what the library only warns about is then refused before it is asked.
+    # Cut first, to refuse what the library would only warn about.
     parts = _cut(der)
     try:
         parsed = x509.load_der_x509_certificate(der)
@@ -240,6 +238,7 @@ def parse_certificate(der: bytes) -> Certificate:
         elif oid == _OID_EXTENDED_KEY_USAGE and isinstance(value, x509.ExtendedKeyUsage):
             usages = tuple(usage.dotted_string for usage in value)
         elif extension.critical:
+            # Its meaning is not checked here, and that refuses the certificate (RFC 5280, 4.2).
             critical.append(oid)
     return Certificate(
         der=der,
@@ -271,7 +270,7 @@ def parse_pem_chain(
 ) -> tuple[Certificate, ...]:
     """Read a text that holds PEM certificates and white space, nothing else, in its order (RFC 7468).
 
-    ``read`` is for callers that remember certificates; it has to be ``read_pem_block`` in all but speed.
+    ``read`` is for callers that cache certificates; it must give what ``read_pem_block`` gives.
 
     Raises:
         ParseError: more than 64 KiB, no certificate or more than ``maximum``, other text, or a certificate that
@@ -310,7 +309,7 @@ def parse_pem_chain(
 
 
 def read_pem_block(text: bytes) -> Certificate:
-    """Read what stands between the two lines of a PEM certificate.
+    """Read the text between the two lines of a PEM certificate.
 
     Raises:
         ParseError: not base64 (code ``pem``), or a certificate that ``parse_certificate`` refuses.
@@ -454,7 +453,7 @@ class Name:
         return self._parsed
 
     def rfc4514(self) -> str:
-        """The name as text, last attribute first, as RFC 4514 writes it; what is no Name, as ``#`` and its digits."""
+        """The name as RFC 4514 writes it, last attribute first; ``#`` and hexadecimal digits where it is no Name."""
         if not self._read() and self.der != _EMPTY_NAME:
             return clean(f"#{self.der.hex()}")
         return clean(",".join("+".join(map(_shown, together)) for together in reversed(self._read())))

@@ -1,7 +1,7 @@
 """Validate a certificate chain as supplied, leaf first, pinned root last (RFC 5280, 6, narrowed to NVIDIA's chains).
 
 No path is searched: certificate i must be issued by certificate i+1, and the last must be an anchor byte for byte.
-Everything that is wrong is collected, so that people see all of it at once.
+All broken rules are collected, so that people see them at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nvattest.pki.anchors import TrustAnchor
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
 
-# NVIDIA's device chains have five certificates and RIM chains four. The bound limits work, it is no pin of the shape.
+# NVIDIA's device chains have five certificates and RIM chains four; this bound only limits work.
 MAX_CHAIN_LENGTH: Final = 8
 
 _TCG_DICE_PURPOSES = "2.23.133.5.4.100."
@@ -30,7 +30,7 @@ _DMTF_SPDM_PURPOSES = "1.3.6.1.4.1.412.274."
 class ChainProfile(Enum):
     """What the leaf is for: signing reports of a device, or signing reference manifests.
 
-    The key of an OCSP responder hangs below the same roots and must pass as neither, so a leaf whose extended key usage
+    The keys of OCSP responders are certified below the same roots and are neither, so a leaf whose extended key usage
     names another purpose is refused.
     """
 
@@ -61,7 +61,7 @@ class ChainFinding(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidatedChain:
-    """A chain and everything that was found wrong with it. ``anchor`` is None where the last certificate is no anchor.
+    """A chain and the rules that it breaks. ``anchor`` is None where the last certificate is no anchor.
 
     ``path_ok`` and ``in_validity`` are separate answers: the first says who signed, the second whether at ``at`` every
     certificate was within its validity, both ends included.

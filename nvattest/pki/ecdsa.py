@@ -29,7 +29,7 @@ P384_ORDER: Final = int(
 # The longest DER of two 384-bit integers: 2 + 2 * (2 + 49).
 _MAX_DER_SIZE = 104
 
-# Keys that are kept loaded: those of issuers and responders come again with every device.
+# Loaded keys that are kept: those of issuers and responders come again with every device.
 _KEYS = 128
 
 K = TypeVar("K")
@@ -37,16 +37,16 @@ _Check = Callable[[bytes, bytes, bytes], bool]
 
 
 def is_p384(spki_der: bytes) -> bool:
-    """Whether this SubjectPublicKeyInfo says P-384 with an uncompressed point, which is not checked here."""
+    """Whether this SubjectPublicKeyInfo says P-384 with an uncompressed point; the point itself is not checked."""
     return len(spki_der) == P384_SPKI_SIZE and spki_der.startswith(P384_SPKI_PREFIX)
 
 
 class EcdsaVerifier:
-    """Verify ECDSA P-384/SHA-384 signatures and remember those that were good.
+    """Verify ECDSA P-384/SHA-384 signatures and remember the good ones.
 
-    One verifier serves a whole run and is passed along: the upper certificates of many devices are the same, and their
-    signatures are then computed once. Only positive results are kept, under a digest of key, signature and message, at
-    most ``remember`` of them, the least recently used going first; ``remember=0`` keeps none. Several threads may share
+    One verifier serves a whole run: the upper certificates of many devices are the same, so that each of their
+    signatures is computed once. It keeps positive results only, under a digest of key, signature and message. It keeps
+    at most ``remember`` of them and drops the least recently used first; ``remember=0`` keeps none. Threads may share
     one verifier; at worst two of them compute the same signature, and ``verifications`` misses one.
 
     Args:
@@ -75,7 +75,7 @@ class EcdsaVerifier:
 
     @property
     def verifications(self) -> int:
-        """How many signatures were really computed, not remembered."""
+        """How many signatures were computed rather than remembered."""
         return self._verifications
 
     def verify_raw(self, spki_der: bytes, r_s: bytes, message: bytes) -> bool:
@@ -111,7 +111,7 @@ class EcdsaVerifier:
             return False
         digest = hashlib.sha384(message).digest()
         if name is None:
-            # The key has one length and the signature says its own, so that the parts cannot be shifted.
+            # The key has one length and the signature states its own, so that bytes cannot move between the parts.
             name = hashlib.sha256(spki_der + signature + digest).digest()
             if self._is_good(name):
                 return True
@@ -133,9 +133,9 @@ _ECDSA_SHA384 = ec.ECDSA(Prehashed(hashes.SHA384()))
 
 
 def _keep(kept: OrderedDict[bytes, K], name: bytes, value: K, size: int) -> None:
-    """Keep a value, the oldest of more than ``size`` going first; several threads may do so at once.
+    """Keep a value and drop the oldest of more than ``size``; threads may do so at once.
 
-    Each step is one call of the dictionary, which no other thread can interrupt: iterating would fail where another
+    Each step is one call of the dictionary, which no other thread can interrupt. Iterating would fail where another
     thread keeps a value meanwhile.
     """
     kept[name] = value
@@ -143,7 +143,7 @@ def _keep(kept: OrderedDict[bytes, K], name: bytes, value: K, size: int) -> None
         try:
             kept.popitem(last=False)
         except KeyError:
-            # Other threads have emptied it since.
+            # Other threads have emptied it.
             return
 
 

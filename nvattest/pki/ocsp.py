@@ -66,7 +66,7 @@ class CertIdHash(Enum):
 
 
 class RevocationStatus(Enum):
-    """What is known about the revocation of one certificate. Only GOOD is good."""
+    """The revocation status of one certificate, or why it is not known. Only GOOD is good."""
 
     # Members are singletons; Enum's own hash would ask Python code for each look-up.
     __hash__ = object.__hash__
@@ -89,8 +89,9 @@ class RevocationStatus(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OcspResponse:
-    """One parsed answer, not believed. Unless ``responder_status`` is ``successful``, the fields below it are empty.
+    """One parsed answer; ``check_revocation`` judges it.
 
+    Unless ``responder_status`` is ``successful``, the fields below it are empty.
     ``status`` is GOOD, REVOKED, ON_HOLD or UNKNOWN; ``reason`` an RFC 5280 name. ``hash_algorithm`` is None where the
     CertID uses a hash that is not supported.
     """
@@ -199,16 +200,16 @@ def cert_id_key(
 
 
 def cert_id_digest(algorithm: CertIdHash, name_hash: bytes, key_hash: bytes, serial: int) -> str:
-    """One stable text for the parts of a CertID."""
-    # The hash name fixes the lengths of the two digests, so that the parts cannot be shifted.
+    """A digest that names the parts of a CertID."""
+    # The hash fixes the lengths of the two digests, so that bytes cannot move from one part to the next.
     text = f"{algorithm.value}:{name_hash.hex()}:{key_hash.hex()}:{serial:x}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse_response(der: bytes, *, parse: Callable[[bytes], Certificate] = parse_certificate) -> OcspResponse:
-    """Read an OCSPResponse with exactly one SingleResponse: one certificate is asked about, so one answer is read.
+    """Read an OCSPResponse with exactly one SingleResponse: each request asks about one certificate.
 
-    ``parse`` is for callers that remember the certificates of responders; it is ``parse_certificate`` in all but speed.
+    ``parse`` is for callers that cache certificates; it must give what ``parse_certificate`` gives.
 
     Raises:
         ParseError: over 64 KiB, malformed, another number of answers, or more than 8 certificates (result code 201).

@@ -1,4 +1,4 @@
-"""What a relying party's policy said, and what becomes of the appraisal with it (RFC 9334, 8.5)."""
+"""A relying party's decision, and the appraisal together with it (RFC 9334, 8.5)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PolicyDecision:
 
 
 def kept_answers(appraisal: Appraisal) -> frozenset[Source]:
-    """Where the revocation answers come from that were not made for this request: they echo no nonce."""
+    """The sources of revocation answers that were not made for this request: these echo no nonce."""
     chains = [
         chain for device in appraisal.devices for chain in (device.chain, *(rim.chain for rim in device.rims.values()))
     ]
@@ -39,7 +39,7 @@ def kept_answers(appraisal: Appraisal) -> frozenset[Source]:
 
 
 def as_if_fresh(claims: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """The claims as they would be if every revocation answer echoed a nonce: to find what a policy failed for."""
+    """The claims as if every revocation answer echoed a nonce: to find why a policy failed."""
     return [
         {
             name: {**value, _NONCE: True} if isinstance(value, Mapping) and value.get(_NONCE) is False else value

@@ -1,7 +1,7 @@
 """An evidence policy as a file: TOML or JSON in, the typed policy of the appraisal out; and back.
 
 The keys are the fields of ``nvattest.appraisal.policy.EvidencePolicy``, and all here follows from their declaration;
-what is left out keeps its strict default. ``format`` and ``version`` may stand beside them.
+a key that is left out keeps its strict default. ``format`` and ``version`` may be there, too.
 ``schemas/evidence-policy-1.json`` is the output of ``evidence_policy_schema``, for editors.
 """
 
@@ -81,7 +81,7 @@ def dump_evidence_policy(policy: EvidencePolicy, *, form: str = "toml") -> str:
 
 
 def explain_evidence_policy(policy: EvidencePolicy) -> tuple[str, ...]:
-    """What the policy demands, a sentence for each field; what differs from the strict default is marked."""
+    """What the policy demands, a line for each field; those that differ from the strict default are marked."""
     default, values = policy_to_json(EvidencePolicy()), policy_to_json(policy)
     lines = []
     for field in fields(policy):
@@ -203,7 +203,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a list; ``values`` are what the words stand for."""
+    """One word of a list; ``values`` are the words' meanings."""
 
     words: tuple[str, ...]
     values: tuple[object, ...]

@@ -1,11 +1,11 @@
-"""Rego policies of strangers in a child process: a deadline, bounded memory, no environment, no output.
+"""Untrusted Rego policies in a child process: a deadline, bounded memory, no environment, no output.
 
-The engine cannot be interrupted in its own process: it holds the GIL, and deep recursion in it ends the process. So
-the whole evaluation goes into a child that is killed when it takes too long or grows too large. A child that dies, for
-whatever reason, is an error and never a verdict. JSON policies are data and are evaluated here.
+The engine cannot be interrupted in its own process: it holds the GIL, and deep recursion in it ends the process. So a
+child evaluates the policy, and is killed when it takes too long or grows too large. A child that dies, for whatever
+reason, is an error and never a verdict. JSON policies are data and are evaluated in this process.
 
-The child reserves address space by the hundred gigabytes without using it, so that the usual resource limits cannot
-bound it; its resident memory is watched instead.
+The engine reserves hundreds of gigabytes of address space without using them, so that the usual resource limits cannot
+bound it; the parent watches its resident memory instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_MEMORY: Final = 512 * 1024 * 1024
 
 _TICK: Final = 0.02
 _MAXIMUM_ANSWER: Final = 256 * 1024
-# Enough for Python itself to find its libraries; nothing that a policy could read is of the caller's.
+# Enough for Python to find its libraries; a policy reads nothing else of the caller's environment.
 _KEPT: Final = ("LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
@@ -107,7 +107,7 @@ def _limit(seconds: float) -> None:
         try:
             resource.setrlimit(kind, (value, value))
         except (OSError, ValueError):
-            # Already lower than what is asked for.
+            # The limit is lower already.
             continue
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -129,7 +129,7 @@ def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: i
     """The child's answer."""
     name = policy.name
     try:
-        # Plain JSON: what JSON cannot hold, the engine cannot either. Lone surrogates survive as escapes.
+        # The engine cannot hold more than JSON can. Lone surrogates survive as escapes.
         question = json.dumps(
             {
                 "name": name,
@@ -164,7 +164,7 @@ def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: i
                 try:
                     pipe.close()
                 except BrokenPipeError:
-                    # What the child did not read any more.
+                    # The child ended without reading all of it.
                     continue
     return _read(output, child.returncode, name)
 
@@ -190,7 +190,7 @@ def _wait(child: subprocess.Popen[bytes], question: bytes, seconds: float, memor
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory that the child really uses; 0 where that cannot be seen."""
+    """The resident memory of the child in bytes; 0 where that cannot be seen."""
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -29,7 +29,7 @@ _SECTIONS: Final = ("overall-claims", "detached-claims")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonPolicy:
-    """A policy that was read: ``overall`` rules for the overall token, ``detached`` rules for each device."""
+    """``overall`` are the rules for the overall token, ``detached`` those for each device."""
 
     version: str
     overall: Mapping[str, object]

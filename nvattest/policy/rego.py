@@ -1,8 +1,8 @@
 """Rego policies as NVIDIA's examples are: package ``policy``, rule ``nv_match``, input = the array of claims.
 
 The engine is ``regopy`` (rego-cpp), extra ``rego``. It runs in this process and in this thread: it holds the GIL while
-it works, a policy that loops does not return, and one that is nested deeply can crash it. Policies of strangers belong
-into ``nvattest.policy.isolation``, which runs this module in a child process with a deadline and bounded memory.
+it works, a policy that loops does not return, and one that is nested deeply can crash it. Untrusted policies are for
+``nvattest.policy.isolation``, which runs this module in a child process with a deadline and bounded memory.
 
 rego-cpp is not OPA: a name that is defined nowhere is undefined here, where OPA refuses the policy, so that ``not`` of
 a misspelt name holds. Try a policy on claims that it has to refuse, too (``nvattest policy check --claims``). A
@@ -25,11 +25,11 @@ MAXIMUM_INPUT: Final = 4 * 1024 * 1024
 MAXIMUM_NESTING: Final = 100
 
 _QUERY: Final = "answer := data.policy.nv_match"
-# In one pass from the front, so that a # inside a text begins no comment. A text that does not end matches as well: a
-# pattern that fails at its end would be tried again from every quote in it.
+# One pass from the front, so that a # inside a text begins no comment. A text that does not end matches as well: a
+# pattern that fails there would be tried again from every quote in it.
 _NO_CODE: Final = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*(\"|)|`[^`]*(`|)")
 _PACKAGE: Final = re.compile(r"\s*package[ \t]+([^\s;]+)")
-# By its name; by a member in brackets, whatever it is called, for texts are not looked into; or under another name.
+# By its name, by a member in brackets (texts are not looked into), or by an import under another name.
 _OUTSIDE: Final = re.compile(
     r"\b(?:http\s*\.\s*send|net\s*\.\s*lookup_ip_addr|opa\s*\.\s*runtime)\b"
     r"|(?<![.\w])(?:http|net|opa)\s*\[|\bimport\s+(?:http|net|opa)\b"
@@ -38,7 +38,7 @@ _OUTSIDE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegoPolicy:
-    """The text of a policy, which is known to be safe to hand to the engine, but is not yet compiled."""
+    """The text of a policy that ``load_rego`` has checked and nothing has compiled."""
 
     name: str
     source: str
@@ -96,7 +96,7 @@ def load_rego(data: bytes, *, name: str) -> RegoPolicy:
     except UnicodeDecodeError as error:
         raise _error(f"{name}, byte {error.start}: not UTF-8", "policy-encoding") from None
     if "\0" in source or source.startswith("\ufeff"):
-        # The engine takes C strings: what stands after a NUL would be silently left out.
+        # The engine takes C strings: it would silently leave out the text after a NUL.
         raise _error(f"{name}: NUL characters or a byte order mark", "policy-encoding", "save it as plain UTF-8")
     code = _code(source, name)
     package = _PACKAGE.match(code)
@@ -158,10 +158,10 @@ def _answer(policy: RegoPolicy, document: object) -> tuple[bool, object]:
     try:
         engine = regopy.Interpreter()
         engine.log_level = regopy.LogLevel.NONE
-        # Without this, "x := to_number(...)" holds in rego-cpp where the function fails, and so does "not" of it.
+        # Otherwise "x := to_number(...)" holds in rego-cpp where the function fails, and so does "not" of it.
         engine.strict_built_in_errors = True
         engine.add_module(policy.name, _without_comments(policy.source))
-        # Not set_input: that one garbles texts with quotes and line ends.
+        # set_input garbles texts with quotes and line ends.
         engine.set_input_term(text)
         output = engine.query(_QUERY)
         if not output.ok():

@@ -30,7 +30,7 @@ class PolicyLanguage(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelyingPartyPolicy:
-    """A policy that was read. ``data`` is its file, byte for byte; ``sha256`` names it in tokens."""
+    """A relying party's policy. ``data`` is its file, byte for byte; ``sha256`` names it in tokens."""
 
     name: str
     data: bytes
@@ -38,7 +38,7 @@ class RelyingPartyPolicy:
 
     @property
     def language(self) -> PolicyLanguage:
-        """What it is written in."""
+        """The language of the policy."""
         return PolicyLanguage.REGO if isinstance(self.body, RegoPolicy) else PolicyLanguage.NVIDIA_JSON
 
     @property
@@ -47,7 +47,7 @@ class RelyingPartyPolicy:
         return hashlib.sha256(self.data).hexdigest()
 
     def check(self) -> None:
-        """Compile it. Rego runs in this process: see ``nvattest.policy.isolation`` for policies of strangers.
+        """Compile it. Rego runs in this process: see ``nvattest.policy.isolation`` for untrusted policies.
 
         Raises:
             PolicyError: it cannot be compiled.
@@ -112,7 +112,7 @@ def load_policy(data: bytes, *, name: str) -> RelyingPartyPolicy:
 def is_relying_party_policy(data: bytes, *, name: str) -> bool:
     """Whether a file is a relying party's policy, rather than an evidence policy; its name decides where it can.
 
-    JSON is NVIDIA's if ``authorization-rules`` stands anywhere in it.
+    JSON is NVIDIA's if it holds ``authorization-rules`` anywhere.
     """
     if data.lstrip()[:1] == b"{":
         return b"authorization-rules" in data

@@ -1,7 +1,7 @@
 """Is this RIM about this device? A genuine signature says who wrote a RIM, not which part it describes.
 
-What the RIM says is compared with what the device's signed report and certificate chain say. NVIDIA's tools compare the
-version only; a RIM of another chip with the same version string would pass there.
+The RIM is compared with the device's signed report and certificate chain. NVIDIA's tools compare the version only, and
+accept a RIM of another chip with the same version string.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def bind_rim(
         code: ResultCode,
         equal: Callable[[str, str], bool] = operator.eq,
     ) -> None:
-        # An empty expectation is something that the evidence does not say: it matches nothing.
+        # The evidence does not say what is empty here; that matches nothing.
         if not expected or not equal(found, expected):
             findings.append(
                 BindingFinding(
@@ -100,8 +100,8 @@ def bind_rim(
         ResultCode.RIM_INVALID_SCHEMA,
     )
     families = _signer_families(rim)
-    # NVIDIA keeps one branch of authorities per family. Names are no contract, so a branch that names no chip passes,
-    # and one authority may serve several chips of its family (GB100, GB102); another family never passes.
+    # NVIDIA keeps one branch of authorities per family. Names are no contract: a branch that names no chip is accepted,
+    # and one authority may serve several chips of its family (GB100, GB102). Another family is refused.
     if families:
         compare(
             "signer",

@@ -1,11 +1,11 @@
 """A reference manifest as NVIDIA issues it: a signed SWID tag (ISO/IEC 19770-2:2015) after the TCG RIM model 1.01.
 
 ``parse_rim`` reads one strict profile and nothing else; the profile is published as ``schemas/rim-profile-1.xsd`` and
-the tests hold the two to each other. The walk here does the work at run time because it is cheaper than compiling a
-schema and can say more (a number of hashes that equals an attribute, for one).
+tests compare the two. Walking the tree costs less than compiling a schema, and can check what a schema cannot (that the
+number of hashes equals an attribute).
 
-Everything is read from one tree, parsed once. The digest is made of the same tree after its Signature was taken out, so
-no second reading can see other values. A RimDocument is not believed yet: ``verify_rim`` does that.
+The values and the digest come from one tree, parsed once: the digest is computed after the Signature is taken out. So
+no second reading can see other values. Only ``verify_rim`` makes a RimDocument a document to rely on.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _META_ATTRIBUTES: Final[Mapping[str, re.Pattern[str] | str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RimDocument:
-    """What one RIM says. Nothing in it is believed before ``verify_rim`` made a VerifiedRim of it.
+    """What one RIM says, unverified; ``verify_rim`` makes a VerifiedRim of it.
 
     ``product`` and ``name`` name the chip (``GH100``), ``version`` is the driver's or the VBIOS' version
     (``colloquialVersion``), ``golden`` and ``min_svn`` hold active records only, sorted by index. ``signed_info`` are
@@ -137,7 +137,7 @@ def _structure(root: _Element) -> tuple[_Element, _Element, _Element]:
     found = [child.tag for child in children]
     expected = [xml.ENTITY, xml.META, xml.PAYLOAD, xml.SIGNATURE]
     if found != expected:
-        # A Signature that is missing, doubled or elsewhere is the mark of a wrapping attack; it gets its own word.
+        # A Signature that is missing, doubled or elsewhere is the mark of a wrapping attack and has a code of its own.
         odd = found.count(xml.SIGNATURE) != 1 or found[-1] != xml.SIGNATURE
         raise fault(
             f"{root.tag} holds {', '.join(str(tag)[:120] for tag in found[:6]) or 'nothing'}; "

@@ -56,10 +56,10 @@ class MinSvn(NamedTuple):
     """The lowest security version that one entry of the opaque data may have.
 
     ``data_type`` is the id of the entry (``index`` - 4096), ``minimum`` the floor, ``include_in_result`` whether the
-    version found is to be told in the claims under ``name``.
+    claims show the version found, under ``name``.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
     data_type: int
     name: str
     minimum: int

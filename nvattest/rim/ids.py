@@ -127,11 +127,11 @@ def _unpublished(architecture: Architecture) -> InputError:
 
 
 def rim_id_of(document: RimDocument, file_name: str = "") -> str | None:
-    """The id under which this document belongs, or None where nothing says it.
+    """The id of this document, or None where nothing says it.
 
     The document of a VBIOS names the version and no board, so that its id needs a file name that does.
     """
-    # A document that is parsed has loaded it; those who only read ids go without.
+    # Imported here, so that reading ids alone does not load the X.509 library.
     from nvattest.pki.dice import architecture_of_chip
 
     version = document.version
@@ -149,7 +149,7 @@ def rim_id_of(document: RimDocument, file_name: str = "") -> str | None:
 
 
 def fits_rim_id(document: RimDocument, rim_id: str) -> bool:
-    """Whether a document can be the one of this id, by all that it says of itself."""
+    """Whether a document may have this id, by its own statements."""
     own = rim_id_of(document)
     if own is not None:
         return own == rim_id

@@ -1,6 +1,6 @@
 """The published profile, ``schemas/rim-profile-1.xsd``, asked where and why a document departs from it.
 
-``parse_rim`` does not use it: it decides alone, and faster. What it refused is explained to people with this.
+``parse_rim`` does not use it and is faster. The schema explains to people what ``parse_rim`` refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["PROFILE", "explain_schema_error", "explained"]
 
 PROFILE = "rim-profile-1.xsd"
 _MOST = 8
-# Refused before there are elements, by a rule whose error has the offset.
+# These errors come before there are elements and have an offset.
 _OF_THE_GATE = frozenset(
     ("rim-size", "rim-encoding", "rim-dtd", "rim-comment", "rim-cdata", "rim-processing-instruction", "rim-entity",
      "rim-xml-attribute", "rim-limits", "rim-xml")
@@ -22,7 +22,7 @@ _OF_THE_GATE = frozenset(
 
 
 def explained(error: ParseError, data: bytes) -> str:
-    """What ``parse_rim`` said of this document, and the first element, by path and line, that departs from the profile.
+    """The error of ``parse_rim`` and the first element, by path and line, that departs from the profile.
 
     Only this imports ``xmlschema``, and only for a document that was refused.
     """
@@ -35,7 +35,7 @@ def explained(error: ParseError, data: bytes) -> str:
 def explain_schema_error(data: bytes) -> str:
     """Where and why this document departs from the XSD profile, one fault a line; empty when it does not.
 
-    The bytes pass the same gate and hardened parser as in ``parse_rim`` first; what they refuse is told in their words.
+    The bytes go through the gate and the hardened parser of ``parse_rim`` first; their refusal is returned as it is.
     """
     try:
         root = read_xml(data)
@@ -48,7 +48,7 @@ def explain_schema_error(data: bytes) -> str:
 
     schema = xmlschema.XMLSchema(schema_path(PROFILE), allow="local")
     lines: list[str] = []
-    # The declarations at hand come with the tree, so only the tree is given; nothing is fetched.
+    # Without location hints nothing is fetched.
     for error in schema.iter_errors(root, use_location_hints=False):
         if len(lines) == _MOST:
             lines.append("and more")

@@ -72,7 +72,7 @@ def canonical(element: _Element) -> bytes:
 
 
 def read_signature(signature: _Element) -> SignatureBlock:
-    """Read a Signature that still stands in its document.
+    """Read a Signature that is still part of its document.
 
     Raises:
         ParseError: any departure from the profile; code ``rim-signature-profile``, ``rim-canonicalization``,

@@ -56,7 +56,7 @@ _XML_ATTRIBUTES: Final = (b" xml:", b"\txml:", b"\rxml:", b"\nxml:")
 
 
 def fault(message: str, code: str, *, offset: int | None = None, at: _Element | None = None) -> ParseError:
-    """A ParseError about a RIM. ``offset`` counts bytes from its start; ``at`` is the element, told by its line."""
+    """A ParseError about a RIM. ``offset`` counts bytes from its start; ``at`` is the element, named by its line."""
     line: object = None if at is None else at.sourceline
     where = f"line {line}: " if isinstance(line, int) else ""
     return ParseError(
@@ -100,7 +100,7 @@ def read_xml(data: bytes) -> _Element:
     except (ValueError, etree.LxmlError) as error:
         raise fault(f"unreadable XML: {error}", "rim-xml") from None
     information: Any = root.getroottree().docinfo
-    # The gate has seen to this already; the parser's own word costs nothing.
+    # The gate has refused these already; asking the parser too costs nothing.
     if information.doctype or information.internalDTD is not None or information.externalDTD is not None:
         raise fault("a document type is not allowed", "rim-dtd")
     return root

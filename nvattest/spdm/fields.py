@@ -27,7 +27,7 @@ class GpuFields(NamedTuple):
     """What a GPU says about itself.
 
     ``vbios_version`` is ``96.00.9F.00.01``. ``nvdec0_status`` and ``ppcie_status`` are 0xAA (on) or 0x55 (off), other
-    values are kept. ``feature_flag`` is there from opaque version 1 on, and see ``report.feature_mode``.
+    values are kept. ``feature_flag`` is there from opaque version 1 on; ``report.feature_mode`` reads it.
     ``switch_pdis`` are the switches that this GPU sees: 16 upper-case digits each, sorted, each once, in the byte order
     of the switches' certificates; sixteen zeros are a disabled link. ``fwid`` has 48 bytes.
     """
@@ -51,7 +51,7 @@ class SwitchFields(NamedTuple):
 
     ``pdi`` is its own, ``gpu_pdis`` those of the GPUs it sees: 16 upper-case digits each, sorted, each once, in the
     byte order of the certificates. ``ports`` has one byte a port. ``disabled_ports`` has one 0 or 1 a port: each bit of
-    the field, most significant first, stands for four ports, as NVIDIA's tools expand it.
+    the field, most significant first, means four ports, as NVIDIA's tools expand it.
     """
 
     bios_version: str

@@ -23,7 +23,7 @@ _INNER: Final = 3
 class MeasurementBlock(NamedTuple):
     """One measurement: ``index`` counts from 1, ``value_type`` is the DMTF code (bit 7: raw), ``value`` its bytes."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
     value_type: int
     value: bytes
 
@@ -57,8 +57,8 @@ class MeasurementsResponse(NamedTuple):
 def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_anew) -> MeasurementsResponse:
     """Read a response; ``origin`` is its offset in the report and is added to the offsets of errors.
 
-    ``remember`` may hand out what was read from the same measurement record before.
-    Bytes after the signature are kept: they are not signed, and a check of their own reports them.
+    ``remember`` may return what was read from the same measurement record before. Bytes after the signature are not
+    signed; they are kept for a check of their own.
 
     Raises:
         ParseError: truncation, another version or code, no or repeated or malformed blocks, no opaque data.

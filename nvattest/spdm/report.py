@@ -23,7 +23,7 @@ MAXIMUM_SIZE: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A parsed report. Parsed is not believed: nothing in it counts before ``signature`` over ``signed`` is checked."""
+    """A parsed report. Nothing in it counts before ``signature`` over ``signed`` is verified."""
 
     raw: bytes
     kind: DeviceKind
@@ -56,8 +56,8 @@ class Report:
 def parse_report(data: bytes, kind: DeviceKind, *, remember: Remember = read_anew) -> Report:
     """Read the report of a GPU or an NVSwitch.
 
-    Nearly all of a report is as it was the last time, and its measurements are those of all devices with the same
-    firmware: ``remember`` may hand out what was read from the same bytes before.
+    Most of a report equals the last one of the device, and devices with the same firmware have the same measurements:
+    ``remember`` may return what was read from the same bytes before.
 
     Raises:
         ParseError: more than 64 KiB, or not such a report; ``offset`` counts from its first byte.
@@ -99,8 +99,8 @@ _MODES: Final = {0: FeatureMode.SPT, 1: FeatureMode.MPT, 2: FeatureMode.PPCIE}
 def feature_mode(report: Report) -> FeatureMode | None:
     """The mode that the report states; None for an NVSwitch.
 
-    Opaque data older than version 1 has no flag: there the protected PCIe status (field 21) tells PPCIE, and what else
-    the mode is stays unsaid (None).
+    Opaque data older than version 1 has no flag. There the protected PCIe status (field 21) means PPCIE; otherwise the
+    mode is unknown (None).
 
     The numbers are those that devices sign: single GPUs state 0, the GPUs of multi-GPU nodes 1, and the signed manifest
     of a report with flag 1 names its purpose "CC MPT". One enumeration of NVIDIA's C++ verifier has 0 and 1 the other

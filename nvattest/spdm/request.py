@@ -10,7 +10,7 @@ from nvattest.model import NONCE_SIZE, Nonce
 
 __all__ = ["REQUEST_SIZE", "GetMeasurementsRequest", "build_request", "parse_request"]
 
-# Every offset below spdm/ counts from the first byte of the report, so that one name serves all of its parts.
+# Every offset in spdm/ counts from the first byte of the report, so that one source name serves all parts.
 SOURCE: Final = "SPDM report"
 SPDM_VERSION: Final = 0x11
 GET_MEASUREMENTS: Final = 0xE0
@@ -75,9 +75,9 @@ def build_request(nonce: bytes, slot_id: int = 0) -> bytes:
 
 
 def check_version(cursor: Cursor, version: int) -> None:
-    """Refuse messages of another SPDM version; the cursor stands behind the version byte.
+    """Refuse messages of another SPDM version; the cursor is behind the version byte.
 
-    From 1.2 on the signature also covers messages that a report does not hold, so it could not be checked.
+    From 1.2 on the signature also covers messages that a report does not hold, so that it cannot be verified.
     """
     if version != SPDM_VERSION:
         error = cursor.error(f"expected SPDM version 0x11, found {version:#04x}", code="spdm-version", back=1)
