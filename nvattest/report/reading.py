@@ -17,7 +17,7 @@ from nvattest._registry import NO_PDI
 from nvattest._text import clean
 from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM, Outcome, acceptable, decide
 from nvattest.appraisal.serialize import FORMAT, VERSION
-from nvattest.errors import InputError
+from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 
 if TYPE_CHECKING:
@@ -352,8 +352,9 @@ def read_appraisal(document: object) -> Appraisal:
     checks = _checks(document, PLATFORM)
     claimed = flag(document, "trusted")
     trusted = (
+        number(document, "result_code") == ResultCode.OK
         # What was left out may have failed.
-        _whole(document, "checks", checks)
+        and _whole(document, "checks", checks)
         and _whole(document, "devices", devices)
         and decide(checks, REQUIRED_PLATFORM, devices=[device.trusted for device in devices])
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -190,6 +191,13 @@ def test_a_check_of_the_future_is_shown_as_it_stands(appraise: Appraise) -> None
         lambda d: d["devices"][0].update(trusted=False),
         lambda d: d["devices"][0].update(trusted="yes"),
         lambda d: d.update(checks="all good"),
+        lambda d: d["checks"].append("failed"),
+        lambda d: d["devices"].append("GPU-1"),
+        lambda d: d["devices"].extend(deepcopy(d["devices"][0]) for _ in range(300)),
+        lambda d: d["devices"][0]["checks"].append(None),
+        lambda d: d["devices"][0].update(kind="dpu"),
+        lambda d: d.update(result_code=12),
+        lambda d: d.update(result_code=None),
     ],
 )
 def test_a_file_cannot_claim_more_trust_than_its_checks_give(
