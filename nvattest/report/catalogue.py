@@ -72,10 +72,10 @@ def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str,
     def fill(text: str) -> str:
         for placeholder, word in words.items():
             text = text.replace(placeholder, word)
-        return text
+        return " ".join(text.split())
 
     members = {
-        name: " ".join(fill(value).split()) if isinstance(value, str) else tuple(fill(str(text)) for text in value)
+        name: fill(value) if isinstance(value, str) else tuple(fill(str(text)) for text in value)
         for name, value in table.items()
         if isinstance(value, str | list)
     }
