@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.appraisal.serialize import appraisal_to_json
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.claims import claims_of
     from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
     from nvattest.errors import (
         CollateralError,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
     from nvattest.session import verify
+    from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import PublicKey, SigningKey
@@ -82,7 +82,7 @@ _HOMES = {
     "VerifiedToken": "token.verified",
     "Verifier": "appraisal.verifier",
     "appraisal_to_json": "appraisal.serialize",
-    "claims_of": "claims",
+    "claims_of": "token.claims",
     "dump_bundle": "collateral.bundle",
     "dump_evidence": "evidence",
     "load_bundle": "collateral.bundle",

@@ -258,7 +258,7 @@ def _only_kept(sources: frozenset[Source], options: argparse.Namespace) -> str:
 
 
 def _claims(appraisal: Appraisal, options: argparse.Namespace) -> list[dict[str, object]]:
-    from nvattest.claims import claims_of
+    from nvattest.token.claims import claims_of
 
     return claims_of(appraisal, version=options.claims_version)
 

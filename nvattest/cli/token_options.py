@@ -86,8 +86,8 @@ def make_token(
     import json
     import uuid
 
-    from nvattest.claims import claims_of
     from nvattest.cli.output import write_file
+    from nvattest.token.claims import claims_of
     from nvattest.token.common import DEFAULT_ISSUER
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat

@@ -149,8 +149,8 @@ def verify_locally(
     """
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.claims import claims_of
     from nvattest.session import now
+    from nvattest.token.claims import claims_of
     from nvattest.token.eat import sign_detached_eat
 
     anchors = settings.trust_anchors()

@@ -12,12 +12,12 @@ from nvattest._documents import load_json
 from nvattest._folder import TrustedFolder
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import appraisal_to_json
-from nvattest.claims import claims_of
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.errors import InputError
 from nvattest.kata.config import HookConfig
 from nvattest.kata.paths import Paths
 from nvattest.kata.ready import PublishedPlatform
+from nvattest.token.claims import claims_of
 
 __all__ = ["Token", "publish", "sign", "withdraw", "write_appraisal"]
 

@@ -60,7 +60,7 @@ class RelyingPartyPolicy:
         """Decide on the claims of all devices. Rego runs in this process, see ``check``.
 
         Args:
-            claims: one object per device, as ``nvattest.claims.claims_of`` makes them or a verified token holds them.
+            claims: one object per device, as ``nvattest.claims_of`` makes them or a verified token holds them.
             overall: the claims of the overall token; only JSON policies have rules for them.
 
         Raises:

@@ -98,9 +98,9 @@ class NrasIssuer:
             InputError: the body is no request, or one about devices of the other kind, or its claims version is none.
         """
         from nvattest.appraisal.verifier import Verifier
-        from nvattest.claims import claims_of
         from nvattest.evidence import load_evidence
         from nvattest.model import Nonce, VerificationTime
+        from nvattest.token.claims import claims_of
         from nvattest.token.keys import PublicKey
         from nvattest.token.provenance import MEMBER, provenance
 

@@ -39,7 +39,7 @@ def sign_detached_eat(
     Args:
         appraisal: of 1 or more devices. ``x-nvidia-overall-att-result`` is its ``trusted``, and false where a relying
             party's policy was applied and did not match.
-        claims: the claims objects of its devices in order, as ``nvattest.claims.claims_of`` gives them.
+        claims: the claims objects of its devices in order, as ``nvattest.claims_of`` gives them.
         claims_version: their version, ``"3.0"`` or ``"4.0"``, for ``x-nvidia-ver``.
         key: the private key.
         now: the time of issue, with its zone.

@@ -142,10 +142,10 @@ def test_the_first_gpu_with_nothing_remembered(real_data: Path) -> None:
 
 def test_steps_of_one_gpu(real_data: Path) -> None:
     from nvattest.appraisal.serialize import appraisal_to_json
-    from nvattest.claims import claims_of
     from nvattest.pki.ocsp import parse_response
     from nvattest.rim.document import parse_rim
     from nvattest.rim.verify import verify_rim
+    from nvattest.token.claims import claims_of
 
     evidence, collateral = v1(real_data)
     item, at = evidence[0], VerificationTime.parse(AT)

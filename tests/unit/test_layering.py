@@ -37,7 +37,6 @@ LEVELS: Mapping[str, float] = {
     "evidence": 2.1,
     "rim": 3,
     "appraisal": 4,
-    "claims": 5,
     "policy": 5,
     "token": 5,
     # What the rooms at the border, and the hook's fast path, have of the disk and of the kernel in common.
@@ -327,7 +326,7 @@ def test_the_shared_level_has_no_import_cycle() -> None:
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nvattest.pki.chain import ValidatedChain",
             "fake.py:3",
         ),
-        ("nvattest.claims.gpu", "from nvattest.policy import x", "sideways"),
+        ("nvattest.token.claims", "from nvattest.policy import x", "sideways"),
         ("nvattest.session", "from nvattest.cli import main", "upwards"),
         ("nvattest.kata.hook", "from nvattest.cli import main", "upwards"),
         ("nvattest", "from nvattest.testing import Platform", "sideways"),

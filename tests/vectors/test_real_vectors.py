@@ -17,11 +17,11 @@ from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.appraisal.verifier import Verifier
-from nvattest.claims import claims_of
 from nvattest.cli import main
 from nvattest.errors import ResultCode
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Architecture, Nonce, VerificationTime
+from nvattest.token.claims import claims_of
 
 NONCE = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb"
 V1_AT = "device=2025-08-21T07:00:00Z,rim=2025-10-24T12:00:00Z"

@@ -197,9 +197,9 @@ class Attestation(Configured):
         return bool(verdicts) and all(verdicts.values())
 
     def _local(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> tuple[bool, object]:
-        from nvattest.claims import claims_of
         from nvattest.compat import _progress
         from nvattest.compat._engine import verify_locally
+        from nvattest.token.claims import claims_of
 
         ocsp_url, rim_url = (entry[6], entry[7]) if len(entry) > VerifierFields.RIM_URL else ("", "")
         self._settings.ocsp_url, self._settings.rim_url = ocsp_url or None, rim_url or None

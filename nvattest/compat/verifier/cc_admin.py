@@ -100,10 +100,10 @@ def attest(
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
         NvattestError: settings that cannot be used, or a ready state that cannot be set.
     """
-    from nvattest.claims import claims_of
     from nvattest.compat import _progress
     from nvattest.compat._engine import check_claims_version, read_nonce, verify_locally
     from nvattest.compat._handles import evidence_of
+    from nvattest.token.claims import claims_of
 
     value, params = read_nonce(nonce), arguments_as_dictionary
     missing = [name for name in REQUIRED if name not in params]

@@ -25,7 +25,6 @@ import atheris
 with atheris.instrument_imports(include=["nvattest"], enable_loader_override=False):
     from nvattest._registry import OID_DICE_TCB_INFO
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.claims import claims_of
     from nvattest.collateral.bundle import load_bundle
     from nvattest.errors import InputError, NvattestError, ParseError, TokenError
     from nvattest.evidence import Evidence, load_evidence
@@ -43,6 +42,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.rim.verify import verify_rim
     from nvattest.spdm.opaque import parse_opaque
     from nvattest.spdm.report import feature_mode, parse_report
+    from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keyring import parse_jwks

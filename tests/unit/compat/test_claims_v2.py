@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from nvattest.claims import claims_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import InputError
 from nvattest.evidence import load_evidence
 from nvattest.model import DeviceKind, Nonce
 from nvattest.session import verify
 from nvattest.testing import Platform
+from nvattest.token.claims import claims_of
 
 REGISTERED = {"iss", "nbf", "exp", "iat", "jti"}
 

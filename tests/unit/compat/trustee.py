@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nvattest.claims import claims_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.session import verify
 from nvattest.testing import Platform
+from nvattest.token.claims import claims_of
 
 PACKAGE = """
 package policy

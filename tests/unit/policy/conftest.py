@@ -11,11 +11,11 @@ import pytest
 
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.claims import claims_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing.platform import Platform
+from nvattest.token.claims import claims_of
 
 NONCE = Nonce(bytes(range(32)))
 Claims = list[dict[str, object]]

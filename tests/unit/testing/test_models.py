@@ -10,7 +10,6 @@ import pytest
 
 import nvattest
 from nvattest.appraisal.serialize import appraisal_to_json
-from nvattest.claims import claims_of
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind, Nonce
 from nvattest.report.diagnosis import disagreements
@@ -20,6 +19,7 @@ from nvattest.rim.document import parse_rim
 from nvattest.spdm.report import Report, parse_report
 from nvattest.testing import DEFAULT_NONCE, PLATFORMS, Platform
 from nvattest.testing.silicon import BRANCHES, MODELS
+from nvattest.token.claims import claims_of
 
 NO_PDI = "00" * 8
 

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.claims import claims_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
+from nvattest.token.claims import claims_of
 from nvattest.token.common import DEFAULT_ISSUER
 from nvattest.token.ear import sign_ear
 from nvattest.token.eat import sign_detached_eat

@@ -10,12 +10,12 @@ import pytest
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.verifier import Verifier
-from nvattest.claims import claims_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import InputError
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing import Platform
+from nvattest.token.claims import claims_of
 
 NONCE = bytes(range(32))
 
