@@ -137,7 +137,8 @@ def run(options: argparse.Namespace) -> int:
     except NvattestError as error:
         from nvattest.cli.output import report_error
 
-        report_error(error, options, "NOT TRUSTED", {"claims": {}, "detached_eat": {}, "appraisal": None})
+        members: dict[str, object] = {"claims": {}, "detached_eat": {}, "appraisal": None}
+        report_error(error, "NOT TRUSTED", members, as_json=options.format == "json")
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     _print(result, options)
     return result.code.exit_status

@@ -12,8 +12,7 @@ from nvattest.cli.arguments import ArgumentError
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine
 from nvattest.cli.network import add_tls_options
 from nvattest.cli.output import say
-from nvattest.cli.progress import Progress
-from nvattest.cli.terminal import add_terminal_options, terminal_for
+from nvattest.cli.terminal import Progress, add_terminal_options, terminal_for
 
 FORMAT = "nvattest-doctor"
 VERSION = 1

@@ -1,13 +1,12 @@
-"""What commands print and write: an appraisal as text, and files that are never half written."""
+"""The ways out of a command: lines for people, a failure in the chosen format, and files that are written whole."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from nvattest._text import block
@@ -22,12 +21,12 @@ _MAXIMUM_LINKS: Final = 40
 
 
 def say(*lines: str, error: bool = False, colour: bool = False) -> None:
-    """Print lines for people, on stderr with ``error``: the way out of this program, where text is cleaned once more.
+    """Print lines for people, on stderr with ``error``. Text is cleaned here once more, as it leaves the program.
 
-    A line that a caller gives may be a text of several lines of ours. ``colour`` lets our own colours through.
+    Each line may be a text of several lines. ``colour`` lets the colours of ``Terminal`` through.
     """
     stream = sys.stderr if error else sys.stdout
-    # To print, no stream means stdout; what is meant for a stderr that is closed has no place there.
+    # ``print`` takes None for stdout; a text for a closed stderr must not go there.
     if stream is not None:
         print("\n".join([block(line, colour=colour) for line in lines]), file=stream)
 
@@ -39,14 +38,14 @@ def say_how_read(evidence: Iterable[Evidence]) -> None:
 
 
 def times(at: VerificationTime | None) -> dict[str, str] | None:
-    """The instants of a judgement for programs; None where a token does not say them."""
+    """The instants of a judgement for programs; None where a token does not name them."""
     from nvattest.model import format_time
 
     return None if at is None else {"device": format_time(at.device), "rim": format_time(at.rim)}
 
 
 def voucher(verified: VerifiedToken) -> dict[str, object]:
-    """Who vouches for a token: the issuer, where and how its key was got, and whether it is NVIDIA's own service."""
+    """Who vouches for a token, for programs: its issuer, the source of its key, and whether it is NVIDIA's service."""
     from nvattest.model import format_time
 
     return {
@@ -125,7 +124,7 @@ def _place(path: str) -> tuple[str, int | None]:
 
 
 def _duplicate(number: int) -> int:
-    # What was printed before stands before it.
+    # Buffered lines go out before what the caller writes.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -136,7 +135,7 @@ def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> N
     from nvattest._folder import replace_file
 
     def settle(descriptor: int) -> None:
-        # Of another user's file nothing is kept: whoever made it must not choose who may write into this one.
+        # The permissions of another user's file are not kept: its maker must not choose who may write into this one.
         if old is None or not mode & 0o077 or old.st_uid != os.geteuid():
             return
         kept = stat.S_IMODE(old.st_mode) & 0o777
@@ -155,13 +154,13 @@ def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> N
         os.close(descriptor)
 
 
-def report_error(error: NvattestError, options: argparse.Namespace, verdict: str, members: dict[str, object]) -> None:
-    """A failure before anything could be judged: in the chosen format, and never an empty stdout.
+def report_error(error: NvattestError, verdict: str, members: Mapping[str, object], *, as_json: bool) -> None:
+    """Print a failure before anything could be judged, in the chosen format, so that stdout is never empty.
 
-    ``verdict`` is the word of the text format, ``members`` are those of the command's JSON beside code and error.
+    ``verdict`` is the word of the text, ``members`` are those of the command's JSON beside code and error.
     """
     code = error.result_code
-    if options.format == "json":
+    if as_json:
         from nvattest._documents import dump_json
 
         said = {"code": error.code, "message": str(error), "hint": error.hint}

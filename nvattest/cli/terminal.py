@@ -1,11 +1,14 @@
-"""What this process may write to its terminal: colour, signs and width, from the stream and the environment."""
+"""The terminal of this process: its colours, signs and width, and one line of progress on stderr."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, TextIO
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, TextIO
 
 from nvattest.cli.arguments import choice
 
@@ -14,7 +17,11 @@ if TYPE_CHECKING:
 
     from nvattest.report.terminal import Terminal
 
-MINIMUM, MAXIMUM = 60, 120
+_MINIMUM: Final = 60
+_MAXIMUM: Final = 120
+_DELAY: Final = 1.0
+_INTERVAL: Final = 0.25
+_CLEAR: Final = "\r\x1b[K"
 
 
 def add_terminal_options(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +44,8 @@ def terminal_for(stream: TextIO | None = None, *, color: str = "auto", width: in
     tty = is_terminal(stream)
     if width is None:
         width = shutil.get_terminal_size((80, 24)).columns if tty else 80
-        width = min(width, MAXIMUM)
-    return Terminal(width=max(MINIMUM, width), color=wants_color(stream, color), unicode=shows_unicode(stream))
+        width = min(width, _MAXIMUM)
+    return Terminal(width=max(_MINIMUM, width), color=wants_color(stream, color), unicode=shows_unicode(stream))
 
 
 def wants_color(stream: TextIO, choice: str = "auto") -> bool:
@@ -49,11 +56,10 @@ def wants_color(stream: TextIO, choice: str = "auto") -> bool:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a person sits at the other end."""
+    """Whether the stream is a terminal; a missing or closed one is none."""
     try:
         return stream.isatty()
     except (AttributeError, ValueError):
-        # No stream at all, or a closed one.
         return False
 
 
@@ -65,3 +71,57 @@ def shows_unicode(stream: TextIO) -> bool:
     # Python writes UTF-8 even in the C locale (PEP 538, 540); the terminal behind it need not show it.
     locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or ""
     return not is_terminal(stream) or locale.split(".")[0] not in ("", "C", "POSIX") or "utf" in locale.lower()
+
+
+class Progress:
+    """Show what the program waits for: ``with Progress("asking the service") as progress: progress.update("3 of 7")``.
+
+    It writes nothing within the first second and nothing where stderr is no terminal, and erases its line at the end.
+    """
+
+    def __init__(self, what: str, *, stream: TextIO | None = None, quiet: bool = False, delay: float = _DELAY) -> None:
+        self._what = what
+        self._detail = ""
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = not quiet and is_terminal(self._stream)
+        self._delay = delay
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._written = False
+
+    def update(self, detail: str) -> None:
+        """Show the current step, in a few words."""
+        self._detail = detail
+
+    def __enter__(self) -> Progress:
+        if self._shown:
+            self._thread = threading.Thread(target=self._run, name="nvattest-progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+        if self._written:
+            self._write(_CLEAR)
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        wait = self._delay
+        while not self._done.wait(wait):
+            wait = _INTERVAL
+            seconds = time.monotonic() - start
+            detail = f": {self._detail}" if self._detail else ""
+            self._written = True
+            self._write(f"{_CLEAR}{f'{self._what}{detail}'[:66]} ({seconds:.0f} s)")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            # The terminal went away; the work goes on without it.
+            self._shown = False

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
-    from nvattest.cli.progress import Progress
+    from nvattest.cli.terminal import Progress
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE
     from nvattest.collateral.folders import read_bounded
     from nvattest.fleet import BatchSettings, verify_batch

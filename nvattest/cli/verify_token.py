@@ -122,7 +122,8 @@ def run(options: argparse.Namespace) -> int:
         elif not verified.overall:
             code, status = verified.result_code, RESULT_FALSE
     except NvattestError as error:
-        report_error(error, options, "NOT BELIEVED", {_EAR if options.token_type == _EAR else "claims": {}})
+        members: dict[str, object] = {_EAR if options.token_type == _EAR else "claims": {}}
+        report_error(error, "NOT BELIEVED", members, as_json=options.format == "json")
         return ERROR
     return _report(verified, check, options, code, status, at=at)
 
