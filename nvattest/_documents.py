@@ -287,6 +287,11 @@ def line_and_column(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
+def located(source: str, text: str, offset: int | None) -> str:
+    """``source``, with line and column where the offset is known."""
+    return source if offset is None else "{}, line {}, column {}".format(source, *line_and_column(text, offset))
+
+
 def json_positions(text: str) -> dict[JsonPath, int]:
     """The offset of each key and each array element of a JSON text that ``load_json`` has accepted."""
     found: dict[JsonPath, int] = {}

@@ -237,7 +237,7 @@ def _listed(names: Iterable[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-# --- NVIDIA's CMW collection ----------------------------------------------------------------------------------------
+# --- NVIDIA's CMW collection ------------------------------------------------------------------------------------------
 
 
 def _load_collection(document: JsonObject, origin: str) -> tuple[Evidence, ...]:
@@ -310,7 +310,7 @@ def _architecture_of_chain(where: str, chain: bytes) -> Architecture:
     return architecture
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def dump_evidence(items: Sequence[Evidence], *, form: EvidenceForm = EvidenceForm.ARRAY) -> object:
@@ -415,7 +415,7 @@ def cpu_report_data(nonce: str, tee_pubkey: Mapping[str, object], additional: st
     return hashlib.sha384(canonical_json(document)).digest()
 
 
-# --- one item -------------------------------------------------------------------------------------------------------
+# --- one item ---------------------------------------------------------------------------------------------------------
 
 
 def _load_item(index: int, item: object, shared: JsonObject, origin: str) -> Evidence:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nvattest._documents import (
     JsonObject,
@@ -23,6 +23,7 @@ from nvattest._documents import (
     line_and_column,
     load_json,
     load_toml,
+    located,
     toml_position,
 )
 from nvattest._text import suggestion
@@ -30,9 +31,6 @@ from nvattest.appraisal.policy import VBIOS_VERSION, VERSION_EXAMPLES, EvidenceP
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import ParseError, PolicyError, ResultCode
 from nvattest.model import Architecture
-
-# Says what is wrong with a value; the caller adds the key and its place.
-Complain = Callable[[str, str], Exception]
 
 FORMAT: Final = "nvattest-evidence-policy"
 VERSION: Final = 1
@@ -118,9 +116,7 @@ def evidence_policy_schema() -> JsonObject:
 
 def _policy(document: JsonObject, source: str, text: str, find: Callable[[str], int | None]) -> EvidencePolicy:
     def fail(key: str, message: str, hint: str, code: str = "policy-value") -> PolicyError:
-        offset = find(key)
-        where = source if offset is None else "{}, line {}, column {}".format(source, *line_and_column(text, offset))
-        return PolicyError(f"{where}: {key[:80]} {message}", code=code, hint=hint)
+        return PolicyError(f"{located(source, text, find(key))}: {key[:80]} {message}", code=code, hint=hint)
 
     values: dict[str, object] = {}
     for key, value in document.items():
@@ -129,10 +125,10 @@ def _policy(document: JsonObject, source: str, text: str, find: Callable[[str], 
                 shown = repr(value)[:80] if isinstance(value, str | int) else kind_of(value)
                 raise fail(key, f"is {shown}, expected {_HEADER[key]!r}", "this program reads version 1")
         elif key in FIELDS:
-            values[key] = _kind(FIELDS[key]).read(
-                value,
-                lambda message, hint, name=key: fail(name, message, hint),  # type: ignore[misc]
-            )
+            try:
+                values[key] = _kind(FIELDS[key]).read(value)
+            except _WrongError as wrong:
+                raise fail(key, wrong.message, wrong.hint) from None
         elif key != "$schema":
             raise fail(key, "is not a key of an evidence policy", suggestion(key, tuple(FIELDS)), "policy-key")
     return EvidencePolicy(**values)  # type: ignore[arg-type]
@@ -163,143 +159,152 @@ def _syntax(
 # --- what a field may hold in a file ----------------------------------------------------------------------------------
 
 
+class _WrongError(Exception):
+    """What is wrong with a value; ``_policy`` adds the key and its place."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Kind(Protocol):
+    """What a field may hold."""
+
+    def read(self, value: object) -> object:
+        """The value of a file as that of the policy; ``_WrongError`` where it is none."""
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """true or false."""
 
-    def read(self, value: object, complain: Complain) -> object:
-        """The value, checked."""
+    def read(self, value: object) -> object:
         if type(value) is not bool:
-            raise complain(f"is {kind_of(value)}, expected true or false", "")
+            raise _WrongError(f"is {kind_of(value)}, expected true or false")
         return value
 
     def schema(self) -> JsonObject:
-        """The same as JSON Schema."""
         return {"type": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A whole number from 0; ``optional`` also takes null, for any."""
+    """A whole number from 0."""
 
     maximum: int
-    optional: bool = False
 
-    def read(self, value: object, complain: Complain) -> object:
-        """The value, checked."""
-        if value is None and self.optional:
-            return None
+    def read(self, value: object) -> object:
         if type(value) is not int:
-            raise complain(f"is {kind_of(value)}, expected a whole number", "")
+            raise _WrongError(f"is {kind_of(value)}, expected a whole number")
         if not 0 <= value <= self.maximum:
-            raise complain(f"is {value}, expected 0 to {self.maximum}", "")
+            raise _WrongError(f"is {value}, expected 0 to {self.maximum}")
         return value
 
     def schema(self) -> JsonObject:
-        """The same as JSON Schema."""
-        kind: object = ["integer", "null"] if self.optional else "integer"
-        return {"type": kind, "minimum": 0, "maximum": self.maximum}
+        return {"type": "integer", "minimum": 0, "maximum": self.maximum}
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a list; ``values`` are the words' meanings."""
+    """One word of a list; the values are what the words mean."""
 
-    words: tuple[str, ...]
-    values: tuple[object, ...]
+    meanings: Mapping[str, object]
 
-    def read(self, value: object, complain: Complain) -> object:
-        """The value, checked."""
+    def read(self, value: object) -> object:
+        words = tuple(self.meanings)
         if not isinstance(value, str):
-            raise complain(f"is {kind_of(value)}, expected a text", f"one of {', '.join(self.words)}")
-        if value not in self.words:
-            raise complain(f"is {value[:80]!r}, which is not known", suggestion(value, self.words))
-        return self.values[self.words.index(value)]
+            raise _WrongError(f"is {kind_of(value)}, expected a text", f"one of {', '.join(words)}")
+        if value not in words:
+            raise _WrongError(f"is {value[:80]!r}, which is not known", suggestion(value, words))
+        return self.meanings[value]
 
     def schema(self) -> JsonObject:
-        """The same as JSON Schema."""
-        return {"enum": list(self.words)}
+        return {"enum": list(self.meanings)}
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A dotted version; decimal for drivers, hexadecimal for VBIOS. ``optional`` also takes null, for none."""
+    """A dotted version: decimal for drivers, hexadecimal for VBIOS."""
 
     base: int
-    optional: bool = False
 
     @property
     def pattern(self) -> str:
-        """Of at most eight parts of at most eight digits."""
+        """At most eight parts of at most eight digits."""
         digit = "[0-9A-Fa-f]" if self.base == VBIOS_VERSION else "[0-9]"
         return rf"^{digit}{{1,8}}(\.{digit}{{1,8}}){{0,7}}$"
 
-    def read(self, value: object, complain: Complain) -> object:
-        """The value, checked."""
-        if value is None and self.optional:
-            return None
-        example = VERSION_EXAMPLES[self.base]
+    def read(self, value: object) -> object:
+        hint = f'write it as "{VERSION_EXAMPLES[self.base]}"'
         if not isinstance(value, str):
-            raise complain(f"is {kind_of(value)}, expected a version as a text", f'write it as "{example}"')
+            raise _WrongError(f"is {kind_of(value)}, expected a version as a text", hint)
         if not re.fullmatch(self.pattern[1:-1], value):
-            raise complain(f"is {value[:80]!r}, which is not a version", f'write it as "{example}"')
+            raise _WrongError(f"is {value[:80]!r}, which is not a version", hint)
         return value
 
     def schema(self) -> JsonObject:
-        """The same as JSON Schema."""
-        kind: object = ["string", "null"] if self.optional else "string"
-        return {"type": kind, "pattern": self.pattern}
+        return {"type": "string", "pattern": self.pattern}
+
+
+@dataclass(frozen=True, slots=True)
+class OrNull:
+    """A value, or null for none."""
+
+    item: Kind
+
+    def read(self, value: object) -> object:
+        return None if value is None else self.item.read(value)
+
+    def schema(self) -> JsonObject:
+        schema = self.item.schema()
+        return schema | {"type": [schema["type"], "null"]}
 
 
 @dataclass(frozen=True, slots=True)
 class Several:
     """An array of different items of one kind."""
 
-    item: Word | Version
+    item: Kind
     maximum: int = 256
 
-    def read(self, value: object, complain: Complain) -> object:
-        """The values, checked, as a tuple."""
+    def read(self, value: object) -> object:
         if not isinstance(value, list):
-            raise complain(f"is {kind_of(value)}, expected an array", "")
+            raise _WrongError(f"is {kind_of(value)}, expected an array")
         if len(value) > self.maximum:
-            raise complain(f"has {len(value)} items, at most {self.maximum} are read", "")
+            raise _WrongError(f"has {len(value)} items, at most {self.maximum} are read")
         items: list[object] = []
         for position, raw in enumerate(value):
-            item = self.item.read(raw, lambda message, hint, at=position: complain(f"[{at}] {message}", hint))  # type: ignore[misc]
+            try:
+                item = self.item.read(raw)
+            except _WrongError as wrong:
+                raise _WrongError(f"[{position}] {wrong.message}", wrong.hint) from None
             if item in items:
-                raise complain(f"[{position}] is {raw!r} once more", "")
+                raise _WrongError(f"[{position}] is {raw!r} once more")
             items.append(item)
         return tuple(items)
 
     def schema(self) -> JsonObject:
-        """The same as JSON Schema."""
         return {"type": "array", "maxItems": self.maximum, "uniqueItems": True, "items": self.item.schema()}
 
 
-Kind = Flag | Count | Word | Version | Several
-
-
-def _enum(kind: type[Enum]) -> Word:
-    return Word(tuple(item.value for item in kind), tuple(kind))
-
-
-def _texts(bounds: Mapping[str, Any]) -> Kind:
-    return Several(Version(bounds["base"]) if "base" in bounds else Word(bounds["words"], bounds["words"]))
-
-
-# By the type that a field is declared with.
-_KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Kind]]] = {
-    "bool": lambda _: Flag(),
-    "int": lambda bounds: Count(bounds["maximum"]),
-    "int | None": lambda bounds: Count(bounds["maximum"], optional=True),
-    "str | None": lambda bounds: Version(bounds["base"], optional=True),
-    "tuple[str, ...]": _texts,
-    "tuple[Architecture, ...]": lambda _: Several(_enum(Architecture)),
-    "RevocationMode": lambda _: _enum(RevocationMode),
-    "TopologyRule": lambda _: _enum(TopologyRule),
-}
-
-
 def _kind(field: Field[Any]) -> Kind:
-    return _KINDS[str(field.type)](field.metadata)
+    """What a field may hold, from its declared type and its bounds."""
+    bounds, declared = field.metadata, str(field.type)
+    enums: dict[str, type[Enum]] = {kind.__name__: kind for kind in (Architecture, RevocationMode, TopologyRule)}
+    name = declared.removeprefix("tuple[").removesuffix(", ...]").removesuffix(" | None")
+    kind: Kind
+    if name in enums:
+        kind = Word({item.value: item for item in enums[name]})
+    elif name == "bool":
+        kind = Flag()
+    elif name == "int":
+        kind = Count(bounds["maximum"])
+    else:
+        kind = Version(bounds["base"]) if "base" in bounds else Word({word: word for word in bounds["words"]})
+    if declared.startswith("tuple"):
+        return Several(kind)
+    return OrNull(kind) if declared.endswith("None") else kind

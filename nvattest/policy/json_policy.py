@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._documents import JsonObject, JsonPath, json_positions, kind_of, line_and_column, load_json
+from nvattest._documents import JsonObject, JsonPath, json_positions, kind_of, load_json, located
 from nvattest._text import suggestion
 from nvattest.errors import PolicyError, ResultCode
 from nvattest.policy.decision import PolicyDecision
@@ -71,8 +71,7 @@ def load_json_policy(data: bytes, *, name: str) -> JsonPolicy:
     places = json_positions(text)
 
     def fail(path: JsonPath, message: str, code: str, hint: str = "") -> PolicyError:
-        offset = places.get(path)
-        where = name if offset is None else "{}, line {}, column {}".format(name, *line_and_column(text, offset))
+        where = located(name, text, places.get(path))
         return PolicyError(f"{where}: {'.'.join(map(str, path)) or 'the policy'} {message}", code=code, hint=hint)
 
     def member(value: object, path: JsonPath, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> JsonObject:
