@@ -6,6 +6,7 @@ from dataclasses import fields
 from enum import Enum
 
 from nvattest._documents import JsonObject
+from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import Check
 from nvattest.appraisal.measurements import Cell, SvnCell
 from nvattest.appraisal.policy import EvidencePolicy
@@ -15,9 +16,6 @@ from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.spdm.fields import GpuFields, SwitchFields
 from nvattest.spdm.report import Report, feature_mode
-
-FORMAT = "nvattest-appraisal"
-VERSION = 1
 
 
 def appraisal_to_json(appraisal: Appraisal) -> JsonObject:

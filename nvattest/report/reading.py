@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, get_arg
 
 from nvattest._registry import NO_PDI
 from nvattest._text import clean
+from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM, Outcome, acceptable, decide
-from nvattest.appraisal.serialize import FORMAT, VERSION
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 
