@@ -120,7 +120,7 @@ sbom: $(VENV)/.dev ## the bill of materials of an installation (CycloneDX), in d
 		--output-file $(DIST)/nvattest.cdx.json build/sbom/bin/python
 
 man: $(VENV)/.runtime ## man pages from the parsers, in dist/man
-	$(BIN)/python -m nvattest.cli.man $(DIST)/man
+	$(BIN)/python -m nvattest.cli.manual $(DIST)/man
 
 catalogue: $(VENV)/.runtime ## write examples/CATALOGUE.md again
 	$(BIN)/python -c 'from nvattest.report.catalogue import DOCUMENT, markdown; open(DOCUMENT, "w", encoding="utf-8").write(markdown())'

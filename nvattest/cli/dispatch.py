@@ -1,16 +1,17 @@
-"""Find the command, build its parser alone, run it, and turn every documented error into a message and a status."""
+"""Find the command, build its parser alone, run it, and turn each documented error into a message and a status."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 
 from nvattest._streams import give_up_stdout
-from nvattest.cli.arguments import ArgumentError, Parser, add_global_options
+from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
 
 # name: (module, what the help says), in the order of the help.
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: Mapping[str, tuple[str, str]] = {
     "attest": ("nvattest.cli.attest", "collect or load evidence, verify it, print the result"),
     "collect-evidence": ("nvattest.cli.collect", "collect evidence and print it"),
     "bundle": ("nvattest.cli.bundle", "put RIMs and revocation answers into one file, or look into it"),
@@ -27,11 +28,25 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hook": ("nvattest.cli.hook", "what the guest hook did, and what silently keeps it from working"),
     "gate": ("nvattest.cli.gate", "run a command on attested devices only"),
     "migrate": ("nvattest.cli.migrate", "what of a program for NVIDIA's Python SDK changes with nvattest.compat"),
-    "completion": ("nvattest.cli.completion", "print the completion script of a shell"),
+    "completion": ("nvattest.cli.manual", "print the completion script of a shell"),
     "version": ("nvattest.cli.version", "print the version"),
 }
-
+# What the overview shows first, with an example of each.
+MOST_USED = {
+    "attest": ("verify this machine's GPUs, or evidence in a file", "nvattest attest --device all"),
+    "explain": ("say what a result, token, code or check means", "nvattest explain result.json"),
+    "doctor": ("say what this machine is and what is wrong with it", "nvattest doctor --online"),
+}
 _GLOBAL_WITH_VALUE = ("-l", "--log-level", "-f", "--format")
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command."""
+    module, text = COMMANDS[name]
+    parser = Parser(prog=f"nvattest {name}", description=text)
+    importlib.import_module(module).add_arguments(parser)
+    add_global_options(parser)
+    return parser
 
 
 def split_command(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -57,52 +72,70 @@ def run(argv: list[str]) -> int:
         if name is None:
             return _help(rest)
         if name not in COMMANDS:
-            known = ", ".join(COMMANDS)
-            raise ArgumentError(f"there is no command {name!r}; there are {known}", 109)
-        module = importlib.import_module(COMMANDS[name][0])
-        parser = Parser(prog=f"nvattest {name}", description=COMMANDS[name][1])
-        module.add_arguments(parser)
-        add_global_options(parser)
-        options = parser.parse_args(rest)
-        status: int = module.run(options)
+            raise ArgumentError(f"there is no command {name!r}; there are {', '.join(COMMANDS)}", UNEXPECTED)
+        options = command_parser(name).parse_args(rest)
+        status: int = importlib.import_module(COMMANDS[name][0]).run(options)
         # A caller that closed stdout wants the status alone.
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
     except ArgumentError as error:
-        from nvattest.cli.output import say
-
-        say(str(error), "Run with --help for more information.", error=True)
+        _complain(str(error), "Run with --help for more information.")
         return error.status
     except NvattestError as error:
         # Commands report their own failures in their own format; this is for what fails before they can.
-        from nvattest.cli.output import say
-
-        say(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}", error=True)
+        _complain(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}")
         if error.hint:
-            say(f"  {error.hint}", error=True)
+            _complain(f"  {error.hint}")
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     except OSError as error:
         # Commands turn the errors of their files into their own messages, so this is stdout: its reader went away, or
         # its disk is full. The verdict was not delivered.
         give_up_stdout()
         if not isinstance(error, BrokenPipeError):
-            from nvattest.cli.output import say
-
-            say(f"the result could not be written: {error.strerror or error}", error=True)
+            _complain(f"the result could not be written: {error.strerror or error}")
         return ResultCode.UNKNOWN.exit_status
     except KeyboardInterrupt:
         return 130
 
 
+def overview(commands: Mapping[str, tuple[str, str]] = COMMANDS) -> str:
+    """The help of the whole program: one screen of 24 lines and 80 columns."""
+    import textwrap
+
+    lines = [
+        "usage: nvattest [-f text|json] [-l LEVEL] COMMAND [options]",
+        "",
+        "Verify NVIDIA confidential GPUs and NVSwitches.",
+        "",
+    ]
+    for name, (text, example) in MOST_USED.items():
+        lines += [f"  {name:<10}{text}", f"  {'':<10}  $ {example}"]
+    others = "also: " + ", ".join(name for name in commands if name not in MOST_USED)
+    lines += ["", *textwrap.wrap(others, 78, initial_indent="  ", subsequent_indent="        ")]
+    lines += [
+        "",
+        "  $ nvattest attest --simulate         a whole node without a GPU, to try it",
+        "  $ nvattest COMMAND --help             the options of one command",
+        "",
+        "  -f, --format text|json   -l, --log-level trace|debug|info|warn|error|off",
+        "  Exit status: NVIDIA's result code modulo 256; 0 is trusted, 12 is not trusted.",
+    ]
+    return "\n".join(lines)
+
+
 def _help(rest: list[str]) -> int:
-    from nvattest.cli.overview import overview
+    from nvattest.cli.output import say
 
     parser = Parser(prog="nvattest", add_help=False)
     add_global_options(parser)
     parser.add_argument("-h", "--help", action="store_true")
     parser.parse_args(rest)
+    say(overview())
+    return 0
+
+
+def _complain(*lines: str) -> None:
     from nvattest.cli.output import say
 
-    say(overview(COMMANDS))
-    return 0
+    say(*lines, error=True)

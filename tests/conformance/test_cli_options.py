@@ -14,8 +14,7 @@ import pytest
 
 from nvattest._version import __version__
 from nvattest.cli import main
-from nvattest.cli.dispatch import COMMANDS
-from nvattest.cli.parsers import command_parser
+from nvattest.cli.dispatch import command_parser
 
 from .world import Stage, without_nvat
 
@@ -80,7 +79,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parse(command: str, *arguments: str) -> object:
-    return command_parser(command, *COMMANDS[command]).parse_args(list(arguments))
+    return command_parser(command).parse_args(list(arguments))
 
 
 @pytest.mark.parametrize(("command", "names"), CASES, ids=lambda value: value if isinstance(value, str) else value[-1])

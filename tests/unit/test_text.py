@@ -98,7 +98,7 @@ def test_the_message_and_the_hint_of_an_error_are_clean() -> None:
 # The module, and what it prints without ``say``: what a program reads, not a person.
 PRINTERS = {
     "cli/output.py": {"'\\n'.join([block(line, colour=colour) for line in lines])"},
-    "cli/completion.py": {"script(options.shell)"},
+    "cli/manual.py": {"script(options.shell)"},
     "cli/coco.py": {"attester_json(evidence)"},
     "cli/simulate.py": {"f'export {name}={shlex.quote(value)}'"},
     "cli/version.py": {
@@ -123,9 +123,8 @@ def test_every_command_prints_through_the_function_that_cleans() -> None:
 
 # What joins lines of its own: texts of ours for a shell, a manual or a help, and files for programs.
 JOINERS = {
-    "cli/man.py",
-    "cli/completion.py",
-    "cli/overview.py",
+    "cli/manual.py",
+    "cli/dispatch.py",
     "cli/simulate.py",
     "cli/doctor_bundle.py",
     "cli/output.py",

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from nvattest.cli import main
-from nvattest.cli.completion import SHELLS, script
 from nvattest.cli.dispatch import COMMANDS
-from nvattest.cli.man import escape, pages
-from nvattest.cli.man import main as write_pages
-from nvattest.cli.parsers import all_commands, walk
+from nvattest.cli.manual import SHELLS, all_commands, escape, pages, script, walk
+from nvattest.cli.manual import main as write_pages
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nvattest.cli import main
-from nvattest.cli.dispatch import COMMANDS
-from nvattest.cli.overview import MOST_USED, overview
+from nvattest.cli.dispatch import COMMANDS, MOST_USED, overview
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["-f", "json", "--help"]])

@@ -57,14 +57,13 @@ def test_every_link_leads_to_a_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_and_options_in_the_text_exist(name: str) -> None:
-    from nvattest.cli.dispatch import COMMANDS
-    from nvattest.cli.parsers import command_parser
+    from nvattest.cli.dispatch import COMMANDS, command_parser
 
     text = re.sub(r"^```.*?^```$", "", (EXAMPLES / name).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for span in re.findall(r"`(?:nvattest )?([a-z][a-z-]+ [^`]*)`", text.replace("\n", " ")):
         command, *words = span.split()
         if command not in COMMANDS or command == "bundle":  # whose options are those of its own commands
             continue
-        known = command_parser(command, *COMMANDS[command]).format_help()
+        known = command_parser(command).format_help()
         for option in (word for word in words if word.startswith("--")):
             assert option in known, span
