@@ -139,12 +139,11 @@ def validate_chain(
         fault = ChainFinding("length", 0, "", message, expected, str(len(chain)))
         return ValidatedChain(certificates=chain, anchor=None, path_findings=(fault,), validity_findings=(), at=at)
     anchor = next((anchor for anchor in anchors if anchor.matches(chain[-1])), None)
-    positions = range(len(chain))
     findings = [
         *_shape(chain, anchors),
         *_links(chain, verifier),
-        *(finding for position in positions for finding in _algorithms(position, chain[position])),
-        *(finding for position in positions[1:] for finding in _authority(position, chain[position])),
+        *_algorithms(chain),
+        *_authorities(chain),
         *_leaf(chain[0], profile),
     ]
     if anchor is None:
@@ -153,9 +152,7 @@ def validate_chain(
         certificates=chain,
         anchor=anchor,
         path_findings=tuple(findings),
-        validity_findings=tuple(
-            finding for position in positions for finding in _validity(position, chain[position], at)
-        ),
+        validity_findings=tuple(_validity(chain, at)),
         at=at,
     )
 
@@ -225,29 +222,31 @@ def _links(chain: tuple[Certificate, ...], verifier: EcdsaVerifier) -> Iterator[
             yield _finding("signature", position, certificate, f"is not signed by {signer}", expected, found)
 
 
-def _algorithms(position: int, it: Certificate) -> Iterator[ChainFinding]:
-    if not it.is_p384:
-        yield _finding("curve", position, it, "has no P-384 key", "P-384", "another kind of key")
-    if not it.is_ecdsa_sha384:
-        message = "is not signed with ECDSA and SHA-384"
-        yield _finding("algorithm", position, it, message, OID_ECDSA_SHA384, it.signature_algorithm_oid)
-    if it.unknown_critical:
-        message, found = "has a critical extension that is not understood", ", ".join(it.unknown_critical)
-        yield _finding("critical-extension", position, it, message, "none", found)
+def _algorithms(chain: tuple[Certificate, ...]) -> Iterator[ChainFinding]:
+    for position, it in enumerate(chain):
+        if not it.is_p384:
+            yield _finding("curve", position, it, "has no P-384 key", "P-384", "another kind of key")
+        if not it.is_ecdsa_sha384:
+            message = "is not signed with ECDSA and SHA-384"
+            yield _finding("algorithm", position, it, message, OID_ECDSA_SHA384, it.signature_algorithm_oid)
+        if it.unknown_critical:
+            message, found = "has a critical extension that is not understood", ", ".join(it.unknown_critical)
+            yield _finding("critical-extension", position, it, message, "none", found)
 
 
-def _authority(position: int, it: Certificate) -> Iterator[ChainFinding]:
-    if it.is_ca is not True:
-        message = "issues certificates but is not marked as a CA"
-        found = "no basicConstraints" if it.is_ca is None else "CA:FALSE"
-        yield _finding("ca-flag", position, it, message, "CA:TRUE", found)
-    if it.key_cert_sign is not True:
-        message = "issues certificates without the key usage for it"
-        found = "no keyUsage" if it.key_cert_sign is None else "keyUsage without keyCertSign"
-        yield _finding("key-usage", position, it, message, "keyCertSign", found)
-    if it.path_length is not None and position - 1 > it.path_length:
-        message = "allows fewer CAs below it than there are"
-        yield _finding("path-length", position, it, message, f"at most {it.path_length}", str(position - 1))
+def _authorities(chain: tuple[Certificate, ...]) -> Iterator[ChainFinding]:
+    for position, it in enumerate(chain[1:], start=1):
+        if it.is_ca is not True:
+            message = "issues certificates but is not marked as a CA"
+            found = "no basicConstraints" if it.is_ca is None else "CA:FALSE"
+            yield _finding("ca-flag", position, it, message, "CA:TRUE", found)
+        if it.key_cert_sign is not True:
+            message = "issues certificates without the key usage for it"
+            found = "no keyUsage" if it.key_cert_sign is None else "keyUsage without keyCertSign"
+            yield _finding("key-usage", position, it, message, "keyCertSign", found)
+        if it.path_length is not None and position - 1 > it.path_length:
+            message = "allows fewer CAs below it than there are"
+            yield _finding("path-length", position, it, message, f"at most {it.path_length}", str(position - 1))
 
 
 def _leaf(leaf: Certificate, profile: ChainProfile) -> Iterator[ChainFinding]:
@@ -269,10 +268,15 @@ def _no_anchor(chain: tuple[Certificate, ...], anchors: Sequence[TrustAnchor]) -
     return _finding("anchor", len(chain) - 1, root, message, expected, f"sha256:{root.sha256.hex()}")
 
 
-def _validity(position: int, it: Certificate, at: datetime) -> Iterator[ChainFinding]:
+def _validity(chain: tuple[Certificate, ...], at: datetime) -> Iterator[ChainFinding]:
     # notAfter has whole seconds and is valid through its second (RFC 5280, 4.1.2.5).
-    instant, found = at.replace(microsecond=0), f"checked at {format_time(at)}"
-    if instant < it.not_before:
-        yield _finding("not-yet-valid", position, it, "is not valid yet", f"from {format_time(it.not_before)}", found)
-    if instant > it.not_after:
-        yield _finding("expired", position, it, "has expired", f"until {format_time(it.not_after)}", found)
+    instant = at.replace(microsecond=0)
+    for position, it in enumerate(chain):
+        if it.not_before <= instant <= it.not_after:
+            continue
+        found = f"checked at {format_time(at)}"
+        if instant < it.not_before:
+            start = f"from {format_time(it.not_before)}"
+            yield _finding("not-yet-valid", position, it, "is not valid yet", start, found)
+        if instant > it.not_after:
+            yield _finding("expired", position, it, "has expired", f"until {format_time(it.not_after)}", found)

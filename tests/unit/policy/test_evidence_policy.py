@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -199,6 +200,14 @@ def test_an_explanation_marks_what_is_weaker_than_the_default() -> None:
     lines = explain_evidence_policy(OTHER)
     assert sum("WEAKER" in line for line in lines) == len(OTHER.weakenings) == 8
     assert not any("WEAKER" in line or "changed" in line for line in explain_evidence_policy(EvidencePolicy()))
+
+
+def test_the_policy_in_the_readme_is_one() -> None:
+    readme = (EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8")
+    [text] = [block for block in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "evidence-policy" in block]
+    assert load(text) == EvidencePolicy(
+        minimum_driver_version="570.86.15", expected_gpus=8, expected_switches=4, topology=TopologyRule.REQUIRED
+    )
 
 
 def test_the_example_is_a_policy_without_weakenings() -> None:
