@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from nvattest.report.catalogue import find_entry
-from nvattest.report.reading import Appraisal, Cell, Check, Device, listed
+from nvattest.report.reading import AppraisalView, CellView, CheckView, DeviceView, listed
 
 _MAXIMUM_CAUSES: Final = 4
 _MAXIMUM_ACTIONS: Final = 3
@@ -30,11 +30,11 @@ class Failure(NamedTuple):
     ``checks`` is more than one where checks failed by one cause: ``check``, the first, stands for all.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckView, ...]
     devices: tuple[str, ...]
 
     @property
-    def check(self) -> Check:
+    def check(self) -> CheckView:
         """The check whose values and diagnosis are shown."""
         return self.checks[0]
 
@@ -49,16 +49,16 @@ class Failure(NamedTuple):
         return listed([check.id for check in self.checks])
 
 
-def failures(view: Appraisal) -> tuple[Failure, ...]:
+def failures(view: AppraisalView) -> tuple[Failure, ...]:
     """What failed, each thing once: a revoked certificate that eight GPUs share is one failure of eight devices."""
-    found: dict[tuple[object, ...], list[Check]] = {}
+    found: dict[tuple[object, ...], list[CheckView]] = {}
     for check in view.causes:
         key: tuple[object, ...] = (check.id, check.outcome, check.detail)
         if check.id == "measurements":
             device = view.device(check.device)
             key = (check.id, tuple(cell.index for cell in device.bad_cells) if device is not None else ())
         found.setdefault(key, []).append(check)
-    merged: dict[tuple[object, ...], tuple[tuple[str, ...], list[Check]]] = {}
+    merged: dict[tuple[object, ...], tuple[tuple[str, ...], list[CheckView]]] = {}
     for own, group in found.items():
         first, devices = group[0], tuple(check.device for check in group)
         # One signer's certificate serves several RIMs: the same words about the same devices are one failure.
@@ -68,14 +68,14 @@ def failures(view: Appraisal) -> tuple[Failure, ...]:
     return tuple(Failure(checks=tuple(checks), devices=devices) for devices, checks in merged.values())
 
 
-def telling(view: Appraisal) -> frozenset[str]:
+def telling(view: AppraisalView) -> frozenset[str]:
     """The labels of the failed devices that show everything that failed: of those that fail alike, the first."""
     found = failures(view)
     alike = {label for failure in found for label in failure.devices[1:]} - {failure.devices[0] for failure in found}
     return frozenset(device.label for device in view.devices if not device.trusted and device.label not in alike)
 
 
-def diagnose(check: Check, appraisal: Appraisal) -> Diagnosis:
+def diagnose(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
     """The diagnosis of one failed check."""
     facts, causes, actions = _of_the_case(check, appraisal)
     entry = find_entry(check.id)
@@ -97,7 +97,7 @@ def diagnose(check: Check, appraisal: Appraisal) -> Diagnosis:
     )
 
 
-def _of_the_case(check: Check, appraisal: Appraisal) -> Diagnosis:
+def _of_the_case(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
     if check.id == "topology":
         problems = disagreements(appraisal)
         more = (f"And {len(problems) - 4} more such links.",) if len(problems) > 4 else ()
@@ -136,7 +136,7 @@ _ALONE: Final = {
 }
 
 
-def _measurements(device: Device, appraisal: Appraisal) -> Diagnosis:
+def _measurements(device: DeviceView, appraisal: AppraisalView) -> Diagnosis:
     bad, covered = device.bad_cells, len(device.covered)
     if not bad:
         return Diagnosis()
@@ -166,7 +166,7 @@ def _measurements(device: Device, appraisal: Appraisal) -> Diagnosis:
     return Diagnosis(facts=tuple(facts), causes=tuple(causes), actions=(action,) if action else ())
 
 
-def _causes(bad: tuple[Cell, ...], *, known: bool) -> list[str]:
+def _causes(bad: tuple[CellView, ...], *, known: bool) -> list[str]:
     causes = []
     if any(cell.index == 35 for cell in bad):
         causes.append("Index 35 belongs to NVDEC0: it is exempt only while that engine is off, and here it is on.")
@@ -184,7 +184,7 @@ def _causes(bad: tuple[Cell, ...], *, known: bool) -> list[str]:
     ]
 
 
-def _cleared(device: Device, others: list[Device]) -> str:
+def _cleared(device: DeviceView, others: list[DeviceView]) -> str:
     """What clears the RIM: all other devices with the same versions match it."""
     fellows = [other for other in others if other.measurements and other.report.versions == device.report.versions]
     if not fellows or any(other.bad_cells for other in fellows):
@@ -207,7 +207,7 @@ _OF_STATUS: Final = {
 }
 
 
-def _revocation(check: Check, device: Device) -> Diagnosis:
+def _revocation(check: CheckView, device: DeviceView) -> Diagnosis:
     rim = device.rim(check.id.partition("-")[0])
     chain = device.chain if check.id == "chain-revocation" else rim.chain if rim is not None else None
     facts: list[str] = []
@@ -227,7 +227,7 @@ def _revocation(check: Check, device: Device) -> Diagnosis:
 # -- topology ---------------------------------------------------------------------------------------------------------
 
 
-def disagreements(view: Appraisal) -> tuple[str, ...]:
+def disagreements(view: AppraisalView) -> tuple[str, ...]:
     """What does not fit in who names whom, in words; nothing where there are not both GPUs and switches."""
     gpus = [device for device in view.devices if not device.is_switch][:_MAXIMUM_NODES]
     switches = [device for device in view.devices if device.is_switch][:_MAXIMUM_NODES]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from nvattest.errors import InputError
 from nvattest.model import parse_time
 from nvattest.report.diagnosis import disagreements
-from nvattest.report.reading import Appraisal, Certificate, Chain, Device, Rim
+from nvattest.report.reading import AppraisalView, CertificateView, ChainView, DeviceView, RimView
 from nvattest.report.text import CELLS, COLUMNS, SOURCES, grid
 
 # -- the trust-chain diagram ------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ _GAP: Final = 26
 _TOP: Final = 30
 
 
-def trust_diagram(device: Device) -> Diagram:
+def trust_diagram(device: DeviceView) -> Diagram:
     """Device root to report on the left, RIM root to golden values beside it, and the comparison below both."""
     report = device.report
     signed = device.passed("report-signature", "report-format")
@@ -64,7 +64,7 @@ def trust_diagram(device: Device) -> Diagram:
         (versions or "signed measurements", "signed by the leaf key" if signed else "SIGNATURE NOT GOOD"),
         "good" if signed else "bad",
     )
-    columns: list[tuple[str, Chain | None, Box]] = [("Device", device.chain, end)]
+    columns: list[tuple[str, ChainView | None, Box]] = [("Device", device.chain, end)]
     for rim in device.rims:
         title = {"driver": "Driver RIM", "vbios": "VBIOS RIM", "bios": "BIOS RIM"}.get(rim.role, "RIM")
         columns.append((title, rim.chain, _golden_values(device, rim)))
@@ -105,7 +105,7 @@ def trust_diagram(device: Device) -> Diagram:
     )  # fmt: skip
 
 
-def _golden_values(device: Device, rim: Rim) -> Box:
+def _golden_values(device: DeviceView, rim: RimView) -> Box:
     def passed(*parts: str) -> bool:
         return device.passed(*(f"{rim.role}-rim-{part}" for part in parts))
 
@@ -119,7 +119,7 @@ def _golden_values(device: Device, rim: Rim) -> Box:
     return _box("Golden values", (rim.id, state), style)
 
 
-def _compared(device: Device) -> str:
+def _compared(device: DeviceView) -> str:
     if device.measurements is None:
         return "not compared"
     covered, bad = len(device.covered), len(device.bad_cells)
@@ -136,7 +136,7 @@ def shorten(text: str, maximum: int = 40) -> str:
     return text if len(text) <= maximum else f"{text[: maximum // 2]}…{text[-(maximum - maximum // 2 - 1) :]}"
 
 
-def _certificates(chain: Chain | None, *, debug: str) -> list[Box]:
+def _certificates(chain: ChainView | None, *, debug: str) -> list[Box]:
     if chain is None or not chain.certificates:
         return [_box("no chain", ("nothing could be read",), "bad")]
     found = []
@@ -147,7 +147,7 @@ def _certificates(chain: Chain | None, *, debug: str) -> list[Box]:
     return found
 
 
-def _state(chain: Chain, position: int, certificate: Certificate, debug: str) -> tuple[str, str]:
+def _state(chain: ChainView, position: int, certificate: CertificateView, debug: str) -> tuple[str, str]:
     broken = next((finding.rule for finding in chain.findings if finding.position == position), None)
     if broken is not None:
         return "bad", broken.replace("-", " ").upper()
@@ -189,7 +189,7 @@ _SIDE: Final = 40
 _STEP: Final = 44
 
 
-def measurement_squares(device: Device) -> tuple[Square, ...]:
+def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
     """The squares of the grid, row by row; none where nothing was compared."""
     if device.measurements is None:
         return ()
@@ -216,7 +216,7 @@ def grid_height(squares: Sequence[Square]) -> int:
 # -- the topology ----------------------------------------------------------------------------------------------------
 
 
-class Node(NamedTuple):
+class DeviceBox(NamedTuple):
     """One device of the picture. ``style`` is good, bad or ghost (named by others and not here)."""
 
     x: int
@@ -227,7 +227,7 @@ class Node(NamedTuple):
     style: str
 
 
-class Link(NamedTuple):
+class LinkLine(NamedTuple):
     """A link that both ends name (good), that only one end names (bad), or to a device that is not here (bad)."""
 
     x1: int
@@ -242,8 +242,8 @@ class Topology(NamedTuple):
 
     width: int
     height: int
-    nodes: tuple[Node, ...]
-    links: tuple[Link, ...]
+    nodes: tuple[DeviceBox, ...]
+    links: tuple[LinkLine, ...]
     good: int
     problems: tuple[str, ...]
 
@@ -255,7 +255,7 @@ _LOWER: Final = 210
 _MAXIMUM_NODES: Final = 16
 
 
-def topology(view: Appraisal) -> Topology | None:
+def topology(view: AppraisalView) -> Topology | None:
     """The picture of who names whom, or None where there are not both GPUs and switches."""
     gpus = [device for device in view.devices if not device.is_switch]
     switches = [device for device in view.devices if device.is_switch]
@@ -280,7 +280,7 @@ def topology(view: Appraisal) -> Topology | None:
         for column, (key, label, note, style) in enumerate(known):
             x = round(share * column + (share - _NODE_WIDTH) / 2)
             places[key] = x + _NODE_WIDTH // 2
-            nodes.append(Node(x=x, y=y, width=_NODE_WIDTH, label=label, note=note, style=style))
+            nodes.append(DeviceBox(x=x, y=y, width=_NODE_WIDTH, label=label, note=note, style=style))
     # Both ends, as (key of the GPU, key of the switch), and whether each names the other.
     pairs = {
         (gpu.label, switch.label): gpu.names(switch) and switch.names(gpu)
@@ -291,7 +291,7 @@ def topology(view: Appraisal) -> Topology | None:
     pairs |= {(gpu.label, pdi): False for gpu in gpus for pdi in gpu.report.neighbours if pdi in lost_switches}
     pairs |= {(pdi, switch.label): False for switch in switches for pdi in switch.report.neighbours if pdi in lost_gpus}
     links = [
-        Link(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
+        LinkLine(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
         for (upper, lower), good in sorted(pairs.items(), key=lambda pair: not pair[1])
     ]
     return Topology(
@@ -338,7 +338,7 @@ _FIELD: Final = 560
 _ROW: Final = 26
 
 
-def timelines(view: Appraisal) -> tuple[Timeline, ...]:
+def timelines(view: AppraisalView) -> tuple[Timeline, ...]:
     """Certificates in years and revocation answers in hours, each once, against the clock that they were judged by."""
     clock = _instant(view.at.device)
     rim_clock = _instant(view.at.rim) or clock

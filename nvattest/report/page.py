@@ -16,7 +16,7 @@ from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
 from nvattest.report.diagnosis import diagnose, failures, telling
 from nvattest.report.figures import grid_height, measurement_squares, timelines, topology, trust_diagram
-from nvattest.report.reading import Appraisal, Device, listed
+from nvattest.report.reading import AppraisalView, DeviceView, listed
 from nvattest.report.text import SOURCES, count_states, sources_of
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
@@ -25,7 +25,7 @@ _STYLE: Final = "report.css"
 
 
 def report_page(
-    view: Appraisal, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
+    view: AppraisalView, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
 ) -> str:
     """The page of an appraisal.
 
@@ -85,7 +85,7 @@ def _tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
 
 
-def _device(device: Device, view: Appraisal, *, opened: bool) -> dict[str, object]:
+def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[str, object]:
     squares = measurement_squares(device)
     # One device of a trusted platform is shown open, as an example of what was checked.
     first = view.trusted and bool(view.devices) and device is view.devices[0]
@@ -100,7 +100,7 @@ def _device(device: Device, view: Appraisal, *, opened: bool) -> dict[str, objec
     }
 
 
-def _subtitle(view: Appraisal) -> str:
+def _subtitle(view: AppraisalView) -> str:
     total = len(view.devices)
     word = "device" if total == 1 else "devices"
     if not total:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
+from nvattest._documents import JsonObject
 from nvattest._registry import NO_PDI
 from nvattest._text import clean
 from nvattest.appraisal import FORMAT, VERSION
@@ -21,9 +22,7 @@ from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.results import Appraisal as LiveAppraisal
-
-JsonObject = Mapping[str, object]
+    from nvattest.appraisal.results import Appraisal
 
 PLATFORM: Final = "PLATFORM"
 _MAXIMUM_ITEMS: Final = 4096
@@ -31,7 +30,7 @@ _MAXIMUM_DEVICES: Final = 256
 _MAXIMUM_INDEX: Final = 511
 
 
-class Check(NamedTuple):
+class CheckView(NamedTuple):
     """One check. ``device`` is the label of its device, ``PLATFORM`` for the whole; ``acceptable`` is decided here."""
 
     id: str = "?"
@@ -53,7 +52,7 @@ class Check(NamedTuple):
         return not self.acceptable and self.outcome != "skipped"
 
 
-class Revocation(NamedTuple):
+class RevocationView(NamedTuple):
     """One revocation answer."""
 
     status: str = "unknown"
@@ -81,7 +80,7 @@ class Revocation(NamedTuple):
         return self.reason if self.reason != self.status else ""
 
 
-class Certificate(NamedTuple):
+class CertificateView(NamedTuple):
     """One certificate."""
 
     subject: str = "?"
@@ -89,7 +88,7 @@ class Certificate(NamedTuple):
     sha256: str = ""
     not_before: str = ""
     not_after: str = ""
-    revocation: Revocation | None = None
+    revocation: RevocationView | None = None
 
     @property
     def name(self) -> str:
@@ -97,7 +96,7 @@ class Certificate(NamedTuple):
         return common_name(self.subject)
 
 
-class Finding(NamedTuple):
+class FindingView(NamedTuple):
     """What is wrong with a chain; ``position`` is that of the certificate, None for the whole."""
 
     rule: str = ""
@@ -105,17 +104,17 @@ class Finding(NamedTuple):
     message: str = ""
 
 
-class Chain(NamedTuple):
+class ChainView(NamedTuple):
     """One chain, leaf first."""
 
     anchor: str = ""
     path_ok: bool = False
     in_validity: bool = False
-    findings: tuple[Finding, ...] = ()
-    certificates: tuple[Certificate, ...] = ()
+    findings: tuple[FindingView, ...] = ()
+    certificates: tuple[CertificateView, ...] = ()
 
 
-class Rim(NamedTuple):
+class RimView(NamedTuple):
     """One RIM."""
 
     role: str = "?"
@@ -126,10 +125,10 @@ class Rim(NamedTuple):
     version: str = ""
     product: str = ""
     edition: str = ""
-    chain: Chain | None = None
+    chain: ChainView | None = None
 
 
-class Cell(NamedTuple):
+class CellView(NamedTuple):
     """One measurement: golden index, state, the RIM that covers it, its alternatives and the runtime value (hex)."""
 
     index: int = -1  # type: ignore[assignment]  # hides tuple.index
@@ -145,7 +144,7 @@ class Cell(NamedTuple):
         return self.state in ("mismatched", "missing")
 
 
-class Svn(NamedTuple):
+class SvnView(NamedTuple):
     """One minimum security version number."""
 
     name: str = "?"
@@ -154,7 +153,7 @@ class Svn(NamedTuple):
     satisfied: bool = False
 
 
-class Identity(NamedTuple):
+class IdentityView(NamedTuple):
     """Who the device is, by its certificates."""
 
     ueid: str = ""
@@ -163,7 +162,7 @@ class Identity(NamedTuple):
     chip: str = ""
 
 
-class Report(NamedTuple):
+class ReportView(NamedTuple):
     """What the signed report says, of a GPU or of a switch."""
 
     driver_version: str = ""
@@ -205,7 +204,7 @@ class Report(NamedTuple):
         return tuple(pdi for pdi in self.switch_pdis or self.gpu_pdis if pdi != NO_PDI)
 
 
-class Device(NamedTuple):
+class DeviceView(NamedTuple):
     """One device. ``trusted`` is decided here; ``measurements`` are None where nothing was compared."""
 
     label: str = ""
@@ -215,13 +214,13 @@ class Device(NamedTuple):
     origin: str = ""
     report_sha256: str = ""
     chain_sha256: str = ""
-    identity: Identity = Identity()
-    report: Report = Report()
-    chain: Chain | None = None
-    rims: tuple[Rim, ...] = ()
-    measurements: tuple[Cell, ...] | None = None
-    minimum_svn: tuple[Svn, ...] = ()
-    checks: tuple[Check, ...] = ()
+    identity: IdentityView = IdentityView()
+    report: ReportView = ReportView()
+    chain: ChainView | None = None
+    rims: tuple[RimView, ...] = ()
+    measurements: tuple[CellView, ...] | None = None
+    minimum_svn: tuple[SvnView, ...] = ()
+    checks: tuple[CheckView, ...] = ()
 
     @property
     def is_switch(self) -> bool:
@@ -234,25 +233,25 @@ class Device(NamedTuple):
         return self.identity.hwmodel or self.architecture
 
     @property
-    def failures(self) -> tuple[Check, ...]:
+    def failures(self) -> tuple[CheckView, ...]:
         """The checks that stand in the way of trust."""
         return tuple(check for check in self.checks if not check.acceptable)
 
     @property
-    def covered(self) -> tuple[Cell, ...]:
+    def covered(self) -> tuple[CellView, ...]:
         """The measurements that a RIM covers."""
         return tuple(cell for cell in self.measurements or () if cell.state != "not-covered")
 
     @property
-    def bad_cells(self) -> tuple[Cell, ...]:
+    def bad_cells(self) -> tuple[CellView, ...]:
         """The measurements that differ or are missing."""
         return tuple(cell for cell in self.measurements or () if cell.bad)
 
-    def rim(self, role: str) -> Rim | None:
+    def rim(self, role: str) -> RimView | None:
         """The RIM of a role."""
         return next((rim for rim in self.rims if rim.role == role), None)
 
-    def names(self, other: Device) -> bool:
+    def names(self, other: DeviceView) -> bool:
         """Whether its report names another device as linked to it."""
         return other.identity.pdi in self.report.neighbours
 
@@ -269,7 +268,7 @@ class At(NamedTuple):
     rim: str = ""
 
 
-class Appraisal(NamedTuple):
+class AppraisalView(NamedTuple):
     """An appraisal. ``trusted`` is decided here; ``notices`` are what a reader must know of the file."""
 
     trusted: bool = False
@@ -281,20 +280,20 @@ class Appraisal(NamedTuple):
     # A file that does not say that it is real is not taken for real.
     simulated: bool = True
     weakened: tuple[str, ...] = ()
-    checks: tuple[Check, ...] = ()
-    devices: tuple[Device, ...] = ()
+    checks: tuple[CheckView, ...] = ()
+    devices: tuple[DeviceView, ...] = ()
     policy: tuple[tuple[str, str], ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
-    def failures(self) -> tuple[Check, ...]:
+    def failures(self) -> tuple[CheckView, ...]:
         """All checks that stand in the way of trust; causes before what follows from them."""
         own = [check for device in self.devices for check in device.failures]
         whole = [check for check in self.checks if not check.acceptable]
         return tuple(sorted([*own, *whole], key=lambda check: check.outcome == "skipped"))
 
     @property
-    def causes(self) -> tuple[Check, ...]:
+    def causes(self) -> tuple[CheckView, ...]:
         """The failures that are not mere consequences of another one."""
         return (
             tuple(check for check in self.failures if check.failed and check.id != "devices-trusted") or self.failures
@@ -307,11 +306,11 @@ class Appraisal(NamedTuple):
             return self.at.device or "not recorded"
         return f"{self.at.device} (device), {self.at.rim} (RIMs)"
 
-    def device(self, label: str) -> Device | None:
+    def device(self, label: str) -> DeviceView | None:
         """The device of this label, whatever its case."""
         return next((device for device in self.devices if device.label.upper() == label.upper()), None)
 
-    def demand(self, label: str) -> Device:
+    def demand(self, label: str) -> DeviceView:
         """The device of this label, which the user named.
 
         Raises:
@@ -332,14 +331,14 @@ def is_appraisal(document: object) -> bool:
     return isinstance(document, dict) and document.get("format") == FORMAT
 
 
-def view_of(appraisal: LiveAppraisal) -> Appraisal:
+def view_of(appraisal: Appraisal) -> AppraisalView:
     """An appraisal just made, seen as its JSON says it: what ``attest`` shows is what ``explain`` shows of its file."""
     from nvattest.appraisal.serialize import appraisal_to_json
 
     return read_appraisal(appraisal_to_json(appraisal))
 
 
-def read_appraisal(document: object) -> Appraisal:
+def read_appraisal(document: object) -> AppraisalView:
     """Read an appraisal for display.
 
     Raises:
@@ -359,7 +358,7 @@ def read_appraisal(document: object) -> Appraisal:
         and decide(checks, REQUIRED_PLATFORM, devices=[device.trusted for device in devices])
     )
     return _read(
-        Appraisal,
+        AppraisalView,
         document,
         trusted=trusted and claimed is True,
         checks=checks,
@@ -371,7 +370,7 @@ def read_appraisal(document: object) -> Appraisal:
     )
 
 
-def _notices(document: JsonObject, claimed: bool | None, trusted: bool, checks: list[Check]) -> list[str]:
+def _notices(document: JsonObject, claimed: bool | None, trusted: bool, checks: list[CheckView]) -> list[str]:
     notices = []
     version = number(document, "version")
     if version is None:
@@ -399,22 +398,24 @@ def _notices(document: JsonObject, claimed: bool | None, trusted: bool, checks: 
     return notices
 
 
-def _device(document: JsonObject, position: int) -> Device:
+def _device(document: JsonObject, position: int) -> DeviceView:
     label = text(document, "label", f"device {position}")
     checks = _checks(document, label)
     required = {kind.value: REQUIRED[kind] for kind in DeviceKind}.get(text(document, "kind", "gpu"))
     trusted = required is not None and _whole(document, "checks", checks) and decide(checks, required)
-    device = _read(Device, document, label=label, checks=checks, trusted=trusted and flag(document, "trusted") is True)
+    device = _read(
+        DeviceView, document, label=label, checks=checks, trusted=trusted and flag(document, "trusted") is True
+    )
     if device.measurements is None:
         return device
     cells = {cell.index: cell for cell in device.measurements if 0 <= cell.index <= _MAXIMUM_INDEX}
     return device._replace(measurements=tuple(cells[index] for index in sorted(cells)))
 
 
-def _checks(document: JsonObject, device: str) -> tuple[Check, ...]:
+def _checks(document: JsonObject, device: str) -> tuple[CheckView, ...]:
     found = []
     for member in _members(document, "checks"):
-        check = _read(Check, member, device=device)
+        check = _read(CheckView, member, device=device)
         spec = CHECKS.get(check.id)
         if spec is not None:
             check = check._replace(step=check.step or spec.step, title=spec.title)
@@ -506,7 +507,7 @@ def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-_LIMITS: Final[Mapping[Any, int]] = {Certificate: 16, Cell: 512}
+_LIMITS: Final[Mapping[Any, int]] = {CertificateView: 16, CellView: 512}
 _SCALARS: Final[Mapping[Any, Callable[[object], object]]] = {str: _text, int: _number, bool: _flag}
 
 
@@ -529,7 +530,7 @@ def number(source: JsonObject, key: str) -> int | None:
 def item(source: JsonObject, key: str) -> JsonObject:
     """An object; empty where it is missing or something else."""
     value = source.get(key)
-    return value if isinstance(value, dict) else cast("JsonObject", {})
+    return value if isinstance(value, dict) else {}
 
 
 def common_name(name: str) -> str:

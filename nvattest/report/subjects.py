@@ -9,13 +9,13 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nvattest._documents import kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import clean
 from nvattest.errors import InputError, ParseError
 from nvattest.model import format_time
 from nvattest.report.catalogue import entry_lines, find_entry
 from nvattest.report.diagnosis import diagnose, failures
-from nvattest.report.reading import Appraisal, JsonObject, flag, is_appraisal, item, number, read_appraisal, text
+from nvattest.report.reading import AppraisalView, flag, is_appraisal, item, number, read_appraisal, text
 from nvattest.report.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _JWT: Final = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _HEADER: Final = re.compile(r"e[w-z0-9_-]")
 
 
-class Token(NamedTuple):
+class UnverifiedToken(NamedTuple):
     """One JWT, taken apart and not verified. ``name`` is its place in a detached EAT ("" for the overall one)."""
 
     name: str
@@ -50,7 +50,7 @@ class Subject(NamedTuple):
 
     kind: str
     appraisal: JsonObject | None = None
-    tokens: tuple[Token, ...] = ()
+    tokens: tuple[UnverifiedToken, ...] = ()
     claims: tuple[tuple[str, JsonObject], ...] = ()
     data: bytes = b""
     result: JsonObject | None = None
@@ -142,9 +142,9 @@ def _looks_like_claims(document: JsonObject) -> bool:
     )
 
 
-def _tokens(value: object) -> tuple[Token, ...]:
+def _tokens(value: object) -> tuple[UnverifiedToken, ...]:
     """The JWTs of a detached EAT, ``[["JWT", overall], {"GPU-0": token}]``, of an object of them, or a lone one."""
-    found: list[Token] = []
+    found: list[UnverifiedToken] = []
 
     def walk(name: str, part: object, depth: int) -> None:
         if len(found) >= _MAXIMUM_TOKENS or depth > 4:
@@ -163,12 +163,12 @@ def _tokens(value: object) -> tuple[Token, ...]:
     return tuple(found)
 
 
-def _token(name: str, text: str) -> Token:
+def _token(name: str, text: str) -> UnverifiedToken:
     header, claims, _ = text.split(".")
     try:
-        return Token(name=name, header=_part(header), claims=_part(claims))
+        return UnverifiedToken(name=name, header=_part(header), claims=_part(claims))
     except (ParseError, binascii.Error, ValueError) as error:
-        return Token(name=name, header={}, claims={}, fault=f"it cannot be read: {error}"[:200])
+        return UnverifiedToken(name=name, header={}, claims={}, fault=f"it cannot be read: {error}"[:200])
 
 
 def _part(text: str) -> JsonObject:
@@ -236,7 +236,7 @@ def subject_to_json(subject: Subject) -> dict[str, object]:
     return {"kind": subject.kind, "claims": dict(subject.claims), "verified": False, **result}
 
 
-def _appraisal_to_json(view: Appraisal) -> dict[str, object]:
+def _appraisal_to_json(view: AppraisalView) -> dict[str, object]:
     found = []
     # What people see as one failure stays one entry per check here.
     for failure in failures(view):
@@ -267,7 +267,7 @@ def _banner(what: str, terminal: Terminal) -> list[str]:
     return terminal.wrap(f"NOT VERIFIED. {what} Anyone can write these words.", first=f"{sign} ", style="warn bold")
 
 
-def _tokens_shown(tokens: tuple[Token, ...], terminal: Terminal) -> list[str]:
+def _tokens_shown(tokens: tuple[UnverifiedToken, ...], terminal: Terminal) -> list[str]:
     count = "One token" if len(tokens) == 1 else f"{len(tokens)} tokens"
     lines = [
         *_banner("This is what the token says; its signature, times and nonce are not checked here.", terminal),
@@ -280,7 +280,7 @@ def _tokens_shown(tokens: tuple[Token, ...], terminal: Terminal) -> list[str]:
     return lines
 
 
-def _token_shown(token: Token, terminal: Terminal) -> list[str]:
+def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
     name = clean(token.name) or "overall token"
     lines = [terminal.paint(name, "bold"), terminal.rule()]
     if token.fault:

@@ -10,7 +10,16 @@ from nvattest._version import __version__
 from nvattest.errors import ResultCode
 from nvattest.model import counted
 from nvattest.report.diagnosis import Failure, diagnose, failures, telling
-from nvattest.report.reading import Appraisal, Cell, Certificate, Chain, Check, Device, Rim, listed
+from nvattest.report.reading import (
+    AppraisalView,
+    CellView,
+    CertificateView,
+    ChainView,
+    CheckView,
+    DeviceView,
+    RimView,
+    listed,
+)
 from nvattest.report.terminal import Terminal, fit
 
 if TYPE_CHECKING:
@@ -28,7 +37,7 @@ _WORDS: Final = {
 }
 
 
-def account(view: Appraisal, terminal: Terminal, *, verbose: bool = False) -> str:
+def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -> str:
     """Device by device, check by check, then the verdict.
 
     Of several devices the trusted ones are folded to one line each, unless ``verbose``; what a policy allowed is shown
@@ -71,7 +80,7 @@ def _result(
     return f"Result: {verdict}{' (simulated)' * simulated}, code {code} ({message})"
 
 
-def _folded(checks: Sequence[Check], terminal: Terminal) -> list[str]:
+def _folded(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:
     """The checks of a trusted device: how many passed, and one by one those that only a policy let stand."""
     others = [check for check in checks if check.outcome != "pass"]
     passed = (
@@ -81,7 +90,7 @@ def _folded(checks: Sequence[Check], terminal: Terminal) -> list[str]:
     return [f"  {terminal.paint('ok', 'good')}         {said}", *_checks(others, terminal)]
 
 
-def _checks(checks: Sequence[Check], terminal: Terminal) -> list[str]:
+def _checks(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:
     lines = []
     for check in checks:
         word, style = _WORDS.get(check.outcome, (check.outcome, "warn"))
@@ -145,7 +154,7 @@ _ALLOWED: Final = ("○", "o", "warn", " [allowed]")
 
 
 def story(
-    view: Appraisal,
+    view: AppraisalView,
     terminal: Terminal,
     *,
     everything: bool = False,
@@ -181,7 +190,7 @@ def story(
     return terminal.finish(lines)
 
 
-def _heading(view: Appraisal, terminal: Terminal, *, saved: bool) -> list[str]:
+def _heading(view: AppraisalView, terminal: Terminal, *, saved: bool) -> list[str]:
     warning = terminal.sign("▲", "!")
     word = _mark("TRUSTED" if view.trusted else "NOT TRUSTED", view.trusted, terminal, "bold")
     good = sum(device.trusted for device in view.devices)
@@ -218,7 +227,7 @@ def _section(title: str, terminal: Terminal, *, note: str = "") -> list[str]:
     return [head, terminal.rule()]
 
 
-def _failures(view: Appraisal, terminal: Terminal) -> list[str]:
+def _failures(view: AppraisalView, terminal: Terminal) -> list[str]:
     found = failures(view)
     if not found:
         return []
@@ -235,7 +244,7 @@ def _failures(view: Appraisal, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _failure(position: int, failure: Failure, view: Appraisal, terminal: Terminal) -> list[str]:
+def _failure(position: int, failure: Failure, view: AppraisalView, terminal: Terminal) -> list[str]:
     paint, check = terminal.paint, failure.check
     diagnosis = diagnose(check, view)
     lead = f"{position}. {listed(failure.devices, maximum=3)}  "
@@ -259,7 +268,7 @@ def _failure(position: int, failure: Failure, view: Appraisal, terminal: Termina
     return [*lines, paint(f"   More: nvattest explain {check.id}", "dim"), ""]
 
 
-def _overview(view: Appraisal, terminal: Terminal) -> list[str]:
+def _overview(view: AppraisalView, terminal: Terminal) -> list[str]:
     if not view.devices:
         return []
     model = max(8, terminal.width - 59)
@@ -280,7 +289,7 @@ def _overview(view: Appraisal, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _device(device: Device, terminal: Terminal) -> list[str]:
+def _device(device: DeviceView, terminal: Terminal) -> list[str]:
     report = device.report
     known = [device.architecture, device.identity.chip, report.board and f"board {report.board}", report.mode]
     lines = _section(device.label, terminal, note="  ".join(part for part in known if part))
@@ -305,7 +314,7 @@ def _device(device: Device, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _steps(checks: Sequence[Check], terminal: Terminal) -> list[str]:
+def _steps(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:
     lines = []
     for check in checks:
         sign, plain, style, word = _SIGNS.get(check.outcome, ("?", "?", "warn", f" [{check.outcome}]"))
@@ -350,7 +359,7 @@ SOURCES: Final = {"driver": ("D", "driver RIM"), "vbios": ("V", "VBIOS RIM"), "b
 MAXIMUM_GOLDEN: Final = 16
 
 
-def grid(cells: Sequence[Cell]) -> tuple[Cell | None, ...]:
+def grid(cells: Sequence[CellView]) -> tuple[CellView | None, ...]:
     """All places of the map: at least 64, a whole number of rows, None where nothing was measured or expected."""
     by_index = {cell.index: cell for cell in cells}
     size = max([CELLS, *(index + 1 for index in by_index)])
@@ -358,18 +367,18 @@ def grid(cells: Sequence[Cell]) -> tuple[Cell | None, ...]:
     return tuple(by_index.get(index) for index in range(size))
 
 
-def count_states(device: Device) -> dict[str, int]:
+def count_states(device: DeviceView) -> dict[str, int]:
     """How many measurements are in each state."""
     return {state: sum(cell.state == state for cell in device.measurements or ()) for state in STATES}
 
 
-def sources_of(device: Device) -> list[tuple[str, str]]:
+def sources_of(device: DeviceView) -> list[tuple[str, str]]:
     """Letter and name of the RIMs that cover measurements of the device."""
     covering = {cell.source for cell in device.measurements or ()}
     return [SOURCES[source] for source in SOURCES if source in covering]
 
 
-def _measurements(device: Device, terminal: Terminal) -> list[str]:
+def _measurements(device: DeviceView, terminal: Terminal) -> list[str]:
     title = terminal.paint("  Measurements", "bold")
     if device.measurements is None:
         return [title + ": not compared, because there is no verified RIM to compare with"]
@@ -393,7 +402,7 @@ def _measurements(device: Device, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _cell(cell: Cell | None, terminal: Terminal) -> str:
+def _cell(cell: CellView | None, terminal: Terminal) -> str:
     if cell is None:
         return "      "
     sign, plain, style, _ = STATES.get(cell.state, _UNKNOWN)
@@ -403,7 +412,7 @@ def _cell(cell: Cell | None, terminal: Terminal) -> str:
     return "   " + terminal.paint(body, style) + " " * max(0, 3 - len(body))
 
 
-def _difference(cell: Cell, rim: Rim | None, terminal: Terminal) -> list[str]:
+def _difference(cell: CellView, rim: RimView | None, terminal: Terminal) -> list[str]:
     source = SOURCES.get(cell.source, ("?", cell.source or "no RIM"))[1]
     head = terminal.paint(f"      index {cell.index}", "bad", "bold")
     lines = ["", f"{head} (SPDM block {cell.index + 1}), {source}"]
@@ -425,7 +434,7 @@ def _difference(cell: Cell, rim: Rim | None, terminal: Terminal) -> list[str]:
 # -- chains and RIMs --------------------------------------------------------------------------------------------------
 
 
-def _rim(rim: Rim, terminal: Terminal) -> list[str]:
+def _rim(rim: RimView, terminal: Terminal) -> list[str]:
     lines = [terminal.paint("  RIM ", "bold") + rim.id]
     if not rim.sha256:
         return [*lines, terminal.paint(f"      {rim.role}: not there, or not readable", "bad")]
@@ -439,7 +448,7 @@ def _rim(rim: Rim, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _chain(chain: Chain, terminal: Terminal) -> list[str]:
+def _chain(chain: ChainView, terminal: Terminal) -> list[str]:
     """The chain as a tree, root first, each finding at its certificate."""
     lines = []
     for level, (position, certificate) in enumerate(reversed(list(enumerate(chain.certificates)))):
@@ -457,7 +466,9 @@ def _chain(chain: Chain, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _certificate(certificate: Certificate, position: int, chain: Chain, indent: str, terminal: Terminal) -> list[str]:
+def _certificate(
+    certificate: CertificateView, position: int, chain: ChainView, indent: str, terminal: Terminal
+) -> list[str]:
     role, style = (", leaf", "dim") if position == 0 else ("", "dim")
     if position == len(chain.certificates) - 1:
         pinned = bool(chain.anchor) and chain.path_ok

@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 
 from nvattest.cli import main
-from nvattest.report.reading import Appraisal, Check
+from nvattest.report.reading import AppraisalView, CheckView
 from nvattest.report.terminal import Terminal
 from nvattest.report.text import account
 
@@ -50,9 +50,9 @@ def test_colour_can_be_refused(monkeypatch: pytest.MonkeyPatch, name: str, value
 
 
 def test_words_of_a_detail_stay_plain() -> None:
-    check = Check(
+    check = CheckView(
         id="report-format", step=1, title="the report reads", outcome="pass", detail="ok FAIL Result: TRUSTED",
         acceptable=True,
     )  # fmt: skip
-    lines = account(Appraisal(checks=(check,)), Terminal(color=True)).split("\n")
+    lines = account(AppraisalView(checks=(check,)), Terminal(color=True)).split("\n")
     assert "  \x1b[32mok\x1b[0m      1  the report reads: ok FAIL Result: TRUSTED" in lines
