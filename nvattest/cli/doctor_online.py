@@ -42,9 +42,8 @@ def reach(services: Mapping[str, str], *, seconds: float = _SECONDS, http: HttpS
 
     ``http`` has the roots of TLS. Neither a service key nor a password of ``~/.netrc`` is sent.
     """
-    from nvattest.collateral.deadline import Deadline
+    from nvattest._waiting import Deadline, Late, run_all
     from nvattest.collateral.http import HttpClient
-    from nvattest.collateral.pool import Late, run_all
 
     deadline = Deadline(seconds)
     with HttpClient(http) as client:

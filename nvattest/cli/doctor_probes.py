@@ -362,7 +362,7 @@ def _gpus(library: NvmlLibrary, timeout: float) -> Iterator[Item]:
 
 
 def _switch_library(machine: Machine, *, switches: int, driver: str | None) -> Iterator[Item]:
-    from nvattest.devices._library import LIBRARY_FOLDERS
+    from nvattest.devices._driver import LIBRARY_FOLDERS
 
     name = "libnvidia-nscq.so.2"
     candidates = (

@@ -224,8 +224,8 @@ def _read_token(path: str) -> bytes | str:
 
 def _fetch(url: str, maximum: int, options: argparse.Namespace, key_host: str) -> bytes:
     """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s; only the service sees its key."""
+    from nvattest._waiting import Deadline
     from nvattest.cli.network import http_settings
-    from nvattest.collateral.deadline import Deadline
     from nvattest.collateral.http import HttpClient, Service
 
     wrong = ResultCode.VERIFIER_JWKS_ERROR

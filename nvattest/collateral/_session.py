@@ -21,7 +21,7 @@ import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
 
-from nvattest.collateral.pool import WORKERS
+from nvattest._waiting import WORKERS
 from nvattest.collateral.settings import usual_roots
 from nvattest.errors import InputError
 

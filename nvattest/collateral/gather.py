@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from nvattest._waiting import Deadline, Late, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.ocsp_service import OCSP_RESPONDER, ask
 from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of, rims_of_device
-from nvattest.collateral.pool import Late, run_all
 from nvattest.collateral.rim_service import RIM_SERVICE, fetch_rim, rim_url
 from nvattest.collateral.settings import OCSP_URL, RIM_URL, GatherOptions, check_url
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode

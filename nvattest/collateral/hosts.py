@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from nvattest.collateral.deadline import Deadline
+from nvattest._waiting import Deadline
 
 # An outage costs a host at most as many requests, and NVIDIA's program 6 of them one after the other.
 OUTAGE_REQUESTS: Final = 8

@@ -17,9 +17,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from nvattest._text import clean
 from nvattest._version import __version__
-from nvattest.collateral.deadline import Deadline
+from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.hosts import GivenUp, Host
-from nvattest.collateral.pool import Late, run_all
 from nvattest.collateral.settings import HttpSettings, check_url
 from nvattest.errors import CollateralError, ResultCode
 

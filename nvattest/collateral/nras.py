@@ -17,10 +17,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from nvattest._documents import JsonObject, load_json
-from nvattest.collateral.deadline import Deadline
+from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.http import HttpClient, Service
-from nvattest.collateral.pool import Late, run_all
-from nvattest.collateral.settings import HttpSettings, check_url
+from nvattest.collateral.settings import HttpSettings, check_seconds, check_url
 from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
@@ -75,7 +74,8 @@ class NrasClient:
         claims_version: of the claims to ask for, by default 4.0; of switches the service has none above 3.0.
 
     Raises:
-        InputError: a URL that cannot be used, or plain http to another machine: nothing would vouch for the key set.
+        InputError: a URL or a time limit that cannot be used, or plain http to another machine: nothing would vouch for
+            the key set.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class NrasClient:
     ) -> None:
         self.base_url = service_url(base_url)
         self._client = HttpClient(http)
-        self._timeout = timeout
+        self._timeout = check_seconds(timeout)
         self._x5c_roots = x5c_roots
         self._clock = clock
         self._claims_version = claims_version

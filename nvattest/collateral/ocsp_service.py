@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from nvattest._waiting import Deadline
 from nvattest.collateral.bundle import MAXIMUM_ANSWER
-from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, ParseError, ResultCode
 from nvattest.pki.certificate import Certificate

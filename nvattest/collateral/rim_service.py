@@ -12,8 +12,8 @@ import hashlib
 from typing import Final
 
 from nvattest._documents import kind_of, load_json
+from nvattest._waiting import Deadline
 from nvattest.collateral.bundle import MAXIMUM_RIM
-from nvattest.collateral.deadline import Deadline
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.rim.ids import is_rim_id

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
+from nvattest._waiting import LONGEST, WORKERS
 from nvattest.appraisal.policy import RevocationMode
-from nvattest.collateral.pool import WORKERS
 from nvattest.errors import InputError
 from nvattest.pki.ocsp import CertIdHash
 
@@ -88,6 +88,17 @@ def check_url(url: str, option: str) -> SplitResult:
     return parts
 
 
+def check_seconds(seconds: float) -> float:
+    """A time limit that was configured.
+
+    Raises:
+        InputError: it is not a positive number (``timeout``).
+    """
+    if not 0 < seconds <= LONGEST:
+        raise InputError(f"not a time limit: {seconds!r}", code="timeout", hint="give a positive number of seconds")
+    return seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatherOptions:
     """Where to ask and how.
@@ -102,7 +113,7 @@ class GatherOptions:
         offline: ask nobody; what is neither at hand nor in the cache is unavailable.
 
     Raises:
-        InputError: a URL that cannot be used.
+        InputError: a URL or a time limit that cannot be used.
     """
 
     rim_url: str = RIM_URL
@@ -116,6 +127,7 @@ class GatherOptions:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        check_seconds(self.timeout)
         check_url(self.rim_url, "--rim-url")
         if self.ocsp_url is not None:
             check_url(self.ocsp_url, "--ocsp-url")

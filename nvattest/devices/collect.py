@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 from typing import Any, Final
 
-from nvattest.devices._deadline import DEFAULT_TIMEOUT, Deadline, Job, Trace
+from nvattest._waiting import Deadline
+from nvattest.devices._driver import DEFAULT_TIMEOUT, Job, Trace
 from nvattest.devices.nscq import NscqSession
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode

@@ -10,8 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, final
 
-from nvattest.devices._deadline import Trace
-from nvattest.devices._library import load_library
+from nvattest.devices._driver import Trace, load_library
 from nvattest.errors import CollectionError, ResultCode
 
 __all__ = ["CERTIFICATE_MAX", "REPORT_MAX", "NscqSession", "SwitchArchitecture"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from nvattest.devices._deadline import DEFAULT_TIMEOUT
+from nvattest.devices._driver import DEFAULT_TIMEOUT
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.errors import CollectionError, NotTrustedError
 from nvattest.model import DeviceKind

@@ -11,9 +11,8 @@ from enum import IntEnum
 from typing import TypeVar
 
 from nvattest._registry import MULTI_GPU_PROTECTED
-from nvattest.devices._deadline import DEFAULT_TIMEOUT
-from nvattest.devices._nvml_errors import UNSUPPORTED_CODES
-from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
+from nvattest.devices._driver import DEFAULT_TIMEOUT
+from nvattest.devices.nvml import UNSUPPORTED_CODES, NvmlCalls, NvmlLibrary
 from nvattest.errors import CollectionError, ResultCode
 
 __all__ = ["CpuCapability", "Environment", "MultiGpuMode", "SystemState", "read_state", "require_evidence_mode"]

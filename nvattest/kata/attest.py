@@ -24,6 +24,7 @@ from contextlib import contextmanager
 
 from nvattest._folder import TrustedFolder
 from nvattest._pci import MODULE, PciDevices, pci_devices
+from nvattest._waiting import Deadline, Work
 from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
@@ -291,13 +292,12 @@ def _guarded(run: Run) -> Iterator[None]:
                 take_away(run.settings.nvml, seconds=seconds)
                 return
 
-    thread = threading.Thread(target=look, name="nvattest-look", daemon=True)
-    thread.start()
+    looking = Work("look", look)
     try:
         yield
     finally:
         over.set()
-    thread.join(2 * seconds)
+    looking.ended(Deadline(2 * seconds))
     if changed.is_set():
         raise _changed()
 

@@ -1,17 +1,12 @@
-"""The time that a run has, and work that is given up when it is over.
-
-A call that hangs cannot be interrupted. It runs in a daemon thread, and when its time is over the run goes on without
-it; the process ends with ``os._exit``, which waits for nobody. Such work only ever gives back values: what it may
-still do later is done to nothing.
-"""
+"""The time that a run has, and what of it each phase may take."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from nvattest._waiting import Deadline, Late, Work
 from nvattest.errors import CollectionError
 
 __all__ = ["Budget", "closing_seconds", "give_up_after"]
@@ -25,7 +20,7 @@ _CLOSING_SHARE: Final = 0.1
 _CLOSING_LEAST: Final = 0.2
 
 
-class Budget:
+class Budget(Deadline):
     """``seconds`` from ``started`` (``time.monotonic``): the verdict has to be there by then.
 
     Each phase may take what is left but for a fifth, two seconds at most, which is kept for those that come after it. A
@@ -34,17 +29,12 @@ class Budget:
     up; without an agent (``closing``) a tenth of the budget, for drivers that are slow.
     """
 
-    __slots__ = ("_at", "_closing", "_started", "seconds")
+    __slots__ = ("_closing", "_started")
 
     def __init__(self, seconds: float, *, started: float, closing: float = _CLOSING) -> None:
-        self.seconds = seconds
+        super().__init__(seconds, since=started)
         self._started = started
-        self._at = started + seconds
         self._closing = closing
-
-    def remaining(self) -> float:
-        """Seconds left, never below zero."""
-        return max(0.0, self._at - time.monotonic())
 
     def spent(self) -> float:
         """Seconds since the start."""
@@ -57,7 +47,7 @@ class Budget:
 
     def for_closing(self) -> float:
         """Seconds that are left for taking the ready state away, which is tried however late it is."""
-        return max(_CLOSING_LEAST, self._at + self._closing - time.monotonic())
+        return max(_CLOSING_LEAST, self.at + self._closing - time.monotonic())
 
     def require(self, what: str, seconds: float = 0.0) -> None:
         """Go on only while there is more time than this.
@@ -75,23 +65,10 @@ def give_up_after(seconds: float, what: str, work: Callable[[], T]) -> T:
     Raises:
         CollectionError: it did not end in time (``deadline``).
     """
-    result: list[T] = []
-    failure: list[BaseException] = []
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised below, in the thread that waits
-            failure.append(error)
-        done.set()
-
-    threading.Thread(target=run, name=f"nvattest-{what}", daemon=True).start()
-    if not done.wait(max(0.0, seconds)):
-        raise _late(what, seconds)
-    if failure:
-        raise failure[0]
-    return result[0]
+    try:
+        return Work(what, work).result(Deadline(seconds))
+    except Late:
+        raise _late(what, seconds) from None
 
 
 def _late(what: str, seconds: float) -> CollectionError:

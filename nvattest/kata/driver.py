@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nvattest._pci import PciDevices
+from nvattest._waiting import Deadline
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode
@@ -58,11 +59,11 @@ def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, 
     Raises:
         CollectionError: there is no library, no driver, or no GPU, and there will be none soon.
     """
-    until = time.monotonic() + min(patience, budget.for_phase())
+    patient = Deadline(min(patience, budget.for_phase()))
     wanted = max(settings.config.expected_gpus or 0, len(pci.gpus) if pci is not None else 0)
     library: NvmlLibrary | None = None
     while True:
-        late = time.monotonic() >= until
+        late = patient.passed
         try:
             if library is None:
                 library = NvmlLibrary.open(settings.nvml, timeout=max(0.05, budget.for_phase()))

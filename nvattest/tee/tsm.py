@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from nvattest._waiting import Deadline, Late, Work
 from nvattest.errors import CollectionError, InputError, ResultCode
 
 DEFAULT_ROOT: Final = "/sys/kernel/config/tsm/report"
@@ -27,6 +27,8 @@ DEFAULT_SECONDS: Final = 8.0
 ATTEMPTS: Final = 3
 
 _PAUSE: Final = 0.05
+# The work sees its own deadline first, and says more about what it waited for.
+_GRACE: Final = 0.2
 # The quoting service on the host is busy, we were interrupted, or the kernel waits for another reader.
 _AGAIN: Final = frozenset({errno.EBUSY, errno.EINTR, errno.ETIMEDOUT, errno.EAGAIN})
 _NOT_HERE: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.EOPNOTSUPP, errno.EACCES, errno.EINVAL})
@@ -77,8 +79,7 @@ def take_quote(
     """
     if type(report_data) is not bytes or len(report_data) != REPORT_DATA_SIZE:
         raise InputError(f"report data has exactly {REPORT_DATA_SIZE} bytes", code="report-data")
-    end = clock() + seconds
-    request = _Request(root, report_data, end, sleep, clock)
+    request = _Request(root, report_data, Deadline(seconds, clock=clock), sleep)
 
     def work() -> TeeQuote:
         for _ in range(max(attempts, 1)):
@@ -92,19 +93,16 @@ def take_quote(
             "another program in this guest writes into requests that are not its own",
         )
 
-    return _within(seconds, work)
+    # A read can sleep in the kernel. A thread that is left behind removes its directory when the kernel lets it go.
+    try:
+        return Work("tsm", work).result(Deadline(seconds + _GRACE))
+    except Late:
+        raise _late("outblob", "the kernel does not return") from None
 
 
 class _Request:
-    def __init__(
-        self,
-        root: str,
-        report_data: bytes,
-        end: float,
-        sleep: Callable[[float], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._root, self._report_data, self._end, self._sleep, self._clock = root, report_data, end, sleep, clock
+    def __init__(self, root: str, report_data: bytes, deadline: Deadline, sleep: Callable[[float], None]) -> None:
+        self._root, self._report_data, self._deadline, self._sleep = root, report_data, deadline, sleep
 
     def once(self) -> TeeQuote:
         """One directory, one write, one quote."""
@@ -181,7 +179,7 @@ class _Request:
             except OSError as error:
                 if error.errno not in _AGAIN:
                     _explain(error, path)
-                if self._clock() + _PAUSE > self._end:
+                if self._deadline.remaining() < _PAUSE:
                     raise _late(path, error.strerror or "") from None
             self._sleep(_PAUSE)
 
@@ -199,30 +197,6 @@ class _Request:
         finally:
             os.close(descriptor)
         return b"".join(parts)
-
-
-def _within(seconds: float, work: Callable[[], TeeQuote]) -> TeeQuote:
-    """Do the work in a thread: a read can sleep in the kernel for longer than anybody here may wait.
-
-    A thread that is left behind still removes its directory when the kernel lets it go.
-    """
-    result: list[TeeQuote] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="nvattest-tsm", daemon=True)
-    thread.start()
-    thread.join(seconds + 0.2)
-    if failure:
-        raise failure[0]
-    if not result:
-        raise _late("outblob", "the kernel does not return")
-    return result[0]
 
 
 def _late(what: str, why: str) -> CollectionError:

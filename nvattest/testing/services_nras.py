@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest._documents import kind_of, load_json
-from nvattest.collateral.deadline import Deadline
+from nvattest._waiting import Deadline
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.testing.certificates import pem

@@ -215,15 +215,15 @@ def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
 def test_a_key_set_that_comes_byte_by_byte_ends_with_an_error_at_the_time_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from nvattest.collateral import deadline
+    from nvattest import _waiting
 
-    usual, limits = deadline.Deadline, []
+    usual, limits = _waiting.Deadline, []
 
-    def short(seconds: float) -> deadline.Deadline:
+    def short(seconds: float) -> _waiting.Deadline:
         limits.append(seconds)
         return usual(0.5)
 
-    monkeypatch.setattr(deadline, "Deadline", short)
+    monkeypatch.setattr(_waiting, "Deadline", short)
     for stage in stage_of(tmp_path, faults=("jwks:trickle=0.1",)):
         url = stage.services.nras_url
         for source in (("--nras-url", url), ("--jwks", f"{url}/.well-known/jwks.json", "--issuer", url)):

@@ -43,6 +43,7 @@ LEVELS: Mapping[str, float] = {
     "_folder": 6,
     "_streams": 6,
     "_pci": 6,
+    "_waiting": 6,
     "devices": 6.1,
     "collateral": 6.1,
     "tee": 6.1,

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from nvattest.collateral.deadline import Deadline
+from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.http import HttpClient
-from nvattest.collateral.pool import Late, run_all
+from nvattest.collateral.nras import NrasClient
 from nvattest.collateral.rim_service import RIM_SERVICE
-from nvattest.collateral.settings import HttpSettings, check_url
+from nvattest.collateral.settings import GatherOptions, HttpSettings, check_url
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.testing.services import Services
 
@@ -324,8 +324,10 @@ def test_a_base_url_that_cannot_be_used_is_refused(url) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e300])
 def test_a_time_limit_is_a_positive_number(seconds) -> None:
-    with pytest.raises(InputError):
-        Deadline(seconds)
+    for make in (GatherOptions, NrasClient):
+        with pytest.raises(InputError) as caught:
+            make(timeout=seconds)
+        assert caught.value.code == "timeout"
 
 
 def test_an_http_date_is_measured_by_the_servers_own_clock() -> None:
@@ -424,7 +426,7 @@ def test_closing_the_client_ends_the_threads_that_are_late(answer, again) -> Non
                 [lambda: client.exchange(RIM_SERVICE, "GET", url, deadline=own, maximum=9, headers={})], deadline
             )
             assert isinstance(result, Late)
-            late = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("nvattest-net")]
+            late = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("nvattest-job")]
             assert late
         # It would try again otherwise.
         listener.close()
