@@ -18,8 +18,8 @@ from nvattest.errors import InputError, ParseError, ResultCode
 JsonObject = dict[str, object]
 JsonPath = tuple[str | int, ...]
 
-# An empty array takes two bytes of text and thirty times as much as a value. The largest document that is of use, a
-# full bundle, has some 50,000 values.
+# An empty array takes two bytes of text and thirty times as much memory. The largest useful document, a full bundle,
+# has some 50,000 values.
 MAXIMUM_VALUES: Final = 131_072
 
 # A list of 64 VBIOS versions on one line has 256 dots, and there are two such lists.
@@ -35,8 +35,8 @@ _JSON_SIGNS: Final = r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+'
 _TOML_KEY: Final = r"^[ \t]*(?:\[+[ \t]*)?(?:\"{0}\"|'{0}'|{0})(?=[ \t]*[=.\]])"
 _LONGEST_KEY: Final = 256
 
-# Pythons differ in how deep their reader goes, some beyond what their writer can follow. The deepest documents that
-# are of use, a token in a service's answer, have some 10 levels.
+# Versions of Python differ in how deep their reader goes, some beyond what their writer can follow. The deepest useful
+# document, a token in a service's answer, has some 10 levels.
 MAXIMUM_DEPTH: Final = 100
 
 # The byte order marks of files, and what follows them.

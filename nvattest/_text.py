@@ -3,7 +3,7 @@ r"""Untrusted text: made safe to show, and read as hexadecimal digits, base64 or
 This is the one place that decides what a terminal, a log and a page may receive. A device's certificate, a manifest, a
 token, a file name or a kernel command line is written by someone else. A control character in it can move the cursor, a
 line end can forge a line of ours, and a direction mark can make a name read as another one. All of these are spelled
-out (``\x1b``, ``\u202e``); letters and signs of every script stay as they are.
+out (``\x1b``, ``\u202e``); printable characters of every script stay as they are.
 
 Text is cleaned twice: with ``clean`` where it is parsed, and with ``joined`` or ``block`` where it leaves the program.
 """
@@ -36,14 +36,14 @@ _BLANK: Final = re.compile(
 # No script puts more marks on one letter; a tall stack of them covers the lines above.
 _MAXIMUM_MARKS: Final = 4
 _VERSION_PART: Final = re.compile(r"[0-9A-Fa-f]{1,8}")
-# Colour and weight, which our own output has (``Terminal.paint``); no other sequence is ever let through.
+# Colour and weight in our own output (``Terminal.paint``); every other sequence is spelled out.
 _COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
 
 
 def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
-    """``value`` as part of one line: no sign that acts or hides, and at most ``maximum`` characters of it."""
+    """``value`` as part of one line: at most ``maximum`` characters, none of which acts or hides."""
     if len(value) <= maximum:
-        # Nearly every text is plain, and each check of each device has several.
+        # Fast path: nearly every text is plain, and each check of each device has several.
         return value if value.isascii() and value.isprintable() else _clean(value)
     return f"{_clean(value[:maximum])} [{len(value) - maximum} more characters]"
 
@@ -59,11 +59,11 @@ def block(text: str, *, colour: bool = False) -> str:
 
 
 def escaped(json_text: str) -> str:
-    """JSON with the same meaning in which every sign that acts or hides is written as JSON's own escape."""
+    """JSON with the same meaning in which every character that acts or hides is one of JSON's escapes."""
     if json_text.isascii() and "\x7f" not in json_text:
         # The encoder has escaped the control characters below 32.
         return json_text
-    # Outside of strings JSON has ASCII only, so every sign that is spelled out is inside a string.
+    # Outside of strings JSON has ASCII only, so every character that is spelled out is inside a string.
     return "".join([sign if sign == "\n" or _shows(sign) else _in_json(sign) for sign in json_text])
 
 

@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Remember(Protocol):
-    """How parsers take what was read before from the same bytes: ``key`` holds all that ``read`` depends on."""
+    """A cache of parsed values. ``key`` holds all that ``read`` depends on."""
 
     def __call__(self, key: Hashable, read: Callable[[], T], /) -> T:
-        """What ``read`` gives, now or earlier for the same key."""
+        """The value of ``read()``, computed now or before for the same key."""
 
 
 def read_anew(_: Hashable, read: Callable[[], T], /) -> T:

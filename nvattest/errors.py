@@ -4,7 +4,7 @@
     ├── InputError                an argument or a file that the caller gave is unusable
     │   └── ParseError            bytes that do not follow their format: source and offset
     ├── CollectionError           the driver or the fabric library did not give evidence
-    ├── CollateralError           a RIM or a revocation answer could not be had
+    ├── CollateralError           a RIM or a revocation answer could not be obtained
     ├── PolicyError               a policy that cannot be read or evaluated
     ├── TokenError                a token that must not be believed
     └── NotTrustedError           ``Appraisal.require()`` on an appraisal that is not trusted
@@ -205,7 +205,7 @@ class NvattestError(Exception):
     ) -> None:
         if type(self) is NvattestError:
             raise TypeError("NvattestError is abstract: raise one of its subclasses")
-        # Messages quote files and answers of others; whoever prints an error prints one harmless line.
+        # Messages quote untrusted files and answers; a printed error is one harmless line.
         message = clean(message, _MAXIMUM_MESSAGE)
         super().__init__(message)
         self.message = message
@@ -214,7 +214,7 @@ class NvattestError(Exception):
         self.hint = clean(hint, _MAXIMUM_MESSAGE)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Arguments by keyword are state; without this an error could not travel between processes.
+        # Keyword arguments are state: without this, pickle could not restore an error in another process.
         return _restore, (type(self), self.args, self.__dict__.copy())
 
 
@@ -265,7 +265,7 @@ class CollectionError(NvattestError):
 
 
 class CollateralError(NvattestError):
-    """A RIM, a revocation answer or a remote verdict could not be had."""
+    """A RIM, a revocation answer or a remote verdict could not be obtained."""
 
     default_code = "collateral"
     default_result_code = ResultCode.RIM_INTERNAL_ERROR

@@ -55,7 +55,7 @@ _HINTS_MAX: Final = 16
 _HINT_SIZE: Final = 256
 _DEFINED: Final = frozenset({"arch", "nonce", "evidence", "certificate"})
 _UNKNOWN_UUID: Final = "unknown"
-# SPDM 1.1, GET_MEASUREMENTS: so begins the hexadecimal form of a report, and the base64 of none.
+# SPDM 1.1, GET_MEASUREMENTS: the hexadecimal form of every report begins with this, the base64 form of none does.
 _HEX_REPORT: Final = "11e0"
 
 _COCO_TEE: Final = "nvidia"
@@ -72,7 +72,7 @@ _CMW_MEDIA: Final = {
     "hints": "application/json",
 }
 
-# How deep inside another document evidence is looked for; the deepest ones seen have it at 3.
+# How deep evidence may be inside another document; the deepest one seen is at 3.
 _SEARCH_DEPTH: Final = 8
 _MEMBERS_SHOWN: Final = 12
 # Other NVSwitches: not verified here, known only to give NVIDIA's result code for switches.
@@ -219,7 +219,7 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
             yield path, [value]
             return
         for key, item in value.items():
-            # Cut, because a name may have megabytes and is repeated for all that is below it.
+            # Cut: a name may have megabytes, and every path below repeats it.
             yield from _search(item, f"{path}.{key[:80]}" if path else key[:80], depth + 1)
     elif isinstance(value, list):
         if any(isinstance(item, dict) and {"evidence", "certificate"} <= item.keys() for item in value):
@@ -230,7 +230,7 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names out of the document, as few and as short as a message can have."""
+    """Names from the document, few and short enough for a message."""
     every = list(names)
     shown = ", ".join(repr(name[:80]) for name in every[:_MEMBERS_SHOWN])
     more = len(every) - _MEMBERS_SHOWN
@@ -291,7 +291,7 @@ def _record(where: str, item: JsonObject, key: str) -> bytes:
 
 
 def _architecture_of_chain(where: str, chain: bytes) -> Architecture:
-    # Imported here: only this form needs the certificates to know what it holds.
+    # Imported here: only this form needs the certificates to know the architecture.
     from nvattest.pki.certificate import parse_pem_chain
     from nvattest.pki.dice import architecture_of_chip, chip_of_chain
 
@@ -513,7 +513,7 @@ def _base64(index: int, members: JsonObject, key: str, maximum: int) -> bytes:
 
 
 def _hints(item: JsonObject) -> dict[str, str]:
-    # Only what can be shown as it is: no control characters, no lone surrogates, nothing long.
+    # Only short printable ASCII, which can be shown as it is.
     hints: dict[str, str] = {}
     for key, given in item.items():
         if key in _DEFINED or not isinstance(given, str) or (key == "uuid" and given == _UNKNOWN_UUID):

@@ -203,7 +203,7 @@ def same_chip(one: str, other: str) -> bool:
 
 
 def most_specific(*chips: str) -> str:
-    """The name that leaves the least open: a member rather than its family. The first of several."""
+    """The most specific name: a member rather than its family; the first of several."""
     return min(chips, key=lambda chip: len(match[2]) if (match := _FAMILY.fullmatch(chip)) else 0)
 
 

@@ -11,7 +11,7 @@ from nvattest.appraisal.results import Appraisal
 from nvattest.errors import ResultCode
 from nvattest.pki.ocsp import NonceOutcome
 
-# Platform checks without which the claims are not about this platform now. No policy on claims can answer for them.
+# These platform checks bind the claims to this platform and this moment; no policy on claims can replace them.
 _NEVER_OVERRIDDEN = frozenset({"devices-distinct", "one-nonce"})
 _NONCE = "x-nvidia-cert-ocsp-nonce-matches"
 
@@ -73,7 +73,7 @@ def _failure(code: ResultCode) -> ResultCode:
 
 
 def _not_overridable(appraisal: Appraisal) -> ResultCode | None:
-    """The code of what no policy may override, or None.
+    """The code of a failure that no policy may override, or None.
 
     All failures are looked at: the appraisal's own code is that of its first bad device, and another may be worse.
     """
@@ -85,7 +85,7 @@ def _not_overridable(appraisal: Appraisal) -> ResultCode | None:
         bad = [check for check in checks if not check.acceptable]
         hard = [check for check in bad if check.code is not ResultCode.OVERALL_RESULT_FALSE]
         if hard:
-            # As in the appraisal: what was only skipped gives its code where nothing else failed.
+            # As in the appraisal, a skipped check gives its code only where no other failed.
             failed = [check for check in hard if check.outcome is not Outcome.SKIPPED] or hard
             return _failure(min(failed, key=lambda check: check.rank).code)
         if any(check.id in _NEVER_OVERRIDDEN for check in bad):

@@ -36,7 +36,7 @@ class JsonPolicy:
     detached: Mapping[str, object]
 
     def check(self) -> None:
-        """Everything was checked when the policy was read."""
+        """``load_json_policy`` has checked everything."""
 
     def evaluate(self, claims: Sequence[Mapping[str, object]], overall: Mapping[str, object] | None) -> PolicyDecision:
         """Compare; without ``overall`` no rule of the overall section can hold."""

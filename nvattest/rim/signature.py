@@ -42,7 +42,7 @@ _WITHOUT_SPACE: Final = dict.fromkeys(map(ord, _SPACE))
 
 
 class SignatureBlock(NamedTuple):
-    """What a Signature says, nothing of it believed yet."""
+    """What a Signature says, unverified."""
 
     signed_info: bytes
     """SignedInfo in canonical form: the bytes under the signature."""

@@ -1,4 +1,4 @@
-"""From a document to golden values that may be believed: ``verify_rim`` makes VerifiedRim, and nothing else does.
+"""From a document to golden values to rely on: ``verify_rim`` makes VerifiedRim, and nothing else does.
 
 Steps, all of them taken even when one fails, so that a report names everything that is wrong:
 
