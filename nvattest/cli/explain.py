@@ -15,8 +15,6 @@ from nvattest.errors import InputError
 if TYPE_CHECKING:
     from nvattest.report.catalogue import Entry
 
-_MAXIMUM = 64 * 1024 * 1024
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to explain, and how much of it."""
@@ -60,10 +58,10 @@ def run(options: argparse.Namespace) -> int:
             say(render_entry(entry, terminal), colour=terminal.color)
         return 0
     from nvattest.report.reading import read_appraisal
-    from nvattest.report.subjects import recognise, render_subject, subject_to_json
+    from nvattest.report.subjects import MAXIMUM, recognise, render_subject, subject_to_json
 
     source = "stdin" if name in (None, "-") else name
-    data = _read(name)
+    data = _read(name, MAXIMUM)
     subject = recognise(data, source=source)
     if options.html is not None:
         if subject.kind != "appraisal":
@@ -94,15 +92,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str | None) -> bytes:
+def _read(name: str | None, maximum: int) -> bytes:
     if name is None or name == "-":
-        data = sys.stdin.buffer.read(_MAXIMUM + 1)
-        if len(data) > _MAXIMUM:
-            raise InputError(f"stdin: more than {_MAXIMUM} bytes", code="too-large")
+        data = sys.stdin.buffer.read(maximum + 1)
+        if len(data) > maximum:
+            raise InputError(f"stdin: more than {maximum} bytes", code="too-large")
         return data
     from nvattest.collateral.folders import read_bounded
 
-    return read_bounded(name, _MAXIMUM)
+    return read_bounded(name, maximum)
 
 
 def _entry(word: str) -> Entry:

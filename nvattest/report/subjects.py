@@ -42,10 +42,10 @@ class UnverifiedToken(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What was recognised. Exactly the members that belong to ``kind`` are set.
+    """What was recognised; only the members that belong to ``kind`` are set.
 
-    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result`` or ``error``. ``result`` is
-    also set for claims out of one: what the program that wrote them said beside them, as of a simulation.
+    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result`` or ``error``. Claims out of a result have
+    ``result`` too: what the program that wrote them said beside them, such as that they are simulated.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Subject(NamedTuple):
 
 
 def recognise(data: bytes, *, source: str) -> Subject:
-    """Say what ``data`` is.
+    """Recognise what ``data`` is.
 
     Raises:
         ParseError: no JSON and no token.
@@ -229,7 +229,7 @@ def subject_to_json(subject: Subject) -> dict[str, object]:
     if subject.kind == "token":
         return {"kind": subject.kind, "tokens": [token._asdict() for token in subject.tokens], "verified": False}
     if subject.kind == "bundle":
-        return {"kind": subject.kind, "bundle": _inspect(subject.data, "bundle").facts}
+        return {"kind": subject.kind, "bundle": _inspect(subject.data, "").facts}
     if subject.kind == "error":
         return {"kind": subject.kind, "error": subject.error}
     result = {} if subject.result is None else {"result": subject.result}
@@ -264,7 +264,7 @@ def _appraisal_to_json(view: AppraisalView) -> dict[str, object]:
 
 def _banner(what: str, terminal: Terminal) -> list[str]:
     sign = terminal.sign("▲", "!")
-    return terminal.wrap(f"NOT VERIFIED. {what} Anyone can write these words.", first=f"{sign} ", style="warn bold")
+    return terminal.wrap(f"NOT VERIFIED. {what} Anyone can write such a file.", first=f"{sign} ", style="warn bold")
 
 
 def _tokens_shown(tokens: tuple[UnverifiedToken, ...], terminal: Terminal) -> list[str]:
@@ -293,8 +293,8 @@ def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
         lines += [terminal.paint("  It has no signature at all: it is evidence of nothing.", "bad")]
     elif algorithm.upper().startswith("HS"):
         warning = (
-            "The key is a shared secret, so that whoever checks it could have written it: NVIDIA's old Python SDK "
-            "signs so. It is no evidence to anybody else."
+            "The key is a shared secret, so that every verifier could have written the token: NVIDIA's old Python SDK "
+            "signs so. It is no evidence to others."
         )
         lines += terminal.wrap(warning, first="  ", style="bad")
     times = [f"{key} {_instant(token.claims, key)}" for key in _TIMES if number(token.claims, key) is not None]
@@ -355,7 +355,7 @@ def _one_line(value: object) -> str:
 
 
 def _result(result: JsonObject, terminal: Terminal) -> list[str]:
-    """What ``verify-token``, a batch, a service or another command said, and first of all that it was simulated."""
+    """The result of ``verify-token``, a batch, a service or another command; that it is simulated comes first."""
     code = number(result, "result_code")
     message = text(result, "result_message")
     lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
