@@ -106,7 +106,7 @@ def _assemble(root: str, options: argparse.Namespace) -> dict[str, Any]:
     network = not options.no_network
     source = os.path.dirname(os.path.dirname(os.path.abspath(nvattest.__file__)))
     folders = [source, sysconfig.get_path("platlib"), sysconfig.get_path("purelib")]
-    modules = find_modules(["nvattest.kata"], folders, network=network)
+    modules = find_modules(["nvattest.guest"], folders, network=network)
     library = library_of_interpreter()
 
     native = _place_modules(root, modules)
@@ -182,8 +182,8 @@ def _configuration(options: argparse.Namespace) -> bytes:
     """The configuration, after a look at all files: what the hook would refuse in the guest is refused here."""
     from nvattest.collateral.bundle import load_bundle
     from nvattest.errors import NvattestError
-    from nvattest.kata.clock import EARLIEST
-    from nvattest.kata.config import parse_config
+    from nvattest.guest.clock import EARLIEST
+    from nvattest.guest.config import parse_config
 
     try:
         with open(options.config, "rb") as file:

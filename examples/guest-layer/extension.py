@@ -20,7 +20,7 @@ from layer_pack import write_erofs
 def extension_of(folder: str, image: str) -> str | None:
     """Write the image; its five fields, or None where mkfs.erofs is missing."""
     from nvattest.errors import InputError
-    from nvattest.kata.extension import write_extension
+    from nvattest.guest.extension import write_extension
 
     with tempfile.TemporaryDirectory(prefix="nvattest-extension-") as scratch:
         file_system = os.path.join(scratch, "data")

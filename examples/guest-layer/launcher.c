@@ -23,7 +23,7 @@ static int
 has_modules(const char *home)
 {
     char path[PATH_MAX];
-    int length = snprintf(path, sizeof path, "%s%s/nvattest/kata/__init__.pyc", home, NVATTEST_MODULES);
+    int length = snprintf(path, sizeof path, "%s%s/nvattest/guest/__init__.pyc", home, NVATTEST_MODULES);
     return length > 0 && (size_t)length < sizeof path && access(path, R_OK) == 0;
 }
 
@@ -116,6 +116,6 @@ main(int argc, char **argv)
         Py_ExitStatusException(status);
     }
     /* main() ends the process itself. Whatever comes back here is a failure, and the GPUs were not set ready. */
-    PyRun_SimpleString("from nvattest.kata import main\nmain()\n");
+    PyRun_SimpleString("from nvattest.guest import main\nmain()\n");
     return 70;
 }

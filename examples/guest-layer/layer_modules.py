@@ -1,6 +1,6 @@
 """Which modules the hook can ever import, and their byte code without what only people read.
 
-The imports of ``nvattest.kata`` are followed through the source of everything they reach, late imports included. What
+The imports of ``nvattest.guest`` are followed through the source of everything they reach, late imports included. What
 compiled modules import is not visible in any source: those names are listed here, and the test that imports every
 module of a layer finds a list that fell behind.
 """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from nvattest._version import __version__
 from nvattest.errors import CollectionError
-from nvattest.kata.clock import EARLIEST
+from nvattest.guest.clock import EARLIEST
 from nvattest.model import counted, format_time, parse_time
 
 if TYPE_CHECKING:

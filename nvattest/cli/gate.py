@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Attest; then become the command, or return the hook's exit status (see ``nvattest.kata.outcome``)."""
-    from nvattest.kata.commands import run_on_attested
-    from nvattest.kata.termination import Termination
+    """Attest; then become the command, or return the hook's exit status (see ``nvattest.guest.outcome``)."""
+    from nvattest.guest.commands import run_on_attested
+    from nvattest.guest.termination import Termination
 
     command = command_of(options)
     if not any(command[:1]):

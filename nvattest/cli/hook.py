@@ -9,7 +9,7 @@ from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file
 from nvattest.cli.output import say, write_file
 
 if TYPE_CHECKING:
-    from nvattest.kata.paths import Paths
+    from nvattest.guest.paths import Paths
 
 _HOOKS = "/usr/share/oci/hooks"
 
@@ -70,7 +70,7 @@ def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> 
 
 def guest_paths(options: argparse.Namespace) -> Paths:
     """The places that the options name."""
-    from nvattest.kata.paths import Paths
+    from nvattest.guest.paths import Paths
 
     if options.config and not options.config.startswith("/"):
         raise ArgumentError(f"--config: expected an absolute path, found {options.config!r}", VALIDATION)
@@ -80,16 +80,16 @@ def guest_paths(options: argparse.Namespace) -> Paths:
 def run(options: argparse.Namespace) -> int:
     """Print or write what is asked for; 0 if all is well: a verdict that stands, or no finding that is an error."""
     if options.action == "status":
-        from nvattest.kata.commands import print_status
+        from nvattest.guest.commands import print_status
 
         return print_status(guest_paths(options), options.format)
     if options.action == "check":
-        from nvattest.kata.commands import print_check
+        from nvattest.guest.commands import print_check
 
         return print_check(guest_paths(options), options.hook_path, options.format)
     if options.action == "lint":
-        from nvattest.kata.findings import is_good, print_findings
-        from nvattest.kata.lint import lint_files
+        from nvattest.guest.findings import is_good, print_findings
+        from nvattest.guest.lint import lint_files
 
         findings = lint_files(options.files)
         print_findings(findings, options.format)
@@ -104,9 +104,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _drop_in(options: argparse.Namespace) -> str:
     from nvattest.collateral.folders import read_bounded
-    from nvattest.kata.extension import check_extension, parse_verity_params
-    from nvattest.kata.paths import Paths
-    from nvattest.kata.runtime import Extension, drop_in, read_runtime
+    from nvattest.guest.extension import check_extension, parse_verity_params
+    from nvattest.guest.paths import Paths
+    from nvattest.guest.runtime import Extension, drop_in, read_runtime
 
     if (options.image is None) != (options.verity is None):
         raise ArgumentError("--image and --verity go together", VALIDATION)
@@ -121,7 +121,7 @@ def _drop_in(options: argparse.Namespace) -> str:
 
 def _manifest(options: argparse.Namespace) -> str:
     from nvattest.collateral.folders import read_bounded
-    from nvattest.kata.manifest import add_process, image_tree, manifest_findings, our_entry
+    from nvattest.guest.manifest import add_process, image_tree, manifest_findings, our_entry
 
     text = read_bounded(options.manifest, 256 * 1024).decode("utf-8", "replace")
     merged = add_process(text, our_entry(gate=options.gate))

@@ -16,8 +16,8 @@ from nvattest._version import __version__
 from nvattest.cli.arguments import choice
 from nvattest.cli.dispatch import COMMANDS, command_parser
 from nvattest.cli.output import say, write_file
-from nvattest.kata.arguments import USAGE
-from nvattest.kata.outcome import EXIT
+from nvattest.guest.arguments import USAGE
+from nvattest.guest.outcome import EXIT
 from nvattest.report.catalogue import entries
 
 # The metavars of options that take a path.

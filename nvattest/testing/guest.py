@@ -134,7 +134,7 @@ class GuestFolder:
         with open(path, "w", encoding="utf-8") as file:
             file.write(
                 f"#!{sys.executable} -I\nimport sys\nsys.argv[1:1] = ['--root', {self.folder!r}]\n"
-                "from nvattest.kata import main\nmain()\n"
+                "from nvattest.guest import main\nmain()\n"
             )
         os.chmod(path, 0o755)  # noqa: S103 - a program that everyone may run
         # As in the guest of a script: its interpreter is there.

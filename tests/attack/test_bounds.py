@@ -21,7 +21,7 @@ import pytest
 from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import NvattestError
 from nvattest.evidence import load_evidence
-from nvattest.kata.config import parse_config
+from nvattest.guest.config import parse_config
 from nvattest.model import DeviceKind, Nonce
 from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 from nvattest.pki.dice import parse_tcb_info

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.kata.extension import BLOCK, check_extension, parse_verity_params
+from nvattest.guest.extension import BLOCK, check_extension, parse_verity_params
 from nvattest.testing.native import DriverLibraries, Fault
 from nvattest.testing.services import Services, wall_clock
 
@@ -243,7 +243,7 @@ def test_the_build_adds_to_a_table_that_is_there_and_names_its_own_time(
 ) -> None:
     import argparse
 
-    from nvattest.kata.config import parse_config
+    from nvattest.guest.config import parse_config
 
     monkeypatch.syspath_prepend(str(ROOT / "examples/guest-layer"))
     import build

@@ -539,8 +539,8 @@ def test_sigterm_at_every_step_ends_not_ready_or_with_the_verdict_on_disk(
     name = step.split()[1]
     kill = "os.kill(os.getpid(), signal.SIGTERM)"
     hook = guest.hook.read_text().replace(
-        "from nvattest.kata import main\n",
-        "import os, signal\nfrom nvattest.kata import attest, main\n"
+        "from nvattest.guest import main\n",
+        "import os, signal\nfrom nvattest.guest import attest, main\n"
         f"original = attest.{name}\n"
         "def ended(*arguments, **named):\n"
         f"    {kill if when == 'before' else 'pass'}\n"
@@ -883,8 +883,8 @@ def kill_at(guest: HookWorld, module: str, name: str, when: str) -> None:
     named = f"{ending!r} in arguments" if ending else "True"
     guest.hook.write_text(
         guest.hook.read_text().replace(
-            "from nvattest.kata import main\n",
-            f"import os, signal\nfrom nvattest.kata import main\nimport nvattest.kata.{module} as module\n"
+            "from nvattest.guest import main\n",
+            f"import os, signal\nfrom nvattest.guest import main\nimport nvattest.guest.{module} as module\n"
             f"original = module.{name}\n"
             "def ended(*arguments, **named):\n"
             f"    if {moment == 'before'} and {named}: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -947,8 +947,8 @@ def test_the_watch_goes_round_until_it_is_asked_to_end(world: NewWorld) -> None:
     # The signal comes between two rounds, in the third wait, however quick or slow this machine is.
     guest.hook.write_text(
         guest.hook.read_text().replace(
-            "from nvattest.kata import main\n",
-            "import os, signal, nvattest.kata.watch as module\nfrom nvattest.kata import main\n"
+            "from nvattest.guest import main\n",
+            "import os, signal, nvattest.guest.watch as module\nfrom nvattest.guest import main\n"
             "original, waits = module._wait, []\n"
             "def wait(*arguments):\n"
             "    waits.append(arguments)\n"

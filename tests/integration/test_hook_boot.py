@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.kata.extension import VerityParams
-from nvattest.kata.manifest import add_process, our_entry
+from nvattest.guest.extension import VerityParams
+from nvattest.guest.manifest import add_process, our_entry
 
 from .hook_world import HookWorld
 

@@ -158,8 +158,8 @@ def test_the_watch_attests_once_in_an_interval(world: NewWorld) -> None:
     # It looks at the devices as often as it can: every look would be an attestation if it did not know its own record.
     guest.hook.write_text(
         guest.hook.read_text().replace(
-            "from nvattest.kata import main\n",
-            "import os, signal, nvattest.kata.watch as module\nfrom nvattest.kata import main\n"
+            "from nvattest.guest import main\n",
+            "import os, signal, nvattest.guest.watch as module\nfrom nvattest.guest import main\n"
             "module._LOOK, original, looks = 0.01, module.identify, []\n"
             "def identify(*arguments):\n"
             "    looks.append(arguments)\n"

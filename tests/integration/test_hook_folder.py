@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.kata.identity import boottime
+from nvattest.guest.identity import boottime
 from nvattest.testing.native import DriverLibraries
 
 from .hook_world import HookWorld
@@ -204,8 +204,8 @@ def test_hook_status_neither_believes_nor_waits_for_what_others_wrote(world: New
 
 AS_ANOTHER_USER = """
 import os, sys
-from nvattest.kata.paths import Paths
-from nvattest.kata.status import hook_status, render_status
+from nvattest.guest.paths import Paths
+from nvattest.guest.status import hook_status, render_status
 paths = Paths(sys.argv[1])
 hook_status(paths)  # imports what it needs
 os.setgroups([])

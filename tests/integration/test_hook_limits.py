@@ -32,7 +32,7 @@ def until(what: Callable[[], object], seconds: float = 20.0) -> None:
 def before_main(guest: HookWorld, text: str) -> None:
     """Run Python in the hook's process before the program's first line."""
     hook = guest.hook.read_text()
-    guest.hook.write_text(hook.replace("from nvattest.kata import main\n", f"{text}from nvattest.kata import main\n"))
+    guest.hook.write_text(hook.replace("from nvattest.guest import main\n", f"{text}from nvattest.guest import main\n"))
 
 
 def test_a_job_that_was_given_up_sets_no_gpu_ready_that_came_later(world: NewWorld) -> None:
@@ -92,7 +92,7 @@ def test_without_a_thread_the_gpus_are_still_set_not_ready_and_the_token_goes(wo
     guest = world()
     before_main(
         guest,
-        "import threading\nfrom nvattest.kata import attest\nlooks, look = [], attest._require_same\n"
+        "import threading\nfrom nvattest.guest import attest\nlooks, look = [], attest._require_same\n"
         'def refuse(thread):\n    raise RuntimeError("can\'t start new thread")\n'
         "def last_look(run):\n    look(run)\n    looks.append(run)\n    if len(looks) == 2:\n"
         "        threading.Thread.start = refuse\n        raise attest.CollectionError('x', code='devices-changed')\n"
@@ -123,7 +123,7 @@ def test_a_failure_while_the_gpus_are_closed_takes_the_token_away_and_says_what_
     guest = world()
     before_main(
         guest,
-        "from nvattest.kata import attest, ready\n"
+        "from nvattest.guest import attest, ready\n"
         "def broken(gate, seconds):\n    raise MemoryError\n"
         "def changed(run):\n    ready.ReadyGate.close = broken\n    if run.gate.ready:\n"
         "        raise attest.CollectionError('x', code='devices-changed')\nattest._require_same = changed\n",
@@ -148,8 +148,8 @@ def test_the_time_before_the_first_line_of_the_program_is_the_hook_s_too(world: 
 def test_a_process_that_waited_before_it_became_the_hook_has_its_whole_budget(
     world: NewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nvattest.kata import entry
-    from nvattest.kata.termination import Termination
+    from nvattest.guest import entry
+    from nvattest.guest.termination import Termination
 
     starts = []
     monkeypatch.setattr(entry, "run_stage", lambda *_, started, termination: starts.append(started) or 0)

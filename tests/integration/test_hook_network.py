@@ -268,7 +268,7 @@ def test_the_gate_says_like_a_shell_what_cannot_be_run(world: NewWorld) -> None:
 
 def test_the_program_of_the_layer_has_the_commands_of_nvattest(world: NewWorld) -> None:
     guest = world()
-    # The hook's file stands for the layer's program: it runs nvattest.kata and nothing of the command line.
+    # The hook's file stands for the layer's program: it runs nvattest.guest and nothing of the command line.
     before = guest.run("check", "-f", "json")
     assert (before.status, json.loads(before.stdout)["good"]) == (1, False)
     assert guest.run("status").status == 1

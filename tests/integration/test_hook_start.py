@@ -106,8 +106,8 @@ def kill_in(guest: HookWorld, name: str, when: str, module: str = "entry") -> No
     kill = "os.kill(os.getpid(), signal.SIGTERM)"
     guest.hook.write_text(
         guest.hook.read_text().replace(
-            "from nvattest.kata import main\n",
-            f"import os, signal\nfrom nvattest.kata import {module}, main\n"
+            "from nvattest.guest import main\n",
+            f"import os, signal\nfrom nvattest.guest import {module}, main\n"
             f"original = {module}.{name}\n"
             "def ended(*arguments, **named):\n"
             f"    {module}.{name} = original\n"
@@ -216,7 +216,7 @@ def test_a_gate_that_is_ended_runs_no_command(world: NewWorld, step: str) -> Non
     guest.server.change(ready=1)
     module = "entry" if step == "read_record" else "attest"
     code = (
-        f"import os, signal, sys\nfrom nvattest.kata import {module}\noriginal = {module}.{step}\n"
+        f"import os, signal, sys\nfrom nvattest.guest import {module}\noriginal = {module}.{step}\n"
         f"def ended(*arguments, **named):\n    {module}.{step} = original\n    os.kill(os.getpid(), signal.SIGTERM)\n"
         f"    return original(*arguments, **named)\n{module}.{step} = ended\n"
         "from nvattest.cli import main\nsys.exit(main(sys.argv[1:]))"
@@ -260,8 +260,8 @@ def test_a_driver_that_hangs_where_it_is_set_ready_is_given_up_with_a_verdict_in
     # The first call, which takes ready away, is answered; what comes after the token is not.
     guest.hook.write_text(
         guest.hook.read_text().replace(
-            "from nvattest.kata import main\n",
-            "import os, time\nfrom nvattest.kata import attest, main\n"
+            "from nvattest.guest import main\n",
+            "import os, time\nfrom nvattest.guest import attest, main\n"
             "original = attest.publish\n"
             "def late(*arguments, **named):\n"
             f"    open({str(guest.file('tmp/published'))!r}, 'w').close()\n"

@@ -85,8 +85,8 @@ def break_in(guest: HookWorld, module: str, name: str) -> None:
     """A fault of ours: this function raises what nobody expects."""
     guest.hook.write_text(
         guest.hook.read_text().replace(
-            "from nvattest.kata import main\n",
-            f"from nvattest.kata import {module}, main\n"
+            "from nvattest.guest import main\n",
+            f"from nvattest.guest import {module}, main\n"
             "def broken(*arguments, **named):\n    raise ZeroDivisionError('ours')\n"
             f"{module}.{name} = broken\n",
         )
@@ -232,8 +232,8 @@ def test_a_record_of_other_devices_keeps_nothing_ready(world: NewWorld) -> None:
     hook = guest.hook.read_text()
     guest.hook.write_text(
         hook.replace(
-            "from nvattest.kata import main\n",
-            "import os, signal\nfrom nvattest.kata import attest, main\n"
+            "from nvattest.guest import main\n",
+            "import os, signal\nfrom nvattest.guest import attest, main\n"
             "attest._open = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n",
         )
     )
@@ -349,12 +349,12 @@ def test_a_token_that_this_user_may_not_read_is_no_alarm(world: NewWorld) -> Non
     hook = guest.hook.read_text()
     guest.hook.write_text(
         hook.replace(
-            "from nvattest.kata import main\n",
+            "from nvattest.guest import main\n",
             "from nvattest._folder import TrustedFolder\nread = TrustedFolder.read\n"
             "def refused(folder, name, maximum):\n    if name == 'token.json':\n"
             "        raise PermissionError(13, 'Permission denied', folder.at(name))\n"
             "    return read(folder, name, maximum)\n"
-            "TrustedFolder.read = refused\nfrom nvattest.kata import main\n",
+            "TrustedFolder.read = refused\nfrom nvattest.guest import main\n",
         )
     )
     text = status_of(guest)

@@ -147,7 +147,7 @@ def test_what_make_is_asked_for_exists() -> None:
 
 
 def test_commands_for_the_guest_have_arguments_that_exist() -> None:
-    from nvattest.kata.arguments import parse_arguments
+    from nvattest.guest.arguments import parse_arguments
 
     lines = [line for block in blocks("sh") if block.startswith(IN_THE_GUEST) for line in block.splitlines()[1:]]
     named = []

@@ -17,7 +17,7 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import dump_bundle, load_bundle
 from nvattest.errors import InputError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
-from nvattest.kata.config import parse_config
+from nvattest.guest.config import parse_config
 from nvattest.model import Architecture, Nonce
 from nvattest.policy.evidence_policy import dump_evidence_policy, load_evidence_policy
 from nvattest.policy.json_policy import load_json_policy

@@ -53,7 +53,7 @@ LEVELS: Mapping[str, float] = {
     "report": 7.1,
     "fleet": 7.1,
     "compat": 7.2,
-    "kata": 7.2,
+    "guest": 7.2,
     "cli": 7.3,
     "__main__": 7.4,
 }
@@ -329,7 +329,7 @@ def test_the_shared_level_has_no_import_cycle() -> None:
         ),
         ("nvattest.token.claims", "from nvattest.policy import x", "sideways"),
         ("nvattest.session", "from nvattest.cli import main", "upwards"),
-        ("nvattest.kata.hook", "from nvattest.cli import main", "upwards"),
+        ("nvattest.guest.hook", "from nvattest.cli import main", "upwards"),
         ("nvattest", "from nvattest.testing import Platform", "sideways"),
         ("nvattest.pki.ocsp", "import os", "imports os"),
         ("nvattest.pki.ocsp", "import os.path as p", "imports os"),
@@ -383,7 +383,7 @@ def test_the_reader_of_imports_sees_a_breach(module: str, source: str, said: str
         ("nvattest.pki.chain", "def f(open): return open(1)"),
         ("nvattest.pki.chain", "class A:\n    def now(self): return self.now()"),
         ("nvattest.devices.nvml", "import os, pynvml, threading, time\nfrom nvattest.rim import ids"),
-        ("nvattest.cli.attest", "from nvattest import Appraisal\nfrom nvattest.kata import hook\nprint('x')"),
+        ("nvattest.cli.attest", "from nvattest import Appraisal\nfrom nvattest.guest import hook\nprint('x')"),
         ("nvattest", "from nvattest.session import Session\nfrom importlib import import_module"),
     ],
 )

@@ -105,14 +105,14 @@ PRINTERS = {
         'f\'{{"nvattest": "{__version__}"}}\'',
         "f'nvattest {__version__} ({platform.system()}/{platform.machine()})'",
     },
-    "kata/journal.py": {"line"},
+    "guest/journal.py": {"line"},
 }
 
 
 def test_every_command_prints_through_the_function_that_cleans() -> None:
     package = Path(nvattest.__file__).parent
     found: dict[str, set[str]] = {}
-    for path in [*(package / "cli").rglob("*.py"), *(package / "kata").rglob("*.py")]:
+    for path in [*(package / "cli").rglob("*.py"), *(package / "guest").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 said = ast.unparse(node.args[0]) if node.args else ""
@@ -128,15 +128,15 @@ JOINERS = {
     "cli/simulate.py",
     "cli/doctor_bundle.py",
     "cli/output.py",
-    "kata/manifest.py",
-    "kata/runtime.py",
+    "guest/manifest.py",
+    "guest/runtime.py",
 }
 
 
 def test_lines_for_people_are_joined_by_the_function_that_keeps_each_of_them_one() -> None:
     package = Path(nvattest.__file__).parent
     found = set()
-    for room in ("cli", "kata", "collateral", "rim", "policy", "token", "appraisal", "compat"):
+    for room in ("cli", "guest", "collateral", "rim", "policy", "token", "appraisal", "compat"):
         for path in (package / room).rglob("*.py"):
             if any(ast.unparse(node).startswith("'\\n'.join(") for node in ast.walk(ast.parse(path.read_bytes()))):
                 found.add(path.relative_to(package).as_posix())

@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.collateral.bundle import load_bundle
     from nvattest.errors import InputError, NvattestError, ParseError, TokenError
     from nvattest.evidence import Evidence, load_evidence
-    from nvattest.kata.config import parse_config
+    from nvattest.guest.config import parse_config
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain
     from nvattest.pki.chain import ChainProfile, validate_chain

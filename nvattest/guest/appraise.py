@@ -1,0 +1,220 @@
+"""From evidence to an appraisal: anchors, policy, collateral (bundle, then cache, then network), verification."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Final
+
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
+from nvattest.appraisal.results import Appraisal
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
+from nvattest.collateral.cache import DiskCache
+from nvattest.collateral.folders import read_bounded
+from nvattest.collateral.gather import OCSP_URL, RIM_URL, GatherOptions, gather
+from nvattest.collateral.settings import HttpSettings
+from nvattest.errors import InputError, ResultCode
+from nvattest.evidence import Evidence
+from nvattest.guest.budget import Budget, give_up_after
+from nvattest.guest.config import HookConfig, Settings
+from nvattest.guest.driver import Expected
+from nvattest.model import Nonce, VerificationTime
+from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
+
+__all__ = [
+    "Demands",
+    "appraise",
+    "gather_collateral",
+    "load_demands",
+    "load_known",
+    "new_nonce",
+    "with_expectations",
+]
+
+_SMALL: Final = 256 * 1024
+_CONNECT_SECONDS: Final = 2.0
+# What passes by itself when the network, or a service, comes up.
+_PASSING: Final = frozenset({ResultCode.RIM_CONNECTION_ERROR, ResultCode.OCSP_SERVER_ERROR, ResultCode.RATE_LIMITED})
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What is trusted and what is demanded."""
+
+    anchors: TrustAnchors
+    policy: EvidencePolicy
+
+
+def load_demands(settings: Settings) -> Demands:
+    """The trust anchors and the evidence policy that the configuration names; NVIDIA's and the strict one without.
+
+    Raises:
+        NvattestError: a file that cannot be read or makes no sense.
+    """
+    config = settings.config
+    anchors = NVIDIA_ANCHORS
+    path = settings.place(config.trust_anchors)
+    if path is not None:
+        anchors = trust_anchors_from_pem(read_bounded(path, _SMALL))
+    policy = EvidencePolicy()
+    path = settings.place(config.policy)
+    if path is not None:
+        from nvattest.policy import load_evidence_policy
+
+        policy = load_evidence_policy(read_bounded(path, _SMALL), source=config.policy or path)
+    return Demands(anchors=anchors, policy=policy)
+
+
+def with_expectations(policy: EvidencePolicy, expected: Expected, config: HookConfig) -> EvidencePolicy:
+    """The policy with the numbers of devices, and with a topology that has to close in protected PCIe mode.
+
+    Raises:
+        InputError: policy and configuration expect different numbers (``hook-config``).
+    """
+    for name, wanted in (("expected_gpus", config.expected_gpus), ("expected_switches", config.expected_switches)):
+        said = getattr(policy, name)
+        if said is not None and wanted is not None and said != wanted:
+            raise InputError(
+                f"the configuration has {name} = {wanted}, the policy has {said}",
+                code="hook-config",
+                hint="say it in one place only",
+            )
+    return replace(
+        policy,
+        expected_gpus=expected.gpus if policy.expected_gpus is None else policy.expected_gpus,
+        expected_switches=expected.switches if policy.expected_switches is None else policy.expected_switches,
+        topology=TopologyRule.REQUIRED if expected.protected_pcie else policy.topology,
+    )
+
+
+def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collateral:
+    """The bundle's collateral. One that cannot be used is a finding: cache and network may still have everything."""
+    named = settings.config.collateral_bundle
+    path = settings.place(named) or settings.paths.bundle
+    try:
+        return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
+    except InputError as error:
+        if named is not None or os.path.lexists(path):
+            find("bundle", f"the bundle cannot be used: {error.message}")
+        return Collateral()
+
+
+def gather_collateral(
+    evidence: Sequence[Evidence],
+    known: Collateral,
+    settings: Settings,
+    *,
+    verifier: Verifier,
+    at: VerificationTime,
+    budget: Budget,
+    find: Callable[[str, str], None],
+    patient: bool = False,
+) -> Collateral:
+    """What the evidence needs beyond ``known``, from the cache and the network, as far as the time goes.
+
+    ``patient`` asks again, while there is time, for what a network that comes up late may still give. What could not be
+    had stands in the result with its reason, and fails its check later.
+    """
+    started, pause, first = time.monotonic(), _FIRST_PAUSE, ""
+    while True:
+        found = _gather_once(evidence, known, settings, verifier=verifier, at=at, budget=budget, find=find)
+        late = [item for item in found.unavailable.values() if item.code in _PASSING]
+        if not (patient and late and settings.config.collateral_network) or budget.for_phase() <= pause:
+            break
+        first = first or late[0].message
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        # A network that comes up may set the clock; answers that came are not asked for again.
+        at = VerificationTime.at(max(at.device, datetime.now(timezone.utc)))
+        known = Collateral(rims=found.rims, ocsp=found.ocsp)
+    if first and not late:
+        seconds = time.monotonic() - started
+        find("network", f"RIMs or revocation answers came only after {seconds:.0f} s; at first: {first}")
+    return found
+
+
+def _gather_once(
+    evidence: Sequence[Evidence],
+    known: Collateral,
+    settings: Settings,
+    *,
+    verifier: Verifier,
+    at: VerificationTime,
+    budget: Budget,
+    find: Callable[[str, str], None],
+) -> Collateral:
+    config = settings.config
+    seconds = budget.for_phase()
+    if seconds <= 0.0:
+        find("deadline", "no time was left for the cache and the network")
+        return known
+    folder = settings.place(config.collateral_cache)
+    try:
+        cache = DiskCache(folder) if folder is not None else None
+    except InputError as error:
+        find("cache", error.message)
+        cache = None
+    options = GatherOptions(
+        rim_url=config.collateral_rim_url or RIM_URL,
+        ocsp_url=config.collateral_ocsp_url or OCSP_URL,
+        http=_http(settings, seconds),
+        timeout=seconds,
+        revocation=verifier.policy.revocation,
+        cache=cache,
+        offline=not config.collateral_network,
+    )
+    # The deadline of gather() bounds its exchanges; this one also bounds what no deadline reaches, such as a resolver.
+    return give_up_after(
+        seconds + 0.2,
+        "collateral",
+        lambda: gather(evidence, options, anchors=verifier.anchors, at=at, known=known, verifier=verifier),
+    )
+
+
+def _http(settings: Settings, seconds: float) -> HttpSettings:
+    config = settings.config
+    key = ""
+    path = settings.place(config.collateral_service_key_file)
+    if path is not None:
+        key = read_bounded(path, 4096).decode("ascii", "replace").strip()
+    return HttpSettings(
+        service_key=key,
+        key_hosts=(config.collateral_rim_url or RIM_URL, config.collateral_ocsp_url or OCSP_URL),
+        tls_ca_cert=settings.place(config.collateral_ca_file),
+        connect_timeout=min(_CONNECT_SECONDS, seconds),
+        read_timeout=seconds,
+    )
+
+
+def appraise(
+    evidence: Sequence[Evidence],
+    collateral: Collateral,
+    *,
+    nonce: Nonce,
+    verifier: Verifier,
+    at: VerificationTime,
+    budget: Budget,
+) -> Appraisal:
+    """Verify, within what is left of the budget.
+
+    Raises:
+        CollectionError: the time was over first (``deadline``).
+    """
+    return give_up_after(
+        budget.remaining(),
+        "verification",
+        lambda: verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at),
+    )
+
+
+def new_nonce() -> Nonce:
+    """32 bytes that nobody has seen."""
+    return Nonce(secrets.token_bytes(32))

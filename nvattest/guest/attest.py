@@ -1,0 +1,391 @@
+"""One attestation, from GPUs that do not accept work to GPUs that do, or to the reason why they still do not.
+
+ 1  the driver is there, and says what state the machine is in
+ 2  the GPUs are not ready: if they were, somebody else set them, and that is reported
+ 3  what an earlier run left is withdrawn
+ 4  the driver keeps the GPUs up when we end; the configuration can be read; the clock shows an instant that can be
+ 5  evidence of all devices over one new nonce
+ 6  RIMs and revocation answers: bundle, cache, network
+ 7  the appraisal of the whole platform, every check on disk
+ 8  the devices on the bus are still those that were there at the start, and all of them were attested
+ 9  the token of a trusted platform, on disk
+10  the GPUs are ready
+11  the devices are still the same; a GPU that was swapped before step 10 is not ready for longer than this look takes
+
+Every other way out of here, be it an exception, SIGTERM or the end of the budget, leaves or puts the GPUs not ready.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nvattest._folder import TrustedFolder
+from nvattest._pci import MODULE, PciDevices, pci_devices
+from nvattest._waiting import Deadline, Work
+from nvattest.appraisal.verifier import Verifier
+from nvattest.devices.ready import TrustedPlatform
+from nvattest.devices.state import require_evidence_mode
+from nvattest.errors import CollectionError, NotTrustedError, NvattestError
+from nvattest.guest.appraise import appraise, gather_collateral, load_demands, load_known, new_nonce, with_expectations
+from nvattest.guest.arguments import Stage
+from nvattest.guest.budget import Budget
+from nvattest.guest.clock import wait_for_clock
+from nvattest.guest.config import Settings
+from nvattest.guest.container import Container
+from nvattest.guest.driver import (
+    Driver,
+    collect_all,
+    expected_devices,
+    keep_initialised,
+    open_driver,
+    require_all_attested,
+    says_protected,
+)
+from nvattest.guest.identity import LOOK_SECONDS, Identity, identify
+from nvattest.guest.journal import Journal
+from nvattest.guest.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
+from nvattest.guest.paths import Paths
+from nvattest.guest.publish import publish, sign, withdraw, write_appraisal
+from nvattest.guest.ready import ReadyGate, take_away
+from nvattest.guest.record import Reason, Record, belongs, recognised, refreshable, write_record
+from nvattest.guest.run import Run, facts_of, tell
+from nvattest.guest.termination import TerminatedError, Termination
+from nvattest.guest.words import account
+
+__all__ = ["attest_and_record"]
+
+_READY_ON_ENTRY = (
+    "the GPUs were ready before anything was attested: somebody else set them (look for nvrc.smi.srs on the kernel's "
+    "command line, or nvidia-smi conf-compute -srs)"
+)
+_SHUTDOWN_SECONDS = 2.0
+_PERSISTENCE_SECONDS = 2.0
+# Setting the GPUs ready is not begun with less time, or with less than it took to set them not ready and a half more: a
+# call that is given up may still be done.
+_OPEN_LEAST = 0.2
+_OPEN_MARGIN = 1.5
+# Phases with a smaller share of the budget are not named where it is over.
+_WORTH_TELLING = 0.05
+_CAUSES = {
+    "deadline": "deadline",
+    "driver-timeout": "deadline",
+    "hook-config": "configuration",
+    "clock": "clock",
+    "output": "output",
+    "ready-state": "ready-state",
+    "no-gpu": "no-gpu",
+    "devices-changed": "devices-changed",
+}
+
+
+def attest_and_record(
+    folder: TrustedFolder,
+    settings: Settings,
+    journal: Journal,
+    *,
+    stage: str,
+    container: Container,
+    known: Record | None,
+    started: float,
+    waited: float,
+    termination: Termination,
+    refresh: bool = False,
+) -> Record:
+    """Attest, under the lock that the caller holds, and return the record of how it went. Never raises.
+
+    ``waited`` are the seconds since ``started`` that the caller spent on getting the lock.
+
+    Where a signal asked for the end already, it ends before step 1, as it would after it.
+
+    With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
+    their token until the new one takes its place; any failure takes both away.
+    """
+    run = Run(
+        paths=settings.paths,
+        folder=folder,
+        settings=settings,
+        stage=stage,
+        budget=Budget(settings.budget(stage), started=started, closing=settings.closing(stage)),
+        identity=_identity(settings),
+        known=known,
+        refresh=refresh,
+    )
+    run.mark("lock")
+    run.times["start"] = max(0.0, run.times["lock"] - round(1000 * waited, 1))
+    # Until it is withdrawn, the token of the verdict that stood is ours, and so is the ready state that went with it.
+    if known is not None:
+        run.token_sha256, run.token_before_sha256 = known.token_sha256, known.token_before_sha256
+    record: Record | None = None
+    cause, reason = "internal", Reason("internal", "")
+    try:
+        try:
+            termination.arm()
+            with _guarded(run):
+                verdict = _story(run)
+            done = facts_of(run, verdict, "ok", None, container)
+            write_record(folder, done)
+            record = done
+        except NvattestError as error:
+            cause = _cause(error)
+            reason = _late(run, error) if cause == "deadline" else Reason(error.code, error.message[:2000], error.hint)
+        except OSError as error:
+            cause = "output"
+            reason = Reason("output", f"{error.filename}: {error.strerror or error}"[:2000])
+        except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
+            reason = Reason("internal", repr(error)[:2000])
+        finally:
+            termination.over()
+    except TerminatedError:
+        record = None
+        cause, reason = "terminated", Reason("terminated", "ended by a signal")
+    if record is None:
+        record = _fail(run, cause, reason, container)
+    tell(run, record, journal)
+    # Everything is on disk. Where time is short the end of the process closes the library as well.
+    seconds = _SHUTDOWN_SECONDS if stage == Stage.WATCH else min(_SHUTDOWN_SECONDS, run.budget.remaining())
+    if run.driver is not None and seconds > 0.0:
+        run.driver.library.close(timeout=seconds)
+    return record
+
+
+def _cause(error: NvattestError) -> str:
+    if isinstance(error, NotTrustedError):
+        return "not-trusted"
+    return _CAUSES.get(error.code, "collection" if isinstance(error, CollectionError) else "configuration")
+
+
+def _late(run: Run, error: NvattestError) -> Reason:
+    spans = run.spans()
+    large = [f"{seconds:.1f} s {what}" for what, seconds in spans if seconds >= _WORTH_TELLING * run.budget.seconds]
+    message = f"{error.message}; of the {run.budget.seconds:g} s of this run: {', '.join(large)}"
+    hint = error.hint
+    if max(spans, key=lambda span: span[1]) is not spans[-1]:
+        # What hit the end is not what took the time: a driver that was given the rest may be as it should be.
+        hint = "give more time under [budget]; --stage init has no limit of 10 s"
+    return Reason(error.code, message[:2000], hint)
+
+
+def _story(run: Run) -> str:
+    settings, paths, folder, budget, stage = run.settings, run.paths, run.folder, run.budget, run.stage
+    config = settings.config
+    if not run.refresh:
+        _record_start(run)
+    pci = pci_devices(paths.root)
+    if settings.no_gpu_is_right(pci):
+        if os.path.isdir(paths.at(MODULE)):
+            # They may have been ready when they went; those that come next must not find it so.
+            run.ready = take_away(settings.nvml, seconds=budget.for_closing())
+            if run.ready:
+                raise CollectionError(
+                    "no GPU is on the bus, and the driver keeps the ready state for those that come",
+                    code="ready-state",
+                    hint="look at nvidia-smi conf-compute -grs; load the driver again",
+                )
+        withdraw(folder)
+        run.token_sha256 = run.token_before_sha256 = None
+        return NO_GPU
+    # (1) the driver
+    run.driver = _open(run, pci)
+    gate = run.gate = ReadyGate(run.driver.library, ready=run.driver.state.ready)
+    # Devices may have come up meanwhile: what is attested from here on is what is there now.
+    run.identity, pci = _identity(settings), pci_devices(paths.root)
+    run.mark("driver")
+    # (2) not ready
+    run.ready_on_entry = run.driver.state.ready
+    ours = recognised(run.known, run.identity.boot, folder)
+    if run.ready_on_entry and not ours:
+        run.find("ready-on-entry", _READY_ON_ENTRY)
+    if run.refresh and ours and run.ready_on_entry and refreshable(run.known, run.identity):
+        gate.closed = False
+    else:
+        _close(gate, run.driver, seconds=budget.for_phase())
+        # (3) withdrawn, after the GPUs: they are never ready without a token
+        withdraw(folder)
+        run.token_sha256 = run.token_before_sha256 = None
+        _record_start(run)
+    run.mark("closed")
+    # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
+    # a GPU that comes down when that ends does not come back for the next run.
+    finding = keep_initialised(
+        run.driver, config.driver_persistence, seconds=min(_PERSISTENCE_SECONDS, budget.for_phase())
+    )
+    if finding:
+        run.find("persistence", finding)
+    if settings.error is not None:
+        raise settings.error
+    demands = load_demands(settings)
+    patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
+    started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
+    run.mark("clock")
+    # (5) evidence
+    nonce = new_nonce()
+    protected = run.driver.state.protected_pcie
+    asked = expected_devices(config, pci, protected_pcie=protected)
+    evidence = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, budget=budget)
+    expected = expected_devices(config, pci, protected_pcie=protected or says_protected(evidence))
+    run.mark("evidence")
+    # (6) collateral
+    verifier = Verifier(anchors=demands.anchors, policy=with_expectations(demands.policy, expected, config))
+    known = load_known(settings, run.find)
+    collateral = gather_collateral(
+        evidence,
+        known,
+        settings,
+        verifier=verifier,
+        at=started,
+        budget=budget,
+        find=run.find,
+        # At boot the network may come later than the GPUs; a hook has no time to wait for it.
+        patient=stage in (Stage.INIT, Stage.WATCH),
+    )
+    run.mark("collateral")
+    # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
+    at = wait_for_clock(config.clock_not_before, 0.0)
+    run.appraisal = appraise(evidence, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
+    run.lines = account(run.appraisal, evidence)
+    run.mark("appraisal")
+    write_appraisal(run.appraisal, folder)
+    platform = TrustedPlatform(run.appraisal)
+    # (8) the same devices, and all of them
+    _require_same(run)
+    require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, evidence)
+    budget.require("the attestation")
+    # (9) the token
+    token = sign(platform, config)
+    run.token_before_sha256, run.token_sha256 = run.token_sha256, token.sha256
+    # Killed from here on, the next run recognises whichever token is there, and with it the ready state, as ours.
+    _record_start(run)
+    published = publish(platform, token, folder, keep_old_key=gate.closed is False)
+    run.token_before_sha256 = None
+    run.mark("token")
+    # (10) ready
+    budget.require("the attestation", max(_OPEN_LEAST, _OPEN_MARGIN * gate.seconds))
+    gate.open(published, seconds=budget.remaining())
+    run.mark("ready")
+    # (11) the same devices: the driver sets ready whatever is there when it is asked
+    _require_same(run)
+    return TRUSTED
+
+
+@contextmanager
+def _guarded(run: Run) -> Iterator[None]:
+    """While GPUs stay ready during a round, take that away as soon as they are no longer those of the verdict.
+
+    A host can make a round as long as its budget, and the round itself looks only near its end.
+
+    Raises:
+        CollectionError: it was taken away (``devices-changed``).
+    """
+    if not run.refresh:
+        yield
+        return
+    over, changed = threading.Event(), threading.Event()
+    seconds = run.settings.closing(run.stage)
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if not belongs(run.known, identify(run.paths, run.settings.inputs)):
+                changed.set()
+                take_away(run.settings.nvml, seconds=seconds)
+                return
+
+    looking = Work("look", look)
+    try:
+        yield
+    finally:
+        over.set()
+    looking.ended(Deadline(2 * seconds))
+    if changed.is_set():
+        raise _changed()
+
+
+def _require_same(run: Run) -> None:
+    if identify(run.paths, run.settings.inputs) != run.identity:
+        raise _changed()
+
+
+def _changed() -> CollectionError:
+    return CollectionError(
+        "the devices, the driver or the settings changed during the attestation",
+        code="devices-changed",
+        hint="the next run attests what is there then",
+    )
+
+
+def _identity(settings: Settings) -> Identity:
+    """What the verdict will belong to: the configuration as it was read, though the file may be another by now."""
+    found = identify(settings.paths, settings.inputs)
+    return found._replace(inputs={**found.inputs, settings.paths.config: settings.digest})
+
+
+def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
+    try:
+        gate.close(seconds=seconds)
+    except CollectionError:
+        # With confidential computing off there is no ready state to set, and that is the reason to tell.
+        if gate.ready is None and driver.state.ready is False:
+            # A call that makes them not ready, done or not, does not change what it said before.
+            gate.ready = False
+        gate.closed = True if gate.ready is False else None
+        require_evidence_mode(driver.state)
+        raise
+
+
+def _open(run: Run, pci: PciDevices | None) -> Driver:
+    config = run.settings.config
+    patience = run.settings.patience(run.stage, config.driver_wait_hook, config.driver_wait_init)
+    try:
+        driver = open_driver(run.settings, pci, patience=patience, budget=run.budget)
+    except CollectionError as error:
+        if run.settings.error is not None:
+            raise run.settings.error from error
+        if pci is not None and not pci.gpus and error.code != "driver-timeout":
+            raise _no_gpu(f"none is on the PCI bus, and NVML says: {error.message}") from error
+        raise
+    if driver.state.gpu_count == 0 and pci is not None and not pci.gpus:
+        driver.library.close()
+        raise _no_gpu("none is on the PCI bus, and the driver knows none")
+    return driver
+
+
+def _no_gpu(why: str) -> CollectionError:
+    return CollectionError(
+        f"there is no GPU in this guest: {why}",
+        code="no-gpu",
+        hint="pass one through, or say allow_no_gpu = true in the configuration of guests that have none",
+    )
+
+
+def _record_start(run: Run) -> None:
+    """From here on, until the end says better, the record says that a run did not end."""
+    reason = Reason("unfinished", "an attestation was begun; its end is not recorded")
+    write_record(run.folder, facts_of(run, UNFINISHED, "terminated", reason, Container()))
+
+
+def _fail(run: Run, cause: str, reason: Reason, container: Container) -> Record:
+    """Put the GPUs not ready if they are not known to be, withdraw the token, and write the reason down."""
+    if run.gate is not None and run.gate.closed is not True:
+        try:
+            run.gate.close(seconds=run.budget.for_closing())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the token has to go too
+            message = error.message if isinstance(error, NvattestError) else repr(error)
+            run.find("ready-state", f"the GPUs could not be set not ready: {message}")
+    elif run.gate is None:
+        # Nothing could be asked, and they may be ready: a driver that failed once may do it now.
+        run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
+    run.token_sha256 = run.token_before_sha256 = None
+    try:
+        # The appraisal stays: it says why there is no token.
+        run.folder.remove(Paths.TOKEN)
+        run.folder.remove(Paths.JWKS)
+    except OSError as error:
+        run.find("output", f"{error.filename}: {error.strerror}")
+    record = facts_of(run, NOT_TRUSTED, cause, reason, container)
+    try:
+        write_record(run.folder, record)
+    except OSError as error:
+        run.find("output", f"{error.filename}: {error.strerror or error}")
+    return record
