@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import io
 import os
 import platform
+import tarfile
+import zipfile
 from collections.abc import Sequence
+from typing import Final
 
+from nvattest._documents import dump_json
+from nvattest._text import clean
 from nvattest._version import __version__
-from nvattest.cli.arguments import ArgumentError
-from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine
-from nvattest.cli.network import add_tls_options
-from nvattest.cli.output import say
+from nvattest.cli.arguments import VALIDATION, ArgumentError
+from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine, reach
+from nvattest.cli.network import DEFAULT_NRAS_URL, DEFAULT_OCSP_URL, DEFAULT_RIM_URL, add_tls_options
+from nvattest.cli.output import say, write_file
 from nvattest.cli.terminal import Progress, add_terminal_options, terminal_for
+from nvattest.model import counted, format_time
+from nvattest.report.terminal import Terminal
 
 FORMAT = "nvattest-doctor"
 VERSION = 1
-_WORST = {OK: 0, WARNING: 1, FAULT: 2}
-_SUFFIXES = (".tar.gz", ".tgz", ".zip")
+_SERVICES = {
+    "RIM service": ("NVAT_RIM_SERVICE_BASE_URL", DEFAULT_RIM_URL),
+    "OCSP service": ("NVAT_OCSP_BASE_URL", DEFAULT_OCSP_URL),
+    "NRAS": ("NVAT_NRAS_BASE_URL", DEFAULT_NRAS_URL),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,95 +45,146 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine and print; the exit status is 1 if there is a fault."""
-    if options.bundle is not None and not options.bundle.endswith(_SUFFIXES):
-        raise ArgumentError(f"--bundle: {options.bundle!r} does not end in .tar.gz or .zip", 105)
+    as_json = options.json or options.format == "json"
+    if options.bundle is not None and not options.bundle.endswith((".tar.gz", ".tgz", ".zip")):
+        raise ArgumentError(f"--bundle: {options.bundle!r} does not end in .tar.gz or .zip", VALIDATION)
     machine = Machine()
     with Progress("looking at this machine", quiet=options.log_level == "off") as progress:
         items = examine(machine)
         if options.online:
-            from nvattest.cli.doctor_online import SERVICES, reach
             from nvattest.collateral.settings import HttpSettings
 
             progress.update("asking NVIDIA's services")
-            addresses = {
-                "RIM service": os.environ.get("NVAT_RIM_SERVICE_BASE_URL") or SERVICES["RIM service"],
-                "OCSP service": os.environ.get("NVAT_OCSP_BASE_URL") or SERVICES["OCSP service"],
-                "NRAS": os.environ.get("NVAT_NRAS_BASE_URL") or SERVICES["NRAS"],
-            }
-            items += reach(
-                addresses, http=HttpSettings(tls_ca_cert=options.tls_ca_cert, tls_ca_path=options.tls_ca_path)
-            )
-    from nvattest.model import format_time
-
+            addresses = {name: os.environ.get(variable) or url for name, (variable, url) in _SERVICES.items()}
+            http = HttpSettings(tls_ca_cert=options.tls_ca_cert, tls_ca_path=options.tls_ca_path)
+            items += reach(addresses, http=http)
     report = report_json(items, at=format_time(machine.clock()))
-    if options.json or options.format == "json":
-        from nvattest._documents import dump_json
-
+    if as_json:
         print(dump_json(report))
     else:
         terminal = terminal_for(color=options.color, width=options.width)
         say(render(items, terminal), colour=terminal.color)
     if options.bundle is not None:
-        from nvattest.cli.doctor_bundle import write_bundle
-
         names = write_bundle(options.bundle, report, items, machine)
-        if not (options.json or options.format == "json"):
+        if not as_json:
             say(f"\n{options.bundle}: {', '.join(names)}. Nothing in it is secret; look before you send it.")
     return 1 if any(item.status == FAULT for item in items) else 0
 
 
 def report_json(items: Sequence[Item], *, at: str) -> dict[str, object]:
     """The findings as JSON values: the form of ``schemas/doctor-1.json``."""
-    worst = max((item.status for item in items), key=_WORST.__getitem__, default=OK)
+    found = {item.status for item in items}
     return {
         "format": FORMAT,
         "version": VERSION,
         "nvattest": __version__,
         "at": at,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "worst": worst,
+        "worst": next((status for status in (FAULT, WARNING) if status in found), OK),
         "items": [
-            {
-                "id": item.id,
-                "group": item.group,
-                "status": item.status,
-                "title": item.title,
-                "detail": item.detail,
-                **({"remedy": item.remedy} if item.remedy else {}),
-            }
-            for item in items
+            {name: value for name, value in item._asdict().items() if value or name != "remedy"} for item in items
         ],
     }
 
 
-def render(items: Sequence[Item], terminal: object) -> str:
+def render(items: Sequence[Item], terminal: Terminal) -> str:
     """The findings as text: a line each, remedies below, and the sum at the end."""
-    from nvattest._text import clean
-    from nvattest.report.terminal import Terminal
-
-    assert isinstance(terminal, Terminal)  # noqa: S101 - only this command calls it
     signs = {OK: ("✓", "+", "good"), WARNING: ("▲", "!", "warn"), FAULT: ("✗", "X", "bad")}
     lines: list[str] = []
-    groups = list(dict.fromkeys(item.group for item in items))
-    for group in groups:
+    for group in dict.fromkeys(item.group for item in items):
         lines += [*([""] if lines else []), terminal.paint(group[0].upper() + group[1:], "bold")]
         for item in (item for item in items if item.group == group):
             sign, plain, style = signs[item.status]
-            lead = f"  {terminal.sign(sign, plain)} {clean(item.title, 30):<17} "
-            first, *rest = terminal.wrap(clean(item.detail), first=lead, rest=" " * 22)
-            body = first[len(lead) :]
-            mark = terminal.paint(terminal.sign(sign, plain), style)
-            word = "" if item.status == OK else terminal.paint(f"{item.status}: ", style)
-            if word:
-                first, *rest = terminal.wrap(f"{item.status}: {clean(item.detail)}", first=lead, rest=" " * 22)
-                body = word + first[len(lead) + len(item.status) + 2 :]
-            lines += [f"  {mark} {lead[4:]}{body}", *rest]
+            mark = terminal.sign(sign, plain)
+            lead = f"  {mark} {clean(item.title, 30):<17} "
+            word = "" if item.status == OK else f"{item.status}: "
+            first, *rest = terminal.wrap(word + clean(item.detail), first=lead, rest=" " * 22)
+            body = terminal.paint(word, style) + first[len(lead) + len(word) :]
+            lines += [f"  {terminal.paint(mark, style)} {lead[4:]}{body}", *rest]
             if item.remedy and item.status != OK:
-                lines += [
-                    terminal.paint(line, "dim") for line in terminal.wrap(clean(item.remedy), first=" " * 22 + "-> ")
-                ]
+                lines += terminal.wrap(clean(item.remedy), first=" " * 22 + "-> ", style="dim")
     faults = sum(item.status == FAULT for item in items)
     warnings = sum(item.status == WARNING for item in items)
-    total = f"{faults} {'fault' if faults == 1 else 'faults'}, {warnings} {'warning' if warnings == 1 else 'warnings'}"
+    total = f"{counted(faults, 'fault')}, {counted(warnings, 'warning')}"
     lines += ["", terminal.paint(total, "bold", "bad" if faults else "warn" if warnings else "good")]
     return terminal.finish(lines)
+
+
+# --- the bundle for a support ticket ----------------------------------------------------------------------------------
+# No evidence, nonce, token, key, log, host name, address, serial number or value of an environment variable goes in.
+
+# Files of the system that say versions and settings, and hold no identity.
+_FILES: Final = (
+    "/etc/os-release",
+    "/proc/version",
+    "/proc/driver/nvidia/version",
+    "/proc/driver/nvidia/params",
+    "/proc/sys/kernel/modules_disabled",
+)
+_NOTE: Final = """What is in this bundle
+  doctor.json, doctor.txt   what nvattest doctor found
+  packages.txt              versions of the Python packages that nvattest uses
+  system/                   versions of the system, its kernel and the NVIDIA driver
+
+What is not: evidence, nonces, tokens, keys, logs, host names, addresses, serial numbers, values of variables.
+"""
+_PACKAGES: Final = (
+    "nvattest", "cryptography", "lxml", "PyJWT", "requests", "urllib3", "nvidia-ml-py", "xmlschema", "Jinja2", "regopy",
+    "awscrt",
+)  # fmt: skip
+
+
+def contents(report: dict[str, object], items: Sequence[Item], machine: Machine) -> dict[str, str]:
+    """The files of the bundle by name."""
+    from importlib import metadata
+
+    packages = []
+    for name in _PACKAGES:
+        try:
+            packages.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            packages.append(f"{name} not installed")
+    found = {
+        "README.txt": _NOTE,
+        "doctor.json": dump_json(report) + "\n",
+        "doctor.txt": render(items, Terminal(unicode=False)) + "\n",
+        "packages.txt": "\n".join(packages) + "\n",
+    }
+    for path in _FILES:
+        text = machine.read(path)
+        if text is not None:
+            found[f"system{path.replace('/', '-').replace('-', '/', 1)}.txt"] = text
+    return found
+
+
+def write_bundle(path: str, report: dict[str, object], items: Sequence[Item], machine: Machine) -> tuple[str, ...]:
+    """Write the bundle whole or not at all, readable by this user only; returns the names in it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    files = contents(report, items, machine)
+    seconds = max(315532800, int(machine.clock().timestamp()))  # a ZIP knows no time before 1980
+    data = _zip(files) if path.endswith(".zip") else _tar(files, seconds)
+    write_file(path, data, mode=0o600)
+    return tuple(files)
+
+
+def _tar(files: dict[str, str], seconds: int) -> bytes:
+    buffer = io.BytesIO()
+    # mtime=0 and plain owners: the archive holds no name of a user.
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, text in files.items():
+            data = text.encode("utf-8")
+            entry = tarfile.TarInfo(f"nvattest-support/{name}")
+            entry.size, entry.mtime, entry.mode = len(data), seconds, 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _zip(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(f"nvattest-support/{name}"), text)
+    return buffer.getvalue()

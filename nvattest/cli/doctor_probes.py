@@ -1,41 +1,52 @@
 """The probes of ``nvattest doctor``: each looks at one thing and says ok, warning or fault, with the remedy.
 
-Nothing here proves anything; it is what the machine says about itself. No probe raises, and none takes long: what talks
-to the driver has a deadline.
+A probe reports what the machine says of itself, which proves nothing. No probe raises, and each one that asks a driver
+or a service has a deadline.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
+from nvattest._pci import pci_devices
 from nvattest._version import __version__
-from nvattest.errors import CollectionError
+from nvattest.errors import CollectionError, InputError
 from nvattest.guest.clock import EARLIEST
 from nvattest.model import counted, format_time, parse_time
 
 if TYPE_CHECKING:
+    from nvattest.collateral.settings import HttpSettings
     from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
     from nvattest.devices.state import SystemState
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
-# No clock that is right is before the day on which this was written.
+# A clock before the day on which this was written is wrong.
 EARLIEST_CLOCK: Final = parse_time(EARLIEST)
 DRIVER_SECONDS: Final = 40.0
-_NVIDIA: Final = "0x10de"
+_SERVICE_SECONDS: Final = 8.0
+_SKEW_SECONDS: Final = 120.0
+_BUNDLE: Final = "without a network verify from a bundle (--bundle)"
+_TSM: Final = "/sys/kernel/config/tsm/report"
 _ENVIRONMENT: Final = re.compile(
     r"(NVAT|NVATTEST)_[A-Z0-9_]+|(https?|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE", re.IGNORECASE
 )
+# Module, distribution, and the extra that needs it.
+_PACKAGES: Final = (
+    ("cryptography", "cryptography", ""), ("lxml", "lxml", ""), ("jwt", "PyJWT", ""), ("requests", "requests", ""),
+    ("pynvml", "nvidia-ml-py", ""), ("jinja2", "Jinja2", "report"), ("regopy", "regopy", "rego"),
+    ("awscrt", "awscrt", "fast"),
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Item(NamedTuple):
     """One line: ``id`` for programs, ``status`` ok, warning or fault, what was seen, and the remedy."""
 
     id: str
@@ -46,8 +57,26 @@ class Item:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class _Group(NamedTuple):
+    """The lines under one heading."""
+
+    name: str
+
+    def ok(self, id_: str, title: str, detail: str) -> Item:
+        return Item(id_, self.name, OK, title, detail)
+
+    def warning(self, id_: str, title: str, detail: str, remedy: str) -> Item:
+        return Item(id_, self.name, WARNING, title, detail, remedy)
+
+    def fault(self, id_: str, title: str, detail: str, remedy: str) -> Item:
+        return Item(id_, self.name, FAULT, title, detail, remedy)
+
+
+_PROGRAM, _MACHINE, _DEVICES = _Group("program"), _Group("machine"), _Group("devices")
+_CC, _NETWORK = _Group("confidential computing"), _Group("network")
+
+
+class Machine(NamedTuple):
     """Where the probes look; tests point it elsewhere."""
 
     root: str = "/"
@@ -70,61 +99,44 @@ class Machine:
 
 def examine(machine: Machine, *, timeout: float = DRIVER_SECONDS) -> list[Item]:
     """All probes that need no network, in the order in which people look."""
-    items = [*_program(), *_clock(machine), *_cpu(machine)]
-    buses = pci_devices(machine)
-    items += _bus(buses)
-    state: SystemState | None = None
-    driver = _kernel_driver(machine, needed=buses[0] > 0)
-    items.append(driver)
-    items += _simulation()
-    nvml, state = _driver(machine, timeout, present=buses[0] > 0 or driver.status == OK)
-    items += nvml
-    items += _switch_library(machine, switches=buses[1], driver=state.driver_version if state is not None else None)
-    return items
+    found = pci_devices(machine.root.rstrip("/"))
+    gpus, switches = (len(found.gpus), len(found.switches)) if found is not None else (0, 0)
+    driver = _kernel_driver(machine, needed=gpus > 0)
+    nvml, state = _driver(machine, timeout, present=gpus > 0 or driver.status == OK)
+    version = state.driver_version if state is not None else None
+    return [
+        *_program(),
+        *_clock(machine),
+        *_cpu(machine),
+        _bus(gpus, switches),
+        driver,
+        *_simulation(),
+        *nvml,
+        _switch_library(machine, switches=switches, driver=version),
+    ]
 
 
 def _program() -> Iterator[Item]:
-    yield Item(
-        id="program", group="program", status=OK, title="nvattest",
-        detail=f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-    )  # fmt: skip
-    for module, name, extra, needed in (
-        ("cryptography", "cryptography", "", True),
-        ("lxml", "lxml", "", True),
-        ("jwt", "PyJWT", "", True),
-        ("requests", "requests", "", True),
-        ("pynvml", "nvidia-ml-py", "", True),
-        ("jinja2", "Jinja2", "report", False),
-        ("regopy", "regopy", "rego", False),
-        ("awscrt", "awscrt", "fast", False),
-    ):
-        version = _installed(module, name)
-        if version is not None:
-            yield Item(id=f"package-{name.lower()}", group="program", status=OK, title=name, detail=version)
-        elif needed:
-            yield Item(
-                id=f"package-{name.lower()}", group="program", status=FAULT, title=name, detail="not installed",
-                remedy=f"pip install {name}",
-            )  # fmt: skip
+    system = f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    yield _PROGRAM.ok("program", "nvattest", system)
+    for module, name, extra in _PACKAGES:
+        id_ = f"package-{name.lower()}"
+        if (version := _installed(module, name)) is not None:
+            yield _PROGRAM.ok(id_, name, version)
+        elif extra:
+            yield _PROGRAM.ok(id_, name, f"not installed; only the extra '{extra}' needs it")
         else:
-            yield Item(
-                id=f"package-{name.lower()}", group="program", status=OK, title=name,
-                detail=f"not installed; only the extra '{extra}' needs it",
-            )  # fmt: skip
+            yield _PROGRAM.fault(id_, name, "not installed", f"pip install {name}")
     names = sorted(name for name in os.environ if _ENVIRONMENT.fullmatch(name))
-    yield Item(
-        id="environment", group="program", status=OK, title="environment",
-        detail=f"set: {', '.join(names)}" if names else "no variable changes the defaults",
-    )  # fmt: skip
+    detail = f"set: {', '.join(names)}" if names else "no variable changes the defaults"
+    yield _PROGRAM.ok("environment", "environment", detail)
 
 
 def _installed(module: str, name: str) -> str | None:
     from importlib import metadata, util
 
     try:
-        if util.find_spec(module) is None:
-            return None
-        return metadata.version(name)
+        return metadata.version(name) if util.find_spec(module) is not None else None
     except (metadata.PackageNotFoundError, ValueError):
         # Frozen programs have the module but no record of its distribution.
         return "version unknown"
@@ -132,103 +144,72 @@ def _installed(module: str, name: str) -> str | None:
 
 def _clock(machine: Machine) -> Iterator[Item]:
     now = machine.clock()
-    said = format_time(now)
     if now < EARLIEST_CLOCK:
         days = (EARLIEST_CLOCK - now).days
-        yield Item(
-            id="clock", group="machine", status=FAULT, title="clock",
-            detail=f"{said}: at least {days} days behind; certificates and revocation answers cannot be judged",
-            remedy="set the clock (chronyd, systemd-timesyncd), and order attestation after time-sync.target",
+        yield _MACHINE.fault(
+            "clock", "clock",
+            f"{format_time(now)}: at least {days} days behind; certificates and revocation answers cannot be judged",
+            "set the clock (chronyd, systemd-timesyncd), and order attestation after time-sync.target",
         )  # fmt: skip
         return
     synchronised = os.path.exists(machine.path("/run/systemd/timesync/synchronized"))
-    note = "; synchronised" if synchronised else "; compare it with another clock (--online does)"
-    yield Item(id="clock", group="machine", status=OK, title="clock", detail=said + note)
+    note = "synchronised" if synchronised else "compare it with another clock (--online does)"
+    yield _MACHINE.ok("clock", "clock", f"{format_time(now)}; {note}")
 
 
 def _cpu(machine: Machine) -> Iterator[Item]:
     info = machine.read("/proc/cpuinfo", 65536) or ""
     flags = set(re.findall(r"[a-z0-9_]+", next((line for line in info.split("\n") if line.startswith("flags")), "")))
-    tsm = os.path.isdir(machine.path("/sys/kernel/config/tsm/report"))
     found = []
     if "tdx_guest" in flags or os.path.exists(machine.path("/dev/tdx_guest")):
         found.append("Intel TDX guest")
     if "sev_snp" in flags or os.path.exists(machine.path("/dev/sev-guest")):
         found.append("AMD SEV-SNP guest")
     if found:
-        yield Item(id="cpu-tee", group="machine", status=OK, title="CPU TEE", detail=" and ".join(found))
+        yield _MACHINE.ok("cpu-tee", "CPU TEE", " and ".join(found))
     else:
-        yield Item(
-            id="cpu-tee", group="machine", status=WARNING, title="CPU TEE", detail="this is no confidential guest",
-            remedy="fine on a laptop or a relying party; a guest whose memory the host reads protects no GPU work",
+        yield _MACHINE.warning(
+            "cpu-tee", "CPU TEE", "this is no confidential guest",
+            "fine on a laptop or a relying party; a guest whose memory the host reads protects no GPU work",
         )  # fmt: skip
-    if tsm:
-        yield Item(id="tsm", group="machine", status=OK, title="configfs-tsm", detail="/sys/kernel/config/tsm/report")
+    if os.path.isdir(machine.path(_TSM)):
+        yield _MACHINE.ok("tsm", "configfs-tsm", _TSM)
     elif found:
-        yield Item(
-            id="tsm", group="machine", status=WARNING, title="configfs-tsm", detail="not there: no CPU quote",
-            remedy="mount -t configfs none /sys/kernel/config; the kernel needs CONFIG_TSM_REPORTS (6.7 or newer)",
+        yield _MACHINE.warning(
+            "tsm", "configfs-tsm", "not there: no CPU quote",
+            "mount -t configfs none /sys/kernel/config; the kernel needs CONFIG_TSM_REPORTS (6.7 or newer)",
         )  # fmt: skip
     else:
-        yield Item(id="tsm", group="machine", status=OK, title="configfs-tsm", detail="not there, and not needed here")
+        yield _MACHINE.ok("tsm", "configfs-tsm", "not there, and not needed here")
 
 
-def pci_devices(machine: Machine) -> tuple[int, int]:
-    """How many NVIDIA GPUs and NVSwitches the PCI bus has."""
-    gpus = switches = 0
-    for vendor in glob.glob(machine.path("/sys/bus/pci/devices/*/vendor")):
-        try:
-            with open(vendor, encoding="ascii", errors="replace") as file:
-                if file.read(16).strip() != _NVIDIA:
-                    continue
-            with open(os.path.join(os.path.dirname(vendor), "class"), encoding="ascii", errors="replace") as file:
-                kind = file.read(16).strip()
-        except OSError:
-            continue
-        gpus += kind.startswith("0x03")
-        switches += kind.startswith("0x0680")
-    return gpus, switches
-
-
-def _bus(found: tuple[int, int]) -> Iterator[Item]:
-    gpus, switches = found
+def _bus(gpus: int, switches: int) -> Item:
     if gpus:
         seen = f"{counted(gpus, 'GPU')} and {counted(switches, 'NVSwitch', 'NVSwitches')}"
-        yield Item(id="pci", group="devices", status=OK, title="PCI bus", detail=seen)
-    else:
-        yield Item(
-            id="pci", group="devices", status=WARNING, title="PCI bus", detail="no NVIDIA GPU",
-            remedy="fine where only recorded evidence is verified; in a guest, pass the GPU through",
-        )  # fmt: skip
+        return _DEVICES.ok("pci", "PCI bus", seen)
+    remedy = "fine where only recorded evidence is verified; in a guest, pass the GPU through"
+    return _DEVICES.warning("pci", "PCI bus", "no NVIDIA GPU", remedy)
 
 
 def _kernel_driver(machine: Machine, *, needed: bool) -> Item:
     text = machine.read("/proc/driver/nvidia/version")
     if text is not None:
         match = re.search(r"\s(\d{3}\.\d+(?:\.\d+)?)\s", text)
-        return Item(
-            id="kernel-driver", group="devices", status=OK, title="kernel driver",
-            detail=match.group(1) if match else "loaded",
-        )  # fmt: skip
+        return _DEVICES.ok("kernel-driver", "kernel driver", match.group(1) if match else "loaded")
     if needed:
-        return Item(
-            id="kernel-driver", group="devices", status=FAULT, title="kernel driver",
-            detail="there are GPUs, and the driver is not loaded",
-            remedy="modprobe nvidia; then look at: dmesg | grep -iE 'nvrm|libspdm'",
+        remedy = "modprobe nvidia; then look at: dmesg | grep -iE 'nvrm|libspdm'"
+        return _DEVICES.fault(
+            "kernel-driver", "kernel driver", "there are GPUs, and the driver is not loaded", remedy
         )  # fmt: skip
-    return Item(
-        id="kernel-driver", group="devices", status=WARNING, title="kernel driver", detail="not loaded",
-        remedy="fine without a GPU",
-    )  # fmt: skip
+    return _DEVICES.warning("kernel-driver", "kernel driver", "not loaded", "fine without a GPU")
 
 
 def _simulation() -> Iterator[Item]:
-    """Inside of ``nvattest simulate``, whose driver library reads this variable, no device is real."""
+    """A warning within ``nvattest simulate``, whose driver library reads this variable: no device is real there."""
     if os.environ.get("NVATTEST_SIM_SOCKET"):
-        yield Item(
-            id="simulation", group="devices", status=WARNING, title="simulation",
-            detail="the GPUs and what the driver says of them are simulated: this proves nothing",
-            remedy="leave nvattest simulate, or unset NVATTEST_SIM_SOCKET, to examine this machine",
+        yield _DEVICES.warning(
+            "simulation", "simulation", "the GPUs and what the driver says of them are simulated: this proves nothing",
+            "leave nvattest simulate, or unset NVATTEST_SIM_SOCKET, to examine this machine",
         )  # fmt: skip
 
 
@@ -242,84 +223,61 @@ def _driver(machine: Machine, timeout: float, *, present: bool) -> tuple[list[It
             return [*_state(state), *_gpus(library, timeout)], state
     except CollectionError as error:
         # Without a GPU a missing library is no fault: verification of files needs none.
-        status = FAULT if present else WARNING
-        return [
-            Item(
-                id="nvml", group="devices", status=status, title="NVML", detail=f"{error} [{error.code}]",
-                remedy=error.hint,
-            )
-        ], None  # fmt: skip
+        line = _DEVICES.fault if present else _DEVICES.warning
+        return [line("nvml", "NVML", f"{error} [{error.code}]", error.hint)], None
 
 
 def _state(state: SystemState) -> Iterator[Item]:
     from nvattest.devices.state import CpuCapability, MultiGpuMode
 
     def word(value: object) -> str:
+        if value is None:
+            return "this driver cannot say"
         return str(getattr(value, "name", value)).lower().replace("_", "-")
 
     nvml = f", NVML {state.nvml_version}" if state.nvml_version else ""
-    yield Item(id="nvml", group="devices", status=OK, title="NVML", detail=f"driver {state.driver_version}{nvml}")
-    if state.gpu_count == 0:
-        yield Item(
-            id="gpu-count", group="devices", status=FAULT, title="GPUs", detail="the driver has none",
-            remedy="compare with: lspci -d 10de: ; look at dmesg for RmInitAdapter",
-        )  # fmt: skip
+    yield _DEVICES.ok("nvml", "NVML", f"driver {state.driver_version}{nvml}")
+    if state.gpu_count:
+        yield _DEVICES.ok("gpu-count", "GPUs", str(state.gpu_count))
     else:
-        yield Item(id="gpu-count", group="devices", status=OK, title="GPUs", detail=str(state.gpu_count))
-    if state.cc_on:
-        yield Item(id="cc-mode", group="confidential computing", status=OK, title="CC status", detail="ON")
-    elif state.protected_pcie:
-        yield Item(
-            id="cc-mode",
-            group="confidential computing",
-            status=OK,
-            title="CC status",
-            detail="OFF, with protected PCIe",
-        )
+        remedy = "compare with: lspci -d 10de: ; look at dmesg for RmInitAdapter"
+        yield _DEVICES.fault("gpu-count", "GPUs", "the driver has none", remedy)
+    if state.cc_on or state.protected_pcie:
+        yield _CC.ok("cc-mode", "CC status", "ON" if state.cc_on else "OFF, with protected PCIe")
     else:
-        yield Item(
-            id="cc-mode", group="confidential computing", status=FAULT, title="CC status",
-            detail="OFF" + ("" if state.gpus_capable in (None, True) else "; the GPUs say that they cannot do it"),
-            remedy="set CC mode 'on' on the host and reset the GPUs; until then they give no evidence",
-        )  # fmt: skip
+        incapable = "" if state.gpus_capable in (None, True) else "; the GPUs say that they cannot do it"
+        remedy = "set CC mode 'on' on the host and reset the GPUs; until then they give no evidence"
+        yield _CC.fault("cc-mode", "CC status", f"OFF{incapable}", remedy)
     if state.dev_tools:
-        yield Item(
-            id="devtools", group="confidential computing", status=FAULT, title="DevTools mode", detail="ON",
-            remedy="set CC mode 'on' instead of 'devtools' on the host: debuggers can read what the GPUs compute",
-        )  # fmt: skip
+        remedy = "set CC mode 'on' instead of 'devtools' on the host: debuggers can read what the GPUs compute"
+        yield _CC.fault("devtools", "DevTools mode", "ON", remedy)
     else:
-        yield Item(id="devtools", group="confidential computing", status=OK, title="DevTools mode", detail="OFF")
+        yield _CC.ok("devtools", "DevTools mode", "OFF")
     mode = state.multi_gpu_mode
-    known = mode is None or isinstance(mode, MultiGpuMode)
-    yield Item(
-        id="multi-gpu-mode", group="confidential computing", status=OK if known else WARNING, title="multi-GPU mode",
-        detail="this driver cannot say" if mode is None else word(mode),
-        remedy="" if known else "update nvattest: the driver is newer",
-    )  # fmt: skip
-    yield from _ready(state)
+    if mode is None or isinstance(mode, MultiGpuMode):
+        yield _CC.ok("multi-gpu-mode", "multi-GPU mode", word(mode))
+    else:
+        yield _CC.warning("multi-gpu-mode", "multi-GPU mode", word(mode), "update nvattest: the driver is newer")
+    yield _ready(state)
     cpu = state.cpu_capability
-    yield Item(
-        id="cpu-capability", group="confidential computing", status=OK, title="CPU (by driver)",
-        detail="this driver cannot say" if cpu is None else word(cpu) if isinstance(cpu, CpuCapability) else str(cpu),
-    )  # fmt: skip
+    known = cpu is None or isinstance(cpu, CpuCapability)
+    yield _CC.ok("cpu-capability", "CPU (by driver)", word(cpu) if known else str(cpu))
 
 
-def _ready(state: SystemState) -> Iterator[Item]:
-    group, title = "confidential computing", "GPUs ready state"
-    # Without confidential computing the state means nothing.
-    matters = state.cc_on or state.protected_pcie
+def _ready(state: SystemState) -> Item:
+    id_, title = "ready-state", "GPUs ready state"
     if state.ready is None:
-        yield Item(id="ready-state", group=group, status=OK, title=title, detail="this driver cannot say")
-        return
+        return _CC.ok(id_, title, "this driver cannot say")
+    detail = "ready" if state.ready else "not-ready"
+    if not (state.cc_on or state.protected_pcie):
+        # Without confidential computing the state means nothing.
+        return _CC.ok(id_, title, detail)
     remedy = (
         "make sure that attestation set it, and nothing at boot (nvrc.smi.srs=1, nvidia-smi -srs 1)"
         if state.ready
         else "CUDA fails with 802 (system not yet initialized) until attestation succeeds"
     )
-    yield Item(
-        id="ready-state", group=group, status=WARNING if matters else OK, title=title,
-        detail="ready" if state.ready else "not-ready", remedy=remedy if matters else "",
-    )  # fmt: skip
+    return _CC.warning(id_, title, detail, remedy)
 
 
 def _gpus(library: NvmlLibrary, timeout: float) -> Iterator[Item]:
@@ -327,10 +285,9 @@ def _gpus(library: NvmlLibrary, timeout: float) -> Iterator[Item]:
         found = []
         for index in range(min(int(calls.ask("nvmlDeviceGetCount")), 64)):
             handle = calls.ask("nvmlDeviceGetHandleByIndex", index)
-            try:
-                persistence: int | None = int(calls.ask("nvmlDeviceGetPersistenceMode", handle))
-            except CollectionError:
-                persistence = None
+            persistence: int | None = None
+            with suppress(CollectionError):
+                persistence = int(calls.ask("nvmlDeviceGetPersistenceMode", handle))
             found.append(
                 (calls.text("nvmlDeviceGetName", handle), calls.text("nvmlDeviceGetVbiosVersion", handle), persistence)
             )
@@ -339,50 +296,128 @@ def _gpus(library: NvmlLibrary, timeout: float) -> Iterator[Item]:
     try:
         devices = library.run("GPUs", work, timeout=timeout)
     except CollectionError as error:
-        yield Item(
-            id="gpus", group="devices", status=FAULT, title="GPUs", detail=f"{error} [{error.code}]", remedy=error.hint
-        )
+        yield _DEVICES.fault("gpus", "GPUs", f"{error} [{error.code}]", error.hint)
         return
     for index, (name, vbios, _) in enumerate(devices):
-        yield Item(id=f"gpu-{index}", group="devices", status=OK, title=f"GPU-{index}", detail=f"{name}, VBIOS {vbios}")
+        yield _DEVICES.ok(f"gpu-{index}", f"GPU-{index}", f"{name}, VBIOS {vbios}")
     off = [str(index) for index, (_, _, persistence) in enumerate(devices) if persistence == 0]
     if off:
-        yield Item(
-            id="persistence", group="devices", status=WARNING, title="persistence mode",
-            detail=f"off for {', '.join(off)}",
-            remedy="nvidia-smi -pm 1 (or nvidia-persistenced) before the first client: a confidential GPU that is torn "
-            "down may not come back",
+        yield _DEVICES.warning(
+            "persistence", "persistence mode", f"off for {', '.join(off)}",
+            "nvidia-smi -pm 1 (or nvidia-persistenced) before the first client: a confidential GPU that is torn down "
+            "may not come back",
         )  # fmt: skip
     elif devices:
         unknown = any(persistence is None for *_, persistence in devices)
-        yield Item(
-            id="persistence", group="devices", status=OK, title="persistence mode",
-            detail="this driver cannot say" if unknown else "on",
-        )  # fmt: skip
+        yield _DEVICES.ok("persistence", "persistence mode", "this driver cannot say" if unknown else "on")
 
 
-def _switch_library(machine: Machine, *, switches: int, driver: str | None) -> Iterator[Item]:
+def _switch_library(machine: Machine, *, switches: int, driver: str | None) -> Item:
     from nvattest.devices._driver import LIBRARY_FOLDERS
 
-    name = "libnvidia-nscq.so.2"
-    candidates = (
-        [machine.nscq_path] if machine.nscq_path else [machine.path(f"{folder}/{name}") for folder in LIBRARY_FOLDERS]
-    )
-    path = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+    id_, title = "nscq", "NSCQ (switches)"
+    remedy = "install libnvidia-nscq in exactly the version of the driver"
+    paths = [machine.path(f"{folder}/libnvidia-nscq.so.2") for folder in LIBRARY_FOLDERS]
+    paths = [machine.nscq_path] if machine.nscq_path else paths
+    path = next((path for path in paths if os.path.exists(path)), None)
     if path is None:
-        yield Item(
-            id="nscq", group="devices", status=FAULT if switches else OK, title="NSCQ (switches)",
-            detail="not found" + ("" if switches else ", and no switch needs it"),
-            remedy="install libnvidia-nscq in exactly the version of the driver" if switches else "",
-        )  # fmt: skip
-        return
+        if switches:
+            return _DEVICES.fault(id_, title, "not found", remedy)
+        return _DEVICES.ok(id_, title, "not found, and no switch needs it")
     match = re.search(r"\.so\.(\d{3}\.[\d.]+)$", os.path.realpath(path))
     version = match.group(1) if match else None
     if version and driver and version != driver:
-        yield Item(
-            id="nscq", group="devices", status=FAULT if switches else WARNING, title="NSCQ (switches)",
-            detail=f"{version}, and the driver is {driver}",
-            remedy="install libnvidia-nscq in exactly the version of the driver (else: RDT init failure)",
-        )  # fmt: skip
-    else:
-        yield Item(id="nscq", group="devices", status=OK, title="NSCQ (switches)", detail=version or "found")
+        line = _DEVICES.fault if switches else _DEVICES.warning
+        return line(id_, title, f"{version}, and the driver is {driver}", f"{remedy} (else: RDT init failure)")
+    return _DEVICES.ok(id_, title, version or "found")
+
+
+# --- the network, only where --online asks for it ---------------------------------------------------------------------
+
+
+def reach(
+    services: Mapping[str, str], *, seconds: float = _SERVICE_SECONDS, http: HttpSettings | None = None
+) -> list[Item]:
+    """Ask each service for its front page, all at once. Any HTTP answer below 500 counts as reached.
+
+    ``http`` has the roots of TLS. Neither a service key nor a password of ``~/.netrc`` is sent.
+    """
+    from email.utils import parsedate_to_datetime
+
+    from nvattest._waiting import Deadline, Late, run_all
+    from nvattest.collateral.http import HttpClient
+
+    deadline = Deadline(seconds)
+    with HttpClient(http) as client:
+        results = run_all([partial(client.look, url, deadline=deadline) for url in services.values()], deadline)
+    items: list[Item] = []
+    apart: list[float] = []
+    for (name, url), result in zip(services.items(), results, strict=True):
+        fault = partial(_NETWORK.fault, _service_id(name), name)
+        if isinstance(result, Late):
+            remedy = f"a firewall that swallows packets? {_BUNDLE}"
+            items.append(fault(f"{public(url)}: no answer in {seconds:g} s", remedy))
+        elif isinstance(result, InputError):
+            items.append(fault(f"{public(url)} was not asked: {result}", result.hint))
+        elif isinstance(result, Exception):
+            items.append(fault(f"{public(url)}: {_reason(result)}", f"check DNS, proxy and firewall; {_BUNDLE}"))
+        else:
+            items.append(_reached(name, url, result[0]))
+            # Without a usable date there is nothing to compare with.
+            with suppress(TypeError, ValueError):
+                apart.append((parsedate_to_datetime(result[1]) - datetime.now(timezone.utc)).total_seconds())
+    if apart:
+        items.append(_skew(max(apart, key=abs)))
+    return items
+
+
+def public(url: str) -> str:
+    """An address without the user, password, query and fragment that it may carry."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an address that cannot be read"
+    return urlunsplit((parts.scheme, (parts.hostname or "") + port, parts.path, "", ""))
+
+
+def _service_id(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _skew(seconds: float) -> Item:
+    id_, title = "clock-skew", "clock against theirs"
+    if abs(seconds) <= _SKEW_SECONDS:
+        return _NETWORK.ok(id_, title, f"{abs(seconds):.0f} s apart")
+    detail = f"this clock is {abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead'}"
+    remedy = "set the clock (chronyd, systemd-timesyncd): tokens and answers are judged by it"
+    return _NETWORK.fault(id_, title, detail, remedy)
+
+
+def _reached(name: str, url: str, status: int) -> Item:
+    id_ = _service_id(name)
+    if status == 407:
+        remedy = "put user and password into https_proxy"
+        return _NETWORK.fault(id_, name, "the proxy wants a password", remedy)
+    if status >= 500:
+        remedy = "the service has a fault of its own; try later, or verify from a bundle"
+        return _NETWORK.warning(id_, name, f"{public(url)} answers {status}", remedy)
+    return _NETWORK.ok(id_, name, f"{public(url)}, reached (HTTP {status})")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that hold no address: those of a proxy can hold a password."""
+    from requests import exceptions
+
+    for kind, words in (
+        (exceptions.ProxyError, "the proxy cannot be reached or refuses"),
+        (
+            exceptions.SSLError,
+            "its TLS certificate is not trusted here (a proxy that looks inside? name its CA with --tls-ca-cert)",
+        ),
+        (exceptions.Timeout, "no answer in time"),
+        (exceptions.ConnectionError, "no connection (name, route or firewall)"),
+    ):
+        if isinstance(error, kind):
+            return words
+    return "the request could not be made"

@@ -126,7 +126,7 @@ JOINERS = {
     "cli/manual.py",
     "cli/dispatch.py",
     "cli/simulate.py",
-    "cli/doctor_bundle.py",
+    "cli/doctor.py",
     "cli/output.py",
     "guest/manifest.py",
     "guest/runtime.py",
