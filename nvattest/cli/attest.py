@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nvattest.policy.decision import PolicyDecision
     from nvattest.policy.relying_party import RelyingPartyPolicy
     from nvattest.token.keys import SigningKey
-    from nvattest.token.refusals import Refusal
+    from nvattest.token.verified import Refusal
 
 # The codes at which NVIDIA's program prints claims: the devices were judged, whatever the judgement.
 _JUDGED = (ResultCode.OK, ResultCode.RP_POLICY_MISMATCH, ResultCode.OVERALL_RESULT_FALSE)
@@ -333,7 +333,7 @@ def _remote(options: argparse.Namespace) -> Result:
         raise InputError(
             "--policy-overrides-appraisal is for the local verifier", code="policy", hint="use --verifier local"
         )
-    from nvattest.token.refusals import result_code
+    from nvattest.token.verified import result_code
 
     relying_party = _relying_party_policy(options)
     nonce, evidence = _collect(options, None)

@@ -123,7 +123,7 @@ def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     """
     from nvattest.errors import TokenError
     from nvattest.token.binding import derive_device_nonce
-    from nvattest.token.verified import unverified_kid
+    from nvattest.token.verify import unverified_kid
 
     try:
         thumbprint = base64_bytes(unverified_kid(token), url=True)

@@ -56,8 +56,8 @@ def signing_key(options: argparse.Namespace) -> SigningKey:
 
 def overall_claims(appraisal: Appraisal, options: argparse.Namespace) -> dict[str, object]:
     """What the overall token says of the result; the subject of the overall section of JSON policies."""
-    from nvattest.token.common import DEFAULT_ISSUER
     from nvattest.token.eat import SUBJECT
+    from nvattest.token.provenance import DEFAULT_ISSUER
 
     return {
         "iss": options.issuer or DEFAULT_ISSUER,
@@ -88,9 +88,9 @@ def make_token(
 
     from nvattest.cli.output import write_file
     from nvattest.token.claims import claims_of
-    from nvattest.token.common import DEFAULT_ISSUER
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
+    from nvattest.token.provenance import DEFAULT_ISSUER
 
     key = key if key is not None else signing_key(options)
     issuer = options.issuer or DEFAULT_ISSUER

@@ -133,8 +133,8 @@ def _verify(options: argparse.Namespace) -> tuple[VerifiedToken, datetime]:
     from nvattest.collateral.folders import read_bounded
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.keys import MAXIMUM_PEM
-    from nvattest.token.verified import read_document
-    from nvattest.token.verify import TokenKind, verify_token
+    from nvattest.token.verified import TokenKind
+    from nvattest.token.verify import read_document, verify_token
 
     # Read before anybody is asked: for what is no token no key is fetched.
     token, found = read_document(_read_token(options.token_file))
@@ -191,8 +191,8 @@ def _verify(options: argparse.Namespace) -> tuple[VerifiedToken, datetime]:
 
 def _usual_issuer(token: object) -> str | None:
     """Our own issuer where none is expected by name; NVAT's EARs name none, and the key alone says whose they are."""
-    from nvattest.token.common import DEFAULT_ISSUER
-    from nvattest.token.verified import unverified
+    from nvattest.token.provenance import DEFAULT_ISSUER
+    from nvattest.token.verify import unverified
 
     return DEFAULT_ISSUER if "iss" in unverified(token).payload else None
 

@@ -25,7 +25,7 @@ from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 
 if TYPE_CHECKING:
-    from nvattest.token.verify import VerifiedToken
+    from nvattest.token.verified import VerifiedToken
 
 NRAS_URL: Final = "https://nras.attestation.nvidia.com"
 JWKS_PATH: Final = "/.well-known/jwks.json"
@@ -126,7 +126,8 @@ class NrasClient:
             CollateralError: 700 not reached or failed, 702 forbidden, 15 too many requests.
             TokenError: an answer that must not be believed (701, 19 for another nonce).
         """
-        from nvattest.token.verify import verify_detached_eat
+        from nvattest.token.verified import TokenKind
+        from nvattest.token.verify import verify_token
 
         groups = _groups(evidence, nonce)
         deadline = Deadline(self._timeout)
@@ -147,8 +148,9 @@ class NrasClient:
             check_own_chains(self._keys.document, frozenset().union(*map(key_ids, tokens)), at)
         answers = []
         for (architecture, group), token in zip(groups.items(), tokens, strict=True):
-            verified = verify_detached_eat(
+            verified = verify_token(
                 token,
+                kind=TokenKind.NRAS,
                 jwks=self._keys.document,
                 jwks_url=self.base_url + JWKS_PATH,
                 issuer=self.base_url,
@@ -267,7 +269,7 @@ def check_own_chains(jwks: object, kids: frozenset[str], at: datetime) -> None:
     Raises:
         TokenError: it does not (``x5c``, ``x5c-chain``).
     """
-    from nvattest.token.x5c import parse_x5c, validate_x5c
+    from nvattest.token.keyring import parse_x5c, validate_x5c
 
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
     for entry in keys if isinstance(keys, list) else []:

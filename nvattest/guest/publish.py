@@ -44,9 +44,9 @@ def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
     """
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from nvattest.token.common import DEFAULT_ISSUER
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import SigningKey
+    from nvattest.token.provenance import DEFAULT_ISSUER
 
     key = SigningKey(ec.generate_private_key(ec.SECP384R1()))
     token = sign_detached_eat(

@@ -24,7 +24,7 @@ from nvattest.report.terminal import Terminal, fit
 
 if TYPE_CHECKING:
     from nvattest.policy.decision import PolicyDecision
-    from nvattest.token.refusals import Refusal
+    from nvattest.token.verified import Refusal
 
 # -- the account: every check as one line, then the verdict -----------------------------------------------------------
 

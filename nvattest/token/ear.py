@@ -13,27 +13,47 @@ its ``ear.veraison.annotated-evidence`` under ``nvidia``, again as in Trustee. `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from nvattest._documents import JsonObject
+from nvattest._documents import JsonObject, kind_of
 from nvattest._text import base64url
 from nvattest._version import __version__
-from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.token.common import DEFAULT_ISSUER, DEFAULT_LIFETIME, Imprint, claims_by_device
+from nvattest.appraisal.results import Appraisal
+from nvattest.evidence import MAXIMUM_DEVICES
+from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
+from nvattest.token.keyring import Keyring
 from nvattest.token.keys import SigningKey
-from nvattest.token.provenance import MEMBER, policy_digest, provenance, verdict, weakenings
-from nvattest.token.trust_vector import device_vector, platform_vector, worst_tier
+from nvattest.token.provenance import (
+    DEFAULT_ISSUER,
+    DEFAULT_LIFETIME,
+    MEMBER,
+    Imprint,
+    claims_by_device,
+    policy_digest,
+    provenance,
+    read_provenance,
+    verdict,
+    weakenings,
+)
+from nvattest.token.rules import (
+    Expected,
+    Rules,
+    check_counts,
+    check_good_device,
+    check_identities,
+    instant,
+    is_ear_device_label,
+    seconds,
+)
+from nvattest.token.trust_vector import VECTOR_CLAIMS, Tier, device_vector, platform_vector, tier_of, worst_tier
+from nvattest.token.verified import TokenKind, VerifiedToken, ear_refusals
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "The nvattest developers"
 PLATFORM: Final = "platform0"
-
-
-def ear_label(device: DeviceAppraisal) -> str:
-    """The name of a device's submodule: ``gpu0``, ``switch3``."""
-    return f"{device.kind.label.lower()}{device.index}"
+_STATUSES = {tier.word: tier for tier in Tier}
 
 
 def sign_ear(
@@ -56,11 +76,10 @@ def sign_ear(
     imprint = Imprint.make(issuer=issuer, now=now, lifetime=lifetime, new_id=new_id)
     policy_id = f"urn:nvattest:evidence-policy:sha256:{policy_digest(appraisal.policy)}"
     submods = {
-        ear_label(device): _submodule(
-            device_vector(device, simulated=appraisal.simulated),
-            policy_id,
-            {"nvidia": said},
+        f"{device.kind.label.lower()}{device.index}": _submodule(
+            device_vector(device, simulated=appraisal.simulated), policy_id
         )
+        | {"ear.veraison.annotated-evidence": {"nvidia": said}}
         for device, said in devices
     }
     submods[PLATFORM] = _submodule(
@@ -70,7 +89,6 @@ def sign_ear(
             weakened=bool(weakenings(appraisal, issued=now, relying_party=relying_party)),
         ),
         policy_id,
-        None,
     )
     payload: JsonObject = {
         **imprint.claims(),
@@ -85,12 +103,164 @@ def sign_ear(
     return key.sign(payload)
 
 
-def _submodule(vector: dict[str, int], policy_id: str, evidence: JsonObject | None) -> JsonObject:
-    made: JsonObject = {
+def _submodule(vector: dict[str, int], policy_id: str) -> JsonObject:
+    return {
         "ear.status": worst_tier(vector).word,
         "ear.trustworthiness-vector": vector,
         "ear.appraisal-policy-id": policy_id,
     }
-    if evidence is not None:
-        made["ear.veraison.annotated-evidence"] = evidence
-    return made
+
+
+def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected) -> VerifiedToken:
+    """Verify an EAR.
+
+    Raises:
+        TokenError: it must not be believed.
+    """
+    # 1. The shape.
+    token = read_jws(compact, what="the EAR")
+    text_member(token, "eat_profile", "malformed")
+    submods = token.payload.get("submods")
+    if not isinstance(submods, dict) or not submods:
+        raise refuse("the EAR has no submodules", "submods-missing")
+    if len(submods) > MAXIMUM_DEVICES + 8:
+        raise refuse(f"{len(submods)} submodules, at most {MAXIMUM_DEVICES + 8} are read", "too-large")
+    tiers = {label: _submodule_tier(label, value) for label, value in submods.items()}
+    # 2. There are no detached parts; the devices are the submodules named like some.
+    devices = tuple(label for label in submods if is_ear_device_label(label))
+    check_counts(devices, expected)
+    # 3. Times, issuer, nonce.
+    rules.check(token, may_be_anonymous=True)
+    # 4. Key and signature.
+    key = keys.key_for(token, at=rules.at)
+    verify_signature(token, key)
+    # 5. Identities.
+    claims = tuple(_nvidia_claims(submods[label]) for label in devices)
+    check_identities(devices, claims)
+    _check_keys(submods, devices)
+    # 6. Consistency.
+    made = read_provenance(token, key)
+    overall = all(tier is Tier.AFFIRMING for tier in tiers.values())
+    status = _status(token.payload, "the EAR", required=False)
+    if status is not None:
+        if status is not Tier.NONE and status < max(tiers.values()):
+            raise refuse("the EAR as a whole is better than its worst submodule", "overall-inconsistent")
+        overall = overall and status is Tier.AFFIRMING
+    if overall and made.trusted is False:
+        raise refuse("all submodules are affirming, but the platform was not trusted", "overall-inconsistent")
+    if not devices:
+        # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
+        overall = False
+    refusals = {label: ear_refusals(label, submodule) for label, submodule in submods.items()}
+    for label, reasons in refusals.items():
+        if reasons and tiers[label] is Tier.AFFIRMING:
+            raise refuse(f"{label} is affirming, and refused: {reasons[0]}", "overall-inconsistent")
+    for label, item in zip(devices, claims, strict=True):
+        if tiers[label] is Tier.AFFIRMING:
+            _check_nvat(label, submods[label], rules)
+        if tiers[label] is Tier.AFFIRMING and item:
+            check_good_device(label, item, weakened=made.lenient)
+    return VerifiedToken(
+        kind=TokenKind.EAR,
+        overall=overall,
+        issuer=text_member(token, "iss", "missing-iss") if "iss" in token.payload else "",
+        issued=instant(seconds(token, "iat")),
+        expires=instant(seconds(token, "exp")),
+        labels=devices,
+        claims=claims,
+        payload=token.payload,
+        key=key,
+        simulated=made.simulated,
+        anchors=made.anchors,
+        weakened=made.weakened,
+        evidence_digest=made.evidence_digest,
+        at=made.at,
+        statuses={label: tier.word for label, tier in tiers.items()},
+        key_source=keys.source,
+        key_url=keys.url,
+        refusals=tuple(reason for reasons in refusals.values() for reason in reasons),
+    )
+
+
+def _status(members: JsonObject, what: str, *, required: bool) -> Tier | None:
+    found = [members[name] for name in ("ear.status", "ear_status") if name in members]
+    if not found and not required:
+        return None
+    word = found[0] if len(found) == 1 else None
+    if not isinstance(word, str) or word not in _STATUSES:
+        raise refuse(f"{what} has no single ear.status out of {', '.join(_STATUSES)}", "malformed")
+    return _STATUSES[word]
+
+
+def _submodule_tier(label: str, value: object) -> Tier:
+    if not isinstance(value, dict):
+        raise refuse(f"{label} is {kind_of(value)}, expected an appraisal", "malformed")
+    status = _status(value, label, required=True) or Tier.NONE
+    for name in ("ear.trustworthiness-vector", "ear_trustworthiness_vector"):
+        if name not in value:
+            continue
+        worst = _worst(label, value[name])
+        if status is not Tier.NONE and status < worst:
+            raise refuse(
+                f"{label} calls itself {status.word}, its trustworthiness vector is {worst.word}",
+                "overall-inconsistent",
+            )
+    return status
+
+
+def _worst(label: str, vector: object) -> Tier:
+    if not isinstance(vector, dict):
+        raise refuse(f"{label}: the trustworthiness vector is {kind_of(vector)}", "malformed")
+    worst = Tier.NONE
+    for name, value in vector.items():
+        if name.replace("_", "-") not in VECTOR_CLAIMS or type(value) is not int or not -128 <= value <= 127:
+            raise refuse(f"{label}: {str(name)[:40]!r} is no claim of a trustworthiness vector", "malformed")
+        worst = max(worst, tier_of(value))
+    return worst
+
+
+def _check_nvat(label: str, submodule: JsonObject, rules: Rules) -> None:
+    """Refuse an affirming submodule that contradicts itself or answers another request.
+
+    Without these facts NVAT affirms nothing. Its overall ``eat_nonce`` repeats what stood beside the evidence, which
+    whoever hands over an old recording can write; what the device answered stands in the submodule.
+    """
+    facts = _nvat_facts(label, submodule)
+    for name in ("signature_verified", "parsed", "nonce_match"):
+        if facts is not None and facts.get(name, True) is not True:
+            raise refuse(f"{label} is affirming, but its {name} is {str(facts[name])[:40]}", "overall-inconsistent")
+    if "eat_nonce" in submodule or (facts is not None and "nonce_match" not in facts):
+        rules.check_nonce(label, submodule.get("eat_nonce"))
+
+
+def _check_keys(submods: Mapping[str, JsonObject], labels: Iterable[str]) -> None:
+    """Refuse two devices with one attestation key: NVAT names no device, and its labels are those of the evidence."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        key = (_nvat_facts(label, submods[label]) or {}).get("akpub")
+        if isinstance(key, str) and key and (other := seen.setdefault("".join(key.split()), label)) != label:
+            raise refuse(
+                f"{other} and {label} have one attestation key",
+                "device-duplicate",
+                hint="one good device was shown several times",
+            )
+
+
+def _nvat_facts(label: str, submodule: JsonObject) -> JsonObject | None:
+    """What NVAT found out about the evidence; None in EARs of others."""
+    found: object = submodule
+    for name in ("ear_verifier_claims", "ear_nvidia_evidence"):
+        if not isinstance(found, dict):
+            raise refuse(f"{label}: {name} is not in an object", "malformed")
+        if name not in found:
+            return None
+        found = found[name]
+    if not isinstance(found, dict):
+        raise refuse(f"{label}: ear_nvidia_evidence is {kind_of(found)}, expected an object", "malformed")
+    return found
+
+
+def _nvidia_claims(submodule: JsonObject) -> JsonObject:
+    evidence = submodule.get("ear.veraison.annotated-evidence")
+    claims = evidence.get("nvidia") if isinstance(evidence, dict) else None
+    return claims if isinstance(claims, dict) else {}

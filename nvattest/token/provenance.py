@@ -1,51 +1,100 @@
-"""How a token was made: the member ``nvattest`` of our tokens, and the digest of the evidence behind them."""
+"""How a token of ours was made: issuer, times and ids (RFC 7519, 4.1); and the member ``nvattest``, made and read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from nvattest._documents import JsonObject
 from nvattest._version import __version__
 from nvattest.appraisal.policy import EvidencePolicy
-from nvattest.appraisal.results import Appraisal
+from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.serialize import policy_to_json
-from nvattest.evidence import Evidence
-from nvattest.model import VerificationTime, format_time
+from nvattest.errors import InputError
+from nvattest.model import VerificationTime, format_time, parse_time
+from nvattest.token.binding import evidence_digest
+from nvattest.token.jws import Jws, refuse
+from nvattest.token.keys import PublicKey
+from nvattest.token.rules import instant
 
+# Not NVIDIA's "NVAT-LOCAL-VERIFIER": tokens of that issuer are unsigned by default and must not be confused with ours.
+DEFAULT_ISSUER: Final = "NVATTEST-LOCAL-VERIFIER"
+DEFAULT_LIFETIME: Final = timedelta(hours=1)
+MAXIMUM_LIFETIME: Final = timedelta(days=7)
 MEMBER: Final = "nvattest"
 FORMAT_VERSION: Final = 1
 OVERRIDE: Final = "policy_overrides_appraisal"
 # The weakening of a token whose issuer judged validity and revocation at another time than that of issue.
 ANOTHER_TIME: Final = "judged-at-another-time"
 _SAME_TIME: Final = timedelta(hours=1)
-_DOMAIN: Final = b"nvattest evidence digest v1\0"
+_ISSUER = re.compile(r"[!-~]{1,256}")
+_ID = re.compile(r"[!-~]{16,128}")
 
 
-def evidence_digest(appraisal: Appraisal) -> bytes:
-    """The digest of all raw evidence of an appraisal, in its order: 48 bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imprint:
+    """Makes the registered claims of one bundle; every token in it gets an id of its own."""
 
-    SHA-384 of the ASCII text ``nvattest evidence digest v1`` with a zero byte after it, the number of devices (4 bytes,
-    big-endian), and for each device SHA-256 of its report and SHA-256 of its certificate chain, both as they came.
+    issuer: str
+    issued: int
+    expires: int
+    new_id: Callable[[], str]
+    used: set[str]
+
+    @classmethod
+    def make(cls, *, issuer: str, now: datetime, lifetime: timedelta, new_id: Callable[[], str]) -> Imprint:
+        """Check the arguments.
+
+        Raises:
+            InputError: an issuer that is empty, long or not printable ASCII; a time without a zone; a lifetime that is
+                not positive or longer than a week.
+        """
+        if not _ISSUER.fullmatch(issuer):
+            raise InputError(
+                f"not an issuer: {issuer[:80]!r}",
+                code="issuer",
+                hint="give 1 to 256 printable ASCII characters without spaces",
+            )
+        if now.utcoffset() is None:
+            raise InputError("the time of issue has no time zone", code="time-zone")
+        seconds = int(lifetime.total_seconds())
+        if not 0 < seconds <= MAXIMUM_LIFETIME.total_seconds():
+            raise InputError(f"a token lives 1 second to 7 days, not {lifetime}", code="lifetime")
+        issued = int(now.timestamp())
+        return cls(issuer=issuer, issued=issued, expires=issued + seconds, new_id=new_id, used=set())
+
+    def claims(self) -> JsonObject:
+        """``iss``, ``iat``, ``nbf``, ``exp`` and a new ``jti``.
+
+        Raises:
+            InputError: the source of ids gave one twice, or something that cannot be an id (code ``token-id``).
+        """
+        jti = self.new_id()
+        if jti in self.used or not _ID.fullmatch(jti):
+            raise InputError("the source of token ids gave an id twice or a poor one", code="token-id")
+        self.used.add(jti)
+        return {"iss": self.issuer, "iat": self.issued, "nbf": self.issued, "exp": self.expires, "jti": jti}
+
+
+def claims_by_device(
+    appraisal: Appraisal, claims: Sequence[JsonObject]
+) -> tuple[tuple[DeviceAppraisal, JsonObject], ...]:
+    """Each device with its claims object.
+
+    Raises:
+        InputError: the appraisal has no device (code ``no-devices``), or there are more or fewer claims than devices
+            (code ``claims``).
     """
-    return _digest(
-        (bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in appraisal.devices
-    )
-
-
-def raw_evidence_digest(evidence: Sequence[Evidence]) -> bytes:
-    """The same digest from the evidence itself, before or without an appraisal."""
-    return _digest(
-        (hashlib.sha256(item.report).digest(), hashlib.sha256(item.certificate_chain).digest()) for item in evidence
-    )
-
-
-def _digest(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    parts = [report + chain for report, chain in pairs]
-    return hashlib.sha384(_DOMAIN + len(parts).to_bytes(4, "big") + b"".join(parts)).digest()
+    if not appraisal.devices:
+        raise InputError("an appraisal without devices makes no token", code="no-devices")
+    if len(claims) != len(appraisal.devices):
+        raise InputError(f"{len(claims)} claims objects for {len(appraisal.devices)} devices", code="claims")
+    return tuple(zip(appraisal.devices, claims, strict=True))
 
 
 def policy_digest(policy: EvidencePolicy) -> str:
@@ -55,9 +104,9 @@ def policy_digest(policy: EvidencePolicy) -> str:
 
 
 def verdict(appraisal: Appraisal, relying_party: Mapping[str, object] | None) -> bool:
-    """What the token says overall: the appraisal, and a relying party's policy that was applied has to agree.
+    """The overall result: the appraisal is trusted, and a relying party's policy that was applied matched.
 
-    A policy that overrides can make a run good, never a token: what the devices showed stays what it is.
+    A policy that overrides can make a run good, never a token: it does not change what the devices showed.
     """
     return appraisal.trusted and (relying_party is None or relying_party.get("matched") is True)
 
@@ -67,7 +116,7 @@ def judged_at_another_time(at: VerificationTime, reference: datetime) -> bool:
 
     A chain that has expired, or that was revoked, since that instant was still good at it.
     """
-    return any(abs(instant - reference) > _SAME_TIME for instant in (at.device, at.rim))
+    return any(abs(judged - reference) > _SAME_TIME for judged in (at.device, at.rim))
 
 
 def weakenings(appraisal: Appraisal, *, issued: datetime, relying_party: Mapping[str, object] | None) -> list[str]:
@@ -83,26 +132,92 @@ def weakenings(appraisal: Appraisal, *, issued: datetime, relying_party: Mapping
 def provenance(
     appraisal: Appraisal, *, issued: datetime, relying_party: Mapping[str, object] | None = None
 ) -> JsonObject:
-    """Policy, anchors, clock and evidence digest of an appraisal; what was weakened or simulated stands in it.
+    """The member ``nvattest``: policy, anchors, clock and evidence digest; whether it was weakened or simulated.
 
-    ``issued`` is the token's ``iat``. ``relying_party`` says which relying party's policy was applied and what it said;
+    ``issued`` is the token's ``iat``. ``relying_party`` says which relying party's policy was applied, and its result;
     with ``overrides_appraisal: true`` in it, the token counts as weakened.
     """
-    weakened = weakenings(appraisal, issued=issued, relying_party=relying_party)
+    digests = [
+        (bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in appraisal.devices
+    ]
     made: JsonObject = {
         "format": FORMAT_VERSION,
         "version": __version__,
         "trusted": verdict(appraisal, relying_party),
-        "policy": {"sha256": policy_digest(appraisal.policy), "weakened": weakened},
+        "policy": {
+            "sha256": policy_digest(appraisal.policy),
+            "weakened": weakenings(appraisal, issued=issued, relying_party=relying_party),
+        },
         "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,
         "at": {"device": format_time(appraisal.at.device), "rim": format_time(appraisal.at.rim)},
-        "evidence": {
-            "algorithm": "SHA-384",
-            "digest": evidence_digest(appraisal).hex(),
-            "devices": len(appraisal.devices),
-        },
+        "evidence": {"algorithm": "SHA-384", "digest": evidence_digest(digests).hex(), "devices": len(digests)},
     }
     if relying_party is not None:
         made["relying_party_policy"] = dict(relying_party)
     return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """The member ``nvattest`` of a verified token; empty for tokens of others.
+
+    ``weakened`` has all names, also the one of another time where the token itself omits it.
+    """
+
+    simulated: bool = False
+    anchors: str | None = None
+    weakened: tuple[str, ...] = ()
+    evidence_digest: bytes | None = None
+    trusted: bool | None = None
+    at: VerificationTime | None = None
+
+    @property
+    def lenient(self) -> bool:
+        """Whether a policy let pass what claims still show. Another time changes no claim."""
+        return any(name != ANOTHER_TIME for name in self.weakened)
+
+
+def read_provenance(token: Jws, key: PublicKey) -> Provenance:
+    """The member ``nvattest`` of a token whose signature was verified with ``key``.
+
+    Raises:
+        TokenError: it is there and not as we write it (``malformed``), or ``cnf`` names another key (``cnf``).
+    """
+    member = token.payload.get(MEMBER)
+    if member is None:
+        return Provenance()
+    try:
+        made = _read(member, token.payload.get("iat"))
+        confirmed = PublicKey.from_jwk(token.payload["cnf"]["jwk"])  # type: ignore[index]
+    except (KeyError, TypeError, AttributeError, ValueError, InputError):
+        raise refuse(f"{token.what}: the member {MEMBER!r} or cnf is not as nvattest writes it", "malformed") from None
+    if confirmed != key:
+        raise refuse(f"{token.what} confirms the key {confirmed.thumbprint}, but {key.thumbprint} signed it", "cnf")
+    return made
+
+
+def _read(member: object, issued: object) -> Provenance:
+    if not isinstance(member, dict) or not isinstance(issued, int):
+        raise TypeError
+    at = VerificationTime(device=parse_time(member["at"]["device"]), rim=parse_time(member["at"]["rim"]))
+    simulated, trusted, anchors = member["simulated"], member["trusted"], member["anchors"]
+    weakened = member["policy"]["weakened"]
+    if type(simulated) is not bool or type(trusted) is not bool or not isinstance(anchors, str):
+        raise TypeError
+    if not isinstance(weakened, list) or not all(isinstance(name, str) for name in weakened):
+        raise TypeError
+    if ANOTHER_TIME not in weakened and judged_at_another_time(at, instant(issued)):
+        weakened = [*weakened, ANOTHER_TIME]
+    digest = bytes.fromhex(member["evidence"]["digest"])
+    if len(digest) != 48:
+        raise ValueError
+    policy = member.get("relying_party_policy")
+    if policy is not None:
+        if policy["overrides_appraisal"] is True and OVERRIDE not in weakened:
+            raise ValueError
+        if policy["matched"] is not True and trusted:
+            raise ValueError
+    return Provenance(
+        simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted, at=at
+    )

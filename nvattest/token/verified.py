@@ -1,28 +1,43 @@
-"""What a verified token is, and which kind of token a text or an object is."""
+"""A verified token, and the reasons that its issuer gives for the devices that it refuses."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Final
 
-from nvattest._documents import JsonObject, kind_of, load_json
-from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.model import VerificationTime, parse_time
+from nvattest._documents import JsonObject
+from nvattest._text import clean
+from nvattest.errors import ResultCode
+from nvattest.model import VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS
-from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
 from nvattest.token.keys import PublicKey
-from nvattest.token.provenance import ANOTHER_TIME, MEMBER, OVERRIDE, judged_at_another_time
-from nvattest.token.refusals import Refusal, result_code
-from nvattest.token.rules import instant
 
-MAXIMUM_DEVICES: Final = 64
 # The base URL of NVIDIA's remote service is the issuer of its tokens.
 NVIDIA_ISSUER: Final = "https://nras.attestation.nvidia.com"
-_SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")
+# NVIDIA's service puts an object (``code``, ``httpStatus``, ``message``, ``description``) into the token of a device
+# that it refuses, often with no other claim; NVAT's EAR has a list in the submodule.
+EAT_MEMBER: Final = "x-nvidia-error-details"
+EAR_MEMBER: Final = "ear_nvidia_error_details"
+_MAXIMUM_REFUSALS: Final = 16
+_WIDTH: Final = 400
+
+_NONCE = (ResultCode.GPU_EVIDENCE_NONCE_MISMATCH, ResultCode.SWITCH_NONCE_MISMATCH)
+_CHAIN = (ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,) * 2
+_SIGNATURE = (ResultCode.GPU_INVALID_SIGNATURE, ResultCode.SWITCH_INVALID_SIGNATURE)
+# The service's code, and what NVIDIA's tools make of it for a GPU and for a switch (NVAT 2.0.0).
+_SERVICE_CODES: Final[Mapping[str, tuple[ResultCode, ResultCode]]] = {
+    "4003": _NONCE,
+    "4010": _NONCE,
+    "4007": _CHAIN,
+    "4014": _CHAIN,
+    "4015": _CHAIN,
+    "4013": _SIGNATURE,
+    "5013": (ResultCode.RIM_INVALID_SIGNATURE,) * 2,
+    "4005": (ResultCode.OVERALL_RESULT_FALSE,) * 2,
+}
 
 
 class TokenKind(Enum):
@@ -34,23 +49,26 @@ class TokenKind(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What the member ``nvattest`` says; empty for tokens of others.
+class Refusal:
+    """One reason: the label of the device, the issuer's code (empty where it gives none) and its words.
 
-    ``weakened`` has all names, also the one of another time where the token itself keeps silent about it.
+    ``result_code`` is NVIDIA's tools' number for the code. The texts are the issuer's, made safe to show.
     """
 
-    simulated: bool = False
-    anchors: str | None = None
-    weakened: tuple[str, ...] = ()
-    evidence_digest: bytes | None = None
-    trusted: bool | None = None
-    at: VerificationTime | None = None
+    label: str
+    code: str
+    message: str
+    description: str
+    result_code: ResultCode
 
-    @property
-    def lenient(self) -> bool:
-        """Whether a policy let pass what claims still show. Another time changes no claim."""
-        return any(name != ANOTHER_TIME for name in self.weakened)
+    def __str__(self) -> str:
+        head = " ".join(filter(None, (self.code, self.message))) or "no reason given"
+        tail = f": {self.description}" if self.description not in ("", self.message) else ""
+        return f"{self.label}: refused by the issuer: {head}{tail}"
+
+    def to_json(self) -> dict[str, object]:
+        """As the outputs for programs have it."""
+        return {"label": self.label, "code": self.code, "message": self.message, "description": self.description}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +76,17 @@ class VerifiedToken:
     """A token that passed every rule.
 
     ``overall`` is the issuer's verdict: for an EAR, that every submodule is affirming. ``labels`` and ``claims`` go
-    together, one per device, in the order of the token; ``payload`` is the overall token's, or the EAR's. ``key`` is
-    the key that signed. ``anchors``, ``weakened``, ``simulated`` and ``evidence_digest`` (48 bytes) are what nvattest
-    says of its own tokens; None, empty and false in tokens of others. ``statuses`` are an EAR's by submodule.
-    ``at`` is when nvattest judged; where that lies more than an hour from ``issued``, ``judged-at-another-time`` is
-    among ``weakened``. None in tokens of others, which do not say it. ``key_source`` says how the key was got,
-    ``key_url`` where its key set was fetched; None where it was not. ``issuer`` is empty for an EAR that names none.
-    ``refusals`` are the reasons that NVIDIA's issuers give for devices that they refuse, and ``result_code`` what
-    NVIDIA's tools make of the result. ``wrapper`` names the member of a Python SDK's token in which this one stood;
-    nothing around it was verified, or proves anything.
+    together, one per device, in the order of the token; ``payload`` is the overall token's, or the EAR's. ``issuer`` is
+    empty for an EAR that names none. ``statuses`` are an EAR's by submodule.
+
+    ``anchors``, ``weakened``, ``simulated``, ``evidence_digest`` (48 bytes) and ``at`` (the instant of judgement) are
+    what nvattest says of its own tokens; None, empty and false in tokens of others. Where ``at`` lies more than an hour
+    from ``issued``, ``judged-at-another-time`` is among ``weakened``.
+
+    ``key`` is the key that signed, ``key_source`` says how it was got, and ``key_url`` where its key set was fetched,
+    or None. ``refusals`` are the reasons that NVIDIA's issuers give for devices that they refuse, and ``result_code``
+    is NVIDIA's number for the result. ``wrapper`` names the member of a Python SDK's token that holds this one; nothing
+    around it was verified, or proves anything.
     """
 
     kind: TokenKind
@@ -93,7 +113,7 @@ class VerifiedToken:
     def of_nvidia(self) -> bool:
         """Whether NVIDIA's own service issued it: under its name, by a key that was fetched there.
 
-        Anybody can write a key set for a token under that name. Whether one that the caller gave is NVIDIA's is the
+        Any issuer can write a key set for a token under that name. Whether one that the caller gave is NVIDIA's is the
         caller's word, which ``foreign`` takes.
         """
         return self.issuer == NVIDIA_ISSUER and (self.key_url or "").startswith(f"{NVIDIA_ISSUER}/")
@@ -116,147 +136,43 @@ class VerifiedToken:
         return result_code(self.overall, self.refusals)
 
 
-def read_document(token: object) -> tuple[str | list[object], TokenKind]:
-    """A compact JWT as text, or the array of a detached EAT; nothing in it is believed.
-
-    Raises:
-        TokenError: ``too-large``, ``duplicate-key``, ``json-serialization``, ``malformed``.
-    """
-    if isinstance(token, bytes):
-        if len(token) > MAXIMUM_TOKEN:
-            raise _too_large(len(token))
-        try:
-            token = token.decode("utf-8")
-        except UnicodeDecodeError:
-            raise refuse("the token is not UTF-8", "malformed") from None
-    if isinstance(token, str):
-        if len(token) > MAXIMUM_TOKEN:
-            raise _too_large(len(token))
-        text = token.strip(" \t\r\n")
-        if text[:1] not in ("[", "{"):
-            return text, TokenKind.EAR
-        try:
-            token = load_json(text, source="token", maximum=MAXIMUM_TOKEN)
-        except ParseError as error:
-            raise refuse(error.message, error.code if error.code == "duplicate-key" else "malformed") from None
-    if isinstance(token, dict):
-        if "signatures" in token or "payload" in token:
-            raise refuse(
-                "the token is in the JSON serialization of RFC 7515, which may carry several signatures",
-                "json-serialization",
-                hint="give the compact form",
-            )
-        raise refuse(
-            "the token is an object, expected an array or a compact JWT",
-            "malformed",
-            hint="give the member 'detached_eat' of nvattest's output",
-        )
-    if not isinstance(token, list):
-        raise refuse(f"the token is {kind_of(token)}, expected an array or a compact JWT", "malformed")
-    return token, TokenKind.DETACHED_EAT
+def eat_refusal(label: str, claims: Mapping[str, object]) -> Refusal | None:
+    """The refusal in the claims of one device of a detached EAT, or None. A null refuses nothing."""
+    details = claims.get(EAT_MEMBER)
+    return None if details is None else _refusal(label, details)
 
 
-def unwrapped(document: str | list[object]) -> tuple[str | list[object], str | None]:
-    """The detached EAT inside of what ``get_token()`` of NVIDIA's Python SDK returns, and the member that holds it.
-
-    The SDK writes ``[["JWT", wrapper], {"REMOTE_GPU_CLAIMS": detached EAT}]``. The wrapper is signed with HS256 under a
-    secret that everyone knows, so it proves nothing and is not looked at. Any other document comes back as it is.
-
-    Raises:
-        TokenError: several tokens are inside, or none that can be verified (``wrapper``).
-    """
-    parts = document[1] if isinstance(document, list) and len(document) == 2 else None
-    if not isinstance(parts, dict) or not parts or not all(_SDK_MEMBER.fullmatch(name) for name in parts):
-        return document, None
-    remote = [name for name in parts if name.startswith("REMOTE_")]
-    if len(remote) != 1:
-        raise refuse(
-            f"this is a token of NVIDIA's Python SDK with the members {', '.join(parts)}; its wrapper proves nothing, "
-            f"and {'several tokens' if remote else 'no token of the remote service'} can be verified in it",
-            "wrapper",
-            hint="hand over one of them, such as the value of REMOTE_GPU_CLAIMS, alone"
-            if remote
-            else "local results of the SDK are signed with a secret that everyone knows; attest again with nvattest",
-        )
-    inner = parts[remote[0]]
-    if not isinstance(inner, list):
-        raise refuse(f"{remote[0]} is {kind_of(inner)}, expected a detached EAT", "malformed")
-    return inner, remote[0]
+def ear_refusals(label: str, submodule: Mapping[str, object]) -> tuple[Refusal, ...]:
+    """The refusals in one submodule of an EAR."""
+    details = submodule.get(EAR_MEMBER)
+    if details is None:
+        return ()
+    listed = details if isinstance(details, list) else [details]
+    return tuple(_refusal(label, item) for item in listed[:_MAXIMUM_REFUSALS])
 
 
-def unverified(token: object) -> Jws:
-    """The overall token or the EAR as it reads. Nothing vouches for it before a signature is verified.
-
-    Raises:
-        TokenError: the token cannot be read.
-    """
-    document, kind = read_document(token)
-    document, _ = unwrapped(document)
-    compact: object = document
-    if kind is TokenKind.DETACHED_EAT:
-        first = document[0] if isinstance(document, list) and document else None
-        compact = first[1] if isinstance(first, list) and len(first) == 2 else None
-    if not isinstance(compact, str):
-        raise refuse("the token holds no compact JWT", "malformed")
-    return read_jws(compact, what="the token")
+def result_code(overall: bool, refusals: tuple[Refusal, ...]) -> ResultCode:
+    """The result code of a token: OK, that of the first refusal with one of its own, or "overall result false"."""
+    if overall:
+        return ResultCode.OK
+    codes = (refusal.result_code for refusal in refusals)
+    plain = ResultCode.OVERALL_RESULT_FALSE
+    return next((code for code in codes if code is not plain), plain)
 
 
-def unverified_kid(token: object) -> str:
-    """The ``kid`` of the overall token or EAR, unverified.
-
-    Raises:
-        TokenError: the token cannot be read, or its header has no ``kid`` (``kid-missing``).
-    """
-    kid = unverified(token).kid
-    if kid is None:
-        raise refuse("the token's header has no kid", "kid-missing")
-    return kid
-
-
-def read_provenance(token: Jws, key: PublicKey) -> Provenance:
-    """The member ``nvattest`` of a token whose signature was verified with ``key``.
-
-    Raises:
-        TokenError: it is there and not as we write it (``malformed``), or ``cnf`` names another key (``cnf``).
-    """
-    member = token.payload.get(MEMBER)
-    if member is None:
-        return Provenance()
-    try:
-        made = _provenance(member, token.payload.get("iat"))
-        confirmed = PublicKey.from_jwk(token.payload["cnf"]["jwk"])  # type: ignore[index]
-    except (KeyError, TypeError, AttributeError, ValueError, InputError):
-        raise refuse(f"{token.what}: the member {MEMBER!r} or cnf is not as nvattest writes it", "malformed") from None
-    if confirmed != key:
-        raise refuse(f"{token.what} confirms the key {confirmed.thumbprint}, but {key.thumbprint} signed it", "cnf")
-    return made
-
-
-def _provenance(member: object, issued: object) -> Provenance:
-    if not isinstance(member, dict) or not isinstance(issued, int):
-        raise TypeError
-    at = VerificationTime(device=parse_time(member["at"]["device"]), rim=parse_time(member["at"]["rim"]))
-    simulated, trusted, anchors = member["simulated"], member["trusted"], member["anchors"]
-    weakened = member["policy"]["weakened"]
-    if type(simulated) is not bool or type(trusted) is not bool or not isinstance(anchors, str):
-        raise TypeError
-    if not isinstance(weakened, list) or not all(isinstance(name, str) for name in weakened):
-        raise TypeError
-    if ANOTHER_TIME not in weakened and judged_at_another_time(at, instant(issued)):
-        weakened = [*weakened, ANOTHER_TIME]
-    digest = bytes.fromhex(member["evidence"]["digest"])
-    if len(digest) != 48:
-        raise ValueError
-    policy = member.get("relying_party_policy")
-    if policy is not None:
-        if policy["overrides_appraisal"] is True and OVERRIDE not in weakened:
-            raise ValueError
-        if policy["matched"] is not True and trusted:
-            raise ValueError
-    return Provenance(
-        simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted, at=at
+def _refusal(label: str, details: object) -> Refusal:
+    members = details if isinstance(details, dict) else {"message": details}
+    code = members.get("code")
+    word = str(code) if isinstance(code, int | str) and not isinstance(code, bool) else ""
+    gpu, switch = _SERVICE_CODES.get(word, (ResultCode.OVERALL_RESULT_FALSE,) * 2)
+    return Refusal(
+        label=clean(label, 40),
+        code=clean(word, 40),
+        message=_text(members.get("message")),
+        description=_text(members.get("description") or members.get("details")),
+        result_code=switch if "SWITCH" in label.upper() else gpu,
     )
 
 
-def _too_large(size: int) -> Exception:
-    return refuse(f"the token has {size} bytes, at most {MAXIMUM_TOKEN} are read", "too-large")
+def _text(value: object) -> str:
+    return "" if value is None else clean(str(value), _WIDTH)

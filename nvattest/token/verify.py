@@ -5,34 +5,34 @@
 3. What each token claims of itself: exp, iat, iss and the nonce, required in every token (but see ``rules``), and nbf.
 4. Keys and signatures: the overall token and every submodule.
 5. Identities: as many devices as expected, no device twice.
-6. Consistency: a good overall result needs good devices; what was weakened or simulated is told, and simulated results
-   are refused unless the caller accepts them.
+6. Consistency: a good overall result needs good devices; the result names what was weakened or simulated, and simulated
+   results are refused unless the caller accepts them.
 
-Steps 2 and 3 come before 4 so that an old token says that it is old even where its key is gone; only a token that
-passes all steps is returned, so nothing is believed before its signature is.
+Steps 2 and 3 come before 4 so that an old token is reported as old even where its key is gone. Only a token that passes
+all steps is returned, so that nothing is believed before its signature is.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from nvattest.errors import InputError
+from nvattest._documents import kind_of, load_json
+from nvattest.errors import InputError, ParseError, TokenError
 from nvattest.model import Nonce
-from nvattest.token.consistency import Expected
-from nvattest.token.jws import refuse
+from nvattest.token.ear import verify_ear
+from nvattest.token.eat import verify_eat
+from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
 from nvattest.token.keyring import Keyring
 from nvattest.token.keys import PublicKey
-from nvattest.token.rules import Rules
-from nvattest.token.verified import TokenKind, VerifiedToken, read_document, unwrapped
-from nvattest.token.verify_ear import verify_ear
-from nvattest.token.verify_eat import verify_eat
-
-__all__ = ["DEFAULT_LEEWAY", "TokenKind", "VerifiedToken", "verify_detached_eat", "verify_token"]
+from nvattest.token.rules import Expected, Rules
+from nvattest.token.verified import TokenKind, VerifiedToken
 
 DEFAULT_LEEWAY: Final = timedelta(seconds=60)
+_SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")
 
 
 def verify_token(
@@ -124,45 +124,102 @@ def _expected(devices: int | None, gpus: int | None, switches: int | None) -> Ex
     return expected
 
 
-def verify_detached_eat(
-    token: object,
-    *,
-    jwks: bytes | str | Mapping[str, object],
-    jwks_url: str | None = None,
-    issuer: str | None,
-    nonce: Nonce,
-    at: datetime,
-    leeway_s: float = 60,
-    expected_devices: int | None = None,
-    expected_gpus: int | None = None,
-    expected_switches: int | None = None,
-    x5c_roots: bytes | None = None,
-    accept_simulated: bool = False,
-    refuse_weakened: bool = False,
-) -> VerifiedToken:
-    """Verify a detached EAT of NVIDIA's remote service, or of nvattest, with the issuer's JWKS.
+def read_document(token: object) -> tuple[str | list[object], TokenKind]:
+    """A compact JWT as text, or the array of a detached EAT; nothing in it is believed.
 
     Raises:
-        TokenError, InputError: as ``verify_token``.
+        TokenError: ``too-large``, ``duplicate-key``, ``json-serialization``, ``malformed``.
     """
-    try:
-        leeway = timedelta(seconds=leeway_s)
-    except (TypeError, ValueError, OverflowError):
-        # Not a number, an infinite one, or more than a timedelta can say.
-        raise InputError(f"a leeway is 0 to 600 seconds, not {leeway_s!r}"[:200], code="leeway") from None
-    return verify_token(
-        token,
-        issuer=issuer,
-        nonce=nonce,
-        at=at,
-        jwks=jwks,
-        jwks_url=jwks_url,
-        x5c_roots=x5c_roots,
-        leeway=leeway,
-        expected_devices=expected_devices,
-        expected_gpus=expected_gpus,
-        expected_switches=expected_switches,
-        kind=TokenKind.NRAS,
-        accept_simulated=accept_simulated,
-        refuse_weakened=refuse_weakened,
-    )
+    if isinstance(token, bytes):
+        if len(token) > MAXIMUM_TOKEN:
+            raise _too_large(len(token))
+        try:
+            token = token.decode("utf-8")
+        except UnicodeDecodeError:
+            raise refuse("the token is not UTF-8", "malformed") from None
+    if isinstance(token, str):
+        if len(token) > MAXIMUM_TOKEN:
+            raise _too_large(len(token))
+        text = token.strip(" \t\r\n")
+        if text[:1] not in ("[", "{"):
+            return text, TokenKind.EAR
+        try:
+            token = load_json(text, source="token", maximum=MAXIMUM_TOKEN)
+        except ParseError as error:
+            raise refuse(error.message, error.code if error.code == "duplicate-key" else "malformed") from None
+    if isinstance(token, dict):
+        if "signatures" in token or "payload" in token:
+            raise refuse(
+                "the token is in the JSON serialization of RFC 7515, which may carry several signatures",
+                "json-serialization",
+                hint="give the compact form",
+            )
+        raise refuse(
+            "the token is an object, expected an array or a compact JWT",
+            "malformed",
+            hint="give the member 'detached_eat' of nvattest's output",
+        )
+    if not isinstance(token, list):
+        raise refuse(f"the token is {kind_of(token)}, expected an array or a compact JWT", "malformed")
+    return token, TokenKind.DETACHED_EAT
+
+
+def unwrapped(document: str | list[object]) -> tuple[str | list[object], str | None]:
+    """The detached EAT inside of what ``get_token()`` of NVIDIA's Python SDK returns, and the member that holds it.
+
+    The SDK writes ``[["JWT", wrapper], {"REMOTE_GPU_CLAIMS": detached EAT}]``. The wrapper is signed with HS256 under a
+    secret that everyone knows, so it proves nothing and is not looked at. Any other document comes back as it is.
+
+    Raises:
+        TokenError: several tokens are inside, or none that can be verified (``wrapper``).
+    """
+    parts = document[1] if isinstance(document, list) and len(document) == 2 else None
+    if not isinstance(parts, dict) or not parts or not all(_SDK_MEMBER.fullmatch(name) for name in parts):
+        return document, None
+    remote = [name for name in parts if name.startswith("REMOTE_")]
+    if len(remote) != 1:
+        raise refuse(
+            f"this is a token of NVIDIA's Python SDK with the members {', '.join(parts)}; its wrapper proves nothing, "
+            f"and {'several tokens' if remote else 'no token of the remote service'} can be verified in it",
+            "wrapper",
+            hint="hand over one of them, such as the value of REMOTE_GPU_CLAIMS, alone"
+            if remote
+            else "local results of the SDK are signed with a secret that everyone knows; attest again with nvattest",
+        )
+    inner = parts[remote[0]]
+    if not isinstance(inner, list):
+        raise refuse(f"{remote[0]} is {kind_of(inner)}, expected a detached EAT", "malformed")
+    return inner, remote[0]
+
+
+def unverified(token: object) -> Jws:
+    """The overall token or the EAR as it reads. Nothing vouches for it before a signature is verified.
+
+    Raises:
+        TokenError: the token cannot be read.
+    """
+    document, kind = read_document(token)
+    document, _ = unwrapped(document)
+    compact: object = document
+    if kind is TokenKind.DETACHED_EAT:
+        first = document[0] if isinstance(document, list) and document else None
+        compact = first[1] if isinstance(first, list) and len(first) == 2 else None
+    if not isinstance(compact, str):
+        raise refuse("the token holds no compact JWT", "malformed")
+    return read_jws(compact, what="the token")
+
+
+def unverified_kid(token: object) -> str:
+    """The ``kid`` of the overall token or EAR, unverified.
+
+    Raises:
+        TokenError: the token cannot be read, or its header has no ``kid`` (``kid-missing``).
+    """
+    kid = unverified(token).kid
+    if kid is None:
+        raise refuse("the token's header has no kid", "kid-missing")
+    return kid
+
+
+def _too_large(size: int) -> TokenError:
+    return refuse(f"the token has {size} bytes, at most {MAXIMUM_TOKEN} are read", "too-large")

@@ -15,7 +15,7 @@ from nvattest.evidence import load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
-from nvattest.token.provenance import raw_evidence_digest
+from nvattest.token.binding import evidence_digest_of
 
 NONCE = Nonce(bytes(range(32)))
 
@@ -68,7 +68,7 @@ def test_a_simulated_service_says_so_and_is_refused_where_that_is_not_accepted(o
     assert (verified.simulated, verified.anchors, verified.of_nvidia) == (True, one.trust_anchors().label, False)
     assert verified.issuer == services.nras_url
     assert verified.key_url == f"{services.nras_url}/.well-known/jwks.json"
-    assert verified.evidence_digest == raw_evidence_digest(load(one))
+    assert verified.evidence_digest == evidence_digest_of([(item.report, item.certificate_chain) for item in load(one)])
 
 
 def test_bad_evidence_is_a_good_token_with_a_bad_verdict() -> None:

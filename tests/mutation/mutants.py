@@ -102,9 +102,9 @@ ROOMS = {
     "token": Room(
         dict.fromkeys(
             (
-                *("token/binding.py", "token/consistency.py", "token/jws.py", "token/keyring.py", "token/x5c.py"),
-                *("token/provenance.py", "token/refusals.py", "token/rules.py", "token/trust_vector.py"),
-                *("token/verified.py", "token/verify.py", "token/verify_ear.py", "token/verify_eat.py"),
+                *("token/binding.py", "token/ear.py", "token/eat.py", "token/jws.py", "token/keyring.py"),
+                *("token/provenance.py", "token/rules.py", "token/trust_vector.py"),
+                *("token/verified.py", "token/verify.py"),
             ),
             "attack/test_token_attacks.py unit/token/test_nvidia_issuers.py",
         ),

@@ -39,18 +39,6 @@ def test_the_recipe_is_what_the_docstring_says() -> None:
     assert len(expected) == 64
 
 
-def test_tokens_and_quotes_use_one_evidence_digest() -> None:
-    from nvattest.evidence import Evidence
-    from nvattest.model import Architecture
-    from nvattest.token.provenance import raw_evidence_digest
-
-    evidence = [
-        Evidence(architecture=Architecture.HOPPER, nonce=None, report=report, certificate_chain=chain)
-        for report, chain in DEVICES
-    ]
-    assert raw_evidence_digest(evidence) == DIGEST
-
-
 def test_every_input_changes_the_result() -> None:
     other_key, longer = KEY[::-1], CHALLENGE + b"\0"
     nonces = [derive_device_nonce(c, k).value for c, k in itertools.product((CHALLENGE, longer), (KEY, other_key))]

@@ -23,11 +23,12 @@ from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
 from nvattest.token.claims import claims_of
-from nvattest.token.common import DEFAULT_ISSUER
 from nvattest.token.ear import sign_ear
 from nvattest.token.eat import sign_detached_eat
 from nvattest.token.keys import SigningKey
-from nvattest.token.verify import VerifiedToken, verify_token
+from nvattest.token.provenance import DEFAULT_ISSUER
+from nvattest.token.verified import VerifiedToken
+from nvattest.token.verify import verify_token
 
 NOW = datetime(2026, 11, 1, 12, 0, 0, tzinfo=timezone.utc)
 NONCE = Nonce(bytes(range(32)))

@@ -13,8 +13,7 @@ import pytest
 from nvattest.cli import main
 from nvattest.errors import ResultCode, TokenError
 from nvattest.token.eat import SUBJECT
-from nvattest.token.refusals import Refusal
-from nvattest.token.verify import TokenKind
+from nvattest.token.verified import Refusal, TokenKind
 
 from . import minting
 from .minting import KEY, NONCE, NOW

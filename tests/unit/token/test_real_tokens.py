@@ -11,8 +11,9 @@ import pytest
 from nvattest.errors import ResultCode, TokenError
 from nvattest.model import Nonce
 from nvattest.token.jws import read_jws
-from nvattest.token.verify import verify_detached_eat, verify_token
-from nvattest.token.x5c import leaf_key, parse_x5c, validate_x5c
+from nvattest.token.keyring import leaf_key, parse_x5c, validate_x5c
+from nvattest.token.verified import TokenKind
+from nvattest.token.verify import verify_token
 
 from . import minting
 
@@ -41,11 +42,11 @@ def test_a_real_token_is_refused_for_its_age_and_then_for_its_key(
     # A JWKS that has other keys only: NVIDIA's of that day was not archived.
     jwks = minting.OTHER.public.jwks()
     with pytest.raises(TokenError, match="expired 2025-06") as caught:
-        verify_detached_eat(token, jwks=jwks, issuer=issuer, nonce=NONCE, at=TODAY)
+        verify_token(token, kind=TokenKind.NRAS, jwks=jwks, issuer=issuer, nonce=NONCE, at=TODAY)
     assert caught.value.code == "expired"
     # Everything but the key is right: shape, digests, times, issuer, nonce.
     with pytest.raises(TokenError, match="nv-eat-kid-") as caught:
-        verify_detached_eat(token, jwks=jwks, issuer=issuer, nonce=NONCE, at=at(when), expected_devices=1)
+        verify_token(token, kind=TokenKind.NRAS, jwks=jwks, issuer=issuer, nonce=NONCE, at=at(when), expected_devices=1)
     assert (caught.value.code, caught.value.result_code) == ("kid-unknown", ResultCode.CERT_NOT_FOUND)
     with pytest.raises(TokenError) as caught:
         verify_token(token, issuer=issuer, nonce=NONCE, at=at(when))
@@ -73,7 +74,7 @@ def test_a_real_token_is_refused_for_everything_else_that_is_wrong(
         (token, {"at": at("2025-01-01T00:00:00")}, "not-yet-valid"),
     ):
         with pytest.raises(TokenError) as caught:
-            verify_detached_eat(value, **{**arguments, **change})
+            verify_token(value, kind=TokenKind.NRAS, **{**arguments, **change})
         assert caught.value.code == code
 
 
@@ -85,13 +86,14 @@ def test_what_nvidia_signs_would_pass_if_the_key_were_there(
     overall, parts = json.loads((real_data / "tokens" / name).read_bytes())
     device = minting.jws(read_jws(parts[label], what=label).payload, typ=None)
     payload = read_jws(overall[1], what="overall").payload | {"submods": {label: minting.digest(device)}}
-    verified = verify_detached_eat(
+    verified = verify_token(
         [["JWT", minting.jws(payload, typ=None)], {label: device}],
         jwks=minting.KEY.public.jwks(),
         issuer=issuer,
         nonce=NONCE,
         at=at(when),
         expected_devices=1,
+        kind=TokenKind.NRAS,
     )
     assert verified.overall is True
     assert verified.labels == (label,)

@@ -24,8 +24,9 @@ from nvattest.errors import InputError, TokenError
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.session import verify
+from nvattest.token.binding import evidence_digest_of
 from nvattest.token.keys import PublicKey, SigningKey
-from nvattest.token.provenance import ANOTHER_TIME, evidence_digest, raw_evidence_digest
+from nvattest.token.provenance import ANOTHER_TIME
 
 from . import minting
 
@@ -74,7 +75,11 @@ def test_the_overall_token_says_how_it_was_made() -> None:
     assert said["policy"]["weakened"] == ["accept_stale_ocsp", "policy_overrides_appraisal"]
     assert said["simulated"] is True
     assert said["anchors"] == made.anchors
-    assert said["evidence"] == {"algorithm": "SHA-384", "digest": evidence_digest(made).hex(), "devices": 1}
+    assert said["evidence"] == {
+        "algorithm": "SHA-384",
+        "digest": evidence_digest_of(raw("hopper-1")).hex(),
+        "devices": 1,
+    }
     assert overall["cnf"]["jwk"] == minting.KEY.public.jwk()
     strict = minting.part(minting.eat()[0][1], 1)["nvattest"]
     assert strict["policy"]["weakened"] == []
@@ -120,16 +125,22 @@ def test_no_devices_make_no_token() -> None:
             make(replace(minting.appraisal(), devices=()))
 
 
-def test_the_digest_of_the_evidence_can_be_computed_before_and_depends_on_order() -> None:
+def raw(name: str) -> list[tuple[bytes, bytes]]:
     from nvattest.testing.platform import Platform
 
-    evidence = load_evidence(json.dumps(Platform.build("hopper-8-ppcie").evidence(minting.NONCE.value)))
-    assert raw_evidence_digest(evidence) == evidence_digest(minting.appraisal("hopper-8-ppcie"))
-    assert raw_evidence_digest(evidence[::-1]) != raw_evidence_digest(evidence)
+    evidence = load_evidence(json.dumps(Platform.build(name).evidence(minting.NONCE.value)))
+    return [(item.report, item.certificate_chain) for item in evidence]
+
+
+def test_the_digest_of_the_evidence_can_be_computed_before_and_depends_on_order() -> None:
+    evidence = raw("hopper-8-ppcie")
+    overall = minting.part(minting.eat(minting.appraisal("hopper-8-ppcie"))[0][1], 1)
+    assert overall["nvattest"]["evidence"]["digest"] == evidence_digest_of(evidence).hex()
+    assert evidence_digest_of(evidence[::-1]) != evidence_digest_of(evidence)
     by_hand = hashlib.sha384(b"nvattest evidence digest v1\0" + len(evidence).to_bytes(4, "big"))
-    for item in evidence:
-        by_hand.update(hashlib.sha256(item.report).digest() + hashlib.sha256(item.certificate_chain).digest())
-    assert raw_evidence_digest(evidence) == by_hand.digest()
+    for report, chain in evidence:
+        by_hand.update(hashlib.sha256(report).digest() + hashlib.sha256(chain).digest())
+    assert evidence_digest_of(evidence) == by_hand.digest()
 
 
 # Keys.
