@@ -1,9 +1,9 @@
 """The reader of saved appraisals (``schemas/appraisal-1.json``), for text and page alike.
 
-Each view below mirrors one object of the schema and has its members' names. ``_read`` fills a view by the types that it
-declares, so that the declarations are the reader. It accepts files of other versions and files that lack anything: a
-value of another type counts as missing. Text is cleaned as it is read. ``decide`` makes the verdict again from the
-checks, so that a file cannot claim more than they say.
+Each view below mirrors one object of the schema and has the names of the members that are shown. ``_read`` fills a view
+by the types that it declares, so that the declarations are the reader. It accepts files of other versions and files
+that lack anything: a value of another type counts as missing. Text is cleaned as it is read. ``decide`` makes the
+verdict again from the checks, so that a file cannot claim more than they say.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class CheckView(NamedTuple):
     found: str = ""
     hint: str = ""
     tolerated_by: str = ""
-    code: int | None = None
     device: str = ""
     acceptable: bool = False
 
@@ -58,7 +57,6 @@ class RevocationView(NamedTuple):
     status: str = "unknown"
     reason: str = ""
     source: str = ""
-    nonce: str = ""
     this_update: str = ""
     next_update: str = ""
     responder: str = ""
@@ -84,8 +82,6 @@ class CertificateView(NamedTuple):
     """One certificate."""
 
     subject: str = "?"
-    serial: str = ""
-    sha256: str = ""
     not_before: str = ""
     not_after: str = ""
     revocation: RevocationView | None = None
@@ -109,7 +105,6 @@ class ChainView(NamedTuple):
 
     anchor: str = ""
     path_ok: bool = False
-    in_validity: bool = False
     findings: tuple[FindingView, ...] = ()
     certificates: tuple[CertificateView, ...] = ()
 
@@ -134,7 +129,6 @@ class CellView(NamedTuple):
     index: int = -1  # type: ignore[assignment]  # hides tuple.index
     state: str = "unknown"
     source: str = ""
-    name: str = ""
     golden: tuple[str, ...] = ()
     runtime: str = ""
 

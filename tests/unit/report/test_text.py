@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+from nvattest._schemas import schema_bytes
 from nvattest._text import clean
 from nvattest.errors import InputError
+from nvattest.report import reading
 from nvattest.report.diagnosis import Diagnosis, diagnose, failures
 from nvattest.report.reading import common_name, listed, read_appraisal
 from nvattest.report.terminal import Terminal, columns
@@ -158,6 +161,36 @@ def test_color_is_only_there_when_asked_for(appraise: Appraise) -> None:
 
 
 # -- files that are older, newer, edited or hostile
+
+
+@pytest.mark.parametrize(
+    ("view", "name", "made_here"),
+    [
+        (reading.AppraisalView, "", {"notices"}),
+        (reading.DeviceView, "device", set()),
+        (reading.CheckView, "check", {"device"}),
+        (reading.ChainView, "chain", set()),
+        (reading.CertificateView, "certificate", set()),
+        (reading.RevocationView, "revocation", set()),
+        (reading.RimView, "rim", set()),
+        (reading.CellView, "measurement", set()),
+        (reading.SvnView, "svn", set()),
+    ],
+)
+def test_every_member_that_a_view_reads_is_one_of_the_schema(view: type, name: str, made_here: set[str]) -> None:
+    schema = json.loads(schema_bytes("appraisal-1.json"))
+    members = (schema["$defs"][name] if name else schema)["properties"]
+    assert set(get_type_hints(view)) - set(members) == made_here
+
+
+def test_every_member_of_a_report_and_of_an_identity_is_one_of_the_schema() -> None:
+    schema = json.loads(schema_bytes("appraisal-1.json"))["$defs"]
+    reports = {**schema["gpu-report"]["properties"], **schema["switch-report"]["properties"]}
+    assert set(get_type_hints(reading.ReportView)) <= set(reports)
+    identity = schema["device"]["properties"]["identity"]["oneOf"][1]["properties"]
+    assert set(get_type_hints(reading.IdentityView)) <= set(identity)
+    finding = schema["chain"]["properties"]["findings"]["items"]["properties"]
+    assert set(get_type_hints(reading.FindingView)) == set(finding)
 
 
 def test_a_newer_and_an_older_version_are_said(appraise: Appraise) -> None:
