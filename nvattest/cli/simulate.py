@@ -115,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
             return _run_hook(world, command, options.root)
         if command:
             return _run_command(command, world.environment())
+        for name in world.foreign_variables(os.environ):
+            print(f"unset {name}")
         for name, value in sorted(world.variables().items()):
             print(f"export {name}={shlex.quote(value)}")
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["World", "library_cache"]
 
-_SEPARATORS = {"LD_LIBRARY_PATH": os.pathsep, "NO_PROXY": ",", "no_proxy": ","}
+# What a user set for real devices and services: a setting, a key or a root of TLS must change nothing in a world.
+_OF_THE_USER = re.compile(r"(NV|NVAT|NVATTEST)_.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE")
+_NO_PROXY = ("no_proxy", "NO_PROXY")
 
 
 def library_cache() -> str:
@@ -162,19 +165,31 @@ class World:
             "NV_NRAS_NVSWITCH_URL": f"{services.nras_url}/v3/attest/switch",
             "NVATTEST_TRUST_ANCHORS": self._anchors,
             "NVATTEST_CACHE_DIR": self._collateral,
-            # No proxy reaches the loopback of this machine. Programs read either name.
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+            # No proxy reaches the loopback of this machine.
+            **dict.fromkeys(_NO_PROXY, "127.0.0.1,localhost"),
         }
 
+    @staticmethod
+    def foreign_variables(base: Mapping[str, str]) -> list[str]:
+        """The names in ``base`` that no program in a world may see: settings, keys and TLS roots for real services."""
+        return sorted(filter(_OF_THE_USER.fullmatch, base))
+
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment for a program in this world; ``base`` is this process's unless given."""
-        environment = dict(os.environ if base is None else base)
+        """The environment for a program in this world: ``base`` without ``foreign_variables``, with ``variables``.
+
+        ``base`` is this process's environment unless given. A setting for the program alone is added to the result.
+        """
+        known = dict(os.environ if base is None else base)
         variables = self.variables()
-        for name, separator in _SEPARATORS.items():
-            if known := environment.get(name):
-                variables[name] += separator + known
-        return environment | variables
+        if path := known.get("LD_LIBRARY_PATH"):
+            variables["LD_LIBRARY_PATH"] += os.pathsep + path
+        # Programs read either spelling, so each has the entries of both.
+        exempt = [entry for name in _NO_PROXY for entry in known.get(name, "").split(",") if entry.strip()]
+        hosts = ",".join(dict.fromkeys([variables["no_proxy"], *exempt]))
+        variables |= dict.fromkeys(_NO_PROXY, hosts)
+        for name in self.foreign_variables(known):
+            del known[name]
+        return known | variables
 
     @staticmethod
     def _anonymous_file(stack: ExitStack, content: bytes) -> str:

@@ -230,12 +230,50 @@ def test_the_cache_of_a_killed_world_goes_with_the_next_world_and_that_of_a_livi
     assert not own.exists()
 
 
-def test_a_proxy_of_the_user_does_not_stand_between_a_world_and_its_services(libraries: DriverLibraries) -> None:
+@pytest.mark.parametrize("spelling", ["NO_PROXY", "no_proxy"])
+def test_a_proxy_of_the_user_does_not_stand_between_a_world_and_its_services(
+    libraries: DriverLibraries, spelling: str
+) -> None:
     platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc))
     with World(platform, cache=str(Path(libraries.folder).parent)) as world:
-        environment = world.environment({"http_proxy": "http://192.0.2.1:3128", "NO_PROXY": "intranet"})
-    assert environment["NO_PROXY"] == "127.0.0.1,localhost,intranet"
-    assert environment["no_proxy"] == "127.0.0.1,localhost"
+        environment = world.environment({"http_proxy": "http://192.0.2.1:3128", spelling: "intranet"})
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "127.0.0.1,localhost,intranet"
+
+
+FOREIGN = {
+    "REQUESTS_CA_BUNDLE": "/missing",
+    "CURL_CA_BUNDLE": "/missing",
+    "NV_ALLOW_HOLD_CERT": "true",
+    "NV_ATTESTATION_SERVICE_KEY": "of the user",
+    "NVAT_TLS_CA_CERT": "/missing",
+    "NVAT_FORMAT": "json",
+    "NVATTEST_COMPAT_VERBOSE": "0",
+}
+
+
+def test_settings_keys_and_tls_roots_of_the_user_do_not_reach_a_world() -> None:
+    code = f"import os; print(sorted(set(os.environ) & set({sorted(FOREIGN)})))"
+    both = f"{shlex.join([sys.executable, '-c', code])} && {shlex.join([*PROGRAM, 'attest'])}"
+    done = simulate("--platform", "hopper-1", "--", "sh", "-c", both, env=os.environ | FOREIGN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("[]\n")
+    assert "Result: TRUSTED (simulated), code 0 (Ok)" in done.stdout
+
+
+def test_a_setting_on_the_command_line_of_simulate_reaches_its_program() -> None:
+    command = ["env", "NVAT_FORMAT=json", *PROGRAM, "attest"]
+    done = simulate("--platform", "hopper-1", "--", *command, env=os.environ | FOREIGN | {"NVAT_FORMAT": "text"})
+    assert json.loads(done.stdout)["result_code"] == 0
+
+
+def test_the_lines_for_another_shell_unset_what_the_user_has_set() -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "simulate", "--platform", "hopper-1"], stdout=subprocess.PIPE, text=True, env=os.environ | FOREIGN
+    ) as up:
+        assert up.stdout is not None
+        lines = [up.stdout.readline().split() for _ in range(len(FOREIGN))]
+        up.send_signal(signal.SIGINT)
+    assert lines == [["unset", name] for name in sorted(FOREIGN)]
 
 
 def test_a_remote_verification_in_a_world_says_that_it_is_simulated_in_text_json_and_token(tmp_path: Path) -> None:
