@@ -1,4 +1,4 @@
-"""Vendor facts as data: opaque field ids, object identifiers, RIM id templates, golden exemptions.
+"""Vendor facts as data: services, opaque field ids, object identifiers, RIM id templates, golden exemptions.
 
 Sources: NVIDIA's published formats, DMTF DSP0274 (SPDM), TCG DICE Attestation Architecture, RFC 6960, RFC 5280.
 """
@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 from typing import Final
+
+# --- NVIDIA's services --------------------------------------------------------------------------------------------
+
+RIM_URL: Final = "https://rim.attestation.nvidia.com"
+OCSP_URL: Final = "https://ocsp.ndis.nvidia.com"
+NRAS_URL: Final = "https://nras.attestation.nvidia.com"
 
 # --- opaque data of the MEASUREMENTS response ---------------------------------------------------------------------
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from nvattest._documents import dump_json
+from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
 from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.cli.arguments import VALIDATION, ArgumentError
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine, reach
-from nvattest.cli.network import DEFAULT_NRAS_URL, DEFAULT_OCSP_URL, DEFAULT_RIM_URL, add_tls_options
+from nvattest.cli.network import add_tls_options
 from nvattest.cli.output import say, write_file
 from nvattest.cli.terminal import Progress, add_terminal_options, terminal_for
 from nvattest.model import counted, format_time
@@ -26,9 +27,9 @@ from nvattest.report.terminal import Terminal
 FORMAT = "nvattest-doctor"
 VERSION = 1
 _SERVICES = {
-    "RIM service": ("NVAT_RIM_SERVICE_BASE_URL", DEFAULT_RIM_URL),
-    "OCSP service": ("NVAT_OCSP_BASE_URL", DEFAULT_OCSP_URL),
-    "NRAS": ("NVAT_NRAS_BASE_URL", DEFAULT_NRAS_URL),
+    "RIM service": ("NVAT_RIM_SERVICE_BASE_URL", RIM_URL),
+    "OCSP service": ("NVAT_OCSP_BASE_URL", OCSP_URL),
+    "NRAS": ("NVAT_NRAS_BASE_URL", NRAS_URL),
 }
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
 from nvattest._text import clean
 from nvattest.cli.arguments import choice, existing_directory, existing_file, from_environment, seconds
 from nvattest.cli.output import say
@@ -20,20 +21,17 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
     from nvattest.model import Nonce
 
-DEFAULT_RIM_URL = "https://rim.attestation.nvidia.com"
-DEFAULT_OCSP_URL = "https://ocsp.ndis.nvidia.com"
-DEFAULT_NRAS_URL = "https://nras.attestation.nvidia.com"
 HASHES = ("sha-1", "sha-256", "sha-384")
 
 
 def add_url_options(group: argparse._ArgumentGroup) -> None:
     """The URLs of the RIM service and of the OCSP responder."""
     group.add_argument(
-        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", DEFAULT_RIM_URL), metavar="URL",
+        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", RIM_URL), metavar="URL",
         help="RIM service (NVAT_RIM_SERVICE_BASE_URL)",
     )  # fmt: skip
     group.add_argument(
-        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", DEFAULT_OCSP_URL), metavar="URL",
+        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", OCSP_URL), metavar="URL",
         help="OCSP service (NVAT_OCSP_BASE_URL); aia for the responder that each certificate names",
     )  # fmt: skip
 
@@ -98,7 +96,7 @@ def add_remote_options(parser: argparse.ArgumentParser) -> None:
         help="local (the default), or remote: NVIDIA's attestation service verifies, its signed answer is checked here",
     )  # fmt: skip
     group.add_argument(
-        "--nras-url", default=from_environment("NVAT_NRAS_BASE_URL", DEFAULT_NRAS_URL), metavar="URL",
+        "--nras-url", default=from_environment("NVAT_NRAS_BASE_URL", NRAS_URL), metavar="URL",
         help="NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL); every output names another one",
     )  # fmt: skip
     group.add_argument(

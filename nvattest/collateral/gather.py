@@ -21,7 +21,7 @@ from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.ocsp_service import OCSP_RESPONDER, ask
 from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of, rims_of_device
 from nvattest.collateral.rim_service import RIM_SERVICE, fetch_rim, rim_url
-from nvattest.collateral.settings import OCSP_URL, RIM_URL, GatherOptions, check_url
+from nvattest.collateral.settings import GatherOptions, check_url
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
@@ -30,7 +30,7 @@ from nvattest.pki.certificate import parse_pem_chain
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key, parse_response
 
-__all__ = ["OCSP_URL", "RIM_URL", "GatherOptions", "Needs", "gather", "gather_needs", "needs_of"]
+__all__ = ["Needs", "gather", "gather_needs", "needs_of"]
 
 _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
     RevocationMode.FRESH: frozenset({Source.LIVE}),

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from nvattest._documents import JsonObject, load_json
+from nvattest._registry import NRAS_URL
 from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.settings import HttpSettings, check_seconds, check_url
@@ -27,7 +28,6 @@ from nvattest.model import Architecture, DeviceKind, Nonce
 if TYPE_CHECKING:
     from nvattest.token.verified import VerifiedToken
 
-NRAS_URL: Final = "https://nras.attestation.nvidia.com"
 JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_AGE: Final = 900.0
 NRAS: Final = Service(

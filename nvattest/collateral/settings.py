@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
+from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest._waiting import LONGEST, WORKERS
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.errors import InputError
@@ -16,8 +17,6 @@ from nvattest.pki.ocsp import CertIdHash
 if TYPE_CHECKING:
     from nvattest.collateral.cache import DiskCache
 
-RIM_URL: Final = "https://rim.attestation.nvidia.com"
-OCSP_URL: Final = "https://ocsp.ndis.nvidia.com"
 TIMEOUT: Final = 60.0
 # NVAT 2.0.0, nv_http: these figures are NVIDIA's.
 CONNECT_TIMEOUT: Final = 5.0

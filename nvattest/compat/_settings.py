@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
 from nvattest.compat._errors import CompatValueError
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ _OCSP = ("NV_OCSP_URL", "NVAT_OCSP_BASE_URL")
 _NRAS_GPU = ("NV_NRAS_GPU_URL", "NVAT_NRAS_BASE_URL")
 _NRAS_SWITCH = ("NV_NRAS_NVSWITCH_URL", "NVAT_NRAS_BASE_URL")
 _SERVICE_KEY = ("NVIDIA_ATTESTATION_SERVICE_KEY", "NV_ATTESTATION_SERVICE_KEY")
-DEFAULT_RIM_URL = "https://rim.attestation.nvidia.com/v1/rim/"
-DEFAULT_OCSP_URL = "https://ocsp.ndis.nvidia.com/"
-DEFAULT_NRAS_GPU_URL = "https://nras.attestation.nvidia.com/v3/attest/gpu"
-DEFAULT_NRAS_SWITCH_URL = "https://nras.attestation.nvidia.com/v3/attest/switch"
+DEFAULT_RIM_URL = f"{RIM_URL}/v1/rim/"
+DEFAULT_OCSP_URL = f"{OCSP_URL}/"
+DEFAULT_NRAS_GPU_URL = f"{NRAS_URL}/v3/attest/gpu"
+DEFAULT_NRAS_SWITCH_URL = f"{NRAS_URL}/v3/attest/switch"
 _ANCHORS = "NVATTEST_TRUST_ANCHORS"
 _MAXIMUM_ANCHORS = 64 * 1024
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Final
 
+from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
@@ -17,8 +18,8 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.folders import read_bounded
-from nvattest.collateral.gather import OCSP_URL, RIM_URL, GatherOptions, gather
-from nvattest.collateral.settings import HttpSettings
+from nvattest.collateral.gather import gather
+from nvattest.collateral.settings import GatherOptions, HttpSettings
 from nvattest.errors import InputError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.guest.budget import Budget, give_up_after

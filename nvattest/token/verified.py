@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final
 
 from nvattest._documents import JsonObject
+from nvattest._registry import NRAS_URL
 from nvattest._text import clean
 from nvattest.errors import ResultCode
 from nvattest.model import VerificationTime
@@ -16,7 +17,7 @@ from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.keys import PublicKey
 
 # The base URL of NVIDIA's remote service is the issuer of its tokens.
-NVIDIA_ISSUER: Final = "https://nras.attestation.nvidia.com"
+NVIDIA_ISSUER: Final = NRAS_URL
 # NVIDIA's service puts an object (``code``, ``httpStatus``, ``message``, ``description``) into the token of a device
 # that it refuses, often with no other claim; NVAT's EAR has a list in the submodule.
 EAT_MEMBER: Final = "x-nvidia-error-details"
