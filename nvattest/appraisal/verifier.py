@@ -26,7 +26,7 @@ from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain, read_pem_block
 from nvattest.pki.chain import ChainProfile, ValidatedChain, validate_chain
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.pki.ocsp import OcspResponse, Revocation, check_revocation, parse_response
+from nvattest.pki.ocsp import OcspResponse, Revocation, check_revocation, parse_ocsp_response
 from nvattest.rim.document import RimDocument, parse_rim
 from nvattest.rim.verify import RimVerification, verify_rim
 from nvattest.spdm.report import Report, parse_report
@@ -174,7 +174,7 @@ class Verifier:
             reasons: list[str] = []
             for answer in collateral.ocsp:
                 try:
-                    response = parse_response(answer.content, parse=self._parse_certificate)
+                    response = parse_ocsp_response(answer.content, parse=self._parse_certificate)
                 except ParseError as error:
                     reasons.append(error.message)
                     continue

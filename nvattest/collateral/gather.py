@@ -28,7 +28,7 @@ from nvattest.model import VerificationTime
 from nvattest.pki.anchors import TrustAnchors
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key, parse_response
+from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key, parse_ocsp_response
 
 __all__ = ["Needs", "gather", "gather_needs", "needs_of"]
 
@@ -262,7 +262,7 @@ class _Gathering:
         if self._settled(question, Collateral(ocsp=(answer,))) is None:
             return False
         # Without nextUpdate an answer counts by its nonce alone, which the cache does not keep.
-        return parse_response(answer.content).next_update is not None
+        return parse_ocsp_response(answer.content).next_update is not None
 
     def _kept_answer(self, question: Question) -> OcspAnswer | None:
         cache = self._options.cache

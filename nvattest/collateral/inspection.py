@@ -27,7 +27,7 @@ from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError
 from nvattest.model import VerificationTime, counted, format_time
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation, parse_response
+from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation, parse_ocsp_response
 from nvattest.rim.ids import fits_rim_id
 
 VERIFIED: Final = "verified"
@@ -125,7 +125,7 @@ class _Inspector:
         entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
         name = f"OCSP answer {entry['sha256']}"[:24]
         try:
-            response = parse_response(answer.content)
+            response = parse_ocsp_response(answer.content)
         except ParseError as error:
             return self._refuse(entry, name, answer, str(error))
         entry |= {
@@ -198,7 +198,7 @@ def _surplus(answers: Iterable[OcspAnswer]) -> dict[bytes, int]:
     about: dict[int, list[tuple[bool, float, bytes]]] = {}
     for answer in answers:
         try:
-            response = parse_response(answer.content)
+            response = parse_ocsp_response(answer.content)
         except ParseError:
             continue
         if response.serial is not None:

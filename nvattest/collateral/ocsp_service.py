@@ -10,7 +10,7 @@ from nvattest.collateral.bundle import MAXIMUM_ANSWER
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, ParseError, ResultCode
 from nvattest.pki.certificate import Certificate
-from nvattest.pki.ocsp import CertIdHash, build_request, parse_response
+from nvattest.pki.ocsp import CertIdHash, build_ocsp_request, parse_ocsp_response
 
 OCSP_RESPONDER: Final = Service(
     name="OCSP responder",
@@ -44,12 +44,12 @@ def ask(
         CollateralError: 201 no such answer, 202 not reached or try later, 203 refused, 205 forbidden, 15 too often.
     """
     nonce = random_bytes(NONCE_SIZE)
-    request = build_request(certificate, issuer, nonce=nonce, hash=hash)
+    request = build_ocsp_request(certificate, issuer, nonce=nonce, hash=hash)
     body = client.exchange(
         OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
     )
     try:
-        response = parse_response(body)
+        response = parse_ocsp_response(body)
     except ParseError as error:
         raise _error(
             url, certificate, f"{error}; it begins with {body[:40]!r}", ResultCode.OCSP_INVALID_RESPONSE

@@ -34,10 +34,10 @@ __all__ = [
     "OcspResponse",
     "Revocation",
     "RevocationStatus",
-    "build_request",
+    "build_ocsp_request",
     "cert_id_key",
     "check_revocation",
-    "parse_response",
+    "parse_ocsp_response",
 ]
 
 MAX_RESPONSE_SIZE: Final = 64 * 1024
@@ -166,7 +166,7 @@ class Revocation(NamedTuple):
         return self.in_window and self.nonce is not NonceOutcome.MISMATCH
 
 
-def build_request(
+def build_ocsp_request(
     certificate: Certificate,
     issuer: Certificate,
     *,
@@ -206,7 +206,7 @@ def cert_id_digest(algorithm: CertIdHash, name_hash: bytes, key_hash: bytes, ser
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse_response(der: bytes, *, parse: Callable[[bytes], Certificate] = parse_certificate) -> OcspResponse:
+def parse_ocsp_response(der: bytes, *, parse: Callable[[bytes], Certificate] = parse_certificate) -> OcspResponse:
     """Read an OCSPResponse with exactly one SingleResponse: each request asks about one certificate.
 
     ``parse`` is for callers that cache certificates; it must give what ``parse_certificate`` gives.
@@ -247,7 +247,7 @@ def check_revocation(
     # 1. It can be read.
     if isinstance(response, bytes):
         try:
-            response = parse_response(response)
+            response = parse_ocsp_response(response)
         except ParseError as error:
             return Revocation(status=RevocationStatus.MALFORMED, detail=error.message, certificate_serial=serial)
     outcome = _nonce_outcome(nonce, response.nonce)

@@ -25,7 +25,7 @@ from nvattest.guest.config import parse_config
 from nvattest.model import DeviceKind, Nonce
 from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 from nvattest.pki.dice import parse_tcb_info
-from nvattest.pki.ocsp import parse_response
+from nvattest.pki.ocsp import parse_ocsp_response
 from nvattest.policy.evidence_policy import load_evidence_policy
 from nvattest.policy.json_policy import load_json_policy
 from nvattest.policy.relying_party import is_relying_party_policy, load_policy
@@ -100,10 +100,10 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "opaque data of one entry": (parse_opaque, b"\x01\0\xfb\xff" + bytes(65531)),
     # DER.
     "deep DER as a certificate": (parse_certificate, der(4000)),
-    "deep DER as an answer": (parse_response, der(16000)),
+    "deep DER as an answer": (parse_ocsp_response, der(16000)),
     "deep DER as DICE information": (parse_tcb_info, der(16000)),
     "a certificate of junk": (parse_certificate, b"\x30\x82\x3f\xf0" + b"\x30\x00" * 8184),
-    "an answer of small elements": (parse_response, b"\x30\x83\x00\xff\xf0" + b"\x05\x00" * 32760),
+    "an answer of small elements": (parse_ocsp_response, b"\x30\x83\x00\xff\xf0" + b"\x05\x00" * 32760),
     "DICE information of many FWIDs": (parse_tcb_info, b"\x30\x82\xff\x00\xa6\x82\xfe\xfc" + b"\x30\x02\x06\x00" * 16319),
     # PEM.
     "PEM of markers": (parse_pem_chain, filled(b"-----BEGIN CERTIFICATE-----\n", 64 * KIB)),

@@ -26,7 +26,7 @@ from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import TrustAnchors, anchors_from_pem, trust_anchors_from_pem
 from nvattest.pki.certificate import parse_certificate
-from nvattest.pki.ocsp import build_request, parse_response
+from nvattest.pki.ocsp import build_ocsp_request, parse_ocsp_response
 from nvattest.rim.document import parse_rim
 from nvattest.testing import DEFAULT_NONCE, Platform
 from nvattest.testing.certificates import issue, pem
@@ -289,7 +289,7 @@ def live_answers(nonce_of: Callable[[int], bytes], source: Source = Source.LIVE)
     chains += [list(parse_rim(content).certificates) for content in platform.rims().values()]
     for number, chain in enumerate(chains):
         for index in range(1 if number == 0 else 0, len(chain) - 1):
-            request = build_request(chain[index], chain[index + 1], nonce=bytes(32))
+            request = build_ocsp_request(chain[index], chain[index + 1], nonce=bytes(32))
             made.append(OcspAnswer(content=platform.ocsp(request), source=source, nonce=nonce_of(index)))
     case.collateral = replace(case.collateral, ocsp=tuple(made))
     return case
@@ -466,6 +466,6 @@ def test_what_no_check_can_see_is_written_down_here() -> None:
 
 
 def test_the_answers_that_are_mixed_are_genuine() -> None:
-    assert all(parse_response(answer.content).successful for answer in answers_of_the_other_node().collateral.ocsp)
+    assert all(parse_ocsp_response(answer.content).successful for answer in answers_of_the_other_node().collateral.ocsp)
     assert base64.b64encode(DEFAULT_NONCE) != base64.b64encode(OTHER_NONCE)
     assert {item.kind for item in Case().evidence} == set(DeviceKind)

@@ -142,7 +142,7 @@ def test_the_first_gpu_with_nothing_remembered(real_data: Path) -> None:
 
 def test_steps_of_one_gpu(real_data: Path) -> None:
     from nvattest.appraisal.serialize import appraisal_to_json
-    from nvattest.pki.ocsp import parse_response
+    from nvattest.pki.ocsp import parse_ocsp_response
     from nvattest.rim.document import parse_rim
     from nvattest.rim.verify import verify_rim
     from nvattest.token.claims import claims_of
@@ -165,7 +165,7 @@ def test_steps_of_one_gpu(real_data: Path) -> None:
         "verify one RIM, signatures remembered": lambda: verify_rim(
             document, anchors=anchors, at=at.rim, verifier=verifier.ecdsa
         ),
-        "parse seven answers": lambda: [parse_response(answer.content) for answer in collateral.ocsp],
+        "parse seven answers": lambda: [parse_ocsp_response(answer.content) for answer in collateral.ocsp],
         "the whole appraisal, everything remembered": lambda: verifier.appraise(
             evidence, nonce=Nonce(item.nonce or b""), collateral=collateral, at=at
         ),

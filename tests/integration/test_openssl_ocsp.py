@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus, build_request, check_revocation
+from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus, build_ocsp_request, check_revocation
 
 from ..unit.pki import minting  # noqa: TID252 - one mint for both folders
 
@@ -53,7 +53,7 @@ def answer_of_openssl(folder: Path, nonce: bytes | None, *more: str) -> bytes:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    (folder / "request.der").write_bytes(build_request(BROM, ISSUER, nonce=nonce))
+    (folder / "request.der").write_bytes(build_ocsp_request(BROM, ISSUER, nonce=nonce))
     issuer = pem(folder / "issuer.pem", ISSUER)
     openssl(
         "-index", str(folder / "index.txt"), "-CA", issuer, "-rsigner", issuer, "-rkey", str(folder / "issuer.key"),

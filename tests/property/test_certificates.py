@@ -15,7 +15,7 @@ from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_c
 from nvattest.pki.chain import ChainProfile, validate_chain
 from nvattest.pki.dice import chip_of_chain, pdi_of_chain, read_fwid
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_response
+from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_ocsp_response
 from nvattest.testing import Platform, _der
 from nvattest.testing.certificates import pem
 
@@ -196,11 +196,11 @@ def test_changed_pem_is_a_parse_error_or_the_same_certificates_or_no_path(exampl
 @sizes(250, 40_000)
 def test_a_changed_ocsp_answer_is_a_parse_error_or_not_good(examples: int) -> None:
     chain = [parse_certificate(der) for der in CHAIN]
-    genuine = {parse_response(answer).tbs for answer in ANSWERS}
+    genuine = {parse_ocsp_response(answer).tbs for answer in ANSWERS}
 
     def check(der: bytes) -> None:
         try:
-            response = parse_response(der)
+            response = parse_ocsp_response(der)
         except ParseError as error:
             assert error.code == "ocsp" or error.source == "certificate"
             return

@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.pki.chain import ChainProfile, validate_chain
     from nvattest.pki.dice import chip_of_chain, parse_tcb_info, pdi_of_chain, read_fwid
     from nvattest.pki.ecdsa import EcdsaVerifier
-    from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_response
+    from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_ocsp_response
     from nvattest.policy.evidence_policy import load_evidence_policy
     from nvattest.policy.json_policy import load_json_policy
     from nvattest.rim.document import parse_rim
@@ -126,11 +126,11 @@ def _ocsp_seeds() -> list[bytes]:
     return [*_hopper.ocsp_answers().values(), *revoked.ocsp_answers().values()]
 
 
-_genuine_tbs = {parse_response(answer).tbs for answer in _hopper.ocsp_answers().values()}
+_genuine_tbs = {parse_ocsp_response(answer).tbs for answer in _hopper.ocsp_answers().values()}
 
 
 def _ocsp(data: bytes) -> object:
-    response = parse_response(data)
+    response = parse_ocsp_response(data)
     for certificate, issuer in itertools.pairwise(_certificates):
         judged = check_revocation(
             response, certificate=certificate, issuer=issuer, at=_hopper.clock, nonce=None, verifier=_ecdsa

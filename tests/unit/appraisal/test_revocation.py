@@ -306,11 +306,11 @@ def test_more_answers_about_one_certificate_than_are_worth_a_signature_are_refus
 
 def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(node, monkeypatch) -> None:
     from nvattest.appraisal import verifier
-    from nvattest.pki.ocsp import parse_response
+    from nvattest.pki.ocsp import parse_ocsp_response
 
     world = node("hopper-8-ppcie")
     first = world.collateral.ocsp[0].content
-    serial = parse_response(first).serial
+    serial = parse_ocsp_response(first).serial
     assert serial is not None
     old = serial.to_bytes((serial.bit_length() + 7) // 8, "big")
     many = tuple(
@@ -321,9 +321,9 @@ def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(no
 
     def counted(content: bytes, **more: object):
         parsed.append(content)
-        return parse_response(content, **more)
+        return parse_ocsp_response(content, **more)
 
-    monkeypatch.setattr(verifier, "parse_response", counted)
+    monkeypatch.setattr(verifier, "parse_ocsp_response", counted)
     answers = world.collateral.ocsp + many
     assert world.appraise(collateral=replace(world.collateral, ocsp=answers)).trusted
     assert len(parsed) == len(answers)

@@ -20,7 +20,7 @@ from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS
-from nvattest.pki.ocsp import CertIdHash, RevocationStatus, parse_response
+from nvattest.pki.ocsp import CertIdHash, RevocationStatus, parse_ocsp_response
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
@@ -135,7 +135,7 @@ def test_an_answer_is_taken_from_the_cache_while_it_outlasts_the_gathering_and_n
     platform, evidence, services, cache
 ) -> None:
     found = run(platform, evidence, options(services, cache=cache))
-    [end] = {parse_response(answer.content).next_update for answer in found.ocsp}
+    [end] = {parse_ocsp_response(answer.content).next_update for answer in found.ocsp}
     second = timedelta(seconds=1)
     for instant, asked, sources in (
         (end - 60 * second, 0, [Source.CACHE] * 7),
@@ -157,7 +157,7 @@ def test_an_answer_is_taken_from_the_cache_while_it_outlasts_the_gathering_and_n
 
 def test_offline_an_answer_is_taken_from_the_cache_until_its_next_update(platform, evidence, services, cache) -> None:
     found = run(platform, evidence, options(services, cache=cache))
-    [end] = {parse_response(answer.content).next_update for answer in found.ocsp}
+    [end] = {parse_ocsp_response(answer.content).next_update for answer in found.ocsp}
     given = options(services, cache=cache, offline=True)
     found = gather(evidence, given, anchors=platform.trust_anchors(), at=VerificationTime.at(end))
     assert [answer.source for answer in found.ocsp] == [Source.CACHE] * 7
@@ -166,7 +166,7 @@ def test_offline_an_answer_is_taken_from_the_cache_until_its_next_update(platfor
 
 def test_a_bundle_that_ends_during_the_gathering_is_renewed_in_time(platform, evidence, services) -> None:
     known = load_bundle(json.dumps(platform.bundle()))
-    [end] = {parse_response(answer.content).next_update for answer in known.ocsp}
+    [end] = {parse_ocsp_response(answer.content).next_update for answer in known.ocsp}
     verifier = Verifier(anchors=platform.trust_anchors())
     begin, after = end - timedelta(seconds=1), end + timedelta(seconds=1)
     with Services(platform, now=lambda: begin) as running:
@@ -241,7 +241,7 @@ def test_a_hold_in_a_bundle_that_is_newer_than_what_the_cache_says_is_asked_abou
 
 
 def _is_hold(content: bytes) -> bool:
-    return parse_response(content).status is RevocationStatus.ON_HOLD
+    return parse_ocsp_response(content).status is RevocationStatus.ON_HOLD
 
 
 def test_fresh_answers_count_beside_those_of_a_bundle_that_are_as_new(platform, evidence, services) -> None:

@@ -18,10 +18,10 @@ from nvattest.pki.ocsp import (
     CertIdHash,
     NonceOutcome,
     RevocationStatus,
-    build_request,
+    build_ocsp_request,
     cert_id_key,
     check_revocation,
-    parse_response,
+    parse_ocsp_response,
 )
 
 from . import minting
@@ -136,14 +136,14 @@ def test_an_answer_signed_with_sha256_is_refused():
 
 def test_a_changed_answer_is_refused():
     der = answer()
-    parts = parse_response(der)
+    parts = parse_ocsp_response(der)
     changed = der.replace(parts.signature, parts.signature[:-1] + bytes([parts.signature[-1] ^ 1]))
     assert check(changed).status is RevocationStatus.BAD_SIGNATURE
 
 
 def test_any_flipped_bit_is_not_good_unless_it_lies_outside_of_what_is_signed():
     der = answer()
-    good = parse_response(der)
+    good = parse_ocsp_response(der)
     verifier = EcdsaVerifier()
     for position in range(0, len(der), 3):
         bad = bytearray(der)
@@ -152,7 +152,7 @@ def test_any_flipped_bit_is_not_good_unless_it_lies_outside_of_what_is_signed():
             bytes(bad), certificate=BROM, issuer=ISSUER, at=minting.NOW, nonce=None, verifier=verifier
         )
         if result.status is RevocationStatus.GOOD:
-            read = parse_response(bytes(bad))
+            read = parse_ocsp_response(bytes(bad))
             assert (read.tbs, read.signature, read.certificates) == (good.tbs, good.signature, good.certificates)
 
 
@@ -183,7 +183,7 @@ def test_a_cert_id_with_another_hash_is_refused():
 def test_two_answers_in_one_response_are_refused():
     two = minting.resign(answer(), RESPONDER_SPEC.key, minting.double_answer)
     with pytest.raises(ParseError, match="2 answers") as raised:
-        parse_response(two)
+        parse_ocsp_response(two)
     assert raised.value.result_code is ResultCode.OCSP_INVALID_RESPONSE
     assert check(two).status is RevocationStatus.MALFORMED
 
@@ -359,7 +359,7 @@ def test_an_unknown_critical_extension_is_refused():
 )
 def test_a_responder_that_does_not_answer_says_why(status, word):
     der = ocsp.OCSPResponseBuilder.build_unsuccessful(status).public_bytes(minting.DER)
-    response = parse_response(der)
+    response = parse_ocsp_response(der)
     assert response.responder_status == word
     assert response.key is None
     result = check(response, nonce=NONCE)
@@ -380,7 +380,7 @@ def test_success_without_an_answer_is_malformed():
 def test_bytes_that_are_no_answer_are_malformed(spoil):
     der = spoil(answer())
     with pytest.raises(ParseError):
-        parse_response(der)
+        parse_ocsp_response(der)
     result = check(der)
     assert result.status is RevocationStatus.MALFORMED
     assert result.nonce is NonceOutcome.NOT_SENT
@@ -388,9 +388,9 @@ def test_bytes_that_are_no_answer_are_malformed(spoil):
 
 def test_too_many_bytes_and_too_many_certificates_are_refused():
     with pytest.raises(ParseError, match="at most 65536"):
-        parse_response(bytes(65537))
+        parse_ocsp_response(bytes(65537))
     with pytest.raises(ParseError, match="9 certificates"):
-        parse_response(answer(embed=(RESPONDER,) * 9))
+        parse_ocsp_response(answer(embed=(RESPONDER,) * 9))
 
 
 @settings(max_examples=60)
@@ -402,7 +402,7 @@ def test_any_bytes_are_malformed(data):
 @pytest.mark.parametrize("algorithm", CertIdHash)
 @pytest.mark.parametrize("nonce", [None, NONCE])
 def test_a_request_names_the_certificate_and_the_nonce(algorithm, nonce):
-    der = build_request(BROM, ISSUER, nonce=nonce, hash=algorithm)
+    der = build_ocsp_request(BROM, ISSUER, nonce=nonce, hash=algorithm)
     oracle = ocsp.OCSPRequestBuilder().add_certificate(
         x509.load_der_x509_certificate(BROM.der),
         x509.load_der_x509_certificate(ISSUER.der),
@@ -416,15 +416,15 @@ def test_a_request_names_the_certificate_and_the_nonce(algorithm, nonce):
 @pytest.mark.parametrize("size", [0, 129])
 def test_a_nonce_of_another_size_is_refused(size):
     with pytest.raises(InputError) as raised:
-        build_request(BROM, ISSUER, nonce=bytes(size))
+        build_ocsp_request(BROM, ISSUER, nonce=bytes(size))
     assert raised.value.code == "ocsp-nonce"
 
 
 def test_the_key_of_a_certificate_finds_its_answer():
     keys = {algorithm: cert_id_key(BROM, ISSUER, algorithm) for algorithm in CertIdHash}
     assert len(set(keys.values())) == 3
-    assert parse_response(answer()).key == keys[CertIdHash.SHA384] == cert_id_key(BROM, ISSUER)
-    assert parse_response(answer(cert_hash=HASHES["sha1"])).key == keys[CertIdHash.SHA1]
+    assert parse_ocsp_response(answer()).key == keys[CertIdHash.SHA384] == cert_id_key(BROM, ISSUER)
+    assert parse_ocsp_response(answer(cert_hash=HASHES["sha1"])).key == keys[CertIdHash.SHA1]
     assert cert_id_key(CHAIN[0], BROM) not in keys.values()
 
 

@@ -25,7 +25,7 @@ from nvattest.pki.ocsp import (
     RevocationStatus,
     cert_id_key,
     check_revocation,
-    parse_response,
+    parse_ocsp_response,
 )
 
 DEVICE_TIME = parse_time("2025-08-21T07:00:00Z")
@@ -310,7 +310,7 @@ def test_a_real_answer_says_nothing_about_another_certificate(real_data, name, c
 
 @answers
 def test_a_real_answer_holds_for_its_day_only(real_data, name, chain, position, at):
-    response = parse_response((real_data / "ocsp" / name).read_bytes())
+    response = parse_ocsp_response((real_data / "ocsp" / name).read_bytes())
     assert response.next_update - response.this_update == timedelta(days=1)
     for moment, status in (
         (response.this_update, RevocationStatus.GOOD),
@@ -325,7 +325,7 @@ def test_a_real_answer_holds_for_its_day_only(real_data, name, chain, position, 
 @answers
 def test_a_real_answer_with_a_flipped_bit_is_never_good(real_data, name, chain, position, at):
     der = (real_data / "ocsp" / name).read_bytes()
-    good = parse_response(der)
+    good = parse_ocsp_response(der)
     verifier = EcdsaVerifier()
     for part, status in ((good.tbs, None), (good.signature, RevocationStatus.BAD_SIGNATURE)):
         start = der.index(part)
@@ -342,13 +342,13 @@ def test_a_real_answer_with_a_flipped_bit_is_never_good(real_data, name, chain, 
 @answers
 def test_a_real_answer_is_found_by_the_key_of_its_certificate(real_data, name, chain, position, at):
     certificate, issuer = pair(real_data, chain, position)
-    response = parse_response((real_data / "ocsp" / name).read_bytes())
+    response = parse_ocsp_response((real_data / "ocsp" / name).read_bytes())
     assert response.hash_algorithm is CertIdHash.SHA384
     assert response.key == cert_id_key(certificate, issuer)
 
 
 def test_an_answer_of_a_responder_that_has_expired_is_refused(real_data):
-    response = parse_response((real_data / "ocsp" / "device-identity.der").read_bytes())
+    response = parse_ocsp_response((real_data / "ocsp" / "device-identity.der").read_bytes())
     late = response.certificates[0].not_after + timedelta(seconds=1)
     result = judge(real_data, "device-identity.der", V1_CHAIN, 3, late)
     assert result.status is RevocationStatus.BAD_RESPONDER
