@@ -43,12 +43,10 @@ def signing_key(options: argparse.Namespace) -> SigningKey:
     Raises:
         InputError: the file holds no private P-384 key.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     from nvattest.token.keys import MAXIMUM_PEM, SigningKey
 
     if options.signing_key is None:
-        return SigningKey(ec.generate_private_key(ec.SECP384R1()))
+        return SigningKey.generate()
     from nvattest.collateral.folders import read_bounded
 
     return SigningKey.from_pem(read_bounded(options.signing_key, MAXIMUM_PEM))

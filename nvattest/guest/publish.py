@@ -42,13 +42,11 @@ def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
 
     The key is made here and forgotten here: what it signed can be verified, and nothing more is signed with it.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import SigningKey
     from nvattest.token.provenance import DEFAULT_ISSUER
 
-    key = SigningKey(ec.generate_private_key(ec.SECP384R1()))
+    key = SigningKey.generate()
     token = sign_detached_eat(
         platform.appraisal,
         claims=claims_of(platform.appraisal, version=config.token_claims_version),

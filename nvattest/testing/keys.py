@@ -14,14 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from nvattest.pki.ecdsa import P384_ORDER
 from nvattest.testing import _der
 
 __all__ = ["KeyRing", "SigningKey", "derive_bytes"]
-
-_ORDER = int(
-    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973",  # SEC 2, P-384
-    16,
-)
 
 
 def derive_bytes(seed: int, label: str, size: int) -> bytes:
@@ -75,7 +71,7 @@ class KeyRing:
         """The key with this label, made at its first use."""
         key = self._keys.get(label)
         if key is None:
-            scalar = int.from_bytes(derive_bytes(self.seed, f"key/{label}", 64), "big") % (_ORDER - 1) + 1
+            scalar = int.from_bytes(derive_bytes(self.seed, f"key/{label}", 64), "big") % (P384_ORDER - 1) + 1
             key = self._keys.setdefault(label, SigningKey(ec.derive_private_key(scalar, ec.SECP384R1())))
         return key
 

@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest._documents import kind_of, load_json
+from nvattest._text import base64url
 from nvattest._waiting import Deadline
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
+from nvattest.pki.ecdsa import P384_ORDER
 from nvattest.testing.certificates import pem
 from nvattest.testing.keys import derive_bytes
 from nvattest.testing.platform import Platform
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NrasIssuer"]
 
-_P384_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
 # The service's code and word for what the local verifier says with this result code.
 _ERRORS = {
     ResultCode.GPU_EVIDENCE_NONCE_MISMATCH: (4010, "NONCE_NOT_MATCHING"),
@@ -74,8 +75,8 @@ class NrasIssuer:
             "kty": "EC",
             "crv": "P-384",
             "kid": self.kid if with_key else f"{self.kid[:-1]}0",
-            "x": _b64url(numbers.x.to_bytes(48, "big")),
-            "y": _b64url(numbers.y.to_bytes(48, "big")),
+            "x": base64url(numbers.x.to_bytes(48, "big")),
+            "y": base64url(numbers.y.to_bytes(48, "big")),
             "x5c": [base64.b64encode(der).decode() for der in self._chain],
         }
         return json.dumps({"keys": [key]}).encode()
@@ -284,9 +285,5 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _key(seed: int, label: str) -> ec.EllipticCurvePrivateKey:
-    number = int.from_bytes(derive_bytes(seed, label, 48), "big") % (_P384_ORDER - 1) + 1
+    number = int.from_bytes(derive_bytes(seed, label, 48), "big") % (P384_ORDER - 1) + 1
     return ec.derive_private_key(number, ec.SECP384R1())
-
-
-def _b64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -143,6 +143,11 @@ class SigningKey:
         PublicKey.of(self.private.public_key())
 
     @classmethod
+    def generate(cls) -> SigningKey:
+        """A new key."""
+        return cls(ec.generate_private_key(ec.SECP384R1()))
+
+    @classmethod
     def from_pem(cls, pem: bytes) -> SigningKey:
         """From an unencrypted PEM, PKCS #8 or SEC 1.
 

@@ -340,11 +340,9 @@ class Attestation(Configured):
 
     def _signing_key(self) -> SigningKey:
         if self._key is None:
-            from cryptography.hazmat.primitives.asymmetric import ec
-
             from nvattest.token.keys import SigningKey
 
-            self._key = SigningKey(ec.generate_private_key(ec.SECP384R1()))
+            self._key = SigningKey.generate()
             migrated(
                 "tokens are signed with ES384 under a key of this process (public_key_pem). The old SDK signed with "
                 "HS256 under the words 'secret' and 'notasecret', so that anybody could write such a token."

@@ -155,13 +155,11 @@ def _key(given: SigningKey | None) -> SigningKey:
 
     if given is not None:
         return given
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     migrated(
         "the token is signed with ES384 under a key made for this call. NVIDIA's was signed with HS256 under the word "
         "'secret', so that anybody could write one."
     )
-    return SigningKey(ec.generate_private_key(ec.SECP384R1()))
+    return SigningKey.generate()
 
 
 def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral | None:
