@@ -265,8 +265,12 @@ class CollectionError(NvattestError):
 
 
 class CollateralError(NvattestError):
-    """A RIM, a revocation answer or a remote verdict could not be obtained."""
+    """A RIM, a revocation answer or a remote verdict could not be obtained.
 
+    ``passing``: a later attempt may fare better, since there was no connection, or the server itself failed (5xx).
+    """
+
+    passing: bool = False
     default_code = "collateral"
     default_result_code = ResultCode.RIM_INTERNAL_ERROR
 

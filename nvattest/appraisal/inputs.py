@@ -46,11 +46,15 @@ class OcspAnswer:
 
 
 class Unavailable(NamedTuple):
-    """Why a piece of collateral could not be had: NVIDIA's code for it, what happened, and what to do."""
+    """Why a piece of collateral could not be had: NVIDIA's code for it, what happened, and what to do.
+
+    ``passing`` is that of ``CollateralError``.
+    """
 
     code: ResultCode
     message: str
     hint: str = ""
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -328,7 +328,9 @@ class _Gathering:
 
     def _note(self, key: str, error: object, service: Service, what: str) -> None:
         if isinstance(error, CollateralError):
-            self.unavailable[key] = Unavailable(code=error.result_code, message=error.message, hint=error.hint)
+            self.unavailable[key] = Unavailable(
+                code=error.result_code, message=error.message, hint=error.hint, passing=error.passing
+            )
         elif isinstance(error, Late):
             self.unavailable[key] = Unavailable(
                 code=service.unreachable,

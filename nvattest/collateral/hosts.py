@@ -84,7 +84,10 @@ class Host:
     def _limit(self) -> float:
         if self._rounds:
             return 1
-        return float("inf") if self._answered else _UNPROVEN
+        if self._answered:
+            return float("inf")
+        # Without retries the first failure is the last, so one request finds out for all.
+        return _UNPROVEN if self._retries else 1
 
     def answered(self) -> None:
         """The request got an answer, good or bad: the host is there."""

@@ -51,9 +51,13 @@ class Service:
     failed: ResultCode
     invalid: ResultCode
 
-    def error(self, message: str, *, code: str, result_code: ResultCode, hint: str = "") -> CollateralError:
+    def error(
+        self, message: str, *, code: str, result_code: ResultCode, hint: str = "", passing: bool = False
+    ) -> CollateralError:
         """An error of this service."""
-        return CollateralError(f"{self.name}: {message}", code=code, result_code=result_code, hint=hint)
+        error = CollateralError(f"{self.name}: {message}", code=code, result_code=result_code, hint=hint)
+        error.passing = passing
+        return error
 
 
 class HttpClient:
@@ -405,7 +409,8 @@ def _error(
         message += f", and the time limit of {short.seconds:g} s leaves no time for another"
         if failed.retry_after:
             message += f" (the service asks to wait {failed.retry_after:.0f} s)"
-    return service.error(message, code=code, result_code=result, hint=hint)
+    passing = failed.code == "connection" or failed.status >= 500
+    return service.error(message, code=code, result_code=result, hint=hint, passing=passing)
 
 
 def _not_asked(service: Service, url: str, attempts: int, given_up: GivenUp) -> CollateralError:
@@ -420,6 +425,7 @@ def _not_asked(service: Service, url: str, attempts: int, given_up: GivenUp) -> 
         code=error.code,
         result_code=error.result_code,
         hint=error.hint,
+        passing=error.passing,
     )
 
 

@@ -19,8 +19,8 @@ from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.folders import read_bounded
 from nvattest.collateral.gather import gather
-from nvattest.collateral.settings import GatherOptions, HttpSettings
-from nvattest.errors import InputError, ResultCode
+from nvattest.collateral.settings import RETRIES, GatherOptions, HttpSettings
+from nvattest.errors import InputError
 from nvattest.evidence import Evidence
 from nvattest.guest.budget import Budget, give_up_after
 from nvattest.guest.config import HookConfig, Settings
@@ -40,10 +40,8 @@ __all__ = [
 
 _SMALL: Final = 256 * 1024
 _CONNECT_SECONDS: Final = 2.0
-# What passes by itself when the network, or a service, comes up.
-_PASSING: Final = frozenset({ResultCode.RIM_CONNECTION_ERROR, ResultCode.OCSP_SERVER_ERROR, ResultCode.RATE_LIMITED})
 _FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,18 +119,21 @@ def gather_collateral(
 ) -> Collateral:
     """What the evidence needs beyond ``known``, from the cache and the network, as far as the time goes.
 
-    ``patient`` asks again, while there is time, for what a network that comes up late may still give. What could not be
-    had stands in the result with its reason, and fails its check later.
+    ``patient`` asks again, while there is time, for what a network that comes up late may still give: in longer and
+    longer intervals, and each host that still fails only once. What could not be had stands in the result with its
+    reason, and fails its check later.
     """
-    started, pause, first = time.monotonic(), _FIRST_PAUSE, ""
+    started, pause, first, retries = time.monotonic(), _FIRST_PAUSE, "", RETRIES
     while True:
-        found = _gather_once(evidence, known, settings, verifier=verifier, at=at, budget=budget, find=find)
-        late = [item for item in found.unavailable.values() if item.code in _PASSING]
+        found = _gather_once(
+            evidence, known, settings, verifier=verifier, at=at, budget=budget, find=find, retries=retries
+        )
+        late = [item for item in found.unavailable.values() if item.passing]
         if not (patient and late and settings.config.collateral_network) or budget.for_phase() <= pause:
             break
         first = first or late[0].message
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause, retries = min(2 * pause, _LONGEST_PAUSE), 0
         # A network that comes up may set the clock; answers that came are not asked for again.
         at = VerificationTime.at(max(at.device, datetime.now(timezone.utc)))
         known = Collateral(rims=found.rims, ocsp=found.ocsp)
@@ -151,6 +152,7 @@ def _gather_once(
     at: VerificationTime,
     budget: Budget,
     find: Callable[[str, str], None],
+    retries: int,
 ) -> Collateral:
     config = settings.config
     seconds = budget.for_phase()
@@ -166,7 +168,7 @@ def _gather_once(
     options = GatherOptions(
         rim_url=config.collateral_rim_url or RIM_URL,
         ocsp_url=config.collateral_ocsp_url or OCSP_URL,
-        http=_http(settings, seconds),
+        http=_http(settings, seconds, retries),
         timeout=seconds,
         revocation=verifier.policy.revocation,
         cache=cache,
@@ -180,7 +182,7 @@ def _gather_once(
     )
 
 
-def _http(settings: Settings, seconds: float) -> HttpSettings:
+def _http(settings: Settings, seconds: float, retries: int) -> HttpSettings:
     config = settings.config
     key = ""
     path = settings.place(config.collateral_service_key_file)
@@ -192,6 +194,7 @@ def _http(settings: Settings, seconds: float) -> HttpSettings:
         tls_ca_cert=settings.place(config.collateral_ca_file),
         connect_timeout=min(_CONNECT_SECONDS, seconds),
         read_timeout=seconds,
+        retries=retries,
     )
 
 

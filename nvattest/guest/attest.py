@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nvattest._folder import TrustedFolder
 from nvattest._pci import MODULE, PciDevices, pci_devices
@@ -144,6 +144,11 @@ def attest_and_record(
     if record is None:
         record = _fail(run, cause, reason, container)
     tell(run, record, journal)
+    if journal.file != record.log["file"]:
+        # Known only after the lines are written, and the record has to be there before.
+        record = record._replace(log={**record.log, "file": journal.file})
+        with suppress(OSError):
+            write_record(folder, record)
     # Everything is on disk. Where time is short the end of the process closes the library as well.
     seconds = _SHUTDOWN_SECONDS if stage == Stage.WATCH else min(_SHUTDOWN_SECONDS, run.budget.remaining())
     if run.driver is not None and seconds > 0.0:

@@ -25,7 +25,7 @@ class Journal:
     """Writes lines to the log file, and the verdict to the kernel's log and stderr.
 
     A log that cannot be written never decides anything. Its lines go into the run folder, ``fault`` says why, the
-    verdict's line on stderr has that, and the run goes on.
+    verdict's line on stderr has that, and the run goes on. ``file`` is the one that took the last lines, if any did.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -35,6 +35,7 @@ class Journal:
         self._keep = 2
         self._kmsg = True
         self.fault = ""
+        self.file: str | None = None
 
     def configure(self, *, file: str, maximum: int, keep: int, kmsg: bool) -> None:
         """Use other settings than the defaults from here on."""
@@ -49,6 +50,9 @@ class Journal:
             spare = self._paths.at(f"{Paths.RUN}/{os.path.basename(Paths.LOG)}")
             also = self._append(spare, data, log=False)
             self.fault = f"{fault}; {also}" if also else f"{spare}, since {fault}"
+            self.file = None if also else spare
+        else:
+            self.file = self._file
 
     def summary(self, facts: dict[str, object]) -> None:
         """The one JSON line of a run."""

@@ -26,6 +26,7 @@ def test_on_a_read_only_var_log_the_log_goes_to_the_run_folder_with_a_word(world
     [line] = done.stderr.splitlines()
     assert f"(log: {guest.root}/{SPARE}, since {guest.root}/var/log/nvattest: Read-only file system)" in line
     assert '"verdict": "trusted"' in guest.file(SPARE).read_text()
+    assert guest.state["log"]["file"] == f"{guest.root}/{SPARE}"
 
 
 def test_the_log_in_the_run_folder_is_bounded_as_the_other_is(world: NewWorld) -> None:
@@ -42,6 +43,19 @@ def test_the_log_in_the_run_folder_is_bounded_as_the_other_is(world: NewWorld) -
     assert "(log: " not in guest.run().stderr
     assert guest.file(SPARE).read_text() == before
     assert guest.log
+    assert guest.state["log"]["file"] == f"{guest.root}/var/log/nvattest/hook.log"
+
+
+def test_the_record_names_the_log_that_was_written_whether_the_run_succeeds_or_fails(world: NewWorld) -> None:
+    guest = world(lies=["gpu0:signature"])
+    guest.file("var/log/nvattest").write_text("a file where the folder should be")
+    guest.run()
+    assert (guest.state["cause"], guest.state["log"]["file"]) == ("not-trusted", f"{guest.root}/{SPARE}")
+    # Neither can be written: the record names none.
+    guest.file(SPARE).unlink()
+    guest.file(SPARE).mkdir()
+    guest.run()
+    assert (guest.state["cause"], guest.state["log"]["file"]) == ("not-trusted", None)
 
 
 def test_a_run_folder_that_is_not_believed_takes_no_log_either(world: NewWorld) -> None:

@@ -305,7 +305,7 @@ def closed_port() -> int:
 @pytest.mark.parametrize("words", [("--stage", "init"), ("--stage", "watch", "--once")])
 def test_a_network_that_comes_late_is_waited_for_at_boot(world: NewWorld, words: tuple[str, ...]) -> None:
     guest = world(bundle=False)
-    with Services(guest.platform, faults=("drop*24",)) as services:
+    with Services(guest.platform, faults=("drop*18",)) as services:
         use(guest, services)
         ended = guest.end(guest.start(*words), seconds=90)
     assert ended.status == 0, ended.stderr
@@ -326,6 +326,29 @@ def test_a_network_that_does_not_come_ends_with_the_budget_and_says_what_is_miss
     assert guest.ready == 0
     assert guest.state["milliseconds"]["end"] > 1500
     assert "RIM" in guest.state["reason"]["message"]
+
+
+def test_a_service_that_fails_is_asked_once_by_each_later_round_and_less_and_less_often(world: NewWorld) -> None:
+    guest = world(bundle=False)
+    guest.configure(budget={"init": 6.0})
+    with Services(guest.platform, faults=("status=500",)) as services:
+        use(guest, services)
+        ended = guest.end(guest.start("--stage", "init"), seconds=60)
+        asked = len(services.log)
+    assert (ended.status, guest.ready) == (1, 0)
+    # A first round of some eight for each of two hosts; then rounds after 0.5, 1 and 2 seconds.
+    assert 2 * 7 <= asked <= 2 * (8 + 3)
+
+
+def test_what_a_service_does_not_have_is_not_asked_for_again(world: NewWorld) -> None:
+    guest = world(bundle=False)
+    with Services(guest.platform, faults=("status=404",)) as services:
+        use(guest, services)
+        ended = guest.end(guest.start("--stage", "init"), seconds=60)
+        asked = [item.key for item in services.log]
+    assert (ended.status, guest.ready) == (1, 0)
+    assert len(asked) == len(set(asked))
+    assert guest.state["findings"] == []
 
 
 def test_a_hook_does_not_wait_for_the_network(world: NewWorld) -> None:
