@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -42,9 +41,12 @@ def terminal_for(stream: TextIO | None = None, *, color: str = "auto", width: in
 
     stream = sys.stdout if stream is None else stream
     tty = is_terminal(stream)
-    if width is None:
-        width = shutil.get_terminal_size((80, 24)).columns if tty else 80
-        width = min(width, _MAXIMUM)
+    if width is None and tty:
+        import shutil
+
+        width = min(shutil.get_terminal_size((80, 24)).columns, _MAXIMUM)
+    elif width is None:
+        width = 80
     return Terminal(width=max(_MINIMUM, width), color=wants_color(stream, color), unicode=shows_unicode(stream))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Mapping
@@ -116,6 +115,8 @@ def find_entry(word: str) -> Entry | None:
 
 def similar(word: str) -> tuple[str, ...]:
     """Words of the catalogue that look like this one."""
+    import difflib
+
     return tuple(difflib.get_close_matches(word.strip().lower()[:80], list(_names()), n=3, cutoff=0.6))
 
 

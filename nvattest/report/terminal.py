@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-import unicodedata
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._text import joined
 
@@ -17,8 +14,7 @@ _ASCII: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terminal:
+class Terminal(NamedTuple):
     """How to write: columns, colour or not, Unicode or plain ASCII."""
 
     width: int = 80
@@ -42,6 +38,8 @@ class Terminal:
 
     def wrap(self, text: str, *, first: str = "", rest: str | None = None, style: str = "") -> list[str]:
         """``text`` in lines that fit, with these indents (which hold no colour), each line in ``style``."""
+        import textwrap
+
         indent = " " * len(first) if rest is None else rest
         lines = textwrap.wrap(
             text, max(24, self.width), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
@@ -73,6 +71,8 @@ class Terminal:
 
 def columns(text: str) -> int:
     """How many columns a text takes, colour codes not counted."""
+    import unicodedata
+
     count, escape = 0, False
     for sign in text:
         if escape:
