@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import Enum
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from nvattest._text import clean
@@ -33,14 +34,14 @@ class CheckSpec(NamedTuple):
 
 
 def _spec(
-    id: str,  # noqa: A002
+    name: str,
     step: int,
     title: str,
     rank: int,
     gpu: ResultCode = ResultCode.OVERALL_RESULT_FALSE,
     switch: ResultCode | None = None,
 ) -> CheckSpec:
-    return CheckSpec(id=id, step=step, title=title, rank=rank, gpu=gpu, switch=gpu if switch is None else switch)
+    return CheckSpec(id=name, step=step, title=title, rank=rank, gpu=gpu, switch=gpu if switch is None else switch)
 
 
 _C = ResultCode
@@ -147,7 +148,7 @@ def acceptable(outcome: Outcome, tolerated_by: str) -> bool:
 class Check(NamedTuple):
     """One check of one device or of the platform.
 
-    ``id`` names it in the catalogue. ``detail`` says what was seen in one sentence, ``hint`` what to do next.
+    ``id`` names it in the table. ``detail`` says what was seen in one sentence, ``hint`` what to do next.
     ``tolerated_by`` is the policy option that lets an ABSENT or SKIPPED outcome stand; empty when none does.
     ``code`` is the result code that this check stands for while it did not pass.
     """
@@ -165,7 +166,7 @@ class Check(NamedTuple):
 
     @property
     def spec(self) -> CheckSpec:
-        """The catalogue's entry: step number, title, place in NVIDIA's order."""
+        """The table's entry: step number, title, place in NVIDIA's order."""
         return CHECKS[self.id]
 
     @property
@@ -182,68 +183,37 @@ class Check(NamedTuple):
 _LAST = 10_000
 
 
-class CheckList:
-    """Collects the checks of one story; used by the appraisal functions only."""
+def passed(name: str, detail: str, *, expected: str = "", found: str = "") -> Check:
+    """A check that passed."""
+    return Check(name, Outcome.PASS, clean(detail), clean(expected), clean(found))
 
-    __slots__ = ("_kind", "checks")
 
-    def __init__(self, kind: DeviceKind) -> None:
-        self._kind = kind
-        self.checks: list[Check] = []
+def not_passed(
+    outcome: Outcome,
+    name: str,
+    detail: str,
+    *,
+    expected: str = "",
+    found: str = "",
+    hint: str = "",
+    tolerated_by: str = "",
+    kind: DeviceKind = DeviceKind.GPU,
+    code: ResultCode | None = None,
+) -> Check:
+    """A check with another outcome. Its code is ``code``, or what the table has for this ``kind`` of device."""
+    if code is None:
+        code = CHECKS[name].code(kind)
+    return Check(name, outcome, clean(detail), clean(expected), clean(found), clean(hint), tolerated_by, code)
 
-    def ok(self, id: str, detail: str, *, expected: str = "", found: str = "") -> None:  # noqa: A002
-        """Record a check that passed."""
-        self.checks.append(
-            Check(
-                id=id, outcome=Outcome.PASS, detail=clean(detail), expected=clean(expected), found=clean(found)
-            )
-        )  # fmt: skip
 
-    def add(
-        self,
-        id: str,  # noqa: A002
-        outcome: Outcome,
-        detail: str,
-        *,
-        expected: str = "",
-        found: str = "",
-        hint: str = "",
-        tolerated_by: str = "",
-        code: ResultCode | None = None,
-    ) -> None:
-        """Record a check with any outcome. Without ``code`` the catalogue's code for this kind of device is used."""
-        if code is None:
-            code = CHECKS[id].code(self._kind)
-        self.checks.append(
-            Check(
-                id=id,
-                outcome=outcome,
-                detail=clean(detail),
-                expected=clean(expected),
-                found=clean(found),
-                hint=clean(hint),
-                tolerated_by=tolerated_by,
-                code=code if outcome is not Outcome.PASS else ResultCode.OK,
-            )
-        )
+failed = partial(not_passed, Outcome.FAIL)
+absent = partial(not_passed, Outcome.ABSENT)
+skipped = partial(not_passed, Outcome.SKIPPED)
 
-    def fail(
-        self,
-        id: str,  # noqa: A002
-        detail: str,
-        *,
-        expected: str = "",
-        found: str = "",
-        hint: str = "",
-        code: ResultCode | None = None,
-    ) -> None:
-        """Record a check that failed."""
-        self.add(id, Outcome.FAIL, detail, expected=expected, found=found, hint=hint, code=code)
 
-    def skip(self, ids: tuple[str, ...], why: str) -> None:
-        """Record checks that could not be made because an earlier one left nothing to look at."""
-        for id in ids:  # noqa: A001
-            self.add(id, Outcome.SKIPPED, f"not checked: {why}")
+def not_made(name: str, why: str, *, kind: DeviceKind = DeviceKind.GPU) -> Check:
+    """A check that could not be made because an earlier one left nothing to look at."""
+    return skipped(name, f"not checked: {why}", kind=kind)
 
 
 def unacceptable(checks: tuple[Check, ...]) -> tuple[Check, ...]:
@@ -257,7 +227,7 @@ class Judged(Protocol):
 
     @property
     def id(self) -> str:
-        """Its name in the catalogue."""
+        """Its name in the table."""
 
     @property
     def acceptable(self) -> bool:

@@ -23,116 +23,79 @@
 Nothing raises on bad evidence and nothing stops at the first failure: a step that has nothing to look at is SKIPPED,
 and a skipped step never speaks for trust. What a step uses was checked before it: golden values come only from a
 VerifiedRim, identities only from the report and the chain.
-
-Steps of which every check passed may be told again from the verifier's memory (``memory.py``) for the next report that
-gives them the same to look at; the keys below name all of that. Signature, nonce, mode, versions and hints are not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-from nvattest.appraisal import steps_identity, steps_rim, steps_values
-from nvattest.appraisal.check import CheckList, rim_checks
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.measurements import Comparison, SvnComparison
-from nvattest.appraisal.results import DeviceAppraisal, RimAppraisal
-from nvattest.evidence import Evidence
-from nvattest.model import DeviceKind, Nonce, VerificationTime
-from nvattest.rim.ids import RimRole
-from nvattest.rim.verify import VerifiedRim
-from nvattest.spdm.fields import GpuFields
-from nvattest.spdm.report import Report
-
-if TYPE_CHECKING:
-    from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal import identity as who
+from nvattest.appraisal import measurements as values
+from nvattest.appraisal.inputs import ReadEvidence
+from nvattest.appraisal.memory import Basis
+from nvattest.appraisal.results import ChainAppraisal, DeviceAppraisal
+from nvattest.appraisal.revocation import check_revocation
+from nvattest.appraisal.rims import ROLES, appraise_rim, name_rims
+from nvattest.errors import ParseError
+from nvattest.pki.chain import ChainProfile
 
 
-def appraise_device(
-    evidence: Evidence,
-    index: int,
-    *,
-    nonce: Nonce | None,
-    collateral: Collateral,
-    at: VerificationTime,
-    verifier: Verifier,
-) -> DeviceAppraisal:
+def appraise_device(device: ReadEvidence, index: int, basis: Basis) -> DeviceAppraisal:
     """Run the story above on the evidence of one device. ``index`` counts devices of its kind from 0. Never raises."""
-    kind, policy = evidence.kind, verifier.policy
-    checks = CheckList(kind)
-    passes = verifier.passes(collateral)
-    chain_sha256 = hashlib.sha256(evidence.certificate_chain)
-    of_chain = (chain_sha256.digest(), at.device)
-    comparison: Comparison | None = None
-    svn: SvnComparison | None = None
+    evidence, kind = device.evidence, device.evidence.kind
+    policy, memory = basis.policy, basis.memory
+    report = None if isinstance(device.report, ParseError) else device.report
+    certificates = () if isinstance(device.certificates, ParseError) else device.certificates
+    chain = memory.validate_device_chain(certificates, basis.anchors, basis.at.device) if certificates else None
+    identity = who.identity_of(certificates) if certificates else None
 
     # (1) the report reads as SPDM
-    report = steps_identity.read_report(evidence, verifier, checks)
-    # (2) the certificate chain can be read, (3) leads to the pinned device root, (4) and is in its validity period
-    chain = passes.tell(
-        ("chain", *of_chain), checks, lambda: steps_identity.read_chain(evidence, at.device, verifier, checks)
-    )
+    checks = who.check_report(device, policy)
+    # (2) the certificate chain can be read
+    checks.append(who.check_chain_format(device))
+    # (3) the chain leads to the pinned device root
+    checks.append(who.check_path("chain-path", chain))
+    # (4) all its certificates are in their validity period
+    checks.append(who.check_validity("chain-validity", chain))
     # (5) the report is signed by the leaf key
-    steps_identity.check_report_signature(report, chain.certificates, verifier, checks)
+    checks.append(who.check_signature(report, certificates, kind, memory.ecdsa))
     # (6) the report answers our nonce
-    steps_identity.check_nonce(report, evidence, nonce, policy, checks)
-    # (7) chain, report and evidence name one architecture, (8) the firmware id of the report is the certified one, and
+    checks.append(who.check_nonce(report, evidence, basis.nonce, policy))
+    # (7) chain, report and evidence name one architecture
+    check, architecture = who.check_architecture(evidence, report, identity, certificates, policy)
+    checks.append(check)
+    # (8) the firmware id of the report is the certified one
+    checks.append(who.check_fwid(report, certificates, architecture or evidence.architecture, policy))
     # (9) the device is not in a debug state
-    architecture = passes.tell(
-        (
-            "certified",
-            *of_chain,
-            evidence.architecture.value,
-            evidence.hints.get("dev_tools", "off"),
-            *_certified_fields(report),
-        ),
-        checks,
-        lambda: steps_identity.check_certified(evidence, report, chain, policy, checks),
-    )
+    checks.append(who.check_debug(evidence, certificates, architecture or evidence.architecture, policy))
     # (10) no certificate of the chain is revoked
-    device_chain = passes.tell(
-        ("revocation", *of_chain),
-        checks,
-        lambda: steps_rim.check_device_revocation(chain.validated, collateral, at, verifier, checks),
-    )
-
-    # (11) to (13) the reference manifests
-    rims: dict[RimRole, RimAppraisal] = {}
-    verified: dict[RimRole, VerifiedRim] = {}
-    chip = steps_identity.chip_of_device(report, chain)
-    ids, why = steps_rim.rim_ids(report, architecture, checks)
-    for role in (RimRole.DRIVER, RimRole.VBIOS) if kind is DeviceKind.GPU else (RimRole.BIOS,):
-        if report is None or role not in ids:
-            checks.skip(rim_checks(role.value), why)
-            continue
-        rim, appraised = steps_rim.appraise_rim(role, ids[role], report, chip, collateral, at, verifier, checks)
-        rims[role] = appraised
-        if rim is not None:
-            verified[role] = rim
-
-    # (14) to (16) the values
-    wanted = 2 if kind is DeviceKind.GPU else 1
-    if report is None or not verified:
-        checks.skip(("rim-conflict", "measurements", "minimum-svn"), "there is no verified RIM to compare with")
-    else:
-        comparison, svn = passes.tell(
-            (
-                "values",
-                kind.value,
-                report.response.record,
-                steps_values.opaque_values(report, verified),
-                *verified.values(),
-            ),
-            checks,
-            lambda: steps_values.compare(report, verified, len(verified) == wanted, checks),
-        )
+    check, revocations = check_revocation("chain-revocation", chain, ChainProfile.DEVICE, basis)
+    checks.append(check)
+    # (11) to (13) each RIM is there and follows the profile, is signed, and describes this device
+    names = name_rims(report, architecture)
+    checks += names.checks
+    rims = {
+        role: appraise_rim(role, names, report, who.chip_of_device(report, identity), basis) for role in ROLES[kind]
+    }
+    for rim in rims.values():
+        checks += rim.checks
+    # (14) to (16) compare with the golden values of the RIMs that are verified
+    verified = {role: rim.verified for role, rim in rims.items() if rim.verified is not None}
+    complete = len(verified) == len(ROLES[kind])
+    comparison = values.compare_measurements(report, verified) if report is not None and verified else None
+    svn = values.compare_svn(report.opaque, verified) if report is not None and verified else None
+    # (14) no golden value is claimed by two RIMs
+    checks.append(values.check_conflicts(comparison, svn, complete))
+    # (15) the measurements match the golden values
+    checks.append(values.check_measurements(comparison, complete))
+    # (16) security version numbers are high enough
+    checks.append(values.check_minimum_svn(svn, complete))
     # (17) the device runs in a known and allowed mode
-    steps_values.check_mode(report, policy, checks)
+    checks.append(values.check_mode(report, policy))
     # (18) its versions are allowed by the policy
-    steps_values.check_versions(report, policy, checks)
+    checks.append(values.check_versions(report, policy))
     # (19) what the driver said beside the report agrees with it
-    steps_values.check_hints(report, evidence, checks)
+    checks.append(values.check_hints(report, evidence))
 
     return DeviceAppraisal(
         index=index,
@@ -140,20 +103,12 @@ def appraise_device(
         declared_architecture=evidence.architecture,
         origin=evidence.origin,
         report_sha256=hashlib.sha256(evidence.report).hexdigest(),
-        chain_sha256=chain_sha256.hexdigest(),
-        checks=tuple(checks.checks),
+        chain_sha256=hashlib.sha256(evidence.certificate_chain).hexdigest(),
+        checks=tuple(checks),
         report=report,
-        identity=chain.identity,
-        chain=device_chain,
-        rims=rims,
+        identity=identity,
+        chain=ChainAppraisal(chain, revocations) if chain is not None else None,
+        rims={role: rim.appraisal for role, rim in rims.items() if rim.appraisal is not None},
         comparison=comparison,
         svn=svn,
     )
-
-
-def _certified_fields(report: Report | None) -> tuple[object, ...]:
-    """What steps 7 to 9 compare with the certificates."""
-    if report is None:
-        return ()
-    fields = report.fields
-    return (fields.fwid, fields.chip_info if isinstance(fields, GpuFields) else None)

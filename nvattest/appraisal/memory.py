@@ -1,19 +1,40 @@
-"""What a verifier keeps in mind: bounded maps from everything that a result depends on to the result."""
+"""What a verifier has read and verified, kept for the next device, and what the devices of one platform are judged by.
+
+Every map is bounded. Its key is the content itself, with the anchors and the instant where a result depends on them; no
+policy, nonce or evidence is part of a result. Paths are kept without an instant: whether all certificates of a chain
+were valid is judged at each instant anew.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar, cast
 
-from nvattest.appraisal.check import Check, CheckList, Outcome
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, ReadEvidence
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.errors import ParseError
+from nvattest.evidence import Evidence
+from nvattest.model import Nonce, VerificationTime
+from nvattest.pki.anchors import TrustAnchors
+from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain, read_pem_block
+from nvattest.pki.chain import ChainProfile, ValidatedChain, validate_chain
+from nvattest.pki.ecdsa import EcdsaVerifier
+from nvattest.pki.ocsp import OcspResponse, Revocation, check_revocation, parse_ocsp_response
+from nvattest.rim.document import RimDocument, parse_rim
+from nvattest.rim.verify import RimVerification, verify_rim
+from nvattest.spdm.report import Report, parse_report
 
 T = TypeVar("T")
-R = TypeVar("R")
+Answers = Mapping[int, Sequence[tuple[OcspAnswer, OcspResponse]]]
+
+# How many devices are known again when they come back. What is kept of one takes some 20 kB.
+_DEVICES = 512
 
 
-class Memory(Generic[T]):
-    """A bounded map; the least recently used entry goes first. What raises is not kept."""
+class BoundedMap(Generic[T]):
+    """A map of limited size; the least recently used entry goes first. A call that raises leaves no entry."""
 
     __slots__ = ("_entries", "_size")
 
@@ -25,7 +46,7 @@ class Memory(Generic[T]):
         return len(self._entries)
 
     def get(self, key: Hashable) -> T | None:
-        """What was kept under this key."""
+        """The value of this key, or None."""
         value = self._entries.pop(key, None)
         if value is not None:
             self._entries[key] = value
@@ -44,35 +65,133 @@ class Memory(Generic[T]):
         return known if known is not None else self.put(key, make())
 
 
-class _Passed(NamedTuple):
-    checks: tuple[Check, ...]
-    result: object
+class Memory:
+    """Reads bytes and verifies what was read, each of them once while it is kept. Meant for one thread."""
+
+    def __init__(self, ecdsa: EcdsaVerifier) -> None:
+        self.ecdsa = ecdsa
+        self._certificates: BoundedMap[Certificate] = BoundedMap(256)
+        self._report_parts: BoundedMap[object] = BoundedMap(_DEVICES)
+        self._rims: BoundedMap[RimDocument] = BoundedMap(32)
+        self._explanations: BoundedMap[str] = BoundedMap(32)
+        self._responses: BoundedMap[OcspResponse] = BoundedMap(256)
+        self._chains: BoundedMap[ValidatedChain] = BoundedMap(_DEVICES)
+        self._verifications: BoundedMap[RimVerification] = BoundedMap(64)
+        self._judgements: BoundedMap[Revocation] = BoundedMap(1024)
+        self._indexed: tuple[Collateral, tuple[Answers, str]] | None = None
+
+    def read(self, evidence: Evidence | ReadEvidence) -> ReadEvidence:
+        """Read the report and the certificates of one device. What cannot be read is the error beside it."""
+        if isinstance(evidence, ReadEvidence):
+            return evidence
+        report: Report | ParseError
+        certificates: tuple[Certificate, ...] | ParseError
+        try:
+            # Measurements are those of all devices with the same firmware, opaque data mostly that of the last report.
+            report = parse_report(evidence.report, evidence.kind, remember=self._report_part)
+        except ParseError as error:
+            report = error
+        try:
+            certificates = parse_pem_chain(evidence.certificate_chain, read=self._read_pem_block)
+        except ParseError as error:
+            certificates = error
+        return ReadEvidence(evidence=evidence, report=report, certificates=certificates)
+
+    def _report_part(self, key: Hashable, read: Callable[[], T], /) -> T:
+        return cast("T", self._report_parts.recall(key, read))
+
+    def _read_pem_block(self, text: bytes) -> Certificate:
+        return self._certificates.recall(text, lambda: read_pem_block(text))
+
+    def _parse_certificate(self, der: bytes) -> Certificate:
+        return self._certificates.recall(der, lambda: parse_certificate(der))
+
+    def parse_rim(self, content: bytes) -> RimDocument:
+        """Parse a RIM.
+
+        Raises:
+            ParseError: the document does not follow the profile.
+        """
+        return self._rims.recall(content, lambda: parse_rim(content))
+
+    def explain_rim(self, error: ParseError, content: bytes) -> str:
+        """Why ``parse_rim`` refused this document, with line and element."""
+        from nvattest.rim.schema import explained
+
+        return self._explanations.recall(content, lambda: explained(error, content))
+
+    def parse_answer(self, content: bytes) -> OcspResponse:
+        """Parse the answer of an OCSP responder.
+
+        Raises:
+            ParseError: it cannot be read, or answers about more than one certificate.
+        """
+        return self._responses.recall(content, lambda: parse_ocsp_response(content, parse=self._parse_certificate))
+
+    def validate_device_chain(
+        self, certificates: tuple[Certificate, ...], anchors: TrustAnchors, at: datetime
+    ) -> ValidatedChain:
+        """Validate a device chain against the device anchors. Only good paths are kept."""
+        key = (certificates, anchors.device)
+        known = self._chains.get(key)
+        if known is None:
+            known = validate_chain(
+                certificates, anchors.device, profile=ChainProfile.DEVICE, at=at, verifier=self.ecdsa
+            )
+            if known.path_ok:
+                self._chains.put(key, known)
+        return known.judged_at(at)
+
+    def verify_rim(self, document: RimDocument, anchors: TrustAnchors, at: datetime) -> RimVerification:
+        """Verify a RIM's signature and chain against the RIM anchors."""
+        return self._verifications.recall(
+            (document.raw_sha256, anchors.rim),
+            lambda: verify_rim(document, anchors=anchors.rim, at=at, verifier=self.ecdsa),
+        ).judged_at(at)
+
+    def answers(self, collateral: Collateral) -> tuple[Answers, str]:
+        """The answers of a collateral by the serial number that they are about, and what to say of the others."""
+        if self._indexed is None or self._indexed[0] is not collateral:
+            self._indexed = (collateral, self._index(collateral))
+        return self._indexed[1]
+
+    def _index(self, collateral: Collateral) -> tuple[Answers, str]:
+        index: dict[int, list[tuple[OcspAnswer, OcspResponse]]] = {}
+        reasons: list[str] = []
+        for answer in collateral.ocsp:
+            try:
+                response = self.parse_answer(answer.content)
+            except ParseError as error:
+                reasons.append(error.message)
+                continue
+            if response.serial is not None:
+                index.setdefault(response.serial, []).append((answer, response))
+            else:
+                reasons.append(f"the responder says {response.responder_status}")
+        unusable = ""
+        if reasons:
+            count = f"{len(reasons)} of {len(collateral.ocsp)} answers"
+            unusable = f"{count} could not be used, the first: {reasons[0][:200]}"
+        return index, unusable
+
+    def judge(
+        self, answer: OcspAnswer, response: OcspResponse, certificate: Certificate, issuer: Certificate, at: datetime
+    ) -> Revocation:
+        """Judge what an answer says about a certificate."""
+        return self._judgements.recall(
+            (response.sha256, certificate.sha256, issuer.sha256, at, answer.nonce),
+            lambda: check_revocation(
+                response, certificate=certificate, issuer=issuer, at=at, nonce=answer.nonce, verifier=self.ecdsa
+            ),
+        )
 
 
-class Passes:
-    """Steps of the story that passed, to be told again for the next report that gives them the same to look at.
+class Basis(NamedTuple):
+    """What all devices of one platform are judged by. ``nonce`` is None where the caller sent none."""
 
-    Only steps of which every check passed are kept. All others are taken anew each time: what they missed may be there
-    by then, and no failure is worth saving time on.
-    """
-
-    __slots__ = ("_memory",)
-
-    def __init__(self, size: int) -> None:
-        self._memory: Memory[_Passed] = Memory(size)
-
-    def __len__(self) -> int:
-        return len(self._memory)
-
-    def tell(self, key: Hashable, checks: CheckList, steps: Callable[[], R]) -> R:
-        """Take ``steps``, which record into ``checks``; or record what they did when they passed on the same key."""
-        known = self._memory.get(key)
-        if known is not None:
-            checks.checks.extend(known.checks)
-            return cast("R", known.result)
-        before = len(checks.checks)
-        result = steps()
-        made = tuple(checks.checks[before:])
-        if made and all(check.outcome is Outcome.PASS for check in made):
-            self._memory.put(key, _Passed(made, result))
-        return result
+    nonce: Nonce | None
+    collateral: Collateral
+    at: VerificationTime
+    policy: EvidencePolicy
+    anchors: TrustAnchors
+    memory: Memory

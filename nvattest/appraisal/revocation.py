@@ -1,27 +1,29 @@
-"""Revocation of one chain: find the answers, judge each, and turn them into one check under the evidence policy.
+"""Step 10 of the story in ``device.py``, and part of step 12: the revocation of one chain.
 
-Whose answers: of a device chain all but the leaf (NVIDIA's responder does not serve it) and the root; of a RIM chain
-all but the root. Sources: RFC 6960; NVAT 1.2.2 for the choice of certificates.
+Find the answers about each certificate, judge each answer, choose the one that counts, and turn those of a chain into
+one check under the evidence policy. Of a device chain all certificates but the leaf (NVIDIA's responder does not serve
+it) and the root have answers; of a RIM chain all but the root. Sources: RFC 6960; NVAT 1.2.2 for the choice of
+certificates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from nvattest.appraisal.check import CheckList, Outcome
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
+from nvattest.appraisal.check import Check, Outcome, absent, not_made, not_passed, passed
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source
+from nvattest.appraisal.memory import Basis, Memory
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import CertificateRevocation
 from nvattest.errors import ResultCode
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
-from nvattest.pki.ocsp import NonceOutcome, OcspResponse, Revocation, RevocationStatus
+from nvattest.pki.chain import ChainProfile, ValidatedChain
+from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
 
-Judge = Callable[[OcspAnswer, OcspResponse, Certificate, Certificate, datetime], Revocation]
-
-# Statuses of an answer that nobody with authority gave about this certificate: it says nothing, for or against.
+# Statuses of an answer without authority about this certificate: it says nothing, for or against.
 _NOT_AN_ANSWER = frozenset(
     {
         RevocationStatus.WRONG_CERTIFICATE,
@@ -44,44 +46,31 @@ MAXIMUM_ANSWERS = 64
 
 
 def find_revocation(
-    certificate: Certificate,
-    issuer: Certificate,
-    answers: Sequence[tuple[OcspAnswer, OcspResponse]],
-    unavailable: Unavailable | None,
-    at: datetime,
-    judge: Judge,
-    unusable: str = "",
+    certificate: Certificate, issuer: Certificate, collateral: Collateral, at: datetime, memory: Memory
 ) -> CertificateRevocation:
     """Judge all answers about one certificate and choose the one that counts.
 
     A signed revocation outweighs everything, whatever its age. Otherwise the newest statement counts: a hold or an
     "unknown" counts unless a current "good" is newer, by thisUpdate and then producedAt; in the same second it counts.
     Among current good answers one to our own question comes before the others, which may be as new and are less fresh,
-    then the newest. Where nothing of all this is there, the answer that came closest is told.
-    ``answers`` are candidates: an answer about another certificate is passed over. ``unusable`` says what became of
-    answers that name no certificate; it is told where none is left.
+    then the newest. Where none of these is there, the answer that came closest is given.
     """
-    if len(answers) > MAXIMUM_ANSWERS:
+    index, unusable = memory.answers(collateral)
+    # The serial number finds candidates; an answer about another certificate of that number is passed over.
+    candidates = index.get(certificate.serial, ())
+    if len(candidates) > MAXIMUM_ANSWERS:
         # Refused, not cut: which of them to leave out would be the choice of whoever sent them.
-        detail = f"{len(answers)} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are read"
-        return CertificateRevocation(
-            certificate=certificate,
-            revocation=Revocation(
-                status=RevocationStatus.MALFORMED, detail=detail, certificate_serial=certificate.serial
-            ),
-            source=None,
-        )
-    judged = [(judge(answer, response, certificate, issuer, at), answer) for answer, response in answers]
+        detail = f"{len(candidates)} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are read"
+        return _unanswered(certificate, RevocationStatus.MALFORMED, detail)
+    judged = [(memory.judge(answer, response, certificate, issuer, at), answer) for answer, response in candidates]
     judged = [pair for pair in judged if pair[0].status is not RevocationStatus.WRONG_CERTIFICATE]
     if not judged:
-        detail = unavailable.message if unavailable is not None else "no revocation answer was given"
-        status = RevocationStatus.UNREACHABLE if unavailable is not None else RevocationStatus.NO_ANSWER
-        detail += f"; {unusable}" if unusable else ""
-        return CertificateRevocation(
-            certificate=certificate,
-            revocation=Revocation(status=status, detail=detail, certificate_serial=certificate.serial),
-            source=None,
-        )
+        missing = collateral.unavailable.get(f"ocsp:{certificate.sha256.hex()}")
+        # Answers that name no certificate may have been about this one.
+        rest = f"; {unusable}" if unusable else ""
+        if missing is None:
+            return _unanswered(certificate, RevocationStatus.NO_ANSWER, f"no revocation answer was given{rest}")
+        return _unanswered(certificate, RevocationStatus.UNREACHABLE, missing.message + rest)
 
     against = max((_made(item) for item, _ in judged if item.status in _AGAINST), default=None)
 
@@ -104,10 +93,31 @@ def find_revocation(
     return CertificateRevocation(certificate=certificate, revocation=revocation, source=answer.source)
 
 
+def _unanswered(certificate: Certificate, status: RevocationStatus, detail: str) -> CertificateRevocation:
+    revocation = Revocation(status=status, detail=detail, certificate_serial=certificate.serial)
+    return CertificateRevocation(certificate=certificate, revocation=revocation, source=None)
+
+
 def _made(revocation: Revocation) -> tuple[float, float]:
     """How new a statement is: the instant that it describes, then the instant at which it was signed."""
     this, produced = revocation.this_update, revocation.produced_at
     return this.timestamp() if this is not None else 0.0, produced.timestamp() if produced is not None else 0.0
+
+
+def check_revocation(
+    name: str, chain: ValidatedChain | None, profile: ChainProfile, basis: Basis
+) -> tuple[Check, tuple[CertificateRevocation, ...]]:
+    """The check of a chain, and the answer for each of its certificates, topmost first."""
+    if chain is None or not chain.path_ok:
+        why = "there is no readable chain" if chain is None else "the chain leads to no pinned root"
+        return not_made(name, why), ()
+    first, at = (1, basis.at.device) if profile is ChainProfile.DEVICE else (0, basis.at.rim)
+    certificates = chain.certificates
+    found = tuple(
+        find_revocation(certificates[i], certificates[i + 1], basis.collateral, at, basis.memory)
+        for i in range(len(certificates) - 2, first - 1, -1)
+    )
+    return judge_revocations(name, found, profile, basis.policy, basis.collateral), found
 
 
 class _Finding(NamedTuple):
@@ -118,39 +128,34 @@ class _Finding(NamedTuple):
     code: ResultCode | None = None
 
 
-def check_chain_revocation(
-    checks: CheckList,
-    id: str,  # noqa: A002
+_SEVERITY = {Outcome.FAIL: 0, Outcome.ABSENT: 1, Outcome.SKIPPED: 2, Outcome.PASS: 3}
+
+
+def judge_revocations(
+    name: str,
     revocations: Sequence[CertificateRevocation],
+    profile: ChainProfile,
     policy: EvidencePolicy,
     collateral: Collateral,
-    *,
-    of_device: bool,
-) -> None:
-    """Record one check for the revocation of a chain: the worst of its certificates decides."""
-    hold = "allow_certificate_hold_for_devices" if of_device else "allow_certificate_hold_for_rims"
+) -> Check:
+    """One check for the answers of a chain: the worst of its certificates decides."""
+    hold = "allow_certificate_hold_for_devices" if profile is ChainProfile.DEVICE else "allow_certificate_hold_for_rims"
     findings = [_judge_policy(item, policy, collateral, hold) for item in revocations]
     if not findings:
-        checks.add(id, Outcome.ABSENT, "the chain has no certificate whose revocation could be asked")
-        return
-    severity = {Outcome.FAIL: 0, Outcome.ABSENT: 1, Outcome.SKIPPED: 2, Outcome.PASS: 3}
-    worst = min(findings, key=lambda finding: (severity[finding.outcome], finding.tolerated_by != ""))
-    # A tolerated certificate must not carry another one that is not tolerated.
-    untolerated = [f for f in findings if f.outcome is not Outcome.PASS and not f.tolerated_by]
-    if untolerated:
-        worst = min(untolerated, key=lambda finding: severity[finding.outcome])
+        return absent(name, "the chain has no certificate whose revocation could be asked")
     good = sum(finding.outcome is Outcome.PASS for finding in findings)
-    text = worst.text if worst.outcome is not Outcome.PASS else _summary(revocations)
-    checks.add(
-        id,
-        worst.outcome,
-        text,
-        expected=f"{len(findings)} of {len(findings)} good",
-        found=f"{good} of {len(findings)} good",
-        hint=worst.hint,
-        tolerated_by=worst.tolerated_by,
-        code=worst.code,
+    expected, found = f"{len(findings)} of {len(findings)} good", f"{good} of {len(findings)} good"
+    # A tolerated certificate must not carry another one that is not tolerated.
+    worst = min(
+        findings,
+        key=lambda finding: (finding.tolerated_by != "" or finding.outcome is Outcome.PASS, _SEVERITY[finding.outcome]),
     )
+    if worst.outcome is Outcome.PASS:
+        return passed(name, _summary(revocations), expected=expected, found=found)
+    return not_passed(
+        worst.outcome, name, worst.text, expected=expected, found=found,
+        hint=worst.hint, tolerated_by=worst.tolerated_by, code=worst.code,
+    )  # fmt: skip
 
 
 def _summary(revocations: Sequence[CertificateRevocation]) -> str:

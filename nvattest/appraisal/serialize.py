@@ -8,10 +8,9 @@ from enum import Enum
 from nvattest._documents import JsonObject
 from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import Check
-from nvattest.appraisal.measurements import Cell, SvnCell
+from nvattest.appraisal.measurements import Cell, SvnCell, signed_versions
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
-from nvattest.appraisal.versions import signed_versions
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.spdm.fields import GpuFields, SwitchFields

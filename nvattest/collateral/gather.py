@@ -16,6 +16,7 @@ from typing import Final
 from nvattest._waiting import Deadline, Late, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.policy import RevocationMode
+from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.ocsp_service import OCSP_RESPONDER, ask
@@ -60,7 +61,9 @@ def needs_of(evidence: Sequence[Evidence], verifier: Verifier, at: VerificationT
     for number, item in enumerate(evidence):
         name = f"device {number} ({item.architecture.value})"
         try:
-            chain = verifier.validate_device_chain(parse_pem_chain(item.certificate_chain), at.device)
+            chain = verifier.memory.validate_device_chain(
+                parse_pem_chain(item.certificate_chain), verifier.anchors, at.device
+            )
             if chain.path_ok:
                 chains.append(chain)
                 genuine.append(item)
@@ -216,10 +219,10 @@ class _Gathering:
     def _is_worth_keeping(self, rim_id: str, content: bytes) -> bool:
         """Whether it is signed under the RIM anchors and is of the version that the id names."""
         try:
-            document = self._verifier.parse_rim(content)
+            document = self._verifier.memory.parse_rim(content)
         except ParseError:
             return False
-        if self._verifier.verify_rim(document, self._at.rim).verified is None:
+        if self._verifier.memory.verify_rim(document, self._verifier.anchors, self._at.rim).verified is None:
             return False
         # Ids end in the version, that of a VBIOS in capitals without its dots.
         return _compact(rim_id).endswith("_" + _compact(document.version))
@@ -230,11 +233,11 @@ class _Gathering:
             if answer is None:
                 continue
             try:
-                document = self._verifier.parse_rim(answer.content)
+                document = self._verifier.memory.parse_rim(answer.content)
             except ParseError:
                 # The appraisal will say what is wrong with it.
                 continue
-            yield self._verifier.verify_rim(document, self._at.rim).chain
+            yield self._verifier.memory.verify_rim(document, self._verifier.anchors, self._at.rim).chain
 
     # --- revocation -----------------------------------------------------------------------------------------------
 
@@ -276,7 +279,9 @@ class _Gathering:
 
     def _settled(self, question: Question, answers: Collateral) -> timedelta | None:
         """How long these still say "good" in a way that the policy's mode accepts; None where they do not."""
-        found = self._verifier.find_revocation(question.certificate, question.issuer, answers, self._instant(question))
+        found = find_revocation(
+            question.certificate, question.issuer, answers, self._instant(question), self._verifier.memory
+        )
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
             return timedelta.max if found.source in (Source.BUNDLE, Source.FILE) else None

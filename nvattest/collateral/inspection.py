@@ -96,10 +96,10 @@ class _Inspector:
     def rim(self, answer: RimAnswer) -> JsonObject:
         entry: JsonObject = {"id": answer.id, "sha256": hashlib.sha256(answer.content).hexdigest()}
         try:
-            document = self._verifier.parse_rim(answer.content)
+            document = self._verifier.memory.parse_rim(answer.content)
         except ParseError as error:
-            return self._refuse(entry, answer.id, answer, self._verifier.explain_rim(error, answer.content))
-        verification = self._verifier.verify_rim(document, self._at.rim)
+            return self._refuse(entry, answer.id, answer, self._verifier.memory.explain_rim(error, answer.content))
+        verification = self._verifier.memory.verify_rim(document, self._verifier.anchors, self._at.rim)
         chain = verification.chain
         entry |= {
             "version": document.version,

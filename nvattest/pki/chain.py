@@ -7,7 +7,7 @@ All broken rules are collected, so that people see them at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from itertools import pairwise
@@ -83,6 +83,17 @@ class ValidatedChain:
         """Whether every certificate was valid at ``at``."""
         return bool(self.certificates) and not self.validity_findings
 
+    def judged_at(self, at: datetime) -> ValidatedChain:
+        """The same path, and its validity at the instant ``at``.
+
+        Raises:
+            InputError: ``at`` has no time zone.
+        """
+        if at == self.at:
+            return self
+        _check_zone(at)
+        return replace(self, at=at, validity_findings=tuple(_validity(self.certificates, at)))
+
     @property
     def earliest_not_after(self) -> datetime:
         """When the first certificate of the chain ends.
@@ -131,8 +142,7 @@ def validate_chain(
     Raises:
         InputError: ``at`` has no time zone.
     """
-    if at.tzinfo is None:
-        raise InputError("the time of a chain validation has no time zone", code="time-zone")
+    _check_zone(at)
     chain = tuple(certificates)
     if not 1 <= len(chain) <= MAX_CHAIN_LENGTH:
         message, expected = f"the chain has {len(chain)} certificates", f"1 to {MAX_CHAIN_LENGTH}"
@@ -155,6 +165,11 @@ def validate_chain(
         validity_findings=tuple(_validity(chain, at)),
         at=at,
     )
+
+
+def _check_zone(at: datetime) -> None:
+    if at.tzinfo is None:
+        raise InputError("the time of a chain validation has no time zone", code="time-zone")
 
 
 def _finding(
@@ -269,6 +284,9 @@ def _no_anchor(chain: tuple[Certificate, ...], anchors: Sequence[TrustAnchor]) -
 
 
 def _validity(chain: tuple[Certificate, ...], at: datetime) -> Iterator[ChainFinding]:
+    """No finding about a chain that is too long: no certificate of it is looked at."""
+    if len(chain) > MAX_CHAIN_LENGTH:
+        return
     # notAfter has whole seconds and is valid through its second (RFC 5280, 4.1.2.5).
     instant = at.replace(microsecond=0)
     for position, it in enumerate(chain):

@@ -13,7 +13,7 @@ accept an expired signer, never a broken path.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -106,6 +106,10 @@ class RimVerification:
     chain: ValidatedChain = field(repr=False)
     verified: VerifiedRim | None
     detail: str
+
+    def judged_at(self, at: datetime) -> RimVerification:
+        """The same signature and path, and the validity of the signers at another instant."""
+        return self if at == self.chain.at else replace(self, chain=self.chain.judged_at(at))
 
 
 def verify_rim(

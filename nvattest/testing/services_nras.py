@@ -181,7 +181,9 @@ class NrasIssuer:
         chains = [(chain, ChainProfile.DEVICE) for chain in needs.chains]
         for xml in rims.values():
             with contextlib.suppress(ParseError):
-                chains.append((verifier.verify_rim(verifier.parse_rim(xml), at.rim).chain, ChainProfile.RIM))
+                document = verifier.memory.parse_rim(xml)
+                signed = verifier.memory.verify_rim(document, verifier.anchors, at.rim)
+                chains.append((signed.chain, ChainProfile.RIM))
         responder: Any = _Responder(self._platform, at.rim)
         answers, unavailable = [], {}
         for question in certificates_to_ask(chains):

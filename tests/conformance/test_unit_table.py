@@ -365,8 +365,8 @@ def rim_document(real: Path) -> None:
     from nvattest.pki.anchors import NVIDIA_ANCHORS
 
     verifier = Verifier()
-    document = verifier.parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
-    result = verifier.verify_rim(document, AT.rim)
+    document = verifier.memory.parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
+    result = verifier.memory.verify_rim(document, verifier.anchors, AT.rim)
     assert result.signature_valid
     assert result.chain.path_ok
     assert result.chain.in_validity
@@ -384,15 +384,15 @@ def rim_document(real: Path) -> None:
 def incorrect_root(real: Path) -> None:
     platform = Platform.build("hopper-1")
     verifier = Verifier(anchors=platform.trust_anchors())
-    document = verifier.parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
-    assert not verifier.verify_rim(document, AT.rim).chain.path_ok
+    document = verifier.memory.parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
+    assert not verifier.memory.verify_rim(document, verifier.anchors, AT.rim).chain.path_ok
 
 
 @row("InvalidRimDocument.VerifyIncorrectSignature")
 def incorrect_rim_signature(real: Path) -> None:
     verifier = Verifier()
-    document = verifier.parse_rim((real / "rim-bad" / "incorrect_signature_driver_rim.xml").read_bytes())
-    result = verifier.verify_rim(document, AT.rim)
+    document = verifier.memory.parse_rim((real / "rim-bad" / "incorrect_signature_driver_rim.xml").read_bytes())
+    result = verifier.memory.verify_rim(document, verifier.anchors, AT.rim)
     assert not result.signature_valid
     assert result.verified is None
 

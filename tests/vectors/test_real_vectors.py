@@ -21,6 +21,7 @@ from nvattest.cli import main
 from nvattest.errors import ResultCode
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Architecture, Nonce, VerificationTime
+from nvattest.spdm.report import Report
 from nvattest.token.claims import claims_of
 
 NONCE = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb"
@@ -449,7 +450,8 @@ def test_a_real_rubin_is_genuine_and_is_refused_for_want_of_reference_values(
 
 def test_the_manifest_of_a_real_rubin_is_kept_as_a_block_of_another_kind(real_data: Path, verifier: Verifier) -> None:
     [item] = evidence_of(real_data, "rubin-620.54")
-    report = verifier.parse_report(item.report, item.kind)
+    report = verifier.read([item])[0].report
+    assert isinstance(report, Report)
     assert list(report.measurements) == [*range(1, 65), 0xFD]
     manifest = report.measurements[0xFD]
     assert (manifest.value_type, len(manifest.value), manifest.value[:3].hex()) == (0x8A, 1263, "d9023a")

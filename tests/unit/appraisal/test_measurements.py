@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,6 +13,7 @@ from nvattest.appraisal.measurements import CellState, Comparison, SvnComparison
 from nvattest.errors import ResultCode
 from nvattest.rim.document import GoldenValue, MinSvn
 from nvattest.rim.ids import RimRole
+from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.measurements import MeasurementBlock
 from nvattest.spdm.opaque import OpaqueData, OpaqueEntry, OpaqueLayout
 
@@ -33,7 +35,8 @@ def compare(
         for role, golden in ((RimRole.DRIVER, driver), (RimRole.VBIOS, vbios))
         if golden is not None
     }
-    return compare_measurements(SimpleNamespace(response=SimpleNamespace(blocks=blocks)), rims, nvdec0)  # type: ignore[arg-type]
+    report = SimpleNamespace(response=SimpleNamespace(blocks=blocks), fields=Mock(spec=GpuFields, nvdec0_status=nvdec0))
+    return compare_measurements(report, rims)  # type: ignore[arg-type]
 
 
 def states(comparison: Comparison) -> dict[int, CellState]:

@@ -8,9 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from nvattest.appraisal.check import CheckList, Outcome
 from nvattest.appraisal.inputs import Collateral, RimAnswer
-from nvattest.appraisal.memory import Memory, Passes
+from nvattest.appraisal.memory import BoundedMap
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
@@ -19,6 +18,7 @@ from nvattest.errors import ParseError
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
 from nvattest.rim.document import parse_rim
+from nvattest.spdm.report import Report
 from nvattest.testing import DEFAULT_NONCE, Platform
 
 OTHER_NONCE = bytes(range(32))
@@ -184,7 +184,8 @@ def test_a_known_gpu_under_another_name_is_seen(scene: Scene) -> None:
 @pytest.mark.parametrize("place", ["record", "opaque"])
 def test_a_bit_in_a_known_part_of_a_report_is_seen(scene: Scene, place: str) -> None:
     known = scene.evidence[0]
-    report = scene.warm.parse_report(known.report, known.kind)
+    report = scene.warm.read([known])[0].report
+    assert isinstance(report, Report)
     part = report.response.record if place == "record" else report.response.opaque
     at = known.report.index(part) + len(part) - 1
     changed = bytearray(known.report)
@@ -217,27 +218,12 @@ def test_a_known_gpu_that_says_another_thing_is_seen(lie: str, check: str) -> No
 
 def test_known_bytes_read_as_a_gpu_do_not_read_as_a_switch(scene: Scene) -> None:
     gpu = next(item for item in scene.evidence if item.kind is DeviceKind.GPU)
-    with pytest.raises(ParseError):
-        scene.warm.parse_report(gpu.report, DeviceKind.NVSWITCH)
-
-
-def test_what_failed_is_judged_anew_and_what_passed_is_kept(scene: Scene) -> None:
-    passes, checks = Passes(4), CheckList(DeviceKind.GPU)
-    outcomes = iter((Outcome.FAIL, Outcome.ABSENT, Outcome.SKIPPED, Outcome.PASS))
-
-    def steps() -> str:
-        outcome = next(outcomes)
-        checks.ok("fwid", "")
-        checks.add("debug", outcome, "", tolerated_by="allow_debug")
-        return outcome.value
-
-    told = [passes.tell("key", checks, steps) for _ in range(6)]
-    assert told == ["fail", "absent", "skipped", "pass", "pass", "pass"]
-    assert [check.outcome for check in checks.checks[6:]] == [Outcome.PASS] * 6
+    [read] = scene.warm.read([replace(gpu, architecture=Architecture.LS10)])
+    assert isinstance(read.report, ParseError)
 
 
 def test_the_memory_is_bounded_and_keeps_nothing_that_raised() -> None:
-    memory: Memory[int] = Memory(3)
+    memory: BoundedMap[int] = BoundedMap(3)
     for key in range(3):
         memory.put(key, key + 10)
     assert memory.get(0) == 10

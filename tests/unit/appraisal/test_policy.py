@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from nvattest.appraisal import versions
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.measurements import signed_versions, version_problems
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
 from nvattest.errors import NotTrustedError, PolicyError, ResultCode
@@ -311,13 +311,13 @@ def test_a_flag_of_an_upper_certificate_counts_for_a_hopper_too(node) -> None:
 def test_versions_are_compared_as_numbers_and_vbios_in_hexadecimal(node) -> None:
     report = node().appraise().devices[0].report
     assert report is not None
-    driver, vbios = versions.signed_versions(report).values()
-    assert versions.problems(report, EvidencePolicy(minimum_driver_version=driver, minimum_vbios_version=vbios)) == []
+    driver, vbios = signed_versions(report).values()
+    assert version_problems(report, EvidencePolicy(minimum_driver_version=driver, minimum_vbios_version=vbios)) == []
     for older in ("9.1", "100.999.999"):
-        assert versions.problems(report, EvidencePolicy(minimum_driver_version=older)) == []
+        assert version_problems(report, EvidencePolicy(minimum_driver_version=older)) == []
     for newer in ("5500", driver + ".1"):
-        assert len(versions.problems(report, EvidencePolicy(minimum_driver_version=newer))) == 1
-    assert len(versions.problems(report, EvidencePolicy(minimum_vbios_version="FF.00"))) == 1
+        assert len(version_problems(report, EvidencePolicy(minimum_driver_version=newer))) == 1
+    assert len(version_problems(report, EvidencePolicy(minimum_vbios_version="FF.00"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -10,13 +11,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from nvattest.appraisal.check import CheckList, Outcome
+from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import CertificateRevocation
-from nvattest.appraisal.revocation import MAXIMUM_ANSWERS, check_chain_revocation, find_revocation
+from nvattest.appraisal.revocation import MAXIMUM_ANSWERS, find_revocation, judge_revocations
 from nvattest.errors import ResultCode
-from nvattest.model import DeviceKind
+from nvattest.pki.chain import ChainProfile
 from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
 
 NOW = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -37,10 +38,8 @@ def item(
 
 
 def judge(policy: EvidencePolicy, *items: CertificateRevocation, of_device: bool = True, **more) -> tuple[Outcome, str]:
-    checks = CheckList(DeviceKind.GPU)
-    collateral = Collateral(**more)
-    check_chain_revocation(checks, "chain-revocation", items, policy, collateral, of_device=of_device)
-    [check] = checks.checks
+    profile = ChainProfile.DEVICE if of_device else ChainProfile.RIM
+    check = judge_revocations("chain-revocation", items, profile, policy, Collateral(**more))
     return check.outcome, check.tolerated_by
 
 
@@ -154,13 +153,11 @@ def test_a_chain_without_a_certificate_to_ask_about_is_absent() -> None:
 
 
 def test_why_an_answer_could_not_be_had_gives_its_code() -> None:
-    checks = CheckList(DeviceKind.GPU)
     why = Unavailable(code=ResultCode.OCSP_SERVER_ERROR, message="no route", hint="look at the proxy")
     collateral = Collateral(unavailable={f"ocsp:{CERTIFICATE.sha256.hex()}": why})
-    found = find_revocation(CERTIFICATE, CERTIFICATE, [], why, NOW, None)  # type: ignore[arg-type]
+    found = find([], lambda *_: pytest.fail("there is nothing to judge"), collateral)
     assert found.revocation.status is RevocationStatus.UNREACHABLE
-    check_chain_revocation(checks, "chain-revocation", [found], STRICT, collateral, of_device=True)
-    [check] = checks.checks
+    check = judge_revocations("chain-revocation", [found], ChainProfile.DEVICE, STRICT, collateral)
     assert (check.outcome, check.code, check.hint) == (
         Outcome.ABSENT,
         ResultCode.OCSP_SERVER_ERROR,
@@ -169,6 +166,15 @@ def test_why_an_answer_could_not_be_had_gives_its_code() -> None:
 
 
 # --- which answer counts -----------------------------------------------------------------------------------------------
+
+
+def find(
+    answers: Sequence[OcspAnswer], judge_one: Callable[..., Revocation], collateral: Collateral | None = None
+) -> CertificateRevocation:
+    """The answer that counts among these about the certificate, as ``judge_one`` judges them."""
+    pairs = [(answer, SimpleNamespace(serial=7)) for answer in answers]
+    memory = SimpleNamespace(answers=lambda _: ({7: pairs}, ""), judge=judge_one)
+    return find_revocation(CERTIFICATE, CERTIFICATE, collateral or Collateral(), NOW, memory)  # type: ignore[arg-type]
 
 
 def choose(*statuses: tuple[RevocationStatus, int]) -> RevocationStatus:
@@ -180,12 +186,8 @@ def choose(*statuses: tuple[RevocationStatus, int]) -> RevocationStatus:
         told[answer.content] = Revocation(
             status=status, detail="", certificate_serial=7, this_update=NOW - timedelta(hours=hours)
         )
-        answers.append((answer, SimpleNamespace(serial=7)))
-
-    def judge_one(answer, response, certificate, issuer, at):
-        return told[answer.content]
-
-    return find_revocation(CERTIFICATE, CERTIFICATE, answers, None, NOW, judge_one).revocation.status  # type: ignore[arg-type]
+        answers.append(answer)
+    return find(answers, lambda answer, *_: told[answer.content]).revocation.status
 
 
 REVOKED, HOLD, STALE = RevocationStatus.REVOKED, RevocationStatus.ON_HOLD, RevocationStatus.STALE
@@ -227,7 +229,7 @@ def test_of_a_hold_and_an_unknown_the_newer_counts_and_in_one_second_the_unknown
 
 def test_of_two_statements_about_one_instant_the_one_signed_later_counts() -> None:
     def chosen(*said: tuple[RevocationStatus, int]) -> RevocationStatus:
-        answers = [(OcspAnswer(content=b"", source=Source.BUNDLE), SimpleNamespace(serial=7)) for _ in said]
+        answers = [OcspAnswer(content=b"", source=Source.BUNDLE)] * len(said)
         judged = iter(
             Revocation(
                 status=status,
@@ -238,8 +240,7 @@ def test_of_two_statements_about_one_instant_the_one_signed_later_counts() -> No
             )
             for status, seconds in said
         )
-        found = find_revocation(CERTIFICATE, CERTIFICATE, answers, None, NOW, lambda *_: next(judged))  # type: ignore[arg-type]
-        return found.revocation.status
+        return find(answers, lambda *_: next(judged)).revocation.status
 
     assert chosen((GOOD, 2), (HOLD, 1)) is GOOD
     assert chosen((HOLD, 1), (GOOD, 2)) is GOOD
@@ -266,8 +267,7 @@ def test_an_answer_to_our_question_that_is_older_than_a_hold_does_not_lift_it() 
     }
 
     def chosen(*answers: OcspAnswer) -> tuple[RevocationStatus, Source | None]:
-        pairs = [(answer, SimpleNamespace(serial=7)) for answer in answers]
-        found = find_revocation(CERTIFICATE, CERTIFICATE, pairs, None, NOW, lambda answer, *_: said[answer.content])  # type: ignore[arg-type]
+        found = find(answers, lambda answer, *_: said[answer.content])
         return found.revocation.status, found.source
 
     assert chosen(ours, held) == (HOLD, Source.BUNDLE)
@@ -298,14 +298,14 @@ def test_more_answers_about_one_certificate_than_are_worth_a_signature_are_refus
     assert choose(*most) is GOOD
     # One more, good or not, and none is judged: nobody can hide a revocation in a crowd.
     assert choose(*most, (REVOKED, 0)) is RevocationStatus.MALFORMED
-    answers = [(OcspAnswer(content=b"x", source=Source.BUNDLE), SimpleNamespace(serial=7))] * (MAXIMUM_ANSWERS + 1)
-    found = find_revocation(CERTIFICATE, CERTIFICATE, answers, None, NOW, lambda *_: pytest.fail("judged"))  # type: ignore[arg-type]
+    answers = [OcspAnswer(content=b"x", source=Source.BUNDLE)] * (MAXIMUM_ANSWERS + 1)
+    found = find(answers, lambda *_: pytest.fail("judged"))
     assert "65 answers are about this one certificate, at most 64" in found.revocation.detail
     assert judge(EvidencePolicy(accept_stale_ocsp=True, accept_unchecked_revocation=True), found) == (Outcome.FAIL, "")
 
 
 def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(node, monkeypatch) -> None:
-    from nvattest.appraisal import verifier
+    from nvattest.appraisal import memory
     from nvattest.pki.ocsp import parse_ocsp_response
 
     world = node("hopper-8-ppcie")
@@ -323,7 +323,7 @@ def test_a_bundle_of_thousands_of_answers_about_others_costs_each_answer_once(no
         parsed.append(content)
         return parse_ocsp_response(content, **more)
 
-    monkeypatch.setattr(verifier, "parse_ocsp_response", counted)
+    monkeypatch.setattr(memory, "parse_ocsp_response", counted)
     answers = world.collateral.ocsp + many
     assert world.appraise(collateral=replace(world.collateral, ocsp=answers)).trusted
     assert len(parsed) == len(answers)

@@ -6,7 +6,19 @@ import itertools
 
 import pytest
 
-from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM, Check, CheckList, Outcome, decide, result_code
+from nvattest.appraisal.check import (
+    CHECKS,
+    REQUIRED,
+    REQUIRED_PLATFORM,
+    Check,
+    Outcome,
+    decide,
+    failed,
+    not_made,
+    not_passed,
+    result_code,
+)
+from nvattest.appraisal.check import passed as check_passed
 from nvattest.errors import ResultCode
 from nvattest.model import DeviceKind
 
@@ -16,10 +28,7 @@ def passed(*ids: str) -> tuple[Check, ...]:
 
 
 def listed(kind: DeviceKind, *outcomes: tuple[str, Outcome, str]) -> tuple[Check, ...]:
-    checks = CheckList(kind)
-    for id_, outcome, tolerated_by in outcomes:
-        checks.add(id_, outcome, "", tolerated_by=tolerated_by)
-    return tuple(checks.checks)
+    return tuple(not_passed(outcome, id_, "", tolerated_by=by, kind=kind) for id_, outcome, by in outcomes)
 
 
 ALL = [*REQUIRED.values(), REQUIRED_PLATFORM]
@@ -82,19 +91,14 @@ def test_absent_and_skipped_stand_only_where_a_policy_option_is_named(outcome: O
     assert Check(id="nonce", outcome=outcome, detail="").acceptable is False
 
 
-def test_the_list_skips_without_a_tolerance() -> None:
-    checks = CheckList(DeviceKind.GPU)
-    checks.skip(("nonce", "fwid"), "there is nothing")
-    assert [check.acceptable for check in checks.checks] == [False, False]
+def test_a_check_that_was_not_made_has_no_tolerance() -> None:
+    assert [not_made(name, "there is nothing").acceptable for name in ("nonce", "fwid")] == [False, False]
 
 
 def test_a_passed_check_has_code_0_and_a_failed_one_never() -> None:
     for kind, name in itertools.product(DeviceKind, CHECKS):
-        checks = CheckList(kind)
-        checks.ok(name, "")
-        checks.fail(name, "")
-        assert checks.checks[0].code is ResultCode.OK
-        assert checks.checks[1].code is not ResultCode.OK
+        assert check_passed(name, "").code is ResultCode.OK
+        assert failed(name, "", kind=kind).code is not ResultCode.OK
 
 
 # --- the code ----------------------------------------------------------------------------------------------------------
