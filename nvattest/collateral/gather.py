@@ -19,9 +19,8 @@ from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.http import HttpClient, Service
-from nvattest.collateral.ocsp_service import OCSP_RESPONDER, ask
 from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of, rims_of_device
-from nvattest.collateral.rim_service import RIM_SERVICE, fetch_rim, rim_url
+from nvattest.collateral.services import OCSP_RESPONDER, RIM_SERVICE, ask_responder, fetch_rim, rim_url
 from nvattest.collateral.settings import GatherOptions, check_url
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
@@ -313,7 +312,7 @@ class _Gathering:
         return None
 
     def _ocsp_job(self, question: Question, url: str) -> Callable[[], tuple[bytes, bytes]]:
-        return lambda: ask(
+        return lambda: ask_responder(
             self._client,
             url,
             question.certificate,

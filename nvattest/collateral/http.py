@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,8 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from nvattest._text import clean
 from nvattest._version import __version__
-from nvattest._waiting import Deadline, Late, run_all
-from nvattest.collateral.hosts import GivenUp, Host
+from nvattest._waiting import Deadline, Late, Work
 from nvattest.collateral.settings import HttpSettings, check_url
 from nvattest.errors import CollateralError, ResultCode
 
@@ -34,6 +34,12 @@ RETRYABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _CHUNK: Final = 64 * 1024
 # A request has waited by itself already; what is left of the host's time is an error of the arithmetic.
 _SHORTEST_PAUSE: Final = 0.001
+# An outage costs a host at most as many requests, and NVIDIA's program 6 of them one after the other.
+OUTAGE_REQUESTS: Final = 8
+OUTAGE_SECONDS: Final = 3.0
+# As many as leave half of the requests of an outage for later. The chain of one GPU is asked about at once.
+_UNPROVEN: Final = 4
+_FEWEST_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +115,13 @@ class HttpClient:
         headers: Mapping[str, str],
         body: bytes | None = None,
     ) -> bytes:
-        """The body of the answer with status 200, of at most ``maximum`` bytes. ``fetch`` and ``run_all`` call it.
+        """The body of the answer with status 200, of at most ``maximum`` bytes.
 
-        No time limit of a socket ends an answer that comes byte by byte: whoever calls it gives it up at the deadline.
+        No time limit of a socket ends an answer that comes byte by byte: callers give it up (``fetch``, ``run_all``).
 
         Connection errors and the statuses 408, 429, 500, 502, 503 and 504 are tried again up to five times, with
         full-jitter backoff from 100 ms to 1 s and never before ``Retry-After``; never beyond the deadline. Exchanges
-        with one deadline are a run: a host that fails for a whole round of it is not asked again (``hosts``).
+        with one deadline are a run: a host that fails for a whole round of it is not asked again (``Host``).
 
         Raises:
             CollateralError: there is no such answer; it names the URL, the attempts and the cause.
@@ -159,22 +165,21 @@ class HttpClient:
             CollateralError: as ``exchange``.
         """
         headers = {"Accept": accept}
-        (result,) = run_all(
-            [lambda: self.exchange(service, "GET", url, deadline=deadline, maximum=maximum, headers=headers)], deadline
-        )
-        if isinstance(result, Late):
-            # So that its thread ends.
+        try:
+            return Work(
+                "fetch",
+                lambda: self.exchange(service, "GET", url, deadline=deadline, maximum=maximum, headers=headers),
+            ).result(deadline)
+        except Late:
+            # Without its connection the late thread ends.
             self.close()
             raise service.error(
                 f"{url}: no whole answer within {deadline.seconds:g} s", code="deadline",
                 result_code=service.unreachable, hint="check the URL and what answers there",
-            )  # fmt: skip
-        if isinstance(result, Exception):
-            raise result
-        return result
+            ) from None  # fmt: skip
 
     def look(self, url: str, *, deadline: Deadline) -> tuple[int, str]:
-        """The status of one answer, whatever it is, and its ``Date``. ``run_all`` calls it, as it does ``exchange``.
+        """The status of one answer, whatever it is, and its ``Date``. A job of ``run_all`` calls it.
 
         Raises:
             InputError: roots that cannot be read.
@@ -279,6 +284,135 @@ class HttpClient:
 
                 self._session = make_session(self.settings.tls_ca_cert, self.settings.tls_ca_path)
             return self._session
+
+
+class GivenUp(Exception):  # noqa: N818 - it is an outcome; http turns it into an error of the service
+    """The host is not asked any more: ``attempts`` failed in a row, the last with ``cause``.
+
+    Or it named a time after the deadline, before which nothing may be asked.
+    """
+
+    def __init__(self, cause: Exception, attempts: int) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.attempts = attempts
+
+
+class Host:
+    """The state of one host during one run, shared by its threads. ``retries`` is that of a single request."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+        self._in_flight = 0
+        self._answered = False
+        # Failures since the last answer: requests, rounds of such that were under way together, and whose they were.
+        self._failures = 0
+        self._rounds = 0
+        self._round = 0
+        self._failed: set[object] = set()
+        # Instants are seconds left to the deadline.
+        self._since = 0.0
+        self._not_before = float("inf")
+        self._last: Exception | None = None
+        self._given_up: GivenUp | None = None
+
+    def enter(self, request: object, deadline: Deadline) -> tuple[int, float]:
+        """Wait until ``request`` may be sent. Returns what ``failed`` wants to know, and the seconds to wait before.
+
+        Raises:
+            GivenUp: the host has been given up, or may not be asked again before the deadline.
+            TimeoutError: the deadline passed before its turn came.
+        """
+        with self._changed:
+            self._waiting.append(request)
+            try:
+                while self._given_up is None and not (self._waiting[0] is request and self._in_flight < self._limit()):
+                    if deadline.passed:
+                        raise TimeoutError
+                    self._changed.wait(deadline.remaining())
+            finally:
+                self._waiting.remove(request)
+                self._changed.notify_all()
+            if self._given_up is not None:
+                raise self._given_up
+            if self._last is not None and self._not_before <= 0:
+                # What was under way has ended without an answer that would lift the pause.
+                raise GivenUp(self._last, self._failures)
+            self._in_flight += 1
+            if not self._failures:
+                self._since = deadline.remaining()
+            return self._round, deadline.remaining() - self._not_before if self._rounds else 0.0
+
+    def _limit(self) -> float:
+        if self._rounds:
+            return 1
+        if self._answered:
+            return float("inf")
+        # Without retries the first failure is the last, so one request finds out for all.
+        return _UNPROVEN if self._retries else 1
+
+    def answered(self) -> None:
+        """The request got an answer, good or bad: the host is there."""
+        with self._changed:
+            self._in_flight -= 1
+            self._answered = True
+            self._failures = self._rounds = 0
+            self._round += 1
+            self._failed.clear()
+            self._not_before = float("inf")
+            self._changed.notify_all()
+
+    def failed(
+        self,
+        request: object,
+        entered: int,
+        cause: Exception,
+        deadline: Deadline,
+        *,
+        silent: bool,
+        delay: Callable[[int], float],
+    ) -> float:
+        """The request got no answer that counts. Returns the seconds until the host may be asked again.
+
+        ``entered`` is what ``enter`` returned. ``silent``: not even an error came. ``delay`` gives the seconds for the
+        number of rounds that failed since the last answer; of several failures the longest counts.
+        """
+        with self._changed:
+            self._in_flight -= 1
+            self._failures += 1
+            self._last = cause
+            self._failed.add(request)
+            if entered == self._round:
+                # Requests that were under way together fail for one reason.
+                self._rounds += 1
+                self._round += 1
+            # One request that fails alone, where others had answers, says nothing of the host.
+            exhausted = self._rounds > self._retries and not (self._answered and len(self._failed) == 1)
+            too_many = self._failures >= OUTAGE_REQUESTS and self._rounds >= min(_FEWEST_ROUNDS, self._retries + 1)
+            too_long = silent and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
+            if exhausted or too_many or too_long:
+                self._give_up(cause)
+            seconds = delay(self._rounds)
+            self._not_before = min(self._not_before, deadline.remaining() - seconds)
+            self._changed.notify_all()
+            return seconds
+
+    def give_up(self, cause: Exception) -> None:
+        """Ask nothing more of it, since no other request can fare better. Those that wait end."""
+        with self._changed:
+            self._give_up(cause)
+            self._changed.notify_all()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing is asked of it any more."""
+        return self._given_up is not None
+
+    def _give_up(self, cause: Exception) -> None:
+        if self._given_up is None:
+            self._given_up = GivenUp(cause, self._failures)
 
 
 class _Failed(Exception):  # noqa: N818 - it never leaves this module

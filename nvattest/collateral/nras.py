@@ -134,14 +134,13 @@ class NrasClient:
         jobs: list[Callable[[], bytes]] = [self._attest_job(group, nonce, deadline) for group in groups.values()]
         if self._keys is None or self._clock() - self._keys.fetched > JWKS_AGE:
             self._keys = None
-            jobs.append(self._keys_job(deadline))
+            jobs.append(lambda: self._key_set(deadline))
         results = [self._result(result, deadline) for result in run_all(jobs, deadline)]
         if self._keys is None:
             self._keys = self._read_keys(results.pop())
         tokens = [_token(result, self.base_url) for result in results]
         if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
-            (again,) = run_all([self._keys_job(deadline)], deadline)
-            self._keys = self._read_keys(self._result(again, deadline))
+            self._keys = self._read_keys(self._key_set(deadline))
         if at is None:
             at = datetime.now(timezone.utc)
         if self._x5c_roots is None:
@@ -171,9 +170,7 @@ class NrasClient:
         Raises:
             CollateralError: as ``attest``.
         """
-        deadline = Deadline(self._timeout)
-        (body,) = run_all([self._keys_job(deadline)], deadline)
-        self._keys = self._read_keys(self._result(body, deadline))
+        self._keys = self._read_keys(self._key_set(Deadline(self._timeout)))
         return self._keys.document
 
     def _attest_job(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> Callable[[], bytes]:
@@ -184,11 +181,9 @@ class NrasClient:
             NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
         )
 
-    def _keys_job(self, deadline: Deadline) -> Callable[[], bytes]:
+    def _key_set(self, deadline: Deadline) -> bytes:
         url = self.base_url + JWKS_PATH
-        return lambda: self._client.exchange(
-            NRAS, "GET", url, deadline=deadline, maximum=_MAXIMUM_JWKS, headers={"Accept": "application/json"}
-        )
+        return self._client.fetch(NRAS, url, deadline=deadline, maximum=_MAXIMUM_JWKS, accept="application/json")
 
     def _result(self, result: bytes | Exception, deadline: Deadline) -> bytes:
         if isinstance(result, bytes):

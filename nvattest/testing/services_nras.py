@@ -172,8 +172,8 @@ class NrasIssuer:
         """The RIMs that the platform's service has, and live answers of its responder."""
         from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
         from nvattest.collateral.gather import needs_of
-        from nvattest.collateral.ocsp_service import ask
         from nvattest.collateral.plan import certificates_to_ask
+        from nvattest.collateral.services import ask_responder
         from nvattest.pki.chain import ChainProfile
 
         needs = needs_of(evidence, verifier, at)
@@ -188,7 +188,7 @@ class NrasIssuer:
         answers, unavailable = [], {}
         for question in certificates_to_ask(chains):
             try:
-                content, nonce = ask(
+                content, nonce = ask_responder(
                     responder, "simulated", question.certificate, question.issuer, Deadline(60), random_bytes=os.urandom
                 )
             except CollateralError as error:

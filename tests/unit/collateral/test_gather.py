@@ -109,7 +109,7 @@ def test_without_a_url_each_certificate_names_its_responder(platform, evidence, 
         asked.append((url, certificate.ocsp_urls, certificate.common_name))
         raise CollateralError("not asked in a test", code="test", result_code=ResultCode.OCSP_SERVER_ERROR)
 
-    monkeypatch.setattr("nvattest.collateral.gather.ask", ask)
+    monkeypatch.setattr("nvattest.collateral.gather.ask_responder", ask)
     found = run(platform, evidence, GatherOptions(rim_url=services.rim_url, ocsp_url=None))
     assert len(asked) == len(found.unavailable) == 7
     # As with real Hoppers the boot ROM's certificate names none: the one above it does.

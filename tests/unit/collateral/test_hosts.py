@@ -10,10 +10,9 @@ import pytest
 from nvattest._waiting import Deadline, run_all
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.gather import gather
-from nvattest.collateral.hosts import OUTAGE_REQUESTS, OUTAGE_SECONDS
-from nvattest.collateral.http import HttpClient
+from nvattest.collateral.http import OUTAGE_REQUESTS, OUTAGE_SECONDS, HttpClient
 from nvattest.collateral.nras import NrasClient
-from nvattest.collateral.rim_service import RIM_SERVICE
+from nvattest.collateral.services import RIM_SERVICE
 from nvattest.collateral.settings import GatherOptions, HttpSettings
 from nvattest.errors import CollateralError, ResultCode
 from nvattest.evidence import load_evidence

@@ -1,7 +1,8 @@
-"""NVIDIA's RIM service: ``GET <base>/v1/rim/<id>`` gives a JSON object with the document in it.
+"""NVIDIA's RIM service and an OCSP responder over HTTP: what is asked of them, and which answers can be used.
 
-``sha256`` is the digest of the decoded document (seen in an answer of the service that is printed in the IETF RATS
-wiki). It only tells a damaged answer from a refused one: the document's own signature is checked by the core.
+``GET <base>/v1/rim/<id>`` gives a JSON object with the RIM in it. ``sha256`` is the digest of the document (seen
+in an answer that the IETF RATS wiki prints); it only tells a damaged answer from a refused one. A responder gets a POST
+of a request (RFC 6960, appendix A). The core checks the signatures of both.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 from nvattest._documents import kind_of, load_json
 from nvattest._waiting import Deadline
-from nvattest.collateral.bundle import MAXIMUM_RIM
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
+from nvattest.pki.certificate import Certificate
+from nvattest.pki.ocsp import CertIdHash, build_ocsp_request, parse_ocsp_response
 from nvattest.rim.ids import is_rim_id
 
 RIM_SERVICE: Final = Service(
@@ -28,6 +32,18 @@ RIM_SERVICE: Final = Service(
 )
 # Base64 of the largest RIM, and space for the other members.
 MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
+OCSP_RESPONDER: Final = Service(
+    name="OCSP responder",
+    # NVIDIA has one code for "not reached" and "failed".
+    unreachable=ResultCode.OCSP_SERVER_ERROR,
+    forbidden=ResultCode.OCSP_FORBIDDEN,
+    missing=ResultCode.OCSP_SERVER_ERROR,
+    failed=ResultCode.OCSP_SERVER_ERROR,
+    invalid=ResultCode.OCSP_INVALID_RESPONSE,
+)
+NONCE_SIZE: Final = 32
+_HEADERS: Final = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
+_TRY_AGAIN: Final = frozenset({"tryLater", "internalError"})
 
 
 def rim_url(base: str, rim_id: str) -> str:
@@ -116,4 +132,58 @@ def _unusable(url: str, message: str) -> CollateralError:
         code="answer",
         result_code=ResultCode.RIM_INTERNAL_ERROR,
         hint="something else than NVIDIA's service answered, or the answer was damaged; check --rim-url and proxies",
+    )
+
+
+def ask_responder(
+    client: HttpClient,
+    url: str,
+    certificate: Certificate,
+    issuer: Certificate,
+    deadline: Deadline,
+    *,
+    random_bytes: Callable[[int], bytes],
+    hash: CertIdHash = CertIdHash.SHA256,  # noqa: A002 - the word of the standard
+) -> tuple[bytes, bytes]:
+    """Ask about one certificate; returns the DER of the answer and the nonce of the request, which is fresh.
+
+    The answer is a successful one about this certificate's serial number; everything else about it is for the core.
+
+    Raises:
+        CollateralError: 201 no such answer, 202 not reached or try later, 203 refused, 205 forbidden, 15 too often.
+    """
+    nonce = random_bytes(NONCE_SIZE)
+    request = build_ocsp_request(certificate, issuer, nonce=nonce, hash=hash)
+    body = client.exchange(
+        OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
+    )
+    try:
+        response = parse_ocsp_response(body)
+    except ParseError as error:
+        raise _refused(
+            url, certificate, f"{error}; it begins with {body[:40]!r}", ResultCode.OCSP_INVALID_RESPONSE
+        ) from None
+    if not response.successful:
+        result = (
+            ResultCode.OCSP_SERVER_ERROR if response.responder_status in _TRY_AGAIN else ResultCode.OCSP_INVALID_REQUEST
+        )
+        raise _refused(url, certificate, f"the responder says {response.responder_status}", result)
+    if response.serial != certificate.serial:
+        raise _refused(
+            url,
+            certificate,
+            f"the answer is about serial {response.serial:x}, asked was {certificate.serial:x}",
+            ResultCode.OCSP_INVALID_RESPONSE,
+        )
+    return body, nonce
+
+
+def _refused(url: str, certificate: Certificate, message: str, result_code: ResultCode) -> CollateralError:
+    hints = {
+        ResultCode.OCSP_SERVER_ERROR: "try again later, or use a bundle",
+        ResultCode.OCSP_INVALID_REQUEST: "try another --ocsp-cert-id-hash; the responder may not know this issuer",
+        ResultCode.OCSP_INVALID_RESPONSE: "something else than a responder answered; check --ocsp-url and proxies",
+    }
+    return OCSP_RESPONDER.error(
+        f"{url}: {certificate.label}: {message}", code="answer", result_code=result_code, hint=hints[result_code]
     )
