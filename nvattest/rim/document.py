@@ -70,12 +70,10 @@ class RimDocument:
     """
 
     raw_sha256: bytes
-    tag_id: str
     name: str
     product: str
     version: str
     edition: str
-    revision: str
     manufacturer_id: str
     certificates: tuple[Certificate, ...] = field(repr=False)
     signature_value: bytes = field(repr=False)
@@ -112,12 +110,10 @@ def parse_rim(data: bytes) -> RimDocument:
     golden, min_svn = read_payload(payload)
     return RimDocument(
         raw_sha256=hashlib.sha256(data).digest(),
-        tag_id=str(root.attrib["tagId"]),
         name=str(root.attrib["name"]),
         product=str(meta.attrib["product"]),
         version=str(meta.attrib["colloquialVersion"]),
         edition=str(meta.attrib["edition"]),
-        revision=str(meta.attrib["revision"]),
         manufacturer_id=str(meta.attrib[xml.FIRMWARE_MANUFACTURER_ID]),
         certificates=_certificates(block),
         signature_value=block.signature_value,

@@ -13,7 +13,7 @@ accept an expired signer, never a broken path.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -28,69 +28,32 @@ __all__ = ["RimVerification", "VerifiedRim", "verify_rim"]
 _SEAL: Final = object()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class VerifiedRim:
     """A RIM whose content is signed by the leaf of a chain to a pinned anchor. Only ``verify_rim`` makes one.
 
-    Attributes:
-        sha256: SHA-256 of the file, which names the document (its id does not).
-        version: the driver's or VBIOS' version; product: the chip; edition: ``GPU`` or ``SWITCH``.
-        golden: active golden values by index. min_svn: active floors of security versions.
-        chain: the validated chain of the signer; its period of validity is not judged here.
+    ``version`` is the driver's or the VBIOS' version, ``product`` the chip, ``edition`` ``GPU`` or ``SWITCH``;
+    ``golden`` are the active golden values by index, ``min_svn`` the active floors of security versions. ``chain`` is
+    the validated chain of the signer; its period of validity is not judged here.
     """
 
-    __slots__ = (
-        "chain",
-        "edition",
-        "golden",
-        "manufacturer_id",
-        "min_svn",
-        "name",
-        "product",
-        "revision",
-        "sha256",
-        "tag_id",
-        "version",
-    )
+    document: InitVar[RimDocument]
+    chain: ValidatedChain = field(repr=False)
+    seal: InitVar[object]
+    name: str = field(init=False)
+    product: str = field(init=False)
+    version: str = field(init=False)
+    edition: str = field(init=False)
+    manufacturer_id: str = field(init=False)
+    golden: Mapping[int, GoldenValue] = field(init=False, repr=False)
+    min_svn: tuple[MinSvn, ...] = field(init=False, repr=False)
 
-    chain: ValidatedChain
-    edition: str
-    golden: Mapping[int, GoldenValue]
-    manufacturer_id: str
-    min_svn: tuple[MinSvn, ...]
-    name: str
-    product: str
-    revision: str
-    sha256: bytes
-    tag_id: str
-    version: str
-
-    def __init__(self, document: RimDocument, chain: ValidatedChain, *, seal: object) -> None:
+    def __post_init__(self, document: RimDocument, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("VerifiedRim is made by verify_rim only")
-        values: dict[str, object] = {
-            "chain": chain,
-            "edition": document.edition,
-            "golden": MappingProxyType({value.index: value for value in document.golden}),
-            "manufacturer_id": document.manufacturer_id,
-            "min_svn": document.min_svn,
-            "name": document.name,
-            "product": document.product,
-            "revision": document.revision,
-            "sha256": document.raw_sha256,
-            "tag_id": document.tag_id,
-            "version": document.version,
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"VerifiedRim is immutable: {name}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"VerifiedRim is immutable: {name}")
-
-    def __repr__(self) -> str:
-        return f"VerifiedRim(product={self.product!r}, version={self.version!r}, sha256={self.sha256.hex()!r})"
+        for name in ("name", "product", "version", "edition", "manufacturer_id", "min_svn"):
+            object.__setattr__(self, name, getattr(document, name))
+        object.__setattr__(self, "golden", MappingProxyType({value.index: value for value in document.golden}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +89,7 @@ def verify_rim(
         document=document,
         signature_valid=valid,
         chain=chain,
-        verified=VerifiedRim(document, chain, seal=_SEAL) if valid and chain.path_ok else None,
+        verified=VerifiedRim(document, chain, _SEAL) if valid and chain.path_ok else None,
         detail=_detail(document, signed, chain),
     )
 
