@@ -174,12 +174,17 @@ def render_index(terminal: Terminal) -> str:
 
 
 def markdown() -> str:
-    """The catalogue as the document of ``examples/``."""
+    """The catalogue as the document of ``examples/``, with the fields of the evidence policy."""
+    import json
+
+    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.policy.evidence_policy import FIELDS, dump_evidence_policy
+
     codes, checks, errors = (
         [entry for entry in entries() if entry.kind == kind] for kind in ("code", "check", "error")
     )
     rows = [
-        "# Codes, checks and errors",
+        "# Codes, checks, errors and the evidence policy",
         "",
         "Generated from `nvattest/report`; a test compares the two. `nvattest explain WORD` prints one entry.",
         "",
@@ -204,6 +209,18 @@ def markdown() -> str:
         rows.append(f"| {CHECKS[entry.key].step} | `{entry.key}` | {_cell(entry.title)} | {_cell(entry.causes[0])} |")
     rows += ["", "## Errors", "", "| Word | Error | What it says | First thing to do |", "| --- | --- | --- | --- |"]
     rows += [f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |" for entry in errors]
+    rows += [
+        "",
+        "## Evidence policy",
+        "",
+        "`nvattest attest --policy FILE` reads it as TOML or JSON. A key that is left out keeps its default.",
+        "",
+        "| Key | Default | What it demands |",
+        "| --- | --- | --- |",
+    ]
+    defaults = json.loads(dump_evidence_policy(EvidencePolicy(), form="json"))
+    for name, field in FIELDS.items():
+        rows.append(f"| `{name}` | `{json.dumps(defaults[name])}` | {_cell(field.metadata['meaning'])} |")
     return "\n".join(rows) + "\n"
 
 
