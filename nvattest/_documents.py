@@ -139,11 +139,7 @@ def file_text(data: bytes) -> bytes | str:
 
 
 def load_toml(
-    data: bytes,
-    *,
-    source: str,
-    maximum: int,
-    result_code: ResultCode = ResultCode.BAD_ARGUMENT,
+    data: bytes, *, source: str, maximum: int, result_code: ResultCode = ResultCode.BAD_ARGUMENT
 ) -> dict[str, object]:
     """Read one TOML document.
 

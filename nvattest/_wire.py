@@ -31,12 +31,7 @@ class Cursor:
     __slots__ = ("_data", "_origin", "_result_code", "_source", "position")
 
     def __init__(
-        self,
-        data: bytes,
-        *,
-        source: str,
-        origin: int = 0,
-        result_code: ResultCode = ResultCode.EVIDENCE_MALFORMED,
+        self, data: bytes, *, source: str, origin: int = 0, result_code: ResultCode = ResultCode.EVIDENCE_MALFORMED
     ) -> None:
         self._data = data
         self._origin = origin

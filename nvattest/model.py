@@ -10,15 +10,7 @@ from enum import Enum
 from nvattest._text import hex_bytes
 from nvattest.errors import InputError
 
-__all__ = [
-    "Architecture",
-    "DeviceKind",
-    "Nonce",
-    "VerificationTime",
-    "counted",
-    "format_time",
-    "parse_time",
-]
+__all__ = ["Architecture", "DeviceKind", "Nonce", "VerificationTime", "counted", "format_time", "parse_time"]
 
 NONCE_SIZE = 32
 

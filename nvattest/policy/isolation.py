@@ -99,11 +99,7 @@ def _limit(seconds: float) -> None:
     import resource
 
     whole = int(seconds) + 2
-    for kind, value in (
-        (resource.RLIMIT_CPU, whole),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    for kind, value in ((resource.RLIMIT_CPU, whole), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         try:
             resource.setrlimit(kind, (value, value))
         except (OSError, ValueError):
@@ -131,12 +127,7 @@ def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: i
     try:
         # The engine cannot hold more than JSON can. Lone surrogates survive as escapes.
         question = json.dumps(
-            {
-                "name": name,
-                "policy": base64.b64encode(policy.data).decode(),
-                "input": document,
-                "seconds": seconds,
-            },
+            {"name": name, "policy": base64.b64encode(policy.data).decode(), "input": document, "seconds": seconds},
             allow_nan=False,
         ).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -21,11 +21,7 @@ from nvattest.rim.verify import VerifiedRim
 __all__ = ["BindingFinding", "bind_rim"]
 
 _EDITIONS: Final = {DeviceKind.GPU: "GPU", DeviceKind.NVSWITCH: "SWITCH"}
-_ROLE_KINDS: Final = {
-    RimRole.DRIVER: DeviceKind.GPU,
-    RimRole.VBIOS: DeviceKind.GPU,
-    RimRole.BIOS: DeviceKind.NVSWITCH,
-}
+_ROLE_KINDS: Final = {RimRole.DRIVER: DeviceKind.GPU, RimRole.VBIOS: DeviceKind.GPU, RimRole.BIOS: DeviceKind.NVSWITCH}
 _VERSION_CODES: Final = {
     RimRole.DRIVER: ResultCode.GPU_DRIVER_RIM_VERSION_MISMATCH,
     RimRole.VBIOS: ResultCode.GPU_VBIOS_RIM_VERSION_MISMATCH,

@@ -98,11 +98,7 @@ def read_signature(signature: _Element) -> SignatureBlock:
 
     (x509_data,) = _children(key_info, ("X509Data",), "rim-key-info")
     if not 1 <= len(x509_data) <= MAX_CERTIFICATES:
-        raise fault(
-            f"{len(x509_data)} certificates; expected 1 to {MAX_CERTIFICATES}",
-            "rim-key-info",
-            at=x509_data,
-        )
+        raise fault(f"{len(x509_data)} certificates; expected 1 to {MAX_CERTIFICATES}", "rim-key-info", at=x509_data)
     holders = _children(x509_data, ("X509Certificate",) * len(x509_data), "rim-key-info")
     return SignatureBlock(
         signed_info=canonical(signed_info),
@@ -159,11 +155,7 @@ def _binary(element: _Element, size: int | None = None) -> bytes:
     if size is not None and len(value) != size:
         raise fault(f"{name} has {len(value)} bytes; expected {size}", "rim-base64", at=element)
     if len(value) > MAX_CERTIFICATE_SIZE:
-        raise fault(
-            f"{name} has {len(value)} bytes; expected at most {MAX_CERTIFICATE_SIZE}",
-            "rim-base64",
-            at=element,
-        )
+        raise fault(f"{name} has {len(value)} bytes; expected at most {MAX_CERTIFICATE_SIZE}", "rim-base64", at=element)
     return value
 
 

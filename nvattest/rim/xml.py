@@ -60,12 +60,7 @@ def fault(message: str, code: str, *, offset: int | None = None, at: _Element | 
     line: object = None if at is None else at.sourceline
     where = f"line {line}: " if isinstance(line, int) else ""
     return ParseError(
-        where + message,
-        source="RIM",
-        offset=offset,
-        code=code,
-        result_code=ResultCode.RIM_INVALID_SCHEMA,
-        hint=_HINT,
+        where + message, source="RIM", offset=offset, code=code, result_code=ResultCode.RIM_INVALID_SCHEMA, hint=_HINT
     )
 
 
