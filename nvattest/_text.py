@@ -43,8 +43,9 @@ _COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
 def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
     """``value`` as part of one line: at most ``maximum`` characters, none of which acts or hides."""
     if len(value) <= maximum:
-        # Fast path: nearly every text is plain, and each check of each device has several.
-        return value if value.isascii() and value.isprintable() else _clean(value)
+        # Fast path: nearly every text is plain but for our own ellipsis, and each check of each device has several.
+        plain = value.isprintable() and (value.isascii() or value.replace("…", "").isascii())
+        return value if plain else _clean(value)
     return f"{_clean(value[:maximum])} [{len(value) - maximum} more characters]"
 
 

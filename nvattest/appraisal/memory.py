@@ -66,7 +66,10 @@ class BoundedMap(Generic[T]):
 
 
 class Memory:
-    """Reads bytes and verifies what was read, each of them once while it is kept. Meant for one thread."""
+    """Reads bytes and verifies what was read, each of them once while it is kept.
+
+    Meant for one thread, except ``parse_answer``, which the threads of a gathering may call at once.
+    """
 
     def __init__(self, ecdsa: EcdsaVerifier) -> None:
         self.ecdsa = ecdsa
