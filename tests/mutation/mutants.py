@@ -109,7 +109,12 @@ ROOMS = {
         "integration/test_verify_token_nras.py",
     ),
     "model": Room(
-        {"model.py": "unit/test_model.py", "evidence.py": "unit/test_evidence.py"},
+        {
+            "model.py": "unit/test_model.py",
+            "evidence.py": "unit/test_evidence.py",
+            "_documents.py": "unit/test_documents.py",
+            "_text.py": "unit/test_text.py",
+        },
         "unit/appraisal vectors unit/test_evidence_coco.py unit/cli/test_attest_files.py",
     ),
 }

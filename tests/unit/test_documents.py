@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded, exact, and never anything but ParseError."""
+"""Untrusted JSON: bounded, exact, and never anything but ParseError; and canonical JSON (RFC 8785)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nvattest._documents import MAXIMUM_DEPTH, dump_json, kind_of, load_json
-from nvattest.errors import ParseError, ResultCode
+from nvattest._documents import MAXIMUM_DEPTH, canonical_json, dump_json, kind_of, load_json
+from nvattest.errors import InputError, ParseError, ResultCode
 
 
 def load(data: bytes | str, maximum: int = 1 << 20) -> object:
@@ -115,3 +117,56 @@ def test_kinds_have_names() -> None:
     assert [kind_of(value) for value in values] == [
         "an object", "an array", "a text", "a boolean", "a number", "a number", "null",
     ]  # fmt: skip
+
+
+def test_canonical_numbers_and_texts_are_those_of_the_rfc() -> None:
+    # RFC 8785, 3.2.2: its example, written out.
+    value = {
+        "numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
+        "string": '€$\x0f\nA\'B"\\\\"/',
+        "literals": [None, True, False],
+    }
+    expected = (
+        '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
+        '"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
+    )
+    assert canonical_json(value) == expected.encode()
+
+
+def test_canonical_keys_are_sorted_by_utf16_units() -> None:
+    # RFC 8785, 3.2.3: U+FB33 comes after the surrogates of U+1F600.
+    keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\xf6"]
+    found = json.loads(
+        canonical_json(dict.fromkeys(keys, 0)), object_pairs_hook=lambda pairs: [key for key, _ in pairs]
+    )
+    assert found == ["\r", "1", "\x80", "\xf6", "\u20ac", "\U0001f600", "\ufb33"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-0.0, "0"), (100.0, "100"), (1e21, "1e+21"), (1e20, "100000000000000000000"), (1e-6, "0.000001"),
+        (1.5e-7, "1.5e-7"), (5e-324, "5e-324"), (1.7976931348623157e308, "1.7976931348623157e+308"), (-0.05, "-0.05"),
+    ],
+)  # fmt: skip
+def test_canonical_numbers_are_written_as_ecmascript_does(value: float, text: str) -> None:
+    assert canonical_json(value).decode() == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_canonical_number_reads_back(value: float) -> None:
+    assert float(json.loads(canonical_json(value))) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53, b"x", {1: 2}, "\ud800", {"\ud800": 1}, object()])
+def test_what_canonical_json_cannot_hold_is_refused(value: object) -> None:
+    with pytest.raises(InputError):
+        canonical_json(value)
+
+
+def test_the_nesting_of_canonical_json_is_bounded() -> None:
+    value: object = 0
+    for _ in range(100):
+        value = [value]
+    with pytest.raises(InputError, match="levels"):
+        canonical_json(value)
