@@ -9,6 +9,6 @@ lists which of it a project uses. Importing any of this writes no file, sets up 
 
 from __future__ import annotations
 
-from nvattest.compat._warnings import MigrationWarning
+from nvattest.compat._errors import MigrationWarning
 
 __all__ = ["MigrationWarning"]

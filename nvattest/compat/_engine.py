@@ -4,44 +4,125 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from nvattest.compat._errors import CompatValueError, InvalidNonceError
-from nvattest.compat._settings import Settings
-from nvattest.compat._warnings import FOREIGN_ANCHORS, HELD, migrated
+from nvattest._documents import JsonObject
+from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
+from nvattest.compat._errors import CompatValueError, InvalidNonceError, NoEvidenceError, migrated
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.policy import EvidencePolicy
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+    from nvattest.collateral.nras import NrasClient
+    from nvattest.collateral.settings import GatherOptions
+    from nvattest.pki.anchors import TrustAnchors
     from nvattest.token.keys import SigningKey
 
-CLAIMS_VERSIONS = ("2.0", "3.0")
-LOCAL_ISSUERS = {DeviceKind.GPU: "LOCAL_GPU_VERIFIER", DeviceKind.NVSWITCH: "LOCAL_SWITCH_VERIFIER"}
-
+CLAIMS_VERSIONS: Final = ("2.0", "3.0")
+LOCAL_ISSUERS: Final = {DeviceKind.GPU: "LOCAL_GPU_VERIFIER", DeviceKind.NVSWITCH: "LOCAL_SWITCH_VERIFIER"}
+NO_NONCE: Final = (
+    "revocation answers without a nonce are accepted, but only inside their signed validity window: the old SDK did "
+    "not look at the window, so that a recording was good for ever."
+)
+_MAXIMUM_ANCHORS: Final = 64 * 1024
 # Revocation outcomes that the old SDK took for good: it looked at no window, no responder and no certificate id.
-_LOOSE = frozenset({"STALE", "NOT_YET_VALID", "BAD_RESPONDER", "WRONG_CERTIFICATE"})
+_LOOSE: Final = frozenset({"STALE", "NOT_YET_VALID", "BAD_RESPONDER", "WRONG_CERTIFICATE"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Settings:
+    """What a verification needs beside evidence and nonce. None leaves it to the environment, read at each use."""
+
+    service_key: str | None = None
+    rim_url: str | None = None
+    ocsp_url: str | None = None
+    allow_hold_cert: bool | None = None
+    ocsp_nonce_disabled: bool = False
+    anchors: TrustAnchors | None = None
+    timeout: float = 60.0
+
+    def key(self) -> str:
+        """The service key, or an empty text."""
+        if self.service_key is not None:
+            return self.service_key
+        return _environment("NVIDIA_ATTESTATION_SERVICE_KEY", "NV_ATTESTATION_SERVICE_KEY")
+
+    @property
+    def hold_by_environment(self) -> bool:
+        """Whether the environment alone, and no word of the caller, lets a certificate on hold count."""
+        # Exactly "true", as NVIDIA's SDK reads it.
+        return self.allow_hold_cert is None and os.environ.get("NV_ALLOW_HOLD_CERT") == "true"
+
+    @property
+    def hold_allowed(self) -> bool:
+        """Whether a certificate that is revoked with reason certificateHold counts."""
+        return self.hold_by_environment if self.allow_hold_cert is None else self.allow_hold_cert
+
+    def evidence_policy(self) -> EvidencePolicy:
+        """The strict policy with the two weakenings that the old SDK has switches for; tokens name them."""
+        from nvattest.appraisal.policy import EvidencePolicy
+
+        return EvidencePolicy(
+            allow_certificate_hold_for_rims=self.hold_allowed,
+            allow_certificate_hold_for_devices=self.hold_allowed,
+            accept_live_ocsp_without_nonce=self.ocsp_nonce_disabled,
+        )
+
+    def trust_anchors(self) -> TrustAnchors:
+        """The roots that the caller gave, those of ``NVATTEST_TRUST_ANCHORS``, or NVIDIA's.
+
+        Raises:
+            InputError: the file cannot be read or holds no root.
+        """
+        from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
+
+        if self.anchors is not None:
+            return self.anchors
+        path = os.environ.get("NVATTEST_TRUST_ANCHORS", "")
+        if not path:
+            return NVIDIA_ANCHORS
+        from nvattest.collateral.folders import read_bounded
+
+        return trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS))
+
+    def gather_options(self) -> GatherOptions:
+        """Where RIMs and revocation answers are asked for. Nothing is kept on disk, as in the old SDK.
+
+        Raises:
+            InputError: a URL or a key that cannot be used.
+        """
+        from nvattest.collateral.settings import GatherOptions, HttpSettings
+
+        rim_url = self.rim_url or _environment("NV_RIM_URL", "NVAT_RIM_SERVICE_BASE_URL") or RIM_URL
+        ocsp_url = self.ocsp_url or _environment("NV_OCSP_URL", "NVAT_OCSP_BASE_URL") or OCSP_URL
+        http = HttpSettings(service_key=self.key(), key_hosts=(rim_url, ocsp_url))
+        return GatherOptions(rim_url=rim_url, ocsp_url=ocsp_url, http=http, timeout=self.timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalResult:
-    """The outcome of a verification on this machine; ``token`` is the detached EAT as a list."""
+class Result:
+    """The outcome of one verifier: its verdict for all devices together, its detached EAT, and lines to print."""
+
+    trusted: bool
+    token: Any
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalResult(Result):
+    """The outcome on this machine; ``held`` are the trusted devices that a certificate on hold makes so."""
 
     appraisal: Appraisal
-    token: list[Any]
     held: tuple[str, ...]
-    """The trusted devices that have, or whose RIMs have, a certificate on hold."""
-
-    @property
-    def trusted(self) -> bool:
-        """The verdict for all devices together."""
-        return self.appraisal.trusted
 
 
 def read_nonce(text: object) -> Nonce:
@@ -62,6 +143,14 @@ def read_nonce(text: object) -> Nonce:
 def new_nonce() -> str:
     """32 random bytes as hexadecimal digits."""
     return os.urandom(32).hex()
+
+
+def new_key(warning: str) -> SigningKey:
+    """A key for tokens, in memory; ``warning`` says what the old package did instead."""
+    from nvattest.token.keys import SigningKey
+
+    migrated(warning)
+    return SigningKey.generate()
 
 
 def check_claims_version(version: object) -> str:
@@ -139,7 +228,7 @@ def verify_locally(
     at: VerificationTime | None = None,
     offline: bool = False,
 ) -> LocalResult:
-    """Verify on this machine and sign what came of it, good or bad.
+    """Verify on this machine and sign the result, good or bad.
 
     ``known`` is collateral at hand; with ``offline`` nothing else is asked for. ``at`` is the clock; where it is None,
     that of this machine, read again after the collateral is there.
@@ -149,13 +238,17 @@ def verify_locally(
     """
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.verifier import Verifier
+    from nvattest.compat import _progress
     from nvattest.session import now
     from nvattest.token.claims import claims_of
     from nvattest.token.eat import sign_detached_eat
 
     anchors = settings.trust_anchors()
     if settings.anchors is None and not anchors.is_default:
-        migrated(FOREIGN_ANCHORS)
+        migrated(
+            "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's: what is said to be good is good by these. "
+            "Under 'nvattest simulate' that is so; anywhere else take the variable away."
+        )
     verifier = Verifier(anchors=anchors, policy=settings.evidence_policy())
     collateral = known if known is not None else Collateral()
     if not offline:
@@ -165,26 +258,21 @@ def verify_locally(
             evidence, settings.gather_options(), anchors=anchors, at=at or now(), known=collateral, verifier=verifier
         )
     appraisal = verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at or now())
-    _explain_differences(appraisal)
-    held = _held(appraisal)
-    if held:
-        why = "NV_ALLOW_HOLD_CERT in the environment" if settings.hold_by_environment else "allow_hold_cert"
-        migrated(HELD.format(devices=", ".join(held), why=why))
+    claims = claims_of(appraisal, version=claims_version)
     token = sign_detached_eat(
         appraisal,
-        claims=claims_of(appraisal, version=claims_version),
+        claims=claims,
         claims_version=claims_version,
         key=key,
         now=datetime.now(timezone.utc),
         new_id=lambda: str(uuid.uuid4()),
         issuer=LOCAL_ISSUERS[evidence[0].kind],
     )
-    return LocalResult(appraisal=appraisal, token=token, held=held)
-
-
-def _held(appraisal: Appraisal) -> tuple[str, ...]:
     # Not by the option that a check names: of several reasons it has one.
-    return tuple(device.label for device in appraisal.devices if device.trusted and "ON_HOLD" in _statuses(device))
+    held = tuple(device.label for device in appraisal.devices if device.trusted and "ON_HOLD" in _statuses(device))
+    _warn_of_differences(appraisal, held, settings)
+    lines = _progress.verified(appraisal, evidence, claims)
+    return LocalResult(trusted=appraisal.trusted, token=token, lines=lines, appraisal=appraisal, held=held)
 
 
 def _statuses(device: DeviceAppraisal) -> set[str]:
@@ -192,18 +280,22 @@ def _statuses(device: DeviceAppraisal) -> set[str]:
     return {item.revocation.status.name for chain in chains if chain is not None for item in chain.revocations}
 
 
-def _explain_differences(appraisal: Appraisal) -> None:
-    """Say so where the old SDK would have said yes."""
+def _warn_of_differences(appraisal: Appraisal, held: tuple[str, ...], settings: Settings) -> None:
+    if held:
+        why = "NV_ALLOW_HOLD_CERT in the environment" if settings.hold_by_environment else "allow_hold_cert"
+        migrated(
+            f"{', '.join(held)}: a certificate is on hold, that is, NVIDIA has suspended it, and it counts as good "
+            f"because of {why}. The old SDK did not say so."
+        )
     if appraisal.trusted:
         return
-    devices = appraisal.devices
-    if devices[-1].trusted and any(not device.trusted for device in devices):
-        bad = ", ".join(device.label for device in devices if not device.trusted)
+    bad = [device.label for device in appraisal.devices if not device.trusted]
+    if bad and appraisal.devices[-1].trusted:
         migrated(
-            f"{bad} failed and the result is False. The old SDK kept one result object for all GPUs of an "
+            f"{', '.join(bad)} failed and the result is False. The old SDK kept one result object for all GPUs of an "
             "architecture, so that a good GPU after a bad one could make it True."
         )
-    for device in devices:
+    for device in appraisal.devices:
         statuses = _statuses(device) & _LOOSE
         if statuses:
             migrated(
@@ -212,3 +304,81 @@ def _explain_differences(appraisal: Appraisal) -> None:
                 "is about."
             )
             return
+
+
+def nras_default(*, switch: bool) -> str:
+    """The URL of NRAS where none is given."""
+    name, path = ("NV_NRAS_NVSWITCH_URL", "switch") if switch else ("NV_NRAS_GPU_URL", "gpu")
+    return _environment(name, "NVAT_NRAS_BASE_URL") or f"{NRAS_URL}/v3/attest/{path}"
+
+
+def nras_base(url: str) -> str:
+    """The base of an NRAS URL: old ones end in ``/v3/attest/gpu``, and the client asks v4.
+
+    Raises:
+        CompatValueError: not an https URL, or http to another machine (the client refuses that).
+    """
+    base = re.sub(r"/v[0-9]+/attest/(gpu|switch)/?$", "", url.rstrip("/"))
+    if not base.startswith(("https://", "http://")):
+        raise CompatValueError(f"not a URL of NRAS: {url[:200]!r}", code="url", hint=f"{NRAS_URL}/v3/attest/gpu")
+    return base
+
+
+def verify_at_nras(
+    evidence: Sequence[Evidence],
+    *,
+    nonce: Nonce,
+    url: str,
+    claims_version: str,
+    settings: Settings,
+    at: datetime | None = None,
+) -> Result:
+    """Have NRAS verify devices of one architecture, and verify its answer at ``at``, or when it has come.
+
+    Raises:
+        NoEvidenceError: devices of several architectures.
+        InputError: a URL that cannot be used.
+        CollateralError: no answer.
+        TokenError: an answer that must not be believed.
+    """
+    if len({item.architecture for item in evidence}) != 1:
+        raise NoEvidenceError("NRAS verifies devices of one architecture at a time", code="architecture")
+    if settings.hold_allowed:
+        migrated(
+            "certificates on hold are allowed here, and this is not passed on to NRAS: its answer says what it found, "
+            "and your policy decides."
+        )
+    with _nras(url, settings, key=settings.key(), claims_version=claims_version) as client:
+        # Whoever names simulated roots wants simulated devices; the token says what they are.
+        answers = client.attest(evidence, nonce=nonce, at=at, accept_simulated=settings.trust_anchors().simulated)
+    verified = answers[0].verified
+    if not verified.of_nvidia:
+        simulated = " and is simulated, which proves nothing" * verified.simulated
+        migrated(
+            f"{verified.issuer} verified, which is not NVIDIA's remote service{simulated}: what is said to be good is "
+            "good by its word."
+        )
+    return Result(trusted=verified.overall, token=answers[0].token, lines=tuple(map(str, verified.refusals)))
+
+
+def nras_keys(url: str, settings: Settings) -> JsonObject:
+    """The key set of NRAS, over TLS and without the service key.
+
+    Raises:
+        CollateralError: it cannot be had.
+    """
+    with _nras(url, settings) as client:
+        return client.keys()
+
+
+def _nras(url: str, settings: Settings, *, key: str = "", claims_version: str | None = None) -> NrasClient:
+    from nvattest.collateral.nras import NrasClient
+    from nvattest.collateral.settings import HttpSettings
+
+    base = nras_base(url)
+    http = HttpSettings(service_key=key, key_hosts=(base,))
+    return NrasClient(base, http=http, timeout=settings.timeout, claims_version=claims_version)
+
+
+def _environment(*names: str) -> str:
+    return next((value for name in names if (value := os.environ.get(name, ""))), "")

@@ -1,27 +1,33 @@
-"""Typed errors for the old SDK's habits, each also of the type that old code catches.
+"""Errors that old code catches by their old types, and the warning where the old behaviour was unsafe.
 
-    NvattestError
-    ├── InputError
-    │   ├── CompatValueError (ValueError)                    a setter got something it cannot use
-    │   │   └── InvalidNonceError                            not 64 hexadecimal digits, or none set
-    │   ├── UnsupportedVerifierError (TypeError, ValueError) a pair of device and environment that nobody verifies
-    │   ├── NoVerifierError (ValueError)                     attest or validate without a verifier: was true in places
-    │   ├── NoEvidenceError (ValueError)                     no evidence, or a list that holds something else
-    │   └── MissingParameterError (KeyError)                 cc_admin.attest without one of its parameters
-    ├── PolicyError
-    │   ├── PolicyFormatError (KeyError, TypeError, ValueError)   a policy of another shape
-    │   └── PolicyJsonError (json.JSONDecodeError)           a policy that is not JSON
-    └── TokenError
-        └── TokenRefusedError (jwt.InvalidTokenError, IndexError) in _token_error
-
-Collection failures are ``nvattest.CollectionError``, which ``except Exception`` catches as it caught NVIDIA's.
+Collection failures are ``nvattest.CollectionError``, which ``except Exception`` catches as it caught NVIDIA's. A token
+that must not be believed is a ``TokenRefusedError``, in ``_tokens`` because it needs PyJWT.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+import warnings
+from pathlib import PurePath
 
+from nvattest._text import clean
 from nvattest.errors import InputError, PolicyError, ResultCode
+
+_PACKAGE = str(PurePath(__file__).parent)
+
+
+class MigrationWarning(UserWarning):
+    """nvattest does something otherwise than NVIDIA's Python SDK; the text says what and why."""
+
+
+def migrated(message: str) -> None:
+    """Warn of the line that called this package, however deep the call is."""
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - warnings has skip_file_prefixes from 3.12 on only
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(clean(message), MigrationWarning, stacklevel=level)
 
 
 class CompatValueError(InputError, ValueError):
@@ -31,7 +37,7 @@ class CompatValueError(InputError, ValueError):
 
 
 class InvalidNonceError(CompatValueError):
-    """A nonce that is not 64 hexadecimal digits."""
+    """A nonce that is not 64 hexadecimal digits, or none."""
 
     default_code = "nonce-hex"
 
@@ -43,13 +49,13 @@ class UnsupportedVerifierError(InputError, TypeError, ValueError):
 
 
 class NoVerifierError(InputError, ValueError):
-    """There is no verifier; the old SDK gave a tuple, true or false, depending on where it was noticed."""
+    """There is no verifier; the old SDK returned a tuple, true or false, depending on the call."""
 
     default_code = "no-verifier"
 
 
 class NoEvidenceError(InputError, ValueError):
-    """There is no evidence to verify, or it is nothing that this package gave."""
+    """There is no evidence to verify, or an item is none that this package gave."""
 
     default_code = "no-evidence"
 
@@ -65,7 +71,7 @@ class MissingParameterError(InputError, KeyError):
 
 
 class PolicyFormatError(PolicyError, KeyError, TypeError, ValueError):
-    """A policy that is JSON, and not one that the SDK or we can apply."""
+    """A policy that is JSON and cannot be applied."""
 
     default_code = "policy"
 

@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nvattest.compat._errors import NoEvidenceError
-from nvattest.evidence import Evidence
+from nvattest.errors import ParseError
+from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, read_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _ARCHITECTURE_NUMBERS = {Architecture.HOPPER: 9, Architecture.BLACKWELL: 10, Architecture.RUBIN: 13}
-_MAXIMUM = 64 * 1024
 
 
-class GpuHandle:
-    """The evidence of one GPU with the getters of NVIDIA's ``NvmlHandler``.
-
-    Versions and UUID are what the driver said, as there; what is verified comes from the signed report.
-    ``get_attestation_cert_chain`` gives certificates of ``cryptography``, where NVIDIA's gave pyOpenSSL's.
-    """
-
+class _Handle:
     __slots__ = ("evidence",)
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
+
+    def __repr__(self) -> str:
+        uuid = self.evidence.hints.get("uuid") or "without UUID"
+        return f"<{type(self).__name__} {self.evidence.architecture.value} {uuid}>"
+
+
+class GpuHandle(_Handle):
+    """The evidence of one GPU with the getters of NVIDIA's ``NvmlHandler``.
+
+    Versions and UUID are the driver's words, or empty; what is verified comes from the signed report.
+    """
+
+    __slots__ = ()
 
     def get_gpu_architecture(self) -> str:
         """``HOPPER``, ``BLACKWELL`` or ``RUBIN``."""
         return self.evidence.architecture.value
 
     def get_gpu_architecture_value(self) -> int | None:
-        """NVML's number of the architecture: 9 or 10."""
+        """NVML's number of the architecture, such as 9 for Hopper."""
         return _ARCHITECTURE_NUMBERS.get(self.evidence.architecture)
 
     def get_uuid(self) -> str:
-        """The UUID that the driver gave, or an empty text."""
+        """The UUID."""
         return self.evidence.hints.get("uuid", "")
 
     def get_driver_version(self) -> str:
-        """The driver's version, as the driver says."""
+        """The driver's version."""
         return self.evidence.hints.get("driver_version", "")
 
     def get_vbios_version(self) -> str:
-        """The VBIOS version as the driver says, in lower case."""
+        """The VBIOS version, in lower case."""
         return self.evidence.hints.get("vbios_version", "").lower()
 
     def get_attestation_report(self) -> bytes:
@@ -55,22 +60,16 @@ class GpuHandle:
         return self.evidence.report
 
     def get_attestation_cert_chain(self) -> list[Certificate]:
-        """The certificates, leaf first."""
+        """The certificates, leaf first: those of ``cryptography``, where NVIDIA's are pyOpenSSL's."""
         from cryptography import x509
 
         return x509.load_pem_x509_certificates(self.evidence.certificate_chain)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.evidence.architecture.value} {self.get_uuid() or 'without UUID'}>"
 
-
-class SwitchHandle:
+class SwitchHandle(_Handle):
     """The evidence of one NVSwitch with the attributes of the old one."""
 
-    __slots__ = ("evidence",)
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
+    __slots__ = ()
 
     @property
     def uuid(self) -> str:
@@ -87,9 +86,6 @@ class SwitchHandle:
         """The bytes of the report."""
         return self.evidence.report
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.uuid or 'without UUID'}>"
-
 
 def handles(evidence: Sequence[Evidence]) -> list[Any]:
     """The form for a LOCAL verifier."""
@@ -98,14 +94,9 @@ def handles(evidence: Sequence[Evidence]) -> list[Any]:
 
 def dictionaries(evidence: Sequence[Evidence]) -> list[dict[str, str]]:
     """The form for a REMOTE verifier: what NRAS reads; switches without ``arch``, as in the old SDK."""
-    return [
-        {
-            "certificate": base64.b64encode(item.certificate_chain).decode("ascii"),
-            "evidence": base64.b64encode(item.report).decode("ascii"),
-            **({"arch": item.architecture.value} if item.kind is DeviceKind.GPU else {}),
-        }
-        for item in evidence
-    ]
+    array: Any = dump_evidence(evidence, form=EvidenceForm.ARRAY)
+    names = {DeviceKind.GPU: ("certificate", "evidence", "arch"), DeviceKind.NVSWITCH: ("certificate", "evidence")}
+    return [{name: made[name] for name in names[item.kind]} for item, made in zip(evidence, array, strict=True)]
 
 
 def evidence_of(items: object, kind: DeviceKind, nonce: Nonce) -> tuple[Evidence, ...]:
@@ -134,30 +125,16 @@ def evidence_of(items: object, kind: DeviceKind, nonce: Nonce) -> tuple[Evidence
 
 
 def _one(index: int, item: object, kind: DeviceKind, nonce: Nonce) -> Evidence:
-    if isinstance(item, GpuHandle | SwitchHandle):
+    if isinstance(item, _Handle):
         return item.evidence
     if isinstance(item, Evidence):
         return item
-    if isinstance(item, dict):
-        name = item.get("arch", Architecture.LS10.value if kind is DeviceKind.NVSWITCH else "")
-        try:
-            architecture = Architecture(str(name).upper())
-        except ValueError:
-            raise NoEvidenceError(f"item {index}: 'arch' is {str(name)[:40]!r}", code="architecture") from None
-        return Evidence(
-            architecture=architecture,
-            nonce=nonce.value,
-            report=_decoded(index, item, "evidence"),
-            certificate_chain=_decoded(index, item, "certificate"),
-        )
-    raise NoEvidenceError(f"item {index} is {type(item).__name__}, which is no evidence")
-
-
-def _decoded(index: int, item: dict[Any, Any], key: str) -> bytes:
-    text = item.get(key)
-    if isinstance(text, str) and 0 < len(text) <= 2 * _MAXIMUM:
-        try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            pass
-    raise NoEvidenceError(f"item {index}: {key!r} is missing or not base64", code="base64")
+    if not isinstance(item, dict):
+        raise NoEvidenceError(f"item {index} is {type(item).__name__}, which is no evidence")
+    architecture = item.get("arch", Architecture.LS10.value if kind is DeviceKind.NVSWITCH else "")
+    members = {name: item[name] for name in ("evidence", "certificate") if name in item}
+    try:
+        return read_evidence([{"arch": str(architecture).upper(), "nonce": nonce.hex(), **members}])[0]
+    except ParseError as error:
+        message = error.message.replace("item 0", f"item {index}", 1)
+        raise NoEvidenceError(message, code=error.code, hint=error.hint) from None

@@ -1,4 +1,4 @@
-"""The SDK's token: ``[["JWT", outer], {"LOCAL_GPU_CLAIMS": inner}]``, made and verified.
+"""The SDK's token, ``[["JWT", outer], {"LOCAL_GPU_CLAIMS": inner}]``: made, decoded, and validated against a policy.
 
 The shape is the old one. The signature is ES384 under the instance's key, where the old SDK had HS256 under the words
 ``secret`` and ``notasecret``; the outer token names the digest of each inner part, so that no part can be swapped.
@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
+import jwt
+
 from nvattest._documents import load_json
-from nvattest.errors import ParseError
+from nvattest.compat._engine import LOCAL_ISSUERS, Settings, nras_base, nras_keys
+from nvattest.compat._errors import PolicyFormatError, PolicyJsonError
+from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.model import DeviceKind, Nonce
+from nvattest.policy.json_policy import JsonPolicy, load_json_policy
 from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse, verify_signature
 from nvattest.token.keys import PublicKey, SigningKey
 from nvattest.token.rules import Rules
@@ -27,29 +32,40 @@ OUTER_ISSUER: Final = "NV-Attestation-SDK"
 _LIFETIME: Final = timedelta(hours=1)
 _LEEWAY: Final = timedelta(seconds=60)
 _OUTER: Final = "the SDK's outer token"
-_NAMES: Final = {
-    "LOCAL_GPU_CLAIMS": DeviceKind.GPU,
-    "REMOTE_GPU_CLAIMS": DeviceKind.GPU,
-    "LOCAL_SWITCH_CLAIMS": DeviceKind.NVSWITCH,
-    "REMOTE_SWITCH_CLAIMS": DeviceKind.NVSWITCH,
+_KINDS: Final = {
+    f"{place}_{word}_CLAIMS": kind
+    for place in ("LOCAL", "REMOTE")
+    for word, kind in (("GPU", DeviceKind.GPU), ("SWITCH", DeviceKind.NVSWITCH))
 }
 
 
+class TokenRefusedError(TokenError, jwt.InvalidTokenError, IndexError):
+    """A token that must not be believed; also what PyJWT raised in the old SDK, and the IndexError for ``[]``."""
+
+    @classmethod
+    def of(cls, error: TokenError) -> TokenRefusedError:
+        """The same refusal, in the type that old code catches."""
+        return cls(error.message, code=error.code, result_code=error.result_code, hint=error.hint)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """What a token is verified with: key and issuer of local ones, key set and issuer of NRAS's."""
+class Verifier:
+    """A configured verifier: the URL of NRAS, or None for one on this machine, and how many devices it was given."""
 
-    issuer: str
+    kind: DeviceKind
+    url: str | None
     devices: int | None
-    key: PublicKey | None = None
-    jwks: Mapping[str, object] | None = None
-    jwks_url: str | None = None
-    accept_simulated: bool = False
 
 
-def digest_of(inner: object) -> str:
-    """SHA-256 (hex) of an inner part: JSON, keys sorted, without white space."""
-    return hashlib.sha256(json.dumps(inner, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a client knows about the tokens that it may believe. ``at`` is the clock for NRAS's tokens."""
+
+    nonce: Nonce
+    key: PublicKey
+    at: datetime
+    verifiers: Mapping[str, Verifier]
+    settings: Settings
 
 
 def make_token(parts: Mapping[str, object], *, nonce: Nonce, key: SigningKey) -> str:
@@ -63,18 +79,98 @@ def make_token(parts: Mapping[str, object], *, nonce: Nonce, key: SigningKey) ->
             "exp": now + int(_LIFETIME.total_seconds()),
             "jti": str(uuid.uuid4()),
             "eat_nonce": nonce.hex(),
-            "submods": {name: ["DIGEST", ["SHA-256", digest_of(inner)]] for name, inner in parts.items()},
+            "submods": _digests(parts),
         }
     )
     return json.dumps([["JWT", outer], dict(parts)])
 
 
-def read_token(text: str, *, nonce: Nonce, key: PublicKey, at: datetime) -> dict[str, object]:
-    """The inner parts of a token whose outer part this key signed.
+def validate(token: str, rules: JsonPolicy, expected: Expected) -> tuple[bool, list[str]]:
+    """Whether the token is genuine, of configured verifiers, and meets the policy; and why not.
 
     Raises:
-        TokenError: it must not be believed.
+        TokenRefusedError: it must not be believed.
     """
+    # The clock of this machine makes local tokens, whatever clock the evidence is judged by.
+    now = datetime.now(timezone.utc)
+    good, reasons = True, []
+    try:
+        for name, inner in _read(token, nonce=expected.nonce, key=expected.key, at=now).items():
+            verifier = expected.verifiers.get(name)
+            if verifier is None:
+                reasons.append(f"{name} is not among the configured verifiers")
+                good = False
+                continue
+            try:
+                verified = _verify_part(name, inner, verifier, expected, now)
+            except CollateralError as error:
+                reasons.append(f"{name}: {error}")
+                good = False
+                continue
+            claims = [{**device, "iss": verified.issuer} for device in verified.claims]
+            decision = rules.evaluate(claims, dict(verified.payload))
+            reasons += [f"{name}: {reason}" for reason in decision.reasons]
+            good = good and decision.matched
+    except TokenError as error:
+        raise TokenRefusedError.of(error) from None
+    return good, reasons
+
+
+def decoded(token: object) -> Any:
+    """What a token says, unverified.
+
+    Raises:
+        TokenRefusedError: it is no token.
+    """
+
+    def said(item: Any) -> Any:
+        if isinstance(item, str) and item.count(".") == 2:
+            try:
+                return jwt.decode(item, options={"verify_signature": False})
+            except jwt.PyJWTError:
+                return item
+        if isinstance(item, list):
+            return [said(member) for member in item]
+        return {key: said(value) for key, value in item.items()} if isinstance(item, dict) else item
+
+    if not isinstance(token, str | bytes):
+        raise TokenRefusedError(f"a token is a text, not {type(token).__name__}", code="malformed")
+    try:
+        return said(load_json(token, source="token", maximum=4 * MAXIMUM_TOKEN))
+    except (NvattestError, RecursionError) as error:
+        raise TokenRefusedError(f"not a token of the SDK: {error}", code="malformed") from None
+
+
+def read_policy(text: object) -> JsonPolicy:
+    """A policy of the old SDK, from its text.
+
+    Raises:
+        PolicyJsonError, PolicyFormatError: it cannot be used.
+    """
+    if not isinstance(text, str | bytes):
+        raise PolicyFormatError(f"a policy is JSON text, not {type(text).__name__}")
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    try:
+        return load_json_policy(data, name="policy")
+    except (ParseError, PolicyError) as error:
+        if isinstance(error, ParseError):
+            try:
+                json.loads(data)
+            except json.JSONDecodeError as cause:
+                raise PolicyJsonError(cause) from None
+            except (ValueError, RecursionError):
+                pass
+        raise PolicyFormatError(error.message, code=error.code, hint=error.hint) from None
+
+
+def _digests(parts: Mapping[str, object]) -> dict[str, object]:
+    """SHA-256 (hex) of each inner part: JSON, keys sorted, without white space."""
+    texts = {name: json.dumps(inner, sort_keys=True, separators=(",", ":")) for name, inner in parts.items()}
+    return {name: ["DIGEST", ["SHA-256", hashlib.sha256(text.encode()).hexdigest()]] for name, text in texts.items()}
+
+
+def _read(text: str, *, nonce: Nonce, key: PublicKey, at: datetime) -> dict[str, object]:
+    """The inner parts of a token whose outer part this key signed."""
     try:
         document = load_json(text, source="token", maximum=4 * MAXIMUM_TOKEN)
     except ParseError as error:
@@ -88,54 +184,17 @@ def read_token(text: str, *, nonce: Nonce, key: PublicKey, at: datetime) -> dict
                 "malformed",
                 hint="give what get_token() returned",
             )
-    _refuse_secrets(compact)
+    _refuse_shared_secret(compact)
     outer = read_jws(compact, what=_OUTER)
     Rules(issuer=OUTER_ISSUER, nonce=nonce, at=at, leeway=_LEEWAY).check(outer)
     verify_signature(outer, key)
-    expected = {name: ["DIGEST", ["SHA-256", digest_of(inner)]] for name, inner in parts.items()}
-    if outer.payload.get("submods") != expected:
+    if outer.payload.get("submods") != _digests(parts):
         raise refuse("the parts of the token are not those that were signed", "digest", hint="a part was swapped")
     return parts
 
 
-def verify_part(name: str, inner: object, *, nonce: Nonce, at: datetime, trust: Trust) -> VerifiedToken:
-    """The verified claims of one verifier's part.
-
-    Raises:
-        TokenError: it must not be believed, or it is about devices of another kind (``device-kind``).
-    """
-    kind = _NAMES.get(name)
-    if kind is None:
-        raise refuse(f"{name[:40]!r} is no verifier of the SDK", "device-kind")
-    verified = verify_token(
-        inner,
-        issuer=trust.issuer,
-        nonce=nonce,
-        at=at,
-        key=trust.key,
-        jwks=trust.jwks,
-        jwks_url=trust.jwks_url,
-        leeway=_LEEWAY,
-        expected_devices=trust.devices,
-        kind=TokenKind.DETACHED_EAT if trust.jwks is None else TokenKind.NRAS,
-        accept_simulated=trust.accept_simulated,
-    )
-    words = (kind.label, "NVSWITCH") if kind is DeviceKind.NVSWITCH else (kind.label,)
-    for label in verified.labels:
-        if label.rpartition("-")[0] not in words:
-            raise refuse(f"{name} holds the token of {label}", "device-kind")
-    return verified
-
-
-def policy_claims(verified: VerifiedToken) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
-    """The claims that a policy sees: of each device and overall, each with its issuer."""
-    return [{**claims, "iss": verified.issuer} for claims in verified.claims], dict(verified.payload)
-
-
-def _refuse_secrets(compact: str) -> None:
-    """A reason of its own for tokens of the old SDK, which everybody can write."""
-    import jwt
-
+def _refuse_shared_secret(compact: str) -> None:
+    """Give tokens of the old SDK, whose secret is public, a reason of their own."""
     try:
         algorithm = jwt.get_unverified_header(compact).get("alg")
     except jwt.PyJWTError:
@@ -146,3 +205,33 @@ def _refuse_secrets(compact: str) -> None:
             "alg-not-allowed",
             hint="attest again with nvattest.compat; tokens of the old SDK cannot be believed",
         )
+
+
+def _verify_part(name: str, inner: object, verifier: Verifier, expected: Expected, now: datetime) -> VerifiedToken:
+    """The verified token of one verifier; CollateralError where the keys of NRAS cannot be had."""
+    from nvattest.collateral.nras import JWKS_PATH
+
+    base = nras_base(verifier.url) if verifier.url is not None else None
+    jwks = nras_keys(base, expected.settings) if base is not None else None
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise refuse(f"{name[:40]!r} is no verifier of the SDK", "device-kind")
+    verified = verify_token(
+        inner,
+        issuer=base or LOCAL_ISSUERS[verifier.kind],
+        nonce=expected.nonce,
+        at=now if jwks is None else expected.at,
+        key=expected.key if jwks is None else None,
+        jwks=jwks,
+        jwks_url=base + JWKS_PATH if base is not None else None,
+        leeway=_LEEWAY,
+        expected_devices=verifier.devices,
+        kind=TokenKind.DETACHED_EAT if jwks is None else TokenKind.NRAS,
+        # Whoever names simulated roots wants simulated devices; the token says what they are.
+        accept_simulated=expected.settings.trust_anchors().simulated,
+    )
+    words = (kind.label, "NVSWITCH") if kind is DeviceKind.NVSWITCH else (kind.label,)
+    for label in verified.labels:
+        if label.rpartition("-")[0] not in words:
+            raise refuse(f"{name} holds the token of {label}", "device-kind")
+    return verified

@@ -18,8 +18,7 @@ import nvattest.session
 from nvattest.cli import main
 from nvattest.collateral import nras
 from nvattest.collateral.nras import NrasClient
-from nvattest.compat._engine import verify_locally
-from nvattest.compat._settings import Settings
+from nvattest.compat._engine import Settings, verify_locally
 from nvattest.errors import TokenError
 from nvattest.evidence import load_evidence
 from nvattest.fleet import BatchSettings, Judge

@@ -15,32 +15,41 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, ClassVar
+from enum import IntEnum, IntFlag
+from types import MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from nvattest._text import joined
+from nvattest.compat._engine import (
+    NO_NONCE,
+    Settings,
+    check_claims_version,
+    new_key,
+    new_nonce,
+    nras_default,
+    read_nonce,
+)
 from nvattest.compat._errors import (
     CompatValueError,
     InvalidNonceError,
+    MigrationWarning,
     MissingParameterError,
     NoEvidenceError,
     NoVerifierError,
     PolicyFormatError,
     PolicyJsonError,
     UnsupportedVerifierError,
+    migrated,
 )
-from nvattest.compat._warnings import MigrationWarning, migrated
-from nvattest.compat.nv_attestation_sdk._class_level import class_or_instance
-from nvattest.compat.nv_attestation_sdk._configured import Configured
-from nvattest.compat.nv_attestation_sdk._words import Devices, Environment, VerifierFields, kind_of
 from nvattest.errors import CollateralError, TokenError
-from nvattest.model import Nonce, VerificationTime
+from nvattest.model import DeviceKind, Nonce, VerificationTime
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
-    from nvattest.compat._engine import LocalResult
-    from nvattest.compat._token_error import TokenRefusedError
+    from nvattest.compat._engine import Result
+    from nvattest.compat._tokens import TokenRefusedError
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.policy.json_policy import JsonPolicy
@@ -63,17 +72,68 @@ __all__ = [
     "VerifierFields",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)  # noqa: PLC0105 - the name that typing's own examples use
+
 
 def __getattr__(name: str) -> Any:
     # It is a PyJWT error too, and PyJWT is loaded only when it is used.
     if name == "TokenRefusedError":
-        from nvattest.compat import _token_error
+        from nvattest.compat import _tokens
 
-        return _token_error.TokenRefusedError
+        return _tokens.TokenRefusedError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class Attestation(Configured):
+class Devices(IntFlag):
+    """Kinds of devices; GPU and SWITCH can be verified."""
+
+    CPU = 1
+    GPU = 2
+    SWITCH = 4
+    OS = 8
+    DPU = 16
+
+
+class Environment(IntEnum):
+    """Where is verified; LOCAL and REMOTE can be used."""
+
+    TEST = 1
+    LOCAL = 2
+    AZURE = 3
+    GCP = 4
+    REMOTE = 5
+
+
+class VerifierFields(IntEnum):
+    """Places in an entry of ``get_verifiers()``. The last two are there only where a URL was given."""
+
+    NAME = 0
+    DEVICE = 1
+    ENVIRONMENT = 2
+    URL = 3
+    POLICY = 4
+    JWT_TOKEN = 5
+    OCSP_URL = 6
+    RIM_URL = 7
+
+
+class _Callable(Protocol[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+class class_or_instance(Generic[P, R]):  # noqa: N801 - used like classmethod
+    """``client.x()`` works on ``client``; ``Attestation.x()`` on ``Attestation.default()``."""
+
+    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: object | None, owner: Any) -> _Callable[P, R]:
+        return MethodType(self._function, owner.default() if instance is None else instance)
+
+
+class Attestation:
     """A client of verifiers, with the methods of the old SDK.
 
     Args:
@@ -98,7 +158,13 @@ class Attestation(Configured):
         token_key: SigningKey | None = None,
         verbose: bool | None = None,
     ) -> None:
-        super().__init__(name, anchors=anchors, verbose=verbose)
+        self._name = "" if name is None else str(name)
+        self._nonce = ""
+        self._nonce_server = ""
+        self._claims_version = "2.0"
+        self._verifiers: list[list[Any]] = []
+        self._settings = Settings(anchors=anchors)
+        self._verbose = verbose
         self._tokens: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._reasons: list[str] = []
@@ -115,7 +181,131 @@ class Attestation(Configured):
             Attestation._default = cls()
         return Attestation._default
 
-    # --- evidence and verification ------------------------------------------------------------------------------------
+    # --- Settings
+
+    @class_or_instance
+    def set_name(self, name: str) -> None:
+        """Set the key under which the token is kept."""
+        self._name = str(name)
+
+    @class_or_instance
+    def get_name(self) -> str:
+        """The key under which the token is kept."""
+        return self._name
+
+    @class_or_instance
+    def set_nonce(self, nonce: str) -> None:
+        """Set the nonce for the evidence: 64 hexadecimal digits.
+
+        Raises:
+            InvalidNonceError: something else; the old SDK noticed only later.
+        """
+        self._nonce = read_nonce(nonce).hex()
+
+    @class_or_instance
+    def get_nonce(self) -> str:
+        """The nonce, or an empty text."""
+        return self._nonce
+
+    @class_or_instance
+    def set_service_key(self, service_key: str | None) -> None:
+        """Set the key for NVIDIA's services; it goes over https only."""
+        self._settings.service_key = service_key
+
+    @class_or_instance
+    def get_service_key(self) -> str | None:
+        """The key that was set or that the environment has, or None."""
+        return self._settings.key() or None
+
+    @class_or_instance
+    def set_nonce_server(self, url: str) -> None:
+        """Keep a URL; nothing uses it, as in the old SDK."""
+        self._nonce_server = url
+
+    @class_or_instance
+    def get_nonce_server(self) -> str:
+        """The URL that was kept."""
+        return self._nonce_server
+
+    @class_or_instance
+    def set_ocsp_nonce_disabled(self, ocsp_nonce_disabled: bool) -> None:
+        """Accept revocation answers without our nonce, inside their validity window; the token names this weakening.
+
+        Raises:
+            CompatValueError: not a bool.
+        """
+        if not isinstance(ocsp_nonce_disabled, bool):
+            raise CompatValueError("ocsp_nonce_disabled is True or False")
+        if ocsp_nonce_disabled:
+            migrated(NO_NONCE)
+        self._settings.ocsp_nonce_disabled = ocsp_nonce_disabled
+
+    @class_or_instance
+    def get_ocsp_nonce_disabled(self) -> bool:
+        """Whether answers without a nonce are accepted."""
+        return self._settings.ocsp_nonce_disabled
+
+    @class_or_instance
+    def set_allow_hold_cert(self, allow: bool | None) -> None:
+        """Accept certificates on hold; None leaves it to ``NV_ALLOW_HOLD_CERT``. The token names this weakening."""
+        self._settings.allow_hold_cert = allow
+
+    @class_or_instance
+    def set_claims_version(self, claims_version: str) -> None:
+        """Choose claims 2.0 (the default) or 3.0.
+
+        Raises:
+            CompatValueError: another version.
+        """
+        self._claims_version = check_claims_version(claims_version)
+
+    @class_or_instance
+    def get_claims_version(self) -> str:
+        """The version of the claims."""
+        return self._claims_version
+
+    @class_or_instance
+    def set_verbose(self, verbose: bool) -> None:
+        """Print progress lines on stdout, or not."""
+        self._verbose = bool(verbose)
+
+    @class_or_instance
+    def add_verifier(
+        self, dev: Devices, env: Environment, url: str = "", evidence: str = "", ocsp_url: str = "", rim_url: str = ""
+    ) -> None:
+        """Add a verifier. ``evidence`` is kept and never read, as in the old SDK.
+
+        Raises:
+            UnsupportedVerifierError: the pair of device and environment cannot be verified.
+        """
+        if dev not in (Devices.GPU, Devices.SWITCH) or env not in (Environment.LOCAL, Environment.REMOTE):
+            raise UnsupportedVerifierError(
+                f"nothing can verify {dev!r} in {env!r}",
+                hint="Devices.GPU or Devices.SWITCH with Environment.LOCAL or Environment.REMOTE; the old SDK took "
+                "other pairs and verified nothing (TEST was always true)",
+            )
+        name = f"{Environment(env).name}_{Devices(dev).name}_CLAIMS"
+        if env == Environment.REMOTE and not url:
+            url = nras_default(switch=dev == Devices.SWITCH)
+        entry: list[Any] = [name, dev, env, url, evidence, ""]
+        self._verifiers.append([*entry, ocsp_url, rim_url] if ocsp_url or rim_url else entry)
+
+    @class_or_instance
+    def get_verifiers(self) -> list[list[Any]]:
+        """The list of verifiers itself: ``[name, device, environment, url, evidence, ""]``, with URLs if given."""
+        return self._verifiers
+
+    @class_or_instance
+    def clear_verifiers(self) -> None:
+        """Remove all verifiers."""
+        self._verifiers.clear()
+
+    @class_or_instance
+    def get_verifier_by_name(self, verifier_name: str) -> list[Any] | None:
+        """The first verifier of this name."""
+        return next((entry for entry in self._verifiers if entry[VerifierFields.NAME] == verifier_name), None)
+
+    # --- Evidence and verification
 
     @class_or_instance
     def get_evidence(self, options: Mapping[str, Any] | None = None) -> list[Any]:
@@ -128,9 +318,8 @@ class Attestation(Configured):
             CompatValueError: options that are no dict.
             CollectionError: the driver gave no evidence; the old SDK gave an empty list.
         """
-        from nvattest.compat import _progress
-        from nvattest.compat._engine import collect, new_nonce, read_nonce
-        from nvattest.compat._handles import dictionaries, handles
+        from nvattest.compat import _handles, _progress
+        from nvattest.compat._engine import collect
 
         entry = self._first_verifier()
         if not self._nonce:
@@ -139,13 +328,13 @@ class Attestation(Configured):
             raise CompatValueError(f"options are a dict, not {type(options).__name__}")
         asked = {"ppcie_mode": True, "no_gpu_mode": False, **(options or {})}
         evidence = collect(
-            kind_of(entry[VerifierFields.DEVICE]),
-            read_nonce(self._nonce),
+            _kind_of(entry),
+            Nonce.from_hex(self._nonce),
             ppcie_mode=bool(asked["ppcie_mode"]),
             no_gpu_mode=bool(asked["no_gpu_mode"]),
         )
         self._say(_progress.fetched(evidence))
-        return handles(evidence) if entry[VerifierFields.ENVIRONMENT] == Environment.LOCAL else dictionaries(evidence)
+        return _handles.dictionaries(evidence) if _is_remote(entry) else _handles.handles(evidence)
 
     @class_or_instance
     def attest(self, evidence_list: list[Any] | None = None) -> bool:
@@ -166,44 +355,38 @@ class Attestation(Configured):
         self._first_verifier()
         if evidence_list is None:
             evidence_list = self.get_evidence()
-        if not self._nonce:
-            raise InvalidNonceError(
-                "no nonce was set: nothing shows that this evidence is fresh", code="nonce", hint="call set_nonce()"
-            )
-        nonce = Nonce.from_hex(self._nonce)
-        # No old token may stand for a round that breaks off.
+        nonce = self._nonce_set("no nonce was set: nothing shows that this evidence is fresh", "call set_nonce()")
+        # A round that breaks off leaves no token of an earlier one.
         self._tokens.pop(self._name, None)
         self._reasons = []
-        verdicts: dict[str, bool] = {}
-        parts: dict[str, object] = {}
+        results: dict[str, Result] = {}
         for entry in self._verifiers:
             name = entry[VerifierFields.NAME]
-            evidence = evidence_of(evidence_list, kind_of(entry[VerifierFields.DEVICE]), nonce)
-            remote = entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE
+            evidence = evidence_of(evidence_list, _kind_of(entry), nonce)
             try:
-                verdict, token = (self._remote if remote else self._local)(entry, evidence, nonce)
+                result = (self._remote if _is_remote(entry) else self._local)(entry, evidence, nonce)
             except (CollateralError, TokenError) as error:
                 self._reasons.append(f"{name}: {error}")
                 self._say([f"{name}: {error}"])
                 continue
-            # Of two verifiers of one name the token has room for one: for the one that says no.
-            if verdicts.get(name, True):
-                verdicts[name], parts[name] = verdict, token
+            self._say(result.lines)
+            # The token holds one part for each name: of two verifiers, that of the one that says no.
+            if name not in results or results[name].trusted:
+                results[name] = result
                 self._counts[name] = len(evidence)
         if self._reasons:
-            # A token without the part of a verifier would stand for a round in which it was never asked.
+            # A token without the part of a verifier would pass for a round in which it was never asked.
             return False
+        parts = {name: result.token for name, result in results.items()}
         self._tokens[self._name] = make_token(parts, nonce=nonce, key=self._signing_key())
-        return bool(verdicts) and all(verdicts.values())
+        return bool(results) and all(result.trusted for result in results.values())
 
-    def _local(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> tuple[bool, object]:
-        from nvattest.compat import _progress
+    def _local(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> Result:
         from nvattest.compat._engine import verify_locally
-        from nvattest.token.claims import claims_of
 
-        ocsp_url, rim_url = (entry[6], entry[7]) if len(entry) > VerifierFields.RIM_URL else ("", "")
-        self._settings.ocsp_url, self._settings.rim_url = ocsp_url or None, rim_url or None
-        result: LocalResult = verify_locally(
+        urls = entry[VerifierFields.OCSP_URL :] if len(entry) > VerifierFields.RIM_URL else ["", ""]
+        self._settings.ocsp_url, self._settings.rim_url = urls[0] or None, urls[1] or None
+        return verify_locally(
             evidence,
             nonce=nonce,
             claims_version=self._claims_version,
@@ -213,14 +396,11 @@ class Attestation(Configured):
             at=self._at,
             offline=self._collateral is not None,
         )
-        claims = claims_of(result.appraisal, version=self._claims_version)
-        self._say(_progress.verified(result.appraisal, evidence, claims))
-        return result.trusted, result.token
 
-    def _remote(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> tuple[bool, object]:
-        from nvattest.compat._remote import attest_at_nras
+    def _remote(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> Result:
+        from nvattest.compat._engine import verify_at_nras
 
-        result = attest_at_nras(
+        return verify_at_nras(
             evidence,
             nonce=nonce,
             url=entry[VerifierFields.URL],
@@ -228,10 +408,8 @@ class Attestation(Configured):
             settings=self._settings,
             at=self._at.device if self._at is not None else None,
         )
-        self._say(result.reasons)
-        return result.trusted, result.token
 
-    # --- tokens -------------------------------------------------------------------------------------------------------
+    # --- Tokens
 
     @class_or_instance
     def get_token(self, x: str | None = None) -> str:
@@ -250,7 +428,7 @@ class Attestation(Configured):
         Raises:
             TokenRefusedError: it is no token.
         """
-        from nvattest.compat.nv_attestation_sdk._validation import decoded
+        from nvattest.compat._tokens import decoded
 
         return decoded(token)
 
@@ -269,7 +447,7 @@ class Attestation(Configured):
             PolicyJsonError, PolicyFormatError: the policy cannot be used.
             TokenRefusedError: the one token must not be believed.
         """
-        from nvattest.compat.nv_attestation_sdk._validation import read_policy
+        from nvattest.compat._tokens import read_policy
 
         rules = read_policy(policy)
         self._reasons = []
@@ -289,35 +467,38 @@ class Attestation(Configured):
                 results[name] = False
         return results
 
-    @class_or_instance
-    def get_reasons(self) -> list[str]:
-        """Why the last ``validate_token`` was False, or why the last ``attest`` has no token."""
-        return list(self._reasons)
-
     def _validate(self, rules: JsonPolicy, token: str) -> bool:
-        from nvattest.compat.nv_attestation_sdk._validation import Expected, validate
+        from nvattest.compat._tokens import Expected, Verifier, validate
 
         if not token:
             self._reasons.append("there is no token: attest() was not called, or it broke off")
             return False
         self._first_verifier()
-        if not self._nonce:
-            raise InvalidNonceError(
-                "no nonce is set: nothing shows that this token answers a request of yours",
-                code="nonce",
-                hint="call set_nonce() with the nonce that the token was asked for",
+        verifiers = {}
+        # Of two verifiers of one name the first counts.
+        for entry in reversed(self._verifiers):
+            name, url = entry[VerifierFields.NAME], entry[VerifierFields.URL]
+            verifiers[name] = Verifier(
+                kind=_kind_of(entry), url=url if _is_remote(entry) else None, devices=self._counts.get(name)
             )
         expected = Expected(
-            nonce=Nonce.from_hex(self._nonce),
+            nonce=self._nonce_set(
+                "no nonce is set: nothing shows that this token answers a request of yours",
+                "call set_nonce() with the nonce that the token was asked for",
+            ),
             key=self._signing_key().public,
             at=self._at.device if self._at is not None else datetime.now(timezone.utc),
-            verifiers=self._verifiers,
-            counts=self._counts,
+            verifiers=verifiers,
             settings=self._settings,
         )
         good, reasons = validate(token, rules, expected)
         self._reasons += reasons
         return good
+
+    @class_or_instance
+    def get_reasons(self) -> list[str]:
+        """Why the last ``validate_token`` was False, or why the last ``attest`` has no token."""
+        return list(self._reasons)
 
     @class_or_instance
     def public_key_pem(self) -> bytes:
@@ -331,28 +512,44 @@ class Attestation(Configured):
         """Forget nonce, nonce server, verifiers and tokens; name, service key and versions stay."""
         self._nonce = ""
         self._nonce_server = ""
-        self._verifiers.clear()
-        self._tokens.clear()
-        self._counts.clear()
-        self._reasons.clear()
+        for kept in (self._verifiers, self._tokens, self._counts, self._reasons):
+            kept.clear()
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # --- Inside
+
+    def _first_verifier(self) -> list[Any]:
+        if not self._verifiers:
+            raise NoVerifierError(
+                "there is no verifier, so that nothing can be verified",
+                hint="call add_verifier(Devices.GPU, Environment.LOCAL, '', ''); the old SDK gave a tuple or a result",
+            )
+        return self._verifiers[0]
+
+    def _nonce_set(self, missing: str, hint: str) -> Nonce:
+        if not self._nonce:
+            raise InvalidNonceError(missing, code="nonce", hint=hint)
+        return Nonce.from_hex(self._nonce)
 
     def _signing_key(self) -> SigningKey:
         if self._key is None:
-            from nvattest.token.keys import SigningKey
-
-            self._key = SigningKey.generate()
-            migrated(
+            self._key = new_key(
                 "tokens are signed with ES384 under a key of this process (public_key_pem). The old SDK signed with "
                 "HS256 under the words 'secret' and 'notasecret', so that anybody could write such a token."
             )
         return self._key
 
-    def _say(self, lines: Any) -> None:
+    def _say(self, lines: Iterable[str]) -> None:
         verbose = self._verbose
         if verbose is None:
             verbose = os.environ.get("NVATTEST_COMPAT_VERBOSE", "1") != "0"
         if verbose:
             for line in lines:
                 print(joined([line]), file=sys.stdout)
+
+
+def _kind_of(entry: list[Any]) -> DeviceKind:
+    return DeviceKind.GPU if entry[VerifierFields.DEVICE] == Devices.GPU else DeviceKind.NVSWITCH
+
+
+def _is_remote(entry: list[Any]) -> bool:
+    return bool(entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE)

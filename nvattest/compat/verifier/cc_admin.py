@@ -1,8 +1,11 @@
-"""``collect_gpu_evidence`` and ``attest`` of NVIDIA's local GPU verifier.
+"""``collect_gpu_evidence`` and ``attest`` of NVIDIA's local GPU verifier, and its command.
 
 ``attest`` gives ``(verdict, [["JWT", overall], {"GPU-0": jwt}])``. Tokens are signed with ES384 under a key made for
-the call, where NVIDIA's had HS256 under the word ``secret``; give ``params["signing_key"]`` (``nvattest.token.keys``)
+the call, where NVIDIA's had HS256 under the word ``secret``; give ``params["signing_key"]`` (``nvattest.SigningKey``)
 to verify them elsewhere.
+
+``python -m verifier.cc_admin`` has the old options, last line and exit statuses. 0: every GPU is trusted. 1: anything
+else. 2: a wrong option.
 """
 
 from __future__ import annotations
@@ -14,18 +17,34 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nvattest._text import joined
-from nvattest.compat._errors import InvalidNonceError, MissingParameterError, NoEvidenceError
-from nvattest.compat._settings import Settings
-from nvattest.compat._warnings import NO_NONCE, MigrationWarning, migrated
-from nvattest.errors import CollectionError
+from nvattest.compat._engine import (
+    CLAIMS_VERSIONS,
+    NO_NONCE,
+    Settings,
+    check_claims_version,
+    collect,
+    new_key,
+    new_nonce,
+    read_nonce,
+    verify_locally,
+)
+from nvattest.compat._errors import (
+    InvalidNonceError,
+    MigrationWarning,
+    MissingParameterError,
+    NoEvidenceError,
+    migrated,
+)
+from nvattest.errors import CollectionError, NvattestError
 from nvattest.model import DeviceKind
 
 if TYPE_CHECKING:
+    import argparse
+
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.results import Appraisal
     from nvattest.devices.nvml import NvmlLibrary
     from nvattest.evidence import Evidence
-    from nvattest.token.keys import SigningKey
 
 __all__ = [
     "InvalidNonceError",
@@ -78,8 +97,6 @@ def collect_gpu_evidence_remote(nonce: str, no_gpu_mode: bool = False, ppcie_mod
 
 
 def _collect(nonce: str, *, no_gpu_mode: bool, ppcie_mode: bool) -> tuple[Evidence, ...]:
-    from nvattest.compat._engine import collect, read_nonce
-
     return collect(DeviceKind.GPU, read_nonce(nonce), ppcie_mode=bool(ppcie_mode), no_gpu_mode=bool(no_gpu_mode))
 
 
@@ -100,10 +117,7 @@ def attest(
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
         NvattestError: settings that cannot be used, or a ready state that cannot be set.
     """
-    from nvattest.compat import _progress
-    from nvattest.compat._engine import check_claims_version, read_nonce, verify_locally
     from nvattest.compat._handles import evidence_of
-    from nvattest.token.claims import claims_of
 
     value, params = read_nonce(nonce), arguments_as_dictionary
     missing = [name for name in REQUIRED if name not in params]
@@ -130,7 +144,11 @@ def attest(
             nonce=value,
             claims_version=version,
             settings=settings,
-            key=_key(params.get("signing_key")),
+            key=params.get("signing_key")
+            or new_key(
+                "the token is signed with ES384 under a key made for this call. NVIDIA's was signed with HS256 under "
+                "the word 'secret', so that anybody could write one."
+            ),
             known=_rims(params, items),
         )
     except BaseException:
@@ -143,23 +161,9 @@ def attest(
         if sets:
             _set_ready(result.appraisal, items, held=result.held if settings.hold_by_environment else ())
     finally:
-        if params["verbose"]:
-            claims = claims_of(result.appraisal, version=version)
-            for line in _progress.verified(result.appraisal, items, claims):
-                print(joined([line]), file=sys.stdout)
+        for line in result.lines if params["verbose"] else ():
+            print(joined([line]), file=sys.stdout)
     return result.trusted, result.token
-
-
-def _key(given: SigningKey | None) -> SigningKey:
-    from nvattest.token.keys import SigningKey
-
-    if given is not None:
-        return given
-    migrated(
-        "the token is signed with ES384 under a key made for this call. NVIDIA's was signed with HS256 under the word "
-        "'secret', so that anybody could write one."
-    )
-    return SigningKey.generate()
 
 
 def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral | None:
@@ -168,10 +172,8 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     from nvattest.collateral.folders import read_rim_file
     from nvattest.collateral.plan import rim_ids_of
 
-    given = {"driver_rim": "DRIVER", "vbios_rim": "VBIOS"}
     rims: dict[str, RimAnswer] = {}
-    for name, word in given.items():
-        path = params[name]
+    for path, word in ((params["driver_rim"], "DRIVER"), (params["vbios_rim"], "VBIOS")):
         if not path:
             continue
         content = read_rim_file(str(path))
@@ -261,10 +263,63 @@ def _of_this_machine(items: Sequence[Evidence], library: NvmlLibrary) -> bool:
 
 
 def main() -> int:
-    """The old command ``python -m verifier.cc_admin``; 0 only if every GPU of this machine is trusted."""
-    from nvattest.compat.verifier import _command
+    """Collect from this machine's GPUs, verify, set the ready state unless ``--user_mode``, and print the result."""
+    from nvattest._streams import open_closed_streams
 
-    return _command.main()
+    open_closed_streams()
+    return _main(sys.argv[1:])
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    try:
+        status = _attest(options)
+        sys.stdout.flush()
+    except OSError as error:
+        # Errors of files are those of the package; this is stdout, whose reader went away or whose disk is full.
+        from nvattest._streams import give_up_stdout
+
+        give_up_stdout()
+        print(f"the result could not be written: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _attest(options: argparse.Namespace) -> int:
+    nonce = options.nonce or new_nonce()
+    given = vars(options)
+    params = {name: given[name] for name in (*REQUIRED, "claims_version") if name != "verbose"}
+    params |= {"verbose": True, "allow_hold_cert": options.allow_hold_cert or None}
+    try:
+        if options.rim_root_cert:
+            print("--rim_root_cert has no effect, as before: NVIDIA's roots are built in", file=sys.stderr)
+        evidence = collect_gpu_evidence(nonce, options.test_no_gpu, True)
+        return 0 if attest(params, nonce, evidence)[0] else 1
+    except NvattestError as error:
+        print(joined([str(error), *([f"  {error.hint}"] if error.hint else [])]), file=sys.stderr)
+        # The line that scripts look for; attest prints it where it came to a verdict.
+        print("GPU Attestation failed.")
+        return 1
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="verifier.cc_admin", allow_abbrev=False)
+    parser.add_argument("-v", "--verbose", action="store_true", help="accepted; the steps are printed in any case")
+    parser.add_argument("--test_no_gpu", action="store_true", help="a simulated GPU, which is refused")
+    parser.add_argument("--driver_rim", metavar="FILE", help="the driver's RIM, instead of asking the service")
+    parser.add_argument("--vbios_rim", metavar="FILE", help="the same for the VBIOS")
+    parser.add_argument("--user_mode", action="store_true", help="leave the ready state of the GPUs alone")
+    parser.add_argument("--allow_hold_cert", action="store_true", help="accept certificates on hold")
+    parser.add_argument("--service_key", metavar="KEY", help="key for NVIDIA's services (better in the environment)")
+    parser.add_argument("--nonce", metavar="HEX", help="64 hexadecimal digits; random by default")
+    parser.add_argument("--rim_root_cert", metavar="FILE", help="accepted and not used, as before")
+    parser.add_argument("--rim_service_url", metavar="URL")
+    parser.add_argument("--ocsp_url", metavar="URL")
+    parser.add_argument("--ocsp_nonce_disabled", action="store_true", help="accept revocation answers without a nonce")
+    parser.add_argument("--claims_version", choices=CLAIMS_VERSIONS, default=CLAIMS_VERSIONS[0])
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

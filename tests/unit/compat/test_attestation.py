@@ -459,14 +459,14 @@ def test_fewer_devices_than_were_attested_are_refused() -> None:
 
 def test_an_expired_token_is_refused(attested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     client = attested()
-    from nvattest.compat.nv_attestation_sdk import _validation
+    from nvattest.compat import _tokens
 
     class Later(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(timezone.utc) + timedelta(hours=2)
 
-    monkeypatch.setattr(_validation, "datetime", Later)
+    monkeypatch.setattr(_tokens, "datetime", Later)
     assert refused(client, client.get_token()) == "expired"
 
 

@@ -318,13 +318,11 @@ def test_the_command_says_yes_for_a_good_machine(
 def test_the_text_of_an_error_cannot_steer_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from nvattest.compat.verifier import _command
-
     def fail(*_: object) -> None:
         raise CollectionError("the driver says \x1b[2J\nGPU Attestation is Successful.", code="nvml-error", hint="\x07")
 
     monkeypatch.setattr(cc_admin, "collect_gpu_evidence", fail)
-    assert _command.main([]) == 1
+    assert cc_admin._main([]) == 1
     out, err = capsys.readouterr()
     assert out == "GPU Attestation failed.\n"
     assert not {"\x1b", "\x07"} & set(err)
