@@ -60,16 +60,7 @@ while [ $index -lt "$(word t.switches)" ]; do
 done
 
 hook=/usr/share/oci/hooks/prestart/nvattest-hook
-show() { # a file, for the test on the other side of the console
-	[ -f "$1" ] || { echo "T file $1 absent"; return; }
-	echo "T file $1 begins"
-	base64 "$1"
-	echo "T file $1 ends"
-}
-results() {
-	for each in state.json token.json; do show /run/nvattest/$each; done
-	dmesg | grep -E 'nvattest-hook|kata-agent' | sed 's/^/T kernel /'
-}
+. /lib/results.sh
 echo "T case begins"
 . /case/run.sh
 echo "T case ends"

@@ -112,14 +112,14 @@ class Machine:
         for name in set(listed.split()) - {"busybox"}:
             (tree / "bin" / name).symlink_to("busybox")
         for name in ("relay", "agent"):
-            command = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-static", "-s"]
-            subprocess.run([*command, "-o", tree / "bin" / name, HERE / f"{name}.c"], check=True)
+            _compile(HERE / f"{name}.c", tree / "bin" / name)
         modules = _with_needed(self.kernel, _MODULES)
         for path in modules:
             shutil.copy2(path, tree / "lib/modules")
         (tree / "lib/modules.list").write_text(" ".join(path.stem for path in modules))
         place_driver_libraries(libraries, tree / "usr/lib/x86_64-linux-gnu", address=f"@{SOCKET}")
         place_glibc(tree, [*elf_files(tree / HOME), tree / HOOK.lstrip("/"), Path(libraries.nvml)])
+        shutil.copy2(HERE / "results.sh", tree / "lib")
         shutil.copy2(HERE / "init.sh", tree / "init")
         (tree / "init").chmod(0o755)
         _pack(tree, self.base)
@@ -154,12 +154,13 @@ class Machine:
         clock: str | None = None,
         words: str = "",
         files: dict[str, str] | None = None,
+        step: Path | None = None,
     ) -> Boot:
         """Run the shell text ``case`` as the guest's init and return when the machine is off.
 
         ``config`` is added to the hook's configuration, ``files`` are put beside the case, ``words`` go onto the
         kernel's command line. With ``services`` (a callable that takes the platform and gives running services) the
-        configuration names them.
+        configuration names them. ``step`` is compiled as the program that the image calls kata-agent.
         """
         made = Platform.build(platform, clock=datetime.now(timezone.utc), lies=lies)
         with contextlib.ExitStack() as stack:
@@ -189,6 +190,9 @@ class Machine:
             for name, text in (files or {}).items():
                 (scratch / "tree/case" / name).write_text(text)
                 (scratch / "tree/case" / name).chmod(0o755)
+            if step is not None:
+                (scratch / "tree/usr/bin").mkdir(parents=True)
+                _compile(step, scratch / "tree/usr/bin/kata-agent", '-DAGENT="/bin/agent"')
             _pack(scratch / "tree", scratch / "case.cpio.zst")
             initrd = scratch / "initrd"
             initrd.write_bytes(self._first_stage().read_bytes() if squashfs else self.base.read_bytes())
@@ -274,6 +278,11 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
+
+
+def _compile(source: Path, target: Path, *options: str) -> None:
+    command = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-static", "-s", *options]
+    subprocess.run([*command, "-o", target, source], check=True)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 from nvattest.testing.native import DriverLibraries, Fault
 from nvattest.testing.services import Services
 
-from ..guest_layer import HOOK, shared_layer  # noqa: TID252
+from ..guest_layer import HOOK, ROOT, shared_layer  # noqa: TID252
 from .machine import Boot, Machine
 
 pytestmark = pytest.mark.vm
@@ -135,6 +135,19 @@ def test_eight_gpus_and_four_switches_become_ready_as_a_step_of_init(machine: Ma
     assert outcome(boot) == ("trusted", "ok", (0, 1))
     assert "status 0" in boot.said
     assert (boot.state["gpus"], boot.state["switches"]) == (8, 4)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["init-step.sh", "agent-step.c"])
+def test_a_step_of_init_attests_before_the_agent_as_process_1(machine: Machine, native: bool) -> None:
+    examples = ROOT / "examples/init"
+    files = {"step.sh": (examples / "init-step.sh").read_text(), "work.sh": "#!/bin/sh\n. /lib/results.sh\nresults\n"}
+    arguments = f"4.1 {HOOKS} /case/work.sh"
+    # Without a shell the step has the agent's name in the image, and the agent another one.
+    case = f"exec /usr/bin/kata-agent {arguments}\n" if native else f"exec sh /case/step.sh /bin/agent {arguments}\n"
+    boot = machine.boot(case, files=files, step=examples / "agent-step.c" if native else None)
+    assert outcome(boot) == ("trusted", "ok", (0, 1))
+    assert "agent 4.1 runs as process 1" in boot.said
+    assert boot.reports == 1, "the hook that the agent runs uses the verdict of the step"
 
 
 def test_a_network_that_comes_after_twenty_seconds_still_gives_the_gpus(machine: Machine) -> None:
