@@ -1,13 +1,13 @@
-"""Many platforms: JSON Lines in, JSON Lines out, one answer for each line, in order, whatever happens to a worker.
+"""Many platforms: JSON Lines in, JSON Lines out, one answer for each line and in the order of the lines.
 
 A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
 A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "simulated", "weakened", "devices",
 "failures"}``, a device being ``{"label", "ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be
 judged at all. Schema: ``schemas/batch-1.json``.
 
-Whoever writes a line would choose the clock that it is judged by: its ``at`` counts only where the caller allows it.
+The ``at`` of a line chooses the clock that the line is judged by, so it counts only where the caller allows it.
 
-Each worker keeps one Verifier, so that RIMs, upper certificates and revocation answers are verified once per process.
+Each worker process keeps one Verifier: RIMs, upper certificates and revocation answers are verified once per process.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
 
 from nvattest._documents import JsonObject, load_json
+from nvattest.appraisal.check import Check
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
 from nvattest.model import Nonce, VerificationTime, format_time
-
-if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral
-    from nvattest.appraisal.policy import EvidencePolicy
-    from nvattest.appraisal.results import Appraisal
-    from nvattest.appraisal.verifier import Verifier
+from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
+from nvattest.session import now
+from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time
 
 __all__ = ["BatchSettings", "Judge", "verify_batch"]
 
@@ -61,18 +62,18 @@ class BatchSettings:
 
 
 class Judge:
-    """Judges lines one by one; make one per process and keep it."""
+    """Judges lines one by one; make one per process and keep it.
+
+    Raises:
+        InputError: the bundle or the anchors cannot be read.
+    """
 
     def __init__(self, settings: BatchSettings) -> None:
-        from nvattest.appraisal.verifier import Verifier
-        from nvattest.collateral.bundle import load_bundle
-        from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
-
         anchors = NVIDIA_ANCHORS if settings.anchors is None else trust_anchors_from_pem(settings.anchors)
         self._at = settings.at
         self._allow_line_time = settings.allow_line_time
-        self._collateral: Collateral = load_bundle(settings.bundle, origin="bundle")
-        self._verifier: Verifier = Verifier(anchors=anchors, policy=settings.policy, backend=settings.backend)
+        self._collateral = load_bundle(settings.bundle, origin="bundle")
+        self._verifier = Verifier(anchors=anchors, policy=settings.policy, backend=settings.backend)
 
     def judge(self, line: bytes) -> str:
         """The answer to one line, as one line of JSON without its newline. It never raises on what the line says."""
@@ -80,38 +81,25 @@ class Judge:
         try:
             document = load_json(line, source="line", maximum=MAXIMUM_LINE)
             if not isinstance(document, dict):
-                raise ParseError("expected an object", source="line", code="batch-line")
+                raise _malformed("expected an object")
             name = document.get("id")
-            answer = self._answer(document)
+            return _line(name, self._answer(document))
         except NvattestError as error:
-            answer = {
-                "trusted": False,
-                "result_code": int(error.result_code),
-                "result_message": error.result_code.message,
-                "devices": [],
-                "error": {"code": error.code, "message": str(error)},
-            }
-        return json.dumps({"id": name, **answer}, separators=(",", ":"))
+            return _error_line(name, error.result_code, error.code, str(error))
 
     def _answer(self, document: JsonObject) -> JsonObject:
-        from nvattest.session import now
-
         unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
         if unknown:
-            raise ParseError(f"unknown keys: {', '.join(unknown)[:200]}", source="line", code="batch-line")
+            raise _malformed(f"unknown keys: {', '.join(unknown)[:200]}")
         nonce, at = document.get("nonce"), document.get("at")
         if not isinstance(nonce, str):
-            raise ParseError("'nonce' must be 64 hexadecimal digits", source="line", code="batch-line")
+            raise _malformed("'nonce' must be 64 hexadecimal digits")
         if at is not None and not isinstance(at, str):
-            raise ParseError("'at' must be a time", source="line", code="batch-line")
+            raise _malformed("'at' must be a time")
         if at is not None and not self._allow_line_time:
-            raise ParseError(
-                "it brings a time of its own, which counts only with --allow-line-time",
-                source="line",
-                code="line-time",
-            )
+            raise _malformed("it brings a time of its own, which counts only with --allow-line-time", "line-time")
         if "evidence" not in document:
-            raise ParseError("'evidence' is missing", source="line", code="batch-line")
+            raise _malformed("'evidence' is missing")
         usual = self._at or now()
         appraisal = self._verifier.appraise(
             read_evidence(document["evidence"]),
@@ -122,9 +110,28 @@ class Judge:
         return _answer(appraisal, usual)
 
 
-def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
-    from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time
+def _malformed(message: str, code: str = "batch-line") -> ParseError:
+    return ParseError(message, source="line", code=code)
 
+
+def _line(name: object, answer: JsonObject) -> str:
+    return json.dumps({"id": name, **answer}, separators=(",", ":"))
+
+
+def _error_line(name: object, result: ResultCode, code: str, message: str) -> str:
+    return _line(
+        name,
+        {
+            "trusted": False,
+            "result_code": int(result),
+            "result_message": result.message,
+            "devices": [],
+            "error": {"code": code, "message": message},
+        },
+    )
+
+
+def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
     code, at = appraisal.result_code, appraisal.at
     weakened = list(appraisal.weakened)
     if at != reference and (judged_at_another_time(at, reference.device) or judged_at_another_time(at, reference.rim)):
@@ -137,19 +144,25 @@ def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
         "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,
         "weakened": weakened,
-        "devices": [
-            {
-                "label": device.label,
-                "ueid": device.identity.ueid if device.identity is not None else None,
-                "trusted": device.trusted,
-                # Where in the line the evidence stood and what was dropped to read it.
-                **({"origin": device.origin} if " " in device.origin else {}),
-                "failures": [{"id": check.id, "detail": check.detail} for check in device.failures],
-            }
-            for device in appraisal.devices
-        ],
-        "failures": [{"id": check.id, "detail": check.detail} for check in appraisal.checks if not check.acceptable],
+        "devices": [_device(device) for device in appraisal.devices],
+        "failures": [_failure(check) for check in appraisal.checks if not check.acceptable],
     }
+
+
+def _device(device: DeviceAppraisal) -> JsonObject:
+    answer: JsonObject = {
+        "label": device.label,
+        "ueid": device.identity.ueid if device.identity is not None else None,
+        "trusted": device.trusted,
+    }
+    if " " in device.origin:
+        # Where in the line the evidence stood and what was dropped to read it.
+        answer["origin"] = device.origin
+    return answer | {"failures": [_failure(check) for check in device.failures]}
+
+
+def _failure(check: Check) -> JsonObject:
+    return {"id": check.id, "detail": check.detail}
 
 
 # One judge per worker process, made by the pool's initializer. The parent never has one.
@@ -158,7 +171,7 @@ _judges: list[Judge] = []
 
 def _start_worker(settings: BatchSettings) -> None:
     _judges.append(Judge(settings))
-    # What start-up made stays for good; collections need not look at it, nor as often as in a small program.
+    # What start-up made stays for good: leave it out of garbage collections, and collect less often.
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
 
@@ -169,7 +182,7 @@ def _judge_chunk(lines: list[bytes]) -> list[str]:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Some lines, and their answers to come. A ``suspect`` was in flight when a worker died, and is judged alone."""
+    """Some lines and their future answers. A ``suspect`` was in flight when a worker died, and is judged alone."""
 
     lines: list[bytes]
     future: Future[list[str]] | None = None
@@ -184,8 +197,8 @@ class _Chunk:
 def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: int | None = None) -> Iterator[str]:
     """Judge all lines, one worker process per core, and yield one answer per line in the order of the lines.
 
-    Only a few chunks per worker are in memory at any time. A worker that dies takes nothing with it: its lines are
-    judged again, one by one, and a line that kills a worker twice is answered as an error (code 2), never as trusted.
+    Only a few chunks per worker are in memory at any time. After the death of a worker its lines are judged again, one
+    by one; a line that kills a worker twice is answered as an error (code 2), never as trusted.
 
     Raises:
         InputError: the bundle or the anchors cannot be read, or ``workers`` is not positive.
@@ -193,7 +206,7 @@ def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: in
     count = workers if workers is not None else os.cpu_count() or 1
     if count < 1:
         raise InputError("there must be at least one worker", code="workers")
-    # A fault in the settings is better told once, here, than by every worker.
+    # Report a fault in the settings once, here, instead of once per worker.
     Judge(settings)
     source = _chunks(lines)
     pool = _pool(count, settings)
@@ -229,7 +242,7 @@ def _submit(chunk: _Chunk, pool: ProcessPoolExecutor) -> None:
         try:
             chunk.future = pool.submit(_judge_chunk, chunk.lines)
         except BrokenProcessPool as error:
-            # A worker died between two submissions; it is told like one that died at work.
+            # A worker died between two submissions: handle it as one that died at work.
             chunk.future = Future()
             chunk.future.set_exception(error)
 
@@ -239,7 +252,7 @@ def _answers(chunk: _Chunk) -> list[str]:
 
 
 def _after_a_death(waiting: deque[_Chunk]) -> None:
-    """Find the line that kills: whatever was in flight is judged alone, and what dies alone is split, or told apart."""
+    """Find the line that kills: judge each chunk in flight alone, then each line of the chunk that dies alone."""
     first = waiting[0]
     if not first.suspect:
         for chunk in waiting:
@@ -261,18 +274,8 @@ def _died(line: bytes) -> str:
         document = load_json(line, source="line", maximum=MAXIMUM_LINE)
     except ParseError:
         document = None
-    code = ResultCode.INTERNAL_ERROR
-    return json.dumps(
-        {
-            "id": document.get("id") if isinstance(document, dict) else None,
-            "trusted": False,
-            "result_code": int(code),
-            "result_message": code.message,
-            "devices": [],
-            "error": {"code": "worker-died", "message": "the worker process died twice on this line"},
-        },
-        separators=(",", ":"),
-    )
+    name = document.get("id") if isinstance(document, dict) else None
+    return _error_line(name, ResultCode.INTERNAL_ERROR, "worker-died", "the worker process died twice on this line")
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:

@@ -1,4 +1,4 @@
-"""The wiring: evidence and collateral in, an appraisal out. The only place that reads the clock for a verification."""
+"""The wiring: evidence and collateral in, an appraisal out. Only this module reads the clock for a verification."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def verify(
     policy: EvidencePolicy | None = None,
     anchors: TrustAnchors = NVIDIA_ANCHORS,
 ) -> Appraisal:
-    """Verify evidence with collateral that is at hand; nothing is asked of the network or a driver.
+    """Verify evidence with collateral at hand, without a network or a driver.
 
     Args:
         evidence: of all devices of one platform, as ``load_evidence`` gives it.
         collateral: RIMs and revocation answers, as ``load_bundle`` gives them.
         nonce: the 32 bytes that the caller sent; None cannot be trusted under the default policy.
-        at: the clock; now, where it is None.
-        policy: what is demanded; strict, where it is None.
-        anchors: the trust anchors; NVIDIA's pinned roots unless told otherwise.
+        at: the clock; now by default.
+        policy: what is demanded; strict by default.
+        anchors: the trust anchors; NVIDIA's pinned roots by default.
 
     Bad evidence raises nothing: the appraisal says what failed. For many verifications keep one ``Verifier``.
     """

@@ -133,7 +133,7 @@ def check_nonce(report: Report | None, evidence: Evidence, nonce: Nonce | None, 
     if nonce is not None and found != nonce.value:
         return failed(
             "nonce", "the report answers another nonce", expected=nonce.hex(), found=found.hex(), kind=kind,
-            hint="this evidence was made for somebody else or at another time; collect it again with your nonce",
+            hint="this evidence was made for another verifier or at another time; collect it again with your nonce",
         )  # fmt: skip
     if evidence.nonce is not None and evidence.nonce != found:
         return failed(
