@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -19,8 +20,9 @@ from nvattest.appraisal.check import (
     result_code,
 )
 from nvattest.appraisal.check import passed as check_passed
+from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.errors import ResultCode
-from nvattest.model import DeviceKind
+from nvattest.model import Architecture, DeviceKind
 
 
 def passed(*ids: str) -> tuple[Check, ...]:
@@ -160,3 +162,31 @@ def test_every_required_check_is_in_the_catalogue_and_every_step_is_required() -
     assert {CHECKS[name].step for name in REQUIRED_PLATFORM} == set(range(20, 26))
     # This one is only there for a device that it refuses.
     assert set(CHECKS) == set().union(*ALL) | {"reference-values"}
+
+
+@pytest.mark.parametrize(
+    ("change", "policy", "found"),
+    [
+        ({"report": b"no report"}, EvidencePolicy(), {"report-format", "report-trailing-bytes", "report-signature"}),
+        ({"certificate_chain": b"no chain"}, EvidencePolicy(), {"report-signature", "architecture", "fwid"}),
+        ({"nonce": bytes(32)}, EvidencePolicy(), {"nonce"}),
+        ({"trailing": bytes(9)}, EvidencePolicy(), {"report-trailing-bytes"}),
+        ({"flip": -1}, EvidencePolicy(), {"report-signature"}),
+        ({}, EvidencePolicy(fwid_optional_for=()), {"fwid"}),
+        ({}, EvidencePolicy(allowed_architectures=(Architecture.HOPPER,)), {"architecture"}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_switch_fails_with_the_codes_of_switches(node, change: dict, policy: EvidencePolicy, found: set[str]) -> None:
+    switch = node("hopper-8-ppcie").evidence[-1]
+    report = switch.report
+    parts = {
+        "trailing": lambda extra: {"report": report + extra},
+        "flip": lambda position: {"report": report[:position] + bytes([report[position] ^ 1])},
+    }
+    for name, value in change.items():
+        switch = replace(switch, **(parts[name](value) if name in parts else {name: value}))
+    [device] = node("hopper-8-ppcie").appraise(policy, evidence=[switch]).devices
+    codes = {check.id: check.code for check in device.failures if check.spec.gpu is not check.spec.switch}
+    assert found <= codes.keys()
+    assert codes == {name: CHECKS[name].switch for name in codes}
