@@ -18,8 +18,8 @@ from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.cli.arguments import VALIDATION, ArgumentError
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine, reach
-from nvattest.cli.network import add_tls_options
 from nvattest.cli.output import say, write_file
+from nvattest.cli.requests import add_tls_options
 from nvattest.cli.terminal import Progress, add_terminal_options, terminal_for
 from nvattest.model import counted, format_time
 from nvattest.report.terminal import Terminal

@@ -1,38 +1,93 @@
-"""``nvattest preflight``: before a driver or VBIOS rollout, say what attestation will find afterwards."""
+"""``nvattest preflight``: before a driver or VBIOS rollout, say what attestation will find afterwards.
+
+``bundle fetch`` looks ahead in the same way, and writes what it found.
+"""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import NamedTuple
 
-from nvattest.cli import network, targets
-from nvattest.cli.output import say
-from nvattest.errors import ResultCode
+from nvattest._documents import JsonObject, dump_json
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.policy import RevocationMode
+from nvattest.appraisal.verifier import Verifier
+from nvattest.cli import requests, sources
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice
+from nvattest.cli.output import say, say_how_read
+from nvattest.cli.requests import EvidenceSource, Judgement, Services
+from nvattest.collateral.gather import Needs, gather_needs, needs_of
+from nvattest.collateral.plan import rim_ids_of
+from nvattest.collateral.preflight import preflight, render_preflight
+from nvattest.errors import InputError, ParseError, ResultCode
+from nvattest.evidence import Evidence
+from nvattest.model import Architecture, DeviceKind, VerificationTime
+from nvattest.rim.ids import gpu_driver_rim_id, gpu_vbios_rim_id, is_rim_id, switch_bios_rim_id
+from nvattest.session import now
+from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.report import parse_report
+
+
+class Targets(NamedTuple):
+    """What is looked for: devices, evidence files, RIM ids, or versions given by hand; and where."""
+
+    files: tuple[str, ...]
+    live: EvidenceSource
+    rim_id: list[str]
+    architecture: str | None
+    driver: str | None
+    chip_info: str | None
+    vbios: str | None
+    project: str | None
+    project_sku: str | None
+    chip_sku: str | None
+    bios: str | None
+    services: Services
+    judgement: Judgement
+
+
+class Outlook(NamedTuple):
+    """What there is for the targets, and what it is worth."""
+
+    needs: Needs
+    collateral: Collateral
+    verifier: Verifier
+    at: VerificationTime
+    facts: JsonObject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Versions, files or live devices, and the network."""
-    targets.add_target_options(parser)
-    network.add_url_options(parser.add_argument_group("services"))
-    network.add_network_options(parser)
+    add_target_options(parser)
+    requests.add_url_options(parser.add_argument_group("services"))
+    requests.add_network_options(parser)
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Which devices; without any of these options the devices of this machine."""
+    group = parser.add_argument_group("what for")
+    requests.add_evidence_files(group)
+    group.add_argument("--rim-id", action="append", default=[], metavar="ID", help="this RIM; may be repeated")
+    group.add_argument(
+        "-d", "--device", type=choice("gpu", "nvswitch", "all"), default="gpu", metavar="KIND",
+        help="the live devices of this machine: gpu (the default), nvswitch or all",
+    )  # fmt: skip
+    group = parser.add_argument_group("versions by hand, or instead of those in the evidence")
+    group.add_argument("--architecture", type=choice("hopper", "blackwell"), metavar="NAME", help="hopper or blackwell")
+    group.add_argument("--driver", metavar="VERSION", help="driver version, such as 590.48.01")
+    group.add_argument("--chip-info", metavar="CHIP", help="Blackwell: the chip in driver RIM ids, such as GB100")
+    group.add_argument("--vbios", metavar="VERSION", help="VBIOS version, such as 96.00.9F.00.01")
+    group.add_argument("--project", metavar="TEXT", help="board project, such as 1010")
+    group.add_argument("--project-sku", metavar="TEXT", help="board project SKU, such as 0200")
+    group.add_argument("--chip-sku", metavar="TEXT", help="chip SKU, such as 882")
+    group.add_argument("--bios", metavar="VERSION", help="NVSwitch BIOS version, such as 96.10.55.00.01")
+    requests.add_judgement_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what there is; the exit status is 0, or the code of the first thing that is missing or bad."""
-    from nvattest._documents import dump_json
-    from nvattest.appraisal.policy import RevocationMode
-    from nvattest.appraisal.verifier import Verifier
-    from nvattest.cli.sources import trust_anchors
-    from nvattest.collateral.gather import gather_needs
-    from nvattest.collateral.preflight import preflight, render_preflight
-    from nvattest.session import now
-
-    verifier = Verifier(anchors=trust_anchors(options))
-    needs = targets.needs_of_options(options, verifier, options.at or now())
-    # What the responders say now is the question, unless nobody may be asked.
-    mode = RevocationMode.WITHIN_WINDOW if options.offline else RevocationMode.FRESH
-    collateral = gather_needs(needs, network.gather_options(options, mode), at=options.at or now(), verifier=verifier)
-    network.say_what_was_not_asked(options, collateral)
-    facts = preflight(needs, collateral, verifier, options.at or now())
+    facts = look_ahead(targets_of(options)).facts
     if options.format == "json":
         print(dump_json(facts))
     else:
@@ -41,3 +96,109 @@ def run(options: argparse.Namespace) -> int:
     if facts["ready"] is True:
         return 0
     return (ResultCode(code) if isinstance(code, int) else ResultCode.UNKNOWN).exit_status or 1
+
+
+def targets_of(options: argparse.Namespace) -> Targets:
+    """The request of ``add_target_options`` and of the options of the services."""
+    return requests.read(
+        Targets,
+        options,
+        files=requests.evidence_files(options),
+        live=EvidenceSource(requests.kinds_of(options.device), {}),
+        services=requests.services(options),
+        judgement=requests.read(Judgement, options),
+    )
+
+
+def look_ahead(targets: Targets) -> Outlook:
+    """Gather what the targets need, and say what it is worth.
+
+    Raises:
+        ArgumentError, InputError, CollectionError: as ``needs_of_targets``; or a URL, key or cache that cannot be used.
+    """
+    services, judgement = targets.services, targets.judgement
+    verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
+    needs = needs_of_targets(targets, verifier, judgement.at or now())
+    # What the responders say now is the question, and answers of now have the longest window before them.
+    mode = RevocationMode.WITHIN_WINDOW if services.offline else RevocationMode.FRESH
+    settings = sources.gather_options(services, mode)
+    collateral = gather_needs(needs, settings, at=judgement.at or now(), verifier=verifier)
+    sources.warn_of_services_not_asked(services, collateral)
+    at = judgement.at or now()
+    return Outlook(needs, collateral, verifier, at, preflight(needs, collateral, verifier, at))
+
+
+def needs_of_targets(targets: Targets, verifier: Verifier, at: VerificationTime) -> Needs:
+    """What the targets need.
+
+    Raises:
+        ArgumentError: versions by hand from which no RIM id can be made, or for devices that are not in the evidence.
+        InputError: a file or a version that cannot be used.
+        CollectionError: the driver did not give evidence.
+    """
+    for rim_id in targets.rim_id:
+        if not is_rim_id(rim_id):
+            raise InputError(f"--rim-id: not a RIM id: {rim_id[:160]!r}", code="rim-id")
+    by_hand = any((targets.driver, targets.vbios, targets.bios))
+    board = (targets.project, targets.project_sku, targets.chip_sku)
+    if not by_hand and any((targets.architecture, targets.chip_info, *board)):
+        raise ArgumentError("at least one of --driver, --vbios and --bios is required with versions by hand", REQUIRED)
+    if by_hand and not targets.files:
+        return Needs(rim_ids=tuple(dict.fromkeys([*targets.rim_id, *_ids_by_hand(targets)])))
+    evidence = evidence_of_files(targets.files)
+    if not targets.files and not targets.rim_id:
+        evidence = sources.collect(targets.live, sources.requester_nonce(targets.live))
+    needs = needs_of(evidence, verifier, at)
+    rim_ids = _replaced_ids(targets, evidence, needs) if by_hand else needs.rim_ids
+    return replace(needs, rim_ids=tuple(dict.fromkeys([*targets.rim_id, *rim_ids])))
+
+
+def evidence_of_files(paths: tuple[str, ...]) -> tuple[Evidence, ...]:
+    """The evidence in these files; says on stderr where it was inside of another document.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    found = tuple(item for path in paths for item in sources.read_evidence(path))
+    say_how_read(found)
+    return found
+
+
+def _ids_by_hand(targets: Targets) -> list[str]:
+    found = []
+    if targets.driver:
+        if not targets.architecture:
+            raise ArgumentError("--architecture is required with --driver", REQUIRED)
+        architecture = Architecture(targets.architecture.upper())
+        found.append(gpu_driver_rim_id(architecture, targets.driver, targets.chip_info))
+    if targets.vbios:
+        if not (targets.project and targets.project_sku and targets.chip_sku):
+            raise ArgumentError("--project, --project-sku and --chip-sku are required with --vbios", REQUIRED)
+        found.append(gpu_vbios_rim_id(targets.project, targets.project_sku, targets.chip_sku, targets.vbios))
+    if targets.bios:
+        found.append(switch_bios_rim_id(targets.bios))
+    return found
+
+
+def _replaced_ids(targets: Targets, evidence: tuple[Evidence, ...], needs: Needs) -> list[str]:
+    """The ids that these devices will need with the versions given by hand: what a rollout is about to change."""
+    kinds = {item.kind for item in evidence}
+    if targets.bios and DeviceKind.NVSWITCH not in kinds:
+        raise ArgumentError("--bios: there is no switch in the evidence", VALIDATION)
+    if (targets.driver or targets.vbios) and DeviceKind.GPU not in kinds:
+        raise ArgumentError("--driver and --vbios: there is no GPU in the evidence", VALIDATION)
+    found: list[str] = []
+    for item in evidence:
+        if not set(rim_ids_of([item])) <= set(needs.rim_ids):
+            continue
+        try:
+            fields = parse_report(item.report, item.kind).fields
+        except ParseError:
+            continue
+        if item.kind is DeviceKind.NVSWITCH:
+            found += [switch_bios_rim_id(targets.bios)] if targets.bios else rim_ids_of([item])
+        elif isinstance(fields, GpuFields):
+            driver, vbios = targets.driver or fields.driver_version, targets.vbios or fields.vbios_version
+            found.append(gpu_driver_rim_id(item.architecture, driver, targets.chip_info or fields.chip_info))
+            found.append(gpu_vbios_rim_id(fields.project, fields.project_sku, fields.chip_sku, vbios))
+    return found

@@ -1,221 +1,124 @@
-"""Where evidence and collateral come from: the options that say so, and the objects that they lead to."""
+"""From requests to values: evidence, collateral, policies and roots, from files, drivers and services."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import TYPE_CHECKING
 
-from nvattest.cli import network
-from nvattest.cli.arguments import (
-    VALIDATION,
-    ArgumentError,
-    choice,
-    existing_directory,
-    existing_file,
-    seconds,
-)
+from nvattest._text import clean
+from nvattest.cli.output import say
+from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError, ResultCode
+from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 from nvattest.model import DeviceKind, Nonce
+from nvattest.session import now
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
-    from nvattest.appraisal.policy import RevocationMode
+    from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
     from nvattest.appraisal.verifier import Verifier
+    from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, Services
+    from nvattest.collateral.cache import DiskCache
+    from nvattest.collateral.settings import GatherOptions
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
+    from nvattest.policy.relying_party import RelyingPartyPolicy
 
-_MAXIMUM_EVIDENCE = 16 * 1024 * 1024
 _MAXIMUM_ANCHORS = 64 * 1024
+_MAXIMUM_POLICY = 1024 * 1024
 
 
-def add_evidence_options(parser: argparse.ArgumentParser) -> None:
-    """Which devices, and who tells about them."""
-    group = parser.add_argument_group("evidence")
-    group.add_argument("--nonce", default="", metavar="HEX", help="the 32 bytes that the report has to answer")
-    group.add_argument(
-        "-d", "--device", type=choice("gpu", "nvswitch", "all"), default="gpu", metavar="KIND",
-        help="gpu (the default), nvswitch or all",
-    )  # fmt: skip
-    group.add_argument(
-        "--gpu-evidence-source", type=choice("nvml", "corelib", "file"), default="nvml", metavar="SOURCE",
-        help="nvml (the default), corelib, or file (the default with a file)",
-    )  # fmt: skip
-    group.add_argument("--gpu-architecture", default="", metavar="NAME", help="blackwell; needed with corelib")
-    group.add_argument(
-        "--gpu-evidence-file",
-        default="",
-        metavar="FILE",
-        help="recorded evidence; a file of both kinds is named for both",
-    )
-    group.add_argument(
-        "--nvswitch-evidence-source", type=choice("nscq", "file"), default="nscq", metavar="SOURCE",
-        help="nscq (the default), or file (the default with a file)",
-    )  # fmt: skip
-    group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="recorded evidence")
-    group.add_argument(
-        "--allow-devtools", action="store_true",
-        help="for development: also collect from GPUs in DevTools mode; only a --policy with allow_debug trusts them",
-    )  # fmt: skip
-    group.add_argument(
-        "--driver-timeout", type=seconds, default=30.0, metavar="SECONDS", help="for all driver calls together (30)"
-    )
-
-
-def add_collateral_options(parser: argparse.ArgumentParser) -> None:
-    """Where RIMs and revocation answers come from."""
-    group = parser.add_argument_group("collateral")
-    group.add_argument(
-        "--bundle", type=existing_file, metavar="FILE",
-        help="RIMs and revocation answers from this file, and nothing from the network",
-    )  # fmt: skip
-    group.add_argument(
-        "--rim-store",
-        type=choice("remote", "dir"),
-        default="remote",
-        metavar="STORE",
-        help="remote (the default), or dir (the default with --rim-dir)",
-    )
-    group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of RIMs")
-    network.add_url_options(group)
-    network.add_network_options(parser)
-
-
-def check_evidence_options(options: argparse.Namespace) -> None:
-    """The checks that need more than one option, with NVIDIA's texts. Options of devices not asked for are ignored.
-
-    A file that is named without a source is the source: otherwise the verdict on this machine's devices would pass for
-    one on the file.
-
-    Raises:
-        ArgumentError: a file that is needed is not named or not there.
-    """
-    given: set[str] = getattr(options, "_given", set())
-    for kind in ("gpu", "nvswitch"):
-        if f"{kind}_evidence_file" in given and f"{kind}_evidence_source" not in given:
-            setattr(options, f"{kind}_evidence_source", "file")
-    if options.device in ("gpu", "all"):
-        if options.gpu_evidence_source == "file":
-            _needs_file(options.gpu_evidence_file, "--gpu-evidence-file")
-        if options.gpu_architecture and options.gpu_architecture.upper() != "BLACKWELL":
-            raise ArgumentError("--gpu-architecture: only blackwell can be named", VALIDATION)
-        if options.gpu_evidence_source == "corelib" and not options.gpu_architecture:
-            raise ArgumentError("--gpu-architecture: required when the source is corelib", VALIDATION)
-    if options.device in ("nvswitch", "all") and options.nvswitch_evidence_source == "file":
-        _needs_file(options.nvswitch_evidence_file, "--nvswitch-evidence-file")
-
-
-def _needs_file(path: str, option: str) -> None:
-    if not path:
-        raise ArgumentError(f"{option}: must be provided when the evidence source is file", VALIDATION)
-    try:
-        existing_file(path)
-    except argparse.ArgumentTypeError as error:
-        raise ArgumentError(f"{option}: {error}", VALIDATION) from None
-
-
-def load_evidence_of(options: argparse.Namespace, nonce: Nonce | None) -> tuple[Evidence, ...]:
+def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]:
     """The evidence of the devices asked for.
 
     Raises:
         InputError: a file cannot be read, or holds devices of the other kind.
         CollectionError: the driver did not give evidence.
     """
+    if len(source.kinds) == 2 and not source.live and len(set(source.files.values())) == 1:
+        # The file that collect-evidence --device all writes.
+        return _both_from_file(source.files[DeviceKind.GPU])
     found: list[Evidence] = []
-    both = (
-        options.device == "all"
-        and options.gpu_evidence_source == options.nvswitch_evidence_source == "file"
-        and options.gpu_evidence_file == options.nvswitch_evidence_file
-    )
-    if both:
-        # What collect-evidence --device all writes.
-        return _both_from_file(options.gpu_evidence_file)
-    if options.device in ("gpu", "all"):
-        if options.gpu_evidence_source == "file":
-            found += _from_file(options.gpu_evidence_file, DeviceKind.GPU)
-        elif options.gpu_evidence_source == "nvml":
-            found += _from_driver(DeviceKind.GPU, nonce, options)
-        else:
+    for kind in source.kinds:
+        if kind in source.files:
+            found += _from_file(source.files[kind], kind)
+        elif kind is DeviceKind.GPU and source.corelib:
             raise InputError(
                 "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
                 code="corelib",
                 result_code=ResultCode.CORELIB_INIT_FAILED,
                 hint="collect with NVIDIA's nvattest and give the result with --gpu-evidence-source file",
             )
-    if options.device in ("nvswitch", "all"):
-        if options.nvswitch_evidence_source == "file":
-            found += _from_file(options.nvswitch_evidence_file, DeviceKind.NVSWITCH)
         else:
-            found += _from_driver(DeviceKind.NVSWITCH, nonce, options)
+            found += _from_driver(kind, nonce, source)
     return tuple(found)
 
 
-def requester_nonce(options: argparse.Namespace) -> Nonce | None:
+def requester_nonce(source: EvidenceSource) -> Nonce | None:
     """The nonce of ``--nonce``; without one a new random nonce, where a live device will be asked; else None.
+
+    A nonce that is read from the recording itself would prove nothing.
 
     Raises:
         InputError: not 64 hexadecimal digits.
     """
-    if options.nonce:
-        return Nonce.from_hex(options.nonce)
-    live = (options.device in ("gpu", "all") and options.gpu_evidence_source != "file") or (
-        options.device in ("nvswitch", "all") and options.nvswitch_evidence_source != "file"
-    )
-    if not live:
-        # A nonce that is read from the recording itself would prove nothing, so there is none.
-        return None
-    return Nonce(os.urandom(32))
+    if source.nonce:
+        return Nonce.from_hex(source.nonce)
+    return Nonce(os.urandom(32)) if source.live else None
 
 
-def nonce_and_evidence(options: argparse.Namespace) -> tuple[Nonce | None, tuple[Evidence, ...]]:
+def nonce_and_evidence(source: EvidenceSource) -> tuple[Nonce | None, tuple[Evidence, ...]]:
     """Nonce and evidence; as in NVIDIA's program a bad evidence file is reported before a bad nonce.
 
     Raises:
-        InputError, CollectionError: as ``requester_nonce`` and ``load_evidence_of``.
+        InputError, CollectionError: as ``requester_nonce`` and ``collect``.
     """
     try:
-        nonce = requester_nonce(options)
+        nonce = requester_nonce(source)
     except InputError:
-        gpu = options.device == "nvswitch" or options.gpu_evidence_source == "file"
-        if gpu and (options.device == "gpu" or options.nvswitch_evidence_source == "file"):
-            load_evidence_of(options, None)
+        if not source.live:
+            collect(source, None)
         raise
-    return nonce, load_evidence_of(options, nonce)
+    return nonce, collect(source, nonce)
 
 
-def _from_driver(kind: DeviceKind, nonce: Nonce | None, options: argparse.Namespace) -> tuple[Evidence, ...]:
+def _from_driver(kind: DeviceKind, nonce: Nonce | None, source: EvidenceSource) -> tuple[Evidence, ...]:
     from nvattest.devices.collect import collect_gpus, collect_switches
 
     if nonce is None:
         raise InputError("a live device needs a nonce", code="nonce")
     if kind is DeviceKind.NVSWITCH:
-        return collect_switches(nonce, timeout=options.driver_timeout)
-    return collect_gpus(nonce, timeout=options.driver_timeout, allow_devtools=options.allow_devtools)
+        return collect_switches(nonce, timeout=source.timeout)
+    return collect_gpus(nonce, timeout=source.timeout, allow_devtools=source.allow_devtools)
 
 
-def _read_evidence(path: str) -> tuple[Evidence, ...]:
-    from nvattest.collateral.folders import read_bounded
-    from nvattest.evidence import load_evidence
+def read_evidence(path: str) -> tuple[Evidence, ...]:
+    """The evidence in a file, of devices of any kind.
 
-    return load_evidence(read_bounded(path, _MAXIMUM_EVIDENCE))
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    return load_evidence(read_bounded(path, MAXIMUM_TEXT))
 
 
 def _both_from_file(path: str) -> tuple[Evidence, ...]:
     """GPUs, then switches: the order of two files."""
-    items = _read_evidence(path)
-    found = tuple(item for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH) for item in items if item.kind is kind)
+    items = read_evidence(path)
+    found: list[Evidence] = []
     for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH):
-        if not any(item.kind is kind for item in found):
+        of_kind = [item for item in items if item.kind is kind]
+        if not of_kind:
             raise InputError(
                 f"{path}: there is no {kind.value} in it, and --device all asks for both kinds",
                 code="device-kind",
                 hint="collect with --device all, or leave out --device and the other option",
             )
-    return found
+        found += of_kind
+    return tuple(found)
 
 
 def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
-    items = _read_evidence(path)
+    items = read_evidence(path)
     for index, item in enumerate(items):
         if item.kind is not kind:
             raise InputError(
@@ -227,13 +130,67 @@ def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
     return items
 
 
-def load_collateral(
-    options: argparse.Namespace,
-    evidence: tuple[Evidence, ...],
-    *,
-    verifier: Verifier | None = None,
+# --- what evidence is judged with -------------------------------------------------------------------------------------
+
+
+def trust_anchors(path: str | None) -> TrustAnchors:
+    """The roots in a file, or NVIDIA's pinned ones.
+
+    Raises:
+        InputError: the file holds no usable root.
+    """
+    from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
+
+    return NVIDIA_ANCHORS if path is None else trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS))
+
+
+def evidence_policy(path: str | None) -> EvidencePolicy | None:
+    """The evidence policy in a file; None for the strict one.
+
+    Raises:
+        InputError, PolicyError: it cannot be used.
+    """
+    if path is None:
+        return None
+    from nvattest.policy.evidence_policy import load_evidence_policy
+
+    return load_evidence_policy(read_bounded(path, _MAXIMUM_POLICY), source=path)
+
+
+def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
+    """What the relying party demands of the claims.
+
+    Raises:
+        InputError, PolicyError: it cannot be used.
+    """
+    path = demands.relying_party_policy
+    if path is None:
+        if demands.policy_overrides_appraisal:
+            raise InputError("--policy-overrides-appraisal needs a --relying-party-policy", code="policy")
+        return None
+    from nvattest.policy.relying_party import load_policy
+
+    return load_policy(read_bounded(path, _MAXIMUM_POLICY), name=os.path.basename(path))
+
+
+# --- collateral -------------------------------------------------------------------------------------------------------
+
+
+def read_bundle(path: str) -> Collateral:
+    """The collateral in a bundle.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
+
+    return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
+
+
+def fetch_collateral(
+    source: CollateralSource, evidence: tuple[Evidence, ...], verifier: Verifier, demands: Demands
 ) -> Collateral:
-    """RIMs and revocation answers for this evidence, from where the options say; a bundle keeps the network out.
+    """RIMs and revocation answers for this evidence; a bundle keeps the network out.
 
     ``verifier`` is the one that will appraise: its policy says how fresh revocation has to be, and it remembers work.
     Read the clock for the appraisal afterwards: live answers are stamped while this runs.
@@ -241,52 +198,81 @@ def load_collateral(
     Raises:
         InputError: a bundle, folder, cache or URL that cannot be used.
     """
-    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
-    from nvattest.collateral.folders import read_bounded, rims_by_id
-
-    if options.bundle is not None:
-        return load_bundle(read_bounded(options.bundle, MAXIMUM_BUNDLE), origin=options.bundle)
-    from nvattest.appraisal.verifier import Verifier
+    if source.bundle is not None:
+        return read_bundle(source.bundle)
+    from nvattest.appraisal.policy import RevocationMode
+    from nvattest.collateral.folders import rims_by_id
     from nvattest.collateral.gather import gather
     from nvattest.collateral.plan import rim_ids_of
-    from nvattest.session import now
 
-    given: set[str] = getattr(options, "_given", set())
-    # A folder that is named is meant, as an evidence file is.
-    from_folder = options.rim_store == "dir" or ("rim_dir" in given and "rim_store" not in given)
-    known = rims_by_id(options.rim_dir, rim_ids_of(evidence)) if from_folder else None
-    if verifier is None:
-        verifier = Verifier(anchors=trust_anchors(options))
+    mode = verifier.policy.revocation
+    if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):
+        # The policy may demand answers made for this request; a kept one echoes no nonce.
+        mode = RevocationMode.FRESH
     collateral = gather(
         evidence,
-        network.gather_options(options, _revocation_mode(options, verifier.policy.revocation)),
+        gather_options(source.services, mode),
         anchors=verifier.anchors,
-        at=getattr(options, "at", None) or now(),
-        known=known,
+        at=demands.at or now(),
+        known=rims_by_id(source.rim_dir, rim_ids_of(evidence)) if source.rim_dir is not None else None,
         verifier=verifier,
     )
-    network.say_what_was_not_asked(options, collateral)
+    warn_of_services_not_asked(source.services, collateral)
     return collateral
 
 
-def _revocation_mode(options: argparse.Namespace, mode: RevocationMode) -> RevocationMode:
-    """Fresh answers for a relying party's policy, which may demand them: a kept one echoes no nonce."""
-    from nvattest.appraisal.policy import RevocationMode
-
-    kept = options.offline or getattr(options, "cached_revocation", False)
-    return RevocationMode.FRESH if getattr(options, "relying_party_policy", None) and not kept else mode
-
-
-def trust_anchors(options: argparse.Namespace) -> TrustAnchors:
-    """NVIDIA's pinned roots, or those of ``--trust-anchors``.
+def gather_options(services: Services, revocation: RevocationMode) -> GatherOptions:
+    """What ``gather`` needs to know.
 
     Raises:
-        InputError: the file holds no usable root.
+        InputError: a URL, key, time limit or cache folder that cannot be used.
     """
-    from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
+    from nvattest.collateral.settings import GatherOptions
+    from nvattest.pki.ocsp import CertIdHash
 
-    if options.trust_anchors is None:
-        return NVIDIA_ANCHORS
-    from nvattest.collateral.folders import read_bounded
+    ocsp_url = None if services.ocsp_url == "aia" else services.ocsp_url
+    return GatherOptions(
+        rim_url=services.rim_url,
+        ocsp_url=ocsp_url,
+        http=services.access.http(services.rim_url, *([] if ocsp_url is None else [ocsp_url])),
+        timeout=services.timeout,
+        revocation=revocation,
+        cert_id_hash=CertIdHash(services.ocsp_cert_id_hash.replace("-", "")),
+        cache=_cache(services),
+        offline=services.offline,
+    )
 
-    return trust_anchors_from_pem(read_bounded(options.trust_anchors, _MAXIMUM_ANCHORS))
+
+def _cache(services: Services) -> DiskCache | None:
+    from nvattest.collateral.cache import DiskCache, default_cache_folder
+
+    if services.no_cache:
+        return None
+    folder = default_cache_folder() if services.cache_dir is None else os.path.abspath(services.cache_dir)
+    if folder is None:
+        return None
+    try:
+        return DiskCache(folder)
+    except InputError as error:
+        if "cache_dir" in services.named:
+            raise
+        # The command does not name this folder: read-only homes and the like must not stop a verification.
+        if services.warn:
+            say(f"warning: {error}; going on without a cache", error=True)
+        return None
+
+
+def warn_of_services_not_asked(services: Services, collateral: Collateral) -> None:
+    """Warn of a service named on the command line that was not asked because the cache had everything."""
+    from nvattest.appraisal.inputs import Source
+
+    if services.offline or not services.warn:
+        return
+    for name, url, what, answers in (
+        ("rim_url", services.rim_url, "RIMs", tuple(collateral.rims.values())),
+        ("ocsp_url", services.ocsp_url, "revocation answers", collateral.ocsp),
+    ):
+        kept = [answer.origin for answer in answers if answer.source is Source.CACHE]
+        if name in services.named and kept and not any(answer.source is Source.LIVE for answer in answers):
+            cache = clean(kept[0], 256)
+            say(f"warning: {url} was not asked: all {what} are in the cache {cache}; --no-cache asks", error=True)

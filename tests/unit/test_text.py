@@ -99,7 +99,7 @@ def test_the_message_and_the_hint_of_an_error_are_clean() -> None:
 PRINTERS = {
     "cli/output.py": {"'\\n'.join([block(line, colour=colour) for line in lines])"},
     "cli/manual.py": {"script(options.shell)"},
-    "cli/coco.py": {"attester_json(evidence)"},
+    "cli/collect.py": {"attester_json(evidence)"},
     "cli/simulate.py": {"f'export {name}={shlex.quote(value)}'"},
     "cli/version.py": {
         'f\'{{"nvattest": "{__version__}"}}\'',

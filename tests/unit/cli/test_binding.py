@@ -24,7 +24,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     platform = Platform.build("hopper-1")
     events: list[str] = []
 
-    def evidence(options: object, nonce: Any) -> object:
+    def evidence(source: object, nonce: Any) -> object:
         events.append("evidence")
         return load_evidence(json.dumps(platform.evidence(nonce.value)))
 
@@ -37,8 +37,8 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         report[0x50:0x90] = data
         return tsm.TeeQuote(provider="sev_guest", quote=bytes(report), auxiliary=None, report_data=data, generation=1)
 
-    monkeypatch.setattr(sources, "load_evidence_of", evidence)
-    monkeypatch.setattr(sources, "load_collateral", lambda *a, **k: load_bundle(json.dumps(platform.bundle())))
+    monkeypatch.setattr(sources, "collect", evidence)
+    monkeypatch.setattr(sources, "fetch_collateral", lambda *a, **k: load_bundle(json.dumps(platform.bundle())))
     monkeypatch.setattr(tsm, "take_quote", quote)
     monkeypatch.setattr(rtmr, "extend", lambda digest, *, register: events.append(f"rtmr{register}"))
     (tmp_path / "anchors.pem").write_bytes(platform.anchors_pem)

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import serialization
 
 from nvattest.cli import verify_token
 from nvattest.cli.dispatch import run
-from nvattest.cli.token_options import add_token_options, make_token, signing_key
+from nvattest.cli.requests import TokenRequest, add_token_options, read
+from nvattest.cli.tokens import make_token, signing_key
 from nvattest.collateral.http import HttpClient
 from nvattest.errors import CollateralError, InputError, ResultCode
 
@@ -322,18 +323,21 @@ def test_policies_as_people_have_them_decide_on_tokens(
 # Issuing.
 
 
-def options(*arguments: str) -> argparse.Namespace:
+def requested(*arguments: str) -> TokenRequest:
     parser = argparse.ArgumentParser()
     add_token_options(parser)
-    return argparse.Namespace(**vars(parser.parse_args(arguments)), claims_version="4.0")
+    return read(TokenRequest, parser.parse_args(arguments), claims_version="4.0")
+
+
+def issue(*arguments: str) -> list[object] | str:
+    request = requested(*arguments)
+    return make_token(minting.appraisal(), request, signing_key(request.signing_key))
 
 
 @pytest.mark.parametrize("form", ["detached-eat", "ear"])
 def test_a_key_is_made_for_the_run_and_its_public_half_goes_out(tmp_path: Path, form: str) -> None:
     token, jwks = tmp_path / "token", tmp_path / "jwks"
-    made = make_token(
-        minting.appraisal(), options("--token-format", form, "--token-out", str(token), "--jwks-out", str(jwks))
-    )
+    made = issue("--token-format", form, "--token-out", str(token), "--jwks-out", str(jwks))
     assert stat.S_IMODE(os.stat(token).st_mode) == 0o600
     now: dict[str, Any] = {"at": datetime.now(timezone.utc), "jwks": jwks.read_bytes()}
     verified = minting.check(token.read_bytes(), **now)
@@ -342,22 +346,21 @@ def test_a_key_is_made_for_the_run_and_its_public_half_goes_out(tmp_path: Path, 
 
 
 def test_two_runs_have_two_keys_and_a_named_key_stays(folder: Path) -> None:
-    assert signing_key(options()).public != signing_key(options()).public
-    named = options("--signing-key", str(folder / "key.pem"), "--issuer", "https://verifier.example")
-    made = make_token(minting.appraisal(), named)
+    assert signing_key(None).public != signing_key(None).public
+    made = issue("--signing-key", str(folder / "key.pem"), "--issuer", "https://verifier.example")
     verified = minting.check(made, issuer="https://verifier.example", at=datetime.now(timezone.utc))
     assert verified.key == minting.KEY.public
 
 
 def test_a_token_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        make_token(minting.appraisal(), options("--token-out", str(tmp_path / "no" / "token")))
+        issue("--token-out", str(tmp_path / "no" / "token"))
     with pytest.raises(InputError):
-        make_token(minting.appraisal(), options("--token-lifetime", "0", "--token-out", str(tmp_path / "token")))
+        issue("--token-lifetime", "0", "--token-out", str(tmp_path / "token"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_key_file_that_is_no_key_is_refused(folder: Path) -> None:
     with pytest.raises(InputError) as caught:
-        make_token(minting.appraisal(), options("--signing-key", str(folder / "public.pem")))
+        issue("--signing-key", str(folder / "public.pem"))
     assert caught.value.code == "signing-key"

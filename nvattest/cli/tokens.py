@@ -1,0 +1,209 @@
+"""Tokens at the shell: the key, the clock and the ids of one that is issued, and its binding to the CPU's quote.
+
+The recipe of the binding is in ``nvattest/token/binding.py``; here it meets files and the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, NamedTuple
+
+from nvattest._documents import dump_json
+from nvattest._text import base64_bytes
+from nvattest.cli.output import write_file
+from nvattest.collateral.folders import read_bounded
+from nvattest.errors import InputError, TokenError
+from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
+from nvattest.token.claims import claims_of
+from nvattest.token.keys import MAXIMUM_PEM, SigningKey
+from nvattest.token.provenance import DEFAULT_ISSUER
+from nvattest.token.verify import unverified_kid
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal
+    from nvattest.cli.requests import BindingRequest, TokenRequest
+    from nvattest.evidence import Evidence
+    from nvattest.model import Nonce
+    from nvattest.tee.quote import BindingCheck
+    from nvattest.token.verified import VerifiedToken
+
+
+def signing_key(path: str | None) -> SigningKey:
+    """The key of ``--signing-key``, or a new one.
+
+    Raises:
+        InputError: the file holds no private P-384 key.
+    """
+    if path is None:
+        return SigningKey.generate()
+    return SigningKey.from_pem(read_bounded(path, MAXIMUM_PEM))
+
+
+def overall_claims(appraisal: Appraisal, request: TokenRequest) -> dict[str, object]:
+    """What the overall token says of the result; the subject of the overall section of JSON policies."""
+    from nvattest.token.eat import SUBJECT
+
+    return {
+        "iss": request.issuer or DEFAULT_ISSUER,
+        "sub": SUBJECT,
+        "x-nvidia-ver": request.claims_version,
+        "x-nvidia-overall-att-result": appraisal.trusted,
+        "eat_nonce": appraisal.nonce.hex() if appraisal.nonce is not None else None,
+    }
+
+
+def make_token(
+    appraisal: Appraisal, request: TokenRequest, key: SigningKey, relying_party: Mapping[str, object] | None = None
+) -> list[object] | str:
+    """Sign the appraisal, write the files that the request names, and return the token.
+
+    The result is the detached EAT as a JSON value, or the EAR as a compact JWT. ``relying_party`` goes into the token
+    (see ``provenance``).
+
+    Raises:
+        InputError: an option that cannot be used, or a file that cannot be written.
+    """
+    from nvattest.token.ear import sign_ear
+    from nvattest.token.eat import sign_detached_eat
+
+    issuer = request.issuer or DEFAULT_ISSUER
+    # Not --at, which says when the evidence is judged.
+    now = datetime.now(timezone.utc)
+    lifetime = timedelta(seconds=max(min(request.token_lifetime, 2**31), 0))
+    version = request.claims_version
+    claims = claims_of(appraisal, version=version)
+    token: list[object] | str
+    if request.token_format == "ear":  # noqa: S105 - a format, not a password
+        token = sign_ear(
+            appraisal, claims=claims, key=key, now=now, new_id=_new_id, issuer=issuer, lifetime=lifetime,
+            relying_party=relying_party,
+        )  # fmt: skip
+    else:
+        token = sign_detached_eat(
+            appraisal, claims=claims, claims_version=version, key=key, now=now, new_id=_new_id, issuer=issuer,
+            lifetime=lifetime, relying_party=relying_party,
+        )  # fmt: skip
+    # The key's public half first: a token that nobody can verify yet is worse than a key without a token.
+    if request.jwks_out:
+        write_file(request.jwks_out, json.dumps(key.public.jwks(), indent=2) + "\n")
+    if request.token_out:
+        write_token(request.token_out, token)
+    return token
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def write_token(path: str, token: object) -> None:
+    """Write ``--token-out``: a compact JWT as it is, a detached EAT as JSON.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_file(path, (token if isinstance(token, str) else json.dumps(token)) + "\n", mode=0o600)
+
+
+# --- binding to the CPU TEE -------------------------------------------------------------------------------------------
+
+
+class Binding(NamedTuple):
+    """A binding that was asked for, the thumbprint of the token's key, and the nonce that follows."""
+
+    request: BindingRequest
+    challenge: bytes
+    thumbprint: bytes
+    nonce: Nonce
+
+    def take_quote(self, evidence: tuple[Evidence, ...]) -> None:
+        """Take the quote over the evidence and write it beside the token, before anything is verified.
+
+        Raises:
+            CollectionError: no quote, or no register to extend.
+            InputError: the file cannot be written.
+        """
+        if not self.request.bind_tee:
+            return
+        from nvattest.tee import rtmr, tsm
+        from nvattest.tee.document import dump_quote
+
+        digest = evidence_digest_of([(item.report, item.certificate_chain) for item in evidence])
+        if self.request.extend_rtmr is not None:
+            rtmr.extend(digest, register=int(self.request.extend_rtmr))
+        covered = report_data(self.challenge, self.thumbprint, digest)
+        quote = tsm.take_quote(covered, root=self.request.tsm_root or tsm.DEFAULT_ROOT)
+        write_file(self.request.bind_tee, dump_json(dump_quote(quote)) + "\n", mode=0o600)
+
+
+def requested_binding(request: BindingRequest, nonce: str, key: SigningKey | None) -> Binding | None:
+    """The binding that is asked for, or None.
+
+    Raises:
+        InputError: options that do not belong together.
+    """
+    if request.challenge is None:
+        if request.bind_tee or request.extend_rtmr is not None:
+            raise InputError("--bind-tee and --extend-rtmr need a --challenge", code="binding")
+        return None
+    if nonce:
+        raise InputError("--challenge makes the nonce: leave out --nonce", code="binding")
+    if key is None:
+        raise InputError(
+            "--challenge needs a token, whose key it binds", code="binding", hint="name one with --token-out"
+        )
+    thumbprint = key.public.thumbprint_bytes
+    return Binding(request, request.challenge, thumbprint, derive_device_nonce(request.challenge, thumbprint))
+
+
+def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
+    """The nonce that a token has to carry if its header names its key truly, and that key's thumbprint.
+
+    The header is not believed: the caller compares the thumbprint with the key that verified the token.
+
+    Raises:
+        TokenError: the header names no thumbprint (RFC 7638).
+    """
+    try:
+        thumbprint = base64_bytes(unverified_kid(token), url=True)
+    except ValueError:
+        thumbprint = b""
+    if len(thumbprint) != 32:
+        raise TokenError("the token's kid is no key thumbprint (RFC 7638)", code="binding-key")
+    return derive_device_nonce(challenge, thumbprint), thumbprint
+
+
+def check_quote(verified: VerifiedToken, challenge: bytes, path: str) -> BindingCheck:
+    """Compare a quote with what this verified token says it has to cover.
+
+    Raises:
+        TokenError: the token names no evidence digest, or the quote does not cover what it has to.
+        ParseError: the file is no quote that is known here.
+    """
+    from nvattest.tee.document import MAXIMUM, read_quote
+    from nvattest.tee.quote import check_binding
+
+    if verified.evidence_digest is None:
+        raise TokenError("the token names no evidence digest", code="binding-digest")
+    expected = report_data(challenge, verified.key.thumbprint_bytes, verified.evidence_digest)
+    check = check_binding(read_quote(read_bounded(path, MAXIMUM)), expected)
+    if not check.ok:
+        hint = "the quote belongs to another run, another key or another challenge"
+        raise TokenError(check.detail, code="binding", hint=hint)
+    return check
+
+
+def binding_to_json(check: BindingCheck) -> dict[str, object]:
+    """A binding that holds, for programs: what to compare further, and what was not verified."""
+    quote = check.quote
+    return {
+        "holds": check.ok,
+        "quote_signature_verified": False,
+        "note": check.note,
+        "kind": quote.kind.value,
+        "version": quote.version,
+        "measurement": quote.measurement.hex(),
+        "registers": [register.hex() for register in quote.registers],
+    }
