@@ -12,23 +12,22 @@ import json
 import os
 import sys
 
+from nvattest import DeviceKind
 from nvattest.testing import Platform
 
 
 def main(folder: str, name: str = "hopper-8-ppcie", *faults: str) -> None:
     platform = Platform.build(name, lies=faults)
     nonce = os.urandom(32)
-    evidence = platform.evidence(nonce)
     files = {
-        "gpu.json": json.dumps([item for item in evidence if item["arch"] != "LS10"]),
+        "gpu.json": platform.evidence_json(DeviceKind.GPU, nonce),
         "bundle.json": json.dumps(platform.bundle()),
         "roots.pem": platform.anchors_pem.decode("ascii"),
         "nonce": nonce.hex(),
         "clock": str(platform.time),
     }
-    switches = [item for item in evidence if item["arch"] == "LS10"]
-    if switches:
-        files["switch.json"] = json.dumps(switches)
+    if platform.switches:
+        files["switch.json"] = platform.evidence_json(DeviceKind.NVSWITCH, nonce)
     os.makedirs(folder, exist_ok=True)
     for file_name, text in files.items():
         with open(os.path.join(folder, file_name), "w", encoding="ascii") as file:

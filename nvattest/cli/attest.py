@@ -7,7 +7,6 @@ over it where one is wanted, the collateral, the verification, the relying party
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -224,7 +223,6 @@ def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding 
 def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:
     """The one-word demonstration: simulated devices and collateral in this process; no GPU, no network, no compiler."""
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.bundle import load_bundle
     from nvattest.testing.platform import Platform
 
     if binding is not None:
@@ -244,7 +242,7 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
     evidence = platform.collect(nonce.value)
     if binding is not None:
         binding.take_quote(evidence)
-    collateral = load_bundle(json.dumps(platform.bundle()), origin="simulated")
+    collateral = platform.collateral()
     return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=request.demands.at or platform.time)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import uuid
@@ -205,7 +204,6 @@ def _refuse_ppcie(kind: DeviceKind) -> None:
 
 
 def _simulated(kind: DeviceKind, nonce: Nonce) -> tuple[Evidence, ...]:
-    from nvattest.evidence import load_evidence
     from nvattest.testing.platform import Platform
 
     migrated(
@@ -214,7 +212,7 @@ def _simulated(kind: DeviceKind, nonce: Nonce) -> tuple[Evidence, ...]:
     )
     name = "hopper-1" if kind is DeviceKind.GPU else "hopper-8-ppcie"
     platform = Platform.build(name, clock=datetime.now(timezone.utc))
-    return load_evidence(json.dumps(platform.evidence(nonce.value, kind)))
+    return platform.evidence(nonce, kind)
 
 
 def verify_locally(

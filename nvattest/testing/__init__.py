@@ -3,8 +3,8 @@
     from nvattest.testing import Platform
 
     platform = Platform.build("hopper-8-ppcie")
-    evidence = platform.evidence(nonce)       # NVIDIA's evidence array, signed now
-    rims, answer = platform.rims(), platform.ocsp(request)
+    appraisal = platform.appraise(nonce)      # collected now and verified
+    evidence, collateral = platform.evidence(nonce), platform.collateral()
 
 Simulated devices chain to a test root that no default configuration trusts. What a platform can be told to lie about is
 in ``LIES``; ``parse_fault("gpu0:measurement=9")`` reads one lie. Nothing heavy is imported before it is used.

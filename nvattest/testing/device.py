@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED, GpuField, SwitchField
 from nvattest.errors import InputError
+from nvattest.evidence import Evidence
 from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
 from nvattest.testing import spdm_writer
 from nvattest.testing.certificates import Certificate, pem
@@ -61,11 +64,6 @@ class SimulatedDevice:
     salt: bytes
 
     @property
-    def arch(self) -> str:
-        """The word for the architecture in NVIDIA's evidence JSON."""
-        return self.family.value
-
-    @property
     def hints(self) -> dict[str, str]:
         """What the driver says beside the report, by the names that live collection uses."""
         hints = {"index": str(self.index), "uuid": self.uuid}
@@ -99,6 +97,30 @@ class SimulatedDevice:
             version=int(told.get("spdm-version") or "11", 16) & 0xFF,
         )
         return _on_the_way(data, told)
+
+    def evidence(self, nonce: bytes, hints: Mapping[str, str] = MappingProxyType({})) -> Evidence:
+        """A report over this nonce with the chain, and with ``hints`` beside them.
+
+        Raises:
+            InputError: the nonce does not have exactly 32 bytes.
+        """
+        return Evidence(
+            architecture=self.family,
+            nonce=nonce,
+            report=self.report(nonce),
+            certificate_chain=self.chain_pem,
+            origin="simulated",
+            hints=dict(hints),
+        )
+
+    def evidence_record(self, nonce: bytes) -> dict[str, str]:
+        """The same as an item of NVIDIA's evidence JSON, with all bytes of the driver's buffer."""
+        return {
+            "arch": self.family.value,
+            "nonce": nonce.hex(),
+            "evidence": base64.b64encode(self.report(nonce)).decode(),
+            "certificate": base64.b64encode(self.chain_pem).decode(),
+        }
 
 
 def chain_text(certificates: Sequence[Certificate], kind: DeviceKind, told: Told) -> bytes:

@@ -10,17 +10,20 @@ seen it. A node costs two or three milliseconds and is made when it is asked for
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from nvattest.testing.certificates import Certificate
 from nvattest.testing.device import SimulatedDevice, chain_text
 from nvattest.testing.keys import derive_bytes
 from nvattest.testing.lies import Told
 from nvattest.testing.platform import Platform
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.evidence import Evidence
 
 __all__ = ["SimulatedFleet"]
 
@@ -62,32 +65,29 @@ class SimulatedFleet:
             salt=derive_bytes(self.platform.seed, f"fleet responder {index}", 32),
         )
 
-    def evidence(self, index: int) -> list[dict[str, str]]:
-        """The evidence of node ``index``, NVIDIA's array, signed now over its nonce."""
-        device, nonce = self.device(index), self.nonce(index)
-        return [
-            {
-                "arch": device.arch,
-                "nonce": nonce.hex(),
-                "evidence": base64.b64encode(device.report(nonce)).decode(),
-                "certificate": base64.b64encode(device.chain_pem).decode(),
-            }
-        ]
+    def evidence(self, index: int) -> tuple[Evidence, ...]:
+        """The evidence of node ``index``, signed now over its nonce."""
+        return (self.device(index).evidence(self.nonce(index)),)
 
     def line(self, index: int) -> bytes:
         """The line of node ``index`` for ``nvattest verify-batch``, without a line break; its id is ``node-INDEX``."""
-        document = {"id": f"node-{index}", "nonce": self.nonce(index).hex(), "evidence": self.evidence(index)}
+        nonce = self.nonce(index)
+        evidence = [self.device(index).evidence_record(nonce)]
+        document = {"id": f"node-{index}", "nonce": nonce.hex(), "evidence": evidence}
         return json.dumps(document, separators=(",", ":")).encode()
 
+    def collateral(self) -> Collateral:
+        """The RIMs and the revocation answers of all nodes."""
+        chains = (self._chain(index) for index in range(min(self.size, _MAXIMUM_GPUS)))
+        shared = self.platform.collateral()
+        own = (replace(shared.ocsp[0], content=self.platform.ocsp_about(chain[1])) for chain in chains)
+        return replace(shared, ocsp=(*shared.ocsp, *own))
+
     def bundle(self) -> bytes:
-        """A bundle with the RIMs and the revocation answers of all nodes."""
-        document = self.platform.bundle()
-        answers = document["ocsp"]
-        assert isinstance(answers, list)  # noqa: S101 - tells the type checker what bundle() gives
-        for index in range(min(self.size, _MAXIMUM_GPUS)):
-            der = self.platform.ocsp_about(self._chain(index)[1])
-            answers.append({"sha256": hashlib.sha256(der).hexdigest(), "content": base64.b64encode(der).decode()})
-        return json.dumps(document).encode()
+        """The same as the content of a bundle file."""
+        from nvattest.collateral.bundle import dump_bundle
+
+        return json.dumps(dump_bundle(self.collateral())).encode()
 
     def _pdi(self, index: int) -> bytes:
         return derive_bytes(self.platform.seed, f"fleet pdi {index}", 8)

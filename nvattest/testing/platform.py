@@ -1,7 +1,7 @@
 """A simulated node: its devices, the RIMs and revocation answers that go with them, and the test roots they lead to.
 
     platform = Platform.build("hopper-8-ppcie", lies=["gpu3:measurement=9"])
-    evidence = platform.evidence(nonce)
+    appraisal = platform.appraise(nonce)
 
 Everything comes from the seed, the clock and the lies: the same arguments give the same bytes. Nothing here passes for
 real: all certificates say that they are a simulation, and the default trust anchors exclude them.
@@ -9,8 +9,8 @@ real: all certificates say that they are a simulation, and the default trust anc
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from nvattest.errors import InputError
-from nvattest.model import Architecture, DeviceKind, VerificationTime, format_time
+from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time
 from nvattest.testing.assembly import Plan, Shape, assemble
 from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.device import SimulatedDevice
@@ -26,6 +26,9 @@ from nvattest.testing.lies import Lie, Told, parse_fault
 from nvattest.testing.rim_issuer import RimOrder
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.testing.native.state import DriverState
@@ -165,56 +168,53 @@ class Platform:
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
-    def evidence(self, nonce: bytes, kind: DeviceKind | None = None) -> list[dict[str, str]]:
-        """NVIDIA's evidence array, signed now: of one kind of device, or GPUs and then switches.
+    def evidence(self, nonce: Nonce | bytes, kind: DeviceKind | None = None) -> tuple[Evidence, ...]:
+        """The evidence of one kind of device, or of GPUs and then switches: signed now, without a word of the driver.
 
         Raises:
             InputError: the nonce does not have exactly 32 bytes.
         """
-        return [
-            {
-                "arch": device.arch,
-                "nonce": nonce.hex(),
-                "evidence": base64.b64encode(device.report(nonce)).decode(),
-                "certificate": base64.b64encode(device.chain_pem).decode(),
-            }
-            for device in self.devices
-            if kind in (None, device.kind)
-        ]
+        return tuple(device.evidence(_bytes(nonce)) for device in self.devices if kind in (None, device.kind))
 
-    def collect(self, nonce: bytes) -> tuple[Evidence, ...]:
+    def collect(self, nonce: Nonce | bytes) -> tuple[Evidence, ...]:
         """What live collection gives here: signed now, with what the driver says beside each report.
 
-        Unlike :meth:`evidence` it hears the lies of the driver: other versions, CC off, DevTools.
+        Unlike :meth:`evidence` it carries the lies of the driver: other versions, CC off, DevTools.
 
         Raises:
             InputError: the nonce does not have exactly 32 bytes.
             CollectionError: the driver says that CC or DevTools forbid it, as ``devices.collect_gpus`` raises it.
         """
         from nvattest.devices.state import require_evidence_mode
-        from nvattest.evidence import Evidence
 
         state = self.driver_state
         said = state.system(driver_version=self.driver_version, gpu_count=len(self.gpus))
         require_evidence_mode(said)
-        return tuple(
-            Evidence(
-                architecture=device.family,
-                nonce=nonce,
-                report=device.report(nonce),
-                certificate_chain=device.chain_pem,
-                origin="simulated",
-                hints=device.hints
-                | (said.hints if device.kind is DeviceKind.GPU else {"pcie_mode": str(state.pcie_mode)}),
-            )
-            for device in self.devices
+        hints = {DeviceKind.GPU: said.hints, DeviceKind.NVSWITCH: {"pcie_mode": str(state.pcie_mode)}}
+        return tuple(device.evidence(_bytes(nonce), device.hints | hints[device.kind]) for device in self.devices)
+
+    def evidence_json(self, kind: DeviceKind | None, nonce: Nonce | bytes) -> str:
+        """NVIDIA's evidence array as one line of JSON, signed now, with all bytes that each driver buffer holds."""
+        devices = [device for device in self.devices if kind in (None, device.kind)]
+        return json.dumps([device.evidence_record(_bytes(nonce)) for device in devices]) + "\n"
+
+    def appraise(self, nonce: Nonce | bytes = DEFAULT_NONCE, *, policy: EvidencePolicy | None = None) -> Appraisal:
+        """Collect, and verify with the collateral, clock and trust anchors of this platform.
+
+        Raises:
+            InputError, CollectionError: as :meth:`collect`.
+        """
+        from nvattest.session import verify
+
+        nonce = _bytes(nonce)
+        return verify(
+            self.collect(nonce),
+            collateral=self.collateral(),
+            nonce=Nonce(nonce),
+            at=self.time,
+            policy=policy,
+            anchors=self.trust_anchors(),
         )
-
-    def evidence_json(self, kind: DeviceKind, nonce: bytes) -> str:
-        """The evidence array of one kind of device as JSON text."""
-        import json
-
-        return json.dumps(self.evidence(nonce, kind), indent=1) + "\n"
 
     # --- collateral -----------------------------------------------------------------------------------------------
 
@@ -273,15 +273,23 @@ class Platform:
 
         return trust_anchors_from_pem(self.anchors_pem)
 
-    def bundle(self) -> dict[str, object]:
-        """All collateral as the JSON object of a bundle file: every RIM, and revocation answers without a nonce."""
-        return {
-            "format": "nvattest-bundle",
-            "version": 1,
-            "created": format_time(self.clock),
-            "rims": [{"id": rim_id, **_content(xml)} for rim_id, xml in self.rims().items()],
-            "ocsp": [_content(der) for der in self.ocsp_answers().values()],
+    def collateral(self) -> Collateral:
+        """Every RIM, and revocation answers without a nonce, as a bundle gives them."""
+        from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
+
+        rims = {
+            rim_id: RimAnswer(id=rim_id, content=xml, source=Source.BUNDLE, origin="simulated")
+            for rim_id, xml in self.rims().items()
         }
+        answers = self.ocsp_answers().values()
+        ocsp = tuple(OcspAnswer(content=der, source=Source.BUNDLE, origin="simulated") for der in answers)
+        return Collateral(rims=rims, ocsp=ocsp)
+
+    def bundle(self) -> dict[str, object]:
+        """The same as the JSON object of a bundle file."""
+        from nvattest.collateral.bundle import dump_bundle
+
+        return {**dump_bundle(self.collateral()), "created": format_time(self.clock)}
 
     def write(self, folder: str, nonce: bytes = DEFAULT_NONCE) -> list[str]:
         """Write evidence, RIMs, revocation answers, anchors and bundle below ``folder``, for use by hand.
@@ -296,5 +304,5 @@ class Platform:
         return Told.by_rim(self.lies, order.role)
 
 
-def _content(data: bytes) -> dict[str, str]:
-    return {"sha256": hashlib.sha256(data).hexdigest(), "content": base64.b64encode(data).decode()}
+def _bytes(nonce: Nonce | bytes) -> bytes:
+    return nonce.value if isinstance(nonce, Nonce) else nonce

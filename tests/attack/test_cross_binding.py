@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,8 +20,7 @@ from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import Evidence, load_evidence
+from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import TrustAnchors, anchors_from_pem, trust_anchors_from_pem
 from nvattest.pki.certificate import parse_certificate
@@ -42,11 +40,11 @@ def node(name: str = "hopper-8-ppcie", seed: int = 0, *lies: str, driver: str | 
 
 
 def evidence_of(platform: Platform, nonce: bytes = DEFAULT_NONCE) -> list[Evidence]:
-    return list(load_evidence(json.dumps(platform.evidence(nonce))))
+    return list(platform.evidence(nonce))
 
 
 def collateral_of(platform: Platform) -> Collateral:
-    return load_bundle(json.dumps(platform.bundle()))
+    return platform.collateral()
 
 
 @dataclass

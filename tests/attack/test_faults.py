@@ -33,7 +33,7 @@ from nvattest.testing.services import Services
 from ..unit.token import minting  # noqa: TID252 - one writer of tokens for all folders
 
 NODE = Platform.build("hopper-1")
-EVIDENCE = json.dumps(NODE.evidence(DEFAULT_NONCE))
+EVIDENCE = NODE.evidence_json(None, DEFAULT_NONCE)
 BUNDLE = json.dumps(NODE.bundle())
 OLD = "the token of yesterday\n"
 
@@ -358,7 +358,7 @@ while len(held) < 56:
 def cases() -> list[tuple[str, bool]]:
     """Evidence as JSON, and whether it is to be trusted."""
     lies = ("gpu0:measurement=9", "gpu0:signature", "gpu0:fwid", "gpu0:chain-signature=1", "gpu0:other-nonce")
-    bad = [(json.dumps(Platform.build("hopper-1", lies=[lie]).evidence(DEFAULT_NONCE)), False) for lie in lies]
+    bad = [(Platform.build("hopper-1", lies=[lie]).evidence_json(None, DEFAULT_NONCE), False) for lie in lies]
     return [(EVIDENCE, True), *bad]
 
 

@@ -5,7 +5,6 @@ pytest -s tests/benchmarks/bench_collateral.py
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -14,7 +13,6 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import gather
 from nvattest.collateral.settings import GatherOptions, HttpSettings
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -31,7 +29,7 @@ PEERS = {"hopper-1": 11, "hopper-8-ppcie": 8 * 11 + 4 * 7, "blackwell-8-mpt": 8 
 def test_time_to_verify_over_the_network(name, tls, tmp_path) -> None:
     platform = Platform.build(name)
     platform.rims()
-    evidence = load_evidence(json.dumps(platform.evidence(NONCE)))
+    evidence = platform.evidence(NONCE)
     with Services(platform, delay=DELAY, tls=tls) as services:
         http = HttpSettings()
         if tls:

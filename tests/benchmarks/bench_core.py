@@ -8,7 +8,6 @@ alike. "P-384" is one verification of a raw signature with the library, key load
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import resource
@@ -26,7 +25,6 @@ import pytest
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.pki.certificate import parse_pem_chain
@@ -84,8 +82,8 @@ def v1(real_data: Path) -> tuple[tuple[Evidence, ...], Collateral]:
 def test_one_gpu_in_a_running_process() -> None:
     """A simulated node: GPU 0 warms the verifier, then each of the other seven is new to it."""
     platform = Platform.build("hopper-8-ppcie")
-    evidence = load_evidence(json.dumps(platform.evidence(NONCE)))[:8]
-    collateral = load_bundle(json.dumps(platform.bundle()))
+    evidence = platform.evidence(NONCE)[:8]
+    collateral = platform.collateral()
     for word, policy, given in (
         ("without revocation", EvidencePolicy(accept_unchecked_revocation=True), replace(collateral, ocsp=())),
         ("with revocation", EvidencePolicy(), collateral),

@@ -5,7 +5,6 @@ pytest -s -m benchmark tests/benchmarks/bench_fleet.py
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 import statistics
@@ -15,8 +14,7 @@ from time import perf_counter, process_time
 import pytest
 
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import Evidence, read_evidence
+from nvattest.evidence import Evidence
 from nvattest.fleet import BatchSettings, Judge, verify_batch
 from nvattest.model import Nonce
 from nvattest.pki.certificate import parse_pem_chain
@@ -40,16 +38,7 @@ def fleet() -> SimulatedFleet:
 
 
 def evidence(fleet: SimulatedFleet, index: int, nonce: bytes) -> tuple[Evidence, ...]:
-    device = fleet.device(index)
-    return read_evidence(
-        [
-            {
-                "arch": device.arch,
-                "evidence": base64.b64encode(device.report(nonce)).decode(),
-                "certificate": base64.b64encode(device.chain_pem).decode(),
-            }
-        ]
-    )
+    return (fleet.device(index).evidence(nonce),)
 
 
 def one_signature(item: Evidence, backend: str) -> Callable[[], None]:
@@ -68,7 +57,7 @@ def test_gpus_in_a_running_process(fleet: SimulatedFleet) -> None:
 
     A busy machine only ever makes a run slower; the signature that is the unit is timed beside each device.
     """
-    collateral = load_bundle(fleet.bundle(), origin="bundle")
+    collateral = fleet.collateral()
     nonces = [os.urandom(32), os.urandom(32)]
     rounds = [[evidence(fleet, index, nonce) for index in range(DEVICES)] for nonce in nonces]
     print("\nA GPU in a running process, with revocation (CPU time; one P-384 as the unit)")

@@ -18,7 +18,6 @@ import pytest
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.evidence import Evidence, dump_evidence, load_evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
@@ -82,8 +81,8 @@ def judged(items: tuple[Evidence, ...], nonce: str, at: VerificationTime = AT) -
 def simulated(name: str, kind: DeviceKind, nonce: str, *lies: str) -> Appraisal:
     platform = Platform.build(name, lies=lies)
     return verify(
-        load_evidence(json.dumps(platform.evidence(bytes.fromhex(nonce), kind))),
-        collateral=load_bundle(json.dumps(platform.bundle())),
+        platform.evidence(bytes.fromhex(nonce), kind),
+        collateral=platform.collateral(),
         nonce=Nonce.from_hex(nonce), at=platform.time, anchors=platform.trust_anchors(),
     )  # fmt: skip
 
@@ -280,8 +279,8 @@ def serial() -> None:
     verifier = Verifier(anchors=platform.trust_anchors())
     for _ in range(3):
         appraisal = verifier.appraise(
-            load_evidence(json.dumps(platform.evidence(bytes.fromhex(N1)))), nonce=Nonce.from_hex(N1), at=platform.time,
-            collateral=load_bundle(json.dumps(platform.bundle())),
+            platform.evidence(bytes.fromhex(N1)), nonce=Nonce.from_hex(N1), at=platform.time,
+            collateral=platform.collateral(),
         )  # fmt: skip
         assert appraisal.result_code == 0
         assert len(appraisal.devices) == 4
@@ -470,8 +469,8 @@ def detached_eat() -> None:
     for lies, overall in (((), True), (("gpu0:measurement=9",), False)):
         platform = Platform.build("hopper-8-ppcie", lies=lies)
         appraisal = verify(
-            load_evidence(json.dumps(platform.evidence(bytes.fromhex(N2)))), nonce=Nonce.from_hex(N2), at=platform.time,
-            collateral=load_bundle(json.dumps(platform.bundle())), anchors=platform.trust_anchors(),
+            platform.evidence(bytes.fromhex(N2)), nonce=Nonce.from_hex(N2), at=platform.time,
+            collateral=platform.collateral(), anchors=platform.trust_anchors(),
         )  # fmt: skip
         token = sign_detached_eat(
             appraisal, claims=claims_of(appraisal), claims_version="4.0", key=key, now=now, issuer="test-issuer",

@@ -14,7 +14,6 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import gather
 from nvattest.collateral.settings import GatherOptions
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -33,7 +32,7 @@ from nvattest.model import Nonce
 from nvattest.testing import Platform
 url, folder = sys.argv[1:]
 platform = Platform.build("hopper-8-ppcie")
-evidence = load_evidence(json.dumps(platform.evidence(bytes(range(32)))))
+evidence = platform.evidence(bytes(range(32)))
 sys.stdin.readline()
 for _ in range(4):
     verifier = Verifier(anchors=platform.trust_anchors())
@@ -74,7 +73,7 @@ def test_two_processes_fill_one_cache_at_once(tmp_path) -> None:
 
 def verify(platform, services, folder) -> bool:
     verifier = Verifier(anchors=platform.trust_anchors())
-    evidence = load_evidence(json.dumps(platform.evidence(NONCE)))
+    evidence = platform.evidence(NONCE)
     options = GatherOptions(
         rim_url=services.rim_url,
         ocsp_url=services.ocsp_url,

@@ -11,7 +11,6 @@ import pytest
 from nvattest.collateral.nras import NrasClient, key_ids, request_body
 from nvattest.collateral.settings import HttpSettings
 from nvattest.errors import CollateralError, InputError, NvattestError, TokenError
-from nvattest.evidence import load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -26,7 +25,7 @@ def one() -> Platform:
 
 
 def load(platform: Platform):
-    return load_evidence(json.dumps(platform.evidence(NONCE.value)))
+    return platform.evidence(NONCE.value)
 
 
 def attest(platform, services, *, client=None, nonce=NONCE, timeout=20.0, retries=1, evidence=None):

@@ -13,7 +13,6 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import gather
 from nvattest.collateral.settings import GatherOptions, HttpSettings
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -22,7 +21,7 @@ NONCE = bytes(range(32))
 
 
 def load(platform: Platform):
-    return load_evidence(json.dumps(platform.evidence(NONCE)))
+    return platform.evidence(NONCE)
 
 
 @pytest.fixture(scope="module")

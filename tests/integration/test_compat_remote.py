@@ -10,7 +10,6 @@ import pytest
 
 from nvattest.compat import MigrationWarning
 from nvattest.compat.nv_attestation_sdk.attestation import Attestation, Devices, Environment
-from nvattest.evidence import load_evidence
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
@@ -42,7 +41,7 @@ def client_of(platform: Platform, *urls: str) -> Attestation:
 
 
 def evidence_of(platform: Platform) -> list[Any]:
-    return list(load_evidence(json.dumps(platform.evidence(bytes.fromhex(NONCE)))))
+    return list(platform.evidence(bytes.fromhex(NONCE)))
 
 
 def closed_port() -> str:

@@ -20,7 +20,6 @@ from nvattest.collateral import nras
 from nvattest.collateral.nras import NrasClient
 from nvattest.compat._engine import Settings, verify_locally
 from nvattest.errors import TokenError
-from nvattest.evidence import load_evidence
 from nvattest.fleet import BatchSettings, Judge
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.testing import Platform
@@ -121,7 +120,7 @@ def test_preflight_and_bundle_fetch_read_the_clock_after_the_answers(
 def test_the_compat_front_reads_the_clock_after_the_answers(clock: Clock) -> None:
     with Services(PLATFORM, now=clock.responder(latency=60, ahead=0)) as services:
         result = verify_locally(
-            load_evidence(json.dumps(PLATFORM.evidence(NONCE))),
+            PLATFORM.evidence(NONCE),
             nonce=Nonce(NONCE),
             claims_version="3.0",
             settings=Settings(rim_url=services.rim_url, ocsp_url=services.ocsp_url, anchors=PLATFORM.trust_anchors()),
@@ -139,7 +138,7 @@ def test_a_token_of_the_remote_service_is_judged_when_it_has_come(
             return clock.read()
 
     monkeypatch.setattr(nras, "datetime", Now)
-    evidence = load_evidence(json.dumps(PLATFORM.evidence(NONCE)))
+    evidence = PLATFORM.evidence(NONCE)
     # More than the leeway of a token.
     with (
         Services(PLATFORM, now=clock.responder(latency=90, ahead=0)) as services,
@@ -155,7 +154,9 @@ def test_a_token_of_the_remote_service_is_judged_when_it_has_come(
 
 def test_a_batch_without_a_time_judges_each_line_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Judge(BatchSettings(bundle=json.dumps(PLATFORM.bundle()).encode(), anchors=PLATFORM.anchors_pem))
-    line = json.dumps({"id": 1, "nonce": NONCE.hex(), "evidence": PLATFORM.evidence(NONCE)}).encode()
+    line = json.dumps(
+        {"id": 1, "nonce": NONCE.hex(), "evidence": json.loads(PLATFORM.evidence_json(None, NONCE))}
+    ).encode()
     verdicts = []
     # The answers of the bundle end within a day: a stream of lines may be open for longer.
     for hours in (0, 48, 0):

@@ -67,7 +67,10 @@ def prepare(folder: Path) -> None:
     lines = []
     for name, lies in (("a", []), ("b", ["gpu0:measurement=9"])):
         node, nonce = Platform.build("hopper-1", lies=lies), bytes(range(32))
-        lines.append(json.dumps({"id": name, "nonce": nonce.hex(), "evidence": node.evidence(nonce)}) + "\n")
+        lines.append(
+            json.dumps({"id": name, "nonce": nonce.hex(), "evidence": json.loads(node.evidence_json(None, nonce))})
+            + "\n"
+        )
     (folder / "nodes.jsonl").write_text("".join(lines), encoding="ascii")
     (folder / "roots.pem").write_bytes(platform.anchors_pem)
     (folder / "clock").write_text(str(platform.time), encoding="ascii")
@@ -186,7 +189,7 @@ def test_the_library_example_verifies_a_simulated_gpu(tmp_path: Path, monkeypatc
     platform = Platform.build("hopper-1")
     nonce = bytes(range(32))
     files = {
-        "evidence.json": json.dumps(platform.evidence(nonce)),
+        "evidence.json": platform.evidence_json(None, nonce),
         "bundle.json": json.dumps(platform.bundle()),
         "nonce.txt": nonce.hex(),
         "at.txt": str(platform.time),

@@ -19,7 +19,7 @@ from cryptography.x509 import ocsp
 from lxml import etree
 
 from nvattest.collateral.nras import request_body
-from nvattest.evidence import Evidence, load_evidence
+from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -55,7 +55,7 @@ def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def evidence_of(platform: Platform, kind: DeviceKind = GPU, nonce: Nonce = NONCE) -> list[Evidence]:
-    return [item for item in load_evidence(json.dumps(platform.evidence(nonce.value))) if item.kind is kind]
+    return list(platform.evidence(nonce, kind))
 
 
 def post(services: Services, body: bytes | str, path: str = PATHS[GPU], **headers: str) -> requests.Response:

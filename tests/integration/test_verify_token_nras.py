@@ -13,7 +13,6 @@ import pytest
 from nvattest.cli.dispatch import run
 from nvattest.collateral.http import HttpClient
 from nvattest.collateral.nras import request_body
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing.platform import Platform
 from nvattest.testing.services import Services, wall_clock
@@ -43,7 +42,7 @@ class Stage:
 def stage_of(folder: Path, lies: tuple[str, ...] = (), faults: tuple[str, ...] = ()) -> Iterator[Stage]:
     platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc), lies=lies)
     with Services(platform, tls=True, faults=faults, now=wall_clock) as services:
-        evidence = load_evidence(json.dumps(platform.evidence(NONCE.value)))
+        evidence = platform.evidence(NONCE.value)
         (folder / "token.json").write_bytes(
             services.nras().attest(request_body(evidence, NONCE), services.nras_url, now=wall_clock())
         )
@@ -195,7 +194,7 @@ def test_a_device_that_the_service_refuses_is_not_trusted_and_says_why(
         assert f"Result: NOT TRUSTED (simulated), code {code} (" in out
         assert f"GPU-0: refused by the issuer: {word}" in out or not word
         evidence = tmp_path / "evidence.json"
-        evidence.write_text(json.dumps(stage.services.platform.evidence(NONCE.value)))
+        evidence.write_text(stage.services.platform.evidence_json(None, NONCE))
         remote = [
             "attest", "--verifier", "remote", "--accept-simulated", "--nras-url", stage.services.nras_url, *stage.tls(), "--nonce",
             NONCE.hex(), "--gpu-evidence-source", "file", "--gpu-evidence-file", str(evidence),

@@ -63,7 +63,7 @@ def test_evidence_of_any_content_is_read_as_it_was_written_in_every_form(example
 
 
 def _forms() -> tuple[Any, ...]:
-    array = NODE.evidence(DEFAULT_NONCE)
+    array = json.loads(NODE.evidence_json(None, DEFAULT_NONCE))
     both = [*array, dict(array[0], arch="LS10")]
     return (array, {"evidences": both}, {"device_evidence_list": [dict(array[0], uuid="GPU-1")]}, both)
 
@@ -71,7 +71,7 @@ def _forms() -> tuple[Any, ...]:
 @sizes(150, 20_000)
 def test_changed_evidence_is_a_parse_error_or_trusted_only_with_the_genuine_report(examples: int) -> None:
     verifier = Verifier(anchors=NODE.trust_anchors())
-    collateral = load_bundle(json.dumps(NODE.bundle()))
+    collateral = NODE.collateral()
     genuine = NODE.gpus[0].report(DEFAULT_NONCE)
 
     def check(value: Any) -> None:
@@ -118,7 +118,7 @@ def test_a_bundle_of_any_content_is_read_as_it_was_written(examples: int) -> Non
 def test_a_changed_bundle_is_a_parse_error_or_gives_trust_only_with_genuine_documents(examples: int) -> None:
     bundle = NODE.bundle()
     verifier = Verifier(anchors=NODE.trust_anchors())
-    evidence = load_evidence(json.dumps(NODE.evidence(DEFAULT_NONCE)))
+    evidence = NODE.evidence(DEFAULT_NONCE)
     genuine = NODE.rims()
 
     def check(value: Any) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from nvattest._registry import OPAQUE_MAGIC, GpuField
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
@@ -144,7 +142,7 @@ def dishonest_bodies(draw: st.DrawFn) -> tuple[list[tuple[int, bytes]], list[tup
 def test_a_device_that_signs_anything_is_trusted_only_with_the_values_of_the_rims(examples: int) -> None:
     device = HOPPER.gpus[0]
     verifier = Verifier(anchors=HOPPER.trust_anchors())
-    collateral = load_bundle(json.dumps(HOPPER.bundle()))
+    collateral = HOPPER.collateral()
     honest = parse_report(REPORTS[0], DeviceKind.GPU)
     trusted = verifier.appraise(
         [_evidence(REPORTS[0])], nonce=Nonce(DEFAULT_NONCE), collateral=collateral, at=HOPPER.time

@@ -15,7 +15,6 @@ from nvattest.evidence import (
     cpu_report_data,
     device_nonce,
     device_report_data,
-    load_evidence,
 )
 from nvattest.testing import Platform
 
@@ -39,7 +38,7 @@ def test_the_cpu_quote_covers_the_exact_text_of_the_device_evidence() -> None:
             b'{"nonce":"kbs-nonce","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"x","y":"y"}}'
         ).digest()
     )
-    evidence = load_evidence(json.dumps(platform.evidence(device_nonce(data).value)))
+    evidence = platform.evidence(device_nonce(data).value)
     text = additional_evidence(evidence)
     assert text == '{"nvidia":' + attester_json(evidence) + "}"
     (item,) = json.loads(text)["nvidia"]["device_evidence_list"]

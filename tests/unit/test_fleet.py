@@ -28,7 +28,11 @@ def settings(platform: Platform) -> BatchSettings:
 
 
 def line(platform: Platform, name: object, **changes: object) -> bytes:
-    document = {"id": name, "nonce": DEFAULT_NONCE.hex(), "evidence": platform.evidence(DEFAULT_NONCE)} | changes
+    document = {
+        "id": name,
+        "nonce": DEFAULT_NONCE.hex(),
+        "evidence": json.loads(platform.evidence_json(None, DEFAULT_NONCE)),
+    } | changes
     return json.dumps(document).encode()
 
 

@@ -63,7 +63,7 @@ _hopper = Platform.build("hopper-1")
 _blackwell = Platform.build("blackwell-8-mpt")
 _ppcie = Platform.build("hopper-8-ppcie")
 _nonce = Nonce(DEFAULT_NONCE)
-_collateral = load_bundle(json.dumps(_hopper.bundle()))
+_collateral = _hopper.collateral()
 _verifier = Verifier(anchors=_hopper.trust_anchors())
 _ecdsa = EcdsaVerifier()
 _honest = _hopper.gpus[0].report(DEFAULT_NONCE)
@@ -162,7 +162,7 @@ _jwks = _key.public.jwks()
 
 def _tokens() -> list[bytes]:
     appraisal = _verifier.appraise(
-        load_evidence(json.dumps(_hopper.evidence(DEFAULT_NONCE))), nonce=_nonce, collateral=_collateral,
+        _hopper.evidence(DEFAULT_NONCE), nonce=_nonce, collateral=_collateral,
         at=_hopper.time,
     )  # fmt: skip
     assert appraisal.trusted
@@ -260,7 +260,7 @@ def _opaques() -> list[bytes]:
 
 
 def _evidence_seeds() -> list[bytes]:
-    array = _hopper.evidence(DEFAULT_NONCE)
+    array = json.loads(_hopper.evidence_json(None, DEFAULT_NONCE))
     forms = [array, {"evidences": array}, {"device_evidence_list": [{**array[0], "uuid": "GPU-1"}]}]
     item = {"evidence": "QQ==", "certificate": "QQ=="}
     forms.append({"nonce": "00" * 32, "arch": "HOPPER", "evidence_list": [item, item]})
@@ -323,7 +323,7 @@ TARGETS: dict[str, tuple[Target, tuple[type[NvattestError], ...], Callable[[], l
     "verification-evidence": (
         _whole_evidence,
         (ParseError,),
-        lambda: [json.dumps(_hopper.evidence(DEFAULT_NONCE)).encode()],
+        lambda: [_hopper.evidence_json(None, DEFAULT_NONCE).encode()],
     ),
     "verification-bundle": (_whole_bundle, (ParseError,), lambda: [json.dumps(_hopper.bundle()).encode()]),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,8 +13,7 @@ from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import Evidence, load_evidence
+from nvattest.evidence import Evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing import Platform
 
@@ -61,8 +59,8 @@ def _build(name: str, lies: tuple[str, ...], driver: str | None) -> Node:
     platform = Platform.build(name, lies=lies, driver_version=driver)
     return Node(
         platform=platform,
-        evidence=load_evidence(json.dumps(platform.evidence(NONCE))),
-        collateral=load_bundle(json.dumps(platform.bundle()), origin="simulated"),
+        evidence=platform.evidence(NONCE),
+        collateral=platform.collateral(),
     )
 
 

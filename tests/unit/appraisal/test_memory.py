@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,9 +12,8 @@ from nvattest.appraisal.memory import BoundedMap
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import ParseError
-from nvattest.evidence import Evidence, load_evidence
+from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
 from nvattest.rim.document import parse_rim
 from nvattest.spdm.report import Report
@@ -35,7 +33,7 @@ class Scene:
 
     def collect(self, nonce: bytes) -> tuple[Evidence, ...]:
         """Two GPUs and a switch."""
-        items = load_evidence(json.dumps(self.platform.evidence(nonce)))
+        items = self.platform.evidence(nonce)
         return (*items[:2], items[-1])
 
     def ask(
@@ -75,7 +73,7 @@ def platform() -> Platform:
 
 @pytest.fixture(scope="module")
 def collateral(platform: Platform) -> Collateral:
-    return load_bundle(json.dumps(platform.bundle()).encode(), origin="bundle")
+    return platform.collateral()
 
 
 @pytest.fixture
@@ -154,13 +152,13 @@ def test_a_rim_that_is_replaced_in_the_callers_own_mapping_is_seen(scene: Scene)
 def test_golden_values_of_another_issue_of_a_rim_are_seen() -> None:
     """Well signed, under the same id, and put in the place of the first in the mapping that the caller gave."""
     honest = Platform.build("hopper-1")
-    first = load_bundle(json.dumps(honest.bundle()).encode(), origin="bundle")
+    first = honest.collateral()
     driver = next(answer for name, answer in first.rims.items() if "DRIVER" in name)
     later = Platform.build("hopper-1", lies=[f"driver-rim:golden={parse_rim(driver.content).golden[0].index}"])
-    second = load_bundle(json.dumps(later.bundle()).encode(), origin="bundle")
+    second = later.collateral()
     rims: dict[str, RimAnswer] = dict(first.rims)
     collateral, verifier = replace(first, rims=rims), Verifier(anchors=honest.trust_anchors())
-    evidence = load_evidence(json.dumps(honest.evidence(DEFAULT_NONCE)))
+    evidence = honest.evidence(DEFAULT_NONCE)
     found = []
     for given in (first, second, first):
         rims.update(given.rims)
@@ -206,9 +204,9 @@ def test_a_bit_in_a_known_part_of_a_report_is_seen(scene: Scene, place: str) -> 
 def test_a_known_gpu_that_says_another_thing_is_seen(lie: str, check: str) -> None:
     """It signs what it says: only the step that looks at that can notice, and it must not have been remembered."""
     honest, liar = (Platform.build("blackwell-8-mpt", lies=lies) for lies in ([], [lie]))
-    collateral = load_bundle(json.dumps(honest.bundle()).encode(), origin="bundle")
+    collateral = honest.collateral()
     warm = Verifier(anchors=honest.trust_anchors())
-    given = [load_evidence(json.dumps(platform.evidence(DEFAULT_NONCE)))[:1] for platform in (honest, liar, honest)]
+    given = [platform.evidence(DEFAULT_NONCE)[:1] for platform in (honest, liar, honest)]
     assert given[0][0].certificate_chain == given[1][0].certificate_chain
     answers = [warm.appraise(item, nonce=Nonce(DEFAULT_NONCE), collateral=collateral, at=honest.time) for item in given]
     assert failed(answers[0]) == failed(answers[2]) == set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,14 +11,12 @@ from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing import DEFAULT_NONCE, Platform
 
 
 def collateral_of(platform: Platform) -> Collateral:
-    return load_bundle(json.dumps(platform.bundle()).encode(), origin="bundle")
+    return platform.collateral()
 
 
 class Scene:
@@ -33,7 +30,7 @@ class Scene:
 
     def judge(self, *, collateral: Collateral | None = None, at: VerificationTime | None = None) -> Appraisal:
         return self.verifier.appraise(
-            load_evidence(json.dumps(self.platform.evidence(DEFAULT_NONCE))),
+            self.platform.evidence(DEFAULT_NONCE),
             nonce=Nonce(DEFAULT_NONCE),
             collateral=self.collateral if collateral is None else collateral,
             at=self.platform.time if at is None else at,

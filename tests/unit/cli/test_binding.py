@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from nvattest.cli import main, sources
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
 from nvattest.tee import rtmr, tsm
 from nvattest.testing import Platform
 
@@ -26,7 +24,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     def evidence(source: object, nonce: Any) -> object:
         events.append("evidence")
-        return load_evidence(json.dumps(platform.evidence(nonce.value)))
+        return platform.evidence(nonce)
 
     def quote(data: bytes, **settings: object) -> tsm.TeeQuote:
         events.append("quote")
@@ -38,7 +36,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         return tsm.TeeQuote(provider="sev_guest", quote=bytes(report), auxiliary=None, report_data=data, generation=1)
 
     monkeypatch.setattr(sources, "collect", evidence)
-    monkeypatch.setattr(sources, "fetch_collateral", lambda *a, **k: load_bundle(json.dumps(platform.bundle())))
+    monkeypatch.setattr(sources, "fetch_collateral", lambda *a, **k: platform.collateral())
     monkeypatch.setattr(tsm, "take_quote", quote)
     monkeypatch.setattr(rtmr, "extend", lambda digest, *, register: events.append(f"rtmr{register}"))
     (tmp_path / "anchors.pem").write_bytes(platform.anchors_pem)

@@ -55,7 +55,7 @@ def chain() -> bytes:
 @pytest.fixture
 def arguments(chain: bytes, tmp_path: Path) -> list[str]:
     platform = Platform.build("hopper-1")
-    evidence = platform.evidence(NONCE)
+    evidence = json.loads(platform.evidence_json(None, NONCE))
     evidence[0]["certificate"] = base64.b64encode(chain).decode()
     files = {name: str(tmp_path / name) for name in ("evidence", "anchors", "bundle")}
     Path(files["evidence"]).write_text(json.dumps(evidence))

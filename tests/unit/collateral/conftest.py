@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from nvattest.evidence import load_evidence
 from nvattest.testing import Platform
 
 NONCE = bytes(range(32))
@@ -19,4 +16,4 @@ def platform() -> Platform:
 
 @pytest.fixture(scope="session")
 def evidence(platform):
-    return load_evidence(json.dumps(platform.evidence(NONCE)))
+    return platform.evidence(NONCE)

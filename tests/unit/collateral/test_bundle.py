@@ -19,7 +19,6 @@ from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
 from nvattest.collateral.gather import needs_of
 from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
 from nvattest.errors import InputError, ParseError
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing import ocsp_issuer
 from nvattest.testing.platform import Platform
@@ -112,7 +111,7 @@ def inspected(platform, document: dict, *, anchors=None, chains=()) -> Inspectio
 
 
 def test_inspection_names_signers_states_and_the_first_to_expire(platform) -> None:
-    evidence = load_evidence(json.dumps(platform.evidence(bytes(32))))
+    evidence = platform.evidence(bytes(32))
     verifier = Verifier(anchors=platform.trust_anchors())
     chains = needs_of(evidence, verifier, platform.time).chains
     facts, bad, usable = inspected(platform, platform.bundle(), chains=chains)
@@ -189,16 +188,14 @@ def test_an_old_answer_that_was_signed_some_time_after_its_this_update_is_expire
     monkeypatch.setattr(ocsp_issuer, "_single", lambda query, verdict, at: single(query, verdict, at - TWO_HOURS))
     platform = Platform.build("hopper-1")
     later = VerificationTime.at(platform.time.device + timedelta(days=2))
-    inspection = inspect_bundle(
-        load_bundle(json.dumps(platform.bundle())), Verifier(anchors=platform.trust_anchors()), later
-    )
+    inspection = inspect_bundle(platform.collateral(), Verifier(anchors=platform.trust_anchors()), later)
     assert inspection.bad == ()
     assert {entry["state"] for entry in inspection.facts["ocsp"] if "certificate" in entry} == {"expired"}
 
 
 def test_more_answers_about_a_certificate_than_an_appraisal_reads_are_not_said_to_be_usable() -> None:
     platform = Platform.build("hopper-1")
-    evidence = load_evidence(json.dumps(platform.evidence(bytes(32))))
+    evidence = platform.evidence(bytes(32))
     certificate = next(iter(platform._node.certificates.values()))
     document = platform.bundle()
     document["ocsp"] += [

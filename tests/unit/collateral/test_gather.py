@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +10,6 @@ import pytest
 from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import Needs, gather, needs_of
 from nvattest.collateral.preflight import preflight, render_preflight
@@ -45,13 +43,13 @@ def run(platform, evidence, given, known=None) -> Collateral:
 
 
 def test_what_is_at_hand_is_not_asked_for(platform, evidence, services) -> None:
-    known = load_bundle(json.dumps(platform.bundle()))
+    known = platform.collateral()
     assert run(platform, evidence, options(services), known) == known
     assert services.log == []
 
 
 def test_only_what_is_missing_is_asked_for(platform, evidence, services) -> None:
-    known = load_bundle(json.dumps(platform.bundle()))
+    known = platform.collateral()
     first = platform.rim_ids[0]
     partial = Collateral(rims={k: v for k, v in known.rims.items() if k != first}, ocsp=known.ocsp[1:])
     run(platform, evidence, options(services), partial)
@@ -61,7 +59,7 @@ def test_only_what_is_missing_is_asked_for(platform, evidence, services) -> None
 
 @pytest.mark.parametrize("mode", [RevocationMode.FRESH, RevocationMode.WITHIN_WINDOW])
 def test_a_bundles_answers_are_not_enough_for_a_stricter_policy(platform, evidence, services, mode) -> None:
-    run(platform, evidence, options(services, revocation=mode), load_bundle(json.dumps(platform.bundle())))
+    run(platform, evidence, options(services, revocation=mode), platform.collateral())
     assert services.requests("rim") == []
     assert len(services.requests("ocsp")) == 7
 
@@ -165,7 +163,7 @@ def test_offline_an_answer_is_taken_from_the_cache_until_its_next_update(platfor
 
 
 def test_a_bundle_that_ends_during_the_gathering_is_renewed_in_time(platform, evidence, services) -> None:
-    known = load_bundle(json.dumps(platform.bundle()))
+    known = platform.collateral()
     [end] = {parse_ocsp_response(answer.content).next_update for answer in known.ocsp}
     verifier = Verifier(anchors=platform.trust_anchors())
     begin, after = end - timedelta(seconds=1), end + timedelta(seconds=1)
@@ -184,7 +182,7 @@ def test_an_answer_without_next_update_is_used_and_not_kept(tmp_path) -> None:
     platform = Platform.build("hopper-1", lies=lies)
     cache = DiskCache(str(tmp_path / "cache"), now=lambda: platform.clock)
     verifier = Verifier(anchors=platform.trust_anchors())
-    evidence = load_evidence(json.dumps(platform.evidence(bytes(range(32)))))
+    evidence = platform.evidence(bytes(range(32)))
     with Services(platform) as services:
         for asked in (7, 3):
             services.forget()
@@ -199,7 +197,7 @@ def test_an_answer_without_next_update_is_used_and_not_kept(tmp_path) -> None:
 
 def test_a_lifted_hold_in_a_bundle_is_asked_about_again(platform, evidence, services) -> None:
     held = Platform.build("hopper-1", lies=["driver-rim:hold=0"])
-    recorded = load_bundle(json.dumps(held.bundle()))
+    recorded = held.collateral()
     verifier = Verifier(anchors=platform.trust_anchors())
     for hours, asked in ((1, 1), (72, 7)):
         services.forget()
@@ -224,7 +222,7 @@ def test_a_hold_in_a_bundle_that_is_newer_than_what_the_cache_says_is_asked_abou
     platform, evidence, services, cache
 ) -> None:
     held = Platform.build("hopper-1", clock=platform.clock + timedelta(hours=2), lies=["driver-rim:hold=0"])
-    leaf = next(answer for answer in load_bundle(json.dumps(held.bundle())).ocsp if _is_hold(answer.content))
+    leaf = next(answer for answer in held.collateral().ocsp if _is_hold(answer.content))
     run(platform, evidence, options(services, cache=cache))
     verifier = Verifier(anchors=platform.trust_anchors())
     at = platform.clock + timedelta(hours=3)
@@ -246,7 +244,7 @@ def _is_hold(content: bytes) -> bool:
 
 def test_fresh_answers_count_beside_those_of_a_bundle_that_are_as_new(platform, evidence, services) -> None:
     verifier = Verifier(anchors=platform.trust_anchors(), policy=EvidencePolicy(revocation=RevocationMode.FRESH))
-    known = load_bundle(json.dumps(platform.bundle()))
+    known = platform.collateral()
     given = options(services, revocation=RevocationMode.FRESH)
     found = gather(evidence, given, anchors=verifier.anchors, at=platform.time, known=known, verifier=verifier)
     assert verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time).trusted

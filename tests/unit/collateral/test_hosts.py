@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 
 import pytest
@@ -15,7 +14,6 @@ from nvattest.collateral.nras import NrasClient
 from nvattest.collateral.services import RIM_SERVICE
 from nvattest.collateral.settings import GatherOptions, HttpSettings
 from nvattest.errors import CollateralError, ResultCode
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -66,7 +64,7 @@ def impatient(monkeypatch):
 @pytest.mark.parametrize("fault", ["status=500", "drop", "cut", "rate-limited=0"])
 @pytest.mark.usefixtures("impatient")
 def test_an_outage_of_everything_costs_each_host_few_requests(node, fault) -> None:
-    evidence = load_evidence(json.dumps(node.evidence(NONCE)))
+    evidence = node.evidence(NONCE)
     verifier = Verifier(anchors=node.trust_anchors())
     with Services(node, faults=[fault]) as services:
         options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
@@ -82,7 +80,7 @@ def test_an_outage_of_everything_costs_each_host_few_requests(node, fault) -> No
 
 @pytest.mark.usefixtures("impatient")
 def test_an_outage_of_one_host_is_none_of_the_other(node) -> None:
-    evidence = load_evidence(json.dumps(node.evidence(NONCE)))
+    evidence = node.evidence(NONCE)
     verifier = Verifier(anchors=node.trust_anchors())
     with Services(node, faults=["ocsp:status=500"]) as services:
         options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
@@ -94,7 +92,7 @@ def test_an_outage_of_one_host_is_none_of_the_other(node) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_an_outage_of_the_remote_service_costs_few_requests(node) -> None:
-    evidence = load_evidence(json.dumps(node.evidence(NONCE)))
+    evidence = node.evidence(NONCE)
     with (
         Services(node, faults=["nras:status=503", "jwks:status=503"]) as services,
         NrasClient(services.nras_url) as client,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.gather import needs_of
 from nvattest.collateral.plan import certificates_to_ask, rim_ids_of
-from nvattest.evidence import load_evidence
 from nvattest.model import Architecture
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.chain import ChainProfile
@@ -20,7 +18,7 @@ NONCE = bytes(range(32))
 
 
 def load(platform: Platform):
-    return load_evidence(json.dumps(platform.evidence(NONCE)))
+    return platform.evidence(NONCE)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nvattest.collateral.bundle import load_bundle
 from nvattest.compat.nv_attestation_sdk.attestation import Attestation, Devices, Environment
-from nvattest.evidence import load_evidence
 from nvattest.model import DeviceKind
 from nvattest.testing import Platform
 
@@ -33,7 +31,7 @@ def client_of(platform: Platform, **settings: Any) -> Attestation:
     client = Attestation(
         "node",
         anchors=platform.trust_anchors(),
-        collateral=load_bundle(json.dumps(platform.bundle())),
+        collateral=platform.collateral(),
         at=platform.time,
         verbose=settings.pop("verbose", False),
         **settings,
@@ -44,7 +42,7 @@ def client_of(platform: Platform, **settings: Any) -> Attestation:
 
 
 def evidence_of(platform: Platform, kind: DeviceKind = DeviceKind.GPU, nonce: str = NONCE) -> list[Any]:
-    return list(load_evidence(json.dumps(platform.evidence(bytes.fromhex(nonce), kind))))
+    return list(platform.evidence(bytes.fromhex(nonce), kind))
 
 
 def key(number: int = 7) -> Any:

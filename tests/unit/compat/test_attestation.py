@@ -209,7 +209,7 @@ def test_evidence_of_the_remote_form_is_verified_too(platform: Platform) -> None
     client = client_of(platform)
     items = [
         {"arch": i["arch"], "evidence": i["evidence"], "certificate": i["certificate"]}
-        for i in platform.evidence(bytes.fromhex(NONCE), DeviceKind.GPU)
+        for i in json.loads(platform.evidence_json(DeviceKind.GPU, bytes.fromhex(NONCE)))
     ]
     assert client.attest(items) is True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 import sys
@@ -206,8 +205,8 @@ def test_other_anchors_from_the_environment_are_announced(live: Any, params: dic
 def appraised(platform: Platform) -> nvattest.Appraisal:
     nonce = nvattest.Nonce.from_hex(NONCE)
     return nvattest.verify(
-        nvattest.load_evidence(json.dumps(platform.evidence(nonce.value))),
-        collateral=nvattest.load_bundle(json.dumps(platform.bundle())),
+        platform.evidence(nonce.value),
+        collateral=platform.collateral(),
         nonce=nonce,
         at=platform.time,
         anchors=platform.trust_anchors(),

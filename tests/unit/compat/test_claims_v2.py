@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import InputError
-from nvattest.evidence import load_evidence
 from nvattest.model import DeviceKind, Nonce
 from nvattest.session import verify
 from nvattest.testing import Platform
@@ -23,7 +21,7 @@ def claims(name: str, kind: DeviceKind, *lies: str, version: str = "2.0") -> dic
     platform = Platform.build(name, lies=lies)
     nonce = bytes(range(32))
     appraisal = verify(
-        load_evidence(json.dumps(platform.evidence(nonce, kind))), collateral=load_bundle(json.dumps(platform.bundle())),
+        platform.evidence(nonce, kind), collateral=platform.collateral(),
         nonce=Nonce(nonce), at=platform.time, anchors=platform.trust_anchors(),
     )  # fmt: skip
     return claims_of(appraisal, version=version)[0]

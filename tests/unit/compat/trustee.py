@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.session import verify
 from nvattest.testing import Platform
@@ -88,7 +86,7 @@ def policy(prefix: str, allowed: dict[str, list[str]]) -> str:
 def claims_by_kind(name: str, *lies: str, version: str) -> list[dict[str, Any]]:
     platform = Platform.build(name, lies=lies)
     appraisal = verify(
-        load_evidence(json.dumps(platform.evidence(bytes(range(32))))), collateral=load_bundle(json.dumps(platform.bundle())),
+        platform.evidence(bytes(range(32))), collateral=platform.collateral(),
         nonce=Nonce(bytes(range(32))), at=platform.time, anchors=platform.trust_anchors(),
     )  # fmt: skip
     return claims_of(appraisal, version=version)

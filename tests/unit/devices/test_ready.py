@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nvattest
-from nvattest import Appraisal, Nonce, Verifier, load_bundle, load_evidence
+from nvattest import Appraisal, Nonce, Verifier
 from nvattest.devices import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, NotTrustedError
 from nvattest.testing import Platform
@@ -25,9 +24,9 @@ def appraised(name: str, **lies: Any) -> Appraisal:
     platform = Platform.build(name, **lies)
     nonce = Nonce(bytes(range(32)))
     return Verifier(anchors=platform.trust_anchors()).appraise(
-        load_evidence(json.dumps(platform.evidence(nonce.value))),
+        platform.evidence(nonce.value),
         nonce=nonce,
-        collateral=load_bundle(json.dumps(platform.bundle())),
+        collateral=platform.collateral(),
         at=platform.time,
     )
 

@@ -79,16 +79,16 @@ def test_the_driver_s_function_itself_is_named_in_one_place() -> None:
 
 
 def good_appraisal() -> object:
-    from nvattest import Nonce, Verifier, load_bundle, load_evidence
+    from nvattest import Nonce, Verifier
     from nvattest.testing import Platform
 
     platform = Platform.build("hopper-1")
     nonce = Nonce(bytes(range(32)))
     verifier = Verifier(anchors=platform.trust_anchors())
     return verifier.appraise(
-        load_evidence(json.dumps(platform.evidence(nonce.value))),
+        platform.evidence(nonce.value),
         nonce=nonce,
-        collateral=load_bundle(json.dumps(platform.bundle())),
+        collateral=platform.collateral(),
         at=platform.time,
     )
 

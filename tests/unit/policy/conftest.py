@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from functools import cache
 
@@ -11,8 +10,6 @@ import pytest
 
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing.platform import Platform
 from nvattest.token.claims import claims_of
@@ -25,9 +22,9 @@ Claims = list[dict[str, object]]
 def appraise_node(name: str, *lies: str) -> Appraisal:
     platform = Platform.build(name, lies=list(lies))
     return Verifier(anchors=platform.trust_anchors()).appraise(
-        load_evidence(json.dumps(platform.evidence(NONCE.value))),
+        platform.evidence(NONCE.value),
         nonce=NONCE,
-        collateral=load_bundle(json.dumps(platform.bundle()), origin="simulated"),
+        collateral=platform.collateral(),
         at=platform.time,
     )
 

@@ -11,8 +11,6 @@ import pytest
 
 from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 
@@ -23,9 +21,9 @@ NONCE = Nonce(bytes(range(32)))
 def _appraise(platform: str, lies: tuple[str, ...]) -> str:
     node = Platform.build(platform, lies=lies)
     appraisal = Verifier(anchors=node.trust_anchors()).appraise(
-        load_evidence(json.dumps(node.evidence(NONCE.value))),
+        node.evidence(NONCE.value),
         nonce=NONCE,
-        collateral=load_bundle(json.dumps(node.bundle()), origin="simulated"),
+        collateral=node.collateral(),
         at=node.time,
     )
     return json.dumps(appraisal_to_json(appraisal))

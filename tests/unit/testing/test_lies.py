@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvattest.errors import InputError
+from nvattest.model import DeviceKind
 from nvattest.testing import Lie, Platform, parse_fault
 
 from .shapes import blocks_of, legacy_fields, opaque_of, pem_ders, versioned_fields
@@ -45,7 +46,14 @@ def fingerprint(node: Platform, requests: list[bytes]) -> list[object]:
     """Everything that a verifier can see of a node."""
     hints = [(d.driver_version, d.vbios_version, d.uuid) for d in node.devices]
     answers = [node.ocsp(request) for request in requests]
-    return [node.evidence(NONCE), hints, node.rims(), list(node.ocsp_answers().values()), answers, node.driver_state]
+    return [
+        node.evidence_json(None, NONCE),
+        hints,
+        node.rims(),
+        list(node.ocsp_answers().values()),
+        answers,
+        node.driver_state,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +192,7 @@ def test_duplicates_chains_of_others_and_missing_devices() -> None:
     twice = Platform.build(name, lies=["gpu1:duplicate=gpu0"]).evidence(NONCE)
     assert twice[1] == twice[0] == honest[0]
     crossed = Platform.build(name, lies=["gpu1:chain-of=gpu0"]).evidence(NONCE)
-    assert (crossed[1]["evidence"], crossed[1]["certificate"]) == (honest[1]["evidence"], honest[0]["certificate"])
+    assert (crossed[1].report, crossed[1].certificate_chain) == (honest[1].report, honest[0].certificate_chain)
     assert Platform.build(name, lies=["gpu3:missing", "switch*:missing"]).evidence(NONCE) == honest[:3] + honest[4:8]
 
 
@@ -282,7 +290,7 @@ def test_a_platform_is_written_to_files_that_fit_together(tmp_path: Path) -> Non
     node = Platform.build("hopper-8-ppcie")
     paths = node.write(str(tmp_path), NONCE)
     assert all(Path(path).is_file() for path in paths)
-    assert json.loads((tmp_path / "gpu-evidence.json").read_text()) == node.evidence(NONCE)[:8]
+    assert (tmp_path / "gpu-evidence.json").read_text() == node.evidence_json(DeviceKind.GPU, NONCE)
     bundle = json.loads((tmp_path / "bundle.json").read_text())
     assert (bundle["format"], bundle["version"]) == ("nvattest-bundle", 1)
     for item in bundle["rims"]:

@@ -27,8 +27,8 @@ NO_PDI = "00" * 8
 def appraise(name: str, *lies: str, driver: str | None = None) -> nvattest.Appraisal:
     node = Platform.build(name, lies=lies, driver_version=driver)
     return nvattest.verify(
-        nvattest.load_evidence(json.dumps(node.evidence(DEFAULT_NONCE))),
-        collateral=nvattest.load_bundle(json.dumps(node.bundle())),
+        node.evidence(DEFAULT_NONCE),
+        collateral=node.collateral(),
         nonce=Nonce(DEFAULT_NONCE),
         at=node.time,
         anchors=node.trust_anchors(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 import nvattest
@@ -50,8 +48,8 @@ SEEN = [
 def appraise(name: str, lies: tuple[str, ...] = (), driver: str | None = None) -> nvattest.Appraisal:
     node = Platform.build(name, lies=lies, driver_version=driver)
     return nvattest.verify(
-        nvattest.load_evidence(json.dumps(node.evidence(DEFAULT_NONCE))),
-        collateral=nvattest.load_bundle(json.dumps(node.bundle())),
+        node.evidence(DEFAULT_NONCE),
+        collateral=node.collateral(),
         nonce=Nonce(DEFAULT_NONCE),
         at=node.time,
         anchors=node.trust_anchors(),
@@ -104,13 +102,7 @@ def test_a_lie_that_may_touch_anything_is_refused_where_it_does(spelling: str, c
 @pytest.mark.parametrize("lie", ["gpu0:hint-driver=1.2", "gpu0:hint-firmware=1.2", "platform:pcie-mode=1"])
 def test_what_a_driver_says_beside_the_report_is_compared(lie: str) -> None:
     node = Platform.build("hopper-8-ppcie" if "pcie" in lie else "hopper-1", lies=(lie,))
-    appraisal = nvattest.verify(
-        node.collect(DEFAULT_NONCE),
-        collateral=nvattest.load_bundle(json.dumps(node.bundle())),
-        nonce=Nonce(DEFAULT_NONCE),
-        at=node.time,
-        anchors=node.trust_anchors(),
-    )
+    appraisal = node.appraise()
     assert "hints" in failed(appraisal)
     assert not appraisal.trusted
 
@@ -156,8 +148,8 @@ def test_an_engine_that_claims_to_be_on_has_to_match() -> None:
 def test_simulated_evidence_is_refused_by_the_default_anchors() -> None:
     node = Platform.build("hopper-1")
     appraisal = nvattest.verify(
-        nvattest.load_evidence(json.dumps(node.evidence(DEFAULT_NONCE))),
-        collateral=nvattest.load_bundle(json.dumps(node.bundle())),
+        node.evidence(DEFAULT_NONCE),
+        collateral=node.collateral(),
         nonce=Nonce(DEFAULT_NONCE),
         at=node.time,
     )

@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
-from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
 from nvattest.token.claims import claims_of
@@ -47,9 +45,9 @@ OTHER = SigningKey(private("somebody else"))
 def appraisal(name: str = "hopper-1", lies: tuple[str, ...] = (), policy: EvidencePolicy | None = None) -> Appraisal:
     platform = Platform.build(name, lies=lies)
     return Verifier(anchors=platform.trust_anchors(), policy=policy).appraise(
-        load_evidence(json.dumps(platform.evidence(NONCE.value))),
+        platform.evidence(NONCE.value),
         nonce=NONCE,
-        collateral=load_bundle(json.dumps(platform.bundle()), origin="test"),
+        collateral=platform.collateral(),
         at=VerificationTime.at(NOW),
     )
 

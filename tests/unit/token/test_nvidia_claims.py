@@ -10,7 +10,6 @@ import pytest
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import load_bundle
 from nvattest.errors import InputError
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
@@ -58,9 +57,9 @@ CHAIN = {
 def appraise(name: str, *lies: str, policy: EvidencePolicy | None = None, nonce: bytes = NONCE):
     platform = Platform.build(name, lies=lies)
     return Verifier(anchors=platform.trust_anchors(), policy=policy).appraise(
-        load_evidence(json.dumps(platform.evidence(NONCE))),
+        platform.evidence(NONCE),
         nonce=Nonce(nonce),
-        collateral=load_bundle(json.dumps(platform.bundle())),
+        collateral=platform.collateral(),
         at=platform.time,
     )
 

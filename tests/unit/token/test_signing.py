@@ -128,7 +128,7 @@ def test_no_devices_make_no_token() -> None:
 def raw(name: str) -> list[tuple[bytes, bytes]]:
     from nvattest.testing.platform import Platform
 
-    evidence = load_evidence(json.dumps(Platform.build(name).evidence(minting.NONCE.value)))
+    evidence = Platform.build(name).evidence(minting.NONCE.value)
     return [(item.report, item.certificate_chain) for item in evidence]
 
 
