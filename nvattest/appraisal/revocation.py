@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
-from nvattest.appraisal.check import Check, Outcome, absent, not_made, not_passed, passed
+from nvattest.appraisal.check import Check, Outcome, absent, failed, not_made, passed, skipped
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source
 from nvattest.appraisal.memory import Basis, Memory
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import CertificateRevocation
-from nvattest.errors import ResultCode
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainProfile, ValidatedChain
@@ -120,14 +118,6 @@ def check_revocation(
     return judge_revocations(name, found, profile, basis.policy, basis.collateral), found
 
 
-class _Finding(NamedTuple):
-    outcome: Outcome
-    text: str
-    tolerated_by: str = ""
-    hint: str = ""
-    code: ResultCode | None = None
-
-
 _SEVERITY = {Outcome.FAIL: 0, Outcome.ABSENT: 1, Outcome.SKIPPED: 2, Outcome.PASS: 3}
 
 
@@ -140,22 +130,16 @@ def judge_revocations(
 ) -> Check:
     """One check for the answers of a chain: the worst of its certificates decides."""
     hold = "allow_certificate_hold_for_devices" if profile is ChainProfile.DEVICE else "allow_certificate_hold_for_rims"
-    findings = [_judge_policy(item, policy, collateral, hold) for item in revocations]
-    if not findings:
+    checks = [_check_certificate(name, item, policy, collateral, hold) for item in revocations]
+    if not checks:
         return absent(name, "the chain has no certificate whose revocation could be asked")
-    good = sum(finding.outcome is Outcome.PASS for finding in findings)
-    expected, found = f"{len(findings)} of {len(findings)} good", f"{good} of {len(findings)} good"
+    good = sum(check.outcome is Outcome.PASS for check in checks)
+    expected, found = f"{len(checks)} of {len(checks)} good", f"{good} of {len(checks)} good"
     # A tolerated certificate must not carry another one that is not tolerated.
-    worst = min(
-        findings,
-        key=lambda finding: (finding.tolerated_by != "" or finding.outcome is Outcome.PASS, _SEVERITY[finding.outcome]),
-    )
+    worst = min(checks, key=lambda check: (check.acceptable, _SEVERITY[check.outcome]))
     if worst.outcome is Outcome.PASS:
         return passed(name, _summary(revocations), expected=expected, found=found)
-    return not_passed(
-        worst.outcome, name, worst.text, expected=expected, found=found,
-        hint=worst.hint, tolerated_by=worst.tolerated_by, code=worst.code,
-    )  # fmt: skip
+    return worst._replace(expected=expected, found=found)
 
 
 def _summary(revocations: Sequence[CertificateRevocation]) -> str:
@@ -171,39 +155,34 @@ def _summary(revocations: Sequence[CertificateRevocation]) -> str:
     )
 
 
-def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collateral: Collateral, hold: str) -> _Finding:
-    revocation, source = item.revocation, item.source
-    name = item.certificate.common_name or item.certificate.subject
-    status = revocation.status
-    where = f"{name}: {revocation.detail}"
-    if status is RevocationStatus.GOOD and source is not None:
-        return _not_fresh(item, policy) or _Finding(Outcome.PASS, where)
+def _check_certificate(
+    name: str, item: CertificateRevocation, policy: EvidencePolicy, collateral: Collateral, hold: str
+) -> Check:
+    """The check of one certificate. ``hold`` names the policy option that accepts certificateHold."""
+    revocation, status = item.revocation, item.revocation.status
+    detail = f"{item.certificate.label}: {revocation.detail}"
+    if status is RevocationStatus.GOOD and item.source is not None:
+        return _not_fresh(name, item, policy) or passed(name, detail)
     if status is RevocationStatus.STALE:
-        return _Finding(
-            Outcome.SKIPPED if policy.accept_stale_ocsp else Outcome.FAIL,
-            where,
-            "accept_stale_ocsp" if policy.accept_stale_ocsp else "",
-            hint=_NEWER if revocation.next_update is not None else _ENDLESS,
-        )
+        hint = _NEWER if revocation.next_update is not None else _ENDLESS
+        if policy.accept_stale_ocsp:
+            return skipped(name, detail, hint=hint, tolerated_by="accept_stale_ocsp")
+        return failed(name, detail, hint=hint)
     if status is RevocationStatus.ON_HOLD:
-        if not getattr(policy, hold):
-            why = f"NVIDIA has suspended it; {hold} accepts that" if revocation.current else _NEWER
-            return _Finding(Outcome.FAIL, where, hint=why)
         # An older answer may say "hold" of what is revoked for good by now, so it has to be as fresh as a good one.
         if not revocation.current:
-            return _Finding(Outcome.FAIL, where, hint=_NEWER)
-        stale = _not_fresh(item, policy)
-        return stale if stale is not None and not stale.tolerated_by else _Finding(Outcome.SKIPPED, where, hold)
+            return failed(name, detail, hint=_NEWER)
+        if not getattr(policy, hold):
+            return failed(name, detail, hint=f"NVIDIA has suspended it; {hold} accepts that")
+        stale = _not_fresh(name, item, policy)
+        return stale if stale is not None and not stale.tolerated_by else skipped(name, detail, tolerated_by=hold)
     if status in (RevocationStatus.NO_ANSWER, RevocationStatus.UNREACHABLE):
-        failed = collateral.unavailable.get(f"ocsp:{item.certificate.sha256.hex()}")
+        missing = collateral.unavailable.get(f"ocsp:{item.certificate.sha256.hex()}")
         tolerated = "accept_unchecked_revocation" if policy.accept_unchecked_revocation else ""
-        return _Finding(
-            Outcome.ABSENT,
-            where,
-            tolerated,
-            hint=failed.hint if failed is not None else "give OCSP answers in the bundle, or allow the network",
-            code=failed.code if failed is not None else None,
-        )
+        if missing is not None:
+            return absent(name, detail, hint=missing.hint, tolerated_by=tolerated, code=missing.code)
+        hint = "give OCSP answers in the bundle, or allow the network"
+        return absent(name, detail, hint=hint, tolerated_by=tolerated)
     hints = {
         RevocationStatus.NOT_YET_VALID: _clock_hint(revocation),
         RevocationStatus.REVOKED: "do not use this device or driver version; ask NVIDIA why it was revoked",
@@ -211,11 +190,8 @@ def _judge_policy(item: CertificateRevocation, policy: EvidencePolicy, collatera
         RevocationStatus.BAD_RESPONDER: "its signer does not, or no longer, speak for the issuer: get newer answers "
         "(nvattest bundle fetch), and check the clock",
     }
-    return _Finding(
-        Outcome.FAIL,
-        where,
-        hint=hints.get(status, "get the answer again; it was altered, is not for us, or is one of too many"),
-    )
+    hint = hints.get(status, "get the answer again; it was altered, is not for us, or is one of too many")
+    return failed(name, detail, hint=hint)
 
 
 def _clock_hint(revocation: Revocation) -> str:
@@ -227,22 +203,17 @@ def _clock_hint(revocation: Revocation) -> str:
     return "check this machine's clock (and --at); where it is right, get the answer again (nvattest bundle fetch)"
 
 
-def _not_fresh(item: CertificateRevocation, policy: EvidencePolicy) -> _Finding | None:
-    """Why an answer inside its window is not fresh enough for the policy; None where it is."""
-    revocation, source = item.revocation, item.source
-    name = item.certificate.common_name or item.certificate.subject
+def _not_fresh(name: str, item: CertificateRevocation, policy: EvidencePolicy) -> Check | None:
+    """The check of an answer inside its window that is not fresh enough for the policy; None where it is."""
+    revocation, source, label = item.revocation, item.source, item.certificate.label
     if source is Source.LIVE and revocation.nonce is not NonceOutcome.MATCH:
-        return _Finding(
-            Outcome.SKIPPED,
-            f"{name}: the responder's answer does not carry our nonce",
-            "accept_live_ocsp_without_nonce" if policy.accept_live_ocsp_without_nonce else "",
+        return skipped(
+            name, f"{label}: the responder's answer does not carry our nonce",
+            tolerated_by="accept_live_ocsp_without_nonce" if policy.accept_live_ocsp_without_nonce else "",
             hint="a caching proxy in between? accept_live_ocsp_without_nonce accepts its signed window instead",
-        )
+        )  # fmt: skip
     if source is None or _STRENGTH[source] > _MODE_STRENGTH[policy.revocation]:
-        word = "nowhere" if source is None else f"the {source.value}"
-        return _Finding(
-            Outcome.SKIPPED,
-            f"{name}: {revocation.status.value}, but from {word}, and the policy wants {policy.revocation.value}",
-            hint="allow the network, or choose another revocation mode in the policy",
-        )
+        origin, mode = "nowhere" if source is None else f"the {source.value}", policy.revocation.value
+        detail = f"{label}: {revocation.status.value}, but from {origin}, and the policy wants {mode}"
+        return skipped(name, detail, hint="allow the network, or choose another revocation mode in the policy")
     return None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import datetime
 from enum import Enum
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import Check
-from nvattest.appraisal.measurements import Cell, SvnCell, signed_versions
+from nvattest.appraisal.measurements import Cell, signed_versions
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
 from nvattest.model import format_time
-from nvattest.pki.certificate import Certificate
-from nvattest.spdm.fields import GpuFields, SwitchFields
+from nvattest.spdm.fields import GpuFields
 from nvattest.spdm.report import Report, feature_mode
+
+_SVN = ("data_type", "name", "minimum", "runtime", "satisfied")
 
 
 def appraisal_to_json(appraisal: Appraisal) -> JsonObject:
@@ -46,7 +48,14 @@ def _plain(value: object) -> object:
         return value.value
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return value
+    if isinstance(value, bytes):
+        return value.hex()
+    return format_time(value) if isinstance(value, datetime) else value
+
+
+def _members(value: object, *names: str) -> JsonObject:
+    """These attributes as members of the same names; all null where there is no value."""
+    return {name: _plain(getattr(value, name)) if value is not None else None for name in names}
 
 
 def _check(check: Check) -> JsonObject:
@@ -79,14 +88,12 @@ def _device(device: DeviceAppraisal) -> JsonObject:
         "origin": device.origin,
         "report_sha256": device.report_sha256,
         "chain_sha256": device.chain_sha256,
-        "identity": None
-        if identity is None
-        else {"ueid": identity.ueid, "hwmodel": identity.hwmodel, "pdi": identity.pdi, "chip": identity.chip},
+        "identity": _members(identity, "ueid", "hwmodel", "pdi", "chip") if identity is not None else None,
         "report": _report(device.report) if device.report is not None else None,
         "chain": _chain(device.chain) if device.chain is not None else None,
         "rims": [_rim(rim) for rim in device.rims.values()],
         "measurements": [_cell(cell) for cell in device.comparison.cells] if device.comparison is not None else None,
-        "minimum_svn": [_svn(cell) for cell in device.svn.cells] if device.svn is not None else None,
+        "minimum_svn": [_members(cell, *_SVN) for cell in device.svn.cells] if device.svn is not None else None,
         "checks": [_check(check) for check in device.checks],
     }
 
@@ -101,22 +108,11 @@ def _report(report: Report) -> JsonObject:
     }
     view = report.fields
     if isinstance(view, GpuFields):
-        values |= {
-            "project": view.project,
-            "project_sku": view.project_sku,
-            "chip_sku": view.chip_sku,
-            "chip_info": view.chip_info,
-            "mode": _mode(report),
-            "switch_pdis": list(view.switch_pdis),
-        }
-    elif isinstance(view, SwitchFields):
+        values |= _members(view, "project", "project_sku", "chip_sku", "chip_info")
+        values |= {"mode": _plain(feature_mode(report)), "switch_pdis": list(view.switch_pdis)}
+    else:
         values |= {"pdi": view.pdi, "gpu_pdis": list(view.gpu_pdis)}
     return values
-
-
-def _mode(report: Report) -> str | None:
-    mode = feature_mode(report)
-    return mode.value if mode is not None else None
 
 
 def _chain(chain: ChainAppraisal) -> JsonObject:
@@ -124,19 +120,14 @@ def _chain(chain: ChainAppraisal) -> JsonObject:
     answers = {item.certificate.sha256: item for item in chain.revocations}
     certificates = []
     for certificate in validated.certificates:
-        entry = _certificate(certificate)
+        entry = _members(certificate, "subject", "serial", "sha256", "not_before", "not_after")
+        entry["serial"] = f"{certificate.serial:x}"
         item = answers.get(certificate.sha256)
         if item is not None:
-            revocation = item.revocation
             entry["revocation"] = {
-                "status": revocation.status.value,
-                "reason": revocation.reason,
-                "source": item.source.value if item.source is not None else None,
-                "nonce": revocation.nonce.value,
-                "this_update": format_time(revocation.this_update) if revocation.this_update is not None else None,
-                "next_update": format_time(revocation.next_update) if revocation.next_update is not None else None,
-                "responder": revocation.responder,
-                "detail": revocation.detail,
+                **_members(item.revocation, "status", "reason"),
+                "source": _plain(item.source),
+                **_members(item.revocation, "nonce", "this_update", "next_update", "responder", "detail"),
             }
         certificates.append(entry)
     return {
@@ -144,34 +135,18 @@ def _chain(chain: ChainAppraisal) -> JsonObject:
         "path_ok": validated.path_ok,
         "in_validity": validated.in_validity,
         "findings": [
-            {"rule": finding.rule, "position": finding.position, "message": finding.message}
+            _members(finding, "rule", "position", "message")
             for finding in (*validated.path_findings, *validated.validity_findings)
         ],
         "certificates": certificates,
     }
 
 
-def _certificate(certificate: Certificate) -> JsonObject:
-    return {
-        "subject": certificate.subject,
-        "serial": f"{certificate.serial:x}",
-        "sha256": certificate.sha256.hex(),
-        "not_before": format_time(certificate.not_before),
-        "not_after": format_time(certificate.not_after),
-    }
-
-
 def _rim(rim: RimAppraisal) -> JsonObject:
-    document = rim.document
     return {
-        "role": rim.role.value,
-        "id": rim.id,
-        "source": rim.source.value if rim.source is not None else None,
-        "origin": rim.origin,
-        "sha256": document.raw_sha256.hex() if document is not None else None,
-        "version": document.version if document is not None else None,
-        "product": document.product if document is not None else None,
-        "edition": document.edition if document is not None else None,
+        **_members(rim, "role", "id", "source", "origin"),
+        "sha256": rim.document.raw_sha256.hex() if rim.document is not None else None,
+        **_members(rim.document, "version", "product", "edition"),
         "chain": _chain(rim.chain) if rim.chain is not None else None,
     }
 
@@ -180,18 +155,8 @@ def _cell(cell: Cell) -> JsonObject:
     return {
         "index": cell.index,
         "state": cell.state.value,
-        "source": cell.role.value if cell.role is not None else None,
+        "source": _plain(cell.role),
         "name": cell.golden.name if cell.golden is not None else None,
-        "golden": [value.hex() for value in cell.golden.values] if cell.golden is not None else [],
-        "runtime": cell.runtime.hex() if cell.runtime is not None else None,
-    }
-
-
-def _svn(cell: SvnCell) -> JsonObject:
-    return {
-        "data_type": cell.data_type,
-        "name": cell.name,
-        "minimum": cell.minimum,
-        "runtime": cell.runtime,
-        "satisfied": cell.satisfied,
+        "golden": _plain(cell.golden.values) if cell.golden is not None else [],
+        "runtime": _plain(cell.runtime),
     }

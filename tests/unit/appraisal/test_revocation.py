@@ -21,7 +21,7 @@ from nvattest.pki.chain import ChainProfile
 from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
 
 NOW = datetime(2026, 11, 1, tzinfo=timezone.utc)
-CERTIFICATE = SimpleNamespace(common_name="BROM", subject="CN=BROM", serial=7, sha256=b"\1" * 32)
+CERTIFICATE = SimpleNamespace(label="BROM", serial=7, sha256=b"\1" * 32)
 
 
 def item(
