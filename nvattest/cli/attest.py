@@ -215,9 +215,10 @@ def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding 
         binding.take_quote(evidence)
     demands = request.demands
     verifier = Verifier(anchors=sources.trust_anchors(demands.trust_anchors), policy=policy)
-    collateral = sources.fetch_collateral(request.collateral, evidence, verifier, demands)
+    devices = verifier.read(evidence)
+    collateral = sources.fetch_collateral(request.collateral, devices, verifier, demands)
     # The clock is read last: what the network has just answered is not from the future.
-    return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=demands.at or now())
+    return verifier.appraise(devices, nonce=nonce, collateral=collateral, at=demands.at or now())
 
 
 def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:

@@ -18,8 +18,8 @@ from nvattest.cli.preflight import Targets, add_target_options, evidence_of_file
 from nvattest.cli.requests import Judgement
 from nvattest.collateral.bundle import dump_bundle, merge_bundles
 from nvattest.collateral.folders import RIM_SUFFIXES, Unused, other_files, read_ocsp_folder, read_rim_folder
-from nvattest.collateral.gather import needs_of
 from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
+from nvattest.collateral.plan import needs_of
 from nvattest.collateral.preflight import foreign_anchors, render_preflight
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.model import VerificationTime, counted

@@ -10,15 +10,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, dump_json
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice
 from nvattest.cli.output import say, say_how_read
 from nvattest.cli.requests import EvidenceSource, Judgement, Services
-from nvattest.collateral.gather import Needs, gather_needs, needs_of
-from nvattest.collateral.plan import rim_ids_of
+from nvattest.collateral.gather import gather_needs
+from nvattest.collateral.plan import Needs, needs_of, rim_ids_of
 from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
@@ -26,7 +26,6 @@ from nvattest.model import Architecture, DeviceKind, VerificationTime
 from nvattest.rim.ids import gpu_driver_rim_id, gpu_vbios_rim_id, is_rim_id, switch_bios_rim_id
 from nvattest.session import now
 from nvattest.spdm.fields import GpuFields
-from nvattest.spdm.report import parse_report
 
 
 class Targets(NamedTuple):
@@ -148,8 +147,9 @@ def needs_of_targets(targets: Targets, verifier: Verifier, at: VerificationTime)
     evidence = evidence_of_files(targets.files)
     if not targets.files and not targets.rim_id:
         evidence = sources.collect(targets.live, sources.requester_nonce(targets.live))
-    needs = needs_of(evidence, verifier, at)
-    rim_ids = _replaced_ids(targets, evidence, needs) if by_hand else needs.rim_ids
+    devices = verifier.read(evidence)
+    needs = needs_of(devices, verifier, at)
+    rim_ids = _replaced_ids(targets, devices, needs) if by_hand else needs.rim_ids
     return replace(needs, rim_ids=tuple(dict.fromkeys([*targets.rim_id, *rim_ids])))
 
 
@@ -180,23 +180,20 @@ def _ids_by_hand(targets: Targets) -> list[str]:
     return found
 
 
-def _replaced_ids(targets: Targets, evidence: tuple[Evidence, ...], needs: Needs) -> list[str]:
+def _replaced_ids(targets: Targets, devices: tuple[ReadEvidence, ...], needs: Needs) -> list[str]:
     """The ids that these devices will need with the versions given by hand: what a rollout is about to change."""
-    kinds = {item.kind for item in evidence}
+    kinds = {device.evidence.kind for device in devices}
     if targets.bios and DeviceKind.NVSWITCH not in kinds:
         raise ArgumentError("--bios: there is no switch in the evidence", VALIDATION)
     if (targets.driver or targets.vbios) and DeviceKind.GPU not in kinds:
         raise ArgumentError("--driver and --vbios: there is no GPU in the evidence", VALIDATION)
     found: list[str] = []
-    for item in evidence:
-        if not set(rim_ids_of([item])) <= set(needs.rim_ids):
+    for device in devices:
+        if isinstance(device.report, ParseError) or not set(rim_ids_of([device])) <= set(needs.rim_ids):
             continue
-        try:
-            fields = parse_report(item.report, item.kind).fields
-        except ParseError:
-            continue
+        item, fields = device.evidence, device.report.fields
         if item.kind is DeviceKind.NVSWITCH:
-            found += [switch_bios_rim_id(targets.bios)] if targets.bios else rim_ids_of([item])
+            found += [switch_bios_rim_id(targets.bios)] if targets.bios else rim_ids_of([device])
         elif isinstance(fields, GpuFields):
             driver, vbios = targets.driver or fields.driver_version, targets.vbios or fields.vbios_version
             found.append(gpu_driver_rim_id(item.architecture, driver, targets.chip_info or fields.chip_info))

@@ -14,7 +14,7 @@ from nvattest.model import DeviceKind, Nonce
 from nvattest.session import now
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.inputs import Collateral, ReadEvidence
     from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
     from nvattest.appraisal.verifier import Verifier
     from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, Services
@@ -188,11 +188,11 @@ def read_bundle(path: str) -> Collateral:
 
 
 def fetch_collateral(
-    source: CollateralSource, evidence: tuple[Evidence, ...], verifier: Verifier, demands: Demands
+    source: CollateralSource, devices: tuple[ReadEvidence, ...], verifier: Verifier, demands: Demands
 ) -> Collateral:
-    """RIMs and revocation answers for this evidence; a bundle keeps the network out.
+    """RIMs and revocation answers for these devices; a bundle keeps the network out.
 
-    ``verifier`` is the one that will appraise: its policy says how fresh revocation has to be, and it remembers work.
+    ``verifier`` has read them and appraises them later: its policy says how fresh revocation has to be.
     Read the clock for the appraisal afterwards: live answers are stamped while this runs.
 
     Raises:
@@ -209,12 +209,15 @@ def fetch_collateral(
     if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):
         # The policy may demand answers made for this request; a kept one echoes no nonce.
         mode = RevocationMode.FRESH
+    known = None
+    if source.rim_dir is not None:
+        known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=verifier.memory.parse_rim)
     collateral = gather(
-        evidence,
+        devices,
         gather_options(source.services, mode),
         anchors=verifier.anchors,
         at=demands.at or now(),
-        known=rims_by_id(source.rim_dir, rim_ids_of(evidence)) if source.rim_dir is not None else None,
+        known=known,
         verifier=verifier,
     )
     warn_of_services_not_asked(source.services, collateral)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_ANSWERS, MAXIMUM_RIM, MAXIMUM_RIMS, add_rim
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.rim.ids import fits_rim_id, is_rim_id, rim_id_of
+
+if TYPE_CHECKING:
+    from nvattest.rim.document import RimDocument
 
 RIM_SUFFIXES: Final = (".xml", ".swidtag", ".json")
 # The ids that reports lead to. A file of another such name is another document, and need not be opened to know it.
@@ -76,8 +79,10 @@ def _is_regular(descriptor: int) -> bool:
     return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
-def rims_by_id(folder: str, ids: Iterable[str]) -> Collateral:
+def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimDocument] | None = None) -> Collateral:
     """The RIMs of these ids from a folder; what is not there is noted as unavailable (code 104).
+
+    ``parse`` reads documents that go under another name; it may be that of a verifier, which keeps them.
 
     Raises:
         InputError: no such folder, too many files, or two different documents for one of the ids.
@@ -91,7 +96,7 @@ def rims_by_id(folder: str, ids: Iterable[str]) -> Collateral:
             continue
         try:
             own, content = _read_rim(path)
-            found = [name] if name in wanted and not own else _fitting(own, content, path, wanted)
+            found = [name] if name in wanted and not own else _fitting(own, content, path, wanted, parse)
         except NvattestError as error:
             # It matters only under the name of a RIM that is wanted; other files of the folder are the caller's.
             if name in wanted:
@@ -110,13 +115,18 @@ def rims_by_id(folder: str, ids: Iterable[str]) -> Collateral:
     return Collateral(rims=rims, unavailable=unavailable)
 
 
-def _fitting(own: str, content: bytes, path: str, wanted: list[str]) -> list[str]:
+def _fitting(
+    own: str, content: bytes, path: str, wanted: list[str], parse: Callable[[bytes], RimDocument] | None
+) -> list[str]:
     """Which of the wanted RIMs a document is that goes under another name."""
     if own:
         return [own] if own in wanted else []
-    from nvattest.rim.document import parse_rim
+    if parse is None:
+        from nvattest.rim.document import parse_rim
 
-    document = parse_rim(content)
+        parse = parse_rim
+
+    document = parse(content)
     named = rim_id_of(document, os.path.basename(path))
     return [rim_id for rim_id in wanted if (rim_id == named if named else fits_rim_id(document, rim_id))]
 

@@ -1,36 +1,41 @@
 """Ask the network once, in two waves: RIMs and device certificates together, then the certificates of the RIMs.
 
 What the caller has is preferred, then the cache, then the network. What could not be had is noted with its reason; the
-appraisal turns that into a failed check. Nothing here decides about trust: chains are validated only so that no
-stranger's certificate causes a request, and answers are judged only so that nothing bad stays in the cache.
+appraisal turns that into a failed check. Nothing here decides about trust: chains are validated so that no unverified
+certificate causes a request, and answers are judged so that nothing bad stays in the cache.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from nvattest._waiting import Deadline, Late, run_all
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, ReadEvidence, RimAnswer, Source, Unavailable
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.http import HttpClient, Service
-from nvattest.collateral.plan import Question, certificates_to_ask, rim_ids_of, rims_of_device
-from nvattest.collateral.services import OCSP_RESPONDER, RIM_SERVICE, ask_responder, fetch_rim, rim_url
+from nvattest.collateral.plan import Needs, Question, certificates_to_ask, needs_of
+from nvattest.collateral.services import (
+    OCSP_RESPONDER,
+    RIM_SERVICE,
+    ask_responder,
+    check_answer,
+    fetch_rim,
+    rim_url,
+)
 from nvattest.collateral.settings import GatherOptions, check_url
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
 from nvattest.pki.anchors import TrustAnchors
-from nvattest.pki.certificate import parse_pem_chain
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key, parse_ocsp_response
+from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key
 
-__all__ = ["Needs", "gather", "gather_needs", "needs_of"]
+__all__ = ["gather", "gather_needs"]
 
 _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
     RevocationMode.FRESH: frozenset({Source.LIVE}),
@@ -39,64 +44,8 @@ _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What has to be gathered: RIMs by id, and revocation answers for device chains (those of RIMs follow).
-
-    ``refused`` says for what nothing is asked, and why: ``rim:<id>``, and ``device:<number>`` where all is in vain.
-    """
-
-    rim_ids: tuple[str, ...] = ()
-    chains: tuple[ValidatedChain, ...] = ()
-    refused: Mapping[str, Unavailable] = field(default_factory=dict)
-
-
-def needs_of(evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Needs:
-    """What this evidence needs. A device whose chain leads to no anchor needs nothing: it cannot be trusted anyway."""
-    chains: list[ValidatedChain] = []
-    genuine: list[Evidence] = []
-    strangers: list[Evidence] = []
-    refused: dict[str, Unavailable] = {}
-    for number, item in enumerate(evidence):
-        name = f"device {number} ({item.architecture.value})"
-        try:
-            chain = verifier.memory.validate_device_chain(
-                parse_pem_chain(item.certificate_chain), verifier.anchors, at.device
-            )
-            if chain.path_ok:
-                chains.append(chain)
-                genuine.append(item)
-            else:
-                strangers.append(item)
-                refused[f"device:{number}"] = Unavailable(
-                    code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
-                    message=f"{name}: its chain leads to no pinned root",
-                    hint="it cannot be verified, whatever is published",
-                )
-            rims_of_device(item)
-        except InputError as error:
-            refused[f"device:{number}"] = Unavailable(
-                code=error.result_code,
-                message=f"{name}: {error}"
-                if error.code == "no-reference-values"
-                else f"{name} cannot be read: {error}",
-                hint=error.hint,
-            )
-    rim_ids = rim_ids_of(genuine)
-    refused |= {
-        f"rim:{rim_id}": Unavailable(
-            code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
-            message=f"{rim_id} was not asked for: the device's chain leads to no pinned root",
-            hint="nothing is asked of the network on behalf of a device that cannot be trusted",
-        )
-        for rim_id in rim_ids_of(strangers)
-        if rim_id not in rim_ids
-    }
-    return Needs(rim_ids=rim_ids, chains=tuple(chains), refused=refused)
-
-
 def gather(
-    evidence: Sequence[Evidence],
+    evidence: Sequence[Evidence | ReadEvidence],
     options: GatherOptions,
     *,
     anchors: TrustAnchors,
@@ -108,8 +57,10 @@ def gather(
 
     ``at`` is the instant at which the gathering begins: it says which answers at hand are still good. Those that end
     before the gathering may end (``options.timeout``) are asked for anew. Read the clock again for the appraisal: live
-    answers are stamped meanwhile. ``verifier`` saves work where the same one appraises afterwards. Raises nothing for
-    what cannot be had: that stands in ``unavailable``.
+    answers are stamped meanwhile. What cannot be had raises nothing; it is in ``unavailable``.
+
+    A ``verifier`` that appraises afterwards keeps what is read and validated here. Give both the same devices as it
+    has read them (``Verifier.read``).
 
     Raises:
         InputError: options that cannot be used, such as a CA file without certificates.
@@ -128,7 +79,7 @@ def gather_needs(
     known: Collateral | None = None,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
 ) -> Collateral:
-    """The same for needs that somebody has worked out. The certificates of the RIMs are asked about too."""
+    """The same for needs that are known (``needs_of``). The certificates of the RIMs are asked about too."""
     with HttpClient(options.http) as client:
         gathering = _Gathering(
             options, at, verifier, client, known if known is not None else Collateral(), random_bytes
@@ -152,7 +103,8 @@ class _Gathering:
     ) -> None:
         self._options = options
         self._at = at
-        self._verifier = verifier
+        self._memory = verifier.memory
+        self._anchors = verifier.anchors
         self._client = client
         self._random_bytes = random_bytes
         self._deadline = Deadline(options.timeout)
@@ -218,10 +170,10 @@ class _Gathering:
     def _is_worth_keeping(self, rim_id: str, content: bytes) -> bool:
         """Whether it is signed under the RIM anchors and is of the version that the id names."""
         try:
-            document = self._verifier.memory.parse_rim(content)
+            document = self._memory.parse_rim(content)
         except ParseError:
             return False
-        if self._verifier.memory.verify_rim(document, self._verifier.anchors, self._at.rim).verified is None:
+        if self._memory.verify_rim(document, self._anchors, self._at.rim).verified is None:
             return False
         # Ids end in the version, that of a VBIOS in capitals without its dots.
         return _compact(rim_id).endswith("_" + _compact(document.version))
@@ -232,11 +184,11 @@ class _Gathering:
             if answer is None:
                 continue
             try:
-                document = self._verifier.memory.parse_rim(answer.content)
+                document = self._memory.parse_rim(answer.content)
             except ParseError:
                 # The appraisal will say what is wrong with it.
                 continue
-            yield self._verifier.memory.verify_rim(document, self._verifier.anchors, self._at.rim).chain
+            yield self._memory.verify_rim(document, self._anchors, self._at.rim).chain
 
     # --- revocation -----------------------------------------------------------------------------------------------
 
@@ -256,6 +208,11 @@ class _Gathering:
 
     def _take_answer(self, question: Question, url: str, got: object) -> bool:
         """Whether it is good and answers our nonce, so that it may be kept."""
+        if isinstance(got, tuple):
+            try:
+                check_answer(got[0], url, question.certificate, parse=self._memory.parse_answer)
+            except CollateralError as error:
+                got = error
         if not isinstance(got, tuple):
             self._note(question.key, got, OCSP_RESPONDER, f"{url}: {question.certificate.label}")
             return False
@@ -264,7 +221,7 @@ class _Gathering:
         if self._settled(question, Collateral(ocsp=(answer,))) is None:
             return False
         # Without nextUpdate an answer counts by its nonce alone, which the cache does not keep.
-        return parse_ocsp_response(answer.content).next_update is not None
+        return self._memory.parse_answer(answer.content).next_update is not None
 
     def _kept_answer(self, question: Question) -> OcspAnswer | None:
         cache = self._options.cache
@@ -278,9 +235,7 @@ class _Gathering:
 
     def _settled(self, question: Question, answers: Collateral) -> timedelta | None:
         """How long these still say "good" in a way that the policy's mode accepts; None where they do not."""
-        found = find_revocation(
-            question.certificate, question.issuer, answers, self._instant(question), self._verifier.memory
-        )
+        found = find_revocation(question.certificate, question.issuer, answers, self._instant(question), self._memory)
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
             return timedelta.max if found.source in (Source.BUNDLE, Source.FILE) else None

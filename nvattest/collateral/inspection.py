@@ -14,7 +14,7 @@ Every use of the bundle verifies it again. This says beforehand what that will f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -27,7 +27,7 @@ from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError
 from nvattest.model import VerificationTime, counted, format_time
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation, parse_ocsp_response
+from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation
 from nvattest.rim.ids import fits_rim_id
 
 VERIFIED: Final = "verified"
@@ -61,7 +61,7 @@ def inspect_bundle(
     inspector = _Inspector(verifier, at)
     rims = [inspector.rim(collateral.rims[name]) for name in sorted(collateral.rims)]
     inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
-    inspector.surplus = _surplus(collateral.ocsp)
+    inspector.surplus = _surplus(collateral.ocsp, verifier.memory.parse_answer)
     answers = [inspector.answer(answer) for answer in collateral.ocsp]
     first = min(inspector.ends, default=None)
     facts: JsonObject = {
@@ -125,7 +125,7 @@ class _Inspector:
         entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
         name = f"OCSP answer {entry['sha256']}"[:24]
         try:
-            response = parse_ocsp_response(answer.content)
+            response = self._verifier.memory.parse_answer(answer.content)
         except ParseError as error:
             return self._refuse(entry, name, answer, str(error))
         entry |= {
@@ -190,7 +190,7 @@ class _Inspector:
         return entry | {"state": NOT_VERIFIED, "reason": reason}
 
 
-def _surplus(answers: Iterable[OcspAnswer]) -> dict[bytes, int]:
+def _surplus(answers: Iterable[OcspAnswer], parse: Callable[[bytes], OcspResponse]) -> dict[bytes, int]:
     """Answers beyond the number of which an appraisal refuses to read any, with how many there are.
 
     A revocation is never among them, and neither is the newest statement, which counts.
@@ -198,7 +198,7 @@ def _surplus(answers: Iterable[OcspAnswer]) -> dict[bytes, int]:
     about: dict[int, list[tuple[bool, float, bytes]]] = {}
     for answer in answers:
         try:
-            response = parse_ocsp_response(answer.content)
+            response = parse(answer.content)
         except ParseError:
             continue
         if response.serial is not None:

@@ -1,16 +1,20 @@
-"""The plan of a gathering: exactly which RIMs and revocation answers the evidence needs, none of them twice."""
+"""What a gathering has to ask for: exactly the RIMs and revocation answers that the evidence needs, each once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from nvattest.errors import InputError
+from nvattest.appraisal.inputs import ReadEvidence, Unavailable
+from nvattest.appraisal.verifier import Verifier
+from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
+from nvattest.model import VerificationTime
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.rim.ids import rim_ids
-from nvattest.spdm.report import parse_report
+
+__all__ = ["Needs", "Question", "certificates_to_ask", "needs_of", "rim_ids_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,32 +36,81 @@ class Question:
         return f"ocsp:{self.certificate.sha256.hex()}"
 
 
-def rims_of_device(item: Evidence) -> tuple[str, ...]:
-    """The ids of the RIMs that one device needs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """RIMs by id, and the device chains whose revocation is asked; the chains of the RIMs follow from the RIMs.
 
-    Raises:
-        InputError: its report cannot be read, or names no RIM.
+    ``refused`` says what is not asked for, and why: ``rim:<id>``, and ``device:<number>`` for a whole device.
     """
-    return tuple(rim_ids(parse_report(item.report, item.kind), item.architecture).values())
+
+    rim_ids: tuple[str, ...] = ()
+    chains: tuple[ValidatedChain, ...] = ()
+    refused: Mapping[str, Unavailable] = field(default_factory=dict)
 
 
-def rim_ids_of(evidence: Iterable[Evidence]) -> tuple[str, ...]:
-    """The ids of all RIMs that this evidence needs, each once. A report that cannot be read needs none."""
-    found: dict[str, None] = {}
-    for item in evidence:
+def needs_of(evidence: Sequence[Evidence | ReadEvidence], verifier: Verifier, at: VerificationTime) -> Needs:
+    """What this evidence needs. A device whose chain leads to no anchor cannot be trusted, so it needs nothing."""
+    chains: list[ValidatedChain] = []
+    wanted: dict[str, None] = {}
+    unwanted: dict[str, None] = {}
+    refused: dict[str, Unavailable] = {}
+    for number, device in enumerate(verifier.read(evidence)):
+        name = f"device {number} ({device.evidence.architecture.value})"
         try:
-            found |= dict.fromkeys(rims_of_device(item))
+            if isinstance(device.certificates, ParseError):
+                raise device.certificates
+            chain = verifier.memory.validate_device_chain(device.certificates, verifier.anchors, at.device)
+            if chain.path_ok:
+                chains.append(chain)
+            else:
+                refused[f"device:{number}"] = Unavailable(
+                    code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+                    message=f"{name}: its chain leads to no pinned root",
+                    hint="it cannot be verified, whatever is published",
+                )
+            (wanted if chain.path_ok else unwanted).update(dict.fromkeys(_rims_of(device)))
+        except InputError as error:
+            unpublished = error.code == "no-reference-values"
+            refused[f"device:{number}"] = Unavailable(
+                code=error.result_code,
+                message=f"{name}: {error}" if unpublished else f"{name} cannot be read: {error}",
+                hint=error.hint,
+            )
+    refused |= {
+        f"rim:{rim_id}": Unavailable(
+            code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+            message=f"{rim_id} was not asked for: the device's chain leads to no pinned root",
+            hint="nothing is asked of the network on behalf of a device that cannot be trusted",
+        )
+        for rim_id in unwanted
+        if rim_id not in wanted
+    }
+    return Needs(rim_ids=tuple(wanted), chains=tuple(chains), refused=refused)
+
+
+def rim_ids_of(devices: Iterable[ReadEvidence]) -> tuple[str, ...]:
+    """The ids of all RIMs that these devices need, each once. A report that cannot be read needs none."""
+    found: dict[str, None] = {}
+    for device in devices:
+        try:
+            found |= dict.fromkeys(_rims_of(device))
         except InputError:
-            # The appraisal will say what is wrong with it.
+            # The appraisal says what is wrong with it.
             continue
     return tuple(found)
 
 
+def _rims_of(device: ReadEvidence) -> Iterable[str]:
+    if isinstance(device.report, ParseError):
+        raise device.report
+    return rim_ids(device.report, device.evidence.architecture).values()
+
+
 def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> tuple[Question, ...]:
-    """The certificates of these chains whose revocation the core will look for, each once, topmost first.
+    """The certificates of these chains whose revocation the core looks for, each once, topmost first.
 
     Of a device chain all but the leaf, which NVIDIA's responder does not serve, and the root; of a RIM chain all but
-    the root. Of a chain that leads to no anchor none: no request is made on behalf of strangers.
+    the root. Of a chain that leads to no anchor none: unverified certificates cause no request.
     """
     found: dict[bytes, Question] = {}
     for chain, profile in chains:

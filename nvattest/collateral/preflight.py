@@ -11,8 +11,7 @@ from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.gather import Needs
-from nvattest.collateral.plan import Question, certificates_to_ask
+from nvattest.collateral.plan import Needs, Question, certificates_to_ask
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import VerificationTime, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS

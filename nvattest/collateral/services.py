@@ -19,7 +19,7 @@ from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.pki.certificate import Certificate
-from nvattest.pki.ocsp import CertIdHash, build_ocsp_request, parse_ocsp_response
+from nvattest.pki.ocsp import CertIdHash, OcspResponse, build_ocsp_request, parse_ocsp_response
 from nvattest.rim.ids import is_rim_id
 
 RIM_SERVICE: Final = Service(
@@ -145,23 +145,36 @@ def ask_responder(
     random_bytes: Callable[[int], bytes],
     hash: CertIdHash = CertIdHash.SHA256,  # noqa: A002 - the word of the standard
 ) -> tuple[bytes, bytes]:
-    """Ask about one certificate; returns the DER of the answer and the nonce of the request, which is fresh.
-
-    The answer is a successful one about this certificate's serial number; everything else about it is for the core.
+    """Ask about one certificate; returns the answer as it came (``check_answer``) and the fresh nonce of the request.
 
     Raises:
-        CollateralError: 201 no such answer, 202 not reached or try later, 203 refused, 205 forbidden, 15 too often.
+        CollateralError: 202 not reached or failed, 205 forbidden, 15 too often.
     """
     nonce = random_bytes(NONCE_SIZE)
     request = build_ocsp_request(certificate, issuer, nonce=nonce, hash=hash)
     body = client.exchange(
         OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
     )
+    return body, nonce
+
+
+def check_answer(
+    content: bytes,
+    url: str,
+    certificate: Certificate,
+    *,
+    parse: Callable[[bytes], OcspResponse] = parse_ocsp_response,
+) -> None:
+    """Check that an answer is a successful one about this certificate's serial number; the core judges the rest.
+
+    Raises:
+        CollateralError: 201 no such answer, 202 the responder asks to try later, 203 it refuses.
+    """
     try:
-        response = parse_ocsp_response(body)
+        response = parse(content)
     except ParseError as error:
         raise _refused(
-            url, certificate, f"{error}; it begins with {body[:40]!r}", ResultCode.OCSP_INVALID_RESPONSE
+            url, certificate, f"{error}; it begins with {content[:40]!r}", ResultCode.OCSP_INVALID_RESPONSE
         ) from None
     if not response.successful:
         result = (
@@ -175,7 +188,6 @@ def ask_responder(
             f"the answer is about serial {response.serial:x}, asked was {certificate.serial:x}",
             ResultCode.OCSP_INVALID_RESPONSE,
         )
-    return body, nonce
 
 
 def _refused(url: str, certificate: Certificate, message: str, result_code: ResultCode) -> CollateralError:

@@ -248,14 +248,15 @@ def verify_locally(
             "Under 'nvattest simulate' that is so; anywhere else take the variable away."
         )
     verifier = Verifier(anchors=anchors, policy=settings.evidence_policy())
+    devices = verifier.read(evidence)
     collateral = known if known is not None else Collateral()
     if not offline:
         from nvattest.collateral.gather import gather
 
         collateral = gather(
-            evidence, settings.gather_options(), anchors=anchors, at=at or now(), known=collateral, verifier=verifier
+            devices, settings.gather_options(), anchors=anchors, at=at or now(), known=collateral, verifier=verifier
         )
-    appraisal = verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at or now())
+    appraisal = verifier.appraise(devices, nonce=nonce, collateral=collateral, at=at or now())
     claims = claims_of(appraisal, version=claims_version)
     token = sign_detached_eat(
         appraisal,

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
@@ -21,7 +21,6 @@ from nvattest.collateral.folders import read_bounded
 from nvattest.collateral.gather import gather
 from nvattest.collateral.settings import RETRIES, GatherOptions, HttpSettings
 from nvattest.errors import InputError
-from nvattest.evidence import Evidence
 from nvattest.guest.budget import Budget, give_up_after
 from nvattest.guest.config import HookConfig, Settings
 from nvattest.guest.driver import Expected
@@ -107,7 +106,7 @@ def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collater
 
 
 def gather_collateral(
-    evidence: Sequence[Evidence],
+    devices: Sequence[ReadEvidence],
     known: Collateral,
     settings: Settings,
     *,
@@ -117,7 +116,7 @@ def gather_collateral(
     find: Callable[[str, str], None],
     patient: bool = False,
 ) -> Collateral:
-    """What the evidence needs beyond ``known``, from the cache and the network, as far as the time goes.
+    """What these devices need beyond ``known``, from the cache and the network, as far as the time goes.
 
     ``patient`` asks again, while there is time, for what a network that comes up late may still give: in longer and
     longer intervals, and each host that still fails only once. What could not be had stands in the result with its
@@ -126,7 +125,7 @@ def gather_collateral(
     started, pause, first, retries = time.monotonic(), _FIRST_PAUSE, "", RETRIES
     while True:
         found = _gather_once(
-            evidence, known, settings, verifier=verifier, at=at, budget=budget, find=find, retries=retries
+            devices, known, settings, verifier=verifier, at=at, budget=budget, find=find, retries=retries
         )
         late = [item for item in found.unavailable.values() if item.passing]
         if not (patient and late and settings.config.collateral_network) or budget.for_phase() <= pause:
@@ -144,7 +143,7 @@ def gather_collateral(
 
 
 def _gather_once(
-    evidence: Sequence[Evidence],
+    devices: Sequence[ReadEvidence],
     known: Collateral,
     settings: Settings,
     *,
@@ -178,7 +177,7 @@ def _gather_once(
     return give_up_after(
         seconds + 0.2,
         "collateral",
-        lambda: gather(evidence, options, anchors=verifier.anchors, at=at, known=known, verifier=verifier),
+        lambda: gather(devices, options, anchors=verifier.anchors, at=at, known=known, verifier=verifier),
     )
 
 
@@ -199,7 +198,7 @@ def _http(settings: Settings, seconds: float, retries: int) -> HttpSettings:
 
 
 def appraise(
-    evidence: Sequence[Evidence],
+    devices: Sequence[ReadEvidence],
     collateral: Collateral,
     *,
     nonce: Nonce,
@@ -215,7 +214,7 @@ def appraise(
     return give_up_after(
         budget.remaining(),
         "verification",
-        lambda: verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=at),
+        lambda: verifier.appraise(devices, nonce=nonce, collateral=collateral, at=at),
     )
 
 

@@ -229,14 +229,15 @@ def _story(run: Run) -> str:
     nonce = new_nonce()
     protected = run.driver.state.protected_pcie
     asked = expected_devices(config, pci, protected_pcie=protected)
-    evidence = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, budget=budget)
-    expected = expected_devices(config, pci, protected_pcie=protected or says_protected(evidence))
+    verifier = Verifier(anchors=demands.anchors, policy=demands.policy)
+    devices = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, verifier=verifier, budget=budget)
+    expected = expected_devices(config, pci, protected_pcie=protected or says_protected(devices))
     run.mark("evidence")
     # (6) collateral
-    verifier = Verifier(anchors=demands.anchors, policy=with_expectations(demands.policy, expected, config))
+    verifier.policy = with_expectations(demands.policy, expected, config)
     known = load_known(settings, run.find)
     collateral = gather_collateral(
-        evidence,
+        devices,
         known,
         settings,
         verifier=verifier,
@@ -249,14 +250,14 @@ def _story(run: Run) -> str:
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
     at = wait_for_clock(config.clock_not_before, 0.0)
-    run.appraisal = appraise(evidence, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
-    run.lines = account(run.appraisal, evidence)
+    run.appraisal = appraise(devices, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
+    run.lines = account(run.appraisal, [device.evidence for device in devices])
     run.mark("appraisal")
     write_appraisal(run.appraisal, folder)
     platform = TrustedPlatform(run.appraisal)
     # (8) the same devices, and all of them
     _require_same(run)
-    require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, evidence)
+    require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, devices)
     budget.require("the attestation")
     # (9) the token
     token = sign(platform, config)

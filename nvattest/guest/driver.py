@@ -8,15 +8,16 @@ from typing import Final
 
 from nvattest._pci import PciDevices
 from nvattest._waiting import Deadline
+from nvattest.appraisal.inputs import ReadEvidence
+from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode
-from nvattest.errors import CollectionError, InputError, NotTrustedError, NvattestError
-from nvattest.evidence import Evidence
+from nvattest.errors import CollectionError, InputError, NotTrustedError, NvattestError, ParseError
 from nvattest.guest.budget import Budget
 from nvattest.guest.config import HookConfig, Settings
 from nvattest.model import DeviceKind, Nonce
-from nvattest.spdm.report import FeatureMode, feature_mode, parse_report
+from nvattest.spdm.report import FeatureMode, Report, feature_mode
 
 __all__ = [
     "Driver",
@@ -116,23 +117,26 @@ def expected_devices(config: HookConfig, pci: PciDevices | None, *, protected_pc
 
 
 def collect_all(
-    driver: Driver, settings: Settings, nonce: Nonce, *, switches: bool, budget: Budget
-) -> tuple[Evidence, ...]:
+    driver: Driver, settings: Settings, nonce: Nonce, *, switches: bool, verifier: Verifier, budget: Budget
+) -> tuple[ReadEvidence, ...]:
     """Evidence of all GPUs, and of the switches where they are asked for or a GPU's report says that it has some.
+
+    ``verifier`` reads it, once for all that comes after.
 
     Raises:
         CollectionError: confidential computing is off or in DevTools mode, a device gave no evidence, or time was over.
     """
     require_evidence_mode(driver.state)
-    gpus = collect_gpus(nonce, timeout=max(0.05, budget.for_phase()), library=driver.library)
+    gpus = verifier.read(collect_gpus(nonce, timeout=max(0.05, budget.for_phase()), library=driver.library))
     if not (switches or says_protected(gpus)):
         return gpus
     seconds = max(0.05, budget.for_phase())
-    return gpus + collect_switches(nonce, timeout=seconds, library_path=settings.place(settings.config.driver_nscq))
+    library = settings.place(settings.config.driver_nscq)
+    return gpus + verifier.read(collect_switches(nonce, timeout=seconds, library_path=library))
 
 
 def require_all_attested(
-    config: HookConfig, pci: PciDevices | None, known: int, evidence: tuple[Evidence, ...]
+    config: HookConfig, pci: PciDevices | None, known: int, devices: tuple[ReadEvidence, ...]
 ) -> None:
     """Check that bus, driver, configuration and evidence are about the same number of devices.
 
@@ -148,7 +152,7 @@ def require_all_attested(
         (DeviceKind.GPU, "GPUs", pci.gpus, {"known to the driver": known, "expected": config.expected_gpus}),
         (DeviceKind.NVSWITCH, "NVSwitches", pci.switches, {"expected": config.expected_switches}),
     ):
-        attested = sum(item.kind is kind for item in evidence)
+        attested = sum(device.evidence.kind is kind for device in devices)
         numbers = {"attested": attested, **{name: value for name, value in others.items() if value is not None}}
         if set(numbers.values()) != {len(addresses)}:
             said = ", ".join(f"{number} {name}" for name, number in numbers.items())
@@ -164,14 +168,14 @@ def _count(message: str) -> NotTrustedError:
     )
 
 
-def says_protected(evidence: tuple[Evidence, ...]) -> bool:
+def says_protected(devices: tuple[ReadEvidence, ...]) -> bool:
     """Whether a report says that its GPU is in protected PCIe mode, whatever the driver says."""
-    return any(_is_protected(item) for item in evidence if item.kind is DeviceKind.GPU)
+    return any(_is_protected(device.report) for device in devices if device.evidence.kind is DeviceKind.GPU)
 
 
-def _is_protected(item: Evidence) -> bool:
+def _is_protected(report: Report | ParseError) -> bool:
     try:
-        return feature_mode(parse_report(item.report, item.kind)) is FeatureMode.PPCIE
+        return isinstance(report, Report) and feature_mode(report) is FeatureMode.PPCIE
     except InputError:
         # The appraisal says what is wrong with it.
         return False

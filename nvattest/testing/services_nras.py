@@ -171,9 +171,8 @@ class NrasIssuer:
     def _collateral(self, evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Collateral:
         """The RIMs that the platform's service has, and live answers of its responder."""
         from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
-        from nvattest.collateral.gather import needs_of
-        from nvattest.collateral.plan import certificates_to_ask
-        from nvattest.collateral.services import ask_responder
+        from nvattest.collateral.plan import certificates_to_ask, needs_of
+        from nvattest.collateral.services import ask_responder, check_answer
         from nvattest.pki.chain import ChainProfile
 
         needs = needs_of(evidence, verifier, at)
@@ -191,6 +190,7 @@ class NrasIssuer:
                 content, nonce = ask_responder(
                     responder, "simulated", question.certificate, question.issuer, Deadline(60), random_bytes=os.urandom
                 )
+                check_answer(content, "simulated", question.certificate)
             except CollateralError as error:
                 unavailable[question.key] = Unavailable(code=error.result_code, message=error.message)
             else:

@@ -169,6 +169,7 @@ def attest(
 def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral | None:
     """RIM files that the caller names. NVIDIA's verifier opened an empty path for ``driver_rim``."""
     from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
+    from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.folders import read_rim_file
     from nvattest.collateral.plan import rim_ids_of
 
@@ -177,7 +178,7 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
         if not path:
             continue
         content = read_rim_file(str(path))
-        for rim_id in rim_ids_of(items):
+        for rim_id in rim_ids_of(Verifier().read(items)):
             if f"_{word}_" in rim_id:
                 rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=str(path))
     return Collateral(rims=rims) if rims else None

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.gather import needs_of
-from nvattest.collateral.plan import certificates_to_ask, rim_ids_of
+from nvattest.collateral.plan import certificates_to_ask, needs_of, rim_ids_of
 from nvattest.model import Architecture
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.chain import ChainProfile
@@ -27,7 +26,7 @@ def node() -> Platform:
 
 
 def test_devices_that_share_rims_need_them_once(node) -> None:
-    ids = rim_ids_of(load(node))
+    ids = rim_ids_of(Verifier().read(load(node)))
     assert sorted(ids) == sorted(node.rim_ids)
     assert len(ids) == 3
 
@@ -67,11 +66,11 @@ def test_evidence_that_cannot_be_read_needs_nothing(node) -> None:
     gpu = load(node)[0]
     for broken in (replace(gpu, certificate_chain=b"nothing"), replace(gpu, report=b"nothing")):
         needs = needs_of([gpu, broken], verifier, node.time)
-        assert needs.rim_ids == rim_ids_of([gpu])
+        assert needs.rim_ids == rim_ids_of(Verifier().read([gpu]))
         assert set(needs.refused) == {"device:1"}
     assert needs_of([replace(gpu, certificate_chain=b"nothing")], verifier, node.time).chains == ()
-    assert rim_ids_of([replace(gpu, report=b"nothing")]) == ()
-    assert rim_ids_of([replace(gpu, architecture=Architecture.LS10)]) == ()
+    assert rim_ids_of(Verifier().read([replace(gpu, report=b"nothing")])) == ()
+    assert rim_ids_of(Verifier().read([replace(gpu, architecture=Architecture.LS10)])) == ()
 
 
 def test_no_evidence_needs_nothing(node) -> None:
