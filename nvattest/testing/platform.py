@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -292,13 +293,28 @@ class Platform:
         return {**dump_bundle(self.collateral()), "created": format_time(self.clock)}
 
     def write(self, folder: str, nonce: bytes = DEFAULT_NONCE) -> list[str]:
-        """Write evidence, RIMs, revocation answers, anchors and bundle below ``folder``, for use by hand.
+        """Write evidence, ``rims/<id>.xml``, ``ocsp/<name>.der``, ``anchors.pem``, ``bundle.json`` and ``nonce.hex``.
 
         Returns the paths written. Files of the same name are overwritten.
-        """
-        from nvattest.testing._files import write_platform
 
-        return write_platform(self, folder, nonce)
+        Raises:
+            OSError: the folder cannot be made or written.
+            InputError: the nonce does not have exactly 32 bytes.
+        """
+        files = {"gpu-evidence.json": self.evidence_json(DeviceKind.GPU, nonce).encode()}
+        if self.switches:
+            files["switch-evidence.json"] = self.evidence_json(DeviceKind.NVSWITCH, nonce).encode()
+        files |= {os.path.join("rims", f"{name}.xml"): xml for name, xml in self.rims().items()}
+        files |= {os.path.join("ocsp", f"{name}.der"): der for name, der in self.ocsp_answers().items()}
+        files["anchors.pem"] = self.anchors_pem
+        files["bundle.json"] = (json.dumps(self.bundle(), indent=1) + "\n").encode()
+        files["nonce.hex"] = nonce.hex().encode() + b"\n"
+        for name, content in files.items():
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as out:
+                out.write(content)
+        return [os.path.join(folder, name) for name in files]
 
     def _rim_lies(self, order: RimOrder) -> Told:
         return Told.by_rim(self.lies, order.role)

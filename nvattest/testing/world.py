@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["World", "library_cache"]
 
 # What a user set for real devices and services: a setting, a key or a root of TLS must change nothing in a world.
-_OF_THE_USER = re.compile(r"(NV|NVAT|NVATTEST)_.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE")
+_OF_THE_USER = re.compile(r"(NV|NVAT|NVATTEST)_[A-Za-z0-9_]*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE")
 _NO_PROXY = ("no_proxy", "NO_PROXY")
 
 

@@ -1,7 +1,8 @@
-"""The order of the rooms (design section 3) and the absence of IO below level 6 (rule 1), read from the imports.
+"""The rules that hold for every module, read from its source: order of the rooms, no circle, no IO in the core.
 
-A module imports from lower levels and from its own room. Levels 7.x order the wiring and the faces of the program among
-themselves. Whoever adds a room gives it a level in ``LEVELS``.
+A module imports from lower levels and from its own room, and no imports form a circle, whether at the top of a module,
+inside a function or for the type checker. Levels 7.x order the wiring and the faces of the program among themselves. A
+new room needs a level in ``LEVELS``.
 """
 
 from __future__ import annotations
@@ -282,26 +283,42 @@ def test_a_module_imports_downwards_and_touches_the_world_only_from_level_6(modu
     assert not found, "\n" + "\n".join(found)
 
 
-def test_the_shared_level_has_no_import_cycle() -> None:
+def test_every_level_is_that_of_a_room_and_every_room_has_one() -> None:
+    assert {room_of(module) for module, _ in MODULES} == set(LEVELS)
+
+
+def circles(sources: Mapping[str, tuple[str, bool]]) -> list[list[str]]:
+    """The sets of modules that import each other. ``sources`` maps a module to its text and whether it is a package."""
     edges: dict[str, set[str]] = {}
-    for module, path in MODULES:
-        room = room_of(module)
-        if LEVELS.get(room) != SHARED_LEVEL:
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        targets = edges.setdefault(room, set())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                targets |= {
-                    room_of(name)
-                    for name in imported_modules(node, module, is_package=False)
-                    if name.startswith("nvattest.")
-                }
-    order: list[str] = []
-    while len(order) < len(edges):
-        free = sorted(room for room, targets in edges.items() if room not in order and targets <= {*order})
-        assert free, f"import cycle among {sorted(set(edges) - set(order))}"
-        order += free
+    for module, (source, is_package) in sources.items():
+        names = {
+            name
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in imported_modules(node, module, is_package=is_package)
+        }
+        # ``from package import name``: the name is a module, or something in the package's own __init__.
+        edges[module] = {name if name in sources else name.rpartition(".")[0] for name in names} & set(sources)
+        edges[module].discard(module)
+    reached = {module: set(targets) for module, targets in edges.items()}
+    for between in edges:
+        for module in edges:
+            if between in reached[module]:
+                reached[module] |= reached[between]
+    groups = {tuple(sorted({module} | {other for other in found if module in reached[other]}))
+              for module, found in reached.items() if module in found}  # fmt: skip
+    return [list(group) for group in sorted(groups)]
+
+
+def test_a_circle_is_found_wherever_its_imports_are() -> None:
+    sources = {
+        "nvattest.a": ("from nvattest import b", False),
+        "nvattest.b": ("def late():\n    import nvattest.c.d", False),
+        "nvattest.c": ("", True),
+        "nvattest.c.d": ("if TYPE_CHECKING:\n    from ..a import A\nfrom nvattest import e", False),
+        "nvattest.e": ("import os", False),
+    }
+    assert circles(sources) == [["nvattest.a", "nvattest.b", "nvattest.c.d"]]
 
 
 @pytest.mark.parametrize(
@@ -423,11 +440,11 @@ def test_importing_nvattest_loads_nothing_heavy_and_leaves_no_trace(tmp_path: Pa
 
 
 def test_other_trust_anchors_come_from_the_environment_where_security_md_says_and_nowhere_else() -> None:
-    name = "NVATTEST_TRUST_ANCHORS"
-    written = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and node.value == name:
-                written.add(path.relative_to(PACKAGE).as_posix())
-    # The last one sets it, for the command of nvattest simulate.
-    assert written == {"cli/requests.py", "compat/_engine.py", "testing/world.py"}
+    rooms = {
+        room_of(module)
+        for module, path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == "NVATTEST_TRUST_ANCHORS"
+    }
+    # The simulation sets it, for the command of nvattest simulate.
+    assert rooms == {"cli", "compat", "testing"}

@@ -100,7 +100,7 @@ PRINTERS = {
     "cli/output.py": {"'\\n'.join([block(line, colour=colour) for line in lines])"},
     "cli/manual.py": {"script(options.shell)"},
     "cli/collect.py": {"attester_json(evidence)"},
-    "cli/simulate.py": {"f'export {name}={shlex.quote(value)}'"},
+    "cli/simulate.py": {"f'export {name}={shlex.quote(value)}'", "f'unset {name}'"},
     "cli/version.py": {
         'f\'{{"nvattest": "{__version__}"}}\'',
         "f'nvattest {__version__} ({platform.system()}/{platform.machine()})'",
