@@ -10,9 +10,8 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
 
@@ -48,24 +47,12 @@ class TokenRefusedError(TokenError, jwt.InvalidTokenError, IndexError):
         return cls(error.message, code=error.code, result_code=error.result_code, hint=error.hint)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verifier:
+class Verifier(NamedTuple):
     """A configured verifier: the URL of NRAS, or None for one on this machine, and how many devices it was given."""
 
     kind: DeviceKind
     url: str | None
     devices: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a client knows about the tokens that it may believe. ``at`` is the clock for NRAS's tokens."""
-
-    nonce: Nonce
-    key: PublicKey
-    at: datetime
-    verifiers: Mapping[str, Verifier]
-    settings: Settings
 
 
 def make_token(parts: Mapping[str, object], *, nonce: Nonce, key: SigningKey) -> str:
@@ -85,28 +72,54 @@ def make_token(parts: Mapping[str, object], *, nonce: Nonce, key: SigningKey) ->
     return json.dumps([["JWT", outer], dict(parts)])
 
 
-def validate(token: str, rules: JsonPolicy, expected: Expected) -> tuple[bool, list[str]]:
+def validate(
+    token: str,
+    rules: JsonPolicy,
+    *,
+    nonce: Nonce,
+    key: PublicKey,
+    at: datetime,
+    verifiers: Mapping[str, Verifier],
+    settings: Settings,
+) -> tuple[bool, list[str]]:
     """Whether the token is genuine, of configured verifiers, and meets the policy; and why not.
+
+    ``at`` is the clock for NRAS's tokens.
 
     Raises:
         TokenRefusedError: it must not be believed.
     """
     # The clock of this machine makes local tokens, whatever clock the evidence is judged by.
     now = datetime.now(timezone.utc)
-    good, reasons = True, []
+    good = True
+    reasons: list[str] = []
     try:
-        for name, inner in _read(token, nonce=expected.nonce, key=expected.key, at=now).items():
-            verifier = expected.verifiers.get(name)
+        for name, inner in _read(token, nonce=nonce, key=key, at=now).items():
+            verifier = verifiers.get(name)
             if verifier is None:
                 reasons.append(f"{name} is not among the configured verifiers")
                 good = False
                 continue
-            try:
-                verified = _verify_part(name, inner, verifier, expected, now)
-            except CollateralError as error:
-                reasons.append(f"{name}: {error}")
-                good = False
-                continue
+            trust: dict[str, Any] = {"issuer": LOCAL_ISSUERS[verifier.kind], "key": key, "at": now}
+            if verifier.url is not None:
+                try:
+                    trust = _trust_in_nras(verifier.url, settings) | {"at": at}
+                except CollateralError as error:
+                    reasons.append(f"{name}: {error}")
+                    good = False
+                    continue
+            # Whoever names simulated roots wants simulated devices; the token says what they are.
+            simulated = settings.trust_anchors().simulated
+            verified = verify_token(
+                inner,
+                nonce=nonce,
+                leeway=_LEEWAY,
+                expected_devices=verifier.devices,
+                accept_simulated=simulated,
+                kind=TokenKind.DETACHED_EAT if verifier.url is None else TokenKind.NRAS,
+                **trust,
+            )
+            _check_kind(name, verified)
             claims = [{**device, "iss": verified.issuer} for device in verified.claims]
             decision = rules.evaluate(claims, dict(verified.payload))
             reasons += [f"{name}: {reason}" for reason in decision.reasons]
@@ -207,31 +220,20 @@ def _refuse_shared_secret(compact: str) -> None:
         )
 
 
-def _verify_part(name: str, inner: object, verifier: Verifier, expected: Expected, now: datetime) -> VerifiedToken:
-    """The verified token of one verifier; CollateralError where the keys of NRAS cannot be had."""
+def _trust_in_nras(url: str, settings: Settings) -> dict[str, Any]:
+    """Issuer and keys of NRAS's tokens; CollateralError where the keys cannot be had."""
     from nvattest.collateral.nras import JWKS_PATH
 
-    base = nras_base(verifier.url) if verifier.url is not None else None
-    jwks = nras_keys(base, expected.settings) if base is not None else None
+    base = nras_base(url)
+    return {"issuer": base, "jwks": nras_keys(base, settings), "jwks_url": base + JWKS_PATH}
+
+
+def _check_kind(name: str, verified: VerifiedToken) -> None:
+    """Refuse a token under the name of a verifier of other devices."""
     kind = _KINDS.get(name)
     if kind is None:
         raise refuse(f"{name[:40]!r} is no verifier of the SDK", "device-kind")
-    verified = verify_token(
-        inner,
-        issuer=base or LOCAL_ISSUERS[verifier.kind],
-        nonce=expected.nonce,
-        at=now if jwks is None else expected.at,
-        key=expected.key if jwks is None else None,
-        jwks=jwks,
-        jwks_url=base + JWKS_PATH if base is not None else None,
-        leeway=_LEEWAY,
-        expected_devices=verifier.devices,
-        kind=TokenKind.DETACHED_EAT if jwks is None else TokenKind.NRAS,
-        # Whoever names simulated roots wants simulated devices; the token says what they are.
-        accept_simulated=expected.settings.trust_anchors().simulated,
-    )
     words = (kind.label, "NVSWITCH") if kind is DeviceKind.NVSWITCH else (kind.label,)
     for label in verified.labels:
         if label.rpartition("-")[0] not in words:
             raise refuse(f"{name} holds the token of {label}", "device-kind")
-    return verified

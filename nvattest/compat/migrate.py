@@ -64,8 +64,7 @@ class Entry(NamedTuple):
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Finding:
+class Finding(NamedTuple):
     """One use: where, what, and what becomes of it."""
 
     file: str
@@ -93,10 +92,7 @@ class Report:
         return {
             "files": self.files,
             "ready": self.ready,
-            "findings": [
-                {"file": f.file, "line": f.line, "use": f.use, "verdict": f.verdict.value, "message": f.message}
-                for f in self.findings
-            ],
+            "findings": [{**found._asdict(), "verdict": found.verdict.value} for found in self.findings],
             "problems": list(self.problems),
         }
 
@@ -198,7 +194,7 @@ class _Reader:
     def _add(self, node: ast.AST, use: str, entry: Entry | str) -> None:
         verdict, message = _table("use")[entry] if isinstance(entry, str) else entry
         line = getattr(node, "lineno", 0)
-        self._found.append(Finding(file=self._name, line=line, use=use, verdict=verdict, message=message))
+        self._found.append(Finding(self._name, line, use, verdict, message))
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
         module = f"{node.module}." if isinstance(node, ast.ImportFrom) and not node.level else ""

@@ -468,7 +468,7 @@ class Attestation:
         return results
 
     def _validate(self, rules: JsonPolicy, token: str) -> bool:
-        from nvattest.compat._tokens import Expected, Verifier, validate
+        from nvattest.compat._tokens import Verifier, validate
 
         if not token:
             self._reasons.append("there is no token: attest() was not called, or it broke off")
@@ -478,10 +478,10 @@ class Attestation:
         # Of two verifiers of one name the first counts.
         for entry in reversed(self._verifiers):
             name, url = entry[VerifierFields.NAME], entry[VerifierFields.URL]
-            verifiers[name] = Verifier(
-                kind=_kind_of(entry), url=url if _is_remote(entry) else None, devices=self._counts.get(name)
-            )
-        expected = Expected(
+            verifiers[name] = Verifier(_kind_of(entry), url if _is_remote(entry) else None, self._counts.get(name))
+        good, reasons = validate(
+            token,
+            rules,
             nonce=self._nonce_set(
                 "no nonce is set: nothing shows that this token answers a request of yours",
                 "call set_nonce() with the nonce that the token was asked for",
@@ -491,7 +491,6 @@ class Attestation:
             verifiers=verifiers,
             settings=self._settings,
         )
-        good, reasons = validate(token, rules, expected)
         self._reasons += reasons
         return good
 
