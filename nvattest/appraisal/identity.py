@@ -250,16 +250,16 @@ def check_debug(
     if evidence.hints.get("dev_tools", "off") != "off":
         found.append("the driver says that DevTools mode is on")
     for position, certificate in enumerate(certificates):
-        name = f"certificate {position} ({certificate.label})"
         try:
             infos = tcb_infos(certificate)
         except ParseError as error:
-            return failed("debug", f"{name}: {error}", hint="the DICE extension of this certificate is malformed")
+            detail = f"certificate {position} ({certificate.label}): {error}"
+            return failed("debug", detail, hint="the DICE extension of this certificate is malformed")
         stated += sum(info.flags is not None for info in infos)
         # Genuine Blackwell certificates also say notConfigured and fixedWidth; those do not weaken the device.
         flags = [flag for flag in _DEBUG_FLAGS if any(flag in (info.flags or ()) for info in infos)]
         if flags:
-            found.append(f"{name} says {', '.join(flags)}")
+            found.append(f"certificate {position} ({certificate.label}) says {', '.join(flags)}")
     if found:
         text = "; ".join(found)
         expected, hint = "no flag, and DevTools mode off", "take the device out of its development state"

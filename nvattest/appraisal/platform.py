@@ -61,11 +61,11 @@ def appraise_platform(devices: tuple[DeviceAppraisal, ...], basis: Basis) -> App
 def _check_trusted(devices: Devices) -> Check:
     if not devices:
         return not_made("devices-trusted", "there is no device")
-    bad = ", ".join(device.label for device in devices if not device.trusted)
+    bad = [device.label for device in devices if not device.trusted]
     if not bad:
         return passed("devices-trusted", f"{len(devices)} of {len(devices)}")
-    count = sum(not device.trusted for device in devices)
-    return failed("devices-trusted", f"{count} of {counted(len(devices), 'device')} failed: {bad}", found=bad)
+    names = ", ".join(bad)
+    return failed("devices-trusted", f"{len(bad)} of {counted(len(devices), 'device')} failed: {names}", found=names)
 
 
 def _both(gpus: int, switches: int) -> str:

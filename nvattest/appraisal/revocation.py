@@ -118,7 +118,7 @@ def check_revocation(
     return judge_revocations(name, found, profile, basis.policy, basis.collateral), found
 
 
-_SEVERITY = {Outcome.FAIL: 0, Outcome.ABSENT: 1, Outcome.SKIPPED: 2, Outcome.PASS: 3}
+_SEVERITY = {Outcome.FAIL: 0, Outcome.ABSENT: 1, Outcome.SKIPPED: 2}
 
 
 def judge_revocations(
@@ -130,15 +130,15 @@ def judge_revocations(
 ) -> Check:
     """One check for the answers of a chain: the worst of its certificates decides."""
     hold = "allow_certificate_hold_for_devices" if profile is ChainProfile.DEVICE else "allow_certificate_hold_for_rims"
-    checks = [_check_certificate(name, item, policy, collateral, hold) for item in revocations]
-    if not checks:
+    if not revocations:
         return absent(name, "the chain has no certificate whose revocation could be asked")
-    good = sum(check.outcome is Outcome.PASS for check in checks)
-    expected, found = f"{len(checks)} of {len(checks)} good", f"{good} of {len(checks)} good"
-    # A tolerated certificate must not carry another one that is not tolerated.
-    worst = min(checks, key=lambda check: (check.acceptable, _SEVERITY[check.outcome]))
-    if worst.outcome is Outcome.PASS:
+    checks = [_not_good(name, item, policy, collateral, hold) for item in revocations]
+    bad = [check for check in checks if check is not None]
+    expected, found = f"{len(checks)} of {len(checks)} good", f"{len(checks) - len(bad)} of {len(checks)} good"
+    if not bad:
         return passed(name, _summary(revocations), expected=expected, found=found)
+    # A tolerated certificate must not carry another one that is not tolerated.
+    worst = min(bad, key=lambda check: (check.acceptable, _SEVERITY[check.outcome]))
     return worst._replace(expected=expected, found=found)
 
 
@@ -155,14 +155,17 @@ def _summary(revocations: Sequence[CertificateRevocation]) -> str:
     )
 
 
-def _check_certificate(
+def _not_good(
     name: str, item: CertificateRevocation, policy: EvidencePolicy, collateral: Collateral, hold: str
-) -> Check:
-    """The check of one certificate. ``hold`` names the policy option that accepts certificateHold."""
+) -> Check | None:
+    """The check of a certificate whose answer is not good, or not fresh enough; None where it is both.
+
+    ``hold`` names the policy option that accepts certificateHold.
+    """
     revocation, status = item.revocation, item.revocation.status
-    detail = f"{item.certificate.label}: {revocation.detail}"
     if status is RevocationStatus.GOOD and item.source is not None:
-        return _not_fresh(name, item, policy) or passed(name, detail)
+        return _not_fresh(name, item, policy)
+    detail = f"{item.certificate.label}: {revocation.detail}"
     if status is RevocationStatus.STALE:
         hint = _NEWER if revocation.next_update is not None else _ENDLESS
         if policy.accept_stale_ocsp:
@@ -205,15 +208,15 @@ def _clock_hint(revocation: Revocation) -> str:
 
 def _not_fresh(name: str, item: CertificateRevocation, policy: EvidencePolicy) -> Check | None:
     """The check of an answer inside its window that is not fresh enough for the policy; None where it is."""
-    revocation, source, label = item.revocation, item.source, item.certificate.label
+    revocation, source = item.revocation, item.source
     if source is Source.LIVE and revocation.nonce is not NonceOutcome.MATCH:
         return skipped(
-            name, f"{label}: the responder's answer does not carry our nonce",
+            name, f"{item.certificate.label}: the responder's answer does not carry our nonce",
             tolerated_by="accept_live_ocsp_without_nonce" if policy.accept_live_ocsp_without_nonce else "",
             hint="a caching proxy in between? accept_live_ocsp_without_nonce accepts its signed window instead",
         )  # fmt: skip
     if source is None or _STRENGTH[source] > _MODE_STRENGTH[policy.revocation]:
         origin, mode = "nowhere" if source is None else f"the {source.value}", policy.revocation.value
-        detail = f"{label}: {revocation.status.value}, but from {origin}, and the policy wants {mode}"
+        detail = f"{item.certificate.label}: {revocation.status.value}, but from {origin}, and the policy wants {mode}"
         return skipped(name, detail, hint="allow the network, or choose another revocation mode in the policy")
     return None
