@@ -1,4 +1,4 @@
-"""A folder whose content the program believes: opened once, and only where root and the caller alone can change it.
+"""A folder whose content the program trusts: opened once, and only where root and the caller alone can change it.
 
 The run folder of the guest's hook, the collateral cache and the compiled driver of the simulation are opened here and
 nowhere else. The path is walked folder by folder, each opened relative to the one before, so that what was checked is
@@ -32,7 +32,7 @@ _POLL: Final = 0.02
 
 @final
 class TrustedFolder:
-    """An open folder that belongs to the caller or to root, into which nobody else may write.
+    """An open folder that belongs to the caller or to root, into which no one else may write.
 
     Its parents may be neither another user's nor writable for all, unless the sticky bit keeps others from renaming
     what is in them: whoever can rename the folder can put an older one in its place.
@@ -41,11 +41,11 @@ class TrustedFolder:
         path: the folder. The last component is no symbolic link; links before it are root's or the caller's.
         make: make the folder, and those above it, where they are missing, with ``mode``.
         mode: of new folders.
-        log: nothing will be read back from it, so that a group may write too, as syslog's may into Ubuntu's /var/log.
+        log: nothing is read back from it, so that a group may write too, as syslog's may into Ubuntu's /var/log.
         inside: an open folder that ``path``, a plain name then, is looked up in.
 
     Raises:
-        OSError: it is not there or cannot be made; PermissionError with the reason where it must not be believed.
+        OSError: it is not there or cannot be made; PermissionError with the reason where others may change it.
     """
 
     __slots__ = ("_descriptor", "path")
@@ -127,7 +127,7 @@ class TrustedFolder:
         """The content of a regular file of at most ``maximum`` bytes, into which only the caller and root may write.
 
         Raises:
-            OSError: there is no such file, it must not be believed, or it is larger.
+            OSError: there is no such file, others may change it, or it is larger.
         """
         with os.fdopen(self._open(name, os.O_RDONLY), "rb") as file:
             facts = os.fstat(file.fileno())
@@ -169,7 +169,7 @@ class TrustedFolder:
         """Append to a file, or write to a character device, in one write. It need not be the caller's alone.
 
         Raises:
-            OSError: it cannot be written; a FIFO that nobody reads is no reason to wait.
+            OSError: it cannot be written; a FIFO without a reader is not waited for.
         """
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644, device=True)
         try:
@@ -372,7 +372,7 @@ def _require_owner(facts: os.stat_result, shown: str) -> None:
 def _require_parent(facts: os.stat_result, shown: str) -> None:
     _require_owner(facts, shown)
     if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
-        raise _refusal(shown, f"everybody may write into it (mode {_mode(facts)}) and rename what is there; chmod o-w")
+        raise _refusal(shown, f"all users may write into it (mode {_mode(facts)}) and rename what is there; chmod o-w")
 
 
 def _mode(facts: os.stat_result) -> str:

@@ -1,4 +1,4 @@
-"""NVIDIA's devices on the PCI bus, and what tells the same ones from others. Read in a millisecond.
+"""NVIDIA's devices on the PCI bus, and a digest that recognises them. Read in a millisecond.
 
 sysfs gives every object an inode number of its own for as long as it lives. A GPU that is unplugged and plugged in
 again, a driver that is unloaded and loaded again, or a GPU that is unbound and bound again, comes back with another

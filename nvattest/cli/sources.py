@@ -215,7 +215,6 @@ def fetch_collateral(
     collateral = gather(
         devices,
         gather_options(source.services, mode),
-        anchors=verifier.anchors,
         at=demands.at or now(),
         known=known,
         verifier=verifier,

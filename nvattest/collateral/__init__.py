@@ -1,1 +1,1 @@
-"""Collateral from outside: folders, bundles, the cache, and NVIDIA's services. Bytes only; nothing here is believed."""
+"""Collateral from outside: folders, bundles, the cache, and NVIDIA's services. Bytes only; the core verifies them."""

@@ -1,7 +1,7 @@
 """A bundle: RIMs and revocation answers in one JSON file, for guests without a network (``schemas/bundle-1.json``).
 
 A bundle needs no signature of its own: every RIM and every answer in it is signed by NVIDIA, and is verified on each
-use like something from the network. Its digests only tell a damaged file from a refused one.
+use like something from the network. Its digests only distinguish a damaged file from a refused one.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def merge_bundles(
 ) -> Collateral:
     """All RIMs and answers of several bundles.
 
-    ``conflict`` hears of a RIM that has another document than an earlier bundle has under its id; NVIDIA re-issues
-    some, so one must be chosen.
+    ``conflict`` is called with each RIM whose id an earlier bundle has with another document; NVIDIA re-issues some, so
+    one must be chosen.
 
     Raises:
         InputError: by default, where there is such a RIM.
@@ -95,10 +95,10 @@ def merge_bundles(
 
 
 def add_rim(rims: dict[str, RimAnswer], rim: RimAnswer) -> None:
-    """Put a RIM to those that there are; the same document may come twice.
+    """Add a RIM; the same document may come twice.
 
     Raises:
-        InputError: there is another document of its id.
+        InputError: ``rims`` has another document under its id.
     """
     known = rims.setdefault(rim.id, rim)
     if known.content != rim.content:
@@ -147,7 +147,7 @@ def _content(item: object, where: str, maximum: int) -> bytes:
     if not content or len(content) > maximum:
         raise _error(f"{where}: {len(content)} bytes; 1 to {maximum} are read")
     if hashlib.sha256(content).hexdigest() != _member(item, where, "sha256"):
-        raise _error(f"{where}: the content does not have the digest that stands beside it", hint="the file is damaged")
+        raise _error(f"{where}: the content does not have the digest beside it", hint="the file is damaged")
     return content
 
 

@@ -1,8 +1,8 @@
 """Collateral on disk: RIMs by id and digest, OCSP answers by CertID. A convenience, never an authority.
 
 Everything read here is verified like something from the network. A file that is damaged, foreign, too old or from the
-future is as good as none. Files are written beside and renamed, under one lock, into a ``TrustedFolder``; they are not
-synced to the disk, because a file that a crash tore is found out by its digest.
+future counts as missing. Files are written beside and renamed, under one lock, into a ``TrustedFolder``; they are not
+synced to the disk, because the digest shows a file that a crash tore.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def default_cache_folder() -> str | None:
 
 
 class DiskCache:
-    """A cache in one folder, which is made when it is not there.
+    """A cache in one folder, which is made where it is missing.
 
     Args:
         folder: where.
@@ -55,7 +55,7 @@ class DiskCache:
         now: the wall clock, for ages.
 
     Raises:
-        InputError: the folder cannot be made, or must not be believed (``TrustedFolder``).
+        InputError: the folder cannot be made, or others may change it (``TrustedFolder``).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class DiskCache:
         self._patience = _LOCK_PATIENCE
         try:
             self._home = TrustedFolder(folder, make=True)
-            self._rooms = {name: TrustedFolder(name, make=True, inside=self._home) for name in ("rims", "ocsp")}
+            self._parts = {name: TrustedFolder(name, make=True, inside=self._home) for name in ("rims", "ocsp")}
         except (OSError, ValueError) as error:
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{error}"
             raise InputError(
@@ -97,7 +97,7 @@ class DiskCache:
         return entry[1] if entry is not None else None
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
-        """Keep a verified RIM in place of what this id had. Returns whether it was kept; failing is no error."""
+        """Keep a verified RIM in place of what this id had; whether it was kept. A failure raises nothing."""
         if not is_rim_id(rim_id) or len(content) > MAXIMUM_RIM:
             return False
         name = f"{rim_id}@{hashlib.sha256(content).hexdigest()}.json"
@@ -111,7 +111,7 @@ class DiskCache:
             return True
 
     def store_answers(self, answers: dict[str, bytes]) -> bool:
-        """Keep verified good OCSP answers by their CertID keys. Returns whether all were kept; failing is no error."""
+        """Keep verified good OCSP answers by their CertID keys; whether all were kept. A failure raises nothing."""
         if not answers:
             return True
         with self._locked() as locked:
@@ -126,9 +126,9 @@ class DiskCache:
 
     # --- files ----------------------------------------------------------------------------------------------------
 
-    def _read(self, room: str, name: str, key: str, maximum: int) -> tuple[datetime, bytes] | None:
+    def _read(self, part: str, name: str, key: str, maximum: int) -> tuple[datetime, bytes] | None:
         try:
-            data = self._rooms[room].read(name, _MAXIMUM_ENTRY)
+            data = self._parts[part].read(name, _MAXIMUM_ENTRY)
             entry = load_json(data, source="cache", maximum=_MAXIMUM_ENTRY)
             if not isinstance(entry, dict) or (entry.get("format"), entry.get("version")) != (FORMAT, VERSION):
                 return None
@@ -142,7 +142,7 @@ class DiskCache:
             return None
         return stored, content
 
-    def _write(self, room: str, name: str, key: str, content: bytes) -> bool:
+    def _write(self, part: str, name: str, key: str, content: bytes) -> bool:
         text = json.dumps(
             {
                 "format": FORMAT,
@@ -154,46 +154,46 @@ class DiskCache:
             }
         )
         try:
-            self._rooms[room].write(name, text.encode("ascii"), mode=0o600, sync=False)
+            self._parts[part].write(name, text.encode("ascii"), mode=0o600, sync=False)
         except OSError:
             return False
         return True
 
-    def _names(self, room: str) -> list[str]:
+    def _names(self, part: str) -> list[str]:
         try:
-            return self._rooms[room].names()
+            return self._parts[part].names()
         except OSError:
             return []
 
-    def _remove(self, room: str, name: str) -> None:
+    def _remove(self, part: str, name: str) -> None:
         with contextlib.suppress(OSError):
-            self._rooms[room].remove(name)
+            self._parts[part].remove(name)
 
     def _prune(self) -> None:
         """Keep the folder small: the files that were written longest ago go first."""
         files = []
-        for room in ("rims", "ocsp"):
-            for name in self._names(room):
+        for part in ("rims", "ocsp"):
+            for name in self._names(part):
                 with contextlib.suppress(OSError):
-                    facts = self._rooms[room].facts(name)
-                    files.append((facts.st_mtime, facts.st_size, room, name))
+                    facts = self._parts[part].facts(name)
+                    files.append((facts.st_mtime, facts.st_size, part, name))
         files.sort(reverse=True)
         total = 0
-        for count, (_, size, room, name) in enumerate(files, start=1):
+        for count, (_, size, part, name) in enumerate(files, start=1):
             total += size
             if count > MAXIMUM_FILES or total > MAXIMUM_BYTES:
-                self._remove(room, name)
+                self._remove(part, name)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the lock for writing; False where another process keeps it for too long, or it cannot be had."""
+        """Hold the lock for writing; False where another process keeps it for too long, or it cannot be opened."""
         try:
             lock = Lock(self._home)
         except OSError:
             yield False
             return
         try:
-            # A process that was stopped while it wrote must not stop us: what cannot be kept is fetched again.
+            # A process that was stopped while it wrote must not stop this one: what is not kept is fetched again.
             locked = lock.take(time.monotonic() + self._patience)
             # Waiting is not repeated: a verification stores many things, and has a deadline.
             self._patience = _LOCK_PATIENCE if locked else 0.0

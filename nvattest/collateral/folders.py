@@ -1,6 +1,6 @@
 """Collateral from folders: RIMs (``*.xml``, ``*.swidtag``, or the RIM service's ``*.json``) and answers (``*.der``).
 
-NVIDIA's ``--rim-dir`` has ``<RIM id>.xml``. Under any other name a document is known by what it says of itself.
+NVIDIA's ``--rim-dir`` has ``<RIM id>.xml``. Under any other name a document is identified by its own content.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Refuse = Callable[[Unused], None]
 
 
 def refuse_unused(unused: Unused) -> None:
-    """What is done with an unused input unless the caller wants to go on.
+    """Stop at an unused input: the default of ``unused``.
 
     Raises:
         InputError: always.
@@ -60,7 +60,7 @@ def read_bounded(path: str, maximum: int) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not _is_regular(file.fileno()):
                 raise InputError(f"{path} is not a regular file", code="file")
-            # A file of the kernel may have nothing to give now; then there is no answer instead of an empty one.
+            # None: a file of the kernel has nothing to give now, which is not the same as an empty file.
             data: bytes | None = file.read(maximum + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
@@ -98,7 +98,7 @@ def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimD
             own, content = _read_rim(path)
             found = [name] if name in wanted and not own else _fitting(own, content, path, wanted, parse)
         except NvattestError as error:
-            # It matters only under the name of a RIM that is wanted; other files of the folder are the caller's.
+            # Only the name of a wanted RIM makes it an error; other files of the folder are the caller's.
             if name in wanted:
                 code = ResultCode.RIM_INTERNAL_ERROR
                 unavailable[f"rim:{name}"] = Unavailable(code=code, message=error.message, hint=error.hint)
@@ -118,7 +118,7 @@ def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimD
 def _fitting(
     own: str, content: bytes, path: str, wanted: list[str], parse: Callable[[bytes], RimDocument] | None
 ) -> list[str]:
-    """Which of the wanted RIMs a document is that goes under another name."""
+    """Which of the wanted RIMs this document is, under whatever name it goes."""
     if own:
         return [own] if own in wanted else []
     if parse is None:
@@ -132,7 +132,7 @@ def _fitting(
 
 
 def read_rim_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collateral:
-    """All RIMs of a folder, each under the id that it says itself. ``unused`` hears of files that give none.
+    """All RIMs of a folder, each under its own id. ``unused`` is called with each file that gives none.
 
     Raises:
         InputError: no such folder, too many files, two different documents for one id; and what ``unused`` raises.
@@ -168,7 +168,7 @@ def _own_id(content: bytes, path: str) -> str:
 
 
 def _read_rim(path: str) -> tuple[str, bytes]:
-    """The document in a file, and its id where the file says it: the RIM service's JSON does."""
+    """The id, which only the RIM service's JSON has beside the document, and the document."""
     if not path.lower().endswith(".json"):
         return "", read_bounded(path, MAXIMUM_RIM)
     from nvattest.collateral.services import MAXIMUM_RIM_ANSWER, read_rim_answer
@@ -180,7 +180,7 @@ def _read_rim(path: str) -> tuple[str, bytes]:
 
 
 def read_rim_file(path: str) -> bytes:
-    """The document of one RIM file, whichever of the kinds it is.
+    """The document of one RIM file of any of these kinds.
 
     Raises:
         InputError, ParseError: it cannot be read.
@@ -189,7 +189,7 @@ def read_rim_file(path: str) -> bytes:
 
 
 def read_ocsp_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collateral:
-    """All ``*.der`` files of a folder as OCSP responses. ``unused`` hears of those that cannot be read.
+    """All ``*.der`` files of a folder as OCSP responses. ``unused`` is called with each that cannot be read.
 
     Raises:
         InputError: no such folder, too many files; and what ``unused`` raises.
@@ -206,7 +206,7 @@ def read_ocsp_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collater
 
 
 def other_files(folder: str, suffixes: tuple[str, ...]) -> list[Unused]:
-    """What lies in a folder and has none of the suffixes; hidden names apart.
+    """The files of a folder that have none of the suffixes, but for hidden ones.
 
     Raises:
         InputError: no such folder.

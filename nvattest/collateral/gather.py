@@ -31,7 +31,6 @@ from nvattest.collateral.settings import GatherOptions, check_url
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
-from nvattest.pki.anchors import TrustAnchors
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key
 
@@ -48,10 +47,9 @@ def gather(
     evidence: Sequence[Evidence | ReadEvidence],
     options: GatherOptions,
     *,
-    anchors: TrustAnchors,
     at: VerificationTime,
+    verifier: Verifier,
     known: Collateral | None = None,
-    verifier: Verifier | None = None,
 ) -> Collateral:
     """All collateral for this evidence: ``known``, and what the cache and the network have beyond it.
 
@@ -59,14 +57,12 @@ def gather(
     before the gathering may end (``options.timeout``) are asked for anew. Read the clock again for the appraisal: live
     answers are stamped meanwhile. What cannot be had raises nothing; it is in ``unavailable``.
 
-    A ``verifier`` that appraises afterwards keeps what is read and validated here. Give both the same devices as it
-    has read them (``Verifier.read``).
+    ``verifier`` keeps what is read and validated here for the appraisal. Give both calls the devices as it has read
+    them (``Verifier.read``).
 
     Raises:
         InputError: options that cannot be used, such as a CA file without certificates.
     """
-    if verifier is None:
-        verifier = Verifier(anchors=anchors)
     return gather_needs(needs_of(evidence, verifier, at), options, at=at, known=known, verifier=verifier)
 
 

@@ -1,7 +1,11 @@
-"""One HTTP exchange with NVIDIA's services, or with whatever stands in for them: bounded in time, size and retries.
+"""HTTP exchanges with NVIDIA's services, or with a proxy or mirror in their place: bounded in time, size and retries.
 
 TLS is always verified. No redirect is followed. The service key goes to configured hosts over https and nowhere else.
-Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``). ``requests`` is imported by the first exchange.
+Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``). The first exchange imports ``requests``.
+
+Requests run in parallel, so that each of them would find out by itself that a host is down. Until a host has answered,
+few requests wait for it; after a failure one at a time asks again, the longest waiting first; after a whole round of
+failures the host is not asked any more (``Host``).
 """
 
 from __future__ import annotations
@@ -32,12 +36,12 @@ BACKOFF_FIRST: Final = 0.1
 BACKOFF_CAP: Final = 1.0
 RETRYABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _CHUNK: Final = 64 * 1024
-# A request has waited by itself already; what is left of the host's time is an error of the arithmetic.
+# A request waits by itself before it asks again; what is then left of the host's pause is rounding.
 _SHORTEST_PAUSE: Final = 0.001
-# An outage costs a host at most as many requests, and NVIDIA's program 6 of them one after the other.
+# At most so many requests go to a host that is down. NVIDIA's program sends it 6, one after the other.
 OUTAGE_REQUESTS: Final = 8
 OUTAGE_SECONDS: Final = 3.0
-# As many as leave half of the requests of an outage for later. The chain of one GPU is asked about at once.
+# Half of the requests of an outage are left for later, and the chain of one GPU is asked about at once.
 _UNPROVEN: Final = 4
 _FEWEST_ROUNDS: Final = 3
 
@@ -196,12 +200,7 @@ class HttpClient:
             host.answered()
             return 0.0
         delay = host.failed(
-            request,
-            entered,
-            failed,
-            deadline,
-            silent=not failed.status,
-            delay=lambda rounds: self._delay(max(attempts, rounds), failed),
+            request, entered, failed, deadline, lambda rounds: self._delay(max(attempts, rounds), failed)
         )
         if not failed.again:
             # Its certificate is the same for every request.
@@ -286,13 +285,28 @@ class HttpClient:
             return self._session
 
 
-class GivenUp(Exception):  # noqa: N818 - it is an outcome; http turns it into an error of the service
+class _Failed(Exception):  # noqa: N818 - each error of a service is made from one
+    """One attempt without a usable answer. ``again``: another attempt may have one."""
+
+    def __init__(
+        self, cause: str, code: str, *, again: bool, status: int = 0, retry_after: float = 0.0, request_id: str = ""
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.code = code
+        self.again = again
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+
+class GivenUp(Exception):  # noqa: N818 - an outcome, which becomes an error of the service
     """The host is not asked any more: ``attempts`` failed in a row, the last with ``cause``.
 
     Or it named a time after the deadline, before which nothing may be asked.
     """
 
-    def __init__(self, cause: Exception, attempts: int) -> None:
+    def __init__(self, cause: _Failed, attempts: int) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.attempts = attempts
@@ -307,7 +321,7 @@ class Host:
         self._waiting: deque[object] = deque()
         self._in_flight = 0
         self._answered = False
-        # Failures since the last answer: requests, rounds of such that were under way together, and whose they were.
+        # Since the last answer: failed attempts, rounds of attempts that were under way together, and their requests.
         self._failures = 0
         self._rounds = 0
         self._round = 0
@@ -315,7 +329,7 @@ class Host:
         # Instants are seconds left to the deadline.
         self._since = 0.0
         self._not_before = float("inf")
-        self._last: Exception | None = None
+        self._last: _Failed | None = None
         self._given_up: GivenUp | None = None
 
     def enter(self, request: object, deadline: Deadline) -> tuple[int, float]:
@@ -338,7 +352,7 @@ class Host:
             if self._given_up is not None:
                 raise self._given_up
             if self._last is not None and self._not_before <= 0:
-                # What was under way has ended without an answer that would lift the pause.
+                # The requests that were under way have ended, and none has lifted the pause.
                 raise GivenUp(self._last, self._failures)
             self._in_flight += 1
             if not self._failures:
@@ -368,16 +382,14 @@ class Host:
         self,
         request: object,
         entered: int,
-        cause: Exception,
+        cause: _Failed,
         deadline: Deadline,
-        *,
-        silent: bool,
         delay: Callable[[int], float],
     ) -> float:
         """The request got no answer that counts. Returns the seconds until the host may be asked again.
 
-        ``entered`` is what ``enter`` returned. ``silent``: not even an error came. ``delay`` gives the seconds for the
-        number of rounds that failed since the last answer; of several failures the longest counts.
+        ``entered`` is what ``enter`` returned. ``delay`` gives the seconds for the number of rounds that failed since
+        the last answer; of several failures the longest counts.
         """
         with self._changed:
             self._in_flight -= 1
@@ -391,7 +403,7 @@ class Host:
             # One request that fails alone, where others had answers, says nothing of the host.
             exhausted = self._rounds > self._retries and not (self._answered and len(self._failed) == 1)
             too_many = self._failures >= OUTAGE_REQUESTS and self._rounds >= min(_FEWEST_ROUNDS, self._retries + 1)
-            too_long = silent and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
+            too_long = not cause.status and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
             if exhausted or too_many or too_long:
                 self._give_up(cause)
             seconds = delay(self._rounds)
@@ -399,35 +411,20 @@ class Host:
             self._changed.notify_all()
             return seconds
 
-    def give_up(self, cause: Exception) -> None:
-        """Ask nothing more of it, since no other request can fare better. Those that wait end."""
+    def give_up(self, cause: _Failed) -> None:
+        """Ask the host nothing more, since no other request can fare better. Requests that wait end."""
         with self._changed:
             self._give_up(cause)
             self._changed.notify_all()
 
     @property
     def given_up(self) -> bool:
-        """Whether nothing is asked of it any more."""
+        """Whether the host is not asked any more."""
         return self._given_up is not None
 
-    def _give_up(self, cause: Exception) -> None:
+    def _give_up(self, cause: _Failed) -> None:
         if self._given_up is None:
             self._given_up = GivenUp(cause, self._failures)
-
-
-class _Failed(Exception):  # noqa: N818 - it never leaves this module
-    """One attempt that gave nothing."""
-
-    def __init__(
-        self, cause: str, code: str, *, again: bool, status: int = 0, retry_after: float = 0.0, request_id: str = ""
-    ) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.code = code
-        self.again = again
-        self.status = status
-        self.retry_after = retry_after
-        self.request_id = request_id
 
 
 def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
@@ -500,10 +497,10 @@ def _cause(error: BaseException) -> str:
             break
         reason = inner
     if type(reason).__name__ == "BadStatusLine":
-        # Its text is whatever came, and nothing else says that it is no reason.
+        # Its text is what came, which says nothing about the cause.
         return f"not an answer in HTTP: it begins with {str(reason)[:40]!r}"
     text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(reason)) or type(reason).__name__
-    # What a server wrote may stand in it.
+    # It may quote what a server wrote.
     text = clean(" ".join(text.split()), 300)
     return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)
 
@@ -511,7 +508,7 @@ def _cause(error: BaseException) -> str:
 def _error(
     service: Service, url: str, attempts: int, failed: _Failed, short: Deadline | None, *, withheld: bool
 ) -> CollateralError:
-    """What to tell. ``short``: the deadline, if that stopped the retries. ``withheld``: the key was not sent."""
+    """What failed. ``short`` is the deadline, if that stopped the retries; ``withheld``: the key was not sent."""
     code, hint = failed.code, ""
     if failed.status == 429:
         result, code, hint = (
@@ -548,14 +545,11 @@ def _error(
 
 
 def _not_asked(service: Service, url: str, attempts: int, given_up: GivenUp) -> CollateralError:
-    failed = (
-        given_up.cause if isinstance(given_up.cause, _Failed) else _Failed(str(given_up.cause), "closed", again=False)
-    )
-    error = _error(service, url, attempts, failed, None, withheld=False)
+    error = _error(service, url, attempts, given_up.cause, None, withheld=False)
     times = "1 failed attempt" if given_up.attempts == 1 else f"{given_up.attempts} failed attempts in a row"
     return service.error(
         f"{url}: not asked{' again' * bool(attempts)}: the host was given up after {times}, "
-        f"the last with: {failed.cause}",
+        f"the last with: {given_up.cause.cause}",
         code=error.code,
         result_code=error.result_code,
         hint=error.hint,

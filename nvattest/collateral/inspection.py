@@ -1,4 +1,4 @@
-"""What a bundle holds and what of it verifies: ids, versions, signers, and the first thing in it to expire.
+"""What a bundle holds and what of it verifies: ids, versions, signers, and what expires first.
 
 Each entry has one state:
 
@@ -8,7 +8,7 @@ Each entry has one state:
 ``not verified``  anything else; ``reason`` says what
 ================  ==================================================================================================
 
-Every use of the bundle verifies it again. This says beforehand what that will find.
+Every use of the bundle verifies it again. This says beforehand what it finds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nvattest.rim.ids import fits_rim_id
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"
 NOT_VERIFIED: Final = "not verified"
-# What a responder signs about a certificate; everything else is a reason not to believe the answer.
+# What a responder signs about a certificate; every other status says why the answer cannot be used.
 _SIGNED: Final = (
     RevocationStatus.GOOD,
     RevocationStatus.REVOKED,
@@ -43,7 +43,7 @@ _SIGNED: Final = (
 
 
 class Inspection(NamedTuple):
-    """The facts as JSON, and the entries that no verification can use, each as a name and a reason."""
+    """The facts as JSON; the entries that no verification can use, each as a name and a reason; and the usable rest."""
 
     facts: JsonObject
     bad: tuple[tuple[str, str], ...]
@@ -56,7 +56,7 @@ def inspect_bundle(
     """Verify each RIM and each answer at the instant ``at``.
 
     An answer can be verified if its certificate is known: from the RIMs, or from ``chains``, those of devices. Without
-    them the answers about devices are not verified, and not bad either.
+    them the answers about devices are neither verified nor bad.
     """
     inspector = _Inspector(verifier, at)
     rims = [inspector.rim(collateral.rims[name]) for name in sorted(collateral.rims)]

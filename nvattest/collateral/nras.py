@@ -1,6 +1,6 @@
 """Remote verification by NVIDIA's attestation service (NRAS v4): evidence goes there, signed claims come back.
 
-This module sends and receives; ``nvattest.token.verify`` decides what may be believed of the answer. The key set is
+This module sends and receives; ``nvattest.token.verify`` verifies the answer. The key set is
 fetched beside the evidence, kept for 15 minutes, and fetched again once when a token names a key that is not in it.
 """
 
@@ -46,7 +46,7 @@ _MAXIMUM_JWKS: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteAnswer:
-    """What NRAS said about the devices of one architecture: the detached EAT as it came, and what is proven of it."""
+    """The answer about the devices of one architecture: the detached EAT as it came, and what its verification gave."""
 
     architecture: Architecture
     devices: int
@@ -118,13 +118,13 @@ class NrasClient:
         """Have all devices verified, those of each architecture in one request, and verify the answers.
 
         ``at`` is the instant at which the tokens are judged; where it is None, that at which they have come. Whether
-        the devices are trusted stands in ``verified.overall`` of each answer, and who says so in its ``issuer``,
+        the devices are trusted is in ``verified.overall`` of each answer, and who says so in its ``issuer``,
         ``key_source`` and ``of_nvidia``. ``accept_simulated`` and ``refuse_weakened`` are those of ``verify_token``.
 
         Raises:
             InputError: no evidence, or evidence that says it is for another nonce.
             CollateralError: 700 not reached or failed, 702 forbidden, 15 too many requests.
-            TokenError: an answer that must not be believed (701, 19 for another nonce).
+            TokenError: an answer that does not verify (701, 19 for another nonce).
         """
         from nvattest.token.verified import TokenKind
         from nvattest.token.verify import verify_token

@@ -1,8 +1,8 @@
 """NVIDIA's RIM service and an OCSP responder over HTTP: what is asked of them, and which answers can be used.
 
-``GET <base>/v1/rim/<id>`` gives a JSON object with the RIM in it. ``sha256`` is the digest of the document (seen
-in an answer that the IETF RATS wiki prints); it only tells a damaged answer from a refused one. A responder gets a POST
-of a request (RFC 6960, appendix A). The core checks the signatures of both.
+``GET <base>/v1/rim/<id>`` gives a JSON object with the RIM in it. ``sha256`` is the digest of the document (seen in an
+answer that the IETF RATS wiki prints); it only distinguishes a damaged answer from a refused one. A responder gets a
+POST of a request (RFC 6960, appendix A). The core checks the signatures of both.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def rim_url(base: str, rim_id: str) -> str:
 
 
 def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) -> bytes:
-    """The XML of one RIM, as the service gives it; nothing in it is believed.
+    """The XML of one RIM, as the service gives it, not verified.
 
     Raises:
         InputError: not a RIM id.

@@ -33,7 +33,7 @@ class HttpSettings:
     ``key_hosts`` are the base URLs that may see ``service_key``.
 
     Raises:
-        InputError: a key that cannot stand in a header.
+        InputError: a key that a header cannot carry.
     """
 
     service_key: str = field(default="", repr=False)
@@ -53,7 +53,7 @@ class HttpSettings:
 
 
 def is_service_key(text: str) -> bool:
-    """Whether a text can stand in a header as a bearer key."""
+    """Whether a header can carry this text as a bearer key."""
     return _KEY.fullmatch(text) is not None
 
 
@@ -69,7 +69,7 @@ def usual_roots() -> tuple[str, str | None]:
 
 
 def check_url(url: str, option: str) -> SplitResult:
-    """Read a base URL that somebody configured.
+    """Read a configured base URL.
 
     Raises:
         InputError: not an http or https URL with a host, or one with a password, a query or a fragment in it.
@@ -88,7 +88,7 @@ def check_url(url: str, option: str) -> SplitResult:
 
 
 def check_seconds(seconds: float) -> float:
-    """A time limit that was configured.
+    """Check a configured time limit.
 
     Raises:
         InputError: it is not a positive number (``timeout``).
@@ -109,7 +109,7 @@ class GatherOptions:
         revocation: the evidence policy's mode; FRESH asks the network though the cache or a bundle has an answer.
         cert_id_hash: the hash of OCSP requests; NVIDIA documents SHA-256 as the default.
         cache: where to look first and what to fill; None for none.
-        offline: ask nobody; what is neither at hand nor in the cache is unavailable.
+        offline: ask no service; what is neither at hand nor in the cache is unavailable.
 
     Raises:
         InputError: a URL or a time limit that cannot be used.

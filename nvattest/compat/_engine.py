@@ -253,9 +253,7 @@ def verify_locally(
     if not offline:
         from nvattest.collateral.gather import gather
 
-        collateral = gather(
-            devices, settings.gather_options(), anchors=anchors, at=at or now(), known=collateral, verifier=verifier
-        )
+        collateral = gather(devices, settings.gather_options(), at=at or now(), known=collateral, verifier=verifier)
     appraisal = verifier.appraise(devices, nonce=nonce, collateral=collateral, at=at or now())
     claims = claims_of(appraisal, version=claims_version)
     token = sign_detached_eat(

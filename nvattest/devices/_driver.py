@@ -59,7 +59,7 @@ def load_library(
             return ctypes.CDLL(place, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             said = str(error)
-    # A library that is there but does not load is the more telling message than the one that is not.
+    # The last one tried exists, so its message says more than that of a missing one.
     raise CollectionError(f"{name} could not be loaded: {said}"[:500], code=code, result_code=result_code, hint=hint)
 
 

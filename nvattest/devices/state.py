@@ -1,4 +1,4 @@
-"""The state of confidential computing on this machine, as the driver tells it.
+"""The state of confidential computing on this machine, as the driver reports it.
 
 The state is a hint of what to expect, and the reason for clear messages. It proves nothing: a host can make a driver
 say anything, and only signed evidence counts.

@@ -177,7 +177,7 @@ def _gather_once(
     return give_up_after(
         seconds + 0.2,
         "collateral",
-        lambda: gather(devices, options, anchors=verifier.anchors, at=at, known=known, verifier=verifier),
+        lambda: gather(devices, options, at=at, known=known, verifier=verifier),
     )
 
 

@@ -32,7 +32,7 @@ def dump_quote(quote: TeeQuote) -> JsonObject:
 def read_quote(data: bytes) -> bytes:
     """The raw quote of a file, whichever of the two forms it has.
 
-    What the JSON says beside the quote is not returned: only what stands in the quote itself can be believed.
+    What the JSON says beside the quote is not returned: only the quote itself is signed.
 
     Raises:
         ParseError: too large, or JSON that is not such a file.

@@ -43,8 +43,8 @@ def extend(digest: bytes, *, register: int = 3, folder: str = DEFAULT_FOLDER) ->
     Raises:
         InputError: a digest of another size, or a register that is not there for software (code ``rtmr``).
         CollectionError: no such register (``rtmr-missing``), not allowed (``rtmr-permission``), the kernel refused
-            (``rtmr-error``), or the register does not hold what it should: somebody else extended it meanwhile, and
-            whether our digest is in it is not known (``rtmr-race``).
+            (``rtmr-error``), or the register does not hold what it should: another program extended it meanwhile,
+            and whether our digest is in it is not known (``rtmr-race``).
     """
     if type(digest) is not bytes or len(digest) != SIZE:
         raise InputError(f"a digest for a register has exactly {SIZE} bytes", code="rtmr")
@@ -66,9 +66,9 @@ def extend(digest: bytes, *, register: int = 3, folder: str = DEFAULT_FOLDER) ->
     expected = replay(before, [digest])
     if after != expected:
         raise _error(
-            f"{path} holds {after.hex()[:16]}…, expected {expected.hex()[:16]}…: it was extended by somebody else",
+            f"{path} holds {after.hex()[:16]}…, expected {expected.hex()[:16]}…: another program extended it",
             "rtmr-race",
-            "let one program at a time extend the register; its event log tells what happened",
+            "let one program at a time extend the register; its event log shows what happened",
         )
     return Extension(register=register, before=before, digest=digest, after=after)
 

@@ -1,8 +1,8 @@
 """A quote of the CPU TEE through Linux' configfs-tsm (Documentation/ABI/testing/configfs-tsm-report, Linux 6.7).
 
-One request: make a directory of our own, write the report data once, read the quote, see by ``generation`` that nobody
-else wrote in between, remove the directory. The kernel commits what was written at ``close`` and drops errors there,
-so that ``generation`` is the only proof that our 64 bytes are the ones in the quote.
+One request: make a directory of our own, write the report data once, read the quote, see by ``generation`` that no
+other program wrote in between, remove the directory. The kernel commits what was written at ``close`` and drops errors
+there, so that ``generation`` is the only proof that our 64 bytes are the ones in the quote.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TeeQuote:
 
 
 class _Race(Exception):  # noqa: N818 - not an error: the attempt is repeated
-    """Somebody else wrote into our directory."""
+    """Another program wrote into our directory."""
 
 
 def take_quote(
@@ -88,7 +88,7 @@ def take_quote(
             except _Race:
                 continue
         raise _error(
-            f"somebody else wrote into our request {attempts} times",
+            f"another program wrote into our request {attempts} times",
             "tsm-race",
             "another program in this guest writes into requests that are not its own",
         )
@@ -110,7 +110,7 @@ class _Request:
         try:
             return self._use(folder)
         finally:
-            # Nothing hangs on it: the name is ours alone, and the quote was checked by its generation.
+            # A directory that stays does no harm: the generation has shown that the quote is ours.
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 

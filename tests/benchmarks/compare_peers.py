@@ -92,7 +92,7 @@ options = GatherOptions(rim_url=os.environ["NVAT_RIM_SERVICE_BASE_URL"], ocsp_ur
 for number in range(int(sys.argv[1]) + 1):
     wall, cpu = time.perf_counter(), time.process_time()
     verifier = nvattest.Verifier(anchors=anchors)
-    found = gather(evidence, options, anchors=anchors, at=now(), verifier=verifier)
+    found = gather(evidence, options, at=now(), verifier=verifier)
     verdict = verifier.appraise(evidence, nonce=nonce, collateral=found, at=now()).trusted
     if number:
         print("loop", time.perf_counter() - wall, time.process_time() - cpu, verdict)

@@ -38,7 +38,7 @@ for _ in range(4):
     verifier = Verifier(anchors=platform.trust_anchors())
     cache = DiskCache(folder, now=lambda: platform.clock)
     options = GatherOptions(rim_url=url, ocsp_url=url + "/ocsp", cache=cache)
-    found = gather(evidence, options, anchors=verifier.anchors, at=platform.time, verifier=verifier)
+    found = gather(evidence, options, at=platform.time, verifier=verifier)
     done = verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time)
     assert done.trusted, done.failures
     # Write everything again.
@@ -79,7 +79,7 @@ def verify(platform, services, folder) -> bool:
         ocsp_url=services.ocsp_url,
         cache=DiskCache(folder, now=lambda: platform.clock),
     )
-    found = gather(evidence, options, anchors=verifier.anchors, at=platform.time, verifier=verifier)
+    found = gather(evidence, options, at=platform.time, verifier=verifier)
     return verifier.appraise(evidence, nonce=Nonce(NONCE), collateral=found, at=platform.time).trusted
 
 

@@ -53,7 +53,7 @@ def verify(platform, services, *, cache=None, timeout=20.0, retries=1, **http):
         timeout=timeout,
         cache=cache,
     )
-    found = gather(evidence, options, anchors=verifier.anchors, at=platform.time, verifier=verifier)
+    found = gather(evidence, options, at=platform.time, verifier=verifier)
     return verifier.appraise(evidence, nonce=Nonce(NONCE), collateral=found, at=platform.time)
 
 

@@ -59,7 +59,7 @@ def a_link(guest: HookWorld) -> str:
 def below_an_open_folder(guest: HookWorld) -> str:
     run_folder(guest)
     guest.file("run").chmod(0o777)
-    return "run: everybody may write into it (mode 0777)"
+    return "run: all users may write into it (mode 0777)"
 
 
 @pytest.mark.parametrize("words", STAGES)

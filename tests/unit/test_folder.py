@@ -92,8 +92,8 @@ def test_a_parent_in_which_everybody_may_rename_is_refused_unless_it_is_sticky(t
     parent = tmp_path / "parent"
     (parent / "own").mkdir(parents=True)
     parent.chmod(0o777)
-    refused(parent / "own", f"everybody may write into it .*{parent}")
-    refused(parent / "new", "everybody may write", make=True)
+    refused(parent / "own", f"all users may write into it .*{parent}")
+    refused(parent / "new", "all users may write", make=True)
     assert not (parent / "new").exists()
     parent.chmod(0o1777)
     TrustedFolder(str(parent / "own")).close()

@@ -155,7 +155,7 @@ def test_a_folder_that_a_link_leads_to_and_one_that_can_be_renamed_are_refused(t
         DiskCache(str(tmp_path / "link"))
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    with pytest.raises(InputError, match="everybody may write into it"):
+    with pytest.raises(InputError, match="all users may write into it"):
         DiskCache(str(tmp_path / "open/cache"))
 
 

@@ -40,7 +40,7 @@ def options(services, **settings) -> GatherOptions:
 
 
 def run(platform, evidence, given, known=None) -> Collateral:
-    return gather(evidence, given, anchors=platform.trust_anchors(), at=platform.time, known=known)
+    return gather(evidence, given, verifier=Verifier(anchors=platform.trust_anchors()), at=platform.time, known=known)
 
 
 def test_what_is_at_hand_is_not_asked_for(platform, evidence, services) -> None:
@@ -96,7 +96,7 @@ def test_offline_nobody_is_asked_and_what_is_missing_is_noted(platform, evidence
 
 
 def test_strangers_cause_no_request(platform, evidence, services) -> None:
-    found = gather(evidence, options(services), anchors=NVIDIA_ANCHORS, at=platform.time)
+    found = gather(evidence, options(services), verifier=Verifier(anchors=NVIDIA_ANCHORS), at=platform.time)
     assert services.log == []
     assert {item.code for item in found.unavailable.values()} == {ResultCode.CERT_CHAIN_VERIFICATION_FAILURE}
 
@@ -149,7 +149,7 @@ def test_an_answer_is_taken_from_the_cache_while_it_outlasts_the_gathering_and_n
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cache, "store_answers", lambda answers: True)
             at = VerificationTime.at(instant)
-            found = gather(evidence, given, anchors=platform.trust_anchors(), at=at)
+            found = gather(evidence, given, verifier=Verifier(anchors=platform.trust_anchors()), at=at)
         assert len(services.requests("ocsp")) == asked
         assert sorted((answer.source for answer in found.ocsp), key=lambda s: s.value) == sources
 
@@ -158,7 +158,7 @@ def test_offline_an_answer_is_taken_from_the_cache_until_its_next_update(platfor
     found = run(platform, evidence, options(services, cache=cache))
     [end] = {parse_ocsp_response(answer.content).next_update for answer in found.ocsp}
     given = options(services, cache=cache, offline=True)
-    found = gather(evidence, given, anchors=platform.trust_anchors(), at=VerificationTime.at(end))
+    found = gather(evidence, given, verifier=Verifier(anchors=platform.trust_anchors()), at=VerificationTime.at(end))
     assert [answer.source for answer in found.ocsp] == [Source.CACHE] * 7
     assert not any(key.startswith("ocsp:") for key in found.unavailable)
 
@@ -170,7 +170,7 @@ def test_a_bundle_that_ends_during_the_gathering_is_renewed_in_time(platform, ev
     begin, after = end - timedelta(seconds=1), end + timedelta(seconds=1)
     with Services(platform, now=lambda: begin) as running:
         found = gather(
-            evidence, options(running), anchors=verifier.anchors, at=VerificationTime.at(begin), known=known,
+            evidence, options(running), at=VerificationTime.at(begin), known=known,
             verifier=verifier,
         )  # fmt: skip
     nonce = Nonce(bytes(range(32)))
@@ -187,9 +187,7 @@ def test_an_answer_without_next_update_is_used_and_not_kept(tmp_path) -> None:
     with Services(platform) as services:
         for asked in (7, 3):
             services.forget()
-            found = gather(
-                evidence, options(services, cache=cache), anchors=verifier.anchors, at=platform.time, verifier=verifier
-            )
+            found = gather(evidence, options(services, cache=cache), at=platform.time, verifier=verifier)
             assert len(services.requests("ocsp")) == asked
             assert len(list((tmp_path / "cache" / "ocsp").iterdir())) == 4
             appraisal = verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time)
@@ -205,7 +203,7 @@ def test_a_lifted_hold_in_a_bundle_is_asked_about_again(platform, evidence, serv
         at = platform.clock + timedelta(hours=hours)
         with Services(platform, now=lambda at=at: at) as running:
             found = gather(
-                evidence, options(running), anchors=verifier.anchors, at=VerificationTime.at(at), known=recorded,
+                evidence, options(running), at=VerificationTime.at(at), known=recorded,
                 verifier=verifier,
             )  # fmt: skip
             assert len(running.requests("ocsp")) == asked
@@ -230,7 +228,7 @@ def test_a_hold_in_a_bundle_that_is_newer_than_what_the_cache_says_is_asked_abou
     nonce, moment = Nonce(bytes(range(32))), VerificationTime.at(at)
     with Services(platform, now=lambda: at) as running:
         found = gather(
-            evidence, options(running, cache=cache), anchors=verifier.anchors, at=moment,
+            evidence, options(running, cache=cache), at=moment,
             known=Collateral(ocsp=(leaf,)), verifier=verifier,
         )  # fmt: skip
         assert len(running.requests("ocsp")) == 1
@@ -247,7 +245,7 @@ def test_fresh_answers_count_beside_those_of_a_bundle_that_are_as_new(platform, 
     verifier = Verifier(anchors=platform.trust_anchors(), policy=EvidencePolicy(revocation=RevocationMode.FRESH))
     known = platform.collateral()
     given = options(services, revocation=RevocationMode.FRESH)
-    found = gather(evidence, given, anchors=verifier.anchors, at=platform.time, known=known, verifier=verifier)
+    found = gather(evidence, given, at=platform.time, known=known, verifier=verifier)
     assert verifier.appraise(evidence, nonce=Nonce(bytes(range(32))), collateral=found, at=platform.time).trusted
 
 

@@ -68,7 +68,7 @@ def test_an_outage_of_everything_costs_each_host_few_requests(node, fault) -> No
     verifier = Verifier(anchors=node.trust_anchors())
     with Services(node, faults=[fault]) as services:
         options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
-        found = gather(evidence, options, anchors=verifier.anchors, at=node.time, verifier=verifier)
+        found = gather(evidence, options, at=node.time, verifier=verifier)
         asked = {name: len(services.requests(name)) for name in ("rim", "ocsp")}
     assert 0 < asked["rim"] <= OUTAGE_REQUESTS
     assert 0 < asked["ocsp"] <= OUTAGE_REQUESTS
@@ -84,7 +84,7 @@ def test_an_outage_of_one_host_is_none_of_the_other(node) -> None:
     verifier = Verifier(anchors=node.trust_anchors())
     with Services(node, faults=["ocsp:status=500"]) as services:
         options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
-        found = gather(evidence, options, anchors=verifier.anchors, at=node.time, verifier=verifier)
+        found = gather(evidence, options, at=node.time, verifier=verifier)
         assert len(services.requests("rim")) == 3
         assert len(services.requests("ocsp")) <= OUTAGE_REQUESTS
     assert sorted(found.rims) == sorted(node.rim_ids)
