@@ -3,8 +3,8 @@
     from nvattest.compat.nv_attestation_sdk import attestation     # was: from nv_attestation_sdk import attestation
     from nvattest.compat.verifier import cc_admin                  # was: from verifier import cc_admin
 
-What was unsafe there is refused or fixed here, and a ``MigrationWarning`` says what and why. ``nvattest migrate check``
-lists which of it a project uses. Importing any of this writes no file, sets up no logger and asks no driver.
+Unsafe behaviour is refused or fixed here, and a ``MigrationWarning`` says what and why. ``nvattest migrate check``
+lists which of it a project uses. An import writes no file, sets up no logger and asks no driver.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def new_nonce() -> str:
 
 
 def new_key(warning: str) -> SigningKey:
-    """A key for tokens, in memory; ``warning`` says what the old package did instead."""
+    """A key for tokens, in memory; ``warning`` names the practice of the old package."""
     from nvattest.token.keys import SigningKey
 
     migrated(warning)
@@ -244,8 +244,8 @@ def verify_locally(
     anchors = settings.trust_anchors()
     if settings.anchors is None and not anchors.is_default:
         migrated(
-            "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's: what is said to be good is good by these. "
-            "Under 'nvattest simulate' that is so; anywhere else take the variable away."
+            "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's: a good result is good by these. Under "
+            "'nvattest simulate' that is right; anywhere else take the variable away."
         )
     verifier = Verifier(anchors=anchors, policy=settings.evidence_policy())
     devices = verifier.read(evidence)
@@ -342,18 +342,18 @@ def verify_at_nras(
         raise NoEvidenceError("NRAS verifies devices of one architecture at a time", code="architecture")
     if settings.hold_allowed:
         migrated(
-            "certificates on hold are allowed here, and this is not passed on to NRAS: its answer says what it found, "
+            "certificates on hold are allowed here, and this is not passed on to NRAS: its answer has its own findings "
             "and your policy decides."
         )
     with _nras(url, settings, key=settings.key(), claims_version=claims_version) as client:
-        # Whoever names simulated roots wants simulated devices; the token says what they are.
+        # A caller that names simulated roots wants simulated devices; the token marks them as simulated.
         answers = client.attest(evidence, nonce=nonce, at=at, accept_simulated=settings.trust_anchors().simulated)
     verified = answers[0].verified
     if not verified.of_nvidia:
         simulated = " and is simulated, which proves nothing" * verified.simulated
         migrated(
-            f"{verified.issuer} verified, which is not NVIDIA's remote service{simulated}: what is said to be good is "
-            "good by its word."
+            f"{verified.issuer} verified, which is not NVIDIA's remote service{simulated}: a good result is "
+            "good by its word alone."
         )
     return Result(trusted=verified.overall, token=answers[0].token, lines=tuple(map(str, verified.refusals)))
 

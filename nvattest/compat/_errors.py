@@ -18,7 +18,7 @@ _PACKAGE = str(PurePath(__file__).parent)
 
 
 class MigrationWarning(UserWarning):
-    """nvattest does something otherwise than NVIDIA's Python SDK; the text says what and why."""
+    """A difference to NVIDIA's Python SDK, and its reason."""
 
 
 def migrated(message: str) -> None:

@@ -30,7 +30,7 @@ class _Handle:
 class GpuHandle(_Handle):
     """The evidence of one GPU with the getters of NVIDIA's ``NvmlHandler``.
 
-    Versions and UUID are the driver's words, or empty; what is verified comes from the signed report.
+    Versions and UUID are the driver's words, or empty; the verification takes them from the signed report.
     """
 
     __slots__ = ()

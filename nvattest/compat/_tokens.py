@@ -108,7 +108,7 @@ def validate(
                     reasons.append(f"{name}: {error}")
                     good = False
                     continue
-            # Whoever names simulated roots wants simulated devices; the token says what they are.
+            # A caller that names simulated roots wants simulated devices; the token marks them as simulated.
             simulated = settings.trust_anchors().simulated
             verified = verify_token(
                 inner,
@@ -214,7 +214,7 @@ def _refuse_shared_secret(compact: str) -> None:
         return
     if isinstance(algorithm, str) and algorithm.upper().startswith("HS"):
         raise refuse(
-            f"{_OUTER} is signed with {algorithm} under a secret that everybody knows: it proves nothing",
+            f"{_OUTER} is signed with {algorithm} under a public secret: it proves nothing",
             "alg-not-allowed",
             hint="attest again with nvattest.compat; tokens of the old SDK cannot be believed",
         )

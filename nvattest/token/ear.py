@@ -6,8 +6,8 @@ dot and dashes: ``ear.status``, ``ear.trustworthiness-vector``, ``ear.appraisal-
 them, and read both (``verify``). Submodules hold deployed labels and nothing else, because older readers stumble over
 unknown members there; everything of ours is in the member ``nvattest`` at the top, which they pass over.
 
-Submodules are called as in Trustee: ``gpu0``, ``switch0``; ``platform0`` carries what only all devices together show,
-so that a reader who demands that every submodule be affirming demands the platform too. NVIDIA's claims of a device are
+Submodules are called as in Trustee: ``gpu0``, ``switch0``; ``platform0`` carries the checks of all devices together, so
+that a reader who demands that every submodule be affirming demands the platform too. NVIDIA's claims of a device are
 its ``ear.veraison.annotated-evidence`` under ``nvidia``, again as in Trustee. ``eat_nonce`` is base64url.
 """
 
@@ -67,7 +67,7 @@ def sign_ear(
     lifetime: timedelta = DEFAULT_LIFETIME,
     relying_party: Mapping[str, object] | None = None,
 ) -> str:
-    """Sign what an appraisal says as an EAR; the result is a compact JWT. Arguments as in ``sign_detached_eat``.
+    """Sign an appraisal as an EAR; the result is a compact JWT. Arguments as in ``sign_detached_eat``.
 
     Raises:
         InputError: no device, claims of more or fewer devices, or an argument that cannot be used.
@@ -222,8 +222,8 @@ def _worst(label: str, vector: object) -> Tier:
 def _check_nvat(label: str, submodule: JsonObject, rules: Rules) -> None:
     """Refuse an affirming submodule that contradicts itself or answers another request.
 
-    Without these facts NVAT affirms nothing. Its overall ``eat_nonce`` repeats what stood beside the evidence, which
-    whoever hands over an old recording can write; what the device answered stands in the submodule.
+    Without these facts NVAT affirms nothing. Its overall ``eat_nonce`` repeats the one beside the evidence, which an
+    attacker with an old recording can write; the submodule has the nonce that the device answered.
     """
     facts = _nvat_facts(label, submodule)
     for name in ("signature_verified", "parsed", "nonce_match"):

@@ -61,7 +61,7 @@ def sign_detached_eat(
     lifetime: timedelta = DEFAULT_LIFETIME,
     relying_party: Mapping[str, object] | None = None,
 ) -> list[object]:
-    """Sign what an appraisal says, good or bad; ``json.dumps`` of the result is the token.
+    """Sign an appraisal, good or bad; ``json.dumps`` of the result is the token.
 
     Args:
         appraisal: of 1 or more devices. ``x-nvidia-overall-att-result`` is its ``trusted``, and false where a relying
@@ -73,7 +73,7 @@ def sign_detached_eat(
         new_id: gives a new random text of 16 or more characters at each call, for ``jti``.
         issuer: ``iss``.
         lifetime: from ``iat`` to ``exp``, at most a week.
-        relying_party: what ``provenance`` shall say of a relying party's policy.
+        relying_party: the relying party's policy that was applied, and its result, for ``provenance``.
 
     Raises:
         InputError: no device, claims of more or fewer devices, or an argument that cannot be used.

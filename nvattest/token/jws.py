@@ -1,6 +1,6 @@
-"""Reading one compact JWT strictly (RFC 7515, 7519, 8725): what it says, before anybody may believe it.
+"""Read one compact JWT strictly (RFC 7515, 7519, 8725), and verify its signature.
 
-Refused whatever its signature: any algorithm but ES384, critical extensions, keys that the token brings along, another
+Refused whatever the signature: any algorithm but ES384, critical extensions, keys that the token brings along, another
 type, members that appear twice, base64url that is not canonical.
 """
 
@@ -25,7 +25,7 @@ _FORBIDDEN_HEADERS = ("jwk", "jku", "x5u", "b64", "enc", "zip")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jws:
-    """One compact JWT, read and not yet believed. ``what`` names it in messages."""
+    """One compact JWT, read and not yet verified. ``what`` names it in messages."""
 
     what: str
     compact: str
@@ -47,7 +47,7 @@ def refuse(
 
 
 def read_jws(compact: str, *, what: str) -> Jws:
-    """Read one compact JWT without believing it.
+    """Read one compact JWT; its signature is not verified.
 
     Raises:
         TokenError: ``too-large``, ``malformed``, ``duplicate-key``, ``alg-none``, ``alg-not-allowed``, ``crit``,
@@ -113,7 +113,7 @@ def _check_header(header: JsonObject, what: str) -> None:
         raise refuse(
             f"{what} is not signed (alg none)",
             "alg-none",
-            hint="anybody can write such a token; NVIDIA's tools make them unless they are given a key",
+            hint="anyone can write such a token; NVIDIA's tools make them unless they are given a key",
         )
     if algorithm != ALGORITHM:
         raise refuse(f"{what}: alg is {algorithm!r}, only {ALGORITHM} is accepted", "alg-not-allowed")

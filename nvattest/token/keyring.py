@@ -63,7 +63,7 @@ class Keyring:
         """
         if key is not None and (jwks is not None or x5c_roots is not None):
             raise InputError(
-                "a bare key stands alone: it needs no JWKS and has no certificate chain to judge", code="keys"
+                "a bare key excludes a JWKS and anchors: it has no kid and no certificate chain", code="keys"
             )
         return cls(
             jwks=parse_jwks(jwks) if jwks is not None else None,
@@ -248,7 +248,7 @@ def validate_x5c(chain: tuple[Certificate, ...], anchors: tuple[Certificate, ...
         TokenError: it does not lead there, or a certificate on the way must not be used (code ``x5c-chain``).
     """
     leaf = chain[0]
-    # NVIDIA's service has leaves for TLS; what must not pass is the key of an OCSP responder below the same root.
+    # NVIDIA's service has leaves for TLS. The key of an OCSP responder below the same root must not pass.
     if leaf.is_ca or leaf.digital_signature is False or leaf.ocsp_signing:
         raise _broken(f"{what}: {leaf.label} is not a certificate for signing tokens", code="x5c-chain")
     for position, certificate in enumerate(chain):

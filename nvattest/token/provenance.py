@@ -174,7 +174,7 @@ class Provenance:
 
     @property
     def lenient(self) -> bool:
-        """Whether a policy let pass what claims still show. Another time changes no claim."""
+        """Whether a policy let checks pass that the claims show as failed. Another time changes no claim."""
         return any(name != ANOTHER_TIME for name in self.weakened)
 
 

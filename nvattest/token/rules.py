@@ -21,7 +21,7 @@ from nvattest.token.jws import Jws, refuse, text_member
 from nvattest.token.verified import EAT_MEMBER
 
 MAXIMUM_LEEWAY: Final = timedelta(minutes=10)
-# The last second of the year 9999: what a datetime can say.
+# The last second of the year 9999, the last year of a datetime.
 _LAST_SECOND = 253_402_300_799
 
 _LABEL: Final = re.compile(r"(GPU|SWITCH|NVSWITCH)-(0|[1-9][0-9]{0,2})", re.ASCII)

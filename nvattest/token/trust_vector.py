@@ -9,7 +9,7 @@ executables         RIMs, measurements, security versions                       
 configuration       debug state, mode, versions, and for the platform all of its checks        2     32     96
 ==================  =========================================================================  ====  =====  ======
 
-"Bad" is a check that stands in the way of trust; "warn" one that only a named weakening of the policy lets stand. AR4SI
+"Bad" is a check that prevents trust; "warn" one that passes only because of a named weakening of the policy. AR4SI
 has no warning for identities: there the weakening is a vulnerable configuration (32).
 Executables are 3, not 2: the measurements cover what was loaded up to the report. A report whose signature fails is 99
 in every claim, as the draft has it. Nothing is said of memory encryption (runtime-opaque): the report does not.
@@ -87,14 +87,14 @@ def device_vector(device: DeviceAppraisal, *, simulated: bool) -> dict[str, int]
     vector = _vector(device.checks)
     if simulated:
         vector["hardware"] = max(vector["hardware"], _WARNING["hardware"])
-    # A check that is missing fails no check; the verdict still says no.
+    # A missing check lowers no claim, and the verdict is still no.
     if not device.trusted and worst_tier(vector) is not Tier.CONTRAINDICATED:
         vector["configuration"] = _BAD["configuration"]
     return vector
 
 
 def platform_vector(appraisal: Appraisal, *, trusted: bool, weakened: bool) -> dict[str, int]:
-    """The vector of the platform: what only all devices together can show. The verdict and the mark are the token's."""
+    """The vector of the platform, from the checks of all devices together. The verdict and the mark are the token's."""
     value = _GOOD["configuration"]
     for check in appraisal.checks:
         value = max(value, _value("configuration", check))
@@ -122,7 +122,7 @@ def _value(name: str, check: Check) -> int:
 
 
 def _weakened(check: Check) -> bool:
-    # Only a weakening spoils a good result; what the strict policy allows (a topology of one kind alone) does not.
+    # Only a weakening makes a warning; an allowance of the strict policy (a topology of one kind alone) does not.
     return check.acceptable and check.tolerated_by.startswith(("accept_", "allow_"))
 
 

@@ -28,7 +28,7 @@ _WIDTH: Final = 400
 _NONCE = (ResultCode.GPU_EVIDENCE_NONCE_MISMATCH, ResultCode.SWITCH_NONCE_MISMATCH)
 _CHAIN = (ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,) * 2
 _SIGNATURE = (ResultCode.GPU_INVALID_SIGNATURE, ResultCode.SWITCH_INVALID_SIGNATURE)
-# The service's code, and what NVIDIA's tools make of it for a GPU and for a switch (NVAT 2.0.0).
+# The service's code, and the result code of NVIDIA's tools for a GPU and for a switch (NVAT 2.0.0).
 _SERVICE_CODES: Final[Mapping[str, tuple[ResultCode, ResultCode]]] = {
     "4003": _NONCE,
     "4010": _NONCE,

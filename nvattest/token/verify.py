@@ -53,13 +53,13 @@ def verify_token(
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
 ) -> VerifiedToken:
-    """Verify a token; what is returned may be believed, including that its result is bad (``overall`` false).
+    """Verify a token. A returned one may be believed, also where its result is bad (``overall`` false).
 
     Args:
         token: text or bytes, a compact JWT (EAR) or the JSON of a detached EAT, or that JSON as an object. What
             ``get_token()`` of NVIDIA's Python SDK returns for its remote verifier is taken apart.
-        issuer: the whole ``iss``. None compares it with nothing, and takes an EAR without one: then the key alone says
-            who the issuer is.
+        issuer: the whole ``iss``. None compares it with nothing, and takes an EAR without one: then the key alone
+            identifies the issuer.
         nonce: the nonce that was asked for; compared in every token.
         at: the clock, with its zone.
         jwks: keys of the issuer by ``kid``, as JSON or as its object.
@@ -70,7 +70,7 @@ def verify_token(
         expected_devices: how many GPUs and switches together the token has to be about.
         expected_gpus: how many GPUs.
         expected_switches: how many NVSwitches.
-        kind: what the token has to be; None takes what it is.
+        kind: the kind that the token has to be; None takes any.
         accept_simulated: also accept tokens about simulated devices, which prove nothing.
         refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
             and one that says neither unless NVIDIA's own service issued it, by a key fetched there or given by you;

@@ -96,7 +96,7 @@ class Devices(IntFlag):
 
 
 class Environment(IntEnum):
-    """Where is verified; LOCAL and REMOTE can be used."""
+    """Where a verifier runs; LOCAL and REMOTE can be used."""
 
     TEST = 1
     LOCAL = 2
@@ -533,7 +533,7 @@ class Attestation:
         if self._key is None:
             self._key = new_key(
                 "tokens are signed with ES384 under a key of this process (public_key_pem). The old SDK signed with "
-                "HS256 under the words 'secret' and 'notasecret', so that anybody could write such a token."
+                "HS256 under the words 'secret' and 'notasecret', so that anyone could write such a token."
             )
         return self._key
 

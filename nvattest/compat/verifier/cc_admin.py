@@ -103,15 +103,15 @@ def _collect(nonce: str, *, no_gpu_mode: bool, ppcie_mode: bool) -> tuple[Eviden
 def attest(
     arguments_as_dictionary: Mapping[str, Any], nonce: str, gpu_evidence_list: list[Any]
 ) -> tuple[bool, list[Any]]:
-    """Verify GPUs and sign what came of it.
+    """Verify GPUs and sign the result.
 
     ``arguments_as_dictionary`` has the old keys: ``verbose``, ``test_no_gpu``, ``driver_rim``, ``vbios_rim`` (files,
     or None), ``user_mode``, ``rim_service_url``, ``allow_hold_cert`` (None leaves it to ``NV_ALLOW_HOLD_CERT``),
     ``ocsp_url``, ``ocsp_nonce_disabled``, ``service_key``, and optionally ``claims_version``. Without ``user_mode`` the
-    ready state of the machine's GPUs is set: ready only where the evidence is that of all GPUs of this machine, which
-    are asked for their certificates before and after, and is trusted under NVIDIA's anchors (simulated GPUs: under a
-    simulation's), and where a certificate on hold counts, ``allow_hold_cert`` and not the environment says so. After an
-    error of the verification the driver is asked to set them not ready.
+    ready state of the machine's GPUs is set. They become ready only where the evidence is that of all GPUs of this
+    machine, compared by their certificates before and after; where it is trusted under NVIDIA's anchors (simulated
+    GPUs: under a simulation's); and where no certificate on hold counts because of the environment alone. An error of
+    the verification sets them not ready.
 
     Raises:
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
@@ -131,7 +131,7 @@ def attest(
         service_key=params["service_key"],
         rim_url=params["rim_service_url"],
         ocsp_url=params["ocsp_url"],
-        # Only None leaves it to NV_ALLOW_HOLD_CERT: who says no means no.
+        # Only None leaves it to NV_ALLOW_HOLD_CERT: a caller's no is final.
         allow_hold_cert=None if params["allow_hold_cert"] is None else params["allow_hold_cert"] is True,
         ocsp_nonce_disabled=params["ocsp_nonce_disabled"] is True,
     )
@@ -147,7 +147,7 @@ def attest(
             key=params.get("signing_key")
             or new_key(
                 "the token is signed with ES384 under a key made for this call. NVIDIA's was signed with HS256 under "
-                "the word 'secret', so that anybody could write one."
+                "the word 'secret', so that anyone could write one."
             ),
             known=_rims(params, items),
         )
@@ -232,7 +232,7 @@ def _take_away() -> None:
     from nvattest.devices.nvml import NvmlLibrary
     from nvattest.devices.ready import set_not_ready
 
-    # What went wrong before says more than a driver that does not answer.
+    # The first error says more than that of a driver that does not answer.
     with suppress(CollectionError), NvmlLibrary.open() as library:
         set_not_ready(library)
 
@@ -240,8 +240,8 @@ def _take_away() -> None:
 def _anchors_fit(appraisal: Appraisal) -> bool:
     """NVIDIA's anchors; or every device is a simulated one, whose certificates lead to a simulated root.
 
-    No real GPU has such certificates, and those here are then compared with what the driver gives. Own RIMs for real
-    GPUs, which other anchors would allow too, are not accepted.
+    No real GPU has such certificates, and these are compared with the driver's. Own RIMs for real GPUs, which other
+    anchors would allow too, are not accepted.
     """
     from nvattest.pki.anchors import NVIDIA_ANCHORS
 
@@ -253,7 +253,7 @@ def _anchors_fit(appraisal: Appraisal) -> bool:
 
 
 def _of_this_machine(items: Sequence[Evidence], library: NvmlLibrary) -> bool:
-    """Whether these are this machine's GPUs, all of them: the caller hands evidence in, from wherever it has it."""
+    """Whether these are this machine's GPUs, all of them: the evidence comes from the caller, who may have any."""
     from nvattest.devices.collect import collect_gpus
 
     try:
