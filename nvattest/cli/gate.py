@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Attest; then become the command, or return the hook's exit status (see ``nvattest.guest.outcome``)."""
-    from nvattest.guest.commands import run_on_attested
+    """Attest; then become the command, or return the hook's exit status (see ``nvattest.guest.record``)."""
+    from nvattest.guest.entry import run_on_attested
     from nvattest.guest.termination import Termination
 
     command = command_of(options)

@@ -80,11 +80,11 @@ def guest_paths(options: argparse.Namespace) -> Paths:
 def run(options: argparse.Namespace) -> int:
     """Print or write what is asked for; 0 if all is well: a verdict that stands, or no finding that is an error."""
     if options.action == "status":
-        from nvattest.guest.commands import print_status
+        from nvattest.guest.entry import print_status
 
         return print_status(guest_paths(options), options.format)
     if options.action == "check":
-        from nvattest.guest.commands import print_check
+        from nvattest.guest.entry import print_check
 
         return print_check(guest_paths(options), options.hook_path, options.format)
     if options.action == "lint":
@@ -105,8 +105,8 @@ def run(options: argparse.Namespace) -> int:
 def _drop_in(options: argparse.Namespace) -> str:
     from nvattest.collateral.folders import read_bounded
     from nvattest.guest.extension import check_extension, parse_verity_params
+    from nvattest.guest.kata import Extension, drop_in, read_runtime
     from nvattest.guest.paths import Paths
-    from nvattest.guest.runtime import Extension, drop_in, read_runtime
 
     if (options.image is None) != (options.verity is None):
         raise ArgumentError("--image and --verity go together", VALIDATION)
@@ -121,7 +121,7 @@ def _drop_in(options: argparse.Namespace) -> str:
 
 def _manifest(options: argparse.Namespace) -> str:
     from nvattest.collateral.folders import read_bounded
-    from nvattest.guest.manifest import add_process, image_tree, manifest_findings, our_entry
+    from nvattest.guest.extension import add_process, image_tree, manifest_findings, our_entry
 
     text = read_bounded(options.manifest, 256 * 1024).decode("utf-8", "replace")
     merged = add_process(text, our_entry(gate=options.gate))

@@ -17,7 +17,7 @@ from nvattest.cli.arguments import choice
 from nvattest.cli.dispatch import COMMANDS, command_parser
 from nvattest.cli.output import say, write_file
 from nvattest.guest.arguments import USAGE
-from nvattest.guest.outcome import EXIT
+from nvattest.guest.record import EXIT
 from nvattest.report.catalogue import entries
 
 # The metavars of options that take a path.

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage and end with its exit status (see ``nvattest.guest.outcome``). ``argv`` is without the name.
+    """Run one stage and end with its exit status (see ``nvattest.guest.record``). ``argv`` is without the name.
 
     Called without ``argv`` it ends the process itself and at once: a driver call that never returns must not keep it.
     """

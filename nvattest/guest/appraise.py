@@ -21,7 +21,7 @@ from nvattest.collateral.folders import read_bounded
 from nvattest.collateral.gather import gather
 from nvattest.collateral.settings import RETRIES, GatherOptions, HttpSettings
 from nvattest.errors import InputError
-from nvattest.guest.budget import Budget, give_up_after
+from nvattest.guest.clock import Budget, give_up_after
 from nvattest.guest.config import HookConfig, Settings
 from nvattest.guest.driver import Expected
 from nvattest.model import Nonce, VerificationTime

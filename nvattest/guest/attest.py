@@ -1,7 +1,7 @@
 """One attestation, from GPUs that do not accept work to GPUs that do, or to the reason why they still do not.
 
  1  the driver is there, and says what state the machine is in
- 2  the GPUs are not ready: if they were, somebody else set them, and that is reported
+ 2  the GPUs are not ready: if they were, another program set them, and that is reported
  3  what an earlier run left is withdrawn
  4  the driver keeps the GPUs up when we end; the configuration can be read; the clock shows an instant that can be
  5  evidence of all devices over one new nonce
@@ -25,16 +25,12 @@ from contextlib import contextmanager, suppress
 from nvattest._folder import TrustedFolder
 from nvattest._pci import MODULE, PciDevices, pci_devices
 from nvattest._waiting import Deadline, Work
-from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
-from nvattest.guest.appraise import appraise, gather_collateral, load_demands, load_known, new_nonce, with_expectations
-from nvattest.guest.arguments import Stage
-from nvattest.guest.budget import Budget
-from nvattest.guest.clock import wait_for_clock
-from nvattest.guest.config import Settings
-from nvattest.guest.container import Container
+from nvattest.guest.arguments import Container, Stage
+from nvattest.guest.clock import Budget, wait_for_clock
+from nvattest.guest.config import LOOK_SECONDS, Settings
 from nvattest.guest.driver import (
     Driver,
     collect_all,
@@ -44,21 +40,30 @@ from nvattest.guest.driver import (
     require_all_attested,
     says_protected,
 )
-from nvattest.guest.identity import LOOK_SECONDS, Identity, identify
 from nvattest.guest.journal import Journal
-from nvattest.guest.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.guest.paths import Paths
-from nvattest.guest.publish import publish, sign, withdraw, write_appraisal
-from nvattest.guest.ready import ReadyGate, take_away
-from nvattest.guest.record import Reason, Record, belongs, recognised, refreshable, write_record
-from nvattest.guest.run import Run, facts_of, tell
+from nvattest.guest.ready import ReadyGate, publish, sign, take_away, withdraw, write_appraisal
+from nvattest.guest.record import (
+    NO_GPU,
+    NOT_TRUSTED,
+    TRUSTED,
+    UNFINISHED,
+    Identity,
+    Reason,
+    Record,
+    belongs,
+    identify,
+    recognised,
+    refreshable,
+    write_record,
+)
+from nvattest.guest.run import Run, account, write_log
 from nvattest.guest.termination import TerminatedError, Termination
-from nvattest.guest.words import account
 
 __all__ = ["attest_and_record"]
 
 _READY_ON_ENTRY = (
-    "the GPUs were ready before anything was attested: somebody else set them (look for nvrc.smi.srs on the kernel's "
+    "the GPUs were ready before anything was attested: another program set them (look for nvrc.smi.srs on the kernel's "
     "command line, or nvidia-smi conf-compute -srs)"
 )
 _SHUTDOWN_SECONDS = 2.0
@@ -68,7 +73,7 @@ _PERSISTENCE_SECONDS = 2.0
 _OPEN_LEAST = 0.2
 _OPEN_MARGIN = 1.5
 # Phases with a smaller share of the budget are not named where it is over.
-_WORTH_TELLING = 0.05
+_WORTH_NAMING = 0.05
 _CAUSES = {
     "deadline": "deadline",
     "driver-timeout": "deadline",
@@ -104,10 +109,10 @@ def attest_and_record(
     their token until the new one takes its place; any failure takes both away.
     """
     run = Run(
-        paths=settings.paths,
         folder=folder,
         settings=settings,
         stage=stage,
+        container=container,
         budget=Budget(settings.budget(stage), started=started, closing=settings.closing(stage)),
         identity=_identity(settings),
         known=known,
@@ -124,26 +129,20 @@ def attest_and_record(
         try:
             termination.arm()
             with _guarded(run):
-                verdict = _story(run)
-            done = facts_of(run, verdict, "ok", None, container)
+                verdict = _story(run, termination)
+            done = run.record(verdict, "ok")
             write_record(folder, done)
             record = done
-        except NvattestError as error:
-            cause = _cause(error)
-            reason = _late(run, error) if cause == "deadline" else Reason(error.code, error.message[:2000], error.hint)
-        except OSError as error:
-            cause = "output"
-            reason = Reason("output", f"{error.filename}: {error.strerror or error}"[:2000])
         except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
-            reason = Reason("internal", repr(error)[:2000])
+            cause, reason = _why(run, error)
         finally:
             termination.over()
     except TerminatedError:
         record = None
         cause, reason = "terminated", Reason("terminated", "ended by a signal")
     if record is None:
-        record = _fail(run, cause, reason, container)
-    tell(run, record, journal)
+        record = _fail(run, cause, reason)
+    write_log(run, record, journal)
     if journal.file != record.log["file"]:
         # Known only after the lines are written, and the record has to be there before.
         record = record._replace(log={**record.log, "file": journal.file})
@@ -156,42 +155,14 @@ def attest_and_record(
     return record
 
 
-def _cause(error: NvattestError) -> str:
-    if isinstance(error, NotTrustedError):
-        return "not-trusted"
-    return _CAUSES.get(error.code, "collection" if isinstance(error, CollectionError) else "configuration")
-
-
-def _late(run: Run, error: NvattestError) -> Reason:
-    spans = run.spans()
-    large = [f"{seconds:.1f} s {what}" for what, seconds in spans if seconds >= _WORTH_TELLING * run.budget.seconds]
-    message = f"{error.message}; of the {run.budget.seconds:g} s of this run: {', '.join(large)}"
-    hint = error.hint
-    if max(spans, key=lambda span: span[1]) is not spans[-1]:
-        # What hit the end is not what took the time: a driver that was given the rest may be as it should be.
-        hint = "give more time under [budget]; --stage init has no limit of 10 s"
-    return Reason(error.code, message[:2000], hint)
-
-
-def _story(run: Run) -> str:
-    settings, paths, folder, budget, stage = run.settings, run.paths, run.folder, run.budget, run.stage
-    config = settings.config
+def _story(run: Run, termination: Termination) -> str:
+    settings, folder, budget, stage = run.settings, run.folder, run.budget, run.stage
+    config, paths = settings.config, settings.paths
     if not run.refresh:
         _record_start(run)
     pci = pci_devices(paths.root)
     if settings.no_gpu_is_right(pci):
-        if os.path.isdir(paths.at(MODULE)):
-            # They may have been ready when they went; those that come next must not find it so.
-            run.ready = take_away(settings.nvml, seconds=budget.for_closing())
-            if run.ready:
-                raise CollectionError(
-                    "no GPU is on the bus, and the driver keeps the ready state for those that come",
-                    code="ready-state",
-                    hint="look at nvidia-smi conf-compute -grs; load the driver again",
-                )
-        withdraw(folder)
-        run.token_sha256 = run.token_before_sha256 = None
-        return NO_GPU
+        return _without_gpu(run)
     # (1) the driver
     run.driver = _open(run, pci)
     gate = run.gate = ReadyGate(run.driver.library, ready=run.driver.state.ready)
@@ -209,9 +180,16 @@ def _story(run: Run) -> str:
         _close(gate, run.driver, seconds=budget.for_phase())
         # (3) withdrawn, after the GPUs: they are never ready without a token
         withdraw(folder)
-        run.token_sha256 = run.token_before_sha256 = None
+        run.forget_token()
         _record_start(run)
     run.mark("closed")
+    # Imported only now: on a slow machine the verifier takes longer than all above. A signal is noted meanwhile and
+    # raises after it, since an import that is broken off may not succeed a second time.
+    termination.over()
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.guest import appraise
+
+    termination.arm()
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
     # a GPU that comes down when that ends does not come back for the next run.
     finding = keep_initialised(
@@ -221,12 +199,12 @@ def _story(run: Run) -> str:
         run.find("persistence", finding)
     if settings.error is not None:
         raise settings.error
-    demands = load_demands(settings)
+    demands = appraise.load_demands(settings)
     patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
     started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     run.mark("clock")
     # (5) evidence
-    nonce = new_nonce()
+    nonce = appraise.new_nonce()
     protected = run.driver.state.protected_pcie
     asked = expected_devices(config, pci, protected_pcie=protected)
     verifier = Verifier(anchors=demands.anchors, policy=demands.policy)
@@ -234,11 +212,10 @@ def _story(run: Run) -> str:
     expected = expected_devices(config, pci, protected_pcie=protected or says_protected(devices))
     run.mark("evidence")
     # (6) collateral
-    verifier.policy = with_expectations(demands.policy, expected, config)
-    known = load_known(settings, run.find)
-    collateral = gather_collateral(
+    verifier.policy = appraise.with_expectations(demands.policy, expected, config)
+    collateral = appraise.gather_collateral(
         devices,
-        known,
+        appraise.load_known(settings, run.find),
         settings,
         verifier=verifier,
         at=started,
@@ -250,7 +227,7 @@ def _story(run: Run) -> str:
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
     at = wait_for_clock(config.clock_not_before, 0.0)
-    run.appraisal = appraise(devices, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
+    run.appraisal = appraise.appraise(devices, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
     run.lines = account(run.appraisal, [device.evidence for device in devices])
     run.mark("appraisal")
     write_appraisal(run.appraisal, folder)
@@ -293,7 +270,7 @@ def _guarded(run: Run) -> Iterator[None]:
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            if not belongs(run.known, identify(run.paths, run.settings.inputs)):
+            if not belongs(run.known, identify(run.settings.paths, run.settings.inputs)):
                 changed.set()
                 take_away(run.settings.nvml, seconds=seconds)
                 return
@@ -309,7 +286,7 @@ def _guarded(run: Run) -> Iterator[None]:
 
 
 def _require_same(run: Run) -> None:
-    if identify(run.paths, run.settings.inputs) != run.identity:
+    if identify(run.settings.paths, run.settings.inputs) != run.identity:
         raise _changed()
 
 
@@ -365,13 +342,52 @@ def _no_gpu(why: str) -> CollectionError:
     )
 
 
+def _without_gpu(run: Run) -> str:
+    """The verdict of a guest that has no GPU, as its configuration says."""
+    if os.path.isdir(run.settings.paths.at(MODULE)):
+        # GPUs may have been ready when they went; those that come next must not find it so.
+        run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
+        if run.ready:
+            raise CollectionError(
+                "no GPU is on the bus, and the driver keeps the ready state for those that come",
+                code="ready-state",
+                hint="look at nvidia-smi conf-compute -grs; load the driver again",
+            )
+    withdraw(run.folder)
+    run.forget_token()
+    return NO_GPU
+
+
 def _record_start(run: Run) -> None:
     """From here on, until the end says better, the record says that a run did not end."""
     reason = Reason("unfinished", "an attestation was begun; its end is not recorded")
-    write_record(run.folder, facts_of(run, UNFINISHED, "terminated", reason, Container()))
+    write_record(run.folder, run.record(UNFINISHED, "terminated", reason))
 
 
-def _fail(run: Run, cause: str, reason: Reason, container: Container) -> Record:
+# --- when it fails ----------------------------------------------------------------------------------------------------
+
+
+def _why(run: Run, error: Exception) -> tuple[str, Reason]:
+    """The cause of a failure, and the reason in words."""
+    if isinstance(error, OSError):
+        return "output", Reason("output", f"{error.filename}: {error.strerror or error}"[:2000])
+    if not isinstance(error, NvattestError):
+        return "internal", Reason("internal", repr(error)[:2000])
+    cause = _CAUSES.get(error.code, "collection" if isinstance(error, CollectionError) else "configuration")
+    if isinstance(error, NotTrustedError):
+        cause = "not-trusted"
+    message, hint = error.message, error.hint
+    if cause == "deadline":
+        spans = run.spans()
+        large = [f"{seconds:.1f} s {what}" for what, seconds in spans if seconds >= _WORTH_NAMING * run.budget.seconds]
+        message += f"; of the {run.budget.seconds:g} s of this run: {', '.join(large)}"
+        if max(spans, key=lambda span: span[1]) is not spans[-1]:
+            # What hit the end is not what took the time: a driver that was given the rest may be as it should be.
+            hint = "give more time under [budget]; --stage init has no limit of 10 s"
+    return cause, Reason(error.code, message[:2000], hint)
+
+
+def _fail(run: Run, cause: str, reason: Reason) -> Record:
     """Put the GPUs not ready if they are not known to be, withdraw the token, and write the reason down."""
     if run.gate is not None and run.gate.closed is not True:
         try:
@@ -382,14 +398,14 @@ def _fail(run: Run, cause: str, reason: Reason, container: Container) -> Record:
     elif run.gate is None:
         # Nothing could be asked, and they may be ready: a driver that failed once may do it now.
         run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
-    run.token_sha256 = run.token_before_sha256 = None
+    run.forget_token()
     try:
         # The appraisal stays: it says why there is no token.
         run.folder.remove(Paths.TOKEN)
         run.folder.remove(Paths.JWKS)
     except OSError as error:
         run.find("output", f"{error.filename}: {error.strerror}")
-    record = facts_of(run, NOT_TRUSTED, cause, reason, container)
+    record = run.record(NOT_TRUSTED, cause, reason)
     try:
         write_record(run.folder, record)
     except OSError as error:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from nvattest._pci import PciDevices
     from nvattest.guest.journal import Journal
 
-__all__ = ["KEYS", "HookConfig", "Settings", "load_settings", "parse_config"]
+__all__ = ["KEYS", "LOOK_SECONDS", "HookConfig", "Settings", "load_settings", "parse_config"]
+
+LOOK_SECONDS: Final = 2.0
+"""How often the watch looks whether the devices are still those of the verdict, also while it attests them again."""
 
 _MAXIMUM: Final = 256 * 1024
 
@@ -43,7 +46,7 @@ class HookConfig(NamedTuple):
         policy: an evidence policy file, TOML or JSON.
         trust_anchors: roots to trust in the place of NVIDIA's; every output says so.
         budget_*: seconds from start to verdict; taking the ready state away may last longer (``Settings.closing``).
-            An agent gives a hook up after 10 (``nvattest.guest.agents``).
+            An agent gives a hook up after 10 (``nvattest.guest.kata``).
         collateral_*: the bundle is looked at first, then the cache, then the network.
         token_*: what is said to others.
         reuse_max_age: seconds for which a verdict serves later containers (``Settings.reuse_seconds``).
@@ -142,7 +145,7 @@ class Settings(NamedTuple):
 
     def closing(self, stage: str) -> float:
         """Seconds beyond that for taking the ready state away: one before an agent gives a hook up, else more."""
-        from nvattest.guest.budget import closing_seconds
+        from nvattest.guest.clock import closing_seconds
 
         return closing_seconds(self.budget(stage), agent=stage == Stage.HOOK)
 

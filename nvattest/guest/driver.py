@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nvattest._pci import PciDevices
 from nvattest._waiting import Deadline
-from nvattest.appraisal.inputs import ReadEvidence
-from nvattest.appraisal.verifier import Verifier
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode
 from nvattest.errors import CollectionError, InputError, NotTrustedError, NvattestError, ParseError
-from nvattest.guest.budget import Budget
+from nvattest.guest.clock import Budget
 from nvattest.guest.config import HookConfig, Settings
 from nvattest.model import DeviceKind, Nonce
 from nvattest.spdm.report import FeatureMode, Report, feature_mode
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import ReadEvidence
+    from nvattest.appraisal.verifier import Verifier
 
 __all__ = [
     "Driver",

@@ -1,43 +1,79 @@
-"""One run from its arguments to its exit status: the fast path, the lock, and what comes after only where it must.
+"""The program from its arguments to its exit status: stages, commands, the fast path and the lock.
+
+A stage attests once (``prestart``, ``--stage init``, ``gate``) or again and again (``--stage watch``):
 
 1  read the arguments, as a hook all of stdin, and the configuration; open the run folder
-2  a good verdict of this boot, these devices and these settings that is still fresh: done. Who starts a workload by our
-   status (init, gate) wants to know that the GPUs are still ready too; a hook has no time to ask the driver
-3  take the lock; whoever attested while we waited did it for us too
+2  a good verdict of this boot, these devices and these settings that is still fresh: done. A caller that starts a
+   workload by our status (init, gate) needs GPUs that are still ready, so the driver is asked; a hook has no time for
+   that. The watch exists to attest again, and skips this step
+3  take the lock; a run that attested while we waited did it for us too
 4  attest (``attest.py``)
 
 Where the run folder must not be believed, nothing in it is read and nothing is published: the GPUs are set not ready.
 
-After a signal nothing is waited for any more. A verdict that stands is used, whoever holds the lock answers for the
-ready state, and otherwise the attestation ends before its first step, as one that is ended later does: GPUs not ready.
+After a signal nothing is waited for any more. A verdict that stands is used, the run that holds the lock answers for
+the ready state, and otherwise the attestation ends before its first step, as one that is ended later does: GPUs not
+ready.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TextIO
+from functools import partial
+from typing import Final, NamedTuple, TextIO
 
 from nvattest._folder import Lock, TrustedFolder
 from nvattest._pci import pci_devices
-from nvattest._text import block
+from nvattest._text import block, clean
 from nvattest._version import __version__
-from nvattest.guest.arguments import AGENT_SECONDS, COMMANDS, USAGE, Arguments, Stage, UsageError, parse_arguments
-from nvattest.guest.config import Settings, load_settings
-from nvattest.guest.container import Container, read_state
-from nvattest.guest.identity import Identity, boottime, identify, seconds_since_fork
+from nvattest.guest.arguments import (
+    AGENT_SECONDS,
+    COMMANDS,
+    USAGE,
+    Arguments,
+    Container,
+    Stage,
+    UsageError,
+    parse_arguments,
+    read_state,
+)
+from nvattest.guest.config import LOOK_SECONDS, Settings, load_settings
 from nvattest.guest.journal import Journal
-from nvattest.guest.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, exit_status, headline, shown_status
 from nvattest.guest.paths import Paths, own_configuration
-from nvattest.guest.record import Record, finished_since, read_record, reusable
+from nvattest.guest.record import (
+    NO_GPU,
+    NOT_TRUSTED,
+    TRUSTED,
+    Identity,
+    Record,
+    belongs,
+    boottime,
+    exit_status,
+    finished_since,
+    headline,
+    identify,
+    read_record,
+    refreshable,
+    reusable,
+    seconds_since_fork,
+    shown_status,
+)
 from nvattest.guest.termination import Termination
 
-__all__ = ["run", "run_stage"]
+__all__ = ["CANNOT_RUN", "NOT_FOUND", "print_check", "print_status", "run", "run_on_attested", "run_stage", "watch"]
+
+# What a shell says of a command that it cannot run, and of one that it does not find.
+CANNOT_RUN: Final = 126
+NOT_FOUND: Final = 127
+_LOOK: float = LOOK_SECONDS
 
 
 def run(argv: list[str], *, started: float, termination: Termination) -> int:
-    """Run the stage that the arguments name and return its exit status.
+    """Run the stage or command that the arguments name and return its exit status.
 
     ``started`` is the program's first instant (``time.monotonic``); a hook's time counts from that of its process.
     """
@@ -54,14 +90,12 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
         if arguments.stage in COMMANDS:
             return _command(arguments, paths, termination)
         if arguments.stage == Stage.WATCH:
-            from nvattest.guest.watch import watch
-
             return watch(paths, once=arguments.once, termination=termination)
         if arguments.stage == Stage.HOOK:
             age = seconds_since_fork()
             # An older one waited before it became this program, and no agent of today waits for it.
             started = min(started, time.monotonic() - age) if age < AGENT_SECONDS else started
-        return run_stage(arguments, paths, started=started, termination=termination)
+        return run_stage(arguments.stage, paths, started=started, termination=termination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
         _last_resort(error, paths)
         return exit_status("internal")
@@ -81,24 +115,6 @@ def _last_resort(error: Exception, paths: Paths) -> None:
         _say(f"nvattest-hook: {line}"[:480], sys.stderr)
 
 
-def _command(arguments: Arguments, paths: Paths, termination: Termination) -> int:
-    from nvattest.guest.commands import print_check, print_status, run_on_attested
-
-    if arguments.stage == Stage.GATE:
-        return run_on_attested(paths, arguments.command, termination=termination)
-    try:
-        if arguments.stage == "check":
-            status = print_check(paths, arguments.hook_path, arguments.format)
-        else:
-            status = print_status(paths, arguments.format)
-        sys.stdout.flush()
-    except OSError as error:
-        # Its reader went away, or its disk is full.
-        _say(f"nvattest-hook: the result could not be written: {error.strerror or error}", sys.stderr)
-        return exit_status("output")
-    return status
-
-
 def _say(text: str, stream: TextIO) -> bool:
     try:
         print(block(text), file=stream, flush=True)
@@ -108,11 +124,59 @@ def _say(text: str, stream: TextIO) -> bool:
     return True
 
 
-def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination: Termination) -> int:
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+
+class _Ended(NamedTuple):
+    """How an attestation ended. ``record`` is None where none could begin."""
+
+    cause: str
+    record: Record | None
+    on_failure: str
+
+
+def run_stage(stage: str, paths: Paths, *, started: float, termination: Termination) -> int:
     """One attestation, or the use of one that stands; returns the exit status."""
-    stage = arguments.stage
-    journal = Journal(paths)
+    ended = _attest(stage, paths, started=started, termination=termination)
+    return shown_status(ended.cause, stage=stage, on_failure=ended.on_failure)
+
+
+def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
+    """Attest, wait, attest again; at once when a device or the driver is no longer the one that was attested.
+
+    GPUs that are ready by an earlier verdict of ours keep working while they are attested again. A result that is not
+    trusted takes the ready state away and withdraws the token; the next round tries again. A signal ends a round that
+    has begun as a failure; between rounds, and before one has the lock, a verdict that stands is left as it is.
+
+    The status is that of the last round. ``once`` ends after one round.
+    """
+    while True:
+        cause, record, _ = _attest(Stage.WATCH, paths, started=time.monotonic(), termination=termination)
+        good = record is not None and record.good
+        if once:
+            return exit_status(cause)
+        termination.wait(partial(_wait, load_settings(paths), record if good else None))
+        if termination.asked:
+            # The last verdict stands: it has been reached, and nothing has been found against it.
+            return 0 if good else exit_status("terminated")
+
+
+def _wait(settings: Settings, record: Record | None) -> None:
+    """Wait for the next round: of a good ``record`` only while it is still that of these devices and settings."""
+    seconds = settings.config.watch_retry if record is None else settings.config.watch_interval
+    until = time.monotonic() + seconds
+    while True:
+        time.sleep(max(0.0, min(_LOOK, until - time.monotonic())))
+        if time.monotonic() >= until:
+            return
+        if record is not None and not belongs(record, identify(settings.paths, settings.inputs)):
+            return
+
+
+def _attest(stage: str, paths: Paths, *, started: float, termination: Termination) -> _Ended:
+    # (1) arguments, stdin, configuration, run folder
     since = boottime() - (time.monotonic() - started)
+    journal = Journal(paths)
     container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()
     settings = load_settings(paths)
     settings.apply(journal)
@@ -121,46 +185,48 @@ def run_stage(arguments: Arguments, paths: Paths, *, started: float, termination
     except OSError as error:
         return _no_place(error, settings, stage, journal)
     # (2) a verdict that stands
-    known = read_record(folder)
-    if known is not None and _stands(known, identify(paths, settings.inputs), folder, settings, stage):
-        return _use(known, stage, container, settings, journal, started)
+    if stage != Stage.WATCH:
+        known = read_record(folder)
+        if known is not None and _stands(known, identify(paths, settings.inputs), folder, settings, stage):
+            return _use(known, stage, container, settings, journal, started)
     # (3) one attests, the others wait for it
-    budget = settings.budget(stage)
     try:
         lock = Lock(folder)
     except OSError as error:
-        status = _no_place(error, settings, stage, journal)
+        ended = _no_place(error, settings, stage, journal)
         with suppress(OSError):
             # The ready state is gone, and so is what the token speaks of.
-            folder.remove(paths.TOKEN)
-        return status
+            folder.remove(Paths.TOKEN)
+        return ended
     asked = time.monotonic()
     try:
+        budget = settings.budget(stage)
         if not (termination.wait(lambda: lock.take(started + budget)) or lock.take(started)):
-            line = headline(NOT_TRUSTED, None, "lock")
+            cause, why = "lock", f"another attestation did not end within {budget:g} s"
             if termination.asked:
-                return _fail(line, "ended by a signal", "terminated", settings, stage, journal)
-            message = f"another attestation did not end within {budget:g} s"
-            return _fail(line, message, "lock", settings, stage, journal)
+                cause, why = "terminated", "ended by a signal"
+            return _fail(headline(NOT_TRUSTED, None, "lock"), why, cause, settings, stage, journal)
         waited = time.monotonic() - asked
         # What was read before may have been replaced while we waited.
         settings = load_settings(paths)
         settings.apply(journal)
-        known = read_record(folder)
-        identity = identify(paths, settings.inputs)
-        if known is not None and (
-            _stands(known, identity, folder, settings, stage)
-            or (finished_since(known, identity, since, folder) and _may_be(known, settings))
-        ):
-            return _use(known, stage, container, settings, journal, started)
+        known, identity = read_record(folder), identify(paths, settings.inputs)
+        if known is not None:
+            if stage == Stage.WATCH:
+                if termination.asked and reusable(known, identity, folder, seconds=settings.reuse_seconds):
+                    return _Ended(known.cause, known, settings.on_failure)
+            elif _stands(known, identity, folder, settings, stage) or (
+                finished_since(known, identity, since, folder) and _may_be(known, settings)
+            ):
+                return _use(known, stage, container, settings, journal, started)
         # (4) attest: from here on a signal ends the attestation
         from nvattest.guest.attest import attest_and_record
 
         record = attest_and_record(
-            folder, settings, journal, stage=stage, container=container, known=known, started=started,
-            waited=waited, termination=termination,
+            folder, settings, journal, stage=stage, container=container, known=known, started=started, waited=waited,
+            termination=termination, refresh=stage == Stage.WATCH and refreshable(known, identity),
         )  # fmt: skip
-        return _status(record, stage, settings)
+        return _Ended(record.cause, record, settings.on_failure)
     finally:
         lock.close()
 
@@ -186,38 +252,36 @@ def _is_still_ready(known: Record, settings: Settings) -> bool:
     return are_ready(settings.nvml)
 
 
-def _use(known: Record, stage: str, container: Container, settings: Settings, journal: Journal, started: float) -> int:
-    verdict = known.verdict
+def _use(
+    known: Record, stage: str, container: Container, settings: Settings, journal: Journal, started: float
+) -> _Ended:
+    """Use a verdict again, with a line that says so."""
     age = boottime() - known.finished_boottime
-    milliseconds = round(1000 * (time.monotonic() - started), 1)
+    # A hook has no time to ask the driver; the other stages come here only if it said that the GPUs are ready.
+    unasked = known.verdict == TRUSTED and stage == Stage.HOOK
     journal.summary(
         {
             "stage": stage,
-            "verdict": verdict,
+            "verdict": known.verdict,
             "reused": True,
-            # A hook has no time to ask the driver; the other stages come here only if it said so.
-            "ready": True if verdict == TRUSTED and stage != Stage.HOOK else None,
+            "ready": True if known.verdict == TRUSTED and not unasked else None,
             "run": known.run,
             "age_s": round(age, 1),
             "container": container.id,
             "container_kind": container.kind,
             "stdin": container.note,
-            "milliseconds": milliseconds,
+            "milliseconds": round(1000 * (time.monotonic() - started), 1),
         }
     )
-    why = f": {known.reason.message}" if known.reason is not None and not known.good else ""
-    simulated = " (SIMULATED)" if known.simulated else ""
-    unasked = "; whether they still are was not asked" if verdict == TRUSTED and stage == Stage.HOOK else ""
-    line = f"{headline(verdict, known.ready, known.cause)}{simulated}{why}"
-    journal.verdict(f"{line}; verdict of {age:.1f} s ago used again{unasked}", good=known.good)
-    return _status(known, stage, settings)
+    line = headline(known.verdict, known.ready, known.cause) + " (SIMULATED)" * bool(known.simulated)
+    if known.reason is not None and not known.good:
+        line += f": {known.reason.message}"
+    line += f"; verdict of {age:.1f} s ago used again"
+    journal.verdict(line + "; whether they still are was not asked" * unasked, good=known.good)
+    return _Ended(known.cause, known, settings.on_failure)
 
 
-def _status(record: Record, stage: str, settings: Settings) -> int:
-    return shown_status(record.cause, stage=stage, on_failure=settings.on_failure)
-
-
-def _no_place(error: OSError, settings: Settings, stage: str, journal: Journal) -> int:
+def _no_place(error: OSError, settings: Settings, stage: str, journal: Journal) -> _Ended:
     """Nothing can be published, so nothing may be ready: another attestation could not be seen either."""
     from nvattest.guest.ready import take_away
 
@@ -225,7 +289,78 @@ def _no_place(error: OSError, settings: Settings, stage: str, journal: Journal) 
     return _fail(line, f"{error.filename}: {error.strerror or error}", "output", settings, stage, journal)
 
 
-def _fail(line: str, message: str, cause: str, settings: Settings, stage: str, journal: Journal) -> int:
+def _fail(line: str, message: str, cause: str, settings: Settings, stage: str, journal: Journal) -> _Ended:
     journal.summary({"stage": stage, "verdict": NOT_TRUSTED, "reason": {"code": cause, "message": message}})
     journal.verdict(f"{line}; {message}", good=False)
-    return shown_status(cause, stage=stage, on_failure=settings.on_failure)
+    return _Ended(cause, None, settings.on_failure)
+
+
+# --- the commands: of nvattest-hook, and of nvattest outside a guest layer --------------------------------------------
+
+
+def _command(arguments: Arguments, paths: Paths, termination: Termination) -> int:
+    if arguments.stage == Stage.GATE:
+        return run_on_attested(paths, arguments.command, termination=termination)
+    try:
+        if arguments.stage == "check":
+            status = print_check(paths, arguments.hook_path, arguments.format)
+        else:
+            status = print_status(paths, arguments.format)
+        sys.stdout.flush()
+    except OSError as error:
+        # Its reader went away, or its disk is full.
+        _say(f"nvattest-hook: the result could not be written: {error.strerror or error}", sys.stderr)
+        return exit_status("output")
+    return status
+
+
+def print_status(paths: Paths, form: str) -> int:
+    """Print the last verdict and the ready state as ``text`` or ``json``; 0 if a good verdict stands."""
+    from nvattest.guest.status import hook_status, is_good, render_status
+
+    status = hook_status(paths)
+    if form == "json":
+        from nvattest._documents import dump_json
+
+        print(dump_json(status))
+    else:
+        print(block(render_status(status)))
+    return 0 if is_good(status) else 1
+
+
+def print_check(paths: Paths, hook_folder: str, form: str) -> int:
+    """Print what may keep the hook from working as ``text`` or ``json``; 0 if nothing does."""
+    from nvattest.guest.check import check_guest
+    from nvattest.guest.findings import is_good, print_findings
+
+    findings = check_guest(paths, hook_folder=hook_folder)
+    print_findings(findings, form)
+    return 0 if is_good(findings) else 1
+
+
+def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termination) -> int:
+    """Attest as the hook does, with the same configuration and outputs; then become the command.
+
+    A verdict of the hook that stands is used. Returns only where the command is not run: the hook's exit status
+    (``record.EXIT``), or a shell's for a command that cannot be run.
+    """
+    import signal
+
+    status = run_stage(Stage.GATE, paths, started=time.monotonic(), termination=termination)
+    # A signal from here on ends this process or the command, as it would end any program.
+    termination.leave()
+    if termination.asked and not status:
+        # The signal came after the verdict: the command must not begin.
+        return exit_status("terminated")
+    if status:
+        return status
+    sys.stdout.flush()
+    # Python ignores these two, and what is ignored stays so in the command: a writer whose reader has gone would go on.
+    ignored = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGPIPE, signal.SIGXFSZ)]
+    try:
+        os.execvp(command[0], list(command))  # noqa: S606 - the command is the caller's
+    except OSError as error:
+        for number, handler in ignored:
+            signal.signal(number, handler)
+        print(clean(f"gate: {command[0]}: {error.strerror}"), file=sys.stderr)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

@@ -1,4 +1,4 @@
-"""A guest extension image: a disk with a file system, its dm-verity hash tree, and the five fields that Kata measures.
+"""A guest extension image: the disk with its dm-verity hash tree, and the manifest of what an agent starts from it.
 
     sector 0          MBR: two partitions, a disk id from the root hash
     1 MiB             partition 1: the file system (EROFS), padded to whole blocks
@@ -6,6 +6,11 @@
 
 The tree is what ``veritysetup format --no-superblock --hash sha256`` writes: version 1, the salt before each block.
 Everything follows from the file system's bytes, so equal file systems make equal images. No root and no loop device.
+
+The manifest, ``etc/kata-extensions/components.toml``, is read of the extension ``coco`` alone, by agents of 4.x. The
+agent starts its processes before it serves anything; most mistakes end the agent, which as process 1 ends the guest,
+and the others start nothing and leave no message. This reader follows the agent's rules, so that both kinds are found
+before a guest is started.
 """
 
 from __future__ import annotations
@@ -13,13 +18,36 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import BinaryIO, Final, NamedTuple
 
-from nvattest.errors import InputError
+from nvattest.errors import InputError, NvattestError
+from nvattest.guest.arguments import Stage, UsageError, parse_arguments
+from nvattest.guest.findings import Finding
+from nvattest.guest.paths import Paths
 
-__all__ = ["BLOCK", "VerityParams", "check_extension", "parse_verity_params", "write_extension"]
+__all__ = [
+    "BLOCK",
+    "MANIFEST",
+    "VARIABLES",
+    "Launch",
+    "Manifest",
+    "Process",
+    "VerityParams",
+    "add_process",
+    "check_extension",
+    "image_tree",
+    "launch_plan",
+    "manifest_findings",
+    "our_entry",
+    "our_process",
+    "parse_verity_params",
+    "read_manifest",
+    "write_extension",
+]
+
+# --- the image --------------------------------------------------------------------------------------------------------
 
 BLOCK: Final = 4096
 _DIGEST: Final = 32
@@ -56,21 +84,21 @@ def parse_verity_params(text: str) -> VerityParams:
     for item in text.strip().split(","):
         name, equals, value = item.partition("=")
         if name not in _FIELDS or not equals or name in found:
-            raise _bad(f"{item[:60]!r} is no field, or is there twice; there are {', '.join(_FIELDS)}")
+            raise _bad_params(f"{item[:60]!r} is no field, or is there twice; there are {', '.join(_FIELDS)}")
         found[name] = value
     missing = [name for name in _FIELDS if name not in found]
     if missing:
-        raise _bad(f"{', '.join(missing)} is missing")
+        raise _bad_params(f"{', '.join(missing)} is missing")
     numbers = [found[name] for name in _FIELDS[2:]]
     if not all(number.isascii() and number.isdecimal() and len(number) < 16 for number in numbers):
-        raise _bad("block sizes and data_blocks are decimal numbers")
+        raise _bad_params("block sizes and data_blocks are decimal numbers")
     if not _HEX.fullmatch(found["root_hash"]) or len(found["root_hash"]) != 2 * _DIGEST:
-        raise _bad(f"root_hash is no SHA-256 in hexadecimal: {found['root_hash'][:80]!r}")
+        raise _bad_params(f"root_hash is no SHA-256 in hexadecimal: {found['root_hash'][:80]!r}")
     if found["salt"] not in ("", "-") and not _HEX.fullmatch(found["salt"]):
-        raise _bad(f"salt is not hexadecimal: {found['salt'][:80]!r}")
+        raise _bad_params(f"salt is not hexadecimal: {found['salt'][:80]!r}")
     params = VerityParams(found["root_hash"].lower(), found["salt"].lower(), *(int(number) for number in numbers))
     if params.data_block_size != BLOCK or params.hash_block_size != BLOCK or params.data_blocks < 2:
-        raise _bad(f"there are at least two blocks, and blocks have {BLOCK} bytes")
+        raise _bad_params(f"there are at least two blocks, and blocks have {BLOCK} bytes")
     return params
 
 
@@ -85,7 +113,7 @@ def write_extension(file_system: str, target: str) -> VerityParams:
             blocks = -(-os.fstat(source.fileno()).st_size // BLOCK)
             # One block has no tree; no file system is that small.
             if not 1 < blocks <= _MAXIMUM_BLOCKS:
-                raise _wrong(file_system, f"a file system has 2 to {_MAXIMUM_BLOCKS} blocks, not {blocks}")
+                raise _bad_image(file_system, f"a file system has 2 to {_MAXIMUM_BLOCKS} blocks, not {blocks}")
             # From the content alone: another content has another salt, and the same content the same image.
             salt = _digest_of(source, blocks)
             source.seek(0)
@@ -101,7 +129,7 @@ def write_extension(file_system: str, target: str) -> VerityParams:
             disk.write(tree)
             disk.truncate(-(-(hashes + len(tree)) // _MEBIBYTE) * _MEBIBYTE)
     except OSError as error:
-        raise _wrong(error.filename or target, error.strerror or str(error)) from None
+        raise _bad_image(error.filename or target, error.strerror or str(error)) from None
     return params
 
 
@@ -115,12 +143,14 @@ def check_extension(path: str, params: VerityParams) -> None:
         with open(path, "rb") as disk:
             data, hashes = _partitions(disk, path)
             if params.data_blocks * BLOCK > data[1]:
-                raise _wrong(path, f"its first partition has {data[1]} bytes, fewer than {params.data_blocks} blocks")
+                raise _bad_image(
+                    path, f"its first partition has {data[1]} bytes, fewer than {params.data_blocks} blocks"
+                )
             salt = b"" if params.salt == "-" else bytes.fromhex(params.salt)
             disk.seek(data[0])
             root, tree = _tree(_blocks(disk, params.data_blocks), salt)
             if len(tree) > hashes[1]:
-                raise _wrong(
+                raise _bad_image(
                     path, f"its second partition has {hashes[1]} bytes, fewer than the {len(tree)} of the tree"
                 )
             disk.seek(hashes[0])
@@ -129,11 +159,11 @@ def check_extension(path: str, params: VerityParams) -> None:
         hint = (
             "run this where the image lies at the path that nodes have it at: its content is compared with its fields"
         )
-        raise _wrong(path, error.strerror or str(error), hint) from None
+        raise _bad_image(path, error.strerror or str(error), hint) from None
     if root.hex() != params.root_hash:
-        raise _wrong(path, f"its content has the root hash {root.hex()}, not {params.root_hash}")
+        raise _bad_image(path, f"its content has the root hash {root.hex()}, not {params.root_hash}")
     if on_disk != tree:
-        raise _wrong(path, "the hash tree on it is not that of its content")
+        raise _bad_image(path, "the hash tree on it is not that of its content")
 
 
 def _tree(blocks: Iterator[bytes], salt: bytes) -> tuple[bytes, bytes]:
@@ -184,19 +214,358 @@ def _boot_record(root: bytes, *partitions: tuple[int, int]) -> bytes:
 def _partitions(disk: BinaryIO, path: str) -> tuple[tuple[int, int], tuple[int, int]]:
     record = disk.read(_SECTOR)
     if len(record) != _SECTOR or record[510:] != b"\x55\xaa":
-        raise _wrong(path, "it has no partition table: NVRC needs a file system on partition 1 and its hashes on 2")
+        raise _bad_image(path, "it has no partition table: NVRC needs a file system on partition 1 and its hashes on 2")
     found = []
     for index in range(2):
         kind, start, size = record[450 + 16 * index], *struct.unpack_from("<II", record, 454 + 16 * index)
         if not kind or not size:
-            raise _wrong(path, f"it has no partition {index + 1}: NVRC stops the guest where one is missing")
+            raise _bad_image(path, f"it has no partition {index + 1}: NVRC stops the guest where one is missing")
         found.append((start * _SECTOR, size * _SECTOR))
     return found[0], found[1]
 
 
-def _bad(message: str) -> InputError:
+def _bad_params(message: str) -> InputError:
     return InputError(f"verity parameters: {message}", code="verity-params")
 
 
-def _wrong(path: str, message: str, hint: str = "") -> InputError:
+def _bad_image(path: str, message: str, hint: str = "") -> InputError:
     return InputError(f"{path}: {message}", code="extension-image", hint=hint)
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+MANIFEST: Final = "etc/kata-extensions/components.toml"
+"""Below the mount point of the extension."""
+PROGRAM: Final = "usr/share/oci/hooks/prestart/nvattest-hook"
+VARIABLES: Final = (
+    "aa_attestation_uri", "aa_attestation_socket", "aa_config_path", "cdh_config_path", "cdh_socket",
+    "ocicrypt_config_path", "rest_api_features", "launch_process_timeout", "initdata_toml_path", "extension_root",
+    "attester_variant",
+)  # fmt: skip
+"""What the agent puts into texts of the manifest, as ``${name}``."""
+
+# It exists only while a verdict is good.
+_TOKEN: Final = f"{Paths.RUN}/{Paths.TOKEN}"
+_MAXIMUM: Final = 256 * 1024
+_VARIABLE: Final = re.compile(r"\$\{([^}]*)(\}?)")
+_HEADER: Final = re.compile(r"(?m)^[ \t]*\[\[[ \t]*process[ \t]*\]\][ \t]*(?:#.*)?$")
+_KEYS: Final = frozenset(
+    {"id", "level", "path", "select", "variants", "args", "optional_args", "config", "env", "wait_socket"}
+    | {"timeout_secs"}
+)
+
+
+class Variant(NamedTuple):
+    """One flavour of a process; what it has is added to, or takes the place of, the process's own."""
+
+    path: str | None
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+class Process(NamedTuple):
+    """One ``[[process]]`` as it is written. ``unknown`` are keys that the agent passes over."""
+
+    id: str
+    level: int
+    path: str | None
+    select: str | None
+    variants: Mapping[str, Variant]
+    args: tuple[str, ...]
+    optional_args: tuple[tuple[str, tuple[str, ...]], ...]
+    config: str | None
+    env: Mapping[str, str]
+    wait_socket: str | None
+    timeout_secs: str | None
+    unknown: tuple[str, ...]
+
+
+class Manifest(NamedTuple):
+    """A manifest that the agent accepts."""
+
+    paths: Mapping[str, str]
+    processes: tuple[Process, ...]
+
+
+class Launch(NamedTuple):
+    """A process as the agent starts it: paths are absolute, variables have their values."""
+
+    id: str
+    path: str
+    args: tuple[str, ...]
+    config: str | None
+    env: Mapping[str, str]
+    wait_socket: str | None
+    timeout_secs: int
+
+
+def read_manifest(data: bytes, *, source: str = MANIFEST) -> Manifest:
+    """Read a manifest as the agent does.
+
+    Raises:
+        InputError: what the agent refuses (``extension-manifest``). The guest would be powered off.
+    """
+    from nvattest._documents import load_toml
+
+    document = load_toml(data, source=source, maximum=_MAXIMUM)
+    version = document.get("schema_version")
+    if isinstance(version, bool) or version != 1 or not isinstance(version, int):
+        raise _bad_manifest(source, f"schema_version is not the number 1 at the top level, found {version!r}")
+    paths = _map(document, "paths", source)
+    entries = document.get("process", [])
+    if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
+        raise _bad_manifest(source, "process is no list of tables")
+    return Manifest(paths, tuple(_process(item, source) for item in entries))
+
+
+def _process(entry: dict[str, object], source: str) -> Process:
+    name = entry.get("id")
+    where = f"{source}: process {name!r}"[:120]
+    if not isinstance(name, str):
+        raise _bad_manifest(source, "a process has no id, or it is no text")
+    level = entry.get("level", 0)
+    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < 2**32:
+        raise _bad_manifest(where, f"level is no number from 0 on, found {level!r}")
+    groups = entry.get("optional_args", [])
+    if not isinstance(groups, list) or not all(
+        isinstance(item, dict) and {"when", "args"} <= set(item) for item in groups
+    ):
+        raise _bad_manifest(where, "optional_args has a table without when and args")
+    variants = entry.get("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(item, dict) for item in variants.values()):
+        raise _bad_manifest(where, "variants is no table of tables")
+    return Process(
+        id=name,
+        level=level,
+        path=_text(entry, "path", where),
+        select=_text(entry, "select", where),
+        variants={
+            key: Variant(_text(item, "path", where), _texts(item, "args", where), _map(item, "env", where))
+            for key, item in variants.items()
+        },
+        args=_texts(entry, "args", where),
+        optional_args=tuple((_text(item, "when", where) or "", _texts(item, "args", where)) for item in groups),
+        config=_text(entry, "config", where),
+        env=_map(entry, "env", where),
+        wait_socket=_text(entry, "wait_socket", where),
+        timeout_secs=_text(entry, "timeout_secs", where),
+        unknown=tuple(sorted(set(entry) - _KEYS)),
+    )
+
+
+def _text(table: Mapping[str, object], key: str, where: str) -> str | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _bad_manifest(where, f"{key}: expected a text, found {value!r}"[:200])
+    return value
+
+
+def _texts(table: Mapping[str, object], key: str, where: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _bad_manifest(where, f"{key}: expected a list of texts, found {value!r}"[:200])
+    return tuple(value)
+
+
+def _map(table: Mapping[str, object], key: str, where: str) -> dict[str, str]:
+    value = table.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise _bad_manifest(where, f"{key}: expected a table of texts, found {value!r}"[:200])
+    return value
+
+
+def launch_plan(manifest: Manifest, variables: Mapping[str, str], *, most: int, root: str) -> tuple[Launch, ...]:
+    """What the agent starts, in its order: processes of level 1 to ``most``, with paths below ``root``.
+
+    Raises:
+        InputError: a variable or variant that there is not, no path, a path that leaves the image, a timeout that is
+            no number (``extension-manifest``). The guest would be powered off.
+    """
+    if "ocicrypt-config" not in manifest.paths:
+        raise _bad_manifest("[paths]", "there is no ocicrypt-config, which the agent asks the extension coco for")
+    return tuple(_launch(item, variables, root) for item in manifest.processes if 1 <= item.level <= most)
+
+
+def _launch(process: Process, variables: Mapping[str, str], root: str) -> Launch:
+    where = f"process {process.id!r}"
+
+    def filled(text: str) -> str:
+        def value(found: re.Match[str]) -> str:
+            if not found[2] or found[1] not in variables:
+                known = ", ".join(sorted(variables))
+                raise _bad_manifest(where, f"there is no variable ${{{found[1][:60]}}}; there are {known}")
+            return variables[found[1]]
+
+        return _VARIABLE.sub(value, text)
+
+    variant = None
+    if process.variants:
+        chosen = filled(process.select or "") or "default"
+        if chosen not in process.variants:
+            raise _bad_manifest(
+                where, f"there is no variant {chosen!r}; there are {', '.join(sorted(process.variants))}"
+            )
+        variant = process.variants[chosen]
+    path = (variant.path if variant is not None else None) or process.path
+    if path is None:
+        raise _bad_manifest(where, "it has neither a path nor a variant with one")
+    path = filled(path).strip()
+    if not path or ".." in path.split("/"):
+        raise _bad_manifest(where, f"{path!r} is no path below the image")
+    words = [*process.args, *(word for when, group in process.optional_args if variables.get(when) for word in group)]
+    env = dict(process.env) | dict(variant.env if variant is not None else {})
+    timeout = filled(process.timeout_secs or "")
+    if timeout and not (timeout.isascii() and timeout.isdecimal()):
+        raise _bad_manifest(where, f"timeout_secs is no number, found {timeout!r}")
+    return Launch(
+        id=process.id,
+        path=f"{root}/{path.lstrip('/')}",
+        args=tuple(filled(word) for word in [*words, *(variant.args if variant is not None else ())]),
+        config=filled(process.config or "") or None,
+        env={key: filled(value) for key, value in env.items()},
+        wait_socket=filled(process.wait_socket or "") or None,
+        timeout_secs=int(timeout or 0),
+    )
+
+
+def image_tree(path: str) -> str:
+    """The unpacked image in which this manifest lies in its place, or "" where there is only the file."""
+    path = os.path.abspath(path)
+    root = path.removesuffix(f"/{MANIFEST}")
+    return root if root != path and os.path.isdir(f"{root}/usr") else ""
+
+
+def manifest_findings(data: bytes, *, source: str = MANIFEST, root: str = "", level: int = 3) -> Iterator[Finding]:
+    """What an agent makes of a manifest. ``root`` is where the image is mounted, or "" where only the file is there."""
+    try:
+        manifest = read_manifest(data, source=source)
+        named = {"attester_variant": "nvidia", "launch_process_timeout": "120", "extension_root": root or "/x"}
+        plan = launch_plan(manifest, dict.fromkeys(VARIABLES, "x") | named, most=level, root=root or "/x")
+    except NvattestError as error:
+        yield Finding("manifest", "error", error.message, error.hint or "")
+        return
+    ours = our_process(manifest.processes)
+    if root:
+        missing = [item.path for item in plan if not os.access(item.path, os.X_OK)]
+        if missing:
+            message = f"{missing[0]} is not there or not executable: the agent then starts none of the processes"
+            yield Finding("manifest", "error", message)
+    for process in manifest.processes:
+        if process.unknown:
+            message = f"process {process.id!r}: the agent passes over {', '.join(process.unknown)}"
+            yield Finding("manifest", "warning", message)
+        if not 1 <= process.level <= level:
+            message = f"process {process.id!r} of level {process.level} is never started: levels are 1 to {level}"
+            yield Finding("manifest", "error" if process is ours else "warning", message)
+    if ours is None:
+        yield Finding("manifest", "ok", "the agent accepts the manifest, which does not start nvattest-hook")
+        return
+    yield from _ours(manifest, root)
+
+
+def _ours(manifest: Manifest, root: str) -> Iterator[Finding]:
+    ours = our_process(manifest.processes)
+    if ours is None:
+        return
+    try:
+        arguments = parse_arguments([word.replace("${extension_root}", root or "/x") for word in ours.args])
+    except UsageError as error:
+        yield Finding("manifest", "error", f"process {ours.id!r}: {error}")
+        return
+    if arguments.stage not in (Stage.WATCH, Stage.INIT):
+        yield Finding("manifest", "error", f"process {ours.id!r} runs no stage: it needs --stage watch")
+        return
+    if ours.wait_socket is None:
+        yield Finding(
+            "manifest", "ok", "the agent starts nvattest-hook and serves meanwhile: the ready state is the gate"
+        )
+        return
+    if ours.wait_socket != _TOKEN:
+        message = f"wait_socket {ours.wait_socket} is not {_TOKEN}, which is there only while a verdict stands"
+        yield Finding("manifest", "error", message)
+        return
+    names = [item.id for item in manifest.processes]
+    if names.index(ours.id) != 0:
+        message = f"{', '.join(names[: names.index(ours.id)])} is started before the gate"
+        yield Finding("manifest", "warning", message, "put the entry of nvattest first")
+    if not (ours.timeout_secs or "").isdecimal() or ours.timeout_secs == "0":
+        yield Finding(
+            "manifest", "warning", "wait_socket without timeout_secs: how long the agent waits is its default"
+        )
+    if root and not os.path.exists(f"{root}/etc/nvattest/bundle.json"):
+        message = "the gate waits before there is a network, and the image has no bundle: no guest will ever start"
+        yield Finding("manifest", "error", message, "build the layer with --bundle")
+        return
+    yield Finding("manifest", "ok", "the agent serves nothing before a verdict stands; it needs a bundle in the image")
+
+
+def our_entry(*, gate: bool, seconds: int = 120) -> str:
+    """The ``[[process]]`` that starts the watch: before the agent serves (``gate``), or beside it."""
+    lines = [
+        "[[process]]",
+        'id = "nvattest"',
+        "level = 1",
+        f'path = "{PROGRAM}"',
+        'args = ["--stage", "watch", "--config", "${extension_root}/etc/nvattest/hook.toml"]',
+    ]
+    if gate:
+        lines += [f'wait_socket = "{_TOKEN}"', f'timeout_secs = "{seconds}"']
+    return "\n".join(lines) + "\n"
+
+
+def our_process(processes: Iterable[Process]) -> Process | None:
+    """The first process that runs our program."""
+    return next((item for item in processes if (item.path or "").strip().endswith("/nvattest-hook")), None)
+
+
+def add_process(text: str, entry: str, *, before: str = "attestation-agent") -> str:
+    """The manifest with one more process in front of another, comments and all else as they are.
+
+    Raises:
+        InputError: the manifest is refused, already starts our program, or has no such process.
+    """
+    manifest = read_manifest(text.encode())
+    names = [item.id for item in manifest.processes]
+    if our_process(manifest.processes) is not None:
+        raise _unchanged("it starts nvattest-hook already", "take that entry out first, or keep the file as it is")
+    if before not in names:
+        raise _unchanged(
+            f"there is no process {before!r}; there are {', '.join(names) or 'none'}",
+            "give the manifest of the release's own extension coco",
+        )
+    [*_, added] = read_manifest(f"schema_version = 1\n{entry}".encode()).processes
+    index = names.index(before)
+    wanted = (*manifest.processes[:index], added, *manifest.processes[index:])
+    for header in _HEADER.finditer(text):
+        at = _above_comments(text, header.start())
+        merged = f"{text[:at]}{entry}\n{text[at:]}"
+        try:
+            if read_manifest(merged.encode()) == Manifest(manifest.paths, wanted):
+                return merged
+        except InputError:
+            # This header stands in a text of several lines.
+            continue
+    raise _unchanged(
+        f"the entry of {before!r} is not written as a table [[process]]",
+        "add the entry of examples/init/components.toml by hand",
+    )
+
+
+def _above_comments(text: str, at: int) -> int:
+    """The start of the comment that stands right above, or ``at``."""
+    lines = text[:at].splitlines(keepends=True)
+    while lines and lines[-1].lstrip().startswith("#"):
+        at -= len(lines.pop())
+    return at
+
+
+def _unchanged(message: str, hint: str) -> InputError:
+    return InputError(f"{MANIFEST}: {message}", code="extension-manifest", hint=hint)
+
+
+def _bad_manifest(where: str, message: str) -> InputError:
+    return InputError(
+        f"{where}: {message}",
+        code="extension-manifest",
+        hint="the agent ends on this, and with it the guest; nvattest hook manifest writes our entry into coco's",
+    )

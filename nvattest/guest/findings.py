@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["Finding", "is_good", "note", "print_findings"]
+__all__ = ["SEVERITIES", "Finding", "is_good", "print_findings"]
+
+SEVERITIES: Final = ("ok", "warning", "error")
+"""From the least to the worst."""
 
 _WORDS: Final = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """``severity`` is ``ok``, ``warning`` (look at it) or ``error`` (it does not work, or it is no gate).
 
     ``file`` is the file it is about, where several were looked at.
@@ -23,11 +24,6 @@ class Finding:
     message: str
     hint: str = ""
     file: str = ""
-
-
-def note(kind: str, severity: str, message: str, hint: str = "") -> Finding:
-    """A finding, in short."""
-    return Finding(id=kind, severity=severity, message=message, hint=hint)
 
 
 def is_good(findings: Sequence[Finding]) -> bool:
@@ -42,8 +38,8 @@ def print_findings(findings: Sequence[Finding], form: str) -> None:
 
         checks = []
         for item in findings:
-            check = {"id": item.id, "severity": item.severity, "message": item.message, "hint": item.hint}
-            checks.append(check | ({"file": item.file} if item.file else {}))
+            members = item._asdict()
+            checks.append(members if item.file else {key: value for key, value in members.items() if key != "file"})
         print(dump_json({"good": is_good(findings), "checks": checks}))
         return
     from nvattest._text import joined

@@ -14,16 +14,13 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from nvattest.errors import InputError, NvattestError
-from nvattest.guest.boot import is_set_ready_at_boot
-from nvattest.guest.extension import check_extension, parse_verity_params
-from nvattest.guest.findings import Finding, note
-from nvattest.guest.manifest import image_tree, manifest_findings
+from nvattest.guest.extension import check_extension, image_tree, manifest_findings, parse_verity_params
+from nvattest.guest.findings import Finding
+from nvattest.guest.kata import EXTENSION_NAME, READY_PARAMETER, Runtime, Table, at, is_set_ready_at_boot, read_runtime
 from nvattest.guest.paths import Paths
-from nvattest.guest.runtime import EXTENSION_NAME, Runtime, read_runtime
 
 __all__ = ["lint_files"]
 
@@ -36,8 +33,6 @@ _DEMANDED: Final = re.compile(r"input\.guest_hook_path\s*==\s*(\"[^\"\n]*\"|[A-Z
 _KEYS: Final = {"snp": "sev-snp.amd.com/esids", "tdx": "tdx.intel.com/keys"}
 _LABELS: Final = {"snp": "amd.feature.node.kubernetes.io/snp", "tdx": "intel.feature.node.kubernetes.io/tdx"}
 _READY_LABEL: Final = "nvidia.com/cc.ready.state"
-
-Table = Mapping[str, object]
 
 
 class _Deployment:
@@ -58,7 +53,7 @@ def lint_files(files: Sequence[str]) -> list[Finding]:
             try:
                 documents[path] = _toml(_read(path), path)
             except NvattestError as error:
-                found.append(Finding(id="file", severity="error", message=error.message, file=path))
+                found.append(Finding("file", "error", error.message, file=path))
     bases = [path for path, document in documents.items() if _is_base(document)]
     drop_ins = [path for path, document in documents.items() if "hypervisor" in document and path not in bases]
     for path in files:
@@ -67,8 +62,8 @@ def lint_files(files: Sequence[str]) -> list[Finding]:
         try:
             notes = list(_look(path, documents.get(path), drop_ins, bases, deployment))
         except NvattestError as error:
-            notes = [note("file", "error", error.message, error.hint or "")]
-        found += [replace(item, file=path) for item in notes]
+            notes = [Finding("file", "error", error.message, error.hint or "")]
+        found += [item._replace(file=path) for item in notes]
     return [*found, *_compared(deployment)]
 
 
@@ -81,13 +76,13 @@ def _look(
         elif path in drop_ins:
             if not bases:
                 message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
-                yield note("kata-config", "error", message, "give the configuration-….toml of the node too")
+                yield Finding("kata-config", "error", message, "give the configuration-….toml of the node too")
         elif "schema_version" in document or "process" in document:
             yield from manifest_findings(_read(path), source="the manifest", root=image_tree(path))
         elif "algorithm" in document and "data" in document:
             yield from _initdata(_read(path), path, deployment)
         else:
-            yield note("file", "error", "no runtime configuration, no extension manifest and no initdata")
+            yield Finding("file", "error", "no runtime configuration, no extension manifest and no initdata")
     elif path.endswith(".rego"):
         yield from _policy(_read(path).decode("utf-8", "replace"), path, deployment)
     else:
@@ -99,7 +94,7 @@ def _look(
 
 
 def _is_base(document: Table) -> bool:
-    return any("image" in table or "initrd" in table for table in _tables(_at(document, "hypervisor")))
+    return any("image" in table or "initrd" in table for table in _tables(at(document, "hypervisor")))
 
 
 def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
@@ -108,16 +103,16 @@ def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
     extensions = {item.name for item in runtime.extensions}
     if not hook:
         message = "guest_hook_path is empty: the agent looks for no hook and says nothing"
-        yield note("hook-path", "error", message, "set it in a drop-in: nvattest hook drop-in writes one")
+        yield Finding("hook-path", "error", message, "set it in a drop-in: nvattest hook drop-in writes one")
     elif not hook.startswith("/") or hook.rstrip("/").endswith("/prestart"):
         message = f"guest_hook_path {hook!r} is not the absolute path of the folder above prestart"
-        yield note("hook-path", "error", message)
+        yield Finding("hook-path", "error", message)
     elif hook.startswith(Paths.EXTENSIONS + "/") and hook.split("/")[3] not in extensions:
         message = f"guest_hook_path {hook!r} lies in an extension that guest_extension_images does not have"
-        yield note("hook-path", "error", message)
+        yield Finding("hook-path", "error", message)
     else:
         deployment.hook_paths[runtime.base] = hook
-        yield note("hook-path", "ok", f"guests look for hooks below {hook}")
+        yield Finding("hook-path", "ok", f"guests look for hooks below {hook}")
     yield from _extensions(runtime)
     yield from _keys(runtime)
 
@@ -127,62 +122,62 @@ def _parameters(runtime: Runtime) -> Iterator[Finding]:
     if ready:
         message = f"kernel_params has {ready}: NVRC sets the GPUs ready at boot, with nothing attested"
         hint = "a drop-in with kernel_params without it takes the place of the base's; nvattest hook drop-in writes one"
-        yield note("ready-by-others", "error", message, hint)
+        yield Finding("ready-by-others", "error", message, hint)
     else:
-        yield note("ready-by-others", "ok", "the kernel parameters leave the ready state to the hook")
+        yield Finding("ready-by-others", "ok", "the kernel parameters leave the ready state to the hook")
     lost = runtime.lost_parameters
     if lost:
         where = os.path.basename(runtime.values("kernel_params")[-1][0])
         message = f"kernel_params of {where} takes the place of the base's, and {' '.join(lost)} is lost"
-        yield note("kernel-params", "error", message, "repeat every parameter that is to stay")
+        yield Finding("kernel-params", "error", message, "repeat every parameter that is to stay")
     else:
-        yield note("kernel-params", "ok", "every kernel parameter of the base is kept")
+        yield Finding("kernel-params", "ok", "every kernel parameter of the base is kept")
 
 
 def _extensions(runtime: Runtime) -> Iterator[Finding]:
     if not runtime.is_rust:
         if runtime.value("guest_extension_images") is not None:
-            yield note("extensions", "error", "the Go runtime knows no guest_extension_images")
+            yield Finding("extensions", "error", "the Go runtime knows no guest_extension_images")
         return
     names = [item.name for item in runtime.extensions]
     lost = [item.name for item in runtime.base_extensions if item.name not in names]
     if lost:
         message = f"guest_extension_images has {', '.join(names)}, and {', '.join(lost)} of the base is lost"
-        yield note("extensions", "error", message, "nvattest hook drop-in writes the whole array for this node")
+        yield Finding("extensions", "error", message, "nvattest hook drop-in writes the whole array for this node")
     for item in runtime.extensions:
         if not EXTENSION_NAME.fullmatch(item.name) or names.count(item.name) != 1:
             message = f"extension {item.name!r}: a name is 1 to 10 letters, digits, - and _, and is there once"
-            yield note("extensions", "error", message)
+            yield Finding("extensions", "error", message)
             continue
         try:
             params = parse_verity_params(item.verity_params)
         except InputError as error:
-            yield note("extensions", "error", f"extension {item.name}: {error.message}; NVRC stops the guest")
+            yield Finding("extensions", "error", f"extension {item.name}: {error.message}; NVRC stops the guest")
             continue
         if not os.path.exists(item.path):
             message = f"extension {item.name}: {item.path} is not on this machine"
-            yield note("extensions", "warning", message, "on a node the class does not load without it")
+            yield Finding("extensions", "warning", message, "on a node the class does not load without it")
             continue
         try:
             check_extension(item.path, params)
         except InputError as error:
-            yield note("extensions", "error", f"extension {item.name}: {error.message}")
+            yield Finding("extensions", "error", f"extension {item.name}: {error.message}")
         else:
-            yield note("extensions", "ok", f"extension {item.name}: {item.path} has the content of its root hash")
+            yield Finding("extensions", "ok", f"extension {item.name}: {item.path} has the content of its root hash")
 
 
 def _keys(runtime: Runtime) -> Iterator[Finding]:
-    agent = _at(_at(runtime.effective, "agent"), "kata")
+    agent = at(at(runtime.effective, "agent"), "kata")
     if runtime.is_rust and "dial_timeout" in agent:
         message = "[agent.kata] dial_timeout is a key of the Go runtime: runtime-rs refuses the whole configuration"
-        yield note("runtime-keys", "error", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
+        yield Finding("runtime-keys", "error", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
     where, other = ("agent.kata", "runtime") if runtime.is_rust else ("runtime", "agent.kata")
-    misplaced = agent if other == "agent.kata" else _at(runtime.effective, "runtime")
+    misplaced = agent if other == "agent.kata" else at(runtime.effective, "runtime")
     if "create_container_timeout" in misplaced:
         message = f"create_container_timeout in [{other}] is not read: this runtime has it in [{where}]"
-        yield note("runtime-keys", "warning", message)
+        yield Finding("runtime-keys", "warning", message)
     if agent.get("debug_console_enabled") is True:
-        yield note("debug", "error", "debug_console_enabled gives the host a shell in the guest")
+        yield Finding("debug", "error", "debug_console_enabled gives the host a shell in the guest")
 
 
 # --- policy and initdata ----------------------------------------------------------------------------------------------
@@ -192,16 +187,16 @@ def _policy(text: str, path: str, deployment: _Deployment) -> Iterator[Finding]:
     plain = re.sub(r"(?m)#.*$", "", text)
     rules = _RULE.findall(plain)
     if not rules:
-        yield note("policy", "error", "it has no rule CreateSandboxRequest with a body")
+        yield Finding("policy", "error", "it has no rule CreateSandboxRequest with a body")
         return
     if len(rules) > 1:
         message = (
             f"it has {len(rules)} rules CreateSandboxRequest, and each hook path that one of them allows is allowed"
         )
-        yield note("policy", "error", message, "put our rule in the place of the shipped one")
+        yield Finding("policy", "error", message, "put our rule in the place of the shipped one")
         return
     if _EMPTY_PATH.search(rules[0]):
-        yield note("policy", "error", "it demands that guest_hook_path is empty: no guest with the hook is created")
+        yield Finding("policy", "error", "it demands that guest_hook_path is empty: no guest with the hook is created")
         return
     found = _DEMANDED.search(rules[0])
     value = found[1] if found is not None else ""
@@ -210,26 +205,26 @@ def _policy(text: str, path: str, deployment: _Deployment) -> Iterator[Finding]:
         value = named[1] if named is not None else ""
     if not value:
         message = "CreateSandboxRequest does not compare guest_hook_path: the host may leave the hook out"
-        yield note("policy", "error", message)
+        yield Finding("policy", "error", message)
         return
     deployment.demanded_paths[path] = value.strip('"')
-    yield note("policy", "ok", f"it demands the hook path {value}")
+    yield Finding("policy", "ok", f"it demands the hook path {value}")
 
 
 def _initdata(data: bytes, path: str, deployment: _Deployment) -> Iterator[Finding]:
     document = _toml(data, path)
     algorithm = str(document.get("algorithm", "")).replace("-", "").lower()
     if document.get("version") != "0.1.0" or algorithm not in ("sha256", "sha384", "sha512"):
-        yield note("initdata", "error", 'initdata has version "0.1.0" and algorithm sha256, sha384 or sha512')
+        yield Finding("initdata", "error", 'initdata has version "0.1.0" and algorithm sha256, sha384 or sha512')
         return
     digest = hashlib.new(algorithm, data).hexdigest()
-    yield note("initdata", "ok", f"its {algorithm}, which the quote has, is {digest}")
-    policy = _at(document, "data").get("policy.rego")
+    yield Finding("initdata", "ok", f"its {algorithm}, which the quote has, is {digest}")
+    policy = at(document, "data").get("policy.rego")
     if isinstance(policy, str):
         yield from _policy(policy, path, deployment)
     else:
         message = "initdata without policy.rego: the image's default policy holds, which allows the host everything"
-        yield note("policy", "error", message)
+        yield Finding("policy", "error", message)
 
 
 def _from_annotation(text: str) -> bytes:
@@ -258,50 +253,50 @@ def _kubernetes(document: Table, path: str, deployment: _Deployment) -> Iterator
     elif "shims" in document or "customRuntimes" in document:
         yield from _deploy_values(document)
     else:
-        yield note("file", "warning", f"nothing is known of {kind or 'this document'}")
+        yield Finding("file", "warning", f"nothing is known of {kind or 'this document'}")
 
 
 def _operator_values(values: Table) -> Iterator[Finding]:
-    sandbox, good = _at(values, "sandboxWorkloads"), True
+    sandbox, good = at(values, "sandboxWorkloads"), True
     for key, wanted in (("enabled", True), ("mode", "kata")):
         if sandbox.get(key) != wanted:
             good = False
             message = f"sandboxWorkloads.{key} is {_json(sandbox.get(key))}, not {_json(wanted)}"
-            yield note(
+            yield Finding(
                 "operator", "error", message, "without it no node gets a CC label, and no GPU a resource for Kata"
             )
-    if _at(values, "kataManager").get("enabled") is True:
+    if at(values, "kataManager").get("enabled") is True:
         good = False
         message = "kataManager: the operator removes the RuntimeClasses that carry its label"
-        yield note("operator", "error", message, "leave it out; kata-deploy makes the classes")
-    mode = _at(values, "ccManager").get("defaultMode", "on")
+        yield Finding("operator", "error", message, "leave it out; kata-deploy makes the classes")
+    mode = at(values, "ccManager").get("defaultMode", "on")
     if mode not in ("on", "off", "devtools"):
         good = False
         hint = "in YAML on without quotes is true; ppcie is for single nodes: label nvidia.com/cc.mode"
-        yield note("operator", "error", f"ccManager.defaultMode is {_json(mode)}, not on, off or devtools", hint)
+        yield Finding("operator", "error", f"ccManager.defaultMode is {_json(mode)}, not on, off or devtools", hint)
     elif mode != "on":
         good = False
-        yield note("operator", "warning", f"ccManager.defaultMode is {mode}: only nodes that are labelled attest")
+        yield Finding("operator", "warning", f"ccManager.defaultMode is {mode}: only nodes that are labelled attest")
     if good:
-        yield note("operator", "ok", "nodes get their CC labels, and GPUs a resource for Kata")
+        yield Finding("operator", "ok", "nodes get their CC labels, and GPUs a resource for Kata")
 
 
 def _deploy_values(values: Table) -> Iterator[Finding]:
-    shims = _at(values, "shims")
+    shims = at(values, "shims")
     enabled = {name for name, shim in shims.items() if isinstance(shim, Mapping) and shim.get("enabled") is True}
-    default = _at(values, "defaultShim").get("amd64")
+    default = at(values, "defaultShim").get("amd64")
     if default not in enabled:
         message = f"defaultShim.amd64 is {_json(default)}, which is none of the enabled: {', '.join(sorted(enabled))}"
-        yield note("kata-deploy", "error", message, "the installation fails on it")
-    rules = _at(values, "nodeFeatureRules").get("create", "auto")
+        yield Finding("kata-deploy", "error", message, "the installation fails on it")
+    rules = at(values, "nodeFeatureRules").get("create", "auto")
     if rules is not True:
         message = f"nodeFeatureRules.create is {_json(rules)}, not true: nodes may get no label for their TEE"
         hint = "pods then stay pending; auto makes the labels only where NFD was there before"
-        yield note("kata-deploy", "warning" if rules == "auto" else "error", message, hint)
-    custom = _at(values, "customRuntimes")
-    runtimes = _at(custom, "runtimes")
+        yield Finding("kata-deploy", "warning" if rules == "auto" else "error", message, hint)
+    custom = at(values, "customRuntimes")
+    runtimes = at(custom, "runtimes")
     if runtimes and custom.get("enabled") is not True:
-        yield note("kata-deploy", "error", "customRuntimes.enabled is not true")
+        yield Finding("kata-deploy", "error", "customRuntimes.enabled is not true")
     for name, item in runtimes.items():
         if isinstance(item, Mapping):
             yield from _custom_runtime(name, item, enabled)
@@ -316,90 +311,92 @@ def _custom_runtime(name: str, runtime: Table, enabled: set[str]) -> Iterator[Fi
     tee = "snp" if "snp" in base else "tdx" if "tdx" in base else ""
     if base not in enabled:
         message = f"{name}: its base {base} is not enabled among shims, so its files are not installed"
-        yield note("kata-deploy", "error", message)
+        yield Finding("kata-deploy", "error", message)
     for document in _yaml(str(runtime.get("runtimeClass", "")).encode(), name):
         if document.get("handler") != name and document.get("handler") != f"kata-{name}":
             message = f"{name}: handler {_json(document.get('handler'))} is not the runtime's name"
-            yield note("kata-deploy", "warning", message)
+            yield Finding("kata-deploy", "warning", message)
         for item in _runtime_class(document, tee=tee):
-            yield replace(item, message=f"{name}: {item.message}")
+            yield item._replace(message=f"{name}: {item.message}")
     if isinstance(runtime.get("dropIn"), str):
         yield from _drop_in_text(name, str(runtime["dropIn"]))
-    if _at(runtime, "containerd").get("snapshotter") != "nydus":
-        yield note(
+    if at(runtime, "containerd").get("snapshotter") != "nydus":
+        yield Finding(
             "kata-deploy", "warning", f"{name}: containerd.snapshotter is not nydus: images are not pulled in the guest"
         )
 
 
 def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
     document = _toml(text.encode(), f"dropIn of {name}")
-    for table in _tables(_at(document, "hypervisor")):
-        if "nvrc.smi.srs" in str(table.get("kernel_params", "")):
-            yield note("ready-by-others", "error", f"{name}: its kernel_params has nvrc.smi.srs")
+    for table in _tables(at(document, "hypervisor")):
+        if READY_PARAMETER in str(table.get("kernel_params", "")):
+            yield Finding("ready-by-others", "error", f"{name}: its kernel_params has {READY_PARAMETER}")
         if not table.get("guest_hook_path"):
-            yield note("hook-path", "warning", f"{name}: its drop-in names no guest_hook_path")
+            yield Finding("hook-path", "warning", f"{name}: its drop-in names no guest_hook_path")
 
 
 def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
     handler = str(document.get("handler", ""))
     tee = tee or ("snp" if "snp" in handler else "tdx" if "tdx" in handler else "")
-    selector = _at(_at(document, "scheduling"), "nodeSelector")
-    overhead = _at(_at(document, "overhead"), "podFixed")
-    labels = _at(_at(document, "metadata"), "labels")
+    selector = at(at(document, "scheduling"), "nodeSelector")
+    overhead = at(at(document, "overhead"), "podFixed")
+    labels = at(at(document, "metadata"), "labels")
     good = True
     if labels.get("nvidia.com/kata-runtime-class") is not None:
         good = False
-        yield note("runtime-class", "error", "the GPU Operator removes classes labelled nvidia.com/kata-runtime-class")
+        yield Finding(
+            "runtime-class", "error", "the GPU Operator removes classes labelled nvidia.com/kata-runtime-class"
+        )
     if selector.get(_READY_LABEL) != "true":
         good = False
         message = f'nodeSelector has not {_READY_LABEL}: "true", which on and ppcie nodes have and no other'
-        yield note("runtime-class", "error", message)
+        yield Finding("runtime-class", "error", message)
     if tee and selector.get(_LABELS[tee]) != "true":
         good = False
-        yield note("runtime-class", "error", f'nodeSelector has not {_LABELS[tee]}: "true"')
+        yield Finding("runtime-class", "error", f'nodeSelector has not {_LABELS[tee]}: "true"')
     if tee and str(overhead.get(_KEYS[tee])) != "1":
         good = False
         message = f'overhead.podFixed has not {_KEYS[tee]}: "1": more pods are scheduled than the TEE has keys for'
-        yield note("runtime-class", "error", message)
+        yield Finding("runtime-class", "error", message)
     if "debug" in handler:
         good = False
-        yield note(
+        yield Finding(
             "runtime-class", "error", "a debug class does not get the drop-in: the GPUs are ready unattested there"
         )
     if good:
-        yield note("runtime-class", "ok", f"{handler} selects nodes in CC mode")
+        yield Finding("runtime-class", "ok", f"{handler} selects nodes in CC mode")
 
 
 def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Finding]:
-    spec = _at(document, "spec")
+    spec = at(document, "spec")
     if not isinstance(spec.get("runtimeClassName"), str):
-        yield note("pod", "error", "it names no runtimeClassName, and so runs without a guest")
+        yield Finding("pod", "error", "it names no runtimeClassName, and so runs without a guest")
     gpus = 0
     containers = spec.get("containers")
     for container in containers if isinstance(containers, list) else []:
-        limits = _at(_at(container if isinstance(container, Mapping) else {}, "resources"), "limits")
+        limits = at(at(container if isinstance(container, Mapping) else {}, "resources"), "limits")
         count, switches = (_number(limits.get(f"nvidia.com/{name}")) for name in ("pgpu", "nvswitch"))
         gpus += count
         if count and "memory" not in limits:
             message = "it has no memory limit: the guest gets its default memory and nothing for this container"
-            yield note("pod", "error", message)
+            yield Finding("pod", "error", message)
         if switches and (count, switches) != (8, 4):
             message = f"{count} GPUs and {switches} switches: NVRC powers the guest off for all but 8 and 4"
-            yield note("pod", "error", message)
+            yield Finding("pod", "error", message)
         elif switches:
             message = (
                 "8 GPUs and 4 switches are for Hopper in protected PCIe mode: nodes labelled nvidia.com/cc.mode=ppcie"
             )
-            yield note("pod", "ok", message)
-    annotations = _at(_at(document, "metadata"), "annotations")
+            yield Finding("pod", "ok", message)
+    annotations = at(at(document, "metadata"), "annotations")
     for key, value in annotations.items():
         if key == _INITDATA:
             yield from _initdata(_from_annotation(str(value)), path, deployment)
         elif key.startswith("io.katacontainers.config."):
             message = f"annotation {key}: runtime-rs ignores it, and the Go runtime may refuse the pod"
-            yield note("pod", "error", message, f"the classes for confidential GPUs take {_INITDATA} alone")
+            yield Finding("pod", "error", message, f"the classes for confidential GPUs take {_INITDATA} alone")
     if gpus:
-        yield note(
+        yield Finding(
             "pod", "ok", f"it asks for {gpus} GPU{'' if gpus == 1 else 's'} of class {spec.get('runtimeClassName')}"
         )
 
@@ -412,7 +409,7 @@ def _compared(deployment: _Deployment) -> Iterator[Finding]:
         for base, hook in deployment.hook_paths.items():
             if hook != demanded:
                 message = f"the policy demands {demanded}, and {os.path.basename(base)} has {hook}: no guest is created"
-                yield Finding(id="hook-path", severity="error", message=message, file=file)
+                yield Finding("hook-path", "error", message, file=file)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -450,11 +447,6 @@ def _yaml(data: bytes, source: str) -> list[Table]:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"{source}: not YAML: {error}"[:300], code="file") from None
     return [document for document in documents if isinstance(document, Mapping)]
-
-
-def _at(table: Table, key: str) -> Table:
-    value = table.get(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 def _tables(table: Table) -> Iterator[Table]:

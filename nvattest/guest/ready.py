@@ -1,30 +1,150 @@
 """The way to ready GPUs, and the only one: Appraisal, then TrustedPlatform, then PublishedPlatform, then ready.
 
 Each of these can be made from the one before alone, and refuses to be made from less. ``ReadyGate.open`` takes the last
-of them, so that the hook never sets GPUs ready before their token is on disk.
+of them, so that the hook never sets GPUs ready before their token is on disk. In ``/run/nvattest`` a token and its key
+set are there only while their verdict stands; the appraisal is there also where it says why not.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from nvattest._documents import load_json
 from nvattest._folder import TrustedFolder
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, InputError, NvattestError
 from nvattest.guest.paths import Paths
 
-__all__ = ["PublishedPlatform", "ReadyGate", "are_ready", "take_away"]
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal
+    from nvattest.guest.config import HookConfig
+
+__all__ = [
+    "PublishedPlatform",
+    "ReadyGate",
+    "Token",
+    "are_ready",
+    "publish",
+    "sign",
+    "take_away",
+    "withdraw",
+    "write_appraisal",
+]
 
 _ASK_SECONDS: Final = 2.0
 _ASK_LEAST: Final = 0.2
 # What says by itself why the ready state is not as it was to be.
 _OWN_CODES: Final = frozenset({"driver-timeout", "devices-changed", "ready-state"})
+_MAXIMUM_JWKS: Final = 65536
+
+
+# --- what is on disk --------------------------------------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    """A signed token and the public key to verify it with, not on disk yet."""
+
+    data: bytes
+    key: dict[str, object]
+
+    @property
+    def sha256(self) -> str:
+        """The digest by which a later run recognises it."""
+        return sha256(self.data).hexdigest()
+
+
+def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
+    """Sign the token of a trusted platform.
+
+    The key is made here and kept nowhere, so it signs nothing else.
+    """
+    from nvattest.token.claims import claims_of
+    from nvattest.token.eat import sign_detached_eat
+    from nvattest.token.keys import SigningKey
+    from nvattest.token.provenance import DEFAULT_ISSUER
+
+    key = SigningKey.generate()
+    token = sign_detached_eat(
+        platform.appraisal,
+        claims=claims_of(platform.appraisal, version=config.token_claims_version),
+        claims_version=config.token_claims_version,
+        key=key,
+        now=datetime.now(timezone.utc),
+        new_id=lambda: secrets.token_urlsafe(24),
+        issuer=config.token_issuer or DEFAULT_ISSUER,
+        lifetime=timedelta(seconds=config.token_lifetime),
+    )
+    return Token(json.dumps(token).encode() + b"\n", key.public.jwk())
+
+
+def publish(
+    platform: TrustedPlatform, token: Token, folder: TrustedFolder, *, keep_old_key: bool = False
+) -> PublishedPlatform:
+    """Put the token of a trusted platform on disk, its key set first.
+
+    With ``keep_old_key`` the key set also has the key of the token that is being replaced, so that whichever token a
+    reader finds, or a run that is killed between the two leaves, can be verified.
+
+    Raises:
+        InputError: a file could not be written (``output``).
+    """
+    keys = [token.key, *(_first_key(folder) if keep_old_key else ())]
+    try:
+        folder.write(Paths.JWKS, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
+        # A bearer's: whoever can read it can use it.
+        folder.write(Paths.TOKEN, token.data, mode=0o600)
+    except OSError as error:
+        raise _failed(error) from None
+    return PublishedPlatform(platform, folder=folder, token=token.data)
+
+
+def _first_key(folder: TrustedFolder) -> list[dict[str, object]]:
+    try:
+        document = load_json(folder.read(Paths.JWKS, _MAXIMUM_JWKS), source="key set", maximum=_MAXIMUM_JWKS)
+    except (OSError, InputError):
+        return []
+    keys = document.get("keys") if isinstance(document, dict) else None
+    return [key for key in keys[:1] if isinstance(key, dict)] if isinstance(keys, list) else []
+
+
+def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
+    """Write every check, good or bad.
+
+    Raises:
+        InputError: it could not be written (``output``).
+    """
+    from nvattest.appraisal.serialize import appraisal_to_json
+
+    try:
+        folder.write(Paths.APPRAISAL, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())
+    except OSError as error:
+        raise _failed(error) from None
+
+
+def withdraw(folder: TrustedFolder) -> None:
+    """Remove token, key set and appraisal of an earlier run.
+
+    Raises:
+        InputError: a file is there and cannot be removed (``output``).
+    """
+    try:
+        for name in (Paths.TOKEN, Paths.JWKS, Paths.APPRAISAL):
+            folder.remove(name)
+    except OSError as error:
+        raise _failed(error) from None
+
+
+def _failed(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: {error.strerror or error}", code="output")
 
 
 @final
@@ -48,6 +168,9 @@ class PublishedPlatform:
             raise InputError(f"{folder.at(Paths.TOKEN)} does not hold the token that was written", code="output")
         self.platform: Final = platform
         self.token_sha256: Final = sha256(token).hexdigest()
+
+
+# --- the ready state --------------------------------------------------------------------------------------------------
 
 
 @final

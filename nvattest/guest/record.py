@@ -1,39 +1,199 @@
-"""The record of the last run, ``/run/nvattest/state.json``: what ``status`` shows, and what later containers rely on.
+"""How a run ends, the record of it, and the rules by which a later run uses what it finds.
 
-A verdict is used again only by the same version of this program, in the same boot, with the same devices, driver load
-and settings, until its time is over, and only with its token whole on disk. Nothing else is taken from a record: which
-files decide, where the log is and how long a verdict serves stand in the configuration.
+The record is ``/run/nvattest/state.json`` (``schemas/hook-state-1.json``). ``status`` shows it, and later containers
+rely on it. Every rule about that is in this module:
+
+    verdict       token on disk           GPUs         what a later run does with it
+    trusted       the record's            ready        uses it, or keeps the GPUs ready while it attests them again
+    no-gpu        none                    none         uses it while the bus shows none
+    not-trusted   none                    not ready    takes it as its own if it waited for it, and else attests
+    unfinished    this run's, the one     not known    attests; a token that the record names is ours, and so is the
+                  before, or none                      ready state that goes with it
+
+A verdict is used only by the same version of this program, in the same boot, with the same devices, driver load and
+settings, until its time is over, and only with its token whole on disk. Nothing else is taken from a record: which
+files decide, where the log is and how long a verdict serves are in the configuration.
+
+All of this serves to recognise our own verdict; trust comes from the appraisal alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from nvattest._folder import TrustedFolder
+from nvattest._pci import device_digest, read_small
 from nvattest._version import __version__
-from nvattest.guest.identity import Identity, boottime
-from nvattest.guest.outcome import NO_GPU, NOT_TRUSTED, TRUSTED, UNFINISHED
 from nvattest.guest.paths import Paths
 
 __all__ = [
+    "EXIT",
     "MAXIMUM_RECORD",
-    "Finding",
+    "NOT_TRUSTED",
+    "NO_GPU",
+    "TRUSTED",
+    "UNFINISHED",
+    "Identity",
     "Reason",
     "Record",
+    "Remark",
     "belongs",
+    "boottime",
+    "digest_file",
+    "exit_status",
     "finished_since",
+    "headline",
+    "identify",
     "read_record",
     "recognised",
     "record_to_json",
     "refreshable",
     "reusable",
+    "seconds_since_fork",
     "serves",
+    "shown_status",
     "token_is_whole",
     "write_record",
 ]
+
+# --- how a run ends ---------------------------------------------------------------------------------------------------
+
+# The verdicts. Only TRUSTED goes with GPUs that accept work.
+TRUSTED: Final = "trusted"
+NO_GPU: Final = "no-gpu"
+NOT_TRUSTED: Final = "not-trusted"
+UNFINISHED: Final = "unfinished"
+
+EXIT: Final = {
+    "ok": 0,
+    "not-trusted": 1,
+    "usage": 2,
+    "configuration": 3,
+    "collection": 4,
+    "no-gpu": 5,
+    "deadline": 6,
+    "clock": 7,
+    "output": 8,
+    "ready-state": 9,
+    "devices-changed": 10,
+    "lock": 11,
+    "internal": 70,
+    "terminated": 143,
+}
+"""Exit statuses by cause. A cause that is not here counts as ``internal``."""
+
+_READY: Final = {
+    True: "the GPUs are ready",
+    False: "GPUs not ready",
+    None: "the driver could not be asked: the GPUs may be ready",
+}
+
+
+def exit_status(cause: str) -> int:
+    """The exit status of a cause; 0 for ``ok`` alone."""
+    return EXIT.get(cause, EXIT["internal"])
+
+
+def shown_status(cause: str, *, stage: str, on_failure: str) -> int:
+    """What the caller of this stage sees. A hook may let containers start, for the GPUs stay not ready."""
+    return 0 if stage == "hook" and on_failure == "start" else exit_status(cause)
+
+
+def headline(verdict: str, ready: bool | None, cause: str = "") -> str:
+    """The first words about a run, in the log, on stderr and in the kernel's log.
+
+    ``ready`` is what the driver answered last about the GPUs, None where it has not answered since it was asked to
+    change it. After ``no-gpu`` there is none to be ready; a ``lock`` leaves the ready state to the run that has it.
+    """
+    if verdict == TRUSTED:
+        return "attestation successful, GPUs set ready"
+    if verdict == NO_GPU:
+        return "no GPU in this guest, as configured"
+    ended = "attestation did not end" if verdict == UNFINISHED else "attestation failed"
+    if cause == "lock":
+        return f"{ended}, the ready state is left to another attestation"
+    if cause == "no-gpu" and ready is None:
+        return f"{ended}, there is no GPU"
+    return f"{ended}, {_READY[ready]}"
+
+
+# --- what a verdict belongs to ----------------------------------------------------------------------------------------
+
+_SMALL_FILE: Final = 1024 * 1024
+
+
+class Identity(NamedTuple):
+    """``boot`` is empty where the kernel did not say; then nothing is ever recognised.
+
+    ``config`` says which of the ``inputs`` is the configuration.
+    """
+
+    boot: str
+    devices: str
+    config: str
+    inputs: dict[str, str | None]
+
+
+def boottime() -> float:
+    """Seconds since boot, asleep or awake. It is the one clock that the host cannot set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def seconds_since_fork() -> float:
+    """The age of this process; 0.0 where the kernel does not say.
+
+    An agent counts from here, and on a slow machine an interpreter needs a good part of its patience to start.
+    """
+    # Its name, in parentheses, may hold anything.
+    fields = read_small("/proc/self/stat").rpartition(")")[2].split()
+    try:
+        # Field 22 of proc(5), in ticks since boot.
+        return max(0.0, boottime() - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (IndexError, ValueError):
+        return 0.0
+
+
+def identify(paths: Paths, inputs: Iterable[str]) -> Identity:
+    """What a verdict made now would belong to; ``inputs`` are the files that decide what is demanded."""
+    return Identity(
+        boot=read_small(paths.boot_id).strip(),
+        devices=device_digest(paths.root),
+        config=paths.config,
+        inputs={path: digest_file(path) for path in inputs},
+    )
+
+
+def digest_file(path: str) -> str | None:
+    """The SHA-256 of a file, or None where there is none to read.
+
+    Of one that is larger than a mebibyte, as only bundles are, it is that of the first mebibyte with inode, size and
+    times: a verdict that stands is to be used within milliseconds.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            first: bytes | None = file.read(_SMALL_FILE)
+            if first is None:
+                return None
+            digest = sha256(first)
+            if file.read(1):
+                facts = os.fstat(file.fileno())
+                numbers = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+                digest.update(repr(numbers).encode())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
 
 FORMAT: Final = "nvattest-hook-state"
 VERSION: Final = 1
@@ -51,7 +211,7 @@ class Reason(NamedTuple):
     hint: str = ""
 
 
-class Finding(NamedTuple):
+class Remark(NamedTuple):
     """What a run saw that does not decide by itself."""
 
     code: str
@@ -78,7 +238,7 @@ class Record(NamedTuple):
     on_failure: str = "start"
     exit_status: int = 0
     reason: Reason | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Remark, ...] = ()
     time: str = ""
     token_sha256: str | None = None
     token_before_sha256: str | None = None
@@ -138,6 +298,9 @@ def record_to_json(record: Record) -> dict[str, Any]:
         "reason": None if record.reason is None else record.reason._asdict(),
         "findings": [item._asdict() for item in record.findings],
     }
+
+
+# --- the rules --------------------------------------------------------------------------------------------------------
 
 
 def belongs(record: Record | None, identity: Identity) -> bool:
@@ -202,7 +365,7 @@ def _token_digest(folder: TrustedFolder) -> str | None:
 
 
 def finished_since(record: Record | None, identity: Identity, since: float, folder: TrustedFolder) -> bool:
-    """Whether this verdict, good or bad, was made while we waited for it (``since`` in seconds since boot)."""
+    """Whether this verdict, good or bad, was reached after ``since`` (seconds since boot), as the caller waited."""
     if record is None or not belongs(record, identity) or record.verdict == UNFINISHED:
         return False
     if record.cause == "terminated":
@@ -213,7 +376,7 @@ def finished_since(record: Record | None, identity: Identity, since: float, fold
     return record.verdict != TRUSTED or token_is_whole(record, folder)
 
 
-# --- what each member may be ------------------------------------------------------------------------------------------
+# --- what each member of a record may be ------------------------------------------------------------------------------
 
 _Read = Callable[[Any], Any]
 
@@ -244,8 +407,8 @@ def _reason(value: Any) -> Reason | None:
     return None if value is None else Reason(**{name: _text(value[name]) for name in Reason._fields})
 
 
-def _findings(value: Any) -> tuple[Finding, ...]:
-    return tuple([Finding(**{name: _text(item[name]) for name in Finding._fields}) for item in _list(value)])
+def _findings(value: Any) -> tuple[Remark, ...]:
+    return tuple([Remark(**{name: _text(item[name]) for name in Remark._fields}) for item in _list(value)])
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -255,37 +418,19 @@ def _texts(value: Any) -> tuple[str, ...]:
 _NULL: Final = type(None)
 _text: Final = _of(str)
 _list: Final = _of(list)
-_READERS: Final[dict[str, _Read]] = {
-    "verdict": _text,
-    "cause": _text,
-    "boot_id": _text,
-    "devices": _text,
-    "config": _text,
-    "inputs": _inputs,
-    "finished_boottime": _number,
-    "valid_until_boottime": _number,
-    "program": _text,
-    "run": _text,
-    "stage": _text,
-    "on_failure": _text,
-    "exit_status": _of(int),
-    "reason": _reason,
-    "findings": _findings,
-    "time": _text,
-    "token_sha256": _of(str, _NULL),
-    "token_before_sha256": _of(str, _NULL),
-    "ready": _of(bool, _NULL),
-    "ready_on_entry": _of(bool, _NULL),
-    "milliseconds": _of(dict),
-    "container": _text,
-    "container_kind": _text,
-    "stdin": _text,
-    "gpus": _of(int, _NULL),
-    "switches": _of(int, _NULL),
-    "driver": _of(dict, _NULL),
-    "result_code": _of(int, _NULL),
-    "anchors": _of(str, _NULL),
-    "simulated": _of(bool, _NULL),
-    "weakened": _texts,
+_KINDS: Final[dict[_Read, str]] = {
+    _text: "verdict cause boot_id devices config program run stage on_failure time container container_kind stdin",
+    _number: "finished_boottime valid_until_boottime",
+    _of(int): "exit_status",
+    _of(dict): "milliseconds",
+    _of(str, _NULL): "token_sha256 token_before_sha256 anchors",
+    _of(bool, _NULL): "ready ready_on_entry simulated",
+    _of(int, _NULL): "gpus switches result_code",
+    _of(dict, _NULL): "driver",
+    _inputs: "inputs",
+    _reason: "reason",
+    _findings: "findings",
+    _texts: "weakened",
 }
+_READERS: Final = {name: read for read, names in _KINDS.items() for name in names.split()}
 """Every member but ``log``. A record of an older version lacks some, and is none then."""

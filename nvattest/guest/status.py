@@ -10,10 +10,20 @@ from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import SystemState, read_state
 from nvattest.errors import NvattestError
 from nvattest.guest.config import Settings, load_settings
-from nvattest.guest.identity import Identity, boottime, identify
-from nvattest.guest.outcome import NO_GPU, TRUSTED
 from nvattest.guest.paths import Paths
-from nvattest.guest.record import MAXIMUM_RECORD, Record, belongs, read_record, reusable, serves
+from nvattest.guest.record import (
+    MAXIMUM_RECORD,
+    NO_GPU,
+    TRUSTED,
+    Identity,
+    Record,
+    belongs,
+    boottime,
+    identify,
+    read_record,
+    reusable,
+    serves,
+)
 from nvattest.model import counted
 
 __all__ = ["hook_status", "render_status", "stands"]

@@ -523,9 +523,9 @@ def test_sigterm_while_the_driver_is_asked_leaves_not_ready(world: NewWorld, ste
 
 # Each name is looked up by _story, in this order, at the step whose number it has.
 STORY = [
-    "(1) open_driver", "(4) keep_initialised", "(4) load_demands", "(4) wait_for_clock", "(5) collect_all",
-    "(6) load_known", "(6) gather_collateral", "(7) appraise", "(7) write_appraisal", "(7) TrustedPlatform",
-    "(9) publish", "(10) tell",
+    "(1) attest.open_driver", "(4) attest.keep_initialised", "(4) appraise.load_demands", "(4) attest.wait_for_clock",
+    "(5) attest.collect_all", "(6) appraise.load_known", "(6) appraise.gather_collateral", "(7) appraise.appraise",
+    "(7) attest.write_appraisal", "(7) attest.TrustedPlatform", "(9) attest.publish", "(10) attest.write_log",
 ]  # fmt: skip
 
 
@@ -536,22 +536,22 @@ def test_sigterm_at_every_step_ends_not_ready_or_with_the_verdict_on_disk(
 ) -> None:
     guest = world()
     guest.server.change(ready=1)
-    name = step.split()[1]
+    module, _, name = step.split()[1].partition(".")
     kill = "os.kill(os.getpid(), signal.SIGTERM)"
     hook = guest.hook.read_text().replace(
         "from nvattest.guest import main\n",
-        "import os, signal\nfrom nvattest.guest import attest, main\n"
-        f"original = attest.{name}\n"
+        f"import os, signal\nfrom nvattest.guest import {module}, main\n"
+        f"original = {module}.{name}\n"
         "def ended(*arguments, **named):\n"
         f"    {kill if when == 'before' else 'pass'}\n"
         "    result = original(*arguments, **named)\n"
         f"    {kill if when == 'after' else 'pass'}\n"
         "    return result\n"
-        f"attest.{name} = ended\n",
+        f"{module}.{name} = ended\n",
     )
     guest.hook.write_text(hook)
     guest.run()
-    if name == "tell":
+    if name == "write_log":
         assert (guest.ready, guest.state["verdict"]) == (1, "trusted")
         verified_token(guest)
     else:
@@ -869,11 +869,11 @@ MOMENTS = {
     "5 before the evidence": ("attest", "collect_all", "before", False),
     "7 after the appraisal": ("attest", "write_appraisal", "after", False),
     "9 before the key set": ("attest", "publish", "before", False),
-    "9 between key set and token": ("publish", "TrustedFolder.write", "before token.json", False),
-    "9 after the token": ("publish", "TrustedFolder.write", "after token.json", True),
+    "9 between key set and token": ("ready", "TrustedFolder.write", "before token.json", False),
+    "9 after the token": ("ready", "TrustedFolder.write", "after token.json", True),
     "10 before the driver is asked": ("attest", "ReadyGate.open", "before", True),
     "10 after the driver answered": ("attest", "ReadyGate.open", "after", True),
-    "10 after the verdict is recorded": ("attest", "tell", "before", True),
+    "10 after the verdict is recorded": ("attest", "write_log", "before", True),
 }
 
 
@@ -948,7 +948,7 @@ def test_the_watch_goes_round_until_it_is_asked_to_end(world: NewWorld) -> None:
     guest.hook.write_text(
         guest.hook.read_text().replace(
             "from nvattest.guest import main\n",
-            "import os, signal, nvattest.guest.watch as module\nfrom nvattest.guest import main\n"
+            "import os, signal, nvattest.guest.entry as module\nfrom nvattest.guest import main\n"
             "original, waits = module._wait, []\n"
             "def wait(*arguments):\n"
             "    waits.append(arguments)\n"

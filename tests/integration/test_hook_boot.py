@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.guest.extension import VerityParams
-from nvattest.guest.manifest import add_process, our_entry
+from nvattest.guest.extension import VerityParams, add_process, our_entry
 
 from .hook_world import HookWorld
 

@@ -159,7 +159,7 @@ def test_the_watch_attests_once_in_an_interval(world: NewWorld) -> None:
     guest.hook.write_text(
         guest.hook.read_text().replace(
             "from nvattest.guest import main\n",
-            "import os, signal, nvattest.guest.watch as module\nfrom nvattest.guest import main\n"
+            "import os, signal, nvattest.guest.entry as module\nfrom nvattest.guest import main\n"
             "module._LOOK, original, looks = 0.01, module.identify, []\n"
             "def identify(*arguments):\n"
             "    looks.append(arguments)\n"

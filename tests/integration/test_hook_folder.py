@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.guest.identity import boottime
+from nvattest.guest.record import boottime
 from nvattest.testing.native import DriverLibraries
 
 from .hook_world import HookWorld

@@ -1,6 +1,6 @@
 """The watch as a process of an extension's manifest: with a ``wait_socket`` no pod exists before a verdict stands.
 
-The agent here follows the rules of ``nvattest.guest.manifest``, which are the real one's: processes in their order, each
+The agent here follows the rules of ``nvattest.guest.extension``, which are the real one's: processes in their order, each
 waited for until its file appears; one that does not come in time ends the agent, and as process 1 the guest.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.guest.manifest import VARIABLES, add_process, launch_plan, our_entry, read_manifest
+from nvattest.guest.extension import VARIABLES, add_process, launch_plan, our_entry, read_manifest
 
 from .hook_world import HookWorld
 

@@ -132,11 +132,7 @@ def options_of(module: Any, *words: str) -> argparse.Namespace:
 
 def call(guest: HookWorld, *words: str) -> tuple[int, str]:
     """In a process of its own, for NVML is one per process."""
-    code = (
-        "import sys, argparse\nfrom nvattest.cli import hook\n"
-        "p = argparse.ArgumentParser(); hook.add_arguments(p); p.add_argument('--format', default='text')\n"
-        "sys.exit(hook.run(p.parse_args(sys.argv[1:])))"
-    )
+    code = "import sys\nfrom nvattest.cli import main\nsys.exit(main(['hook', *sys.argv[1:]]))"
     done = subprocess.run(
         [sys.executable, "-c", code, *words, "--root", str(guest.root)], capture_output=True, text=True, timeout=60
     )

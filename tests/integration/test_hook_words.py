@@ -94,7 +94,7 @@ def break_in(guest: HookWorld, module: str, name: str) -> None:
 
 
 # Before the gate exists, beside it, and outside of the attestation.
-OURS = [("attest", "pci_devices"), ("attest", "_open"), ("attest", "load_demands"), ("entry", "identify"),
+OURS = [("attest", "pci_devices"), ("attest", "_open"), ("appraise", "load_demands"), ("entry", "identify"),
         ("entry", "load_settings"), ("entry", "TrustedFolder")]  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_a_fault_of_ours_takes_ready_away_wherever_it_is(world: NewWorld, module
 def test_the_watch_says_what_is_known_where_a_fault_of_ours_ends_it(world: NewWorld) -> None:
     guest = world()
     guest.server.change(ready=1)
-    break_in(guest, "watch", "identify")
+    break_in(guest, "entry", "identify")
     ended = guest.run("--stage", "watch")
     assert (ended.status, guest.ready) == (70, 0)
     assert ended.stderr.startswith("nvattest-hook: attestation failed, GPUs not ready: ZeroDivisionError")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from nvattest.guest.arguments import Stage, parse_arguments
-from nvattest.guest.budget import closing_seconds
+from nvattest.guest.clock import closing_seconds
 from nvattest.guest.config import HookConfig
+from nvattest.guest.extension import our_entry
 from nvattest.guest.lint import lint_files
-from nvattest.guest.manifest import our_entry
 from nvattest.guest.paths import Paths
 
 if sys.version_info >= (3, 11):

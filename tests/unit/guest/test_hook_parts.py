@@ -19,25 +19,26 @@ import nvattest
 from nvattest._folder import TrustedFolder
 from nvattest.devices import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
-from nvattest.guest.arguments import Arguments, Stage, UsageError, parse_arguments
-from nvattest.guest.budget import Budget, give_up_after
-from nvattest.guest.clock import EARLIEST, wait_for_clock
+from nvattest.guest.arguments import MAXIMUM, Arguments, Stage, UsageError, parse_arguments, read_state
+from nvattest.guest.clock import EARLIEST, Budget, give_up_after, wait_for_clock
 from nvattest.guest.config import Settings, parse_config
-from nvattest.guest.container import MAXIMUM, read_state
-from nvattest.guest.identity import boottime, digest_file, identify
 from nvattest.guest.journal import Journal
-from nvattest.guest.outcome import EXIT, headline, shown_status
 from nvattest.guest.paths import Paths
-from nvattest.guest.publish import Token, publish
-from nvattest.guest.ready import PublishedPlatform, ReadyGate, take_away
+from nvattest.guest.ready import PublishedPlatform, ReadyGate, Token, publish, take_away
 from nvattest.guest.record import (
-    Finding,
+    EXIT,
     Reason,
     Record,
+    Remark,
+    boottime,
+    digest_file,
     finished_since,
+    headline,
+    identify,
     read_record,
     record_to_json,
     reusable,
+    shown_status,
     write_record,
 )
 from nvattest.guest.termination import TerminatedError, Termination
@@ -276,7 +277,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     paths, folder = guest_of(tmp_path)
     record = record_of(
         paths, verdict="not-trusted", cause="clock", reason=Reason("clock", "late", "wait"), weakened=("a", "b"),
-        findings=(Finding("x", "y"),), milliseconds={"end": 2.5}, gpus=1, ready=False, driver={"version": "1"},
+        findings=(Remark("x", "y"),), milliseconds={"end": 2.5}, gpus=1, ready=False, driver={"version": "1"},
     )  # fmt: skip
     write_record(folder, record)
     assert read_record(folder) == record

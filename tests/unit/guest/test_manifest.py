@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.errors import InputError, NvattestError
-from nvattest.guest.manifest import (
+from nvattest.guest.extension import (
     VARIABLES,
     Launch,
     add_process,

@@ -14,7 +14,7 @@ from nvattest.appraisal.check import CHECKS
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli.dispatch import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
-from nvattest.guest.agents import kernel_log_failure
+from nvattest.guest.kata import kernel_log_failure
 from nvattest.report.catalogue import (
     DOCUMENT,
     Entry,

@@ -1,7 +1,10 @@
-"""A node's Kata runtime configuration as the shim reads it, and the drop-in that puts the hook into it.
+"""What is known of Kata Containers: how each generation of its agent runs a hook, and how its shim reads its files.
 
-The shim merges the files of ``config.d`` into the base, in the order of their names: tables by key, and every other
-value, arrays and kernel parameters included, is replaced. So a drop-in repeats all that it does not mean to take away.
+Read from kata-containers 3.0.0 to 4.1.0. From 3.1 on the agent's own reaper takes a hook's exit status first, so under
+every agent of today the ready state of the GPUs is the gate, and the exit status is none.
+
+The shim merges the files of ``config.d`` into a node's runtime configuration, in the order of their names: tables by
+key; every other value, arrays and kernel parameters included, is replaced. So a drop-in repeats what it must keep.
 """
 
 from __future__ import annotations
@@ -10,13 +13,128 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from nvattest.errors import InputError
-from nvattest.guest.boot import READY_PARAMETER
+from nvattest.guest.arguments import AGENT_SECONDS
 from nvattest.guest.extension import parse_verity_params
 
-__all__ = ["Extension", "Runtime", "drop_in", "read_runtime"]
+__all__ = [
+    "AGENT_SECONDS",
+    "EXTENSION_NAME",
+    "GENERATIONS",
+    "READY_PARAMETER",
+    "Extension",
+    "Generation",
+    "Runtime",
+    "Table",
+    "at",
+    "drop_in",
+    "generation_of",
+    "is_set_ready_at_boot",
+    "kernel_log_failure",
+    "read_runtime",
+    "version_of",
+]
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One way of running hooks.
+
+    Attributes:
+        name: the versions, for people.
+        first: the first version of it.
+        last: the last one that was read, so that a later one is known as later.
+        keeps_environment: a hook gets the agent's environment; otherwise an empty one.
+        obeys_status: a status other than 0, or a timeout, fails the creation of the container.
+        appends: a container whose spec has hooks gets the guest hooks too; otherwise it gets none of them.
+        kills: a hook that has not ended after ten seconds is killed; otherwise it runs on beside the container.
+        logs_failures: a failure is a line in the kernel log, and so is a good hook whose status the reaper took.
+    """
+
+    name: str
+    first: tuple[int, int]
+    last: tuple[int, int]
+    keeps_environment: bool
+    obeys_status: bool
+    appends: bool
+    kills: bool
+    logs_failures: bool
+
+    @property
+    def promise(self) -> str:
+        """What a hook is worth under it, in a sentence."""
+        if self.obeys_status:
+            return "the exit status fails the container where on_failure is block, and the ready state is a gate too"
+        dropped = (
+            "" if self.appends else "; a container whose spec has hooks gets none of ours, so the pause run counts"
+        )
+        return f"the exit status is lost, so only the ready state is a gate{dropped}"
+
+
+GENERATIONS: Final = (
+    Generation(
+        name="3.0", first=(0, 0), last=(3, 0),
+        keeps_environment=True, obeys_status=True, appends=True, kills=False, logs_failures=False,
+    ),
+    Generation(
+        name="3.1 to 3.7", first=(3, 1), last=(3, 7),
+        keeps_environment=False, obeys_status=False, appends=True, kills=False, logs_failures=False,
+    ),
+    Generation(
+        name="3.8 to 3.32", first=(3, 8), last=(3, 32),
+        keeps_environment=False, obeys_status=False, appends=False, kills=False, logs_failures=False,
+    ),
+    Generation(
+        name="4.0 and 4.1", first=(4, 0), last=(4, 1),
+        keeps_environment=False, obeys_status=False, appends=False, kills=True, logs_failures=True,
+    ),
+)  # fmt: skip
+"""From the oldest to the newest."""
+
+_VERSION: Final = re.compile(r"\bkata-agent(?: version)?[ :]+v?(\d{1,4})\.(\d{1,4})\.")
+_HARMLESS: Final = (
+    'the agent logged "hook failed" and "no exit code": its own reaper took the status first, and it says so of hooks '
+    "that did their work too. The verdict is in /run/nvattest/state.json"
+)
+_LINE: Final = re.compile(r"kata-agent: hook failed: (.*)")
+
+
+def version_of(text: str) -> tuple[int, int] | None:
+    """The version in what ``kata-agent --version`` prints, or None."""
+    found = _VERSION.search(text)
+    return (int(found[1]), int(found[2])) if found is not None else None
+
+
+def generation_of(version: tuple[int, int]) -> Generation:
+    """How an agent of this version runs hooks; one newer than all that were read counts as the newest."""
+    return next(generation for generation in reversed(GENERATIONS) if version >= generation.first)
+
+
+def kernel_log_failure(line: str) -> tuple[str, str] | None:
+    """What a line of the kernel log says of our hook: a severity and a sentence, or None if it is not about it."""
+    found = _LINE.search(line)
+    if found is None or "nvattest-hook" not in found[1]:
+        return None
+    said = found[1].lower()
+    # "no exit code" is what the agent says where its reaper took the status first, whatever the hook did.
+    if "no exit code for hook" in said:
+        return "ok", _HARMLESS
+    if "timed out" in said or "timedout" in said or "communicate" in said:
+        return "error", f"the agent gave the hook up after {AGENT_SECONDS} s and killed it"
+    if "exit status with" in said:
+        return "warning", "the hook ended with a status other than 0, which the agent logs and ignores"
+    return "error", "the agent could not run the hook"
+
+
+# --- the runtime ------------------------------------------------------------------------------------------------------
+
+READY_PARAMETER: Final = "nvrc.smi.srs"
+"""NVRC, the init of NVIDIA's guest image, sets the GPUs ready unattested where the kernel's command line has this."""
 
 # A disk's serial is extension-NAME, and virtio keeps 20 bytes of it.
 EXTENSION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,10}")
@@ -48,13 +166,13 @@ class Runtime(NamedTuple):
 
     def value(self, key: str) -> object:
         """A value of the hypervisor's table, or None."""
-        return _table(_table(self.effective, "hypervisor"), self.hypervisor).get(key)
+        return at(at(self.effective, "hypervisor"), self.hypervisor).get(key)
 
     def values(self, key: str) -> list[tuple[str, object]]:
         """That value in each file that has it, with the file's name."""
         found = []
         for name, document in self.layers:
-            table = _table(_table(document, "hypervisor"), self.hypervisor)
+            table = at(at(document, "hypervisor"), self.hypervisor)
             if key in table:
                 found.append((name, table[key]))
         return found
@@ -68,7 +186,7 @@ class Runtime(NamedTuple):
     def is_rust(self) -> bool:
         """Whether runtime-rs reads it; the Go runtime has other keys, and boots an image that has all in one."""
         base = self.layers[0][1]
-        return "hypervisor_name" in _table(base, "runtime") or bool(self.base_extensions)
+        return "hypervisor_name" in at(base, "runtime") or bool(self.base_extensions)
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
@@ -78,7 +196,7 @@ class Runtime(NamedTuple):
     @property
     def base_extensions(self) -> tuple[Extension, ...]:
         """Those that the base file has, before any drop-in."""
-        return _extensions(_table(_table(self.layers[0][1], "hypervisor"), self.hypervisor).get(_ARRAY))
+        return _extensions(at(at(self.layers[0][1], "hypervisor"), self.hypervisor).get(_ARRAY))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -112,12 +230,12 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
                 found[name] = path
     found |= {os.path.basename(path): path for path in drop_ins}
     layers = tuple((path, _read(path)) for path in [base, *(found[name] for name in sorted(found))])
-    tables = _table(layers[0][1], "hypervisor")
+    tables = at(layers[0][1], "hypervisor")
     if len(tables) != 1:
         raise InputError(f"{base}: expected one table below [hypervisor], found {len(tables)}", code="kata-config")
     effective: Table = {}
     for path, document in layers:
-        _require_types(_table(_table(document, "hypervisor"), next(iter(tables))), path)
+        _require_types(at(at(document, "hypervisor"), next(iter(tables))), path)
         effective = _merged(effective, document)
     return Runtime(base, layers, effective, next(iter(tables)))
 
@@ -133,6 +251,14 @@ def _require_types(table: Table, path: str) -> None:
         wrong.append(_ARRAY)
     if wrong:
         raise InputError(f"{path}: the type of {wrong[0]} is none that the shim reads", code="kata-config")
+
+
+def is_set_ready_at_boot(words: Iterable[str]) -> str:
+    """The kernel parameter by which NVRC sets GPUs ready unattested, or "". The last of several counts."""
+    ready = [word for word in words if word.partition("=")[0] == READY_PARAMETER]
+    if not ready or ready[-1].partition("=")[2].lower() in ("0", "disabled"):
+        return ""
+    return ready[-1]
 
 
 def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = None) -> str:
@@ -196,7 +322,8 @@ def _merged(under: Table, over: Table) -> Table:
     return result
 
 
-def _table(document: Table, key: str) -> Table:
+def at(document: Table, key: str) -> Table:
+    """The table below this key, or an empty one."""
     value = document.get(key)
     return value if isinstance(value, Mapping) else {}
 

@@ -1,0 +1,453 @@
+"""What silently keeps a hook from working, looked for inside the guest: ``nvattest-hook check``.
+
+A Kata agent scans ``<guest_hook_path>/prestart`` once per sandbox. It says nothing when the folder is missing, passes
+over what is not a regular executable file, and from 3.8 on drops guest hooks for containers that have OCI hooks. What
+the guest was booted with (kernel parameters, extension images, the agent) decides what a hook is worth; the host wrote
+most of it, and what it wrote is in the guest's measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+from nvattest._pci import PciDevices, pci_devices
+from nvattest.errors import InputError, NvattestError
+from nvattest.guest.config import Settings, load_settings
+from nvattest.guest.extension import MANIFEST, manifest_findings, our_process, parse_verity_params, read_manifest
+from nvattest.guest.findings import SEVERITIES, Finding
+from nvattest.guest.kata import generation_of, is_set_ready_at_boot, kernel_log_failure, version_of
+from nvattest.guest.paths import Paths, own_configuration
+from nvattest.guest.status import hook_status, stands
+from nvattest.model import counted
+
+__all__ = ["check_guest"]
+
+_CONTAINERS: Final = "/run/kata-containers"
+_SMALL: Final = 4 * 1024 * 1024
+_MOST_RECORDS: Final = 65536
+_LEVELS: Final = {"none": 0, "attestation-agent": 1, "confidential-data-hub": 2, "api-server-rest": 3}
+_VERITY: Final = re.compile(r"kata\.extension\.([A-Za-z0-9_-]+)\.verity_params")
+# What Kata's configurations for confidential NVIDIA guests have had since 3.23.
+_WANTED: Final = ("cgroup_no_v1=all", "pci=realloc", "pci=nocrs", "pci=assign-busses")
+# GPUs and switches that NVRC starts a guest with; it powers all others off.
+_ANY_GPUS: Final = -1
+_TOPOLOGIES: Final = ((_ANY_GPUS, 0), (8, 4), (0, 4))
+_AGENT_SECONDS: Final = 5.0
+
+
+def check_guest(paths: Paths, *, hook_folder: str = "") -> list[Finding]:
+    """Every check, good or bad; nothing is changed.
+
+    ``hook_folder`` is the ``guest_hook_path``; "" looks where hooks are usually put, in extension images too.
+    """
+    settings = load_settings(paths)
+    status = hook_status(paths)
+    pci = pci_devices(paths.root)
+    return [
+        *(item for folder in _hook_folders(paths, hook_folder) for item in _hook_files(paths, folder)),
+        _configuration(settings),
+        _library(status),
+        _devices(pci, settings, status),
+        *_boot(paths, gpus=len(pci.gpus) if pci else 0, switches=len(pci.switches) if pci else 0),
+        _others(paths, status),
+        _dropped(paths),
+        _kernel_log(paths),
+        _bundle(settings),
+        _ran(status),
+    ]
+
+
+# --- the hook's files -------------------------------------------------------------------------------------------------
+
+
+def _hook_folders(paths: Paths, named: str) -> list[str]:
+    """Where to look: the agent's own path is not visible in a guest."""
+    if named:
+        return [named]
+    images = [f"{Paths.EXTENSIONS}/{name}{Paths.HOOKS}" for name in _folders(paths.at(Paths.EXTENSIONS))]
+    found = [folder for folder in (Paths.HOOKS, *images) if os.path.isdir(paths.at(f"{folder}/prestart"))]
+    return found or [Paths.HOOKS]
+
+
+def _hook_files(paths: Paths, folder: str) -> Iterator[Finding]:
+    home = paths.at(folder)
+    hint = "guest_hook_path in the Kata configuration names the folder above prestart"
+    try:
+        names = sorted(os.listdir(f"{home}/prestart"))
+    except OSError as error:
+        message = f"{folder}/prestart: {error.strerror}; the agent says nothing about it and runs no hook"
+        yield Finding("hook-path", "error", message, hint)
+        return
+    found = [item for name in names for item in _hook_file(paths, f"{folder}/prestart/{name}")]
+    yield from found
+    for stage in ("poststart", "poststop"):
+        if os.path.lexists(f"{home}/{stage}/nvattest-hook"):
+            message = f"{folder}/{stage}/nvattest-hook comes too late to gate anything"
+            yield Finding("hook-stage", "error", message, "move it to prestart")
+    if not any(item.severity == "ok" for item in found):
+        yield Finding("hook-missing", "error", f"{folder}/prestart has no file that the agent would run", hint)
+
+
+def _hook_file(paths: Paths, place: str) -> Iterator[Finding]:
+    try:
+        mode = os.lstat(paths.at(place)).st_mode
+    except OSError as error:
+        yield Finding("hook-file", "error", f"{place}: {error.strerror}")
+        return
+    if stat.S_ISLNK(mode):
+        message = f"{place} is a symbolic link; the agent passes over it"
+        yield Finding("hook-symlink", "error", message, "put a regular file there")
+    elif not stat.S_ISREG(mode):
+        yield Finding("hook-file", "error", f"{place} is not a regular file")
+    elif not mode & 0o111:
+        message = f"{place} is not executable; the agent passes over it"
+        yield Finding("hook-mode", "error", message, f"chmod 755 {place}")
+    elif interpreter := _missing_interpreter(paths, place):
+        message = f"{place} is a script for {interpreter}, which this guest has not"
+        yield Finding("hook-interpreter", "error", message, "make guest-layer")
+    else:
+        yield Finding("hook-file", "ok", f"{place} is a hook")
+        own = own_configuration(paths.root, place)
+        if own and place.endswith("/nvattest-hook") and own != paths.configuration:
+            message = f"{place} reads {own}, and this check reads {paths.configuration}"
+            yield Finding("hook-configuration", "warning", message, f"{place} check, or --config {own}")
+
+
+def _missing_interpreter(paths: Paths, place: str) -> str:
+    """The interpreter that a script names and that is not there, or ""."""
+    first = _text(paths.at(place), 256).split("\n", 1)[0]
+    words = first[2:].split()
+    return words[0] if first.startswith("#!") and words and not os.path.exists(paths.at(words[0])) else ""
+
+
+# --- configuration, driver and devices --------------------------------------------------------------------------------
+
+
+def _configuration(settings: Settings) -> Finding:
+    if settings.error is not None:
+        return Finding("configuration", "error", settings.error.message, "nothing is attested like this")
+    if settings.digest is None:
+        return Finding("configuration", "ok", f"there is no {settings.paths.configuration}: every default holds")
+    return Finding("configuration", "ok", f"{settings.paths.configuration} can be read")
+
+
+def _library(status: dict[str, Any]) -> Finding:
+    if status["driver_fault"] is None:
+        return Finding("library", "ok", "NVML answers")
+    hint = "the guest needs the driver and libnvidia-ml.so.1 of the same version; [driver] nvml names another place"
+    return Finding("library", "error", status["driver_fault"], hint)
+
+
+def _devices(pci: PciDevices | None, settings: Settings, status: dict[str, Any]) -> Finding:
+    if pci is None:
+        return Finding("devices", "warning", "sysfs is not there: the bus cannot be looked at")
+    seen = f"{counted(len(pci.gpus), 'GPU')} and {counted(len(pci.switches), 'switch', 'switches')} on the PCI bus"
+    expected = (
+        (settings.config.expected_gpus, len(pci.gpus), "expected_gpus"),
+        (settings.config.expected_switches, len(pci.switches), "expected_switches"),
+    )
+    wrong = [f"{name} is {wanted}" for wanted, found, name in expected if wanted is not None and wanted != found]
+    if wrong:
+        message = f"{seen}, and in the configuration {' and '.join(wrong)}"
+        return Finding("devices", "error", message, "the attestation fails like this")
+    if not pci.gpus:
+        return Finding("devices", "warning", seen, "was a GPU passed through?")
+    if status["cc_on"] is False and not status["protected_pcie"]:
+        message = f"{seen}, with confidential computing off"
+        return Finding("devices", "error", message, "set the mode on the host: on or ppcie")
+    if status["dev_tools"]:
+        return Finding("devices", "error", f"{seen}, in DevTools mode: this is refused")
+    return Finding("devices", "ok", seen)
+
+
+def _others(paths: Paths, status: dict[str, Any]) -> Finding:
+    """Whether another program sets the GPUs ready."""
+    severity, message, hint = "ok", "nobody else set the GPUs ready, as far as can be seen", ""
+    parameter = is_set_ready_at_boot(_parameters(paths))
+    if parameter:
+        severity = "error"
+        message = f"the kernel's command line has {parameter}: init sets the GPUs ready unattested"
+        hint = "take it out of kernel_params in the Kata configuration, and keep the other parameters"
+    elif status["ready"] is None:
+        severity, hint = "warning", "see library above"
+        message = "the driver does not say whether the GPUs are ready: whether others set them so is not known"
+    elif status["ready"] and stands(status) is None:
+        severity, hint = "warning", "look as root"
+        message = f"the GPUs are ready, and whether a verdict stands is not known: {status['record_fault']}"
+    elif status["ready"] and not status["current"]:
+        severity, message = "error", "the GPUs are ready without a verdict of ours that stands"
+        hint = "look for nvidia-smi conf-compute -srs in the guest's init"
+    return Finding("ready-by-others", severity, message, hint)
+
+
+def _bundle(settings: Settings) -> Finding:
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
+    from nvattest.collateral.folders import read_bounded
+    from nvattest.collateral.inspection import inspect_bundle
+    from nvattest.guest.appraise import load_demands
+    from nvattest.session import now
+
+    path = settings.place(settings.config.collateral_bundle) or settings.paths.bundle
+    if settings.config.collateral_bundle is None and not os.path.lexists(path):
+        network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
+        return Finding("bundle", "warning", f"there is no bundle; {network}")
+    try:
+        bundle = load_bundle(read_bounded(path, MAXIMUM_BUNDLE))
+        demands = load_demands(settings)
+    except NvattestError as error:
+        return Finding("bundle", "error", error.message)
+    facts, bad, _ = inspect_bundle(bundle, Verifier(anchors=demands.anchors), now())
+    if bad:
+        name, reason = bad[0]
+        message = f"{counted(len(bad), 'entry', 'entries')} of the bundle NOT VERIFIED, the first: {name}: {reason}"
+        return Finding("bundle", "error", message[:300], "nvattest bundle fetch makes another")
+    first = facts["earliest_expiry"]
+    ends = f"; first to expire: {first['of']} at {first['at']}" if isinstance(first, dict) else ""
+    return Finding("bundle", "ok", f"the bundle can be read{ends}"[:300])
+
+
+# --- what the agent and the hook did ----------------------------------------------------------------------------------
+
+
+def _dropped(paths: Paths) -> Finding:
+    home = paths.at(_CONTAINERS)
+    try:
+        names = sorted(os.listdir(home))
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.close(os.open(f"{home}/{name}/config.json", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}: whether the agent dropped ours for a container is not known"
+        return Finding("hook-dropped", "warning", message, "look as root")
+    dropped = []
+    for name in names:
+        text = _text(f"{home}/{name}/config.json")
+        try:
+            document = json.loads(text) if text else None
+        except (ValueError, RecursionError):
+            continue
+        hooks = document.get("hooks") if isinstance(document, dict) else None
+        if isinstance(hooks, dict) and any(hooks.values()) and "nvattest-hook" not in json.dumps(hooks):
+            dropped.append(name)
+    if not dropped:
+        return Finding("hook-dropped", "ok", "no container has hooks that take the place of ours")
+    message = f"{len(dropped)} containers have OCI hooks, so that the agent dropped ours: {dropped[0][:64]}"
+    hint = "the run for the pause container counts; where it is missing, run --stage init before the agent"
+    return Finding("hook-dropped", "warning", message, hint)
+
+
+def _kernel_log(paths: Paths) -> Finding:
+    worst = ("ok", "the kernel log has no line of the agent about this hook")
+    try:
+        lines = _records(paths.kmsg)
+    except OSError as error:
+        message = f"the kernel log cannot be read: {paths.kmsg}: {error.strerror}"
+        return Finding("hook-log", "warning", message, "look as root")
+    for line in lines:
+        found = kernel_log_failure(line)
+        if found is not None and SEVERITIES.index(found[0]) >= SEVERITIES.index(worst[0]):
+            worst = found
+    hint = "nvattest-hook status says what the last run found and how long it took; [budget] hook limits it"
+    return Finding("hook-log", *worst, hint)
+
+
+def _records(path: str) -> list[str]:
+    """The kernel log: one record for each read of the device, up to where it would wait for the next.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    parts: list[bytes] = []
+    try:
+        for _ in range(_MOST_RECORDS):
+            try:
+                part = os.read(descriptor, 16384)
+            except BrokenPipeError:
+                # Records were overwritten before they were read; the next read goes on behind them.
+                continue
+            except BlockingIOError:
+                break
+            if not part:
+                break
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "replace").split("\n")
+
+
+def _ran(status: dict[str, Any]) -> Finding:
+    if status["verdict"] is None and status["record_fault"]:
+        message = f"what the hook wrote is not believed: {status['record_fault']}"
+        hint = "only root may be able to write into /run/nvattest, and it must be no volume that containers share"
+        return Finding("ran", "error", message, hint)
+    if status["this_boot"]:
+        return Finding("ran", "ok", f"the last run of this boot said: {status['verdict']}")
+    hint = (
+        "guest_hook_path may be empty or forbidden by the agent's policy: the host can leave it out, so a relying "
+        "party has to ask for the token"
+    )
+    return Finding("ran", "error", "there is no record of a run in this boot", hint)
+
+
+# --- what the guest was booted with -----------------------------------------------------------------------------------
+
+
+def _boot(paths: Paths, *, gpus: int, switches: int) -> Iterator[Finding]:
+    """``gpus`` and ``switches`` are those on the bus."""
+    words = _parameters(paths)
+    extensions = _folders(paths.at(Paths.EXTENSIONS))
+    if extensions:
+        # NVRC mounts these, and nothing else does.
+        yield from _kernel_parameters(words, extensions)
+        yield from _mounts(paths, extensions)
+        if not any((gpus if wanted == _ANY_GPUS else wanted, few) == (gpus, switches) for wanted, few in _TOPOLOGIES):
+            message = f"{gpus} GPUs and {switches} switches are none of the sets that NVRC starts a guest with"
+            yield Finding("topology", "error", message, "1 to 16 GPUs without switches, or 8 GPUs and 4 switches")
+    if "coco" in extensions:
+        yield from _manifest(paths, words)
+    yield from _agent(paths)
+
+
+def _parameters(paths: Paths) -> list[str]:
+    """The words of the kernel's command line."""
+    return _text(paths.command_line).split()
+
+
+def _kernel_parameters(words: list[str], extensions: list[str]) -> Iterator[Finding]:
+    lost = [word for word in _WANTED if word not in words]
+    if lost:
+        message = f"the kernel's command line has not {' '.join(lost)}, which the shipped configurations have"
+        hint = "a drop-in with kernel_params takes the place of all that the base has; nvattest hook lint compares"
+        yield Finding("kernel-params", "warning", message, hint)
+    else:
+        yield Finding(
+            "kernel-params", "ok", "the kernel's command line has the parameters of the shipped configurations"
+        )
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        match = _VERITY.fullmatch(name)
+        if match is not None:
+            found[match[1]] = value.strip('"')
+    for name in sorted({*found, *extensions}):
+        if name not in found:
+            message = f"extension {name} is mounted, and its hash is not on the kernel's command line: it is unmeasured"
+            yield Finding("extension", "error", message)
+            continue
+        try:
+            parse_verity_params(found[name])
+        except InputError as error:
+            yield Finding("extension", "error", f"extension {name}: {error.message}")
+            continue
+        if name not in extensions:
+            yield Finding("extension", "error", f"extension {name} is on the kernel's command line and is not mounted")
+
+
+def _mounts(paths: Paths, extensions: list[str]) -> Iterator[Finding]:
+    mounted = {}
+    for line in _text(paths.at("/proc/mounts")).splitlines():
+        fields = line.split()
+        if len(fields) >= 4:
+            mounted[fields[1]] = (fields[0], fields[2], fields[3].split(","))
+    for name in extensions:
+        place = f"{Paths.EXTENSIONS}/{name}"
+        device, kind, options = mounted.get(place, ("", "", []))
+        wanted = f"/dev/mapper/extension-{name}"
+        if (device, kind) != (wanted, "erofs") or "ro" not in options:
+            found = f"{device}, {kind}, {','.join(options[:1])}" if device else "no mount of its own"
+            message = f"{place} is not {wanted}, erofs, read-only, but {found}"
+            yield Finding("extension", "error", message, "what is read there is not covered by dm-verity")
+        else:
+            yield Finding("extension", "ok", f"{place} is read through dm-verity")
+
+
+def _manifest(paths: Paths, words: list[str]) -> Iterator[Finding]:
+    root = paths.at(f"{Paths.EXTENSIONS}/coco")
+    data = _read(f"{root}/{MANIFEST}")
+    source = f"{Paths.EXTENSIONS}/coco/{MANIFEST}"
+    named = [word.partition("=")[2] for word in words if word.partition("=")[0] == "agent.guest_components_procs"]
+    level = _LEVELS.get(named[-1], 3) if named else 3
+    yield from manifest_findings(data, source=source, root=root, level=level or 3)
+    try:
+        ours = our_process(read_manifest(data).processes)
+    except InputError:
+        return
+    if ours is not None and level == 0:
+        message = (
+            "agent.guest_components_procs=none on the kernel's command line: the agent does not start nvattest-hook"
+        )
+        yield Finding("manifest", "error", message, "the host wrote it; a relying party finds it in the measurement")
+
+
+def _agent(paths: Paths) -> Iterator[Finding]:
+    path = paths.at(Paths.AGENT)
+    head = _read(path, 4)
+    if not head:
+        return
+    if head != b"\x7fELF":
+        text = _read(path)
+        ours = b"--stage init" in text and Paths.AGENT.encode() in text
+        message = f"{Paths.AGENT} is a script: NVIDIA's guest has no shell for it"
+        if ours:
+            message = f"{Paths.AGENT} is a step of init that starts {Paths.AGENT}: itself, for ever"
+        yield Finding("agent", "error", message, "examples/init/agent-step.c is a native program for this place")
+        return
+    version = version_of(_printed(path))
+    if version is None:
+        message = f"{Paths.AGENT} does not say its version: what a hook can promise here is not known"
+        yield Finding("agent", "warning", message, "examples/kata/README.md has it by version")
+        return
+    generation = generation_of(version)
+    later = ", later than those that were looked at" if version > generation.last else ""
+    yield Finding("agent", "ok", f"kata-agent {version[0]}.{version[1]}{later}: {generation.promise}")
+
+
+def _printed(path: str) -> str:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            env={},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_AGENT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout[:4096].decode("utf-8", "replace")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _text(path: str, size: int = _SMALL) -> str:
+    return _read(path, size).decode("utf-8", "replace")
+
+
+def _read(path: str, size: int = _SMALL) -> bytes:
+    try:
+        # A FIFO in the place of the file is not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(size) or b""
+    except OSError:
+        return b""
