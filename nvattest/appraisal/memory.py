@@ -1,8 +1,8 @@
-"""What a verifier has read and verified, kept for the next device, and what the devices of one platform are judged by.
+"""What a verifier has read and verified, kept for the next device; and what the devices of one platform are judged by.
 
-Every map is bounded. Its key is the content itself, with the anchors and the instant where a result depends on them; no
-policy, nonce or evidence is part of a result. Paths are kept without an instant: whether all certificates of a chain
-were valid is judged at each instant anew.
+Every map is bounded. A key is the content itself, with anchors, instant and the nonce of an OCSP request where a result
+depends on them. No result depends on the policy or on the requester nonce. Paths are kept without an instant: whether
+all certificates of a chain are valid is judged anew at each instant.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Memory:
 
     def __init__(self, ecdsa: EcdsaVerifier) -> None:
         self.ecdsa = ecdsa
-        self._certificates: BoundedMap[Certificate] = BoundedMap(256)
+        # Two certificates of a chain are of the device alone.
+        self._certificates: BoundedMap[Certificate] = BoundedMap(3 * _DEVICES)
         self._report_parts: BoundedMap[object] = BoundedMap(_DEVICES)
         self._rims: BoundedMap[RimDocument] = BoundedMap(32)
         self._explanations: BoundedMap[str] = BoundedMap(32)

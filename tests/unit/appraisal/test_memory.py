@@ -249,3 +249,17 @@ def test_a_driver_that_says_devtools_later_is_heard_by_a_warm_verifier(
     allowed = scene.same(EvidencePolicy(allow_debug=True), evidence=items)
     assert all(device.trusted for device in allowed.devices)
     assert "allow_debug" in allowed.weakened
+
+
+def test_a_known_chain_is_validated_once_and_its_validity_judged_at_each_instant(scene: Scene, monkeypatch) -> None:
+    """The clock of the appraisal is later than that of the gathering before it, within one run."""
+    from nvattest.appraisal import memory
+    from nvattest.rim import verify
+
+    for module in (memory, verify):
+        monkeypatch.setattr(module, "validate_chain", lambda *_, **__: pytest.fail("validated again"))
+    for seconds in (1, 2):
+        at = VerificationTime.at(scene.platform.clock + timedelta(seconds=seconds))
+        assert not failed(scene.ask(scene.warm, at=at))
+    early = VerificationTime.at(scene.platform.clock - timedelta(days=36500))
+    assert {"chain-validity", "driver-rim-validity"} <= failed(scene.ask(scene.warm, at=early))
