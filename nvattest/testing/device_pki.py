@@ -9,24 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from cryptography import x509
+
 from nvattest._registry import OID_DICE_FWID_HOPPER, OID_DICE_TCB_INFO, OID_DMTF_DEVICE_INFO, OID_SHA384
 from nvattest.testing import _der
-from nvattest.testing._changes import Link, issue_chain, tcb_flags
 from nvattest.testing.certificates import (
     FOREVER,
     SIMULATION,
     Certificate,
     Extension,
-    Name,
+    Link,
     Template,
     aki,
     basic_constraints,
     crl_url,
+    issue_chain,
     key_usage,
+    name,
     ocsp_url,
+    other,
     ski,
-    with_extension,
-    without,
+    tcb_flags,
 )
 from nvattest.testing.keys import KeyRing, SigningKey
 from nvattest.testing.lies import Told
@@ -97,7 +100,7 @@ CHIPS: dict[str, ChipPki] = {
         identity_issued=_day(2022, 1, 12),
     ),
 }
-_ROOT_NAME: Name = (("CN", "NVIDIA Device Identity CA"), ("O", SIMULATION))
+_ROOT_NAME = name(("CN", "NVIDIA Device Identity CA"), ("O", SIMULATION))
 
 
 class DevicePki:
@@ -136,11 +139,11 @@ class DevicePki:
         links = (leaf, brom, provisioner, identity, self._root)
         return issue_chain(links, told, self._clock, self._keys, self._cache)
 
-    def _upper(self, name: str, pki: ChipPki) -> Link:
-        key = self._keys.key(name)
+    def _upper(self, common_name: str, pki: ChipPki) -> Link:
+        key = self._keys.key(common_name)
         template = Template(
-            subject=(("CN", name), ("O", SIMULATION)),
-            serial=self._keys.serial(name, 16),
+            subject=name(("CN", common_name), ("O", SIMULATION)),
+            serial=self._keys.serial(common_name, 16),
             not_before=pki.identity_issued,
             not_after=FOREVER,
             extensions=(
@@ -158,7 +161,7 @@ class DevicePki:
         key = self._keys.key(pki.provisioner)
         family = pki.identity.split()[1].lower()
         template = Template(
-            subject=(("CN", pki.provisioner), ("O", SIMULATION), ("C", "US")),
+            subject=name(("CN", pki.provisioner), ("O", SIMULATION), ("C", "US")),
             serial=self._keys.serial(pki.provisioner, 16),
             not_before=pki.provisioner_issued,
             not_after=FOREVER,
@@ -205,20 +208,21 @@ class DevicePki:
             ),
         )
         if (content := told.get("fwid-extension")) is not None:
-            name = template.extensions[-1].oid
-            lie = Extension(oid=name, value=bytes.fromhex(content))
-            template = with_extension(template, lie) if content else without(template, name)
+            oid = template.extensions[-1].oid
+            lie = other(oid.dotted_string, bytes.fromhex(content))
+            template = template.having(lie) if content else template.lacking(oid)
         return Link(template=template, key=key)
 
 
-def _device_name(serial: bytes, common_name: str) -> Name:
-    return (("serialNumber", serial.hex().upper()), ("C", "US"), ("O", SIMULATION), ("CN", common_name))
+def _device_name(serial: bytes, common_name: str) -> x509.Name:
+    return name(("serialNumber", serial.hex().upper()), ("C", "US"), ("O", SIMULATION), ("CN", common_name))
 
 
 def _device_info(text: str) -> Extension:
     """SubjectAltName with DMTF's otherName vendor:product:serial (DSP0274, device certificates)."""
-    other = _der.tlv(0xA0, _der.oid(OID_DMTF_DEVICE_INFO) + _der.explicit(0, _der.utf8(text)))
-    return Extension(oid="2.5.29.17", value=_der.sequence(other))
+    info = x509.OtherName(x509.ObjectIdentifier(OID_DMTF_DEVICE_INFO), _der.utf8(text))
+    value = x509.SubjectAlternativeName([info])
+    return x509.Extension(value.oid, False, value)
 
 
 def _fwid_extension(pki: ChipPki, chip: str, brom_key: SigningKey, fwid: bytes, *, flag: str | None) -> Extension:
@@ -226,7 +230,7 @@ def _fwid_extension(pki: ChipPki, chip: str, brom_key: SigningKey, fwid: bytes, 
     if pki.legacy_fwid:
         # The older composite device id: version, the device key, the firmware digest.
         content = _der.sequence(_der.integer(1), brom_key.spki, _der.sequence(digest))
-        return Extension(oid=OID_DICE_FWID_HOPPER, value=content)
+        return other(OID_DICE_FWID_HOPPER, content)
     nothing = _der.sequence(_der.oid(OID_SHA384), _der.octet_string(bytes(48)))
     content = _der.sequence(
         _der.implicit(0, b"NVIDIA"),
@@ -240,4 +244,4 @@ def _fwid_extension(pki: ChipPki, chip: str, brom_key: SigningKey, fwid: bytes, 
         _der.implicit(8, b"\xc0"),
         _der.implicit(9, b"\x00"),
     )
-    return Extension(oid=OID_DICE_TCB_INFO, value=content)
+    return other(OID_DICE_TCB_INFO, content)

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from nvattest.pki.ecdsa import P384_ORDER
-from nvattest.testing import _der
 
 __all__ = ["KeyRing", "SigningKey", "derive_bytes"]
 
@@ -36,14 +35,14 @@ class SigningKey:
     """A P-384 key pair of the simulation."""
 
     def __init__(self, private: ec.EllipticCurvePrivateKey) -> None:
-        self._private = private
-        self.point: bytes = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        self.private = private
+        self.public = private.public_key()
+        self.point: bytes = self.public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     @cached_property
     def spki(self) -> bytes:
         """DER SubjectPublicKeyInfo (120 bytes)."""
-        algorithm = _der.sequence(_der.oid("1.2.840.10045.2.1"), _der.oid("1.3.132.0.34"))
-        return _der.sequence(algorithm, _der.bit_string(self.point))
+        return self.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @cached_property
     def key_id(self) -> bytes:
@@ -52,7 +51,7 @@ class SigningKey:
 
     def sign_der(self, message: bytes, *, sha256: bool = False) -> bytes:
         """ECDSA with SHA-384 over ``message``, as DER. ``sha256`` is for the lie of a weaker hash."""
-        return self._private.sign(message, _ecdsa(hashes.SHA256() if sha256 else hashes.SHA384()))
+        return self.private.sign(message, _ecdsa(hashes.SHA256() if sha256 else hashes.SHA384()))
 
     def sign_raw(self, message: bytes) -> bytes:
         """ECDSA with SHA-384 over ``message``: 96 bytes, r then s, big-endian (SPDM, XMLDSig)."""

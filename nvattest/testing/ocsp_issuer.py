@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
+from cryptography import x509
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from nvattest.testing import _der
 from nvattest.testing.certificates import (
     SIMULATION,
@@ -19,10 +23,10 @@ from nvattest.testing.certificates import (
     Template,
     aki,
     basic_constraints,
-    encode_name,
     extended_key_usage,
     issue,
     key_usage,
+    name,
     no_check,
     ocsp_purposes,
     ski,
@@ -36,7 +40,6 @@ _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _RECORDED_BEFORE = timedelta(minutes=15)
 _OID_BASIC = "1.3.6.1.5.5.7.48.1.1"
 _OID_NONCE = "1.3.6.1.5.5.7.48.1.2"
-_OID_CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"
 _HASHES = {
     "sha1": "1.3.14.3.2.26",
     "sha256": "2.16.840.1.101.3.4.2.1",
@@ -140,9 +143,9 @@ class OcspIssuer:
 
     def register(self, certificate: Certificate, side: Side, verdict: Verdict) -> None:
         """Make a certificate and its issuer known. A verdict that lies stays when an honest one follows."""
-        name, point = encode_name(certificate.issuer.subject), certificate.issuer_key.point
-        if (name, point) not in self._issuers:
-            self._issuers[name, point] = _Issuer(
+        subject, point = certificate.issuer.subject.public_bytes(), certificate.issuer_key.point
+        if (subject, point) not in self._issuers:
+            self._issuers[subject, point] = _Issuer(
                 template=certificate.issuer, key=certificate.issuer_key, side=side, top=_is_root(certificate)
             )
         key = (point, certificate.template.serial)
@@ -164,7 +167,7 @@ class OcspIssuer:
         """The response about one certificate, without a nonce, as caches and bundles keep it: made before ``at``."""
         query = _Query(
             algorithm=algorithm,
-            name_hash=_digest(algorithm, encode_name(certificate.issuer.subject)),
+            name_hash=_digest(algorithm, certificate.issuer.subject.public_bytes()),
             key_hash=_digest(algorithm, certificate.issuer_key.point),
             serial=certificate.template.serial,
         )
@@ -196,8 +199,11 @@ class OcspIssuer:
         return _der.sequence(_der.enumerated(0), _der.explicit(0, body))
 
     def _find(self, query: _Query) -> _Issuer | None:
-        for (name, point), issuer in self._issuers.items():
-            if _digest(query.algorithm, name) == query.name_hash and _digest(query.algorithm, point) == query.key_hash:
+        for (subject, point), issuer in self._issuers.items():
+            if (
+                _digest(query.algorithm, subject) == query.name_hash
+                and _digest(query.algorithm, point) == query.key_hash
+            ):
                 return issuer
         return None
 
@@ -222,21 +228,21 @@ class OcspIssuer:
         return self._responders[slot]
 
     def _responder(self, issuer: _Issuer, manner: str) -> Certificate:
-        common_name = dict(issuer.template.subject)["CN"]
+        common_name = issuer.template.common_name
         label = f"OCSP responder {manner} {issuer.side.value} {common_name}"
         key = self._keys.key(label)
         issuer_template, issuer_key = issuer.template, issuer.key
         if manner == "wrong-responder":
             issuer_key = self._keys.key("another CA")
-            issuer_template = replace(issuer.template, subject=(("CN", "Another CA"), ("O", SIMULATION)))
+            issuer_template = replace(issuer.template, subject=name(("CN", "Another CA"), ("O", SIMULATION)))
         device = issuer.side is Side.DEVICE
         plain = device and issuer.top  # the responder below the device root: no basicConstraints, nothing critical
         purposes = ocsp_purposes(no_check_as_purpose=device)
         if manner == "responder-purpose":
-            purposes = (_OID_CLIENT_AUTH,)
+            purposes = (ExtendedKeyUsageOID.CLIENT_AUTH,)
         begin, end = self._clock - 360 * _DAY, self._clock + 60 * _DAY
         template = Template(
-            subject=(("CN", f"NVIDIA OCSP Responder {common_name}"[:64]), ("O", SIMULATION), ("C", "US")),
+            subject=name(("CN", f"NVIDIA OCSP Responder {common_name}"[:64]), ("O", SIMULATION), ("C", "US")),
             serial=self._keys.serial(label, 16),
             not_before=begin,
             not_after=self._clock - _DAY if manner == "responder-expired" else end,
@@ -255,8 +261,7 @@ class OcspIssuer:
 
 def _is_root(certificate: Certificate) -> bool:
     """Whether the issuer of this certificate is self-signed: its authority key is its own."""
-    extensions = {item.oid: item.value for item in certificate.issuer.extensions}
-    return extensions.get("2.5.29.35", b"")[-20:] == certificate.issuer_key.key_id
+    return aki(certificate.issuer_key) in certificate.issuer.extensions
 
 
 def _single(query: _Query, verdict: Verdict, produced: datetime) -> bytes:
@@ -287,9 +292,6 @@ def _digest(algorithm: str, data: bytes) -> bytes:
 
 def _read_request(data: bytes) -> _Query | None:
     """The CertID and the nonce of a request for one certificate; None for anything else."""
-    from cryptography import x509
-    from cryptography.x509 import ocsp
-
     try:
         request = ocsp.load_der_ocsp_request(data)
         algorithm = request.hash_algorithm.name

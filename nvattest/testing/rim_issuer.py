@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from nvattest._registry import RIM_MANUFACTURER_ID
-from nvattest.testing._changes import Link, issue_chain
 from nvattest.testing.certificates import (
     SIMULATION,
     Certificate,
     Extension,
-    Name,
+    Link,
     Template,
     aki,
     basic_constraints,
     crl_url,
+    issue_chain,
     key_usage,
+    name,
     ocsp_url,
     ski,
 )
@@ -32,7 +33,7 @@ from nvattest.testing.silicon import Silicon, golden_value
 __all__ = ["RimIssuer", "RimOrder"]
 
 _YEAR = timedelta(days=365)
-_ROOT_NAME: Name = (("C", "US"), ("O", SIMULATION), ("CN", "NVIDIA CoRIM signing Root CA"))
+_ROOT_NAME = name(("C", "US"), ("O", SIMULATION), ("CN", "NVIDIA CoRIM signing Root CA"))
 # Names of the CA, the L3 CA and the L4 signer below the RIM root.
 _NAMES = {
     "GH100": ("NVIDIA Reference Value GH100 CA", "NVIDIA Reference Value L3 GH100 002", "HCC RIM L4 Signer"),
@@ -109,10 +110,10 @@ class RimIssuer:
             xml = xml.replace(max(content.golden[index]).hex().encode(), b"f" * 96) if index in content.golden else xml
         return xml
 
-    def _leaf(self, name: str, label: str, key: SigningKey, issuer_key: SigningKey) -> Link:
+    def _leaf(self, common_name: str, label: str, key: SigningKey, issuer_key: SigningKey) -> Link:
         place = (("C", "US"), ("ST", "CA"), ("L", "Santa Clara"))
         template = Template(
-            subject=(*place, ("O", SIMULATION), ("CN", name)),
+            subject=name(*place, ("O", SIMULATION), ("CN", common_name)),
             serial=self._keys.serial(label, 20),
             not_before=self._clock - _YEAR,
             not_after=self._clock + _YEAR,
@@ -126,7 +127,7 @@ class RimIssuer:
         )
         return Link(template=template, key=key)
 
-    def _authority(self, name: str, key: SigningKey, issuer_key: SigningKey, *, path_length: int | None) -> Link:
+    def _authority(self, common_name: str, key: SigningKey, issuer_key: SigningKey, *, path_length: int | None) -> Link:
         top = path_length is None
         extensions: tuple[Extension, ...] = (
             basic_constraints(ca=True, path_length=path_length),
@@ -137,8 +138,9 @@ class RimIssuer:
             aki(issuer_key),
         )
         template = Template(
-            subject=(("CN", name), ("O", SIMULATION), ("C", "US")),
-            serial=self._keys.serial(name, 16) | 1 << 127,  # the real ones have the highest bit set: 17 bytes of DER
+            subject=name(("CN", common_name), ("O", SIMULATION), ("C", "US")),
+            serial=self._keys.serial(common_name, 16)
+            | 1 << 127,  # the real ones have the highest bit set: 17 bytes of DER
             not_before=self._clock - 3 * _YEAR,
             not_after=self._clock + (7 if top else 2) * _YEAR,
             extensions=extensions,
