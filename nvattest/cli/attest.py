@@ -18,7 +18,6 @@ from nvattest.cli.output import report_error, say, say_how_read, voucher
 from nvattest.cli.requests import BindingRequest, CollateralSource, Demands, EvidenceSource, RemoteRequest, TokenRequest
 from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
 from nvattest.model import Nonce
-from nvattest.session import now
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Source
@@ -205,7 +204,9 @@ def _local(request: Request) -> Result:
 
 
 def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:
+    # Imported here and not above: a service that verifies, a mistake in the options and --help need no verifier.
     from nvattest.appraisal.verifier import Verifier
+    from nvattest.session import now
 
     nonce: Nonce | None
     if binding is None:

@@ -28,6 +28,6 @@ def run(options: argparse.Namespace) -> int:
     command = command_of(options)
     if not any(command[:1]):
         raise ArgumentError("gate: a command is required, after --", REQUIRED)
-    paths = guest_paths(options)
+    paths = guest_paths(options.root, options.config)
     with Termination() as termination:
         return run_on_attested(paths, command, termination=termination)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file
 from nvattest.cli.output import say, write_file
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from nvattest.guest.paths import Paths
 
 _HOOKS = "/usr/share/oci/hooks"
+
+
+class DropIn(NamedTuple):
+    """The runtime's configuration that gets a drop-in, and the extension image that has the hook, if there is one."""
+
+    configuration: str
+    image: str | None
+    verity: str | None
+    name: str
+    hook_path: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,25 +78,28 @@ def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> 
     parser.add_argument("--root", default=default, metavar="DIR", help="put DIR before every path of the guest")
 
 
-def guest_paths(options: argparse.Namespace) -> Paths:
-    """The places that the options name."""
+def guest_paths(root: str, config: str) -> Paths:
+    """The places that the options name.
+
+    Raises:
+        ArgumentError: the configuration is not named by an absolute path.
+    """
     from nvattest.guest.paths import Paths
 
-    if options.config and not options.config.startswith("/"):
-        raise ArgumentError(f"--config: expected an absolute path, found {options.config!r}", VALIDATION)
-    return Paths(options.root, options.config)
+    if config and not config.startswith("/"):
+        raise ArgumentError(f"--config: expected an absolute path, found {config!r}", VALIDATION)
+    return Paths(root, config)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print or write what is asked for; 0 if all is well: a verdict that stands, or no finding that is an error."""
-    if options.action == "status":
-        from nvattest.guest.entry import print_status
+    if options.action in ("status", "check"):
+        from nvattest.guest.entry import print_check, print_status
 
-        return print_status(guest_paths(options), options.format)
-    if options.action == "check":
-        from nvattest.guest.entry import print_check
-
-        return print_check(guest_paths(options), options.hook_path, options.format)
+        paths = guest_paths(options.root, options.config)
+        if options.action == "status":
+            return print_status(paths, options.format)
+        return print_check(paths, options.hook_path, options.format)
     if options.action == "lint":
         from nvattest.guest.findings import is_good, print_findings
         from nvattest.guest.lint import lint_files
@@ -94,7 +107,10 @@ def run(options: argparse.Namespace) -> int:
         findings = lint_files(options.files)
         print_findings(findings, options.format)
         return 0 if is_good(findings) else 1
-    text = _drop_in(options) if options.action == "drop-in" else _manifest(options)
+    if options.action == "drop-in":
+        text = _drop_in(DropIn(options.configuration, options.image, options.verity, options.name, options.hook_path))
+    else:
+        text = _manifest(options.manifest, gate=options.gate)
     if options.output is None:
         say(text.rstrip("\n"))
     else:
@@ -102,30 +118,30 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _drop_in(options: argparse.Namespace) -> str:
+def _drop_in(request: DropIn) -> str:
     from nvattest.collateral.folders import read_bounded
     from nvattest.guest.extension import check_extension, parse_verity_params
     from nvattest.guest.kata import Extension, drop_in, read_runtime
     from nvattest.guest.paths import Paths
 
-    if (options.image is None) != (options.verity is None):
+    if (request.image is None) != (request.verity is None):
         raise ArgumentError("--image and --verity go together", VALIDATION)
-    extension = None
-    if options.image is not None:
-        params = parse_verity_params(read_bounded(options.verity, 4096).decode("ascii", "replace"))
-        check_extension(options.image, params)
-        extension = Extension(options.name, options.image, str(params))
-    inside = f"{Paths.EXTENSIONS}/{options.name}{_HOOKS}" if extension is not None else _HOOKS
-    return drop_in(read_runtime(options.configuration), hook_path=options.hook_path or inside, extension=extension)
+    extension, inside = None, _HOOKS
+    if request.image is not None and request.verity is not None:
+        params = parse_verity_params(read_bounded(request.verity, 4096).decode("ascii", "replace"))
+        check_extension(request.image, params)
+        extension = Extension(request.name, request.image, str(params))
+        inside = f"{Paths.EXTENSIONS}/{request.name}{_HOOKS}"
+    return drop_in(read_runtime(request.configuration), hook_path=request.hook_path or inside, extension=extension)
 
 
-def _manifest(options: argparse.Namespace) -> str:
+def _manifest(path: str, *, gate: bool) -> str:
     from nvattest.collateral.folders import read_bounded
     from nvattest.guest.extension import add_process, image_tree, manifest_findings, our_entry
 
-    text = read_bounded(options.manifest, 256 * 1024).decode("utf-8", "replace")
-    merged = add_process(text, our_entry(gate=options.gate))
-    for item in manifest_findings(merged.encode(), root=image_tree(options.manifest)):
+    text = read_bounded(path, 256 * 1024).decode("utf-8", "replace")
+    merged = add_process(text, our_entry(gate=gate))
+    for item in manifest_findings(merged.encode(), root=image_tree(path)):
         if item.severity != "ok":
             say(f"{item.severity}: {item.message}" + f"; {item.hint}" * bool(item.hint), error=True)
     return merged

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import os
 
+from nvattest._documents import dump_json
 from nvattest._text import joined
 from nvattest.cli.arguments import VALIDATION, ArgumentError
 from nvattest.cli.output import say
+from nvattest.compat.migrate import Report, Verdict, check_path
 from nvattest.errors import ResultCode
 
-if TYPE_CHECKING:
-    from nvattest.compat.migrate import Report
+_TITLES = {
+    Verdict.DECISION: "needs a decision",
+    Verdict.CHANGED: "works, and means something else",
+    Verdict.SAME: "works unchanged (after the import is changed)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,16 +32,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ArgumentError: there is nothing at the path.
     """
-    import os
-
-    from nvattest.compat.migrate import check_path
-
     if not os.path.exists(options.path):
         raise ArgumentError(f"PATH: there is no {options.path}", VALIDATION)
     report = check_path(options.path)
     if options.format == "json":
-        from nvattest._documents import dump_json
-
         print(dump_json(report.to_json()))
     else:
         say(_text(report))
@@ -44,15 +43,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _text(report: Report) -> str:
-    from nvattest.compat.migrate import Verdict
-
-    titles = {
-        Verdict.DECISION: "needs a decision",
-        Verdict.CHANGED: "works, and means something else",
-        Verdict.SAME: "works unchanged (after the import is changed)",
-    }
     lines: list[str] = []
-    for verdict, title in titles.items():
+    for verdict, title in _TITLES.items():
         found = [finding for finding in report.findings if finding.verdict is verdict]
         if not found:
             continue
@@ -66,7 +58,7 @@ def _text(report: Report) -> str:
     if not report.findings:
         lines.append(f"No use of NVIDIA's Python SDK in {report.files} files.")
     else:
-        counts = {verdict: sum(f.verdict is verdict for f in report.findings) for verdict in titles}
+        counts = {verdict: sum(f.verdict is verdict for f in report.findings) for verdict in _TITLES}
         lines.append(
             f"{report.files} files: {counts[Verdict.SAME]} uses unchanged, {counts[Verdict.CHANGED]} changed, "
             f"{counts[Verdict.DECISION]} to decide."

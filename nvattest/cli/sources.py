@@ -11,7 +11,6 @@ from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError, ResultCode
 from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 from nvattest.model import DeviceKind, Nonce
-from nvattest.session import now
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral, ReadEvidence
@@ -204,6 +203,7 @@ def fetch_collateral(
     from nvattest.collateral.folders import rims_by_id
     from nvattest.collateral.gather import gather
     from nvattest.collateral.plan import rim_ids_of
+    from nvattest.session import now
 
     mode = verifier.policy.revocation
     if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):

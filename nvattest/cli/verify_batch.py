@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import BinaryIO
 
+from nvattest.cli import sources
 from nvattest.cli.arguments import choice, converted, existing_file
+from nvattest.cli.output import open_stream
+from nvattest.cli.terminal import Progress
+from nvattest.collateral.bundle import MAXIMUM_BUNDLE
+from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError
+from nvattest.fleet import MAXIMUM_LINE, BatchSettings, verify_batch
 from nvattest.model import VerificationTime
 
 
@@ -40,21 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
-    from nvattest.cli.terminal import Progress
-    from nvattest.collateral.bundle import MAXIMUM_BUNDLE
-    from nvattest.collateral.folders import read_bounded
-    from nvattest.fleet import BatchSettings, verify_batch
-
-    policy = None
-    if options.policy is not None:
-        from nvattest.policy.evidence_policy import load_evidence_policy
-
-        policy = load_evidence_policy(read_bounded(options.policy, 1 << 20), source=options.policy)
     settings = BatchSettings(
         bundle=read_bounded(options.bundle, MAXIMUM_BUNDLE),
         at=options.at,
         anchors=read_bounded(options.trust_anchors, 1 << 16) if options.trust_anchors else None,
-        policy=policy,
+        policy=sources.evidence_policy(options.policy),
         backend=options.backend,
         allow_line_time=options.allow_line_time,
     )
@@ -89,8 +85,6 @@ def _refuse_one_file(source: str, target: str) -> None:
 
 
 def _open(path: str, *, resume: bool) -> BinaryIO:
-    from nvattest.cli.output import open_stream
-
     if not resume or not os.path.exists(path):
         return open_stream(path)
     if not os.path.isfile(path):
@@ -126,8 +120,6 @@ def _lines(source: BinaryIO, *, skip: int) -> Iterator[bytes]:
 
     Editors put a byte order mark before the first one.
     """
-    from nvattest.fleet import MAXIMUM_LINE
-
     mark = codecs.BOM_UTF8
     while line := source.readline(MAXIMUM_LINE + 2):
         if len(line) > MAXIMUM_LINE + 1:
