@@ -29,22 +29,22 @@ from nvattest.token.provenance import (
     DEFAULT_ISSUER,
     DEFAULT_LIFETIME,
     MEMBER,
-    Imprint,
     claims_by_device,
     policy_digest,
     provenance,
     read_provenance,
+    registered_claims,
     verdict,
     weakenings,
 )
 from nvattest.token.rules import (
+    EAR_DEVICE_LABEL,
     Expected,
     Rules,
     check_counts,
     check_good_device,
     check_identities,
     instant,
-    is_ear_device_label,
     seconds,
 )
 from nvattest.token.trust_vector import VECTOR_CLAIMS, Tier, device_vector, platform_vector, tier_of, worst_tier
@@ -73,7 +73,7 @@ def sign_ear(
         InputError: no device, claims of more or fewer devices, or an argument that cannot be used.
     """
     devices = claims_by_device(appraisal, claims)
-    imprint = Imprint.make(issuer=issuer, now=now, lifetime=lifetime, new_id=new_id)
+    registered = registered_claims(issuer=issuer, now=now, lifetime=lifetime, new_id=new_id)
     policy_id = f"urn:nvattest:evidence-policy:sha256:{policy_digest(appraisal.policy)}"
     submods = {
         f"{device.kind.label.lower()}{device.index}": _submodule(
@@ -91,7 +91,7 @@ def sign_ear(
         policy_id,
     )
     payload: JsonObject = {
-        **imprint.claims(),
+        **registered(),
         "eat_profile": PROFILE,
         "ear.verifier-id": {"developer": DEVELOPER, "build": f"nvattest {__version__}"},
         "submods": submods,
@@ -127,7 +127,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
         raise refuse(f"{len(submods)} submodules, at most {MAXIMUM_DEVICES + 8} are read", "too-large")
     tiers = {label: _submodule_tier(label, value) for label, value in submods.items()}
     # 2. There are no detached parts; the devices are the submodules named like some.
-    devices = tuple(label for label in submods if is_ear_device_label(label))
+    devices = tuple(label for label in submods if EAR_DEVICE_LABEL.fullmatch(label))
     check_counts(devices, expected)
     # 3. Times, issuer, nonce.
     rules.check(token, may_be_anonymous=True)

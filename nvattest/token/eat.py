@@ -23,20 +23,20 @@ from nvattest.token.provenance import (
     DEFAULT_ISSUER,
     DEFAULT_LIFETIME,
     MEMBER,
-    Imprint,
     claims_by_device,
     provenance,
     read_provenance,
+    registered_claims,
     verdict,
 )
 from nvattest.token.rules import (
+    DEVICE_LABEL,
     Expected,
     Rules,
     check_counts,
     check_good_device,
     check_identities,
     instant,
-    is_device_label,
     seconds,
 )
 from nvattest.token.verified import TokenKind, VerifiedToken, eat_refusal
@@ -79,10 +79,10 @@ def sign_detached_eat(
         InputError: no device, claims of more or fewer devices, or an argument that cannot be used.
     """
     devices = claims_by_device(appraisal, claims)
-    imprint = Imprint.make(issuer=issuer, now=now, lifetime=lifetime, new_id=new_id)
-    detached = {device.label: key.sign(said | imprint.claims()) for device, said in devices}
+    registered = registered_claims(issuer=issuer, now=now, lifetime=lifetime, new_id=new_id)
+    detached = {device.label: key.sign(said | registered()) for device, said in devices}
     overall: JsonObject = {
-        **imprint.claims(),
+        **registered(),
         "sub": SUBJECT,
         "x-nvidia-ver": claims_version,
         OVERALL: verdict(appraisal, relying_party),
@@ -185,7 +185,7 @@ def _read(document: list[object]) -> tuple[Jws, dict[str, Jws]]:
     detached: dict[str, Jws] = {}
     seen: dict[str, str] = {}
     for label, part in parts.items():
-        if not isinstance(label, str) or not is_device_label(label):
+        if not isinstance(label, str) or not DEVICE_LABEL.fullmatch(label):
             raise refuse(f"a submodule is called {str(label)[:40]!r}, expected GPU-n or SWITCH-n", "malformed")
         if not isinstance(part, str):
             raise refuse(f"{label} is {kind_of(part)}, expected a compact JWT", "malformed")

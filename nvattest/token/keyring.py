@@ -7,7 +7,7 @@ unknown critical extensions (RFC 5280, 6.1); revocation is not.
 
 from __future__ import annotations
 
-import base64
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from nvattest._documents import kind_of, load_json
+from nvattest._text import base64_bytes
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain
@@ -28,6 +29,7 @@ from nvattest.token.keys import ALGORITHM, PublicKey
 MAXIMUM_JWKS: Final = 1024 * 1024
 MAXIMUM_KEYS: Final = 256
 MAXIMUM_CHAIN: Final = 8
+MAXIMUM_ANCHORS: Final = 16
 _MAXIMUM_TEXT = 32 * 1024
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _RSA_BITS = 2048
@@ -68,7 +70,7 @@ class Keyring:
         return cls(
             jwks=parse_jwks(jwks) if jwks is not None else None,
             key=key if key is None or isinstance(key, PublicKey) else PublicKey.from_pem(_pem(key)),
-            anchors=parse_anchors(_pem(x5c_roots)) if x5c_roots is not None else (),
+            anchors=parse_pem_chain(_pem(x5c_roots), maximum=MAXIMUM_ANCHORS) if x5c_roots is not None else (),
             url=url if jwks is not None else None,
         )
 
@@ -167,45 +169,33 @@ def _bad(message: str) -> ParseError:
 
 
 def _key_of(entry: Mapping[str, object], anchors: tuple[Certificate, ...], at: datetime, what: str) -> PublicKey:
-    jwks_error = ResultCode.VERIFIER_JWKS_ERROR
+    refused = functools.partial(refuse, result_code=ResultCode.VERIFIER_JWKS_ERROR)
     if entry.get("alg", ALGORITHM) != ALGORITHM or entry.get("use", "sig") != "sig":
-        raise refuse(
-            f"{what} is for {entry.get('alg')!r}, {entry.get('use')!r}; expected {ALGORITHM}, 'sig'",
-            "key-type",
-            result_code=jwks_error,
+        raise refused(
+            f"{what} is for {entry.get('alg')!r}, {entry.get('use')!r}; expected {ALGORITHM}, 'sig'", "key-type"
         )
     key: PublicKey | None = None
     if "x" in entry or "x5c" not in entry:
         try:
             key = PublicKey.from_jwk(entry)
         except InputError as error:
-            raise refuse(f"{what}: {error.message}", "key-type", result_code=jwks_error) from None
-    if "x5c" not in entry:
-        if anchors:
-            raise refuse(f"{what} has no x5c, and anchors for it were given", "x5c", result_code=jwks_error)
-    else:
+            raise refused(f"{what}: {error.message}", "key-type") from None
+    if "x5c" in entry:
         chain = parse_x5c(entry["x5c"], what=what)
         certified = leaf_key(chain, what=what)
         if key is not None and key != certified:
-            raise refuse(f"{what} is not the key that its own x5c certifies", "key-mismatch", result_code=jwks_error)
+            raise refused(f"{what} is not the key that its own x5c certifies", "key-mismatch")
         if anchors:
             validate_x5c(chain, anchors, at=at, what=what)
-        key = certified
+        return certified
+    if anchors:
+        raise refused(f"{what} has no x5c, and anchors for it were given", "x5c")
     if key is None:
-        raise refuse(f"{what} holds no key", "key-type", result_code=jwks_error)
+        raise refused(f"{what} holds no key", "key-type")
     return key
 
 
 # --- Certificate chains
-
-
-def parse_anchors(pem: bytes) -> tuple[Certificate, ...]:
-    """The anchors for ``x5c`` chains: 1 to 16 certificates, roots or pinned intermediates.
-
-    Raises:
-        InputError: not such a text (ParseError).
-    """
-    return parse_pem_chain(pem, maximum=16)
 
 
 def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
@@ -221,7 +211,7 @@ def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
         if not isinstance(text, str) or len(text) > _MAXIMUM_TEXT:
             raise _broken(f"{what}: x5c[{position}] is not a text of at most {_MAXIMUM_TEXT} characters")
         try:
-            found.append(parse_certificate(base64.b64decode(text, validate=True)))
+            found.append(parse_certificate(base64_bytes(text)))
         except ParseError as error:
             raise _broken(f"{what}: x5c[{position}]: {error.message}") from None
         except ValueError:

@@ -36,49 +36,38 @@ _ISSUER = re.compile(r"[!-~]{1,256}")
 _ID = re.compile(r"[!-~]{16,128}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imprint:
-    """Makes the registered claims of one bundle; every token in it gets an id of its own."""
+def registered_claims(
+    *, issuer: str, now: datetime, lifetime: timedelta, new_id: Callable[[], str]
+) -> Callable[[], JsonObject]:
+    """A maker of ``iss``, ``iat``, ``nbf``, ``exp`` and a new ``jti``, for each token of one bundle.
 
-    issuer: str
-    issued: int
-    expires: int
-    new_id: Callable[[], str]
-    used: set[str]
+    Raises:
+        InputError: an issuer that is empty, long or not printable ASCII; a time without a zone; a lifetime that is not
+            positive or longer than a week. The maker: a source of ids that gives one twice, or a text that cannot be an
+            id (code ``token-id``).
+    """
+    if not _ISSUER.fullmatch(issuer):
+        raise InputError(
+            f"not an issuer: {issuer[:80]!r}",
+            code="issuer",
+            hint="give 1 to 256 printable ASCII characters without spaces",
+        )
+    if now.utcoffset() is None:
+        raise InputError("the time of issue has no time zone", code="time-zone")
+    seconds = int(lifetime.total_seconds())
+    if not 0 < seconds <= MAXIMUM_LIFETIME.total_seconds():
+        raise InputError(f"a token lives 1 second to 7 days, not {lifetime}", code="lifetime")
+    issued = int(now.timestamp())
+    used: set[str] = set()
 
-    @classmethod
-    def make(cls, *, issuer: str, now: datetime, lifetime: timedelta, new_id: Callable[[], str]) -> Imprint:
-        """Check the arguments.
-
-        Raises:
-            InputError: an issuer that is empty, long or not printable ASCII; a time without a zone; a lifetime that is
-                not positive or longer than a week.
-        """
-        if not _ISSUER.fullmatch(issuer):
-            raise InputError(
-                f"not an issuer: {issuer[:80]!r}",
-                code="issuer",
-                hint="give 1 to 256 printable ASCII characters without spaces",
-            )
-        if now.utcoffset() is None:
-            raise InputError("the time of issue has no time zone", code="time-zone")
-        seconds = int(lifetime.total_seconds())
-        if not 0 < seconds <= MAXIMUM_LIFETIME.total_seconds():
-            raise InputError(f"a token lives 1 second to 7 days, not {lifetime}", code="lifetime")
-        issued = int(now.timestamp())
-        return cls(issuer=issuer, issued=issued, expires=issued + seconds, new_id=new_id, used=set())
-
-    def claims(self) -> JsonObject:
-        """``iss``, ``iat``, ``nbf``, ``exp`` and a new ``jti``.
-
-        Raises:
-            InputError: the source of ids gave one twice, or something that cannot be an id (code ``token-id``).
-        """
-        jti = self.new_id()
-        if jti in self.used or not _ID.fullmatch(jti):
+    def claims() -> JsonObject:
+        jti = new_id()
+        if jti in used or not _ID.fullmatch(jti):
             raise InputError("the source of token ids gave an id twice or a poor one", code="token-id")
-        self.used.add(jti)
-        return {"iss": self.issuer, "iat": self.issued, "nbf": self.issued, "exp": self.expires, "jti": jti}
+        used.add(jti)
+        return {"iss": issuer, "iat": issued, "nbf": issued, "exp": issued + seconds, "jti": jti}
+
+    return claims
 
 
 def claims_by_device(

@@ -24,9 +24,10 @@ MAXIMUM_LEEWAY: Final = timedelta(minutes=10)
 # The last second of the year 9999, the last year of a datetime.
 _LAST_SECOND = 253_402_300_799
 
-_LABEL: Final = re.compile(r"(GPU|SWITCH|NVSWITCH)-(0|[1-9][0-9]{0,2})", re.ASCII)
+# How the submodule of a device is called: in a detached EAT, and in an EAR.
+DEVICE_LABEL: Final = re.compile(r"(GPU|SWITCH|NVSWITCH)-(0|[1-9][0-9]{0,2})", re.ASCII)
 # gpu0 as Trustee writes it, gpu_0 and device_0 (evidence from files) as NVAT does.
-_EAR_LABEL: Final = re.compile(r"(gpu|switch|nvswitch|device)[-_]?(0|[1-9][0-9]{0,2})", re.ASCII | re.IGNORECASE)
+EAR_DEVICE_LABEL: Final = re.compile(r"(gpu|switch|nvswitch|device)[-_]?(0|[1-9][0-9]{0,2})", re.ASCII | re.IGNORECASE)
 _KINDS = {"GPU": "gpu", "SWITCH": "nvswitch", "NVSWITCH": "nvswitch"}
 
 # Facts of the evidence and of the RIMs: no policy can make a good result without them.
@@ -116,26 +117,18 @@ class Rules:
         Raises:
             TokenError: ``nonce-missing``, ``nonce-mismatch``.
         """
+        code, hint = "nonce-mismatch", ""
         if value is None or value == "":
-            raise refuse(
-                f"{what} has no eat_nonce: nothing shows that it answers this request",
-                "nonce-missing",
-                result_code=ResultCode.NONCE_MISMATCH,
-            )
-        if not isinstance(value, str):
-            raise refuse(
-                f"{what}: eat_nonce is {kind_of(value)}, expected one text",
-                "nonce-mismatch",
-                result_code=ResultCode.NONCE_MISMATCH,
-            )
+            code, message = "nonce-missing", f"{what} has no eat_nonce: nothing shows that it answers this request"
+        elif not isinstance(value, str):
+            message = f"{what}: eat_nonce is {kind_of(value)}, expected one text"
         # Hexadecimal as NVIDIA writes it in EATs, base64url as EARs have it.
-        if value.lower() != self.nonce.hex() and value != base64url(self.nonce.value):
-            raise refuse(
-                f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}",
-                "nonce-mismatch",
-                hint="a token for another request, or a recording",
-                result_code=ResultCode.NONCE_MISMATCH,
-            )
+        elif value.lower() == self.nonce.hex() or value == base64url(self.nonce.value):
+            return
+        else:
+            message = f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}"
+            hint = "a token for another request, or a recording"
+        raise refuse(message, code, hint=hint, result_code=ResultCode.NONCE_MISMATCH)
 
 
 def seconds(token: Jws, name: str) -> int:
@@ -158,16 +151,6 @@ def instant(value: int) -> datetime:
 
 
 # --- The devices of a token
-
-
-def is_device_label(label: str) -> bool:
-    """Whether a submodule of a detached EAT is named like a device."""
-    return _LABEL.fullmatch(label) is not None
-
-
-def is_ear_device_label(label: str) -> bool:
-    """Whether a submodule of an EAR is named like a GPU or a switch."""
-    return _EAR_LABEL.fullmatch(label) is not None
 
 
 def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
