@@ -7,7 +7,7 @@ import functools
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,30 +56,48 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, object]]:
     return counter
 
 
-def attest(node: Platform, services: Services, folder: Path, *more: str) -> int:
+@pytest.fixture
+def command(node: Platform, tmp_path: Path) -> Iterator[Callable[..., tuple[int, int]]]:
+    """Run a command on the evidence of all devices; its status, and the number of revocation answers that it got."""
     from nvattest.cli import main
 
-    evidence = folder / "evidence.json"
+    evidence, anchors = tmp_path / "evidence.json", tmp_path / "anchors.pem"
     evidence.write_text(json.dumps(dump_evidence(node.evidence(NONCE))))
-    anchors = folder / "anchors.pem"
     anchors.write_bytes(node.anchors_pem)
-    return main(
-        ["attest", "-d", "all", "--gpu-evidence-source", "file", "--gpu-evidence-file", str(evidence),
-         "--nvswitch-evidence-source", "file", "--nvswitch-evidence-file", str(evidence), "--nonce", NONCE.hex(),
-         "--trust-anchors", str(anchors), "--at", str(node.time.device.isoformat()), "--rim-url", services.rim_url,
-         "--ocsp-url", services.ocsp_url, *more]
-    )  # fmt: skip
-
-
-def test_a_live_run_of_twelve_devices_reads_and_validates_everything_once(node, calls, tmp_path, capsys) -> None:
     with Services(node) as services:
-        assert attest(node, services, tmp_path, "--no-cache") == 0, capsys.readouterr().out
+
+        def run(*arguments: str) -> tuple[int, int]:
+            status = main(
+                [*(str(evidence) if item == "EVIDENCE" else item for item in arguments), "--trust-anchors", str(anchors),
+                 "--at", node.time.device.isoformat(), "--rim-url", services.rim_url, "--ocsp-url", services.ocsp_url,
+                 "--no-cache"]
+            )  # fmt: skip
+            return status, len(services.requests("ocsp"))
+
+        yield run
+
+
+def check_once(node: Platform, calls: Counter[tuple[str, object]], answers: int) -> None:
     found = Counter(word for word, _ in calls)
-    assert found["report"] == 12
-    assert found["RIM"] == 3
-    assert found["answer"] == len(services.requests("ocsp"))
     # One chain of each device and one of each RIM.
-    assert found["chain"] == 12 + 3
+    assert (found["report"], found["RIM"], found["answer"], found["chain"]) == (12, 3, answers, 12 + 3)
     again = [key for key, times in calls.items() if times > 1]
     # The roots of --trust-anchors are read before the evidence, and stand at the end of its chains.
     assert [word for word, text in again if not (word == "certificate" and text in node.anchors_pem)] == []
+
+
+def test_attest_reads_and_validates_everything_of_twelve_devices_once(node, calls, command, capsys) -> None:
+    status, answers = command(
+        "attest", "-d", "all", "--gpu-evidence-source", "file", "--gpu-evidence-file", "EVIDENCE",
+        "--nvswitch-evidence-source", "file", "--nvswitch-evidence-file", "EVIDENCE", "--nonce", NONCE.hex(),
+    )  # fmt: skip
+    assert status == 0, capsys.readouterr().out
+    check_once(node, calls, answers)
+
+
+def test_a_bundle_that_is_fetched_and_verified_is_read_once(node, calls, command, tmp_path, capsys) -> None:
+    status, answers = command(
+        "bundle", "fetch", "--gpu-evidence-file", "EVIDENCE", "--output", str(tmp_path / "bundle.json")
+    )
+    assert status == 0, capsys.readouterr()
+    check_once(node, calls, answers)
