@@ -128,7 +128,7 @@ class Binding(NamedTuple):
         if not self.request.bind_tee:
             return
         from nvattest.tee import rtmr, tsm
-        from nvattest.tee.document import dump_quote
+        from nvattest.tee.quote import dump_quote
 
         digest = evidence_digest_of([(item.report, item.certificate_chain) for item in evidence])
         if self.request.extend_rtmr is not None:
@@ -182,13 +182,12 @@ def check_quote(verified: VerifiedToken, challenge: bytes, path: str) -> Binding
         TokenError: the token names no evidence digest, or the quote does not cover what it has to.
         ParseError: the file is no quote that is known here.
     """
-    from nvattest.tee.document import MAXIMUM, read_quote
-    from nvattest.tee.quote import check_binding
+    from nvattest.tee.quote import MAXIMUM_FILE, check_binding, read_quote
 
     if verified.evidence_digest is None:
         raise TokenError("the token names no evidence digest", code="binding-digest")
     expected = report_data(challenge, verified.key.thumbprint_bytes, verified.evidence_digest)
-    check = check_binding(read_quote(read_bounded(path, MAXIMUM)), expected)
+    check = check_binding(read_quote(read_bounded(path, MAXIMUM_FILE)), expected)
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"
         raise TokenError(check.detail, code="binding", hint=hint)

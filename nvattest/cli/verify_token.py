@@ -271,7 +271,9 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
     from nvattest.collateral.http import HttpClient, Service
 
     wrong = ResultCode.VERIFIER_JWKS_ERROR
-    service = Service(name="JWKS", unreachable=wrong, forbidden=wrong, missing=wrong, failed=wrong, invalid=wrong)
+    service = Service(
+        name="JWKS", option="--jwks", unreachable=wrong, forbidden=wrong, missing=wrong, failed=wrong, invalid=wrong
+    )
     with HttpClient(access.http(*filter(None, [key_host]))) as client:
         return client.fetch(service, url, deadline=Deadline(30), maximum=MAXIMUM_JWKS, accept="application/json")
 

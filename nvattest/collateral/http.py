@@ -51,10 +51,11 @@ class Service:
     """What a service is called, and the result code for each way in which it can fail.
 
     ``unreachable``: no connection or no whole answer in time. ``forbidden``: 401 and 403. ``missing``: 404.
-    ``failed``: any other status. ``invalid``: an answer that does not follow the protocol.
+    ``failed``: any other status. ``invalid``: an answer that does not follow the protocol. ``option`` sets its URL.
     """
 
     name: str
+    option: str
     unreachable: ResultCode
     forbidden: ResultCode
     missing: ResultCode
@@ -68,6 +69,13 @@ class Service:
         error = CollateralError(f"{self.name}: {message}", code=code, result_code=result_code, hint=hint)
         error.passing = passing
         return error
+
+    def unusable(self, url: str, message: str) -> CollateralError:
+        """The error for an answer that does not follow the protocol."""
+        hint = (
+            f"another program than the {self.name} answered, or the answer is damaged; check {self.option} and proxies"
+        )
+        return self.error(f"{url}: {message}", code="answer", result_code=self.invalid, hint=hint)
 
 
 class HttpClient:

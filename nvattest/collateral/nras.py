@@ -1,7 +1,7 @@
 """Remote verification by NVIDIA's attestation service (NRAS v4): evidence goes there, signed claims come back.
 
-This module sends and receives; ``nvattest.token.verify`` verifies the answer. The key set is
-fetched beside the evidence, kept for 15 minutes, and fetched again once when a token names a key that is not in it.
+This module sends and receives; ``nvattest.token.verify`` verifies the answer. The key set is fetched beside the
+evidence, kept for 15 minutes, and fetched again once when a token names a key that is not in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nvattest._registry import NRAS_URL
 from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.collateral.settings import HttpSettings, check_seconds, check_url
-from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode, TokenError
+from nvattest.errors import InputError, NvattestError, ParseError, ResultCode, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 
@@ -32,6 +32,7 @@ JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_AGE: Final = 900.0
 NRAS: Final = Service(
     name="NRAS",
+    option="--nras-url",
     unreachable=ResultCode.NRAS_ATTESTATION_ERROR,
     forbidden=ResultCode.NRAS_FORBIDDEN,
     missing=ResultCode.NRAS_ATTESTATION_ERROR,
@@ -138,7 +139,7 @@ class NrasClient:
         results = [self._result(result, deadline) for result in run_all(jobs, deadline)]
         if self._keys is None:
             self._keys = self._read_keys(results.pop())
-        tokens = [_token(result, self.base_url) for result in results]
+        tokens = [self._parse(result, "NRAS answer", _MAXIMUM_TOKEN) for result in results]
         if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
             self._keys = self._read_keys(self._key_set(deadline))
         if at is None:
@@ -200,14 +201,17 @@ class NrasClient:
             message, code="deadline", result_code=NRAS.unreachable, hint="give more time with --timeout"
         ) from result
 
-    def _read_keys(self, body: bytes) -> _KeySet:
+    def _parse(self, body: bytes, source: str, maximum: int) -> object:
         try:
-            document = load_json(body, source="JWKS", maximum=_MAXIMUM_JWKS)
+            return load_json(body, source=source, maximum=maximum)
         except ParseError as error:
-            raise _unusable(self.base_url, f"{error}; it begins with {body[:40]!r}") from None
+            raise NRAS.unusable(self.base_url, f"{error}; it begins with {body[:40]!r}") from None
+
+    def _read_keys(self, body: bytes) -> _KeySet:
+        document = self._parse(body, "JWKS", _MAXIMUM_JWKS)
         keys = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(document, dict) or not isinstance(keys, list) or not keys:
-            raise _unusable(self.base_url, "the key set has no 'keys'")
+            raise NRAS.unusable(self.base_url, "the key set has no 'keys'")
         kids = frozenset(str(key["kid"]) for key in keys if isinstance(key, dict) and isinstance(key.get("kid"), str))
         return _KeySet(document=document, kids=kids, fetched=self._clock())
 
@@ -299,22 +303,6 @@ def _groups(evidence: Sequence[Evidence], nonce: Nonce) -> dict[Architecture, li
             )
         groups.setdefault(item.architecture, []).append(item)
     return groups
-
-
-def _token(body: bytes, url: str) -> object:
-    try:
-        return load_json(body, source="NRAS answer", maximum=_MAXIMUM_TOKEN)
-    except ParseError as error:
-        raise _unusable(url, f"{error}; it begins with {body[:40]!r}") from None
-
-
-def _unusable(url: str, message: str) -> CollateralError:
-    return NRAS.error(
-        f"{url}: {message}",
-        code="answer",
-        result_code=ResultCode.NRAS_ATTESTATION_ERROR,
-        hint="something else than NRAS answered; check --nras-url and proxies",
-    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,6 +24,7 @@ from nvattest.rim.ids import is_rim_id
 
 RIM_SERVICE: Final = Service(
     name="RIM service",
+    option="--rim-url",
     unreachable=ResultCode.RIM_CONNECTION_ERROR,
     forbidden=ResultCode.RIM_FORBIDDEN,
     missing=ResultCode.RIM_NOT_FOUND,
@@ -34,6 +35,7 @@ RIM_SERVICE: Final = Service(
 MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
 OCSP_RESPONDER: Final = Service(
     name="OCSP responder",
+    option="--ocsp-url",
     # NVIDIA has one code for "not reached" and "failed".
     unreachable=ResultCode.OCSP_SERVER_ERROR,
     forbidden=ResultCode.OCSP_FORBIDDEN,
@@ -120,19 +122,10 @@ def _document(body: bytes, rim_id: str, url: str) -> bytes:
     try:
         found, content = read_rim_answer(body, "RIM service answer")
     except ParseError as error:
-        raise _unusable(url, f"{error}; it begins with {body[:40]!r}") from None
+        raise RIM_SERVICE.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
     if found != rim_id:
-        raise _unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
+        raise RIM_SERVICE.unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
     return content
-
-
-def _unusable(url: str, message: str) -> CollateralError:
-    return RIM_SERVICE.error(
-        f"{url}: {message}",
-        code="answer",
-        result_code=ResultCode.RIM_INTERNAL_ERROR,
-        hint="something else than NVIDIA's service answered, or the answer was damaged; check --rim-url and proxies",
-    )
 
 
 def ask_responder(
@@ -170,32 +163,21 @@ def check_answer(
     Raises:
         CollateralError: 201 no such answer, 202 the responder asks to try later, 203 it refuses.
     """
+    of = certificate.label
     try:
         response = parse(content)
     except ParseError as error:
-        raise _refused(
-            url, certificate, f"{error}; it begins with {content[:40]!r}", ResultCode.OCSP_INVALID_RESPONSE
-        ) from None
+        raise OCSP_RESPONDER.unusable(url, f"{of}: {error}; it begins with {content[:40]!r}") from None
     if not response.successful:
-        result = (
-            ResultCode.OCSP_SERVER_ERROR if response.responder_status in _TRY_AGAIN else ResultCode.OCSP_INVALID_REQUEST
+        later = response.responder_status in _TRY_AGAIN
+        raise OCSP_RESPONDER.error(
+            f"{url}: {of}: the responder says {response.responder_status}",
+            code="answer",
+            result_code=ResultCode.OCSP_SERVER_ERROR if later else ResultCode.OCSP_INVALID_REQUEST,
+            hint="try again later, or use a bundle"
+            if later
+            else "try another --ocsp-cert-id-hash; the responder may not know this issuer",
         )
-        raise _refused(url, certificate, f"the responder says {response.responder_status}", result)
     if response.serial != certificate.serial:
-        raise _refused(
-            url,
-            certificate,
-            f"the answer is about serial {response.serial:x}, asked was {certificate.serial:x}",
-            ResultCode.OCSP_INVALID_RESPONSE,
-        )
-
-
-def _refused(url: str, certificate: Certificate, message: str, result_code: ResultCode) -> CollateralError:
-    hints = {
-        ResultCode.OCSP_SERVER_ERROR: "try again later, or use a bundle",
-        ResultCode.OCSP_INVALID_REQUEST: "try another --ocsp-cert-id-hash; the responder may not know this issuer",
-        ResultCode.OCSP_INVALID_RESPONSE: "something else than a responder answered; check --ocsp-url and proxies",
-    }
-    return OCSP_RESPONDER.error(
-        f"{url}: {certificate.label}: {message}", code="answer", result_code=result_code, hint=hints[result_code]
-    )
+        message = f"{of}: the answer is about serial {response.serial:x}, asked was {certificate.serial:x}"
+        raise OCSP_RESPONDER.unusable(url, message)

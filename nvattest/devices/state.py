@@ -6,6 +6,7 @@ say anything, and only signed evidence counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -92,6 +93,7 @@ class SystemState:
 
 
 E = TypeVar("E", bound=IntEnum)
+T = TypeVar("T")
 
 
 def _word(kind: type[E], value: int) -> E | int:
@@ -114,49 +116,32 @@ def read_state(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> Sys
 def _read(calls: NvmlCalls) -> SystemState:
     driver_version = calls.text("nvmlSystemGetDriverVersion")
     state = calls.ask("nvmlSystemGetConfComputeState")
-    dev_tools = bool(state.devToolsMode)
-    multi_gpu: MultiGpuMode | int | None = None
-    nvml_version: str | None = None
-    ready: bool | None = None
-    cpu: CpuCapability | int | None = None
-    capable: bool | None = None
-    try:
-        settings = calls.settings()
-        multi_gpu = _word(MultiGpuMode, settings.multiGpuMode)
-        # Two calls that say different things: the more careful one counts.
-        dev_tools = dev_tools or bool(settings.devToolsMode)
-    except CollectionError as error:
-        _absent(error)
-    try:
-        nvml_version = calls.text("nvmlSystemGetNVMLVersion")
-    except CollectionError as error:
-        _absent(error)
-    try:
-        ready = int(calls.ask("nvmlSystemGetConfComputeGpusReadyState")) == 1
-    except CollectionError as error:
-        _absent(error)
-    try:
-        caps = calls.ask("nvmlSystemGetConfComputeCapabilities")
-        cpu, capable = _word(CpuCapability, caps.cpuCaps), bool(caps.gpusCaps)
-    except CollectionError as error:
-        _absent(error)
+    settings = _if_known(calls.settings)
+    ready = _if_known(lambda: calls.ask("nvmlSystemGetConfComputeGpusReadyState"))
+    caps = _if_known(lambda: calls.ask("nvmlSystemGetConfComputeCapabilities"))
     return SystemState(
         driver_version=driver_version,
-        nvml_version=nvml_version,
+        nvml_version=_if_known(lambda: calls.text("nvmlSystemGetNVMLVersion")),
         gpu_count=int(calls.ask("nvmlDeviceGetCount")),
         cc_feature=int(state.ccFeature),
-        dev_tools=dev_tools,
+        # Where two calls differ the more careful answer counts.
+        dev_tools=bool(state.devToolsMode) or (settings is not None and bool(settings.devToolsMode)),
         environment=_word(Environment, state.environment),
-        multi_gpu_mode=multi_gpu,
-        ready=ready,
-        cpu_capability=cpu,
-        gpus_capable=capable,
+        multi_gpu_mode=None if settings is None else _word(MultiGpuMode, settings.multiGpuMode),
+        ready=None if ready is None else int(ready) == 1,
+        cpu_capability=None if caps is None else _word(CpuCapability, caps.cpuCaps),
+        gpus_capable=None if caps is None else bool(caps.gpusCaps),
     )
 
 
-def _absent(error: CollectionError) -> None:
-    if error.code not in UNSUPPORTED_CODES:
-        raise error
+def _if_known(ask: Callable[[], T]) -> T | None:
+    """The driver's answer, or None where it is too old for the question."""
+    try:
+        return ask()
+    except CollectionError as error:
+        if error.code not in UNSUPPORTED_CODES:
+            raise
+        return None
 
 
 def require_evidence_mode(state: SystemState, *, allow_devtools: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""Read TDX quotes (versions 4 and 5) and SNP reports just far enough to see what they are bound to.
+"""Quotes: their file, and TDX quotes (versions 4 and 5) and SNP reports read as far as their binding needs.
+
+A file is JSON with the kernel's blobs in base64, or the raw quote alone.
 
 **The signature of the quote is not verified here**, and neither are TCB status, measurements or policies of the guest.
 Until a tool made for that has verified the quote (Intel's DCAP libraries, go-tdx-guest, snpguest, Trustee), a binding
@@ -10,18 +12,28 @@ Layouts: Intel TDX DCAP Quoting Library API, appendix A.3 (version 4) and A.4 (v
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._wire import Cursor
 from nvattest.errors import InputError, ParseError
+
+if TYPE_CHECKING:
+    from nvattest.tee.tsm import TeeQuote
 
 NOT_VERIFIED: Final = (
     "the quote's own signature is not verified by nvattest; verify it with a tool made for that before believing this"
 )
 
+FORMAT: Final = "nvattest-tee-quote"
+VERSION: Final = 1
+MAXIMUM_FILE: Final = 24 * 1024 * 1024
+_FILE: Final = "TEE quote file"
 _SOURCE: Final = "TEE quote"
 _MAXIMUM: Final = 16 * 1024 * 1024
 _TDX: Final = 0x81
@@ -120,6 +132,44 @@ def check_binding(quote: bytes, expected_report_data: bytes) -> BindingCheck:
         expected=expected_report_data,
         matches=hmac.compare_digest(parsed.report_data, expected_report_data),
     )
+
+
+def dump_quote(quote: TeeQuote) -> JsonObject:
+    """The JSON values of a quote's file."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "provider": quote.provider,
+        "generation": quote.generation,
+        "report_data": quote.report_data.hex(),
+        "outblob": base64.b64encode(quote.quote).decode(),
+        "auxblob": base64.b64encode(quote.auxiliary).decode() if quote.auxiliary is not None else None,
+    }
+
+
+def read_quote(data: bytes) -> bytes:
+    """The raw quote of a file, whichever of the two forms it has.
+
+    What the JSON says beside the quote is not returned: only the quote itself is signed.
+
+    Raises:
+        ParseError: too large, or JSON that is not such a file.
+    """
+    if len(data) > MAXIMUM_FILE:
+        raise ParseError(f"{len(data)} bytes, at most {MAXIMUM_FILE} are read", source=_FILE, code="too-large")
+    # No quote begins like this: it would be version 0x0a7b or so.
+    if data.lstrip(b" \t\r\n")[:1] != b"{":
+        return data
+    document = load_json(data, source=_FILE, maximum=MAXIMUM_FILE)
+    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise ParseError(f"not a file of format {FORMAT}, version {VERSION}", source=_FILE, code="format")
+    blob = document.get("outblob")
+    if not isinstance(blob, str):
+        raise ParseError(f"outblob is {kind_of(blob)}, expected a text", source=_FILE, code="format")
+    try:
+        return base64.b64decode(blob, validate=True)
+    except (ValueError, binascii.Error):
+        raise ParseError("outblob is not base64", source=_FILE, code="base64") from None
 
 
 def _snp(data: bytes) -> ParsedQuote:

@@ -13,7 +13,7 @@ from fake_kernel import ROOT, Entry, FakeKernel, failure
 
 from nvattest.errors import CollectionError, InputError, ParseError
 from nvattest.tee import tsm
-from nvattest.tee.document import dump_quote, read_quote
+from nvattest.tee.quote import dump_quote, read_quote
 from nvattest.tee.tsm import TeeQuote, take_quote
 
 DATA = bytes(range(64))
