@@ -48,12 +48,17 @@ def explain_schema_error(data: bytes) -> str:
 
     schema = xmlschema.XMLSchema(schema_path(PROFILE), allow="local")
     lines: list[str] = []
-    # Without location hints nothing is fetched.
-    for error in schema.iter_errors(root, use_location_hints=False):
-        if len(lines) == _MOST:
-            lines.append("and more")
-            break
-        where = str(error.path or "/")
-        line = getattr(error.elem, "sourceline", None)
-        lines.append(f"{where}{'' if line is None else f' (line {line})'}: {str(error.reason or error.message)[:300]}")
+    try:
+        # Without location hints nothing is fetched.
+        for error in schema.iter_errors(root, use_location_hints=False):
+            if len(lines) == _MOST:
+                lines.append("and more")
+                break
+            where = str(error.path or "/")
+            line = getattr(error.elem, "sourceline", None)
+            place = where if line is None else f"{where} (line {line})"
+            lines.append(f"{place}: {str(error.reason or error.message)[:300]}")
+    except xmlschema.XMLSchemaException as error:
+        # The library gives up where xsi:type names a type that does not exist.
+        lines.append(f"/: {str(error)[:300]}")
     return joined(lines)

@@ -174,7 +174,7 @@ def unwrapped(document: str | list[object]) -> tuple[str | list[object], str | N
         TokenError: several tokens are inside, or none that can be verified (``wrapper``).
     """
     parts = document[1] if isinstance(document, list) and len(document) == 2 else None
-    if not isinstance(parts, dict) or not parts or not all(_SDK_MEMBER.fullmatch(name) for name in parts):
+    if not isinstance(parts, dict) or not parts or not all(_SDK_MEMBER.fullmatch(str(name)) for name in parts):
         return document, None
     remote = [name for name in parts if name.startswith("REMOTE_")]
     if len(remote) != 1:

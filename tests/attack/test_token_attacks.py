@@ -428,6 +428,13 @@ def test_an_attack_is_refused_with_its_own_reason(name: str) -> None:
         assert caught.value.result_code is ResultCode.NONCE_MISMATCH
 
 
+def test_a_token_given_as_objects_that_json_cannot_hold_is_refused() -> None:
+    for parts in ({1: "a.b.c"}, {None: "a.b.c"}, {"GPU-0": b"a.b.c"}, {1: "a.b.c", "REMOTE_GPU_CLAIMS": []}):
+        with pytest.raises(TokenError) as caught:
+            minting.check([["JWT", "a.b.c"], parts])
+        assert caught.value.code == "malformed"
+
+
 def test_what_the_attacks_start_from_is_good() -> None:
     for token in (eat(), json.dumps(eat()), json.dumps(eat()).encode(), forged_eat(), node()):
         assert minting.check(token).overall is True

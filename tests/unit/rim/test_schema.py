@@ -15,7 +15,7 @@ from nvattest.errors import ParseError
 from nvattest.pki.anchors import trust_anchors_from_pem
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.rim.document import parse_rim
-from nvattest.rim.schema import PROFILE, explain_schema_error
+from nvattest.rim.schema import PROFILE, explain_schema_error, explained
 from nvattest.rim.verify import verify_rim
 from nvattest.rim.xml import read_xml
 
@@ -229,3 +229,15 @@ def test_cost_of_reading_and_of_the_schema(capsys: pytest.CaptureFixture[str]) -
     with capsys.disabled():
         for name, work in rows.items():
             print(f"\n{name}: {timeit.timeit(work, number=20) / 20 * 1e3:.2f} ms", end="")
+
+
+XSI = ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+
+
+@pytest.mark.parametrize("attribute", ['xsi:type="x:y"', 'xsi:nil="true"', 'xsi:schemaLocation="a file:///etc/passwd"'])
+def test_a_document_that_instructs_the_schema_library_is_refused_and_explained_as_any_other(attribute: str) -> None:
+    data = swap("<ns0:Payload>", f"<ns0:Payload{XSI} {attribute}>")(mint(Rim()))
+    with pytest.raises(ParseError) as caught:
+        parse_rim(data)
+    assert caught.value.code == "rim-schema"
+    assert explained(caught.value, data).startswith(str(caught.value))
