@@ -58,7 +58,7 @@ ROOMS = {
             "appraisal/verifier.py": "unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
         },
         "unit/appraisal attack/test_cross_binding.py vectors/test_real_vectors.py unit/testing/test_seen.py "
-        "unit/claims unit/cli/test_attest_files.py",
+        "unit/token/test_nvidia_claims.py unit/cli/test_attest_files.py",
     ),
     "pki": Room(
         {
