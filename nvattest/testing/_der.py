@@ -1,7 +1,6 @@
-"""A writer of DER (X.690), of just what certificates and revocation answers need.
+"""A writer of DER (X.690), of just what revocation answers and NVIDIA's extensions need.
 
-It is separate from every parser of this package on purpose: what it writes is an independent opinion of the format. It
-also writes what a library would refuse to, such as GeneralizedTime before 2050, which NVIDIA's RIM certificates have.
+It is separate from every parser of this package on purpose: what it writes is an independent opinion of the format.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from datetime import datetime, timezone
 
 __all__ = [
     "bit_string",
-    "boolean",
     "enumerated",
     "explicit",
     "generalized_time",
@@ -19,9 +17,7 @@ __all__ = [
     "null",
     "octet_string",
     "oid",
-    "printable",
     "sequence",
-    "set_of",
     "tlv",
     "utc_time",
     "utf8",
@@ -40,11 +36,6 @@ def tlv(tag: int, content: bytes) -> bytes:
 def sequence(*items: bytes) -> bytes:
     """SEQUENCE of elements that are already encoded."""
     return tlv(0x30, b"".join(items))
-
-
-def set_of(*items: bytes) -> bytes:
-    """SET OF, its elements in DER order."""
-    return tlv(0x31, b"".join(sorted(items)))
 
 
 def explicit(number: int, content: bytes) -> bytes:
@@ -67,11 +58,6 @@ def enumerated(value: int) -> bytes:
     return tlv(0x0A, bytes((value,)))
 
 
-def boolean(value: bool) -> bytes:
-    """BOOLEAN."""
-    return tlv(0x01, b"\xff" if value else b"\x00")
-
-
 def null() -> bytes:
     """NULL."""
     return b"\x05\x00"
@@ -90,11 +76,6 @@ def bit_string(content: bytes, unused: int = 0) -> bytes:
 def utf8(text: str) -> bytes:
     """UTF8String."""
     return tlv(0x0C, text.encode())
-
-
-def printable(text: str) -> bytes:
-    """PrintableString."""
-    return tlv(0x13, text.encode("ascii"))
 
 
 def oid(dotted: str) -> bytes:

@@ -199,11 +199,9 @@ class OcspIssuer:
         return _der.sequence(_der.enumerated(0), _der.explicit(0, body))
 
     def _find(self, query: _Query) -> _Issuer | None:
-        for (subject, point), issuer in self._issuers.items():
-            if (
-                _digest(query.algorithm, subject) == query.name_hash
-                and _digest(query.algorithm, point) == query.key_hash
-            ):
+        wanted = (query.name_hash, query.key_hash)
+        for parts, issuer in self._issuers.items():
+            if tuple(_digest(query.algorithm, part) for part in parts) == wanted:
                 return issuer
         return None
 

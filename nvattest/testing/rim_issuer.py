@@ -27,7 +27,7 @@ from nvattest.testing.certificates import (
 )
 from nvattest.testing.keys import KeyRing, SigningKey
 from nvattest.testing.lies import Told
-from nvattest.testing.rim_xml import MinimumSvn, RimContent, tag_id, write_rim
+from nvattest.testing.rim_xml import RimContent, tag_id, write_rim
 from nvattest.testing.silicon import Silicon, golden_value
 
 __all__ = ["RimIssuer", "RimOrder"]
@@ -139,8 +139,8 @@ class RimIssuer:
         )
         template = Template(
             subject=name(("CN", common_name), ("O", SIMULATION), ("C", "US")),
-            serial=self._keys.serial(common_name, 16)
-            | 1 << 127,  # the real ones have the highest bit set: 17 bytes of DER
+            # The real ones have the highest bit set: 17 bytes of DER.
+            serial=self._keys.serial(common_name, 16) | 1 << 127,
             not_before=self._clock - 3 * _YEAR,
             not_after=self._clock + (7 if top else 2) * _YEAR,
             extensions=extensions,
@@ -172,7 +172,7 @@ def _content(order: RimOrder, told: Told) -> RimContent:
         manufacturer_id=told.get("wrong-manufacturer", "9999") or RIM_MANUFACTURER_ID,
         tag_id=tag_id(f"{order.id} {sorted(golden.items())} {svn}{' renewed' if 'renewed' in told else ''}"),
         golden=golden,
-        minimum_svn=() if svn is None else (MinimumSvn(minimum=svn),),
+        minimum_svn=svn,
         tricks=frozenset(told.all("xml")),
     )
 

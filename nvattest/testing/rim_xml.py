@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from nvattest._registry import OPAQUE_RECORD_BASE, RIM_MANUFACTURER_ID, GpuField
 
-__all__ = ["MinimumSvn", "RimContent", "write_rim"]
+__all__ = ["RimContent", "tag_id", "write_rim"]
 
 _SWID = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd"
 _SHA384 = "http://www.w3.org/2001/04/xmlenc#sha384"
@@ -29,18 +29,11 @@ Attributes = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MinimumSvn:
-    """An opaque record (namespace ns3): the smallest security version number that passes."""
-
-    minimum: int
-    name: str = "FSP_UCODE_MIN_SVN"
-    data_type: int = GpuField.FSP_UCODE_SVN
-    include_in_result: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RimContent:
-    """What a RIM says. ``golden`` maps an active index to its alternatives; all other indices are inactive zeros."""
+    """What a RIM says. ``golden`` maps an active index to its alternatives; all other indices are inactive zeros.
+
+    ``minimum_svn`` is an opaque record: the smallest security version number of the FSP that passes.
+    """
 
     version: str
     product: str
@@ -48,8 +41,7 @@ class RimContent:
     tag_id: str
     golden: Mapping[int, Sequence[bytes]]
     manufacturer_id: str = RIM_MANUFACTURER_ID
-    minimum_svn: Sequence[MinimumSvn] = ()
-    entity: str = _VENDOR
+    minimum_svn: int | None = None
     tricks: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -102,7 +94,7 @@ def _document(content: RimContent) -> tuple[str, str, str]:
     """The root's start tag, what follows up to the signature, and the canonical document without the signature."""
     uris = {"ns1": _TCG, "ns2": _SHA384, "ns3": _OPAQUE}
     root_namespaces = [("xmlns", _SWID), ("xmlns:ns0", _SWID), ("xmlns:ns2", _SHA384)]
-    if content.minimum_svn:
+    if content.minimum_svn is not None:
         root_namespaces.append(("xmlns:ns3", _OPAQUE))
     root = _Element(
         "SoftwareIdentity",
@@ -118,7 +110,7 @@ def _document(content: RimContent) -> tuple[str, str, str]:
         ],
         uris,
     )
-    entity = _Element("ns0:Entity", (), [("name", content.entity), ("role", "softwareCreator tagCreator")], uris)
+    entity = _Element("ns0:Entity", (), [("name", _VENDOR), ("role", "softwareCreator tagCreator")], uris)
     meta = _Element("ns0:Meta", [("xmlns:ns1", _TCG)], _meta(content), uris)
     payload = _Element("ns0:Payload", [("xmlns:SHA384", _SHA384)], (), uris)
     plain, canonical = ["\n    "], ["\n    "]
@@ -152,9 +144,9 @@ def _meta(content: RimContent) -> Attributes:
         ("ns1:BindingSpec", "RIMIM"),
         ("ns1:BindingSpecVersion", "1.01"),
         ("ns1:PlatformManufacturerId", content.manufacturer_id),
-        ("ns1:PlatformManufacturerStr", content.entity),
+        ("ns1:PlatformManufacturerStr", _VENDOR),
         ("ns1:PlatformModel", content.product),
-        ("ns1:FirmwareManufacturer", content.entity),
+        ("ns1:FirmwareManufacturer", _VENDOR),
         ("ns1:FirmwareManufacturerId", content.manufacturer_id),
     ]
 
@@ -175,15 +167,15 @@ def _resources(content: RimContent, uris: Mapping[str, str]) -> list[_Element]:
             ("size", "48"),
         ]
         made.append(_Element("ns0:Resource", (), attributes, uris))
-    for record in content.minimum_svn:
+    if content.minimum_svn is not None:
         attributes = [
             ("type", "Measurement"),
-            ("index", str(OPAQUE_RECORD_BASE + record.data_type)),
+            ("index", str(OPAQUE_RECORD_BASE + GpuField.FSP_UCODE_SVN)),
             ("active", "True"),
             ("alternatives", "0"),
-            ("ns3:minSvn", str(record.minimum)),
-            ("ns3:includeInResult", "True" if record.include_in_result else "False"),
-            ("name", record.name),
+            ("ns3:minSvn", str(content.minimum_svn)),
+            ("ns3:includeInResult", "True"),
+            ("name", "FSP_UCODE_MIN_SVN"),
             ("size", "2"),
         ]
         made.append(_Element("ns0:Resource", (), attributes, uris))
@@ -207,7 +199,7 @@ def _signature(content: RimContent, digest: str, bodies: Sequence[str], sign: Ca
     )
     # The canonical form of a subset repeats the namespaces in scope at its apex (C14N 1.1, 2.3 and 4.6).
     scope = f'<ds:SignedInfo xmlns="{_SWID}" xmlns:ds="{_DSIG}" xmlns:ns0="{_SWID}" xmlns:ns2="{_SHA384}">'
-    if content.minimum_svn:
+    if content.minimum_svn is not None:
         scope = f'{scope[:-1]} xmlns:ns3="{_OPAQUE}">'
     value = base64.b64encode(sign((scope + inner).encode())).decode()
     plain = "<ds:SignedInfo>" + inner.replace("></ds:CanonicalizationMethod>", "/>")

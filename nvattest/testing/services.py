@@ -16,20 +16,28 @@ import contextlib
 import hashlib
 import json
 import re
+import secrets
 import socket
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
+from nvattest.testing import certificates
+from nvattest.testing.keys import KeyRing
 from nvattest.testing.platform import Platform
 from nvattest.testing.services_faults import Exchange, ServiceFault, ServiceFaultKind, count_waves
 
@@ -86,10 +94,7 @@ class Services:
         self.ca_pem = b""
         context: ssl.SSLContext | None = None
         if tls:
-            from nvattest.testing.services_tls import LoopbackTls
-
-            made = LoopbackTls()
-            self.ca_pem, context = made.ca_pem, made.context
+            self.ca_pem, context = _loopback_tls()
         self._scheme = "https" if tls else "http"
         self._rim, self._ocsp, self._remote = self._servers = [_Server(self, context) for _ in range(3)]
         self._threads = [
@@ -254,6 +259,40 @@ class Services:
             first = self._jwks_answers == 1
         issuer = self.nras()
         return 200, _JSON, issuer.jwks(with_key=not (first and ServiceFaultKind.ROTATED_KEY in faults))
+
+
+def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
+    """A CA that no client trusts by default, in PEM, and a TLS context for a server on 127.0.0.1 below it."""
+    now = wall_clock()  # TLS is judged by the real clock
+    keys = KeyRing(secrets.randbits(64))
+
+    def template(label: str, *extensions: certificates.Extension) -> certificates.Template:
+        return certificates.Template(
+            subject=certificates.name(("CN", label), ("O", certificates.SIMULATION)),
+            serial=keys.serial(label, 16),
+            not_before=now - timedelta(days=1),
+            not_after=now + timedelta(days=30),
+            extensions=(*extensions, certificates.ski(keys.key(label)), certificates.aki(keys.key("CA"))),
+        )
+
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    authority = template("CA", certificates.basic_constraints(ca=True), certificates.key_usage("keyCertSign,cRLSign"))
+    leaf = template(
+        "localhost",
+        certificates.basic_constraints(ca=False),
+        certificates.key_usage("digitalSignature"),
+        x509.Extension(names.oid, False, names),
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # OpenSSL reads a chain with its key from a file only.
+    with tempfile.NamedTemporaryFile(prefix="nvattest-", suffix=".pem") as file:
+        file.write(certificates.pem([certificates.issue(leaf, keys.key("localhost"), authority, keys.key("CA")).der]))
+        private = keys.key("localhost").private
+        file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        file.flush()
+        context.load_cert_chain(file.name)
+    root = certificates.issue(authority, keys.key("CA"), authority, keys.key("CA"))
+    return certificates.pem([root.der]), context
 
 
 class _Server(ThreadingHTTPServer):

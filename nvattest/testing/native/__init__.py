@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 from nvattest.testing.native.build import DriverLibraries, build_driver_libraries, place_driver_libraries
-from nvattest.testing.native.lifetime import end_with_parent
-from nvattest.testing.native.server import Call, DriverServer
+from nvattest.testing.native.server import Call, DriverServer, end_with_parent
 from nvattest.testing.native.state import DriverState, Fault
 
 __all__ = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import struct
 import threading
@@ -17,7 +19,9 @@ from nvattest.testing.native.answers import Answers, Reply
 from nvattest.testing.native.build import DriverLibraries
 from nvattest.testing.native.state import DriverState, Fault
 
-__all__ = ["SOCKET_VARIABLE", "Call", "DriverServer"]
+__all__ = ["SOCKET_VARIABLE", "Call", "DriverServer", "end_with_parent"]
+
+_PR_SET_PDEATHSIG: Final = 1
 
 SOCKET_VARIABLE: Final = "NVATTEST_SIM_SOCKET"
 _REQUEST_MAX: Final = 1024
@@ -258,3 +262,24 @@ def _receive_exactly(connection: socket.socket, count: int) -> bytes:
             raise ValueError("the client closed the connection")
         parts += part
     return parts
+
+
+def end_with_parent() -> Callable[[], None]:
+    """A ``preexec_fn`` for ``subprocess.Popen``: the kernel sends the child SIGTERM when this process is gone.
+
+    Linux only (prctl(2), PR_SET_PDEATHSIG); elsewhere it does nothing. The signal follows the thread that starts the
+    child, so start children from the main thread.
+    """
+    parent = os.getpid()
+    try:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return lambda: None
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        # The parent may have ended between the fork and the call above.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
