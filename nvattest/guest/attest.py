@@ -18,9 +18,11 @@ Every other way out of here, be it an exception, SIGTERM or the end of the budge
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from nvattest._folder import TrustedFolder
 from nvattest._pci import MODULE, PciDevices, pci_devices
@@ -29,7 +31,7 @@ from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
 from nvattest.guest.arguments import Container, Stage
-from nvattest.guest.clock import Budget, wait_for_clock
+from nvattest.guest.clock import Budget, give_up_after, wait_for_clock
 from nvattest.guest.config import LOOK_SECONDS, Settings
 from nvattest.guest.driver import (
     Driver,
@@ -59,6 +61,7 @@ from nvattest.guest.record import (
 )
 from nvattest.guest.run import Run, account, write_log
 from nvattest.guest.termination import TerminatedError, Termination
+from nvattest.model import Nonce
 
 __all__ = ["attest_and_record"]
 
@@ -187,7 +190,7 @@ def _story(run: Run, termination: Termination) -> str:
     # raises after it, since an import that is broken off may not succeed a second time.
     termination.over()
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.guest import appraise
+    from nvattest.guest import demands
 
     termination.arm()
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
@@ -199,23 +202,23 @@ def _story(run: Run, termination: Termination) -> str:
         run.find("persistence", finding)
     if settings.error is not None:
         raise settings.error
-    demands = appraise.load_demands(settings)
+    anchors, policy = demands.load_demands(settings)
     patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
     started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     run.mark("clock")
     # (5) evidence
-    nonce = appraise.new_nonce()
+    nonce = Nonce(secrets.token_bytes(32))
     protected = run.driver.state.protected_pcie
     asked = expected_devices(config, pci, protected_pcie=protected)
-    verifier = Verifier(anchors=demands.anchors, policy=demands.policy)
+    verifier = Verifier(anchors=anchors, policy=policy)
     devices = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, verifier=verifier, budget=budget)
     expected = expected_devices(config, pci, protected_pcie=protected or says_protected(devices))
     run.mark("evidence")
     # (6) collateral
-    verifier.policy = appraise.with_expectations(demands.policy, expected, config)
-    collateral = appraise.gather_collateral(
+    verifier.policy = demands.with_expectations(policy, expected, config)
+    collateral = demands.gather_collateral(
         devices,
-        appraise.load_known(settings, run.find),
+        demands.load_known(settings, run.find),
         settings,
         verifier=verifier,
         at=started,
@@ -227,7 +230,11 @@ def _story(run: Run, termination: Termination) -> str:
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
     at = wait_for_clock(config.clock_not_before, 0.0)
-    run.appraisal = appraise.appraise(devices, collateral, nonce=nonce, verifier=verifier, at=at, budget=budget)
+    run.appraisal = give_up_after(
+        budget.remaining(),
+        "verification",
+        partial(verifier.appraise, devices, nonce=nonce, collateral=collateral, at=at),
+    )
     run.lines = account(run.appraisal, [device.evidence for device in devices])
     run.mark("appraisal")
     write_appraisal(run.appraisal, folder)

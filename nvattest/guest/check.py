@@ -191,7 +191,7 @@ def _bundle(settings: Settings) -> Finding:
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
     from nvattest.collateral.folders import read_bounded
     from nvattest.collateral.inspection import inspect_bundle
-    from nvattest.guest.appraise import load_demands
+    from nvattest.guest.demands import load_demands
     from nvattest.session import now
 
     path = settings.place(settings.config.collateral_bundle) or settings.paths.bundle
@@ -200,10 +200,10 @@ def _bundle(settings: Settings) -> Finding:
         return Finding("bundle", "warning", f"there is no bundle; {network}")
     try:
         bundle = load_bundle(read_bounded(path, MAXIMUM_BUNDLE))
-        demands = load_demands(settings)
+        anchors, _ = load_demands(settings)
     except NvattestError as error:
         return Finding("bundle", "error", error.message)
-    facts, bad, _ = inspect_bundle(bundle, Verifier(anchors=demands.anchors), now())
+    facts, bad, _ = inspect_bundle(bundle, Verifier(anchors=anchors), now())
     if bad:
         name, reason = bad[0]
         message = f"{counted(len(bad), 'entry', 'entries')} of the bundle NOT VERIFIED, the first: {name}: {reason}"

@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from nvattest.errors import InputError
@@ -41,8 +40,7 @@ __all__ = [
 # --- the agent --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class Generation(NamedTuple):
     """One way of running hooks.
 
     Attributes:
@@ -70,10 +68,12 @@ class Generation:
         """What a hook is worth under it, in a sentence."""
         if self.obeys_status:
             return "the exit status fails the container where on_failure is block, and the ready state is a gate too"
-        dropped = (
-            "" if self.appends else "; a container whose spec has hooks gets none of ours, so the pause run counts"
+        if self.appends:
+            return "the exit status is lost, so only the ready state is a gate"
+        return (
+            "the exit status is lost, so only the ready state is a gate; a container whose spec has hooks gets none of "
+            "ours, so the pause run counts"
         )
-        return f"the exit status is lost, so only the ready state is a gate{dropped}"
 
 
 GENERATIONS: Final = (

@@ -257,28 +257,25 @@ def _kubernetes(document: Table, path: str, deployment: _Deployment) -> Iterator
 
 
 def _operator_values(values: Table) -> Iterator[Finding]:
-    sandbox, good = at(values, "sandboxWorkloads"), True
+    found: list[Finding] = []
+    sandbox = at(values, "sandboxWorkloads")
     for key, wanted in (("enabled", True), ("mode", "kata")):
         if sandbox.get(key) != wanted:
-            good = False
             message = f"sandboxWorkloads.{key} is {_json(sandbox.get(key))}, not {_json(wanted)}"
-            yield Finding(
-                "operator", "error", message, "without it no node gets a CC label, and no GPU a resource for Kata"
-            )
+            hint = "without it no node gets a CC label, and no GPU a resource for Kata"
+            found.append(Finding("operator", "error", message, hint))
     if at(values, "kataManager").get("enabled") is True:
-        good = False
         message = "kataManager: the operator removes the RuntimeClasses that carry its label"
-        yield Finding("operator", "error", message, "leave it out; kata-deploy makes the classes")
+        found.append(Finding("operator", "error", message, "leave it out; kata-deploy makes the classes"))
     mode = at(values, "ccManager").get("defaultMode", "on")
     if mode not in ("on", "off", "devtools"):
-        good = False
+        message = f"ccManager.defaultMode is {_json(mode)}, not on, off or devtools"
         hint = "in YAML on without quotes is true; ppcie is for single nodes: label nvidia.com/cc.mode"
-        yield Finding("operator", "error", f"ccManager.defaultMode is {_json(mode)}, not on, off or devtools", hint)
+        found.append(Finding("operator", "error", message, hint))
     elif mode != "on":
-        good = False
-        yield Finding("operator", "warning", f"ccManager.defaultMode is {mode}: only nodes that are labelled attest")
-    if good:
-        yield Finding("operator", "ok", "nodes get their CC labels, and GPUs a resource for Kata")
+        message = f"ccManager.defaultMode is {mode}: only nodes that are labelled attest"
+        found.append(Finding("operator", "warning", message))
+    yield from found or [Finding("operator", "ok", "nodes get their CC labels, and GPUs a resource for Kata")]
 
 
 def _deploy_values(values: Table) -> Iterator[Finding]:
@@ -341,30 +338,25 @@ def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
     selector = at(at(document, "scheduling"), "nodeSelector")
     overhead = at(at(document, "overhead"), "podFixed")
     labels = at(at(document, "metadata"), "labels")
-    good = True
-    if labels.get("nvidia.com/kata-runtime-class") is not None:
-        good = False
-        yield Finding(
-            "runtime-class", "error", "the GPU Operator removes classes labelled nvidia.com/kata-runtime-class"
-        )
-    if selector.get(_READY_LABEL) != "true":
-        good = False
-        message = f'nodeSelector has not {_READY_LABEL}: "true", which on and ppcie nodes have and no other'
-        yield Finding("runtime-class", "error", message)
-    if tee and selector.get(_LABELS[tee]) != "true":
-        good = False
-        yield Finding("runtime-class", "error", f'nodeSelector has not {_LABELS[tee]}: "true"')
-    if tee and str(overhead.get(_KEYS[tee])) != "1":
-        good = False
-        message = f'overhead.podFixed has not {_KEYS[tee]}: "1": more pods are scheduled than the TEE has keys for'
-        yield Finding("runtime-class", "error", message)
-    if "debug" in handler:
-        good = False
-        yield Finding(
-            "runtime-class", "error", "a debug class does not get the drop-in: the GPUs are ready unattested there"
-        )
-    if good:
-        yield Finding("runtime-class", "ok", f"{handler} selects nodes in CC mode")
+    tee_label, tee_key = _LABELS.get(tee, ""), _KEYS.get(tee, "")
+    checks = (
+        (
+            labels.get("nvidia.com/kata-runtime-class") is not None,
+            "the GPU Operator removes classes labelled nvidia.com/kata-runtime-class",
+        ),
+        (
+            selector.get(_READY_LABEL) != "true",
+            f'nodeSelector has not {_READY_LABEL}: "true", which on and ppcie nodes have and no other',
+        ),
+        (tee and selector.get(tee_label) != "true", f'nodeSelector has not {tee_label}: "true"'),
+        (
+            tee and str(overhead.get(tee_key)) != "1",
+            f'overhead.podFixed has not {tee_key}: "1": more pods are scheduled than the TEE has keys for',
+        ),
+        ("debug" in handler, "a debug class does not get the drop-in: the GPUs are ready unattested there"),
+    )
+    found = [Finding("runtime-class", "error", message) for wrong, message in checks if wrong]
+    yield from found or [Finding("runtime-class", "ok", f"{handler} selects nodes in CC mode")]
 
 
 def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Finding]:

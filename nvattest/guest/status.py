@@ -29,6 +29,8 @@ from nvattest.model import counted
 __all__ = ["hook_status", "render_status", "stands"]
 
 _SECONDS = 5.0
+_OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches")
+_OF_THE_DRIVER = ("ready", "cc_on", "dev_tools", "protected_pcie")
 
 
 def hook_status(paths: Paths) -> dict[str, Any]:
@@ -40,25 +42,16 @@ def hook_status(paths: Paths) -> dict[str, Any]:
     same_boot = record is not None and identity.boot != "" and record.boot_id == identity.boot
     # Only what the driver says now is the state; the record says what the last run left it in.
     return {
-        "verdict": record.verdict if record is not None else None,
         "current": current,
         "this_boot": same_boot,
         "same_config": record is not None and record.config == identity.config,
         "same_devices": belongs(record, identity),
         "age_s": round(boottime() - record.finished_boottime, 1) if record is not None and same_boot else None,
-        "config": record.config if record is not None else None,
-        "time": record.time if record is not None else None,
-        "stage": record.stage if record is not None else None,
         "reason": record.reason._asdict() if record is not None and record.reason is not None else None,
         "findings": [item._asdict() for item in record.findings] if record is not None else [],
-        "simulated": record.simulated if record is not None else None,
         "weakened": list(record.weakened) if record is not None else [],
-        "gpus": record.gpus if record is not None else None,
-        "switches": record.switches if record is not None else None,
-        "ready": state.ready if state is not None else None,
-        "cc_on": state.cc_on if state is not None else None,
-        "dev_tools": state.dev_tools if state is not None else None,
-        "protected_pcie": state.protected_pcie if state is not None else None,
+        **{name: getattr(record, name, None) for name in _OF_THE_RECORD},
+        **{name: getattr(state, name, None) for name in _OF_THE_DRIVER},
         "driver_fault": fault,
         "record_fault": unread,
         "configuration_fault": str(settings.error) if settings.error is not None else None,

@@ -1,19 +1,18 @@
-"""From evidence to an appraisal: anchors, policy, collateral (bundle, then cache, then network), verification."""
+"""What the evidence is judged with: anchors, policy, and collateral (bundle, then cache, then network)."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Final
 
 from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest.appraisal.inputs import Collateral, ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
-from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 from nvattest.collateral.cache import DiskCache
@@ -24,18 +23,10 @@ from nvattest.errors import InputError
 from nvattest.guest.clock import Budget, give_up_after
 from nvattest.guest.config import HookConfig, Settings
 from nvattest.guest.driver import Expected
-from nvattest.model import Nonce, VerificationTime
+from nvattest.model import VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
 
-__all__ = [
-    "Demands",
-    "appraise",
-    "gather_collateral",
-    "load_demands",
-    "load_known",
-    "new_nonce",
-    "with_expectations",
-]
+__all__ = ["gather_collateral", "load_demands", "load_known", "with_expectations"]
 
 _SMALL: Final = 256 * 1024
 _CONNECT_SECONDS: Final = 2.0
@@ -43,15 +34,7 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demands:
-    """What is trusted and what is demanded."""
-
-    anchors: TrustAnchors
-    policy: EvidencePolicy
-
-
-def load_demands(settings: Settings) -> Demands:
+def load_demands(settings: Settings) -> tuple[TrustAnchors, EvidencePolicy]:
     """The trust anchors and the evidence policy that the configuration names; NVIDIA's and the strict one without.
 
     Raises:
@@ -68,7 +51,7 @@ def load_demands(settings: Settings) -> Demands:
         from nvattest.policy import load_evidence_policy
 
         policy = load_evidence_policy(read_bounded(path, _SMALL), source=config.policy or path)
-    return Demands(anchors=anchors, policy=policy)
+    return anchors, policy
 
 
 def with_expectations(policy: EvidencePolicy, expected: Expected, config: HookConfig) -> EvidencePolicy:
@@ -122,13 +105,47 @@ def gather_collateral(
     longer intervals, and each host that still fails only once. What could not be had stands in the result with its
     reason, and fails its check later.
     """
-    started, pause, first, retries = time.monotonic(), _FIRST_PAUSE, "", RETRIES
+    config = settings.config
+    rim_url, ocsp_url = config.collateral_rim_url or RIM_URL, config.collateral_ocsp_url or OCSP_URL
+    key_file = settings.place(config.collateral_service_key_file)
+    key = "" if key_file is None else read_bounded(key_file, 4096).decode("ascii", "replace").strip()
+    cache = None
+    folder = settings.place(config.collateral_cache)
+    if folder is not None:
+        try:
+            cache = DiskCache(folder)
+        except InputError as error:
+            find("cache", error.message)
+    found, started, pause, first, retries = known, time.monotonic(), _FIRST_PAUSE, "", RETRIES
     while True:
-        found = _gather_once(
-            devices, known, settings, verifier=verifier, at=at, budget=budget, find=find, retries=retries
+        seconds = budget.for_phase()
+        if seconds <= 0.0:
+            find("deadline", "no time was left for the cache and the network")
+            return found
+        options = GatherOptions(
+            rim_url=rim_url,
+            ocsp_url=ocsp_url,
+            http=HttpSettings(
+                service_key=key,
+                key_hosts=(rim_url, ocsp_url),
+                tls_ca_cert=settings.place(config.collateral_ca_file),
+                connect_timeout=min(_CONNECT_SECONDS, seconds),
+                read_timeout=seconds,
+                retries=retries,
+            ),
+            timeout=seconds,
+            revocation=verifier.policy.revocation,
+            cache=cache,
+            offline=not config.collateral_network,
+        )
+        # gather's own deadline bounds its exchanges; this one also bounds what no deadline reaches, such as a resolver.
+        found = give_up_after(
+            seconds + 0.2,
+            "collateral",
+            partial(gather, devices, options, at=at, known=known, verifier=verifier),
         )
         late = [item for item in found.unavailable.values() if item.passing]
-        if not (patient and late and settings.config.collateral_network) or budget.for_phase() <= pause:
+        if not (patient and late and config.collateral_network) or budget.for_phase() <= pause:
             break
         first = first or late[0].message
         time.sleep(pause)
@@ -137,87 +154,6 @@ def gather_collateral(
         at = VerificationTime.at(max(at.device, datetime.now(timezone.utc)))
         known = Collateral(rims=found.rims, ocsp=found.ocsp)
     if first and not late:
-        seconds = time.monotonic() - started
-        find("network", f"RIMs or revocation answers came only after {seconds:.0f} s; at first: {first}")
+        waited = time.monotonic() - started
+        find("network", f"RIMs or revocation answers came only after {waited:.0f} s; at first: {first}")
     return found
-
-
-def _gather_once(
-    devices: Sequence[ReadEvidence],
-    known: Collateral,
-    settings: Settings,
-    *,
-    verifier: Verifier,
-    at: VerificationTime,
-    budget: Budget,
-    find: Callable[[str, str], None],
-    retries: int,
-) -> Collateral:
-    config = settings.config
-    seconds = budget.for_phase()
-    if seconds <= 0.0:
-        find("deadline", "no time was left for the cache and the network")
-        return known
-    folder = settings.place(config.collateral_cache)
-    try:
-        cache = DiskCache(folder) if folder is not None else None
-    except InputError as error:
-        find("cache", error.message)
-        cache = None
-    options = GatherOptions(
-        rim_url=config.collateral_rim_url or RIM_URL,
-        ocsp_url=config.collateral_ocsp_url or OCSP_URL,
-        http=_http(settings, seconds, retries),
-        timeout=seconds,
-        revocation=verifier.policy.revocation,
-        cache=cache,
-        offline=not config.collateral_network,
-    )
-    # The deadline of gather() bounds its exchanges; this one also bounds what no deadline reaches, such as a resolver.
-    return give_up_after(
-        seconds + 0.2,
-        "collateral",
-        lambda: gather(devices, options, at=at, known=known, verifier=verifier),
-    )
-
-
-def _http(settings: Settings, seconds: float, retries: int) -> HttpSettings:
-    config = settings.config
-    key = ""
-    path = settings.place(config.collateral_service_key_file)
-    if path is not None:
-        key = read_bounded(path, 4096).decode("ascii", "replace").strip()
-    return HttpSettings(
-        service_key=key,
-        key_hosts=(config.collateral_rim_url or RIM_URL, config.collateral_ocsp_url or OCSP_URL),
-        tls_ca_cert=settings.place(config.collateral_ca_file),
-        connect_timeout=min(_CONNECT_SECONDS, seconds),
-        read_timeout=seconds,
-        retries=retries,
-    )
-
-
-def appraise(
-    devices: Sequence[ReadEvidence],
-    collateral: Collateral,
-    *,
-    nonce: Nonce,
-    verifier: Verifier,
-    at: VerificationTime,
-    budget: Budget,
-) -> Appraisal:
-    """Verify, within what is left of the budget.
-
-    Raises:
-        CollectionError: the time was over first (``deadline``).
-    """
-    return give_up_after(
-        budget.remaining(),
-        "verification",
-        lambda: verifier.appraise(devices, nonce=nonce, collateral=collateral, at=at),
-    )
-
-
-def new_nonce() -> Nonce:
-    """32 bytes that nobody has seen."""
-    return Nonce(secrets.token_bytes(32))
