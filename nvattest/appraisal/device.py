@@ -31,8 +31,7 @@ import hashlib
 
 from nvattest.appraisal import identity as who
 from nvattest.appraisal import measurements as values
-from nvattest.appraisal.inputs import ReadEvidence
-from nvattest.appraisal.memory import Basis
+from nvattest.appraisal.memory import Basis, ReadEvidence
 from nvattest.appraisal.results import ChainAppraisal, DeviceAppraisal
 from nvattest.appraisal.revocation import check_revocation
 from nvattest.appraisal.rims import ROLES, appraise_rim, name_rims

@@ -1,31 +1,13 @@
-"""What an appraisal is made from: evidence that was read, RIMs and revocation answers with their source."""
+"""What an appraisal is made from besides evidence: RIMs and revocation answers, as bytes with their source."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from nvattest.errors import ParseError, ResultCode
-from nvattest.evidence import Evidence
-
-if TYPE_CHECKING:
-    # Collateral is read by programs that verify nothing; they need no X.509 library.
-    from nvattest.pki.certificate import Certificate
-    from nvattest.spdm.report import Report
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadEvidence:
-    """The evidence of one device with what its bytes say; ``Verifier.read`` makes it. Nothing is verified yet.
-
-    ``report`` and ``certificates`` (leaf first) are the errors where the bytes cannot be read.
-    """
-
-    evidence: Evidence
-    report: Report | ParseError
-    certificates: tuple[Certificate, ...] | ParseError
+from nvattest.errors import ResultCode
 
 
 class Source(Enum):

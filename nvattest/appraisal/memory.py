@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Final, Generic, NamedTuple, TypeVar, cast
 
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, ReadEvidence
+from nvattest.appraisal.inputs import Collateral, OcspAnswer
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
@@ -31,6 +32,25 @@ Answers = Mapping[int, Sequence[tuple[OcspAnswer, OcspResponse]]]
 
 # How many devices are known again when they come back. What is kept of one takes some 20 kB.
 _DEVICES = 512
+_SEAL: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvidence:
+    """The evidence of one device with what its bytes say. Only ``Memory.read`` makes one; nothing in it is verified.
+
+    ``report`` and ``certificates`` (leaf first) are the errors where the bytes cannot be read.
+    """
+
+    evidence: Evidence
+    report: Report | ParseError
+    certificates: tuple[Certificate, ...] | ParseError
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        # A report beside the evidence of another device would be judged in its place.
+        if seal is not _SEAL:
+            raise TypeError("ReadEvidence is made by Memory.read only")
 
 
 class BoundedMap(Generic[T]):
@@ -99,7 +119,7 @@ class Memory:
             certificates = parse_pem_chain(evidence.certificate_chain, read=self._read_pem_block)
         except ParseError as error:
             certificates = error
-        return ReadEvidence(evidence=evidence, report=report, certificates=certificates)
+        return ReadEvidence(evidence, report, certificates, _SEAL)
 
     def _report_part(self, key: Hashable, read: Callable[[], T], /) -> T:
         return cast("T", self._report_parts.recall(key, read))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nvattest.appraisal.device import appraise_device
-from nvattest.appraisal.inputs import Collateral, ReadEvidence
-from nvattest.appraisal.memory import Basis, Memory
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.memory import Basis, Memory, ReadEvidence
 from nvattest.appraisal.platform import appraise_platform
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, dump_json
-from nvattest.appraisal.inputs import Collateral, ReadEvidence
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import requests, sources

@@ -13,7 +13,8 @@ from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 from nvattest.model import DeviceKind, Nonce
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral, ReadEvidence
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
     from nvattest.appraisal.verifier import Verifier
     from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, Services

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nvattest._waiting import Deadline, Late, run_all
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, ReadEvidence, RimAnswer, Source, Unavailable
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier

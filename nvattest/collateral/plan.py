@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nvattest.appraisal.inputs import ReadEvidence, Unavailable
+from nvattest.appraisal.inputs import Unavailable
+from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Final
 
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest.appraisal.inputs import Collateral, ReadEvidence
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle

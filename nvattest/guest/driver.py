@@ -18,7 +18,7 @@ from nvattest.model import DeviceKind, Nonce
 from nvattest.spdm.report import FeatureMode, Report, feature_mode
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import ReadEvidence
+    from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.verifier import Verifier
 
 __all__ = [

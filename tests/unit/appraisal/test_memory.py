@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from nvattest.appraisal.inputs import Collateral, RimAnswer
-from nvattest.appraisal.memory import BoundedMap
+from nvattest.appraisal.memory import BoundedMap, ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
@@ -263,3 +263,11 @@ def test_a_known_chain_is_validated_once_and_its_validity_judged_at_each_instant
         assert not failed(scene.ask(scene.warm, at=at))
     early = VerificationTime.at(scene.platform.clock - timedelta(days=36500))
     assert {"chain-validity", "driver-rim-validity"} <= failed(scene.ask(scene.warm, at=early))
+
+
+def test_the_report_of_another_device_cannot_be_put_beside_evidence(scene: Scene) -> None:
+    first, second = scene.warm.read(scene.evidence[:2])
+    with pytest.raises(TypeError):
+        ReadEvidence(first.evidence, second.report, first.certificates, object())
+    with pytest.raises(ValueError, match="seal"):
+        replace(first, report=second.report)
