@@ -10,20 +10,20 @@ from typing import Final
 
 from nvattest._streams import open_closed_streams
 
-# Collections look for cycles while everything is still being imported and find none. What runs longer has its turn.
+# Imports make many objects and no cycles, so that early collections find nothing; longer runs still collect.
 _COLLECT_EVERY: Final = 50_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``nvattest`` with these arguments and return its exit status.
 
-    Called without ``argv``, as the installed program is, it takes them from ``sys.argv`` and ends the process itself
-    when nothing else runs in it: taking the interpreter apart, module by module, costs a tenth of a short run.
+    Without ``argv``, as in the installed program, the arguments are those of ``sys.argv``, and the process ends here
+    unless something else runs in it: the interpreter's own shutdown costs a tenth of a short run.
     """
     if argv is None:
         gc.set_threshold(_COLLECT_EVERY)
         open_closed_streams()
-        _escape_what_cannot_be_written()
+        _escape_unprintable()
     from nvattest.cli.dispatch import run
 
     status = run(list(sys.argv[1:] if argv is None else argv))
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _escape_what_cannot_be_written() -> None:
-    """File names need not be UTF-8, and a terminal need not know every character: a verdict is printed all the same."""
+def _escape_unprintable() -> None:
+    """Print a verdict also where a file name is not UTF-8, or a terminal lacks a character."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -47,7 +47,7 @@ def _leave(status: int) -> None:
         return
     import atexit
 
-    atexit._run_exitfuncs()  # noqa: SLF001 - what Python itself calls at this point, under its only name
+    atexit._run_exitfuncs()  # noqa: SLF001 - Python itself calls it at this point; it has no public name
     try:
         sys.stdout.flush()
         sys.stderr.flush()

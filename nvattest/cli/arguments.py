@@ -16,7 +16,7 @@ CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "off")
 FORMATS = ("text", "json")
-# What CLI11 reads behind the equals sign of a flag, in any case.
+# The words that CLI11 reads behind the equals sign of a flag, in any case.
 _ON, _OFF = ("true", "on", "yes", "enable", "t", "y", "1", "+"), ("false", "off", "no", "disable", "f", "n", "0", "-")
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class ArgumentError(Exception):
 
 
 class _Help(argparse.HelpFormatter):
-    """The help, as wide as the terminal; argparse imports shutil and its archivers to learn that, at every start."""
+    """The help, as wide as the terminal; argparse would import shutil at every start to learn the width."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
@@ -44,8 +44,8 @@ def _columns() -> int:
         return 80
 
 
-class _Once(argparse._StoreAction):  # noqa: SLF001 - the class that argparse itself takes for options with a value
-    """An option that may be given once, as in CLI11: of ``-d gpu -d nvswitch`` one would go unverified, unsaid."""
+class _Once(argparse._StoreAction):  # noqa: SLF001 - the action of options with a value; it has no public name
+    """An option that may be given once, as in CLI11: of ``-d gpu -d nvswitch`` one would silently go unverified."""
 
     def __call__(
         self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
@@ -58,7 +58,7 @@ class _Once(argparse._StoreAction):  # noqa: SLF001 - the class that argparse it
 
 
 class _Unset(argparse.Action):
-    """What stands in for a flag that is given as false: the last word about a flag counts, as in CLI11."""
+    """A flag that is given as false: the last word about a flag counts, as in CLI11."""
 
     def __call__(
         self, _parser: object, namespace: argparse.Namespace, _values: object, _option: str | None = None
@@ -75,11 +75,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)  # type: ignore[arg-type]
         for name in (None, "store"):
             self.register("action", name, _Once)
-        # Formats that one command has beside the common ones; its add_arguments says so.
+        # Formats of one command beside the common ones; its add_arguments sets them.
         self.more_formats: tuple[str, ...] = ()
 
     def parse_known_args(self, *given: Any, **named: Any) -> Any:
-        """As argparse's, but that a ``--`` with nothing behind it, the end of the options, is no argument."""
+        """As argparse does, except that a ``--`` with nothing behind it ends the options and is no argument."""
         namespace, surplus = super().parse_known_args(*given, **named)
         return namespace, [] if surplus == ["--"] else surplus
 
@@ -119,7 +119,7 @@ class Parser(argparse.ArgumentParser):
 def add_global_options(parser: argparse.ArgumentParser) -> None:
     """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults.
 
-    They may stand behind an action of a command too; add them when its actions are there.
+    They may stand behind an action of a command too, so that they are added after its actions.
     """
     formats = FORMATS + (parser.more_formats if isinstance(parser, Parser) else ())
     for actions in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
@@ -140,10 +140,7 @@ def add_global_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_command(parser: argparse.ArgumentParser, text: str) -> None:
-    """A command to run, as the last argument: the first word that is no option begins it, and all behind it is its own.
-
-    ``command_of`` has it; ``--`` before it is the usual way.
-    """
+    """A command to run, as the last argument: it begins at the first word that is no option, usually after ``--``."""
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=text)
 
 
@@ -213,8 +210,8 @@ def existing_directory(text: str) -> str:
 def from_environment(variable: str, default: str, kind: Callable[[str], str] = str) -> str:
     """The value of a variable, or the default where it is unset or empty.
 
-    A value that ``kind``, a type for argparse, refuses is ignored with a warning, as NVIDIA's program ignores it: what
-    a shell's profile sets is not what the caller of this command has typed.
+    A value that ``kind``, a type for argparse, refuses is ignored with a warning, as NVIDIA's program ignores it: the
+    caller of this command has not typed it, a shell's profile may have set it.
     """
     value = os.environ.get(variable)
     if not value:

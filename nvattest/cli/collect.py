@@ -157,7 +157,7 @@ def _collect_coco(source: EvidenceSource, request: CocoRequest) -> None:
 def _collect_with_or_without_switches(source: EvidenceSource) -> tuple[Evidence, ...]:
     """With ``--device all`` a guest need not have switches, as in guest-components.
 
-    A switch that is there and gives no evidence stops it all the same: the verifier could not tell the two apart.
+    A switch that is there and gives no evidence stops it all the same: to the verifier the two would look alike.
     """
     if len(source.kinds) == 1:
         return _collect(source)

@@ -1,8 +1,8 @@
 """``nvattest gate -- COMMAND``: run a command only on attested devices, as the first word of an entry point.
 
-The same attestation as the hook's, with the same configuration and outputs: the GPUs are set ready and the command
-takes this process's place only where the verdict is good. A verdict of the hook that stands is used; in a container
-that sees another ``/run/nvattest`` the devices are asked here.
+It attests as the hook does, with the same configuration and outputs: only a good verdict sets the GPUs ready and lets
+the command take this process's place. A current verdict of the hook is used; a container that sees another
+``/run/nvattest`` asks the devices itself.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def guest_paths(root: str, config: str) -> Paths:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print or write what is asked for; 0 if all is well: a verdict that stands, or no finding that is an error."""
+    """Print or write what is asked for; 0 for a current verdict, or where no finding is an error."""
     if options.action in ("status", "check"):
         from nvattest.guest.entry import print_check, print_status
 

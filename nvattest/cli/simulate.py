@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         nvdec0=None if options.nvdec0 is None else options.nvdec0 == "on",
         lies=options.fault,
     )
-    # SIGTERM ends the world as an interrupt does, so that what is in it is put away.
+    # SIGTERM ends the world as an interrupt does, so that its files and processes are removed.
     signal.signal(signal.SIGTERM, _interrupt)
     with World(
         platform,
@@ -139,7 +139,7 @@ def _run_hook(world: World, words: list[str], root: str | None) -> int:
     with ExitStack() as stack:
         folder = root or stack.enter_context(tempfile.TemporaryDirectory(prefix="nvattest-guest-"))
         guest = GuestFolder(folder, world.platform, world.libraries, address=world.driver.address)
-        # As a Kata agent starts it, with an empty environment; the file need not lie where programs may be run.
+        # As a Kata agent starts it, with an empty environment; the folder may be mounted without the right to execute.
         program = [sys.executable, "-I", guest.hook_path]
         if words:
             return _run_command([*program, *words], {})
@@ -152,10 +152,10 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
     from nvattest.testing.native import end_with_parent
 
     try:
-        # The child ends with this process, also when this process is killed.
+        # The child ends with this process, even if this process is killed.
         with subprocess.Popen(command, env=environment, preexec_fn=end_with_parent()) as process:  # noqa: PLW1509
             if os.isatty(0):
-                # The terminal gives Ctrl-C to the command too, which may only mean to stop a calculation.
+                # The terminal gives Ctrl-C to the command too, which may use it to stop a calculation only.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
                 return _status(process.wait())
@@ -164,7 +164,7 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
                 try:
                     return _status(process.wait(_SECONDS_TO_END))
                 except (KeyboardInterrupt, subprocess.TimeoutExpired):
-                    # It does not want to end, or somebody is in a hurry: nothing may be left behind.
+                    # It ignores the request, or the user interrupts again: no process may be left behind.
                     process.kill()
                     return _status(process.wait())
     except OSError as error:

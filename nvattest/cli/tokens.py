@@ -86,7 +86,7 @@ def make_token(
             appraisal, claims=claims, claims_version=version, key=key, now=now, new_id=_new_id, issuer=issuer,
             lifetime=lifetime, relying_party=relying_party,
         )  # fmt: skip
-    # The key's public half first: a token that nobody can verify yet is worse than a key without a token.
+    # The public half of the key is written first: a token must not appear before its key.
     if request.jwks_out:
         write_file(request.jwks_out, json.dumps(key.public.jwks(), indent=2) + "\n")
     if request.token_out:

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         output: BinaryIO = sys.stdout.buffer
         if options.output != "-":
             output = stack.enter_context(_open(options.output, resume=options.resume))
-            # What was there already is open for reading too; a new file has no answers.
+            # An existing file is open for reading too; a new file has no answers.
             done = _answered(output) if options.resume and output.readable() else 0
         elif options.resume:
             raise InputError("--resume needs an --output file", code="resume")
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refuse_one_file(source: str, target: str) -> None:
-    """Answers written over the lines would leave nothing to answer, and a status that says all is answered."""
+    """Refuse to write answers over the lines: all input would be lost with exit status 0."""
     if os.path.isfile(source) and os.path.isfile(target) and os.path.samefile(source, target):
         raise InputError(
             f"--input and --output are one file: {target}", code="file", hint="write the answers elsewhere"
@@ -123,7 +123,7 @@ def _lines(source: BinaryIO, *, skip: int) -> Iterator[bytes]:
     mark = codecs.BOM_UTF8
     while line := source.readline(MAXIMUM_LINE + 2):
         if len(line) > MAXIMUM_LINE + 1:
-            # The rest of an endless line is passed over; the judge refuses its beginning as too large.
+            # The rest of an endless line is skipped; the beginning is refused as too large.
             while not line.endswith(b"\n") and (more := source.readline(MAXIMUM_LINE)):
                 line = line[: MAXIMUM_LINE + 1] + (b"\n" if more.endswith(b"\n") else b"")
         line, mark = line.removeprefix(mark), b""
