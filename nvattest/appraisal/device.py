@@ -63,19 +63,19 @@ def appraise_device(device: ReadEvidence, index: int, basis: Basis) -> DeviceApp
     # (7) chain, report and evidence name one architecture
     check, architecture = who.check_architecture(evidence, report, identity, certificates, policy)
     checks.append(check)
+    named = architecture or evidence.architecture
     # (8) the firmware id of the report is the certified one
-    checks.append(who.check_fwid(report, certificates, architecture or evidence.architecture, policy))
+    checks.append(who.check_fwid(report, certificates, named, policy))
     # (9) the device is not in a debug state
-    checks.append(who.check_debug(evidence, certificates, architecture or evidence.architecture, policy))
+    checks.append(who.check_debug(evidence, certificates, named, policy))
     # (10) no certificate of the chain is revoked
     check, revocations = check_revocation("chain-revocation", chain, ChainProfile.DEVICE, basis)
     checks.append(check)
     # (11) to (13) each RIM is there and follows the profile, is signed, and describes this device
     names = name_rims(report, architecture)
     checks += names.checks
-    rims = {
-        role: appraise_rim(role, names, report, who.chip_of_device(report, identity), basis) for role in ROLES[kind]
-    }
+    chip = who.chip_of_device(report, identity)
+    rims = {role: appraise_rim(role, names, report, chip, basis) for role in ROLES[kind]}
     for rim in rims.values():
         checks += rim.checks
     # (14) to (16) compare with the golden values of the RIMs that are verified
