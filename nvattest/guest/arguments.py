@@ -58,7 +58,7 @@ _KIND: Final = "io.katacontainers.pkg.oci.container_type"
 
 
 class Stage:
-    """The names of the stages; they stand in records and logs."""
+    """The names of the stages, as records and logs have them."""
 
     HOOK: Final = "hook"
     INIT: Final = "init"

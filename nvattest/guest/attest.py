@@ -106,7 +106,7 @@ def attest_and_record(
 
     ``waited`` are the seconds since ``started`` that the caller spent on getting the lock.
 
-    Where a signal asked for the end already, it ends before step 1, as it would after it.
+    After a signal it ends before step 1, in the way it would end after it.
 
     With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
     their token until the new one takes its place; any failure takes both away.
@@ -123,7 +123,7 @@ def attest_and_record(
     )
     run.mark("lock")
     run.times["start"] = max(0.0, run.times["lock"] - round(1000 * waited, 1))
-    # Until it is withdrawn, the token of the verdict that stood is ours, and so is the ready state that went with it.
+    # Until it is withdrawn, the token of the earlier verdict is ours, and so is the ready state that went with it.
     if known is not None:
         run.token_sha256, run.token_before_sha256 = known.token_sha256, known.token_before_sha256
     record: Record | None = None
@@ -315,9 +315,9 @@ def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
     try:
         gate.close(seconds=seconds)
     except CollectionError:
-        # With confidential computing off there is no ready state to set, and that is the reason to tell.
+        # With confidential computing off there is no ready state to set; that is the reason to report.
         if gate.ready is None and driver.state.ready is False:
-            # A call that makes them not ready, done or not, does not change what it said before.
+            # Done or not, a call that makes them not ready leaves an earlier "not ready" true.
             gate.ready = False
         gate.closed = True if gate.ready is False else None
         require_evidence_mode(driver.state)

@@ -168,7 +168,7 @@ def _devices(pci: PciDevices | None, settings: Settings, status: dict[str, Any])
 
 def _others(paths: Paths, status: dict[str, Any]) -> Finding:
     """Whether another program sets the GPUs ready."""
-    severity, message, hint = "ok", "nobody else set the GPUs ready, as far as can be seen", ""
+    severity, message, hint = "ok", "no other program set the GPUs ready, as far as can be seen", ""
     parameter = is_set_ready_at_boot(_parameters(paths))
     if parameter:
         severity = "error"

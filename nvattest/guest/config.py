@@ -1,8 +1,8 @@
 """The configuration (``schemas/hook-config-1.json``): ``/etc/nvattest/hook.toml``, without which all defaults hold, or
 the file that ``--config`` names, which has to be there.
 
-It is part of what the guest's measurement covers. A key that we do not know, or a value out of range, is an error: then
-nothing is attested and the GPUs stay not ready, for nobody can tell what its author wanted.
+The guest's measurement covers it. An unknown key or a value out of range is an error, since what its author wanted is
+not known: nothing is attested, and the GPUs stay not ready.
 
 Every run reads it, also one that uses a verdict again: a record on disk says nothing that the configuration decides.
 """
@@ -34,21 +34,21 @@ Check = Callable[[object], object]
 
 
 class HookConfig(NamedTuple):
-    """What the file says. Names are those of the file, with the table before the key; paths are of the guest.
+    """The file's values. Names are those of the file, with the table before the key; paths are of the guest.
 
-    A named tuple and no dataclass, as all on the fast path is: importing ``dataclasses`` takes longer than all else.
+    A named tuple, as everywhere on the fast path: importing ``dataclasses`` takes longer than all the rest.
 
     Attributes:
         expected_gpus: exact number; None: as many as the PCI bus shows (8 in protected PCIe mode).
         expected_switches: exact number; None: none, or 4 in protected PCIe mode.
-        allow_no_gpu: a guest without GPU is as wanted.
+        allow_no_gpu: a guest may have no GPU.
         on_failure: ``start`` or ``block``: whether a failed hook exits with 0. The GPUs stay not ready either way.
         policy: an evidence policy file, TOML or JSON.
         trust_anchors: roots to trust in the place of NVIDIA's; every output says so.
         budget_*: seconds from start to verdict; taking the ready state away may last longer (``Settings.closing``).
             An agent gives a hook up after 10 (``nvattest.guest.kata``).
         collateral_*: the bundle is looked at first, then the cache, then the network.
-        token_*: what is said to others.
+        token_*: version of the claims, seconds of life, issuer.
         reuse_max_age: seconds for which a verdict serves later containers (``Settings.reuse_seconds``).
         watch_*: seconds between attestations of the service, and after one that failed.
         clock_*: the earliest time that the clock may show, and how long to wait for it to do so.
@@ -108,7 +108,7 @@ class Settings(NamedTuple):
     def inputs(self) -> list[str]:
         """The files that decide; a verdict stands only while they stay as they are.
 
-        The bundle is one of them: whoever puts another one there may have done it for a revocation that it has.
+        The bundle is one of them: a new one may have been put there for a revocation that it has.
         """
         named = (self.config.policy, self.config.trust_anchors)
         bundle = self.place(self.config.collateral_bundle) or self.paths.bundle
@@ -171,7 +171,7 @@ def load_settings(paths: Paths) -> Settings:
     except FileNotFoundError as error:
         if paths.configuration == Paths.CONFIG:
             return Settings(paths=paths)
-        # Somebody wanted other than the defaults.
+        # --config asks for other than the defaults.
         return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror}, and --config names it"))
     except OSError as error:
         return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror or error}"))
@@ -294,7 +294,7 @@ def _path(value: object) -> object:
 
 
 def _issuer(value: object) -> object:
-    # What a token takes for one; found out here and not after an attestation.
+    # The rule of tokens, checked here and not after an attestation.
     if not isinstance(value, str) or not 0 < len(value) <= 256 or not all("!" <= sign <= "~" for sign in value):
         raise InputError(f"expected 1 to 256 printable ASCII characters without spaces, found {value!r}"[:200])
     return value

@@ -39,7 +39,7 @@ def load_demands(settings: Settings) -> tuple[TrustAnchors, EvidencePolicy]:
     """The trust anchors and the evidence policy that the configuration names; NVIDIA's and the strict one without.
 
     Raises:
-        NvattestError: a file that cannot be read or makes no sense.
+        NvattestError: a file cannot be read, or is no such file.
     """
     config = settings.config
     anchors = NVIDIA_ANCHORS
@@ -103,8 +103,8 @@ def gather_collateral(
     """What these devices need beyond ``known``, from the cache and the network, as far as the time goes.
 
     ``patient`` asks again, while there is time, for what a network that comes up late may still give: in longer and
-    longer intervals, and each host that still fails only once. What could not be had stands in the result with its
-    reason, and fails its check later.
+    longer intervals, and each host that still fails only once. What could not be had is in the result with its reason,
+    and fails its check later.
     """
     config = settings.config
     rim_url, ocsp_url = config.collateral_rim_url or RIM_URL, config.collateral_ocsp_url or OCSP_URL

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _POLL: Final = 0.1
-# What passes by itself while a machine comes up.
+# Errors that end by themselves while a machine comes up.
 _PASSING: Final = frozenset({"driver-not-loaded"})
 _PPCIE_GPUS: Final = 8
 _PPCIE_SWITCHES: Final = 4
@@ -41,7 +41,7 @@ _PPCIE_SWITCHES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """The open library and what it said of the system first."""
+    """The open library, and the system's state when it was opened."""
 
     library: NvmlLibrary
     state: SystemState
@@ -49,7 +49,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """How many devices there have to be, and whether their topology has to close; None: nobody said."""
+    """How many devices there have to be, and whether their topology has to close; None: not known."""
 
     gpus: int | None
     switches: int | None
@@ -81,7 +81,7 @@ def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, 
 
 
 def keep_initialised(driver: Driver, wanted: str, *, seconds: float) -> str:
-    """See to persistence mode: without it a confidential GPU may tear down when its last client ends, for good.
+    """Turn persistence mode on: without it a confidential GPU may go down for good when its last client ends.
 
     Returns a finding for the record, or "" where all is well. It never decides anything.
     """
@@ -105,7 +105,7 @@ def keep_initialised(driver: Driver, wanted: str, *, seconds: float) -> str:
 
 
 def expected_devices(config: HookConfig, pci: PciDevices | None, *, protected_pcie: bool) -> Expected:
-    """What the configuration demands, and where it is silent what the machine itself shows."""
+    """What the configuration demands; where it says nothing, what the machine itself shows."""
     protected = protected_pcie or bool(config.expected_switches)
     gpus = config.expected_gpus
     if gpus is None and protected:

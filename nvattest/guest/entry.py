@@ -102,7 +102,7 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
 
 
 def _last_resort(error: Exception, paths: Paths) -> None:
-    """A fault of ours outside of an attestation: no GPU may stay ready by it, and the line says what is known."""
+    """A fault of ours outside of an attestation: no GPU may stay ready by it; the line says what is known."""
     ready = None
     with suppress(Exception):
         from nvattest.guest.ready import take_away
@@ -157,7 +157,7 @@ def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
             return exit_status(cause)
         termination.wait(partial(_wait, load_settings(paths), record if good else None))
         if termination.asked:
-            # The last verdict stands: it has been reached, and nothing has been found against it.
+            # The last verdict stands: nothing has been found against it.
             return 0 if good else exit_status("terminated")
 
 

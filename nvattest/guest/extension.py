@@ -264,7 +264,7 @@ class Variant(NamedTuple):
 
 
 class Process(NamedTuple):
-    """One ``[[process]]`` as it is written. ``unknown`` are keys that the agent passes over."""
+    """One ``[[process]]`` as it is written. ``unknown`` are keys that the agent ignores."""
 
     id: str
     level: int
@@ -481,7 +481,7 @@ def _ours(manifest: Manifest, root: str) -> Iterator[Finding]:
         )
         return
     if ours.wait_socket != _TOKEN:
-        message = f"wait_socket {ours.wait_socket} is not {_TOKEN}, which is there only while a verdict stands"
+        message = f"wait_socket {ours.wait_socket} is not {_TOKEN}, which exists only while a verdict stands"
         yield Finding("manifest", "error", message)
         return
     names = [item.id for item in manifest.processes]
@@ -543,7 +543,7 @@ def add_process(text: str, entry: str, *, before: str = "attestation-agent") -> 
             if read_manifest(merged.encode()) == Manifest(manifest.paths, wanted):
                 return merged
         except InputError:
-            # This header stands in a text of several lines.
+            # This header is inside a text of several lines.
             continue
     raise _unchanged(
         f"the entry of {before!r} is not written as a table [[process]]",
@@ -552,7 +552,7 @@ def add_process(text: str, entry: str, *, before: str = "attestation-agent") -> 
 
 
 def _above_comments(text: str, at: int) -> int:
-    """The start of the comment that stands right above, or ``at``."""
+    """The start of the comment right above, or ``at``."""
     lines = text[:at].splitlines(keepends=True)
     while lines and lines[-1].lstrip().startswith("#"):
         at -= len(lines.pop())

@@ -1,4 +1,4 @@
-"""What a run tells: the log file, one line in the kernel's log, one on stderr. The host reads all three."""
+"""Where a run writes: the log file, one line in the kernel's log, one on stderr. The host can read all three."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Journal"]
 
 _LINE: Final = 480
 _PREFIX: Final = "nvattest-hook"
-# A reader of stderr that stopped must not hold up a run, which has the lock, or a watch.
+# A reader of stderr that has stopped must not hold up a run that has the lock.
 _STDERR_SECONDS: Final = 0.2
 
 
@@ -59,7 +59,7 @@ class Journal:
         self.lines([escaped(json.dumps({"time": stamp(), **facts}, sort_keys=True))])
 
     def verdict(self, text: str, *, good: bool) -> None:
-        """The one line for people who only see the host's journal."""
+        """The one line that the host's journal shows."""
         line = clean(f"{_PREFIX}: {text}")[:_LINE]
         if self._kmsg:
             try:
@@ -119,13 +119,13 @@ def _print(line: str) -> None:
     try:
         descriptor = sys.stderr.fileno()
     except OSError:
-        # No file, as in a program that keeps what is written.
+        # Not a file: a program keeps the text.
         print(line, file=sys.stderr, flush=True)
         return
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     if not poll.poll(1000 * _STDERR_SECONDS):
-        raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+        raise BlockingIOError(errno.EAGAIN, "nothing reads it")
     os.write(descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 

@@ -44,7 +44,7 @@ class Generation(NamedTuple):
     """One way of running hooks.
 
     Attributes:
-        name: the versions, for people.
+        name: the versions, in words.
         first: the first version of it.
         last: the last one that was read, so that a later one is known as later.
         keeps_environment: a hook gets the agent's environment; otherwise an empty one.
@@ -65,7 +65,7 @@ class Generation(NamedTuple):
 
     @property
     def promise(self) -> str:
-        """What a hook is worth under it, in a sentence."""
+        """What a hook guarantees under it, in a sentence."""
         if self.obeys_status:
             return "the exit status fails the container where on_failure is block, and the ready state is a gate too"
         if self.appends:
@@ -241,7 +241,7 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
 
 
 def _require_types(table: Table, path: str) -> None:
-    # The shim starts no guest with another type. Read as nothing, it would be lost from a drop-in without a word.
+    # The shim starts no guest with another type. Read as nothing, it would be missing from a drop-in, with no message.
     wrong = [key for key in ("kernel_params", "guest_hook_path") if not isinstance(table.get(key, ""), str)]
     array = table.get(_ARRAY, [])
     if not isinstance(array, list) or not all(

@@ -1,4 +1,4 @@
-"""Every place in the file system that the hook reads or writes. Nothing else in ``kata/`` names one.
+"""Every place in the file system that the hook reads or writes. Nothing else in ``guest/`` names one.
 
 ``nvattest._pci`` has those of the devices and their driver.
 """

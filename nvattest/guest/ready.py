@@ -178,8 +178,8 @@ class ReadyGate:
     """The ready state of this machine's GPUs, as far as this run is answerable for it.
 
     ``closed`` is True once the driver has confirmed, to us, that it made the GPUs not ready, and False once it has
-    made them ready. ``ready`` is what it answered last, whoever set it; None while no answer holds. ``seconds`` is how
-    long it took the last time to set the state, which is what it will take again.
+    made them ready. ``ready`` is what it answered last, whichever program set it; None while no answer holds.
+    ``seconds`` is how long it took the last time to set the state, which is what it will take again.
     """
 
     __slots__ = ("_library", "_pending", "closed", "ready", "seconds")

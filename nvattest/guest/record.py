@@ -10,7 +10,7 @@ rely on it. Every rule about that is in this module:
     unfinished    this run's, the one     not known    attests; a token that the record names is ours, and so is the
                   before, or none                      ready state that goes with it
 
-A verdict is used only by the same version of this program, in the same boot, with the same devices, driver load and
+A verdict *stands* for the same version of this program, in the same boot, with the same devices, driver load and
 settings, until its time is over, and only with its token whole on disk. Nothing else is taken from a record: which
 files decide, where the log is and how long a verdict serves are in the configuration.
 
@@ -128,7 +128,7 @@ _SMALL_FILE: Final = 1024 * 1024
 
 
 class Identity(NamedTuple):
-    """``boot`` is empty where the kernel did not say; then nothing is ever recognised.
+    """``boot`` is empty where the kernel did not say; then no verdict stands.
 
     ``config`` says which of the ``inputs`` is the configuration.
     """
@@ -221,7 +221,7 @@ class Remark(NamedTuple):
 class Record(NamedTuple):
     """How a run ended, in memory and on disk; the members are explained in ``schemas/hook-state-1.json``.
 
-    A named tuple and no dataclass: it is on the fast path. ``log`` is written for people and never read back.
+    A named tuple and no dataclass: it is on the fast path. ``log`` is never read back.
     """
 
     verdict: str
@@ -275,7 +275,7 @@ def read_record(folder: TrustedFolder) -> Record | None:
         record = Record(**{name: read(document[name]) for name, read in _READERS.items()})
     except (KeyError, TypeError, ValueError):
         return None
-    # A verdict and a cause that contradict each other were not written by this program.
+    # This program writes no verdict and cause that contradict each other.
     if record.verdict not in _VERDICTS or record.good is not (record.cause == "ok"):
         return None
     return record
@@ -317,14 +317,14 @@ def belongs(record: Record | None, identity: Identity) -> bool:
 
 
 def reusable(record: Record | None, identity: Identity, folder: TrustedFolder, *, seconds: float) -> bool:
-    """Whether this good verdict may be used again now; it serves for ``seconds`` at most."""
+    """Whether this verdict is good and stands now; it serves for ``seconds`` at most."""
     if record is None or not serves(record, identity, seconds=seconds):
         return False
     return record.verdict == NO_GPU or token_is_whole(record, folder)
 
 
 def serves(record: Record | None, identity: Identity, *, seconds: float) -> bool:
-    """Whether this is a good verdict on what is there now and its time is not over, whatever became of its token."""
+    """Whether this verdict is good, about what is there now, and in time; its token is not looked at."""
     if record is None or not belongs(record, identity) or not record.good:
         return False
     ends = min(record.valid_until_boottime, record.finished_boottime + seconds)

@@ -159,7 +159,7 @@ class Run:
 
 # --- the log ----------------------------------------------------------------------------------------------------------
 
-# (depth, text, the ids of the checks that it stands for)
+# (depth, text, the ids of the checks behind it)
 _Line = tuple[int, str, str]
 
 

@@ -1,4 +1,4 @@
-"""What a guest's operator asks first: the last verdict, and what the driver says now, in the words of nvidia-smi."""
+"""``nvattest-hook status``: the last verdict, and what the driver says now, in the words of nvidia-smi."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def hook_status(paths: Paths) -> dict[str, Any]:
 
 
 def _record(paths: Paths, identity: Identity, settings: Settings) -> tuple[Record | None, bool, str | None]:
-    """The record, whether its verdict stands, and what of it could not be read, which is never taken for good."""
+    """The record, whether its verdict stands, and what could not be read: that verdict is not taken for good."""
     try:
         folder = TrustedFolder(paths.run)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
 else:
-    # What ``signal`` is made of. The enums that it adds cost a millisecond, which the fast path has a better use for.
+    # The C module below ``signal``, whose enums cost the fast path a millisecond.
     import _signal
 
 __all__ = ["TerminatedError", "Termination"]
@@ -24,7 +24,7 @@ _SIGNALS: Final = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
 class TerminatedError(BaseException):
-    """A signal asked the process to end. Not an Exception: nobody below may swallow it."""
+    """A signal asked the process to end. Not an Exception, so that no handler below swallows it."""
 
 
 @final
@@ -55,11 +55,11 @@ class Termination:
         self.leave()
 
     def leave(self) -> None:
-        """Put the handlers back that were there before: from here on a signal does what it does to any program."""
+        """Put the earlier handlers back: from here on a signal does what it does to any program."""
         self._armed = False
         before, self._before = self._before, {}
         for number, handler in before.items():
-            # None: somebody else's handler, which Python cannot put back.
+            # None: a handler that Python did not set and cannot put back.
             _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
 
     def arm(self) -> None:

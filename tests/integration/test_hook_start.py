@@ -300,3 +300,27 @@ def test_help_whose_reader_went_away_is_quiet(world: NewWorld) -> None:
     done = subprocess.run([guest.hook, "--help"], stdout=writer, stderr=subprocess.PIPE, env={}, timeout=30)
     os.close(writer)
     assert (done.returncode, done.stderr) == (8, b"")
+
+
+# --- slow machines ----------------------------------------------------------------------------------------------------
+
+
+def test_the_gpus_are_not_ready_before_the_verifier_is_imported(world: NewWorld) -> None:
+    guest = world()
+    guest.server.change(ready=1)
+    place = guest.file("tmp/modules")
+    guest.hook.write_text(
+        guest.hook.read_text().replace(
+            "from nvattest.guest import main\n",
+            "import sys\nfrom nvattest.guest import main, ready\n"
+            "original = ready.ReadyGate.close\n"
+            "def close(gate, **named):\n"
+            f"    open({str(place)!r}, 'w').write(' '.join(sys.modules))\n"
+            "    original(gate, **named)\n"
+            "ready.ReadyGate.close = close\n",
+        )
+    )
+    guest.run()
+    assert guest.server.ready_history == (0, 1)
+    loaded = set(place.read_text().split())
+    assert loaded & {"nvattest.appraisal.verifier", "cryptography.x509", "lxml", "requests", "jwt"} == set()
