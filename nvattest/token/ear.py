@@ -22,7 +22,7 @@ from nvattest._text import base64url
 from nvattest._version import __version__
 from nvattest.appraisal.results import Appraisal
 from nvattest.evidence import MAXIMUM_DEVICES
-from nvattest.token.jws import read_jws, refuse, text_member, verify_signature
+from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member, verify_signature
 from nvattest.token.keyring import Keyring
 from nvattest.token.keys import SigningKey
 from nvattest.token.provenance import (
@@ -44,8 +44,6 @@ from nvattest.token.rules import (
     check_counts,
     check_good_device,
     check_identities,
-    instant,
-    seconds,
 )
 from nvattest.token.trust_vector import VECTOR_CLAIMS, Tier, device_vector, platform_vector, tier_of, worst_tier
 from nvattest.token.verified import TokenKind, VerifiedToken, ear_refusals

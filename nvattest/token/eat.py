@@ -11,13 +11,12 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nvattest._documents import JsonObject, kind_of
 from nvattest.appraisal.results import Appraisal
 from nvattest.evidence import MAXIMUM_DEVICES
-from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse, verify_signature
-from nvattest.token.keyring import Keyring
+from nvattest.token.jws import MAXIMUM_TOKEN, Jws, instant, read_jws, refuse, seconds, verify_signature
 from nvattest.token.keys import SigningKey
 from nvattest.token.provenance import (
     DEFAULT_ISSUER,
@@ -29,17 +28,11 @@ from nvattest.token.provenance import (
     registered_claims,
     verdict,
 )
-from nvattest.token.rules import (
-    DEVICE_LABEL,
-    Expected,
-    Rules,
-    check_counts,
-    check_good_device,
-    check_identities,
-    instant,
-    seconds,
-)
-from nvattest.token.verified import TokenKind, VerifiedToken, eat_refusal
+
+if TYPE_CHECKING:
+    from nvattest.token.keyring import Keyring
+    from nvattest.token.rules import Expected, Rules
+    from nvattest.token.verified import TokenKind, VerifiedToken
 
 SUBJECT: Final = "NVIDIA-PLATFORM-ATTESTATION"
 OVERALL: Final = "x-nvidia-overall-att-result"
@@ -107,6 +100,10 @@ def verify_eat(
     Raises:
         TokenError: it must not be believed.
     """
+    # Loaded here: the hook signs and does not verify.
+    from nvattest.token.rules import check_counts, check_good_device, check_identities
+    from nvattest.token.verified import VerifiedToken, eat_refusal
+
     # 1. The shape.
     overall, detached = _read(document)
     if overall.payload.get("sub") != SUBJECT:
@@ -169,6 +166,8 @@ def verify_eat(
 
 
 def _read(document: list[object]) -> tuple[Jws, dict[str, Jws]]:
+    from nvattest.token.rules import DEVICE_LABEL
+
     if len(document) != 2:
         raise refuse(f"a detached EAT has two members, this array has {len(document)}", "malformed")
     nested, parts = document

@@ -7,8 +7,8 @@ type, members that appear twice, base64url that is not canonical.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Final
+from datetime import datetime, timedelta, timezone
+from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import base64_bytes
@@ -18,13 +18,14 @@ from nvattest.token.keys import ALGORITHM, PublicKey
 MAXIMUM_TOKEN: Final = 1024 * 1024
 _MAXIMUM_HEADER = 32 * 1024
 _SIGNATURE_SIZE = 96
+# The last second of the year 9999, the last year of a datetime.
+_LAST_SECOND = 253_402_300_799
 _TYPES = frozenset({"jwt", "eat+jwt", "ear+jwt", "application/eat+jwt"})
 # The key comes from the caller. A header that brings or points to one, or changes what is signed, is an attack.
 _FORBIDDEN_HEADERS = ("jwk", "jku", "x5u", "b64", "enc", "zip")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jws:
+class Jws(NamedTuple):
     """One compact JWT, read and not yet verified. ``what`` names it in messages."""
 
     what: str
@@ -105,6 +106,25 @@ def text_member(token: Jws, name: str, code: str) -> str:
     if not isinstance(value, str) or not value:
         raise refuse(f"{token.what} has no {name!r}, which is required", code)
     return value
+
+
+def seconds(token: Jws, name: str) -> int:
+    """A NumericDate of the payload, whole seconds.
+
+    Raises:
+        TokenError: it is missing (``missing-`` and its name) or no such number (``malformed``).
+    """
+    value = token.payload.get(name)
+    if value is None:
+        raise refuse(f"{token.what} has no {name!r}, which is required", f"missing-{name}")
+    if type(value) is not int or not 0 <= value <= _LAST_SECOND:
+        raise refuse(f"{token.what}: {name!r} is not a number of seconds", "malformed")
+    return value
+
+
+def instant(value: int) -> datetime:
+    """Seconds of the epoch, already bounded, as an aware datetime."""
+    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=value)
 
 
 def _check_header(header: JsonObject, what: str) -> None:

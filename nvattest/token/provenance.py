@@ -6,9 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest._version import __version__
@@ -18,9 +17,8 @@ from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import InputError
 from nvattest.model import VerificationTime, format_time, parse_time
 from nvattest.token.binding import evidence_digest
-from nvattest.token.jws import Jws, refuse
+from nvattest.token.jws import Jws, instant, refuse
 from nvattest.token.keys import PublicKey
-from nvattest.token.rules import instant
 
 # Not NVIDIA's "NVAT-LOCAL-VERIFIER": tokens of that issuer are unsigned by default and must not be confused with ours.
 DEFAULT_ISSUER: Final = "NVATTEST-LOCAL-VERIFIER"
@@ -147,8 +145,7 @@ def provenance(
     return made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
+class Provenance(NamedTuple):
     """The member ``nvattest`` of a verified token; empty for tokens of others.
 
     ``weakened`` has all names, also the one of another time where the token itself omits it.

@@ -10,20 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from nvattest._documents import kind_of
 from nvattest._text import base64url
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import Nonce, counted, format_time
-from nvattest.token.jws import Jws, refuse, text_member
+from nvattest.token.jws import Jws, instant, refuse, seconds, text_member
 from nvattest.token.verified import EAT_MEMBER
 
 MAXIMUM_LEEWAY: Final = timedelta(minutes=10)
-# The last second of the year 9999, the last year of a datetime.
-_LAST_SECOND = 253_402_300_799
-
 # How the submodule of a device is called: in a detached EAT, and in an EAR.
 DEVICE_LABEL: Final = re.compile(r"(GPU|SWITCH|NVSWITCH)-(0|[1-9][0-9]{0,2})", re.ASCII)
 # gpu0 as Trustee writes it, gpu_0 and device_0 (evidence from files) as NVAT does.
@@ -129,25 +126,6 @@ class Rules:
             message = f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}"
             hint = "a token for another request, or a recording"
         raise refuse(message, code, hint=hint, result_code=ResultCode.NONCE_MISMATCH)
-
-
-def seconds(token: Jws, name: str) -> int:
-    """A NumericDate of the payload, whole seconds.
-
-    Raises:
-        TokenError: it is missing (``missing-`` and its name) or no such number (``malformed``).
-    """
-    value = token.payload.get(name)
-    if value is None:
-        raise refuse(f"{token.what} has no {name!r}, which is required", f"missing-{name}")
-    if type(value) is not int or not 0 <= value <= _LAST_SECOND:
-        raise refuse(f"{token.what}: {name!r} is not a number of seconds", "malformed")
-    return value
-
-
-def instant(value: int) -> datetime:
-    """Seconds of the epoch, already bounded, as an aware datetime."""
-    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=value)
 
 
 # --- The devices of a token
