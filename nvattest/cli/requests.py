@@ -273,7 +273,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="where RIMs and revocation answers are kept (NVATTEST_CACHE_DIR, else ~/.cache/nvattest)",
     )  # fmt: skip
     group.add_argument("--no-cache", action="store_true", help="keep nothing and use nothing that was kept")
-    group.add_argument("--offline", action="store_true", help="ask nobody: the cache is all there is")
+    group.add_argument("--offline", action="store_true", help="make no request: the cache is all there is")
 
 
 def services(options: argparse.Namespace) -> Services:

@@ -1,14 +1,15 @@
-"""The rules that hold for every module, read from its source: order of the rooms, no circle, no IO in the core.
+"""The rules that hold for every module, read from its source: order of the rooms, no circle, no IO in the core, words.
 
 A module imports from lower levels and from its own room, and no imports form a circle, whether at the top of a module,
 inside a function or for the type checker. Levels 7.x order the wiring and the faces of the program among themselves. A
-new room needs a level in ``LEVELS``.
+new room needs a level in ``LEVELS``. Only the simulation may say the words in ``WORDS``.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -310,6 +311,11 @@ def circles(sources: Mapping[str, tuple[str, bool]]) -> list[list[str]]:
     return [list(group) for group in sorted(groups)]
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sources = {module: (path.read_text(encoding="utf-8"), path.name == "__init__.py") for module, path in MODULES}
+    assert circles(sources) == []
+
+
 def test_a_circle_is_found_wherever_its_imports_are() -> None:
     sources = {
         "nvattest.a": ("from nvattest import b", False),
@@ -319,6 +325,17 @@ def test_a_circle_is_found_wherever_its_imports_are() -> None:
         "nvattest.e": ("import os", False),
     }
     assert circles(sources) == [["nvattest.a", "nvattest.b", "nvattest.c.d"]]
+
+
+# In the simulation a fault is a lie that a device is told, and a test there is about what somebody sees.
+WORDS = re.compile(r"\b(told|nobody|somebody|strangers?)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("module", "path"), [pair for pair in MODULES if room_of(pair[0]) != "testing"], ids=str)
+def test_prose_names_who_acts(module: str, path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [f"{path}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if WORDS.search(line)]
+    assert not found, f"{module} says words that design.md replaces:\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize(
