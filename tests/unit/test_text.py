@@ -128,8 +128,8 @@ JOINERS = {
     "cli/simulate.py",
     "cli/doctor.py",
     "cli/output.py",
-    "guest/manifest.py",
-    "guest/runtime.py",
+    "guest/extension.py",
+    "guest/kata.py",
 }
 
 
