@@ -440,6 +440,8 @@ after = (list(logging.root.handlers), logging.root.level, dict(os.environ), thre
 print(json.dumps({"modules": sorted(sys.modules), "untouched": before == after, "files": os.listdir(".")}))
 """
 
+SET_READY = "nvmlSystemSetConfComputeGpusReadyState"
+
 HEAVY = ("lxml", "requests", "urllib3", "jwt", "pynvml", "xmlschema", "regopy", "awscrt", "jinja2", "rich", "pytest")
 
 
@@ -456,12 +458,47 @@ def test_importing_nvattest_loads_nothing_heavy_and_leaves_no_trace(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_trust_anchors_come_from_the_environment_where_security_md_says_and_nowhere_else() -> None:
-    rooms = {
+def rooms_of_constant(text: str) -> set[str]:
+    """The rooms with a module that has this text as a constant."""
+    return {
         room_of(module)
         for module, path in MODULES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and node.value == "NVATTEST_TRUST_ANCHORS"
+        if isinstance(node, ast.Constant) and node.value == text
     }
-    # The simulation sets it, for the command of nvattest simulate.
-    assert rooms == {"cli", "compat", "testing"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rooms"),
+    [
+        # Other trust anchors come from the environment where SECURITY.md says so; the simulation sets it for a command.
+        ("NVATTEST_TRUST_ANCHORS", {"cli", "compat", "testing"}),
+        # The driver's function that makes GPUs ready; the simulation answers it.
+        (SET_READY, {"devices", "testing"}),
+    ],
+)
+def test_what_weakens_or_releases_is_named_in_these_rooms_only(text: str, rooms: set[str]) -> None:
+    assert rooms_of_constant(text) == rooms
+
+
+def test_one_function_calls_the_driver_s_switch_of_the_ready_state() -> None:
+    functions = [
+        node.name
+        for module, path in MODULES
+        if room_of(module) != "testing"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(item, ast.Constant) and item.value == SET_READY for item in ast.walk(node))
+    ]
+    assert functions == ["_switch"]
+
+
+def test_the_gpus_are_set_ready_from_two_rooms_and_each_gives_a_trusted_platform() -> None:
+    # The hook's gate, and the old SDK's cc_admin, which people call in the place of the hook.
+    calls = sorted(
+        (room_of(module), ast.unparse(node.args[1]))
+        for module, path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "set_ready"
+    )
+    assert calls == [("compat", "TrustedPlatform(appraisal)"), ("guest", "published.platform")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
@@ -48,35 +47,6 @@ PACKAGE = Path(nvattest.__file__).resolve().parent
 
 
 # --- the way to ready -------------------------------------------------------------------------------------------------
-
-
-def setter_calls() -> list[tuple[str, str]]:
-    """(module, second argument) of every call of set_ready in the package."""
-    found = []
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            name = node.func if isinstance(node, ast.Call) else None
-            word = name.id if isinstance(name, ast.Name) else name.attr if isinstance(name, ast.Attribute) else ""
-            if word == "set_ready" and isinstance(node, ast.Call):
-                found.append((str(path.relative_to(PACKAGE)), ast.unparse(node.args[1])))
-    return found
-
-
-def test_the_gpus_are_set_ready_in_two_places_and_each_gives_a_trusted_platform() -> None:
-    # The hook's gate, and the old SDK's cc_admin, which people call in the place of the hook.
-    assert sorted(setter_calls()) == [
-        ("compat/verifier/cc_admin.py", "TrustedPlatform(appraisal)"),
-        ("guest/ready.py", "published.platform"),
-    ]
-
-
-def test_the_driver_s_function_itself_is_named_in_one_place() -> None:
-    places = [
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        if "nvmlSystemSetConfComputeGpusReadyState" in path.read_text() and "testing" not in path.parts
-    ]
-    assert places == ["devices/ready.py"]
 
 
 def good_appraisal() -> object:
