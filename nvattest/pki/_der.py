@@ -18,6 +18,8 @@ SET = 0x31
 
 # No certificate or extension that is read here comes near this length.
 _MAX_LENGTH_BYTES = 3
+# Python writes no number of more than 4300 digits, and the X.509 library reads no longer identifier.
+_MAX_OID_BYTES = 63
 
 
 class Element(NamedTuple):
@@ -124,8 +126,8 @@ class DerReader:
 
 
 def dotted(content: bytes) -> str | None:
-    """The content of an OBJECT IDENTIFIER as ``1.2.840…``, or None if it is not one (X.690, 8.19)."""
-    if not content or content[-1] & 0x80:
+    """The content of an OBJECT IDENTIFIER as ``1.2.840…``, or None if it is not one (X.690, 8.19), or too long."""
+    if not 0 < len(content) <= _MAX_OID_BYTES or content[-1] & 0x80:
         return None
     arcs: list[int] = []
     value, fresh = 0, True

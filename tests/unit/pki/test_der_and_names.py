@@ -82,7 +82,11 @@ def test_any_bytes_give_an_element_or_a_parse_error(data):
         ("", None),
         ("8037", None),
         ("2b80", None),
+        ("2b" + "81" * 61 + "01", f"1.3.{int('1' + '0000001' * 61, 2)}"),
+        # Python refuses to write this number.
+        ("81" * 4000 + "01", None),
     ],
+    ids=range(9),
 )
 def test_object_identifiers_are_written_dotted(content, text):
     assert dotted(bytes.fromhex(content)) == text

@@ -7,8 +7,12 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nvattest.appraisal.check import Outcome
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import ParseError, ResultCode
-from nvattest.model import Architecture
+from nvattest.evidence import Evidence
+from nvattest.model import Architecture, VerificationTime
 from nvattest.pki.dice import (
     architecture_of_chip,
     chip_of_chain,
@@ -191,12 +195,24 @@ def test_the_identifier_of_the_composite_device_id_may_hold_a_tcb_info_as_tcg_ha
         (MULTI_OID, tlv(0x30, tcb()) + b"\0"),
         (MULTI_OID, tlv(0x30, tcb(tlv(0x87, b"")))),
         (MULTI_OID, tlv(0x30, tcb() * 17)),
+        (TCB_OID, tcb(tlv(0xA6, fwid(algorithm=tlv(0x06, b"\x81" * 4000 + b"\x01"))))),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_tcb_info_that_cannot_be_read_is_no_tcb_info_without_flags(extension):
     with pytest.raises(ParseError):
         tcb_infos(certificate_with(extension))
+
+
+def test_a_certificate_that_no_one_certified_fails_its_check_and_raises_nothing():
+    endless = tlv(0x06, b"\x81" * 4000 + b"\x01")
+    chain = minting.pem(certificate_with((TCB_OID, tcb(tlv(0xA6, fwid(algorithm=endless))))), *minting.chain()[1:])
+    evidence = Evidence(architecture=Architecture.BLACKWELL, nonce=None, report=b"", certificate_chain=chain)
+    at = VerificationTime.at(minting.NOW)
+    [device] = Verifier().appraise((evidence,), nonce=None, collateral=Collateral(), at=at).devices
+    debug = device.check("debug")
+    assert debug.outcome is Outcome.FAIL
+    assert "no object identifier" in debug.detail
 
 
 def test_sixteen_tcb_infos_are_read():
