@@ -175,9 +175,11 @@ class Memory:
 
     def answers(self, collateral: Collateral) -> tuple[Answers, str]:
         """The answers of a collateral by the serial number that they are about, and what to say of the others."""
-        if self._indexed is None or self._indexed[0] is not collateral:
-            self._indexed = (collateral, self._index(collateral))
-        return self._indexed[1]
+        indexed = self._indexed
+        if indexed is None or indexed[0] is not collateral:
+            indexed = self._indexed = (collateral, self._index(collateral))
+        # Not the attribute: a call that was given up may still run in its thread and set it.
+        return indexed[1]
 
     def _index(self, collateral: Collateral) -> tuple[Answers, str]:
         index: dict[int, list[tuple[OcspAnswer, OcspResponse]]] = {}

@@ -8,13 +8,14 @@ from datetime import timedelta
 import pytest
 
 from nvattest.appraisal.inputs import Collateral, RimAnswer
-from nvattest.appraisal.memory import BoundedMap, ReadEvidence
+from nvattest.appraisal.memory import BoundedMap, Memory, ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
+from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.rim.document import parse_rim
 from nvattest.spdm.report import Report
 from nvattest.testing import DEFAULT_NONCE, Platform
@@ -271,3 +272,21 @@ def test_the_report_of_another_device_cannot_be_put_beside_evidence(scene: Scene
         ReadEvidence(first.evidence, second.report, first.certificates, object())
     with pytest.raises(ValueError, match="seal"):
         replace(first, report=second.report)
+
+
+def test_answers_are_those_of_the_collateral_that_was_asked_about_though_another_thread_asks_about_another() -> None:
+    """A gathering that was given up may still run while its verifier appraises."""
+    mine = Platform.build("hopper-1").collateral()
+    others = Collateral()
+
+    class Interrupted(Memory):
+        interrupted = False
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "_indexed" and value is not None and not self.interrupted:
+                self.interrupted = True
+                self.answers(others)
+
+    found, _ = Interrupted(EcdsaVerifier()).answers(mine)
+    assert found == Memory(EcdsaVerifier()).answers(mine)[0] != {}
