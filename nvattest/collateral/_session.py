@@ -1,7 +1,7 @@
 """A ``requests`` session that verifies TLS with one context, made once: loading the roots for every connection is slow.
 
-And one whose connections can be ended: no timeout ends a server that trickles, or that says "100 Continue" for ever.
-Only this module knows the insides of ``requests``; it is imported by the first exchange.
+Its connections can be ended: no timeout ends a server that trickles, or that says "100 Continue" for ever. Only this
+module knows the insides of ``requests``; the first exchange imports it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nvattest.errors import InputError
 
 
 class _Sockets:
-    """A second handle on the socket of every connection: whoever waits for it, in a handshake too, can be woken."""
+    """A second handle on each connection's socket: shutting it down wakes a thread that waits, in a handshake too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

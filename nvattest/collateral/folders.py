@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nvattest.rim.document import RimDocument
 
 RIM_SUFFIXES: Final = (".xml", ".swidtag", ".json")
-# The ids that reports lead to. A file of another such name is another document, and need not be opened to know it.
+# The ids that reports lead to. A file with such a name that is not wanted is another document, and stays unopened.
 _ID: Final = re.compile(
     r"NV_GPU_(?:CC_)?DRIVER_[A-Z0-9]+_[0-9]+(?:\.[0-9]+)+|NV_(?:GPU_V|SWITCH_)BIOS(?:_[A-Za-z0-9]+){3}_[0-9A-F]{10}"
 )
@@ -91,7 +91,7 @@ def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimD
     rims: dict[str, RimAnswer] = {}
     unavailable: dict[str, Unavailable] = {}
     for name, path in _files(folder, RIM_SUFFIXES, MAXIMUM_RIMS):
-        # The service's JSON says its id itself, whatever the file is called.
+        # The service's JSON has its id inside, under any file name.
         if name not in wanted and _ID.fullmatch(name) is not None and not path.lower().endswith(".json"):
             continue
         try:

@@ -183,7 +183,7 @@ class _Gathering:
             try:
                 document = self._memory.parse_rim(answer.content)
             except ParseError:
-                # The appraisal will say what is wrong with it.
+                # The appraisal says what is wrong with it.
                 continue
             yield self._memory.verify_rim(document, self._anchors, self._at.rim).chain
 
@@ -294,7 +294,7 @@ class _Gathering:
                 hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
             )
         else:
-            # A mistake of ours must not become trust, and must not hide.
+            # A mistake of this program must neither become trust nor hide.
             self.unavailable[key] = Unavailable(
                 code=ResultCode.INTERNAL_ERROR, message=f"{service.name}: {what}: {error!r}"[:500]
             )

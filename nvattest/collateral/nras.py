@@ -192,7 +192,7 @@ class NrasClient:
         if isinstance(result, NvattestError):
             raise result
         if isinstance(result, Late):
-            # So that its thread ends. The next request opens connections anew.
+            # Without its connection the late thread ends. The next request opens connections anew.
             self._client.close()
             message = f"{self.base_url}: no whole answer within {deadline.seconds:g} s"
         else:

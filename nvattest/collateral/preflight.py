@@ -20,7 +20,7 @@ from nvattest.pki.ocsp import RevocationStatus
 
 
 def preflight(needs: Needs, collateral: Collateral, verifier: Verifier, at: VerificationTime) -> JsonObject:
-    """Facts about each RIM and each device chain; ``ready`` says whether all of it would do.
+    """Facts about each RIM and each device chain; ``ready`` says whether an appraisal would find all of it good.
 
     Unlike the appraisal of a device this compares nothing with a report. ``result_code`` is the first problem's.
     """
@@ -156,7 +156,7 @@ def render_preflight(facts: JsonObject) -> str:
 
 
 def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
-    """What to say of other trust anchors than NVIDIA's: one line, or none."""
+    """A line that names other trust anchors than NVIDIA's, or none."""
     if label == NVIDIA_ANCHORS.label:
         return []
     return [f"  trust anchors: {label}, not NVIDIA's" + "   *** SIMULATED: this proves nothing ***" * simulated]

@@ -10,7 +10,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 from nvattest._waiting import Deadline, Late, NoThread, Work
 from nvattest.errors import CollectionError, NvattestError, ResultCode
@@ -91,22 +91,13 @@ class Trace:
             return self.call
 
 
-class Job(Generic[T]):
-    """One piece of driver work in a thread of its own (``Work``); ``subject`` ("GPU-0") begins its error messages."""
+class Job(Work[T]):
+    """One piece of driver work in a thread of its own; ``subject`` ("GPU-0") begins its error messages."""
 
     def __init__(self, subject: str, work: Callable[[Trace], T], *, here: bool = False) -> None:
         self._subject = subject
-        self._trace = Trace()
-        self._work = Work(subject, lambda: work(self._trace), here=here)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the work has returned or failed."""
-        return self._work.finished
-
-    def ended(self, deadline: Deadline) -> bool:
-        """Wait for the work; whether it has returned or failed by the deadline."""
-        return self._work.ended(deadline)
+        self._trace = trace = Trace()
+        super().__init__(subject, lambda: work(trace), here=here)
 
     def wait(self, deadline: Deadline, *, result_code: ResultCode = ResultCode.NVML_ERROR) -> T:
         """The result of the work.
@@ -116,7 +107,7 @@ class Job(Generic[T]):
                 work failed.
         """
         try:
-            return self._work.result(deadline)
+            return self.result(deadline)
         except NvattestError:
             raise
         except Late:
