@@ -3,22 +3,18 @@ them: the plan of what to ask, the gathering, and the appraisal."""
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nvattest.evidence import dump_evidence
-from nvattest.pki import certificate, chain, ocsp
-from nvattest.rim import document
-from nvattest.spdm import report
 from nvattest.testing import Platform
-from nvattest.testing.services import Services
+from nvattest.testing.services import Services, wall_clock
+
+from . import reading
 
 NONCE = bytes(range(32))
 
@@ -29,31 +25,15 @@ def node() -> Platform:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, object]]:
-    """How often each reader was called with each input, whoever called it."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A word and a digest for each reading in this process."""
     import nvattest.cli.attest
-    import nvattest.collateral.gather  # noqa: F401 - both import what is counted
+    import nvattest.collateral.gather  # noqa: F401 - both import readers
 
-    counter: Counter[tuple[str, object]] = Counter()
-
-    def count(function: Callable[..., Any], word: str, key: Callable[..., object]) -> None:
-        @functools.wraps(function)
-        def counted(*arguments: Any, **named: Any) -> Any:
-            counter[word, key(*arguments)] += 1
-            return function(*arguments, **named)
-
-        for name, module in list(sys.modules.items()):
-            if name.startswith("nvattest."):
-                for attribute, value in list(vars(module).items()):
-                    if value is function:
-                        monkeypatch.setattr(module, attribute, counted)
-
-    count(report.parse_report, "report", lambda data, *_: data)
-    count(certificate.read_pem_block, "certificate", lambda text, *_: text)
-    count(document.parse_rim, "RIM", lambda content, *_: content)
-    count(ocsp.parse_ocsp_response, "answer", lambda content, *_: content)
-    count(chain.validate_chain, "chain", lambda certificates, *_: tuple(item.sha256 for item in certificates))
-    return counter
+    noted: list[str] = []
+    for module, name, reader in list(reading.counted(noted.append)):
+        monkeypatch.setattr(module, name, reader)
+    return noted
 
 
 @pytest.fixture
@@ -77,13 +57,17 @@ def command(node: Platform, tmp_path: Path) -> Iterator[Callable[..., tuple[int,
         yield run
 
 
-def check_once(node: Platform, calls: Counter[tuple[str, object]], answers: int) -> None:
-    found = Counter(word for word, _ in calls)
+def check_once(platform: Platform, calls: list[str], answers: int) -> None:
+    counts = Counter(calls)
+    found = Counter(line.split()[0] for line in counts)
     # One chain of each device and one of each RIM.
     assert (found["report"], found["RIM"], found["answer"], found["chain"]) == (12, 3, answers, 12 + 3)
-    again = [key for key, times in calls.items() if times > 1]
-    # The roots of --trust-anchors are read before the evidence, and stand at the end of its chains.
-    assert [word for word, text in again if not (word == "certificate" and text in node.anchors_pem)] == []
+    # The trust anchors are read before the evidence, and stand at the end of its chains.
+    anchors = {
+        f"certificate {reading.digest(block.partition(b'-----END')[0].lstrip())}"
+        for block in platform.anchors_pem.split(b"-----BEGIN CERTIFICATE-----")
+    }
+    assert [line for line, times in counts.items() if times > 1 and line not in anchors] == []
 
 
 def test_attest_reads_and_validates_everything_of_twelve_devices_once(node, calls, command, capsys) -> None:
@@ -101,3 +85,17 @@ def test_a_bundle_that_is_fetched_and_verified_is_read_once(node, calls, command
     )
     assert status == 0, capsys.readouterr()
     check_once(node, calls, answers)
+
+
+def test_a_hook_run_reads_and_validates_everything_of_twelve_devices_once(world, tmp_path) -> None:
+    guest = world("hopper-8-ppcie", bundle=False)
+    noted = tmp_path / "noted"
+    begin = f"import sys\nsys.path.append({str(Path(reading.__file__).parent)!r})\nimport reading\n"
+    program = guest.hook.read_text()
+    guest.hook.write_text(program.replace("import sys\n", f"{begin}reading.into({str(noted)!r})\n", 1))
+    with Services(guest.platform, now=wall_clock) as services:
+        guest.configure(collateral={"network": True, "rim_url": services.rim_url, "ocsp_url": services.ocsp_url})
+        guest.run()
+        answers = len(services.requests("ocsp"))
+    assert guest.ready == 1
+    check_once(guest.platform, noted.read_text().splitlines(), answers)
