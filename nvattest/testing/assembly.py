@@ -239,10 +239,10 @@ class _Maker:
 
 
 def _mixed_up(
-    devices: tuple[SimulatedDevice, ...], everybody: tuple[SimulatedDevice, ...]
+    devices: tuple[SimulatedDevice, ...], all_devices: tuple[SimulatedDevice, ...]
 ) -> tuple[SimulatedDevice, ...]:
     """The devices after the lies that concern two of them, and those that are missing."""
-    by_name = {f"{'gpu' if item.kind is DeviceKind.GPU else 'switch'}{item.index}": item for item in everybody}
+    by_name = {f"{'gpu' if item.kind is DeviceKind.GPU else 'switch'}{item.index}": item for item in all_devices}
     out = []
     for device in devices:
         made = device
@@ -283,7 +283,7 @@ def _orders(plan: Plan) -> dict[str, RimOrder]:
 
 
 def _check_lies(plan: Plan) -> None:
-    """Refuse lies that nobody here can tell, and lies that would change nothing."""
+    """Refuse lies about what this platform does not have, and lies that would change nothing."""
     counts = {"gpu": plan.shape.gpus, "switch": plan.switches}
     for lie in plan.lies:
         match = re.fullmatch(r"(gpu|switch)(\d+|\*)", lie.target)
@@ -312,9 +312,9 @@ def _check_position(lie: Lie, position: int, *, of_device: bool) -> None:
     asked: Sequence[int] = _DEVICE_POSITIONS if of_device else _RIM_POSITIONS
     if lie.name in OCSP_LIES:
         positions = asked
-        why = "nobody asks about the revocation of"
+        why = "no verifier asks about the revocation of"
     else:
-        # A leaf is no CA by nature, and the root has nobody above it to change places with.
+        # A leaf is no CA by nature, and no certificate above the root can change places with it.
         root = asked[-1] + 1
         positions = range(1 if lie.name == "not-a-ca" else 0, root if lie.name == "chain-swapped" else root + 1)
         why = "nothing would change at"

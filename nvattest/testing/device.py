@@ -259,7 +259,7 @@ def _topology(told: Told, neighbours: Sequence[bytes]) -> list[bytes]:
     lie = told.get("topology", "foreign")
     if lie is None or not neighbours:
         return list(neighbours)
-    # A link that is disabled names nobody, so a lie about it would change nothing.
+    # A link that is disabled names no device, so a lie about it would change nothing.
     first = next(pdi for pdi in neighbours if any(pdi))
     if lie == "missing":
         return [pdi for pdi in neighbours if pdi != first]

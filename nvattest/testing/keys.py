@@ -1,6 +1,6 @@
 """P-384 keys from a seed and a label, with deterministic signatures (RFC 6979): a platform is the same byte for byte.
 
-These keys protect nothing. Everybody who knows the seed knows them, and the default seed is 0.
+These keys protect nothing: they follow from the seed, and the default seed is 0.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class LieSpec:
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """One lie that somebody tells; ``str`` gives its spelling back.
+    """One lie; ``str`` gives its spelling back.
 
     Raises:
         InputError: an unknown target or name, or an argument of the wrong form.
@@ -95,7 +95,7 @@ class Lie:
         scope = _scope(self.target)
         if scope is None:
             raise InputError(
-                f"nobody is called {self.target[:40]!r} in a simulated platform",
+                f"a simulated platform has no target named {self.target[:40]!r}",
                 code="fault-target",
                 hint="targets are gpu<N>, switch<N>, gpu*, switch*, driver-rim, vbios-rim, bios-rim, rim*, platform",
             )
@@ -257,7 +257,7 @@ LIES: tuple[LieSpec, ...] = (
     # What happens to a report on its way.
     _lie((_D,), "signature", "[BYTE]", _F.INDEX, "report-signature", "turns over one byte of the signature"),
     _lie((_D,), "signature-zero", "", _F.NONE, "report-signature", "has a signature of r = s = 0"),
-    _lie((_D,), "wrong-key", "", _F.NONE, "report-signature", "signs with a key that nobody certified"),
+    _lie((_D,), "wrong-key", "", _F.NONE, "report-signature", "signs with a key that no certificate is about"),
     _lie((_D,), "tamper", "OFFSET", _F.INDEX, "", "turns over the byte of the report at this offset, after signing"),
     _lie((_D,), "truncate", "BYTES", _F.INDEX, "report-format", "cuts this many bytes off the end of the report"),
     _lie((_D,), "trailing", "HEX", _F.HEX, "report-trailing-bytes", "adds bytes after the signature"),
@@ -333,7 +333,7 @@ LIES: tuple[LieSpec, ...] = (
 )
 # fmt: on
 
-# Lies of the responder about one certificate: they need a position that somebody asks about.
+# Lies of the responder about one certificate: they need a position whose revocation is asked about.
 OCSP_LIES = frozenset(spec.name for spec in LIES if spec.check == "chain-revocation") | {
     "ocsp-no-nonce",
     "ocsp-by-issuer",

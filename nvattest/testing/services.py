@@ -329,7 +329,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away, or that did not believe our certificate, is none of our errors."""
+        """Nothing is printed where a client went away or did not trust our certificate."""
 
 
 class _Handler(BaseHTTPRequestHandler):

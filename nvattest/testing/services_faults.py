@@ -1,4 +1,4 @@
-"""What the loopback services can be told to do wrong, and the log of what they were asked."""
+"""The faults that loopback services can have, and the log of their requests."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Exchange:
 
 
 def count_waves(log: list[Exchange]) -> int:
-    """How many times somebody waited for all answers before asking on: exchanges that overlap are one wave."""
+    """How many times a client waited for all answers before it asked on: exchanges that overlap are one wave."""
     waves = 0
     end = float("-inf")
     for item in sorted(log, key=lambda exchange: exchange.started):

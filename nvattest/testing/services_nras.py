@@ -16,18 +16,22 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from nvattest._documents import kind_of, load_json
 from nvattest._text import base64url
 from nvattest._waiting import Deadline
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
-from nvattest.pki.ecdsa import P384_ORDER
-from nvattest.testing.certificates import pem
-from nvattest.testing.keys import derive_bytes
+from nvattest.testing.certificates import (
+    SIMULATION,
+    Extension,
+    Template,
+    basic_constraints,
+    issue,
+    key_usage,
+    name,
+    pem,
+)
+from nvattest.testing.keys import KeyRing
 from nvattest.testing.platform import Platform
 
 if TYPE_CHECKING:
@@ -50,7 +54,6 @@ _ERRORS = {
 }
 _VERSIONS = {DeviceKind.GPU: ("2.0", "3.0", "4.0"), DeviceKind.NVSWITCH: ("2.0", "3.0")}
 _MAXIMUM_REQUEST = 16 * 1024 * 1024
-_CA, _SIGNER = "NRAS simulation CA", "NRAS simulation signer"
 
 
 class NrasIssuer:
@@ -61,22 +64,33 @@ class NrasIssuer:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._ca_key = _key(platform.seed, "nras ca")
-        self._keys = {"right": _key(platform.seed, "nras signer"), "wrong": _key(platform.seed, "nras stranger")}
-        ca = self._certificate(_CA, self._ca_key)
-        signer = self._certificate(_SIGNER, self._keys["right"])
-        self._chain = [certificate.public_bytes(serialization.Encoding.DER) for certificate in (signer, ca)]
-        self.ca_pem = ca.public_bytes(serialization.Encoding.PEM)
+        self._ring = keys = KeyRing(platform.seed)
+        self._keys = {"right": keys.key("nras signer"), "wrong": keys.key("nras stranger")}
+        ca_key = keys.key("nras ca")
+        authority = self._template("NRAS simulation CA", basic_constraints(ca=True), key_usage("keyCertSign,cRLSign"))
+        leaf = self._template("NRAS simulation signer", basic_constraints(ca=False), key_usage("digitalSignature"))
+        root = issue(authority, ca_key, authority, ca_key).der
+        self._chain = [issue(leaf, self._keys["right"], authority, ca_key).der, root]
+        self.ca_pem = pem([root])
+
+    def _template(self, common_name: str, *extensions: Extension) -> Template:
+        return Template(
+            subject=name(("CN", common_name), ("O", SIMULATION)),
+            serial=self._ring.serial(common_name, 16),
+            not_before=self._platform.clock - timedelta(days=30),
+            not_after=self._platform.clock + timedelta(days=365),
+            extensions=extensions,
+        )
 
     def jwks(self, *, with_key: bool = True) -> bytes:
         """The key set, as ``/.well-known/jwks.json`` gives it."""
-        numbers = self._keys["right"].public_key().public_numbers()
+        point = self._keys["right"].point
         key = {
             "kty": "EC",
             "crv": "P-384",
             "kid": self.kid if with_key else f"{self.kid[:-1]}0",
-            "x": base64url(numbers.x.to_bytes(48, "big")),
-            "y": base64url(numbers.y.to_bytes(48, "big")),
+            "x": base64url(point[1:49]),
+            "y": base64url(point[49:]),
             "x5c": [base64.b64encode(der).decode() for der in self._chain],
         }
         return json.dumps({"keys": [key]}).encode()
@@ -149,7 +163,7 @@ class NrasIssuer:
                 for label, token in submods.items()
             },
             # The one difference to NVIDIA's: the answer says that it is simulated, and which key says so.
-            "cnf": {"jwk": PublicKey.of(self._keys[signer].public_key()).jwk()},
+            "cnf": {"jwk": PublicKey.of(self._keys[signer].public).jwk()},
             MEMBER: provenance(appraisal, issued=now),
         }
         return json.dumps([["JWT", self._sign(overall, signer)], submods]).encode()
@@ -208,35 +222,8 @@ class NrasIssuer:
         import jwt
 
         # NVIDIA's headers have a kid and an alg, and no typ.
-        return jwt.encode(payload, self._keys[signer], algorithm="ES384", headers={"kid": self.kid, "typ": None})
-
-    def _certificate(self, subject: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-        clock = self._platform.clock
-        is_ca = subject == _CA
-        return (
-            x509.CertificateBuilder()
-            .subject_name(_name(subject))
-            .issuer_name(_name(_CA))
-            .public_key(key.public_key())
-            .serial_number(1 if is_ca else 2)
-            .not_valid_before(clock - timedelta(days=30))
-            .not_valid_after(clock + timedelta(days=365))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=not is_ca,
-                    key_cert_sign=is_ca,
-                    crl_sign=is_ca,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-            .sign(self._ca_key, hashes.SHA384())
+        return jwt.encode(
+            payload, self._keys[signer].private, algorithm="ES384", headers={"kid": self.kid, "typ": None}
         )
 
 
@@ -275,17 +262,3 @@ def _error_details(device: DeviceAppraisal) -> dict[str, object] | None:
         "message": message,
         "description": f"simulated: {message.lower().replace('_', ' ')}",
     }
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name),
-            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "nvattest simulation"),
-        ]
-    )
-
-
-def _key(seed: int, label: str) -> ec.EllipticCurvePrivateKey:
-    number = int.from_bytes(derive_bytes(seed, label, 48), "big") % (P384_ORDER - 1) + 1
-    return ec.derive_private_key(number, ec.SECP384R1())

@@ -57,9 +57,9 @@ class DriverServer:
     processes of the same user and root. With ``folder`` it is a file there instead, for programs in another network
     namespace; it is removed by ``close``, and a stale one of a killed process is replaced.
 
-    ``faults`` maps call names, or ``name@device`` for one GPU or switch, to faults and may be changed while
-    the server runs. ``before`` is
-    called before each answer with the call's name and input: a host that acts between two calls of the guest.
+    ``faults`` maps call names, or ``name@device`` for one GPU or switch, to faults and may be changed while the server
+    runs. ``before`` is called before each answer with the call's name and input, for a host that acts between two calls
+    of the guest.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class DriverServer:
                     code = reply.code & 0xFFFFFFFF
                     connection.sendall(struct.pack("<II", 4 + len(reply.data), code) + reply.data)
         except (OSError, ValueError, struct.error):
-            # The client went away or is none of ours: there is nobody to tell.
+            # The client went away, or is no library of ours: no answer is expected.
             return
         finally:
             with self._lock:

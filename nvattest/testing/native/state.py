@@ -148,7 +148,7 @@ class Fault:
         name, _, what = text.partition("=")
         call = name.partition("@")[0]
         if call and what and call not in CALLS:
-            # A fault that nobody meets would make a test of it pass.
+            # A fault of a call that no program makes would let its test pass.
             near = get_close_matches(call, CALLS, n=3)
             raise InputError(
                 f"no driver call is named {call[:80]!r}",
