@@ -199,7 +199,7 @@ class Machine:
             with initrd.open("ab") as file:
                 file.write((scratch / "case.cpio.zst").read_bytes())
             kernel_words = (
-                f"console=ttyS0 panic=-1 quiet loglevel=1 t.driver={line.port} t.gpus={len(made.gpus)} "
+                f"console=ttyS0 panic=-1 no_timer_check quiet loglevel=1 t.driver={line.port} t.gpus={len(made.gpus)} "
                 f"t.switches={len(made.switches)} {'t.root=squashfs' if squashfs else ''} {words}"
             )
             command = self._command(
