@@ -14,7 +14,7 @@ from nvattest._waiting import Deadline, Late, Work
 from nvattest.errors import CollectionError, InputError
 from nvattest.model import VerificationTime, format_time, parse_time
 
-__all__ = ["EARLIEST", "Budget", "closing_seconds", "give_up_after", "wait_for_clock"]
+__all__ = ["EARLIEST", "Budget", "give_up_after", "wait_for_clock"]
 
 T = TypeVar("T")
 
@@ -27,8 +27,7 @@ EARLIEST: Final = "2026-11-01T00:00:00Z"
 _POLL: Final = 0.05
 _KEPT: Final = 0.2
 _KEPT_MOST: Final = 2.0
-_CLOSING: Final = 1.0
-_CLOSING_SHARE: Final = 0.1
+_CALL_LEAST: Final = 0.05
 _CLOSING_LEAST: Final = 0.2
 
 
@@ -59,12 +58,12 @@ class Budget(Deadline):
     """``seconds`` from ``started`` (``time.monotonic``): the verdict has to be there by then.
 
     A phase may take what is left when it begins, less a fifth (two seconds at most) for those after it. After a failure
-    ``closing`` seconds more may go into taking the ready state away (``closing_seconds``).
+    ``closing`` seconds more may go into taking the ready state away (``Settings.closing``).
     """
 
     __slots__ = ("_closing", "_started")
 
-    def __init__(self, seconds: float, *, started: float, closing: float = _CLOSING) -> None:
+    def __init__(self, seconds: float, *, started: float, closing: float = 0.0) -> None:
         super().__init__(seconds, since=started)
         self._started = started
         self._closing = closing
@@ -77,6 +76,10 @@ class Budget(Deadline):
         """Seconds that a phase which begins now may take."""
         left = self.remaining()
         return left - min(_KEPT * left, _KEPT_MOST)
+
+    def for_call(self) -> float:
+        """Those of a phase that is one call of the driver, which is tried however late it is."""
+        return max(_CALL_LEAST, self.for_phase())
 
     def for_closing(self) -> float:
         """Seconds that are left for taking the ready state away, which is tried however late it is."""
@@ -110,12 +113,3 @@ def _late(what: str, seconds: float) -> CollectionError:
         code="deadline",
         hint="give more time under [budget], or put the collateral into a bundle; --stage init has no limit of 10 s",
     )
-
-
-def closing_seconds(budget: float, *, agent: bool) -> float:
-    """Seconds for taking the ready state away after a run with this budget.
-
-    Under an ``agent`` a second, since a hook ends before the agent gives it up; else a tenth of the budget, for slow
-    drivers.
-    """
-    return _CLOSING if agent else max(_CLOSING, _CLOSING_SHARE * budget)

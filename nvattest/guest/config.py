@@ -29,6 +29,8 @@ LOOK_SECONDS: Final = 2.0
 """How often the watch looks whether the devices are still those of the verdict, also while it attests them again."""
 
 _MAXIMUM: Final = 256 * 1024
+_CLOSING: Final = 1.0
+_CLOSING_SHARE: Final = 0.1
 
 Check = Callable[[object], object]
 
@@ -144,10 +146,12 @@ class Settings(NamedTuple):
         return self.config.budget_watch if stage == Stage.WATCH else self.config.budget_init
 
     def closing(self, stage: str) -> float:
-        """Seconds beyond that for taking the ready state away: one before an agent gives a hook up, else more."""
-        from nvattest.guest.clock import closing_seconds
+        """Seconds beyond that for taking the ready state away.
 
-        return closing_seconds(self.budget(stage), agent=stage == Stage.HOOK)
+        Under an agent a second, since a hook ends before the agent gives it up; else a tenth of the budget if that is
+        more, for slow drivers.
+        """
+        return _CLOSING if stage == Stage.HOOK else max(_CLOSING, _CLOSING_SHARE * self.budget(stage))
 
     def patience(self, stage: str, hook: float, other: float) -> float:
         """One of two waits: a hook has seconds, everything else has more."""

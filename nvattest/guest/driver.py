@@ -69,8 +69,8 @@ def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, 
         late = patient.passed
         try:
             if library is None:
-                library = NvmlLibrary.open(settings.nvml, timeout=max(0.05, budget.for_phase()))
-            state = read_state(library, timeout=max(0.05, budget.for_phase()))
+                library = NvmlLibrary.open(settings.nvml, timeout=budget.for_call())
+            state = read_state(library, timeout=budget.for_call())
         except CollectionError as error:
             if error.code not in _PASSING or late:
                 raise
@@ -129,12 +129,11 @@ def collect_all(
         CollectionError: confidential computing is off or in DevTools mode, a device gave no evidence, or time was over.
     """
     require_evidence_mode(driver.state)
-    gpus = verifier.read(collect_gpus(nonce, timeout=max(0.05, budget.for_phase()), library=driver.library))
+    gpus = verifier.read(collect_gpus(nonce, timeout=budget.for_call(), library=driver.library))
     if not (switches or says_protected(gpus)):
         return gpus
-    seconds = max(0.05, budget.for_phase())
     library = settings.place(settings.config.driver_nscq)
-    return gpus + verifier.read(collect_switches(nonce, timeout=seconds, library_path=library))
+    return gpus + verifier.read(collect_switches(nonce, timeout=budget.for_call(), library_path=library))
 
 
 def require_all_attested(

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from nvattest.guest.arguments import Stage, parse_arguments
-from nvattest.guest.clock import closing_seconds
-from nvattest.guest.config import HookConfig
+from nvattest.guest.config import Settings
 from nvattest.guest.extension import our_entry
 from nvattest.guest.lint import lint_files
 from nvattest.guest.paths import Paths
@@ -176,8 +175,8 @@ def test_the_units_come_after_the_network_and_try_again() -> None:
         assert settings["Restart"] == "on-failure"
     assert "nvattest-init.service" in unit("nvattest-watch")["Wants"].split()
     # The budget and what taking the ready state away may take beyond it.
-    config = HookConfig()
-    limit = config.budget_init + closing_seconds(config.budget_init, agent=False)
+    settings = Settings(Paths())
+    limit = settings.budget(Stage.INIT) + settings.closing(Stage.INIT)
     for name in ("nvattest-init", "inference"):
         assert int(unit(name)["TimeoutStartSec"]) > limit
 

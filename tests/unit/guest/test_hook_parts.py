@@ -390,7 +390,7 @@ def test_the_largest_budget_of_a_hook_and_its_closing_fit_into_the_agents_ten_se
     largest = max(step / 10 for step in range(120) if accepts_budget(step / 10))
     now = time.monotonic()
     # The verdict at the very end, and a driver that hangs in every call: setting ready, and taking it away.
-    last = Budget(largest, started=now - largest)
+    last = Budget(largest, started=now - largest, closing=Settings(Paths()).closing(Stage.HOOK))
     assert last.remaining() == 0.0
     end = largest + last.for_closing()
     # What is left is for the start of the program and for the record and the log.
