@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import jsonschema
 import pytest
 
 import nvattest
+from nvattest._documents import canonical_json
 from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
+from nvattest.evidence import (
+    Evidence,
+    EvidenceForm,
+    additional_evidence,
+    attester_json,
+    cpu_report_data,
+    device_nonce,
+    device_report_data,
+    dump_evidence,
+    load_evidence,
+)
 from nvattest.model import Architecture, DeviceKind
+from nvattest.testing import Platform
 
 NONCE = bytes(range(32))
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "schemas" / "evidence-1.json").read_text())
@@ -513,3 +526,43 @@ def test_reading_evidence_loads_nothing_heavy() -> None:
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=Path(nvattest.__file__).parents[1]
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- evidence of Confidential Containers: the digests of the RCAR handshake --------------------------------------------
+
+TEE_KEY = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW", "x": "x", "y": "y"}
+
+
+def test_the_nonce_is_cut_or_padded_as_guest_components_does() -> None:
+    assert device_nonce(bytes(range(64))).value == bytes(range(32))
+    assert device_nonce(b"\x01\x02").value == b"\x01\x02" + bytes(30)
+    for wrong in (b"", bytes(65)):
+        with pytest.raises(InputError):
+            device_nonce(wrong)
+
+
+def test_the_cpu_quote_covers_the_exact_text_of_the_device_evidence() -> None:
+    platform = Platform.build("hopper-1")
+    data = device_report_data("kbs-nonce", TEE_KEY)
+    assert (
+        data
+        == hashlib.sha384(
+            b'{"nonce":"kbs-nonce","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"x","y":"y"}}'
+        ).digest()
+    )
+    evidence = platform.evidence(device_nonce(data).value)
+    text = additional_evidence(evidence)
+    assert text == '{"nvidia":' + attester_json(evidence) + "}"
+    (listed,) = json.loads(text)["nvidia"]["device_evidence_list"]
+    assert (listed["arch"], listed["uuid"]) == ("HOPPER", "unknown")
+    quoted = cpu_report_data("kbs-nonce", TEE_KEY, text)
+    expected = (
+        b'{"additional-evidence":' + json.dumps(text).encode() + b',"nonce":"kbs-nonce","tee-pubkey":'
+        + canonical_json(TEE_KEY) + b"}"
+    )  # fmt: skip
+    assert quoted == hashlib.sha384(expected).digest()
+    assert cpu_report_data("kbs-nonce", TEE_KEY, text + " ") != quoted
+
+
+def test_without_a_device_the_additional_evidence_is_empty() -> None:
+    assert additional_evidence(()) == ""

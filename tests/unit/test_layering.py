@@ -288,6 +288,12 @@ def test_every_level_is_that_of_a_room_and_every_room_has_one() -> None:
     assert {room_of(module) for module, _ in MODULES} == set(LEVELS)
 
 
+def test_the_unit_tests_lie_in_folders_named_as_the_rooms() -> None:
+    folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    assert folders <= set(LEVELS)
+    assert folders == {room for room in LEVELS if (PACKAGE / room).is_dir()}
+
+
 def circles(sources: Mapping[str, tuple[str, bool]]) -> list[list[str]]:
     """The sets of modules that import each other. ``sources`` maps a module to its text and whether it is a package."""
     edges: dict[str, set[str]] = {}
