@@ -9,11 +9,13 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import nvattest.fleet
 import nvattest.session
 from nvattest.cli import main
 from nvattest.collateral import nras
@@ -56,6 +58,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(nvattest.session, "now", lambda: VerificationTime.at(made.read()))
+    # The header Date reads the services' clock too; only an answer takes time here.
+    monkeypatch.setattr(Services, "date", lambda _: format_datetime(made.read(), usegmt=True))
     return made
 
 
@@ -161,7 +165,7 @@ def test_a_batch_without_a_time_judges_each_line_by_the_clock(monkeypatch: pytes
     # The answers of the bundle end within a day: a stream of lines may be open for longer.
     for hours in (0, 48, 0):
         monkeypatch.setattr(
-            nvattest.session, "now", lambda hours=hours: VerificationTime.at(PLATFORM.clock + timedelta(hours=hours))
+            nvattest.fleet, "now", lambda hours=hours: VerificationTime.at(PLATFORM.clock + timedelta(hours=hours))
         )
         verdicts.append(json.loads(judge.judge(line))["trusted"])
     assert verdicts == [True, False, True]
