@@ -70,12 +70,13 @@ class Comparison(NamedTuple):
     @property
     def covered(self) -> int:
         """How many golden values there were."""
-        return sum(cell.golden is not None for cell in self.cells)
+        return len([cell for cell in self.cells if cell.golden is not None])
 
     @property
     def mismatches(self) -> tuple[Cell, ...]:
         """Cells whose runtime value differs or is missing, in NVIDIA's order: driver first, then VBIOS, by index."""
-        bad = [cell for cell in self.cells if cell.state in (CellState.MISMATCHED, CellState.MISSING)]
+        matched, wrong = CellState.MATCHED, (CellState.MISMATCHED, CellState.MISSING)
+        bad = [cell for cell in self.cells if cell.state is not matched and cell.state in wrong]
         return tuple(sorted(bad, key=lambda cell: (cell.role is not RimRole.DRIVER, cell.index)))
 
 
@@ -202,7 +203,7 @@ def check_measurements(comparison: Comparison | None, complete: bool) -> Check:
         return not_made("measurements", _ONE_MISSING)
     if covered == 0:
         return failed("measurements", "the RIMs have no active golden value", hint="get the right RIMs")
-    exempt = any(cell.state is CellState.EXEMPT for cell in comparison.cells)
+    exempt = CellState.EXEMPT in [cell.state for cell in comparison.cells]
     note = "; index 35 differs and is exempt while NVDEC0 is off" if exempt else ""
     return passed("measurements", f"{covered} of {covered} golden values are accounted for{note}")
 

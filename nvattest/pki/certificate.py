@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -105,7 +105,7 @@ class Certificate:
     extended_key_usage: tuple[str, ...] | None = field(compare=False)
     unknown_critical: tuple[str, ...] = field(compare=False)
     _x509: x509.Certificate = field(compare=False)
-    _extensions: x509.Extensions = field(compare=False)
+    _extensions: Mapping[str, x509.ExtensionType] = field(compare=False)
     _subject: Name = field(compare=False)
 
     def __repr__(self) -> str:
@@ -158,17 +158,17 @@ class Certificate:
     @property
     def ski(self) -> bytes | None:
         """The subject key identifier. A hint: paths are proven by signatures."""
-        for extension in self._extensions:
-            if isinstance(extension.value, x509.SubjectKeyIdentifier):
-                return extension.value.digest
+        for extension in self._extensions.values():
+            if isinstance(extension, x509.SubjectKeyIdentifier):
+                return extension.digest
         return None
 
     @property
     def aki(self) -> bytes | None:
         """The key identifier of the authority key identifier. A hint, as ``ski``."""
-        for extension in self._extensions:
-            if isinstance(extension.value, x509.AuthorityKeyIdentifier):
-                return extension.value.key_identifier
+        for extension in self._extensions.values():
+            if isinstance(extension, x509.AuthorityKeyIdentifier):
+                return extension.key_identifier
         return None
 
     @property
@@ -176,9 +176,9 @@ class Certificate:
         """The responders that the certificate names (RFC 5280, 4.2.2.1)."""
         return tuple(
             access.access_location.value
-            for extension in self._extensions
-            if isinstance(extension.value, x509.AuthorityInformationAccess)
-            for access in extension.value
+            for extension in self._extensions.values()
+            if isinstance(extension, x509.AuthorityInformationAccess)
+            for access in extension
             if access.access_method == AuthorityInformationAccessOID.OCSP
             and isinstance(access.access_location, x509.UniformResourceIdentifier)
         )
@@ -186,9 +186,9 @@ class Certificate:
     @property
     def device_info(self) -> str | None:
         """DMTF device information ``vendor:product:serial`` from the subject alternative name (DSP0274, 10.8)."""
-        for extension in self._extensions:
-            if isinstance(extension.value, x509.SubjectAlternativeName):
-                for name in extension.value:
+        for extension in self._extensions.values():
+            if isinstance(extension, x509.SubjectAlternativeName):
+                for name in extension:
                     if isinstance(name, x509.OtherName) and name.type_id.dotted_string == OID_DMTF_DEVICE_INFO:
                         text = _utf8_string(name.value)
                         return None if text is None else clean(text, 256)
@@ -196,11 +196,8 @@ class Certificate:
 
     def extension(self, oid: str) -> bytes | None:
         """The DER inside the extension with this OID, None if there is none."""
-        for extension in self._extensions:
-            if extension.oid.dotted_string == oid:
-                value: bytes = extension.value.public_bytes()
-                return value
-        return None
+        value = self._extensions.get(oid)
+        return None if value is None else value.public_bytes()
 
 
 def parse_certificate(der: bytes) -> Certificate:
@@ -228,9 +225,11 @@ def parse_certificate(der: bytes) -> Certificate:
     digital_signature: bool | None = None
     usages: tuple[str, ...] | None = None
     critical: list[str] = []
+    values: dict[str, x509.ExtensionType] = {}
     for extension in extensions:
         # The object identifiers first: asking the library's abstract classes costs more than parsing does.
         oid, value = extension.oid.dotted_string, extension.value
+        values[oid] = value
         if oid == _OID_BASIC_CONSTRAINTS and isinstance(value, x509.BasicConstraints):
             is_ca, path_length = value.ca, value.path_length
         elif oid == _OID_KEY_USAGE and isinstance(value, x509.KeyUsage):
@@ -261,7 +260,7 @@ def parse_certificate(der: bytes) -> Certificate:
         unknown_critical=tuple(critical),
         _x509=parsed,
         _subject=Name(parts.subject),
-        _extensions=extensions,
+        _extensions=values,
     )
 
 
