@@ -40,7 +40,7 @@ from layer_pack import manifest_of, settle, write_squashfs, write_tar  # noqa: E
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
 HOOK = "usr/share/oci/hooks/prestart/nvattest-hook"
-# People and units call the program by its name; an agent passes over links, so the file itself is in its folder.
+# Shells and units call the program by its name; an agent ignores links, so the file itself is in its folder.
 NAME = "usr/bin/nvattest-hook"
 HOME = "usr/lib/nvattest"
 CONFIG = "etc/nvattest/hook.toml"
@@ -50,7 +50,7 @@ OLDEST = 315532800  # 1980: an archive without a better time
 
 def main(argv: list[str] | None = None) -> int:
     options = _arguments(argv)
-    # The order of constant sets in byte code follows the hash seed; columns are a third of it and only for people.
+    # The order of constant sets in byte code follows the hash seed; columns are a third of it and for tracebacks only.
     wanted = {"PYTHONHASHSEED": "0", "PYTHONNODEBUGRANGES": "1"}
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         words = [sys.executable, os.path.abspath(__file__), *(sys.argv[1:] if argv is None else argv)]
@@ -179,7 +179,7 @@ def _copy(path: str, root: str, target: str, *, mode: int = 0o644) -> str:
 
 
 def _configuration(options: argparse.Namespace) -> bytes:
-    """The configuration, after a look at all files: what the hook would refuse in the guest is refused here."""
+    """The configuration. What the hook would refuse in the guest, in any of the files, is refused here."""
     from nvattest.collateral.bundle import load_bundle
     from nvattest.errors import NvattestError
     from nvattest.guest.clock import EARLIEST
@@ -228,7 +228,7 @@ def _packages(modules: dict[str, Module]) -> dict[str, str]:
 
 
 def _licences(root: str, packages: dict[str, str], libraries: dict[str, str]) -> None:
-    """The terms under which each part may be passed on go along with it."""
+    """Copy the licence of each part."""
     home = f"{HOME}/licenses"
     _copy(os.path.join(ROOT, "LICENSE"), root, f"{home}/nvattest/LICENSE")
     standard = os.path.join(sysconfig.get_path("stdlib"), "LICENSE.txt")

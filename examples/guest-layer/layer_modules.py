@@ -1,4 +1,4 @@
-"""Which modules the hook can ever import, and their byte code without what only people read.
+"""The modules that the hook can ever import, and their byte code without docstrings.
 
 The imports of ``nvattest.guest`` are followed through the source of everything they reach, late imports included. What
 compiled modules import is not visible in any source: those names are listed here, and the test that imports every
@@ -60,17 +60,17 @@ REPLACED: Final = {
         "    def __init__(self, *arguments, **named):\n"
         "        raise RuntimeError('the guest layer has no PyJWKClient')\n"
     ),
-    # It explains a refused RIM with xmlschema; the layer says what the parser said.
+    # It explains a refused RIM with xmlschema; the layer has the parser's message.
     "nvattest.rim.schema": "def explained(error, data):\n    return str(error)\n",
 }
 
-# Left out, with everything below: an import of them is either guarded or on a way that the hook does not go.
+# Left out, with everything below: an import of them is either guarded or in code that the hook does not run.
 LEFT_OUT = frozenset(
     {
-        # nvattest without its other faces
+        # the rooms of nvattest that the hook does not use
         "nvattest.cli", "nvattest.compat", "nvattest.report", "nvattest.testing", "nvattest.collateral.nras",
         "xmlschema", "regopy", "awscrt", "jinja2",
-        # people's tools
+        # tools for developers
         "__main__", "argparse", "doctest", "pdb", "pydoc", "pydoc_data", "unittest", "test", "tkinter", "turtle",
         "idlelib", "curses", "readline", "rlcompleter", "code", "codeop", "bdb", "cmd", "getpass", "optparse",
         "webbrowser", "cProfile", "profile", "pstats", "trace", "tracemalloc", "getopt", "site", "_sitebuiltins",
@@ -81,7 +81,7 @@ LEFT_OUT = frozenset(
         "_bootsubprocess", "encodings.mbcs",
         # hashes come in two copies; without OpenSSL's copy the first line of a run does not load 5 MB
         "_hashlib",
-        # what only servers, loops and other formats want
+        # what only servers, event loops and other formats need
         "asyncio", "concurrent.futures.process", "multiprocessing", "xmlrpc", "http.server", "socketserver",
         "logging.config", "logging.handlers", "sqlite3", "dbm", "shelve", "ftplib", "smtplib", "distutils",
         "ensurepip", "venv", "statistics", "_statistics", "fractions", "decimal", "_decimal", "_pydecimal",

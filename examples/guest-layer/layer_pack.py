@@ -17,7 +17,7 @@ from layer_native import LayerError
 
 __all__ = ["manifest_of", "settle", "write_erofs", "write_squashfs", "write_tar"]
 
-# A file system has an id; this one says nothing about its content, which dm-verity covers.
+# The id of every file system made here; dm-verity covers the content.
 _UUID: Final = "6e766174-7465-7374-8000-65786d616765"
 
 
@@ -90,31 +90,33 @@ def write_tar(root: str, target: str, epoch: int, level: int) -> None:
 
 def write_squashfs(root: str, target: str, epoch: int, level: int) -> bool:
     """Write a squashfs where mksquashfs is there; whether it was."""
-    if shutil.which("mksquashfs") is None:
-        return False
     if os.path.exists(target):
         os.unlink(target)
-    command = [
+    return _make(
         "mksquashfs", root, target, "-quiet", "-no-progress", "-noappend", "-all-root", "-no-xattrs", "-reproducible",
         "-comp", "zstd", "-Xcompression-level", str(level), "-b", "256K",
         "-mkfs-time", str(epoch), "-all-time", str(epoch), "-processors", "1",
-    ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode != 0:
-        raise LayerError(f"mksquashfs: {done.stderr.strip()[-600:]}")
-    return True
+    )  # fmt: skip
 
 
 def write_erofs(root: str, target: str) -> bool:
     """Write an EROFS as NVIDIA's extension images have it where mkfs.erofs is there; whether it was."""
-    if shutil.which("mkfs.erofs") is None:
-        return False
-    command = [
+    return _make(
         "mkfs.erofs", "-T0", f"-U{_UUID}", "--all-root", "-x-1", "-zlz4hc", "-Enoinline_data", "--quiet", target, root,
-    ]  # fmt: skip
+    )  # fmt: skip
+
+
+def _make(program: str, *arguments: str) -> bool:
+    """Run a program that makes a file system; False where it is missing.
+
+    Raises:
+        LayerError: it failed.
+    """
+    if shutil.which(program) is None:
+        return False
+    # The variable would compete with the times among the arguments.
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
-        raise LayerError(f"mkfs.erofs: {(done.stderr or done.stdout).strip()[-600:]}")
+        raise LayerError(f"{program}: {(done.stderr or done.stdout).strip()[-600:]}")
     return True

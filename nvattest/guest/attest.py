@@ -193,6 +193,7 @@ def _story(run: Run, termination: Termination) -> str:
     from nvattest.guest import demands
 
     termination.arm()
+    run.mark("verifier")
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
     # a GPU that comes down when that ends does not come back for the next run.
     finding = keep_initialised(

@@ -38,6 +38,7 @@ _PHASES: Final = {
     "lock": "waiting for another attestation",
     "driver": "for the driver to come up",
     "closed": "for setting the GPUs not ready",
+    "verifier": "for loading the verifier",
     "clock": "for configuration and clock",
     "evidence": "for the evidence",
     "collateral": "for RIMs and revocation answers",
