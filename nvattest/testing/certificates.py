@@ -115,8 +115,19 @@ class Certificate:
 
 
 def name(*attributes: tuple[str, str]) -> x509.Name:
-    """A distinguished name, one attribute per RDN, in the order given; ``CN``, ``O``, ``C`` and the like."""
-    return x509.Name([x509.NameAttribute(_ATTRIBUTES[kind], text) for kind, text in attributes])
+    """A distinguished name, one attribute per RDN, in the order given; ``CN``, ``O``, ``C`` and the like.
+
+    Raises:
+        InputError: a lie makes a text longer than X.509 allows.
+    """
+    try:
+        return x509.Name([x509.NameAttribute(_ATTRIBUTES[kind], text) for kind, text in attributes])
+    except ValueError as error:
+        raise _unsayable(error) from None
+
+
+def _unsayable(error: ValueError) -> InputError:
+    return InputError(f"no certificate can say this: {error}", code="fault-argument", hint="give a shorter value")
 
 
 # --- extensions -------------------------------------------------------------------------------------------------------
@@ -206,7 +217,7 @@ def issue(
     """Sign a certificate. The two flags are lies: a signature that does not verify, and a weaker hash.
 
     Raises:
-        InputError: a lie gives the certificate a name or a serial number that X.509 has no place for.
+        InputError: a lie gives the certificate a serial number or a validity that X.509 has no place for.
     """
     try:
         builder = (
@@ -221,7 +232,7 @@ def issue(
         for item in template.extensions:
             builder = builder.add_extension(item.value, critical=item.critical)
     except ValueError as error:
-        raise InputError(f"no certificate can say this: {error}", code="fault-argument") from None
+        raise _unsayable(error) from None
     algorithm = hashes.SHA256() if sha256 else hashes.SHA384()
     try:
         made = builder.sign(issuer_key.private, algorithm, ecdsa_deterministic=True)

@@ -305,3 +305,10 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "heavy = {'cryptography', 'lxml', 'requests', 'jwt', 'pynvml'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("lie", [f"gpu0:chip={'G' * 65}", f"gpu0:leaf-chip={'G' * 100}", f"gpu0:pdi={'41' * 20}"])
+def test_a_lie_that_no_certificate_can_tell_is_refused(lie: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Platform.build("hopper-1", lies=[lie])
+    assert caught.value.code == "fault-argument"
