@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -273,6 +274,12 @@ def modules() -> list[tuple[str, Path]]:
 MODULES = modules()
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a module, read once."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(("module", "path"), MODULES, ids=[name for name, _ in MODULES])
 def test_a_module_imports_downwards_and_touches_the_world_only_from_level_6(module: str, path: Path) -> None:
     found = violations(
@@ -469,7 +476,7 @@ def rooms_of_constant(text: str) -> set[str]:
     return {
         room_of(module)
         for module, path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Constant) and node.value == text
     }
 
@@ -492,7 +499,7 @@ def test_one_function_calls_the_driver_s_switch_of_the_ready_state() -> None:
         node.name
         for module, path in MODULES
         if room_of(module) != "testing"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(item, ast.Constant) and item.value == SET_READY for item in ast.walk(node))
     ]
@@ -504,7 +511,7 @@ def test_the_gpus_are_set_ready_from_two_rooms_and_each_gives_a_trusted_platform
     calls = sorted(
         (room_of(module), ast.unparse(node.args[1]))
         for module, path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "set_ready"
     )
     assert calls == [("compat", "TrustedPlatform(appraisal)"), ("guest", "published.platform")]
