@@ -72,6 +72,13 @@ def test_two_nonces_are_refused_even_where_none_is_compared(node) -> None:
     assert "one-nonce" in failing(appraisal)
 
 
+@pytest.mark.parametrize("place", [0, 5, 11])
+def test_a_report_that_cannot_be_read_leaves_it_open_whether_all_answered_one_nonce(node, place: int) -> None:
+    devices = list(node("hopper-8-ppcie").evidence)
+    devices[place] = replace(devices[place], report=b"junk")
+    assert outcome(node("hopper-8-ppcie").appraise(evidence=devices), "one-nonce") is Outcome.SKIPPED
+
+
 def test_gpus_in_different_modes_are_refused(node) -> None:
     assert failing(node("hopper-8-ppcie", "platform:one-gpu-other-mode").appraise()) == {"one-mode", "topology"}
     mixed = node("blackwell-8-mpt", "gpu2:feature=spt").appraise()
@@ -80,7 +87,8 @@ def test_gpus_in_different_modes_are_refused(node) -> None:
 
 @pytest.mark.parametrize("lie", ["gpu2:topology=foreign", "gpu2:topology=missing", "gpu2:topology=extra",
                                  "switch1:topology=foreign", "switch1:topology=missing", "switch1:topology=extra",
-                                 "gpu0:pdi=00112233445566ff", "switch0:pdi=00112233445566ff"])  # fmt: skip
+                                 "gpu0:topology=foreign", "gpu7:topology=foreign", "switch0:topology=foreign",
+                                 "switch3:topology=foreign", "gpu0:pdi=00112233445566ff", "switch0:pdi=00112233445566ff"])  # fmt: skip
 def test_a_wrong_neighbour_is_refused(node, lie: str) -> None:
     appraisal = node("hopper-8-ppcie", lie).appraise()
     assert outcome(appraisal, "topology") is Outcome.FAIL
