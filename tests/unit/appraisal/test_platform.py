@@ -95,6 +95,16 @@ def test_a_wrong_neighbour_is_refused(node, lie: str) -> None:
     assert int(appraisal.result_code) == 12
 
 
+def test_a_switch_whose_report_cannot_be_read_hides_no_problem_of_the_next_one(node) -> None:
+    def detail(*lies: str) -> str:
+        world = node("hopper-8-ppcie", *lies)
+        devices = [replace(item, report=b"junk") if place == 8 else item for place, item in enumerate(world.evidence)]
+        return next(check.detail for check in world.appraise(evidence=devices).checks if check.id == "topology")
+
+    assert detail() == "SWITCH-0: its report could not be read"
+    assert detail("switch3:topology=foreign").startswith("SWITCH-0: its report could not be read (and ")
+
+
 @pytest.mark.parametrize("dropped", range(12))
 def test_leaving_out_any_device_opens_the_topology(node, dropped: int) -> None:
     world = node("hopper-8-ppcie")
