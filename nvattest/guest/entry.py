@@ -175,7 +175,8 @@ def _wait(settings: Settings, record: Record | None) -> None:
 
 def _attest(stage: str, paths: Paths, *, started: float, termination: Termination) -> _Ended:
     # (1) arguments, stdin, configuration, run folder
-    since = boottime() - (time.monotonic() - started)
+    # Not from the fork on: the kernel tells that to a hundredth of a second, and a run may have ended in it.
+    since = boottime()
     journal = Journal(paths)
     container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()
     settings = load_settings(paths)
