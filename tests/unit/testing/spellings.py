@@ -8,7 +8,7 @@ from nvattest.testing import LIES, Scope
 EXAMPLES: dict[tuple[str, Scope], str] = {}
 _ARGUMENTS = {
     "measurement": "9", "measurement-missing": "9", "measurement-duplicate": "9", "field": "3,353500",
-    "field-missing": "20", "field-duplicate": "20", "driver-version": "999.1", "firmware-version": "96.00.00.00.02",
+    "field-missing": "3", "field-duplicate": "20", "driver-version": "999.1", "firmware-version": "96.00.00.00.02",
     "nvdec0": "off", "feature": "spt", "svn": "1", "opaque-version": "3", "opaque-profile": "1", "spdm-version": "12",
     "tamper": "100", "truncate": "1", "trailing": "00112233445566778899", "chain-of": "gpu1", "chain-missing": "2", "chain-swapped": "1",
     "chain-repeated": "1", "chip": "GB100", "leaf-chip": "GB100", "pdi": "0102030405060708", "chain-signature": "1", "not-a-ca": "1",
