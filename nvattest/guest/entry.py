@@ -175,7 +175,7 @@ def _wait(settings: Settings, record: Record | None) -> None:
 
 def _attest(stage: str, paths: Paths, *, started: float, termination: Termination) -> _Ended:
     # (1) arguments, stdin, configuration, run folder
-    # Not from the fork on: the kernel tells that to a hundredth of a second, and a run may have ended in it.
+    # Not since the fork: the kernel gives that instant to a hundredth of a second, in which another run may have ended.
     since = boottime()
     journal = Journal(paths)
     container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()

@@ -173,14 +173,20 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     from nvattest.collateral.folders import read_rim_file
     from nvattest.collateral.plan import rim_ids_of
 
+    named = [
+        (str(params[key]), f"_{word}_")
+        for key, word in (("driver_rim", "DRIVER"), ("vbios_rim", "VBIOS"))
+        if params[key]
+    ]
+    if not named:
+        return None
+    ids = rim_ids_of(Verifier().read(items))
     rims: dict[str, RimAnswer] = {}
-    for path, word in ((params["driver_rim"], "DRIVER"), (params["vbios_rim"], "VBIOS")):
-        if not path:
-            continue
-        content = read_rim_file(str(path))
-        for rim_id in rim_ids_of(Verifier().read(items)):
-            if f"_{word}_" in rim_id:
-                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=str(path))
+    for path, word in named:
+        content = read_rim_file(path)
+        for rim_id in ids:
+            if word in rim_id:
+                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path)
     return Collateral(rims=rims) if rims else None
 
 
