@@ -1,11 +1,12 @@
-"""A folder whose content the program trusts: opened once, and only where root and the caller alone can change it.
+"""Files: folders whose content the program trusts, and any other file, read with a limit and without waiting.
 
-The run folder of the guest's hook, the collateral cache and the compiled driver of the simulation are opened here and
-nowhere else. The path is walked folder by folder, each opened relative to the one before, so that what was checked is
-what is used. Files are opened relative to the folder, never through a link, and without waiting for the other end of a
-FIFO. A POSIX ACL that lets others write shows in the group's bits of the mode (acl(5)), and so counts as such.
+The run folder of the guest's hook, the collateral cache and the compiled driver of the simulation are trusted folders:
+opened here and nowhere else, once, and only where root and the caller alone can change them. The path is walked folder
+by folder, each opened relative to the one before, so that what was checked is what is used. Files are opened relative
+to the folder, never through a link, and without waiting for the other end of a FIFO. A POSIX ACL that lets others write
+shows in the group's bits of the mode (acl(5)), and so counts as such.
 
-This module is on the hook's fast path: it imports nothing that the interpreter has not loaded already.
+This module is on the hook's fast path: beside ``errors`` it imports nothing that the interpreter has not loaded.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from types import TracebackType
 from typing import Final, final
 
-__all__ = ["Lock", "TrustedFolder", "replace_file"]
+from nvattest.errors import InputError
+
+__all__ = ["Lock", "TrustedFolder", "open_now", "read_bounded", "read_start", "replace_file"]
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 # Searching a folder needs less than reading it: /home may be 0711.
@@ -299,6 +303,47 @@ def replace_file(
         with suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)
         raise
+
+
+def open_now(path: str) -> BufferedReader:
+    """Open a file for reading. A FIFO is not waited for, nor is a file of the kernel: its ``read`` may return None.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+
+
+def read_start(path: str, size: int = 4096) -> bytes:
+    """The first bytes of a file of any kind; empty where there is none to read."""
+    try:
+        with open_now(path) as file:
+            return file.read(size) or b""
+    except OSError:
+        return b""
+
+
+def read_bounded(path: str, maximum: int) -> bytes:
+    """Read a regular file of at most ``maximum`` bytes.
+
+    Raises:
+        InputError: it is not there, not a regular file, not readable, or larger.
+    """
+    try:
+        with open_now(path) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path} is not a regular file", code="file")
+            # None: a file of the kernel has nothing to give now, which is not the same as an empty file.
+            data: bytes | None = file.read(maximum + 1)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+    except ValueError:
+        raise InputError(f"not a file name: {path!r}", code="file") from None
+    if data is None:
+        raise InputError(f"{path} gives nothing now, and is not waited for", code="file")
+    if len(data) > maximum:
+        raise InputError(f"{path} is larger than {maximum} bytes", code="file")
+    return data
 
 
 def _beside(name: str) -> str:

@@ -14,6 +14,8 @@ import os
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from nvattest._folder import read_start
+
 __all__ = ["MODULE", "PciDevices", "device_digest", "pci_devices", "read_small"]
 
 MODULE: Final = "/sys/module/nvidia"
@@ -73,16 +75,7 @@ def device_digest(root: str = "") -> str:
 
 def read_small(path: str) -> str:
     """The first 4096 bytes of a file of the kernel, or "" where there is none to read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, 4096).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
+    return read_start(path).decode("utf-8", "replace")
 
 
 def _inode(path: str) -> int:

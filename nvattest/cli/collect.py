@@ -10,12 +10,12 @@ import re
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, dump_json, load_json
+from nvattest._folder import read_bounded
 from nvattest._text import hex_bytes
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, existing_file
 from nvattest.cli.output import say, write_file
 from nvattest.cli.requests import EvidenceSource
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import CollectionError, InputError, NvattestError, ResultCode
 from nvattest.evidence import (
     Evidence,

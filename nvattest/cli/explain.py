@@ -98,7 +98,7 @@ def _read(name: str | None, maximum: int) -> bytes:
         if len(data) > maximum:
             raise InputError(f"stdin: more than {maximum} bytes", code="too-large")
         return data
-    from nvattest.collateral.folders import read_bounded
+    from nvattest._folder import read_bounded
 
     return read_bounded(name, maximum)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
+from nvattest._folder import read_bounded
 from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file
 from nvattest.cli.output import say, write_file
 
@@ -119,7 +120,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _drop_in(request: DropIn) -> str:
-    from nvattest.collateral.folders import read_bounded
     from nvattest.guest.extension import check_extension, parse_verity_params
     from nvattest.guest.kata import Extension, drop_in, read_runtime
     from nvattest.guest.paths import Paths
@@ -136,7 +136,6 @@ def _drop_in(request: DropIn) -> str:
 
 
 def _manifest(path: str, *, gate: bool) -> str:
-    from nvattest.collateral.folders import read_bounded
     from nvattest.guest.extension import add_process, image_tree, manifest_findings, our_entry
 
     text = read_bounded(path, 256 * 1024).decode("utf-8", "replace")

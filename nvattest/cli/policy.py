@@ -7,11 +7,11 @@ import base64
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, dump_json, kind_of, load_json
+from nvattest._folder import read_bounded
 from nvattest._text import joined
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.cli.arguments import existing_file
 from nvattest.cli.output import say
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
 from nvattest.policy.isolation import check_bounded, evaluate_bounded, worker

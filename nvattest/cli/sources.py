@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from nvattest._folder import read_bounded
 from nvattest._text import clean
 from nvattest.cli.output import say
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError, ResultCode
 from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 from nvattest.model import DeviceKind, Nonce

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json
+from nvattest._folder import read_bounded
 from nvattest._text import base64_bytes
 from nvattest.cli.output import write_file
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
 from nvattest.token.claims import claims_of

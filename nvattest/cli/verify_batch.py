@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import BinaryIO
 
+from nvattest._folder import read_bounded
 from nvattest.cli import sources
 from nvattest.cli.arguments import choice, converted, existing_file
 from nvattest.cli.output import open_stream
 from nvattest.cli.terminal import Progress
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError
 from nvattest.fleet import MAXIMUM_LINE, BatchSettings, verify_batch
 from nvattest.model import VerificationTime

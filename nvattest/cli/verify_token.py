@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from nvattest._documents import dump_json, file_text, load_json
+from nvattest._folder import read_bounded
 from nvattest._text import clean, joined
 from nvattest.cli import requests, tokens
 from nvattest.cli.arguments import (
@@ -27,7 +28,6 @@ from nvattest.cli.arguments import (
 )
 from nvattest.cli.output import report_error, say, times
 from nvattest.cli.requests import Access
-from nvattest.collateral.folders import read_bounded
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 from nvattest.tee.quote import BindingCheck

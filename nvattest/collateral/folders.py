@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nvattest._folder import read_bounded
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_ANSWERS, MAXIMUM_RIM, MAXIMUM_RIMS, add_rim
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
@@ -46,37 +47,6 @@ def refuse_unused(unused: Unused) -> None:
         code="unused-input",
         hint="move it elsewhere, or leave it out with --keep-going",
     )
-
-
-def read_bounded(path: str, maximum: int) -> bytes:
-    """Read a regular file of at most ``maximum`` bytes.
-
-    Raises:
-        InputError: it is not there, not a regular file, not readable, or larger.
-    """
-    try:
-        # O_NONBLOCK: opening a FIFO must not hang; it is refused below like everything that is not a regular file.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not _is_regular(file.fileno()):
-                raise InputError(f"{path} is not a regular file", code="file")
-            # None: a file of the kernel has nothing to give now, which is not the same as an empty file.
-            data: bytes | None = file.read(maximum + 1)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
-    except ValueError:
-        raise InputError(f"not a file name: {path!r}", code="file") from None
-    if data is None:
-        raise InputError(f"{path} gives nothing now, and is not waited for", code="file")
-    if len(data) > maximum:
-        raise InputError(f"{path} is larger than {maximum} bytes", code="file")
-    return data
-
-
-def _is_regular(descriptor: int) -> bool:
-    import stat
-
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimDocument] | None = None) -> Collateral:

@@ -89,7 +89,7 @@ class Settings:
         path = os.environ.get("NVATTEST_TRUST_ANCHORS", "")
         if not path:
             return NVIDIA_ANCHORS
-        from nvattest.collateral.folders import read_bounded
+        from nvattest._folder import read_bounded
 
         return trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS))
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
+from nvattest._folder import open_now, read_bounded, read_start
 from nvattest._pci import PciDevices, pci_devices
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.config import Settings, load_settings
@@ -189,7 +190,6 @@ def _others(paths: Paths, status: dict[str, Any]) -> Finding:
 def _bundle(settings: Settings) -> Finding:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
-    from nvattest.collateral.folders import read_bounded
     from nvattest.collateral.inspection import inspect_bundle
     from nvattest.guest.demands import load_demands
     from nvattest.session import now
@@ -222,7 +222,7 @@ def _dropped(paths: Paths) -> Finding:
         names = sorted(os.listdir(home))
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.close(os.open(f"{home}/{name}/config.json", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                open_now(f"{home}/{name}/config.json").close()
     except FileNotFoundError:
         names = []
     except OSError as error:
@@ -373,7 +373,7 @@ def _mounts(paths: Paths, extensions: list[str]) -> Iterator[Finding]:
 
 def _manifest(paths: Paths, words: list[str]) -> Iterator[Finding]:
     root = paths.at(f"{Paths.EXTENSIONS}/coco")
-    data = _read(f"{root}/{MANIFEST}")
+    data = read_start(f"{root}/{MANIFEST}", _SMALL)
     source = f"{Paths.EXTENSIONS}/coco/{MANIFEST}"
     named = [word.partition("=")[2] for word in words if word.partition("=")[0] == "agent.guest_components_procs"]
     level = _LEVELS.get(named[-1], 3) if named else 3
@@ -391,11 +391,11 @@ def _manifest(paths: Paths, words: list[str]) -> Iterator[Finding]:
 
 def _agent(paths: Paths) -> Iterator[Finding]:
     path = paths.at(Paths.AGENT)
-    head = _read(path, 4)
+    head = read_start(path, 4)
     if not head:
         return
     if head != b"\x7fELF":
-        text = _read(path)
+        text = read_start(path, _SMALL)
         ours = b"--stage init" in text and Paths.AGENT.encode() in text
         message = f"{Paths.AGENT} is a script: NVIDIA's guest has no shell for it"
         if ours:
@@ -440,14 +440,4 @@ def _folders(path: str) -> list[str]:
 
 
 def _text(path: str, size: int = _SMALL) -> str:
-    return _read(path, size).decode("utf-8", "replace")
-
-
-def _read(path: str, size: int = _SMALL) -> bytes:
-    try:
-        # A FIFO in the place of the file is not waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(size) or b""
-    except OSError:
-        return b""
+    return read_start(path, size).decode("utf-8", "replace")

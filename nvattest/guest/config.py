@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nvattest._folder import open_now
 from nvattest.errors import InputError
 from nvattest.guest.arguments import Stage
 from nvattest.guest.paths import Paths
@@ -171,22 +172,18 @@ class Settings(NamedTuple):
 def load_settings(paths: Paths) -> Settings:
     """Read the configuration; what is wrong with it is in the result. Never raises on what a file can hold."""
     try:
-        descriptor = os.open(paths.config, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        if paths.configuration == Paths.CONFIG:
-            return Settings(paths=paths)
-        # --config asks for other than the defaults.
-        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror}, and --config names it"))
-    except OSError as error:
-        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror or error}"))
-    try:
-        with os.fdopen(descriptor, "rb") as file:
+        with open_now(paths.config) as file:
             data = file.read(_MAXIMUM + 1)
             if data is None:
                 # Of a file that has nothing to give now, and that is not waited for.
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         config = parse_config(data, source=paths.configuration)
         return Settings(paths=paths, config=config, digest=sha256(data).hexdigest())
+    except FileNotFoundError as error:
+        if paths.configuration == Paths.CONFIG:
+            return Settings(paths=paths)
+        # --config asks for other than the defaults.
+        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror}, and --config names it"))
     except OSError as error:
         return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror or error}"))
     except InputError as error:

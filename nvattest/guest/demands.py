@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Final
 
+from nvattest._folder import read_bounded
 from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.memory import ReadEvidence
@@ -17,7 +18,6 @@ from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.folders import read_bounded
 from nvattest.collateral.gather import gather
 from nvattest.collateral.settings import RETRIES, GatherOptions, HttpSettings
 from nvattest.errors import InputError

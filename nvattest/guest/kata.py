@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from nvattest._folder import read_bounded
 from nvattest.errors import InputError
 from nvattest.guest.arguments import AGENT_SECONDS
 from nvattest.guest.extension import parse_verity_params
@@ -308,7 +309,6 @@ def _extensions(value: object) -> tuple[Extension, ...]:
 
 def _read(path: str) -> Table:
     from nvattest._documents import load_toml
-    from nvattest.collateral.folders import read_bounded
 
     return load_toml(read_bounded(path, _MAXIMUM), source=path, maximum=_MAXIMUM)
 

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from nvattest._folder import read_bounded
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.extension import check_extension, image_tree, manifest_findings, parse_verity_params
 from nvattest.guest.findings import Finding
@@ -408,7 +409,6 @@ def _compared(deployment: _Deployment) -> Iterator[Finding]:
 
 
 def _read(path: str) -> bytes:
-    from nvattest.collateral.folders import read_bounded
 
     return read_bounded(path, _MAXIMUM)
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from nvattest._folder import TrustedFolder
+from nvattest._folder import TrustedFolder, open_now
 from nvattest._pci import device_digest, read_small
 from nvattest._version import __version__
 from nvattest.guest.paths import Paths
@@ -175,11 +175,7 @@ def digest_file(path: str) -> str | None:
     times: a verdict that stands is to be used within milliseconds.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        with os.fdopen(descriptor, "rb") as file:
+        with open_now(path) as file:
             first: bytes | None = file.read(_SMALL_FILE)
             if first is None:
                 return None

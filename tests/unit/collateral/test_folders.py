@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from nvattest._folder import read_bounded
 from nvattest.appraisal.inputs import Source
 from nvattest.cli import main
-from nvattest.collateral.folders import read_bounded, read_ocsp_folder, rims_by_id
+from nvattest.collateral.folders import read_ocsp_folder, rims_by_id
 from nvattest.collateral.services import rim_url
 from nvattest.errors import InputError, ResultCode
 from nvattest.rim.document import parse_rim
@@ -193,7 +194,7 @@ def test_a_file_that_has_nothing_to_give_now_is_refused_and_not_waited_for(
     path.write_bytes(b"x")
     read, write = os.pipe()
     os.set_blocking(read, False)
-    monkeypatch.setattr("nvattest.collateral.folders._is_regular", lambda _: True)
+    monkeypatch.setattr("stat.S_ISREG", lambda _: True)
     monkeypatch.setattr(os, "open", lambda *_, **__: read)
     with pytest.raises(InputError, match="gives nothing now"):
         read_bounded(str(path), 100)
