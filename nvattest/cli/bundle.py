@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, ArgumentError, existing_directory, existing_file
 from nvattest.cli.output import say, write_file
@@ -18,12 +17,12 @@ from nvattest.cli.preflight import Targets, add_target_options, evidence_of_file
 from nvattest.cli.requests import Judgement
 from nvattest.collateral.bundle import dump_bundle, merge_bundles
 from nvattest.collateral.folders import RIM_SUFFIXES, Unused, other_files, read_ocsp_folder, read_rim_folder
-from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
-from nvattest.collateral.plan import needs_of
-from nvattest.collateral.preflight import foreign_anchors, render_preflight
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.model import VerificationTime, counted
-from nvattest.session import now
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.inspection import Inspection
 
 
 class Output(NamedTuple):
@@ -43,6 +42,9 @@ class Inspector(NamedTuple):
 
     def look_into(self, collateral: Collateral) -> Inspection:
         """What the collateral holds, whether it verifies and until when."""
+        from nvattest.collateral.inspection import inspect_bundle
+        from nvattest.collateral.plan import needs_of
+
         needs = needs_of(evidence_of_files(self.files), self.verifier, self.at)
         return inspect_bundle(collateral, self.verifier, self.at, chains=needs.chains)
 
@@ -94,6 +96,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _inspector(options: argparse.Namespace) -> Inspector:
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.session import now
+
     judgement = requests.read(Judgement, options)
     verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
     return Inspector(verifier, judgement.at or now(), requests.evidence_files(options))
@@ -135,6 +140,9 @@ def _merged(paths: Sequence[str]) -> tuple[Collateral, list[Unused]]:
 
 def _fetch(targets: Targets, output: str, *, as_json: bool) -> int:
     """Write a bundle with which everything asked for verifies, or none."""
+    from nvattest.collateral.inspection import inspect_bundle
+    from nvattest.collateral.preflight import foreign_anchors, render_preflight
+
     outlook = look_ahead(targets)
     facts, verifier = outlook.facts, outlook.verifier
     # In a bundle an answer has no nonce of ours that could stand in for a window.
@@ -191,6 +199,8 @@ def _write(inspection: Inspection, path: str, *, as_json: bool) -> int:
 
 
 def _print(inspection: Inspection, path: str, *, as_json: bool) -> None:
+    from nvattest.collateral.inspection import render_inspection
+
     if as_json:
         print(dump_json(inspection.facts))
     else:

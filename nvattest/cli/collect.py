@@ -28,7 +28,6 @@ from nvattest.evidence import (
     dump_evidence,
 )
 from nvattest.model import DeviceKind
-from nvattest.spdm.report import parse_report
 
 _COCO = "coco"
 _MAXIMUM_RUNTIME_DATA = 64 * 1024
@@ -91,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
+    from nvattest.spdm.report import parse_report
+
     nonce, evidence = sources.nonce_and_evidence(source)
     # As NVIDIA's program does: evidence that answers another nonce is not handed on.
     for index, item in enumerate(evidence):

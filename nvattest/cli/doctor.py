@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import os
 import platform
-import tarfile
-import zipfile
 from collections.abc import Sequence
 from typing import Final
 
@@ -172,6 +169,9 @@ def write_bundle(path: str, report: dict[str, object], items: Sequence[Item], ma
 
 
 def _tar(files: dict[str, str], seconds: int) -> bytes:
+    import gzip
+    import tarfile
+
     buffer = io.BytesIO()
     # mtime=0 and plain owners: the archive holds no name of a user.
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
@@ -184,6 +184,8 @@ def _tar(files: dict[str, str], seconds: int) -> bytes:
 
 
 def _zip(files: dict[str, str]) -> bytes:
+    import zipfile
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():

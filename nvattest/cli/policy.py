@@ -9,13 +9,9 @@ from typing import NamedTuple
 from nvattest._documents import JsonObject, dump_json, kind_of, load_json
 from nvattest._folder import read_bounded
 from nvattest._text import joined
-from nvattest.appraisal.serialize import policy_to_json
 from nvattest.cli.arguments import existing_file
 from nvattest.cli.output import say
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
-from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
-from nvattest.policy.isolation import check_bounded, evaluate_bounded, worker
-from nvattest.policy.relying_party import MAXIMUM, is_relying_party_policy, load_policy
 
 MAXIMUM_CLAIMS = 16 * 1024 * 1024
 
@@ -48,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 0: the policy can be used, and matches; 11: it does not match; others: it cannot be used."""
     if options.action == "worker":
+        from nvattest.policy.isolation import worker
+
         worker()
         return 0
     failed = False
@@ -67,6 +65,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(path: str, claims_path: str | None) -> Answer:
+    from nvattest.policy.isolation import check_bounded, evaluate_bounded
+    from nvattest.policy.relying_party import MAXIMUM, is_relying_party_policy, load_policy
+
     data = read_bounded(path, MAXIMUM)
     if not is_relying_party_policy(data, name=path):
         return _evidence_policy(data, path, claims_path)
@@ -94,6 +95,9 @@ def _check(path: str, claims_path: str | None) -> Answer:
 
 
 def _evidence_policy(data: bytes, path: str, claims_path: str | None) -> Answer:
+    from nvattest.appraisal.serialize import policy_to_json
+    from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
+
     policy = load_evidence_policy(data, source=path)
     if claims_path is not None:
         raise InputError(

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import JsonObject, dump_json
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
-from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice
 from nvattest.cli.output import say, say_how_read
 from nvattest.cli.requests import EvidenceSource, Judgement, Services
-from nvattest.collateral.gather import gather_needs
-from nvattest.collateral.plan import Needs, needs_of, rim_ids_of
-from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, VerificationTime
 from nvattest.rim.ids import gpu_driver_rim_id, gpu_vbios_rim_id, is_rim_id, switch_bios_rim_id
-from nvattest.session import now
-from nvattest.spdm.fields import GpuFields
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.memory import ReadEvidence
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.plan import Needs
 
 
 class Targets(NamedTuple):
@@ -87,6 +85,8 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what there is; the exit status is 0, or the code of the first thing that is missing or bad."""
+    from nvattest.collateral.preflight import render_preflight
+
     facts = look_ahead(targets_of(options)).facts
     if options.format == "json":
         print(dump_json(facts))
@@ -116,6 +116,11 @@ def look_ahead(targets: Targets) -> Outlook:
     Raises:
         ArgumentError, InputError, CollectionError: as ``needs_of_targets``; or a URL, key or cache that cannot be used.
     """
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.gather import gather_needs
+    from nvattest.collateral.preflight import preflight
+    from nvattest.session import now
+
     services, judgement = targets.services, targets.judgement
     verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
     needs = needs_of_targets(targets, verifier, judgement.at or now())
@@ -136,6 +141,8 @@ def needs_of_targets(targets: Targets, verifier: Verifier, at: VerificationTime)
         InputError: a file or a version that cannot be used.
         CollectionError: the driver did not give evidence.
     """
+    from nvattest.collateral.plan import Needs, needs_of
+
     for rim_id in targets.rim_id:
         if not is_rim_id(rim_id):
             raise InputError(f"--rim-id: not a RIM id: {rim_id[:160]!r}", code="rim-id")
@@ -183,6 +190,9 @@ def _ids_by_hand(targets: Targets) -> list[str]:
 
 def _replaced_ids(targets: Targets, devices: tuple[ReadEvidence, ...], needs: Needs) -> list[str]:
     """The ids that these devices will need with the versions given by hand: what a rollout is about to change."""
+    from nvattest.collateral.plan import rim_ids_of
+    from nvattest.spdm.fields import GpuFields
+
     kinds = {device.evidence.kind for device in devices}
     if targets.bios and DeviceKind.NVSWITCH not in kinds:
         raise ArgumentError("--bios: there is no switch in the evidence", VALIDATION)

@@ -17,7 +17,6 @@ from nvattest.cli.output import open_stream
 from nvattest.cli.terminal import Progress
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE
 from nvattest.errors import InputError
-from nvattest.fleet import MAXIMUM_LINE, BatchSettings, verify_batch
 from nvattest.model import VerificationTime
 
 
@@ -46,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
+    from nvattest.fleet import BatchSettings, verify_batch
+
     settings = BatchSettings(
         bundle=read_bounded(options.bundle, MAXIMUM_BUNDLE),
         at=options.at,
@@ -120,6 +121,8 @@ def _lines(source: BinaryIO, *, skip: int) -> Iterator[bytes]:
 
     Editors put a byte order mark before the first one.
     """
+    from nvattest.fleet import MAXIMUM_LINE
+
     mark = codecs.BOM_UTF8
     while line := source.readline(MAXIMUM_LINE + 2):
         if len(line) > MAXIMUM_LINE + 1:

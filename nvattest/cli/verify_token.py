@@ -10,12 +10,12 @@ import argparse
 import os
 import sys
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json, file_text, load_json
 from nvattest._folder import read_bounded
 from nvattest._text import clean, joined
-from nvattest.cli import requests, tokens
+from nvattest.cli import requests
 from nvattest.cli.arguments import (
     REQUIRED,
     VALIDATION,
@@ -30,13 +30,10 @@ from nvattest.cli.output import report_error, say, times
 from nvattest.cli.requests import Access
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
-from nvattest.tee.quote import BindingCheck
-from nvattest.token.jws import MAXIMUM_TOKEN
-from nvattest.token.keyring import MAXIMUM_JWKS
-from nvattest.token.keys import MAXIMUM_PEM
-from nvattest.token.provenance import DEFAULT_ISSUER
-from nvattest.token.verified import NVIDIA_ISSUER, TokenKind, VerifiedToken
-from nvattest.token.verify import read_document, unverified, verify_token
+
+if TYPE_CHECKING:
+    from nvattest.tee.quote import BindingCheck
+    from nvattest.token.verified import VerifiedToken
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
 _EAR = "ear"
@@ -136,12 +133,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify, print, and give the verdict as the exit status."""
+    from nvattest.cli.tokens import check_quote
+
     request = _request(options)
     check, code, status = None, ResultCode.OK, GOOD
     try:
         verified, at = _verify(request)
         if request.tee_quote is not None and request.challenge is not None:
-            check = tokens.check_quote(verified, request.challenge, request.tee_quote)
+            check = check_quote(verified, request.challenge, request.tee_quote)
             say(f"binding: {check.detail}; {check.note}", error=True)
         if request.relying_party_policy is not None and not _policy_agrees(request.relying_party_policy, verified):
             code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
@@ -184,11 +183,17 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _verify(request: Request) -> tuple[VerifiedToken, datetime]:
     """The token, and the instant at which it was checked: the clock is read when token and keys are there."""
+    from nvattest.cli.tokens import nonce_of_token
+    from nvattest.token.keyring import MAXIMUM_JWKS
+    from nvattest.token.keys import MAXIMUM_PEM
+    from nvattest.token.verified import TokenKind
+    from nvattest.token.verify import read_document, verify_token
+
     # Parsed first, so that malformed input causes no request.
     token, found = read_document(_read_token(request.token_file))
     thumbprint: bytes | None = None
     if request.challenge is not None:
-        nonce, thumbprint = tokens.nonce_of_token(token, request.challenge)
+        nonce, thumbprint = nonce_of_token(token, request.challenge)
     else:
         nonce = Nonce.from_hex(request.nonce)
     kind = TokenKind(request.token_type) if request.token_type is not None else None
@@ -226,6 +231,9 @@ def _verify(request: Request) -> tuple[VerifiedToken, datetime]:
 
 def _usual_issuer(token: object) -> str | None:
     """Our own issuer where none is expected by name; NVAT's EARs name none, and the key alone says whose they are."""
+    from nvattest.token.provenance import DEFAULT_ISSUER
+    from nvattest.token.verify import unverified
+
     return DEFAULT_ISSUER if "iss" in unverified(token).payload else None
 
 
@@ -244,6 +252,8 @@ def _service(request: Request) -> str:
 
 def _keys(request: Request, service: str) -> tuple[bytes | str | None, str | None]:
     """The JWKS of the issuer, and the URL that it is from."""
+    from nvattest.token.keyring import MAXIMUM_JWKS
+
     if service:
         from nvattest.collateral.nras import JWKS_PATH
 
@@ -257,6 +267,8 @@ def _keys(request: Request, service: str) -> tuple[bytes | str | None, str | Non
 
 
 def _read_token(path: str) -> bytes | str:
+    from nvattest.token.jws import MAXIMUM_TOKEN
+
     # Read one byte past the limit to detect oversized input.
     maximum = MAXIMUM_TOKEN + 1
     token = read_bounded(path, maximum) if path not in ("-", "") else sys.stdin.buffer.read(maximum)
@@ -269,6 +281,7 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
     """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s; only the service sees its key."""
     from nvattest._waiting import Deadline
     from nvattest.collateral.http import HttpClient, Service
+    from nvattest.token.keyring import MAXIMUM_JWKS
 
     wrong = ResultCode.VERIFIER_JWKS_ERROR
     service = Service(
@@ -282,6 +295,7 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     """What the relying party's policy says of the claims array, or of the whole EAR as NVIDIA has it."""
     from nvattest.policy.isolation import evaluate_bounded, evaluate_ear_bounded
     from nvattest.policy.relying_party import MAXIMUM, load_policy
+    from nvattest.token.verified import TokenKind
 
     policy = load_policy(read_bounded(path, MAXIMUM), name=os.path.basename(path))
     if verified.kind is TokenKind.EAR:
@@ -326,6 +340,8 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
 
 
 def _service_of(verified: VerifiedToken) -> str:
+    from nvattest.token.verified import NVIDIA_ISSUER
+
     if verified.of_nvidia:
         return "; NVIDIA's own service"
     unproven = verified.issuer == NVIDIA_ISSUER and verified.key_url is None
@@ -333,11 +349,14 @@ def _service_of(verified: VerifiedToken) -> str:
 
 
 def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) -> dict[str, object]:
+    from nvattest.cli.tokens import binding_to_json
+    from nvattest.token.verified import TokenKind
+
     facts: dict[str, object] = {"claims": list(verified.claims)}
     if verified.kind is TokenKind.EAR:
         facts = {"ear": verified.payload}
     if check is not None:
-        facts["binding"] = tokens.binding_to_json(check)
+        facts["binding"] = binding_to_json(check)
     if verified.refusals:
         facts["refusals"] = [refusal.to_json() for refusal in verified.refusals]
     return {**facts, "token": _summary(verified, at)}

@@ -1,0 +1,48 @@
+"""What a command costs before it does anything: the modules that its parser may not load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from nvattest.cli.dispatch import COMMANDS
+
+# Only a verification, a request or a driver call needs these.
+WORK = frozenset(
+    {
+        "cryptography", "jwt", "lxml", "pynvml", "regopy", "requests", "urllib3", "xmlschema", "dcap_qvl", "jinja2",
+        "concurrent", "ctypes", "logging", "multiprocessing", "socket", "ssl", "tarfile", "uuid", "zipfile",
+        "nvattest.appraisal.verifier", "nvattest.collateral.gather", "nvattest.collateral.http", "nvattest.fleet",
+        "nvattest.pki.certificate", "nvattest.policy.isolation", "nvattest.session", "nvattest.testing.platform",
+        "nvattest.token.claims", "nvattest.token.keys", "nvattest.token.verify",
+    }
+)  # fmt: skip
+# These take longer to load than the lightest commands take in all.
+FORMATS = frozenset({"dataclasses", "inspect", "json", "tomllib", "nvattest._documents", "nvattest.evidence"})
+
+RUN = """
+import contextlib, io, json, sys
+from nvattest.cli import main
+seen, before = {}, set(sys.modules)
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main(words)
+    seen[" ".join(words)] = sorted(set(sys.modules) - before)
+print(json.dumps(seen))
+"""
+
+
+def test_no_parser_loads_what_only_a_run_needs() -> None:
+    light = [["version"], ["--help"], ["hook", "--help"], ["gate", "--help"]]
+    others = [[name, "--help"] for name in COMMANDS if [name, "--help"] not in light]
+    # In one process, the lightest first: what a command loads shows at it and at all after it.
+    words = [*light, *others, ["completion", "bash"]]
+    done = subprocess.run([sys.executable, "-c", RUN, json.dumps(words)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, list[str]] = json.loads(done.stdout)
+    assert list(seen) == [" ".join(item) for item in words]
+    loaded = {
+        name: set(modules) & (WORK | (FORMATS if name.split() in light else set())) for name, modules in seen.items()
+    }
+    assert {name: modules for name, modules in loaded.items() if modules} == {}
