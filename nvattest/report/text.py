@@ -1,4 +1,4 @@
-"""An appraisal as text: the short account that ``attest`` prints, and the story that ``explain`` tells of it."""
+"""An appraisal as text: the short account that ``attest`` prints, and the long one of ``explain``."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class NrasIssuer:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._ring = keys = KeyRing(platform.seed)
-        self._keys = {"right": keys.key("nras signer"), "wrong": keys.key("nras stranger")}
+        self._keys = {"right": keys.key("nras signer"), "wrong": keys.key("nras uncertified")}
         ca_key = keys.key("nras ca")
         authority = self._template("NRAS simulation CA", basic_constraints(ca=True), key_usage("keyCertSign,cRLSign"))
         leaf = self._template("NRAS simulation signer", basic_constraints(ca=False), key_usage("digitalSignature"))

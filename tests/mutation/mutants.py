@@ -105,7 +105,7 @@ ROOMS = {
             ),
             "attack/test_token_attacks.py unit/token/test_nvidia_issuers.py",
         ),
-        "unit/token unit/cli/test_binding.py unit/tee vectors/test_real_tokens.py "
+        "unit/token unit/cli/test_verify_token.py unit/cli/test_binding.py unit/tee vectors/test_real_tokens.py "
         "integration/test_verify_token_nras.py",
     ),
     "model": Room(

@@ -1,4 +1,5 @@
-"""The rules that hold for every module, read from its source: order of the rooms, no circle, no IO in the core, words.
+"""The rules that hold for every module, read from its source: order of the rooms, no circle, no IO in the core, words,
+and that text for people and the words of errors go through their one home.
 
 A module imports from lower levels and from its own room, and no imports form a circle, whether at the top of a module,
 inside a function or for the type checker. Levels 7.x order the wiring and the faces of the program among themselves. A
@@ -15,12 +16,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 import nvattest
+from nvattest.report.catalogue import entries, find_entry
 
 PACKAGE = Path(nvattest.__file__).resolve().parent
+Node = TypeVar("Node", bound=ast.AST)
 
 # The facade is the package's own __init__: what people import. Nothing below it may ask it for anything.
 FACADE = "nvattest"
@@ -340,15 +344,79 @@ def test_a_circle_is_found_wherever_its_imports_are() -> None:
     assert circles(sources) == [["nvattest.a", "nvattest.b", "nvattest.c.d"]]
 
 
-# In the simulation a fault is a lie that a device is told, and a test there is about what somebody sees.
-WORDS = re.compile(r"\b(told|nobody|somebody|strangers?)\b", re.IGNORECASE)
+# Subjects without a name, and verbs for code that speaks. In the simulation a fault is a lie that a device is told.
+WORDS = r"nobody|somebody|everybody|anybody|strangers?"
+SPOKEN = r"|told|tells?"
 
 
-@pytest.mark.parametrize(("module", "path"), [pair for pair in MODULES if room_of(pair[0]) != "testing"], ids=str)
+@pytest.mark.parametrize(("module", "path"), MODULES, ids=[name for name, _ in MODULES])
 def test_prose_names_who_acts(module: str, path: Path) -> None:
+    words = re.compile(rf"\b({WORDS}{'' if room_of(module) == 'testing' else SPOKEN})\b", re.IGNORECASE)
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = [f"{path}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if WORDS.search(line)]
+    found = [f"{path}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if words.search(line)]
     assert not found, f"{module} says words that design.md replaces:\n" + "\n".join(found)
+
+
+def nodes(kind: type[Node], *rooms: str) -> Iterator[tuple[str, Node]]:
+    """The nodes of one kind in some rooms, or in all but the simulation, each with its module."""
+    for module, path in MODULES:
+        if (room := room_of(module)) in rooms or (not rooms and room != "testing"):
+            for node in ast.walk(tree_of(path)):
+                if isinstance(node, kind):
+                    yield module.removeprefix("nvattest."), node
+
+
+def test_no_module_raises_an_error_without_a_class_of_its_own() -> None:
+    raised = {
+        f"{module}:{node.lineno}: {node.exc.func.id}"
+        for module, node in nodes(ast.Raise)
+        if isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name)
+    }
+    assert not {where for where in raised if where.endswith((" NvattestError", " Exception", " BaseException"))}
+
+
+# Where a line is printed that did not pass through a function that cleans: text for a program, or one that does it.
+PRINTERS = {"cli.output", "cli.manual", "cli.collect", "cli.simulate", "cli.version", "guest.journal"}
+CLEANERS = ("dump_json(", "_as_json(", "block(", "joined(", "clean(")
+# What joins lines of its own: texts of ours for a shell, a manual or a help, and files for programs.
+JOINERS = {"cli.manual", "cli.dispatch", "cli.simulate", "cli.doctor", "cli.output", "guest.extension", "guest.kata"}
+
+
+def test_every_command_prints_through_the_function_that_cleans() -> None:
+    printing = {
+        module
+        for module, node in nodes(ast.Call, "cli", "guest")
+        if ast.unparse(node.func) == "print"
+        and not ast.unparse(node.args[0] if node.args else node).startswith(CLEANERS)
+    }
+    assert printing == PRINTERS
+
+
+def test_lines_for_people_are_joined_by_the_function_that_keeps_each_of_them_one() -> None:
+    rooms = ("cli", "guest", "collateral", "rim", "policy", "token", "appraisal", "compat")
+    joining = {module for module, node in nodes(ast.Call, *rooms) if ast.unparse(node.func) == "'\\n'.join"}
+    assert joining <= JOINERS
+
+
+def test_every_word_of_an_error_leads_to_an_entry_of_the_catalogue() -> None:
+    # refuse("…", "…") makes the errors of tokens; the word is its second argument.
+    given = [(module, item.value) for module, node in nodes(ast.Call) for item in node.keywords if item.arg == "code"]
+    given += [
+        (module, node.args[1])
+        for module, node in nodes(ast.Call)
+        if ast.unparse(node.func) == "refuse" and len(node.args) > 1
+    ]
+    words = {item.value: module for module, item in given if isinstance(item, ast.Constant) and item.value}
+    missing = {word: module for word, module in words.items() if find_entry(str(word)) is None}
+    assert not missing, f"add them to 'covers' of their family in nvattest/report/catalogue.toml: {missing}"
+
+
+def test_every_word_of_the_catalogue_is_one_that_the_package_says() -> None:
+    # Any text of the package counts, for some words come out of tables; what is written nowhere is raised nowhere.
+    said = {node.value for _, node in nodes(ast.Constant, *LEVELS)}
+    words = {word for entry in entries() if entry.kind == "error" for word in (entry.key, *entry.covers)}
+    # The words for missing claims are put together: missing- and the claim.
+    assert not {word for word in words if word not in said and word.removeprefix("missing-") not in said}
 
 
 @pytest.mark.parametrize(

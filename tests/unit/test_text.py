@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import unicodedata
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import nvattest
 from nvattest._documents import dump_json, load_json
 from nvattest._text import base64_bytes, base64url, block, clean, escaped, hex_bytes, joined
 from nvattest.errors import InputError, ParseError
@@ -93,54 +90,6 @@ def test_the_message_and_the_hint_of_an_error_are_clean() -> None:
     assert str(error) == error.message == "a\\u202eb: found \\x1b[2J\\x0aResult: TRUSTED"
     assert error.hint == "see \\x9bc\\x0a"
     assert len(str(InputError("x" * 1_000_000))) < 5000
-
-
-# The module, and what it prints without ``say``: what a program reads, not a person.
-PRINTERS = {
-    "cli/output.py": {"'\\n'.join([block(line, colour=colour) for line in lines])"},
-    "cli/manual.py": {"script(options.shell)"},
-    "cli/collect.py": {"attester_json(evidence)"},
-    "cli/simulate.py": {"f'export {name}={shlex.quote(value)}'", "f'unset {name}'"},
-    "cli/version.py": {
-        'f\'{{"nvattest": "{__version__}"}}\'',
-        "f'nvattest {__version__} ({platform.system()}/{platform.machine()})'",
-    },
-    "guest/journal.py": {"line"},
-}
-
-
-def test_every_command_prints_through_the_function_that_cleans() -> None:
-    package = Path(nvattest.__file__).parent
-    found: dict[str, set[str]] = {}
-    for path in [*(package / "cli").rglob("*.py"), *(package / "guest").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-                said = ast.unparse(node.args[0]) if node.args else ""
-                if not said.startswith(("dump_json(", "_as_json(", "block(", "joined(", "clean(")):
-                    found.setdefault(path.relative_to(package).as_posix(), set()).add(said)
-    assert found == PRINTERS
-
-
-# What joins lines of its own: texts of ours for a shell, a manual or a help, and files for programs.
-JOINERS = {
-    "cli/manual.py",
-    "cli/dispatch.py",
-    "cli/simulate.py",
-    "cli/doctor.py",
-    "cli/output.py",
-    "guest/extension.py",
-    "guest/kata.py",
-}
-
-
-def test_lines_for_people_are_joined_by_the_function_that_keeps_each_of_them_one() -> None:
-    package = Path(nvattest.__file__).parent
-    found = set()
-    for room in ("cli", "guest", "collateral", "rim", "policy", "token", "appraisal", "compat"):
-        for path in (package / room).rglob("*.py"):
-            if any(ast.unparse(node).startswith("'\\n'.join(") for node in ast.walk(ast.parse(path.read_bytes()))):
-                found.add(path.relative_to(package).as_posix())
-    assert found <= JOINERS
 
 
 def test_every_sign_of_the_first_planes_is_either_shown_or_spelled() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from nvattest.report.terminal import Terminal, columns
 from nvattest.token.provenance import ANOTHER_TIME, OVERRIDE
 
 ROOT = Path(nvattest.__file__).resolve().parent.parent
-PACKAGE = Path(nvattest.__file__).resolve().parent
 
 
 @pytest.mark.parametrize("code", list(ResultCode), ids=lambda code: code.name)
@@ -53,44 +51,6 @@ def test_every_error_class_has_an_entry_under_its_word_and_its_name() -> None:
     for kind in classes:
         assert find_entry(kind.default_code) is not None, kind
         assert find_entry(kind.__name__) is not None, kind
-
-
-def words_of_errors() -> dict[str, str]:
-    """Every literal ``code="…"`` that an error of the package is made with, and where; testing/ has its own words.
-
-    ``refuse("…", "…")`` makes the errors of tokens; the word is its second argument.
-    """
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        if "testing" in path.relative_to(PACKAGE).parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                for keyword in node.keywords:
-                    if keyword.arg == "code" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
-                        found[str(keyword.value.value)] = f"{path.relative_to(ROOT)}:{node.lineno}"
-                if isinstance(node.func, ast.Name) and node.func.id == "refuse" and len(node.args) > 1:
-                    word = node.args[1]
-                    if isinstance(word, ast.Constant):
-                        found[str(word.value)] = f"{path.relative_to(ROOT)}:{node.lineno}"
-    return found
-
-
-def test_every_word_of_an_error_leads_to_an_entry() -> None:
-    missing = {word: where for word, where in words_of_errors().items() if find_entry(word) is None}
-    assert not missing, f"add them to 'covers' of their family in nvattest/report/catalogue.toml: {missing}"
-
-
-def test_every_word_of_the_catalogue_is_one_that_the_package_says() -> None:
-    # Any text of the package counts, for some words come out of tables; what is written nowhere is raised nowhere.
-    said = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                said.add(node.value)
-    words = {word for entry in entries() if entry.kind == "error" for word in (entry.key, *entry.covers)}
-    # The words for missing claims are put together: missing- and the claim.
-    assert not {word for word in words if word not in said and word.removeprefix("missing-") not in said}
 
 
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.key)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DOCUMENTS = ("quick-start.md", "relying-party.md", "air-gapped.md", "fleet.md", "migrate.md")
 
 
