@@ -21,7 +21,7 @@ from nvattest.pki.dice import (
     tcb_infos,
 )
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.opaque import GpuFields
 from nvattest.spdm.report import Report
 
 _DEBUG_FLAGS = ("notSecure", "recovery", "debug")

@@ -28,8 +28,7 @@ from nvattest.evidence import Evidence
 from nvattest.rim.document import GoldenValue
 from nvattest.rim.ids import RimRole
 from nvattest.rim.verify import VerifiedRim
-from nvattest.spdm.fields import GpuFields
-from nvattest.spdm.opaque import OpaqueData
+from nvattest.spdm.opaque import GpuFields, OpaqueData
 from nvattest.spdm.report import FeatureMode, Report, feature_mode, feature_mode_name
 
 _BASES = {"driver_version": 10, "vbios_version": 16, "bios_version": 16}

@@ -28,7 +28,7 @@ from nvattest.appraisal.memory import Basis
 from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.model import DeviceKind, counted
-from nvattest.spdm.fields import GpuFields, SwitchFields
+from nvattest.spdm.opaque import GpuFields, SwitchFields
 from nvattest.spdm.report import FeatureMode, feature_mode, feature_mode_name
 
 _GPUS = ("GPU", "GPUs")

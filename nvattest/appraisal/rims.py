@@ -13,10 +13,9 @@ from nvattest.appraisal.revocation import check_revocation
 from nvattest.errors import InputError, ParseError
 from nvattest.model import Architecture, DeviceKind
 from nvattest.pki.chain import ChainProfile
-from nvattest.rim.binding import bind_rim
 from nvattest.rim.ids import RimRole, rim_ids
-from nvattest.rim.verify import VerifiedRim
-from nvattest.spdm.fields import SwitchFields
+from nvattest.rim.verify import VerifiedRim, bind_rim
+from nvattest.spdm.opaque import SwitchFields
 from nvattest.spdm.report import Report
 
 # The RIMs that a device of each kind needs.

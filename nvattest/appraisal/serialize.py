@@ -13,7 +13,7 @@ from nvattest.appraisal.measurements import Cell, signed_versions
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
 from nvattest.model import format_time
-from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.opaque import GpuFields
 from nvattest.spdm.report import Report, feature_mode
 
 _SVN = ("data_type", "name", "minimum", "runtime", "satisfied")

@@ -191,7 +191,7 @@ def _ids_by_hand(targets: Targets) -> list[str]:
 def _replaced_ids(targets: Targets, devices: tuple[ReadEvidence, ...], needs: Needs) -> list[str]:
     """The ids that these devices will need with the versions given by hand: what a rollout is about to change."""
     from nvattest.collateral.plan import rim_ids_of
-    from nvattest.spdm.fields import GpuFields
+    from nvattest.spdm.opaque import GpuFields
 
     kinds = {device.evidence.kind for device in devices}
     if targets.bios and DeviceKind.NVSWITCH not in kinds:

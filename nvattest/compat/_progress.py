@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.model import DeviceKind
 from nvattest.rim.ids import RimRole
-from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.opaque import GpuFields
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal

@@ -22,7 +22,7 @@ from nvattest.guest.journal import Journal, stamp
 from nvattest.guest.ready import ReadyGate
 from nvattest.guest.record import Identity, Reason, Record, Remark, boottime, headline, record_to_json, shown_status
 from nvattest.model import DeviceKind
-from nvattest.spdm.fields import GpuFields
+from nvattest.spdm.opaque import GpuFields
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal

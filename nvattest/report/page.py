@@ -1,23 +1,27 @@
 """The report page: an appraisal as one HTML file that needs nothing else, for auditors and tickets.
 
 Jinja2 with autoescape draws it; no script is on it, and its content security policy allows none: whatever evidence
-says, it stays text. The same appraisal gives the same bytes.
+says, it stays text. The same appraisal gives the same bytes. The figures are numbers and words that the template draws:
+chains, measurements, topology and timelines.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
-from typing import Final
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Final, NamedTuple
 
 from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
-from nvattest.report.diagnosis import diagnose, failures, telling
-from nvattest.report.figures import grid_height, measurement_squares, timelines, topology, trust_diagram
-from nvattest.report.reading import AppraisalView, DeviceView, listed
-from nvattest.report.text import SOURCES, count_states, sources_of
+from nvattest.model import parse_time
+from nvattest.report.diagnosis import diagnose, disagreements, failures, telling
+from nvattest.report.reading import AppraisalView, CertificateView, ChainView, DeviceView, RimView, listed
+from nvattest.report.text import CELLS, COLUMNS, SOURCES, count_states, grid, sources_of
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
 _TEMPLATE: Final = "template.html.j2"
@@ -120,3 +124,419 @@ def _subtitle(view: AppraisalView) -> str:
 def _chunks(text: str, size: int = 16) -> list[str]:
     """A long value in parts between which a line may break."""
     return [text[start : start + size] for start in range(0, len(text), size)] or [""]
+
+
+# -- the trust-chain diagram ------------------------------------------------------------------------------------------
+
+
+class Box(NamedTuple):
+    """One box of a diagram. ``style`` is good, bad, warn or plain; ``lines`` are the small texts under the title."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    title: str
+    lines: tuple[str, ...]
+    style: str
+
+
+class Arrow(NamedTuple):
+    """A line with a head from one point to another."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    style: str
+
+
+class Diagram(NamedTuple):
+    """Boxes and arrows in a field; ``columns`` are (x, heading)."""
+
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
+    columns: tuple[tuple[int, str], ...]
+
+
+_BOX_WIDTH: Final = 300
+_BOX_HEIGHT: Final = 64
+_GAP: Final = 26
+_TOP: Final = 30
+
+
+def trust_diagram(device: DeviceView) -> Diagram:
+    """Device root to report on the left, RIM root to golden values beside it, and the comparison below both."""
+    report = device.report
+    signed = device.passed("report-signature", "report-format")
+    versions = " ".join(part for part in (report.driver_version, report.firmware_version) if part)
+    end = _box(
+        "Report",
+        (versions or "signed measurements", "signed by the leaf key" if signed else "SIGNATURE NOT GOOD"),
+        "good" if signed else "bad",
+    )
+    columns: list[tuple[str, ChainView | None, Box]] = [("Device", device.chain, end)]
+    for rim in device.rims:
+        title = {"driver": "Driver RIM", "vbios": "VBIOS RIM", "bios": "BIOS RIM"}.get(rim.role, "RIM")
+        columns.append((title, rim.chain, _golden_values(device, rim)))
+    debug = next((check.found for check in device.checks if check.id == "debug" and check.outcome == "fail"), "")
+    boxes: list[Box] = []
+    arrows: list[Arrow] = []
+    deepest = max([len(chain.certificates) if chain else 1 for _, chain, _ in columns])
+    bottom = _TOP + deepest * (_BOX_HEIGHT + _GAP)
+    ends = []
+    for column, (_, chain, last) in enumerate(columns):
+        x, y = column * (_BOX_WIDTH + _GAP), _TOP
+        centre = x + _BOX_WIDTH // 2
+        ends.append((centre, last.style))
+        placed = []
+        for box in _certificates(chain, debug=debug if chain is device.chain else ""):
+            placed.append(box._replace(x=x, y=y))
+            y += _BOX_HEIGHT + _GAP
+        placed.append(last._replace(x=x, y=bottom))
+        arrows += [
+            Arrow(x1=centre, y1=above.y + _BOX_HEIGHT, x2=centre, y2=below.y, style=below.style)
+            for above, below in itertools.pairwise(placed)
+        ]
+        boxes += placed
+    total = len(columns) * (_BOX_WIDTH + _GAP) - _GAP
+    matched = device.passed("measurements")
+    style = "bad" if not matched else "good" if all(style == "good" for _, style in ends) else "warn"
+    below = bottom + _BOX_HEIGHT + 2 * _GAP
+    boxes.append(
+        Box(x=0, y=below, width=total, height=48, title="Measurements", lines=(_compared(device),), style=style)
+    )
+    arrows += [
+        Arrow(x1=centre, y1=bottom + _BOX_HEIGHT, x2=centre, y2=below, style=style if matched else "bad")
+        for centre, style in ends
+    ]
+    return Diagram(
+        width=total, height=below + 50, boxes=tuple(boxes), arrows=tuple(arrows),
+        columns=tuple((index * (_BOX_WIDTH + _GAP), title) for index, (title, _, _) in enumerate(columns)),
+    )  # fmt: skip
+
+
+def _golden_values(device: DeviceView, rim: RimView) -> Box:
+    def passed(*parts: str) -> bool:
+        return device.passed(*(f"{rim.role}-rim-{part}" for part in parts))
+
+    if not passed("signature", "binding"):
+        state, style = "NOT ACCEPTED" if rim.sha256 else "NOT THERE", "bad"
+    elif not passed("chain", "validity", "revocation"):
+        # A good signature by a signer that is not to be believed must not look like the end of the matter.
+        state, style = "signed, but not by a good chain", "warn"
+    else:
+        state, style = "signed, for this device", "good"
+    return _box("Golden values", (rim.id, state), style)
+
+
+def _compared(device: DeviceView) -> str:
+    if device.measurements is None:
+        return "not compared"
+    covered, bad = len(device.covered), len(device.bad_cells)
+    exempt = sum(cell.state == "exempt" for cell in device.covered)
+    return f"{covered - bad - exempt} of {covered} golden values match" + (f", {exempt} exempt" if exempt else "")
+
+
+def _box(title: str, lines: tuple[str, ...], style: str) -> Box:
+    return Box(x=0, y=0, width=_BOX_WIDTH, height=_BOX_HEIGHT, title=shorten(title), lines=lines, style=style)
+
+
+def shorten(text: str, maximum: int = 40) -> str:
+    """A name cut in the middle, where names differ least."""
+    return text if len(text) <= maximum else f"{text[: maximum // 2]}…{text[-(maximum - maximum // 2 - 1) :]}"
+
+
+def _certificates(chain: ChainView | None, *, debug: str) -> list[Box]:
+    if chain is None or not chain.certificates:
+        return [_box("no chain", ("nothing could be read",), "bad")]
+    found = []
+    for position, certificate in reversed(list(enumerate(chain.certificates))):
+        style, state = _state(chain, position, certificate, debug)
+        validity = f"{certificate.not_before[:10]} – {certificate.not_after[:10]}"
+        found.append(_box(certificate.name, (validity, state), style))
+    return found
+
+
+def _state(chain: ChainView, position: int, certificate: CertificateView, debug: str) -> tuple[str, str]:
+    broken = next((finding.rule for finding in chain.findings if finding.position == position), None)
+    if broken is not None:
+        return "bad", broken.replace("-", " ").upper()
+    # "certificate 0 (its name) says debug; certificate 2 …"
+    said = next((part for part in debug.split("; ") if part.startswith(f"certificate {position} (")), "")
+    if said:
+        return "bad", f"says: {said.rpartition(' says ')[2].upper()}"
+    answer = certificate.revocation
+    if answer is not None and answer.good:
+        return "good", f"not revoked ({answer.source})"
+    if answer is not None:
+        return "bad", answer.status.upper() + (f": {answer.why}" if answer.why else "")
+    if position == len(chain.certificates) - 1:
+        return (
+            "good" if chain.path_ok else "bad",
+            "pinned root" if chain.path_ok and chain.anchor else "NOT a pinned root",
+        )
+    if position == 0:
+        return "plain" if chain.path_ok else "warn", "leaf: has no revocation service"
+    return "warn", "revocation was not asked"
+
+
+# -- the measurement grid ---------------------------------------------------------------------------------------------
+
+
+class Square(NamedTuple):
+    """One place of the grid."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    x: int
+    y: int
+    state: str
+    letter: str
+    alternatives: int
+    title: str
+
+
+_SIDE: Final = 40
+_STEP: Final = 44
+
+
+def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
+    """The squares of the grid, row by row; none where nothing was compared."""
+    if device.measurements is None:
+        return ()
+    found = []
+    for index, cell in enumerate(grid(device.measurements)):
+        state = "empty" if cell is None else cell.state
+        letter, source = SOURCES.get(cell.source if cell is not None else "", ("", "no RIM"))
+        count = len(cell.golden) if cell is not None else 0
+        words = f"index {index}: {state}" + (f", {source}, {count} golden" if count else "")
+        found.append(
+            Square(
+                index=index, x=index % COLUMNS * _STEP, y=index // COLUMNS * _STEP, state=state, letter=letter,
+                alternatives=count, title=words,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def grid_height(squares: Sequence[Square]) -> int:
+    """The height of the grid."""
+    return max([CELLS // COLUMNS * _STEP, *(square.y + _STEP for square in squares)]) - (_STEP - _SIDE)
+
+
+# -- the topology ----------------------------------------------------------------------------------------------------
+
+
+class DeviceBox(NamedTuple):
+    """One device of the picture. ``style`` is good, bad or ghost (named by others and not here)."""
+
+    x: int
+    y: int
+    width: int
+    label: str
+    note: str
+    style: str
+
+
+class LinkLine(NamedTuple):
+    """A link that both ends name (good), that only one end names (bad), or to a device that is not here (bad)."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    style: str
+
+
+class Topology(NamedTuple):
+    """The picture: GPUs above, switches below, and in words what is wrong."""
+
+    width: int
+    height: int
+    nodes: tuple[DeviceBox, ...]
+    links: tuple[LinkLine, ...]
+    good: int
+    problems: tuple[str, ...]
+
+
+_NODE_HEIGHT: Final = 46
+_SPACE: Final = 116
+_NODE_WIDTH: Final = 100
+_LOWER: Final = 210
+_MAXIMUM_NODES: Final = 16
+
+
+def topology(view: AppraisalView) -> Topology | None:
+    """The picture of who names whom, or None where there are not both GPUs and switches."""
+    gpus = [device for device in view.devices if not device.is_switch]
+    switches = [device for device in view.devices if device.is_switch]
+    if not gpus or not switches or len(gpus) > _MAXIMUM_NODES or len(switches) > _MAXIMUM_NODES:
+        return None
+    present = {device.identity.pdi for device in view.devices if device.identity.pdi}
+    lost_gpus, lost_switches = (
+        sorted({pdi for device in row for pdi in device.report.neighbours if pdi not in present})[:4]
+        for row in (switches, gpus)
+    )
+    rows = ((gpus, lost_gpus, 0), (switches, lost_switches, _LOWER))
+    width = max(len(row) + len(lost) for row, lost, _ in rows) * _SPACE - (_SPACE - _NODE_WIDTH)
+    places: dict[str, int] = {}
+    nodes = []
+    for row, lost, y in rows:
+        known = [
+            (device.label, device.label, device.identity.pdi[-8:] or "no PDI", "good" if device.trusted else "bad")
+            for device in row
+        ]
+        known += [(pdi, "not here", pdi[-8:], "ghost") for pdi in lost]
+        share = width / len(known)
+        for column, (key, label, note, style) in enumerate(known):
+            x = round(share * column + (share - _NODE_WIDTH) / 2)
+            places[key] = x + _NODE_WIDTH // 2
+            nodes.append(DeviceBox(x=x, y=y, width=_NODE_WIDTH, label=label, note=note, style=style))
+    # Both ends, as (key of the GPU, key of the switch), and whether each names the other.
+    pairs = {
+        (gpu.label, switch.label): gpu.names(switch) and switch.names(gpu)
+        for gpu in gpus
+        for switch in switches
+        if gpu.names(switch) or switch.names(gpu)
+    }
+    pairs |= {(gpu.label, pdi): False for gpu in gpus for pdi in gpu.report.neighbours if pdi in lost_switches}
+    pairs |= {(pdi, switch.label): False for switch in switches for pdi in switch.report.neighbours if pdi in lost_gpus}
+    links = [
+        LinkLine(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
+        for (upper, lower), good in sorted(pairs.items(), key=lambda pair: not pair[1])
+    ]
+    return Topology(
+        width=width, height=_LOWER + _NODE_HEIGHT, nodes=tuple(nodes), links=tuple(links), good=sum(pairs.values()),
+        problems=disagreements(view),
+    )  # fmt: skip
+
+
+# -- the timelines ---------------------------------------------------------------------------------------------------
+
+
+class Bar(NamedTuple):
+    """One validity. ``x`` and ``width`` are in the field; ``before`` and ``after`` say that it goes on beyond it."""
+
+    y: int
+    x: float
+    width: float
+    label: str
+    span: str
+    style: str
+    before: bool
+    after: bool
+
+
+class Timeline(NamedTuple):
+    """Bars against a clock. ``ticks`` are (x, label), ``now`` is the place of the clock, ``first`` what ends first."""
+
+    title: str
+    left: int
+    width: int
+    height: int
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, str], ...]
+    now: float
+    clock: str
+    first: str
+
+
+_MAXIMUM_BARS: Final = 40
+_EARLY: Final = datetime(1900, 1, 1, tzinfo=timezone.utc)
+_FAR: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
+_LEFT: Final = 300
+_FIELD: Final = 560
+_ROW: Final = 26
+
+
+def timelines(view: AppraisalView) -> tuple[Timeline, ...]:
+    """Certificates in years and revocation answers in hours, each once, against the clock that they were judged by."""
+    clock = _instant(view.at.device)
+    rim_clock = _instant(view.at.rim) or clock
+    if clock is None or rim_clock is None:
+        return ()
+    chains = [(device.chain, clock) for device in view.devices if device.chain is not None]
+    chains += [(rim.chain, rim_clock) for device in view.devices for rim in device.rims if rim.chain is not None]
+    certificates: Rows = {}
+    answers: Rows = {}
+    for chain, moment in chains:
+        for certificate in chain.certificates:
+            _note(certificates, certificate.name, certificate.not_before, certificate.not_after, moment)
+            answer = certificate.revocation
+            if answer is not None:
+                _note(answers, certificate.name, answer.this_update, answer.next_update, moment)
+    found = []
+    if certificates:
+        found.append(_timeline("Certificates", certificates, clock, timedelta(days=365 * 4), year=True))
+    if answers:
+        found.append(_timeline("Revocation answers", answers, clock, timedelta(hours=36), year=False))
+    return tuple(found)
+
+
+# One row per name and span, with the clocks that it was judged by: sixteen devices share all but two certificates.
+Rows = dict[tuple[str, datetime, datetime], set[datetime]]
+
+
+def _note(rows: Rows, name: str, begin: str, end: str, moment: datetime) -> None:
+    first, last = _instant(begin), _instant(end)
+    if first is not None and last is not None:
+        rows.setdefault((name, first, last), set()).add(moment)
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return parse_time(text)
+    except InputError:
+        return None
+
+
+def _timeline(title: str, rows: Rows, clock: datetime, half: timedelta, *, year: bool) -> Timeline:
+    centre = min(max(clock, _EARLY), _FAR)
+    start, stop = centre - half, centre + half
+    length = (stop - start).total_seconds()
+
+    def place(moment: datetime) -> float:
+        share = (min(max(moment, start), stop) - start).total_seconds() / length
+        return round(_LEFT + share * _FIELD, 1)
+
+    bars = []
+    ordered = sorted(rows.items(), key=lambda item: (item[0][2], item[0][0]))[:_MAXIMUM_BARS]
+    for position, ((name, begin, end), moments) in enumerate(ordered):
+        good = all(begin <= moment <= end for moment in moments)
+        x = place(begin)
+        bars.append(
+            Bar(
+                y=position * _ROW, x=x, width=max(2.0, round(place(end) - x, 1)), label=shorten(name, 40),
+                span=f"{_moment(begin, year=year)} – {_moment(end, year=year)}", style="good" if good else "bad",
+                before=begin < start, after=end > stop,
+            )
+        )  # fmt: skip
+    return Timeline(
+        title=title, left=_LEFT, width=_LEFT + _FIELD, height=len(bars) * _ROW, bars=tuple(bars),
+        # The label of the clock stands above; one of the axis right below it would be struck through by its line.
+        ticks=tuple(
+            (place(moment), label if abs(place(moment) - place(clock)) > _ROW else "")
+            for moment, label in _ticks(start, stop, year=year)
+        ),
+        now=place(clock), clock=_moment(clock, year=year),
+        first=f"{ordered[0][0][0]}, {_moment(ordered[0][0][2], year=year)}",
+    )  # fmt: skip
+
+
+def _moment(moment: datetime, *, year: bool) -> str:
+    return f"{moment.date()}" if year else f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _ticks(start: datetime, stop: datetime, *, year: bool) -> list[tuple[datetime, str]]:
+    if year:
+        years = range(start.year + 1, stop.year + 1)
+        return [(datetime(number, 1, 1, tzinfo=timezone.utc), str(number)) for number in years]
+    moment = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    found = []
+    while moment <= stop:
+        if moment >= start:
+            found.append((moment, f"{moment:%m-%d}" if moment.hour == 0 else f"{moment:%H:%M}"))
+        moment += timedelta(hours=12)
+    return found

@@ -99,7 +99,7 @@ def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]
         InputError: the report is not of this architecture's kind of device, its fields do not make an id, or NVIDIA
             publishes no reference values for the architecture (code ``no-reference-values``).
     """
-    from nvattest.spdm.fields import GpuFields, SwitchFields
+    from nvattest.spdm.opaque import GpuFields, SwitchFields
 
     fields = report.fields
     if architecture is Architecture.LS10 and isinstance(fields, SwitchFields):

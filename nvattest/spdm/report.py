@@ -11,10 +11,16 @@ from nvattest._registry import PPCIE_ENABLED
 from nvattest._wire import Remember, read_anew
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
-from nvattest.spdm.fields import GpuFields, SwitchFields, gpu_fields, switch_fields
-from nvattest.spdm.measurements import MeasurementBlock, MeasurementsResponse, parse_response
-from nvattest.spdm.opaque import OpaqueData, parse_opaque
-from nvattest.spdm.request import REQUEST_SIZE, SOURCE, GetMeasurementsRequest, parse_request
+from nvattest.spdm.messages import (
+    REQUEST_SIZE,
+    SOURCE,
+    GetMeasurementsRequest,
+    MeasurementBlock,
+    MeasurementsResponse,
+    parse_request,
+    parse_response,
+)
+from nvattest.spdm.opaque import GpuFields, OpaqueData, SwitchFields, gpu_fields, parse_opaque, switch_fields
 
 __all__ = ["MAXIMUM_SIZE", "FeatureMode", "Report", "feature_mode", "feature_mode_name", "parse_report"]
 

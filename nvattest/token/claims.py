@@ -20,7 +20,7 @@ from nvattest.errors import InputError
 from nvattest.model import DeviceKind, format_time
 from nvattest.pki.ocsp import NonceOutcome, RevocationStatus
 from nvattest.rim.ids import RimRole
-from nvattest.spdm.fields import GpuFields, SwitchFields
+from nvattest.spdm.opaque import GpuFields, SwitchFields
 
 GPU_VERSIONS = ("2.0", "3.0", "4.0")
 DEFAULT_GPU_VERSION = "4.0"

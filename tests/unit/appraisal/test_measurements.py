@@ -13,9 +13,8 @@ from nvattest.appraisal.measurements import CellState, Comparison, SvnComparison
 from nvattest.errors import ResultCode
 from nvattest.rim.document import GoldenValue, MinSvn
 from nvattest.rim.ids import RimRole
-from nvattest.spdm.fields import GpuFields
-from nvattest.spdm.measurements import MeasurementBlock
-from nvattest.spdm.opaque import OpaqueData, OpaqueEntry, OpaqueLayout
+from nvattest.spdm.messages import MeasurementBlock
+from nvattest.spdm.opaque import GpuFields, OpaqueData, OpaqueEntry, OpaqueLayout
 
 A, B, C = b"a" * 48, b"b" * 48, b"c" * 48
 

@@ -17,7 +17,7 @@ import pytest
 
 from nvattest.errors import InputError
 from nvattest.report import page as pages
-from nvattest.report.figures import measurement_squares, timelines, topology, trust_diagram
+from nvattest.report.page import measurement_squares, timelines, topology, trust_diagram
 from nvattest.report.reading import read_appraisal
 
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")

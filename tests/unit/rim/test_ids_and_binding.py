@@ -11,7 +11,6 @@ from nvattest.evidence import load_evidence
 from nvattest.model import Architecture, DeviceKind
 from nvattest.pki.anchors import trust_anchors_from_pem
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.rim.binding import bind_rim
 from nvattest.rim.document import parse_rim
 from nvattest.rim.ids import (
     RimRole,
@@ -21,7 +20,7 @@ from nvattest.rim.ids import (
     rim_ids,
     switch_bios_rim_id,
 )
-from nvattest.rim.verify import VerifiedRim, verify_rim
+from nvattest.rim.verify import VerifiedRim, bind_rim, verify_rim
 from nvattest.spdm.report import parse_report
 
 from .minting import CLOCK, Rim, mint, signer

@@ -11,10 +11,9 @@ from nvattest.errors import ParseError
 from nvattest.model import DeviceKind
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.rim.binding import bind_rim
 from nvattest.rim.document import parse_rim
 from nvattest.rim.ids import RimRole
-from nvattest.rim.verify import RimVerification, VerifiedRim, verify_rim
+from nvattest.rim.verify import RimVerification, VerifiedRim, bind_rim, verify_rim
 
 AUTUMN_2025 = datetime(2025, 10, 24, 12, tzinfo=timezone.utc)
 AUTUMN_2026 = datetime(2026, 11, 1, tzinfo=timezone.utc)

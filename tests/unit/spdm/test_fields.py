@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nvattest.errors import ParseError, ResultCode
-from nvattest.spdm.fields import gpu_fields, switch_fields
-from nvattest.spdm.opaque import OpaqueData, OpaqueEntry, OpaqueLayout
+from nvattest.spdm.opaque import OpaqueData, OpaqueEntry, OpaqueLayout, gpu_fields, switch_fields
 
 GPU = {
     3: b"580.159.03\0",

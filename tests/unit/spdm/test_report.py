@@ -14,10 +14,9 @@ from cryptography.x509.oid import NameOID
 
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
-from nvattest.spdm.fields import GpuFields, SwitchFields
-from nvattest.spdm.opaque import OpaqueLayout
+from nvattest.spdm.messages import build_request
+from nvattest.spdm.opaque import GpuFields, OpaqueLayout, SwitchFields
 from nvattest.spdm.report import FeatureMode, Report, feature_mode, feature_mode_name, parse_report
-from nvattest.spdm.request import build_request
 
 GPU, SWITCH = DeviceKind.GPU, DeviceKind.NVSWITCH
 # name in NVIDIA's parse -> id, where the name is not the id's own in the kind's table
