@@ -20,6 +20,7 @@ __all__ = [
     "base64url",
     "block",
     "clean",
+    "decimal",
     "escaped",
     "hex_bytes",
     "joined",
@@ -101,6 +102,11 @@ def hex_bytes(text: str) -> bytes | None:
         return bytes.fromhex(digits)
     except ValueError:
         return None
+
+
+def decimal(text: str, digits: int = 15) -> int | None:
+    """A number of one to ``digits`` ASCII digits and nothing else; None for other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
 
 
 def version_key(text: str, *, base: int) -> tuple[int, ...] | None:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     with Progress("looking at this machine", quiet=options.log_level == "off") as progress:
         items = examine(machine)
         if options.online:
-            from nvattest.collateral.settings import HttpSettings
+            from nvattest.collateral.http import HttpSettings
 
             progress.update("asking NVIDIA's services")
             addresses = {name: os.environ.get(variable) or url for name, (variable, url) in _SERVICES.items()}

@@ -23,7 +23,7 @@ from nvattest.guest.clock import EARLIEST
 from nvattest.model import counted, format_time, parse_time
 
 if TYPE_CHECKING:
-    from nvattest.collateral.settings import HttpSettings
+    from nvattest.collateral.http import HttpSettings
     from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
     from nvattest.devices.state import SystemState
 

@@ -26,7 +26,7 @@ from nvattest.errors import InputError
 from nvattest.model import DeviceKind, VerificationTime
 
 if TYPE_CHECKING:
-    from nvattest.collateral.settings import HttpSettings
+    from nvattest.collateral.http import HttpSettings
 
 HASHES = ("sha-1", "sha-256", "sha-384")
 TOKEN_FORMATS = ("detached-eat", "ear")
@@ -175,7 +175,7 @@ class Access(NamedTuple):
         Raises:
             InputError: a key that cannot stand in a header.
         """
-        from nvattest.collateral.settings import HttpSettings
+        from nvattest.collateral.http import HttpSettings
 
         return HttpSettings(
             service_key=self.service_key,
@@ -186,7 +186,7 @@ class Access(NamedTuple):
 
     def roots(self, url: str | None) -> str | None:
         """What vouches for the keys fetched from ``url``, in words; None where that was not over TLS."""
-        from nvattest.collateral.settings import usual_roots
+        from nvattest.collateral.http import usual_roots
 
         if url is None or not url.startswith("https://"):
             return None
@@ -217,7 +217,7 @@ def add_tls_options(group: argparse._ArgumentGroup, *, checked: bool = True) -> 
 
 
 def _service_key(text: str) -> str:
-    from nvattest.collateral.settings import is_service_key
+    from nvattest.collateral.http import is_service_key
 
     if not is_service_key(text):
         # Not the value: a warning must not publish a key.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from nvattest._text import decimal
 from nvattest.cli.arguments import VALIDATION, ArgumentError, add_command, command_of, converted
 from nvattest.cli.output import say
 from nvattest.errors import InputError
@@ -63,9 +64,9 @@ def add_platform_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if (seed := decimal(text, 9)) is None:
         raise InputError("a seed is a number of up to nine digits", code="seed")
-    return int(text)
+    return seed
 
 
 def _latency(text: str) -> tuple[str, float]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, Services
     from nvattest.collateral.cache import DiskCache
-    from nvattest.collateral.settings import GatherOptions
+    from nvattest.collateral.gather import GatherOptions
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.policy.relying_party import RelyingPartyPolicy
@@ -230,7 +230,7 @@ def gather_options(services: Services, revocation: RevocationMode) -> GatherOpti
     Raises:
         InputError: a URL, key, time limit or cache folder that cannot be used.
     """
-    from nvattest.collateral.settings import GatherOptions
+    from nvattest.collateral.gather import GatherOptions
     from nvattest.pki.ocsp import CertIdHash
 
     ocsp_url = None if services.ocsp_url == "aia" else services.ocsp_url

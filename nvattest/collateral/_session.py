@@ -22,7 +22,6 @@ import urllib3.connection
 import urllib3.connectionpool
 
 from nvattest._waiting import WORKERS
-from nvattest.collateral.settings import usual_roots
 from nvattest.errors import InputError
 
 
@@ -107,24 +106,23 @@ class _Adapter(requests.adapters.HTTPAdapter):
         conn.ca_certs = conn.ca_cert_dir = None
 
 
-def make_session(ca_cert: str | None, ca_path: str | None) -> requests.Session:
-    """A session without cookies, for the roots of ``requests`` (or of ``REQUESTS_CA_BUNDLE``) and the caller's.
+def make_session(usual: str | None, ca_cert: str | None, ca_path: str | None) -> requests.Session:
+    """A session without cookies, for the ``usual`` roots (None: those of ``requests``) and the caller's.
 
     Raises:
         InputError: roots that cannot be read.
     """
     session = requests.Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    adapter = _Adapter(_context(ca_cert, ca_path))
+    adapter = _Adapter(_context(usual or certifi.where(), ca_cert, ca_path))
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
 
 
-def _context(ca_cert: str | None, ca_path: str | None) -> ssl.SSLContext:
+def _context(usual: str, ca_cert: str | None, ca_path: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and host names
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    usual = usual_roots()[1] or certifi.where()
     folder = os.path.isdir(usual)
     for name, path, is_folder in (
         ("the usual roots", usual, folder),

@@ -61,8 +61,8 @@ def dump_bundle(collateral: Collateral) -> JsonObject:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "rims": [{"id": name, **_encoded(collateral.rims[name].content)} for name in sorted(collateral.rims)],
-        "ocsp": [_encoded(content) for content in answers],
+        "rims": [{"id": name, **encoded(collateral.rims[name].content)} for name in sorted(collateral.rims)],
+        "ocsp": [encoded(content) for content in answers],
     }
 
 
@@ -113,11 +113,24 @@ def _where(rim: RimAnswer) -> str:
     return f"{hashlib.sha256(rim.content).hexdigest()[:12]} in {rim.origin or 'a bundle'}"
 
 
-def _encoded(content: bytes) -> JsonObject:
-    return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "content": base64.b64encode(content).decode("ascii"),
-    }
+def encoded(content: bytes) -> JsonObject:
+    """Bytes in JSON with their digest, as bundle and cache have them."""
+    return {"sha256": hashlib.sha256(content).hexdigest(), "content": base64.b64encode(content).decode("ascii")}
+
+
+def decoded(text: str, digest: str, maximum: int) -> bytes:
+    """The bytes of a text in base64.
+
+    Raises:
+        ValueError: another encoding, no bytes or more than ``maximum``, or bytes of another SHA-256.
+    """
+    content = base64.b64decode(text, validate=True)
+    if not 0 < len(content) <= maximum:
+        raise ValueError(f"{len(content)} bytes; 1 to {maximum} are read")
+    actual = hashlib.sha256(content).hexdigest()
+    if digest.lower() != actual:
+        raise ValueError(f"the content has SHA-256 {actual}, and not {digest[:64]!r} as the digest beside it says")
+    return content
 
 
 def _list(document: JsonObject, key: str, maximum: int) -> list[object]:
@@ -139,16 +152,12 @@ def _member(item: object, where: str, key: str) -> str:
 
 
 def _content(item: object, where: str, maximum: int) -> bytes:
-    text = _member(item, where, "content")
     try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return decoded(_member(item, where, "content"), _member(item, where, "sha256"), maximum)
+    except binascii.Error:
         raise _error(f"{where}: 'content' is not base64") from None
-    if not content or len(content) > maximum:
-        raise _error(f"{where}: {len(content)} bytes; 1 to {maximum} are read")
-    if hashlib.sha256(content).hexdigest() != _member(item, where, "sha256"):
-        raise _error(f"{where}: the content does not have the digest beside it", hint="the file is damaged")
-    return content
+    except ValueError as error:
+        raise _error(f"{where}: {error}", hint="the file is damaged") from None
 
 
 def _error(message: str, *, hint: str = "") -> ParseError:

@@ -7,8 +7,6 @@ synced to the disk, because the digest shows a file that a crash tore.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import json
@@ -20,7 +18,7 @@ from typing import Final
 
 from nvattest._documents import load_json
 from nvattest._folder import Lock, TrustedFolder
-from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
 from nvattest.errors import InputError
 from nvattest.model import format_time, parse_time
 from nvattest.rim.ids import is_rim_id
@@ -132,13 +130,11 @@ class DiskCache:
             entry = load_json(data, source="cache", maximum=_MAXIMUM_ENTRY)
             if not isinstance(entry, dict) or (entry.get("format"), entry.get("version")) != (FORMAT, VERSION):
                 return None
-            content = base64.b64decode(str(entry.get("content")), validate=True)
+            content = decoded(str(entry.get("content")), str(entry.get("sha256")), maximum)
             stored = parse_time(str(entry.get("stored")))
-        except (OSError, InputError, binascii.Error, ValueError):
+        except (OSError, InputError, ValueError):
             return None
-        if entry.get("key") != key or entry.get("sha256") != hashlib.sha256(content).hexdigest():
-            return None
-        if not 0 < len(content) <= maximum or stored > self._now() + _CLOCK_SKEW:
+        if entry.get("key") != key or stored > self._now() + _CLOCK_SKEW:
             return None
         return stored, content
 
@@ -149,8 +145,7 @@ class DiskCache:
                 "version": VERSION,
                 "key": key,
                 "stored": format_time(self._now()),
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "content": base64.b64encode(content).decode("ascii"),
+                **encoded(content),
             }
         )
         try:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nvattest._waiting import Deadline, Late, run_all
+from nvattest._registry import OCSP_URL, RIM_URL
+from nvattest._waiting import WORKERS, Deadline, Late, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.http import HttpClient, Service
+from nvattest.collateral.http import HttpClient, HttpSettings, Service, check_seconds, check_url
 from nvattest.collateral.plan import Needs, Question, certificates_to_ask, needs_of
 from nvattest.collateral.services import (
     OCSP_RESPONDER,
@@ -28,20 +30,57 @@ from nvattest.collateral.services import (
     fetch_rim,
     rim_url,
 )
-from nvattest.collateral.settings import GatherOptions, check_url
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import NonceOutcome, RevocationStatus, cert_id_key
+from nvattest.pki.ocsp import CertIdHash, NonceOutcome, RevocationStatus, cert_id_key
 
-__all__ = ["gather", "gather_needs"]
+if TYPE_CHECKING:
+    from nvattest.collateral.cache import DiskCache
 
+__all__ = ["GatherOptions", "gather", "gather_needs"]
+
+TIMEOUT: Final = 60.0
 _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
     RevocationMode.FRESH: frozenset({Source.LIVE}),
     RevocationMode.WITHIN_WINDOW: frozenset({Source.LIVE, Source.CACHE}),
     RevocationMode.BUNDLE: frozenset(Source),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatherOptions:
+    """Where to ask and how.
+
+    Args:
+        rim_url, ocsp_url: base URLs; where ``ocsp_url`` is None each certificate's own responder (AIA) is asked.
+        http: keys, roots, limits of a single exchange.
+        timeout: seconds for everything together, retries included.
+        revocation: the evidence policy's mode; FRESH asks the network though the cache or a bundle has an answer.
+        cert_id_hash: the hash of OCSP requests; NVIDIA documents SHA-256 as the default.
+        cache: where to look first and what to fill; None for none.
+        offline: ask no service; what is neither at hand nor in the cache is unavailable.
+
+    Raises:
+        InputError: a URL or a time limit that cannot be used.
+    """
+
+    rim_url: str = RIM_URL
+    ocsp_url: str | None = OCSP_URL
+    http: HttpSettings = field(default_factory=HttpSettings)
+    timeout: float = TIMEOUT
+    workers: int = WORKERS
+    revocation: RevocationMode = RevocationMode.BUNDLE
+    cert_id_hash: CertIdHash = CertIdHash.SHA256
+    cache: DiskCache | None = None
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        check_seconds(self.timeout)
+        check_url(self.rim_url, "--rim-url")
+        if self.ocsp_url is not None:
+            check_url(self.ocsp_url, "--ocsp-url")
 
 
 def gather(

@@ -2,48 +2,125 @@
 
 TLS is always verified. No redirect is followed. The service key goes to configured hosts over https and nowhere else.
 Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``). The first exchange imports ``requests``.
-
-Requests run in parallel, so that each of them would find out by itself that a host is down. Until a host has answered,
-few requests wait for it; after a failure one at a time asks again, the longest waiting first; after a whole round of
-failures the host is not asked any more (``Host``).
 """
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from nvattest._text import clean
+from nvattest._text import clean, decimal
 from nvattest._version import __version__
-from nvattest._waiting import Deadline, Late, Work
-from nvattest.collateral.settings import HttpSettings, check_url
-from nvattest.errors import CollateralError, ResultCode
+from nvattest._waiting import LONGEST, Deadline, Late, Work
+from nvattest.collateral.outage import Failed, GivenUp, Host
+from nvattest.errors import CollateralError, InputError, ResultCode
 
 if TYPE_CHECKING:
     from requests import Response, Session
 
-__all__ = ["HttpClient", "HttpSettings", "Service"]
+__all__ = [
+    "RETRIES",
+    "HttpClient",
+    "HttpSettings",
+    "Service",
+    "check_seconds",
+    "check_url",
+    "is_service_key",
+    "usual_roots",
+]
 
-# NVAT 2.0.0, nv_http, begins with 0.1 s too; its cap is 30 s. With this one a whole round waits 2.5 s at most.
+# These three are NVIDIA's (NVAT 2.0.0, nv_http).
+CONNECT_TIMEOUT: Final = 5.0
+READ_TIMEOUT: Final = 30.0
+RETRIES: Final = 5
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+# NVAT begins with 0.1 s too; its cap is 30 s. With this one a whole round waits 2.5 s at most.
 BACKOFF_FIRST: Final = 0.1
 BACKOFF_CAP: Final = 1.0
 RETRYABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _CHUNK: Final = 64 * 1024
 # A request waits by itself before it asks again; what is then left of the host's pause is rounding.
 _SHORTEST_PAUSE: Final = 0.001
-# At most so many requests go to a host that is down. NVIDIA's program sends it 6, one after the other.
-OUTAGE_REQUESTS: Final = 8
-OUTAGE_SECONDS: Final = 3.0
-# Half of the requests of an outage are left for later, and the chain of one GPU is asked about at once.
-_UNPROVEN: Final = 4
-_FEWEST_ROUNDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """How to reach the services.
+
+    ``tls_ca_cert`` and ``tls_ca_path`` name a PEM file and an OpenSSL folder of roots, trusted besides the usual ones.
+    ``key_hosts`` are the base URLs that may see ``service_key``.
+
+    Raises:
+        InputError: a key that a header cannot carry.
+    """
+
+    service_key: str = field(default="", repr=False)
+    key_hosts: tuple[str, ...] = ()
+    tls_ca_cert: str | None = None
+    tls_ca_path: str | None = None
+    connect_timeout: float = CONNECT_TIMEOUT
+    read_timeout: float = READ_TIMEOUT
+    retries: int = RETRIES
+
+    def __post_init__(self) -> None:
+        if self.service_key and not is_service_key(self.service_key):
+            raise InputError(
+                "the service key has characters that a header cannot carry", code="service-key",
+                hint="give the key alone, without 'Bearer', quotes or line breaks",
+            )  # fmt: skip
+
+
+def is_service_key(text: str) -> bool:
+    """Whether a header can carry this text as a bearer key."""
+    return _KEY.fullmatch(text) is not None
+
+
+def usual_roots() -> tuple[str, str | None]:
+    """The variable that replaces the roots of TLS and the path in it, or two empty values: the roots of ``certifi``.
+
+    Nothing of what a service says can be trusted further than these.
+    """
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := os.environ.get(name):
+            return name, path
+    return "", None
+
+
+def check_url(url: str, option: str) -> SplitResult:
+    """Read a configured base URL.
+
+    Raises:
+        InputError: not an http or https URL with a host, or one with a password, a query or a fragment in it.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - it raises where the port is no number
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
+    clean = url.isascii() and url.isprintable() and " " not in url and len(url) <= 2048
+    if not clean or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{option}: not an http or https URL: {url[:200]!r}", code="url")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise InputError(f"{option}: a base URL has no user name, query or fragment", code="url")
+    return parts
+
+
+def check_seconds(seconds: float) -> float:
+    """Check a configured time limit.
+
+    Raises:
+        InputError: it is not a positive number (``timeout``).
+    """
+    if not 0 < seconds <= LONGEST:
+        raise InputError(f"not a time limit: {seconds!r}", code="timeout", hint="give a positive number of seconds")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +129,9 @@ class Service:
 
     ``unreachable``: no connection or no whole answer in time. ``forbidden``: 401 and 403. ``missing``: 404.
     ``failed``: any other status. ``invalid``: an answer that does not follow the protocol. ``option`` sets its URL.
+
+    ``begins`` is set for a service that gives each request an answer that begins so, whatever it is asked. Another
+    program is there where a few requests have had other answers only; then the rest is not asked.
     """
 
     name: str
@@ -61,6 +141,7 @@ class Service:
     missing: ResultCode
     failed: ResultCode
     invalid: ResultCode
+    begins: bytes = b""
 
     def error(
         self, message: str, *, code: str, result_code: ResultCode, hint: str = "", passing: bool = False
@@ -112,7 +193,7 @@ class HttpClient:
             session, self._session = self._session, None
             hosts, self._hosts = self._hosts, {}
         for host in hosts.values():
-            host.give_up(_Failed("the client was closed", "closed", again=False))
+            host.give_up(Failed("the client was closed", "closed", again=False))
         if session is not None:
             session.close()
 
@@ -154,15 +235,21 @@ class HttpClient:
                 if pause >= _SHORTEST_PAUSE:
                     self._sleep(min(pause, deadline.remaining()))
                 content = self._once(method, url, deadline, maximum, headers, body)
-            except _Failed as error:
+            except Failed as error:
                 failed = error
             except BaseException:
                 host.answered()
                 raise
             else:
-                host.answered()
-                return content
-            delay = self._judge(host, request, entered, attempts, failed, deadline)
+                if content.startswith(service.begins):
+                    host.answered()
+                    return content
+                failed = Failed(f"not an answer: it begins with {content[:40]!r}", "answer", again=False)
+            if failed.again or failed.code == "tls":
+                delay = self._judge(host, request, entered, attempts, failed, deadline)
+            else:
+                delay = 0.0
+                host.refused(failed) if service.begins else host.answered()
             exhausted = attempts > self.settings.retries or host.given_up
             if not failed.again or exhausted or delay >= deadline.remaining():
                 no_time = failed.again and not exhausted
@@ -201,12 +288,9 @@ class HttpClient:
             return response.status_code, response.headers.get("Date", "")
 
     def _judge(
-        self, host: Host, request: object, entered: int, attempts: int, failed: _Failed, deadline: Deadline
+        self, host: Host, request: object, entered: int, attempts: int, failed: Failed, deadline: Deadline
     ) -> float:
         """Note what a failure says of the host. Returns the seconds until it may be asked again."""
-        if not failed.again and failed.code != "tls":
-            host.answered()
-            return 0.0
         delay = host.failed(
             request, entered, failed, deadline, lambda rounds: self._delay(max(attempts, rounds), failed)
         )
@@ -221,7 +305,7 @@ class HttpClient:
                 self._run, self._hosts = deadline, {}
             return self._hosts.setdefault(_origin(urlsplit(url)), Host(self.settings.retries))
 
-    def _delay(self, attempts: int, failed: _Failed) -> float:
+    def _delay(self, attempts: int, failed: Failed) -> float:
         ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** (attempts - 1))
         return max(ceiling * self._jitter(), failed.retry_after)
 
@@ -231,7 +315,7 @@ class HttpClient:
         """One attempt.
 
         Raises:
-            _Failed: no answer with status 200 that is whole and small enough.
+            Failed: no answer with status 200 that is whole and small enough.
         """
         import http.client
 
@@ -242,13 +326,13 @@ class HttpClient:
             with self._request(method, url, deadline, headers, body) as response:
                 return _read(response, maximum, deadline)
         except requests.exceptions.SSLError as error:
-            raise _Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
+            raise Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise _Failed(_cause(error), "url", again=False) from None
+            raise Failed(_cause(error), "url", again=False) from None
         except (
             requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError,
         ) as error:  # fmt: skip
-            raise _Failed(_cause(error), "connection", again=True) from None
+            raise Failed(_cause(error), "connection", again=True) from None
 
     def _request(
         self,
@@ -289,150 +373,8 @@ class HttpClient:
             if self._session is None:
                 from nvattest.collateral._session import make_session
 
-                self._session = make_session(self.settings.tls_ca_cert, self.settings.tls_ca_path)
+                self._session = make_session(usual_roots()[1], self.settings.tls_ca_cert, self.settings.tls_ca_path)
             return self._session
-
-
-class _Failed(Exception):  # noqa: N818 - each error of a service is made from one
-    """One attempt without a usable answer. ``again``: another attempt may have one."""
-
-    def __init__(
-        self, cause: str, code: str, *, again: bool, status: int = 0, retry_after: float = 0.0, request_id: str = ""
-    ) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.code = code
-        self.again = again
-        self.status = status
-        self.retry_after = retry_after
-        self.request_id = request_id
-
-
-class GivenUp(Exception):  # noqa: N818 - an outcome, which becomes an error of the service
-    """The host is not asked any more: ``attempts`` failed in a row, the last with ``cause``.
-
-    Or it named a time after the deadline, before which nothing may be asked.
-    """
-
-    def __init__(self, cause: _Failed, attempts: int) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.attempts = attempts
-
-
-class Host:
-    """The state of one host during one run, shared by its threads. ``retries`` is that of a single request."""
-
-    def __init__(self, retries: int) -> None:
-        self._retries = retries
-        self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
-        self._in_flight = 0
-        self._answered = False
-        # Since the last answer: failed attempts, rounds of attempts that were under way together, and their requests.
-        self._failures = 0
-        self._rounds = 0
-        self._round = 0
-        self._failed: set[object] = set()
-        # Instants are seconds left to the deadline.
-        self._since = 0.0
-        self._not_before = float("inf")
-        self._last: _Failed | None = None
-        self._given_up: GivenUp | None = None
-
-    def enter(self, request: object, deadline: Deadline) -> tuple[int, float]:
-        """Wait until ``request`` may be sent. Returns what ``failed`` wants to know, and the seconds to wait before.
-
-        Raises:
-            GivenUp: the host has been given up, or may not be asked again before the deadline.
-            TimeoutError: the deadline passed before its turn came.
-        """
-        with self._changed:
-            self._waiting.append(request)
-            try:
-                while self._given_up is None and not (self._waiting[0] is request and self._in_flight < self._limit()):
-                    if deadline.passed:
-                        raise TimeoutError
-                    self._changed.wait(deadline.remaining())
-            finally:
-                self._waiting.remove(request)
-                self._changed.notify_all()
-            if self._given_up is not None:
-                raise self._given_up
-            if self._last is not None and self._not_before <= 0:
-                # The requests that were under way have ended, and none has lifted the pause.
-                raise GivenUp(self._last, self._failures)
-            self._in_flight += 1
-            if not self._failures:
-                self._since = deadline.remaining()
-            return self._round, deadline.remaining() - self._not_before if self._rounds else 0.0
-
-    def _limit(self) -> float:
-        if self._rounds:
-            return 1
-        if self._answered:
-            return float("inf")
-        # Without retries the first failure is the last, so one request finds out for all.
-        return _UNPROVEN if self._retries else 1
-
-    def answered(self) -> None:
-        """The request got an answer, good or bad: the host is there."""
-        with self._changed:
-            self._in_flight -= 1
-            self._answered = True
-            self._failures = self._rounds = 0
-            self._round += 1
-            self._failed.clear()
-            self._not_before = float("inf")
-            self._changed.notify_all()
-
-    def failed(
-        self,
-        request: object,
-        entered: int,
-        cause: _Failed,
-        deadline: Deadline,
-        delay: Callable[[int], float],
-    ) -> float:
-        """The request got no answer that counts. Returns the seconds until the host may be asked again.
-
-        ``entered`` is what ``enter`` returned. ``delay`` gives the seconds for the number of rounds that failed since
-        the last answer; of several failures the longest counts.
-        """
-        with self._changed:
-            self._in_flight -= 1
-            self._failures += 1
-            self._last = cause
-            self._failed.add(request)
-            if entered == self._round:
-                # Requests that were under way together fail for one reason.
-                self._rounds += 1
-                self._round += 1
-            # One request that fails alone, where others had answers, says nothing of the host.
-            exhausted = self._rounds > self._retries and not (self._answered and len(self._failed) == 1)
-            too_many = self._failures >= OUTAGE_REQUESTS and self._rounds >= min(_FEWEST_ROUNDS, self._retries + 1)
-            too_long = not cause.status and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
-            if exhausted or too_many or too_long:
-                self._give_up(cause)
-            seconds = delay(self._rounds)
-            self._not_before = min(self._not_before, deadline.remaining() - seconds)
-            self._changed.notify_all()
-            return seconds
-
-    def give_up(self, cause: _Failed) -> None:
-        """Ask the host nothing more, since no other request can fare better. Requests that wait end."""
-        with self._changed:
-            self._give_up(cause)
-            self._changed.notify_all()
-
-    @property
-    def given_up(self) -> bool:
-        """Whether the host is not asked any more."""
-        return self._given_up is not None
-
-    def _give_up(self, cause: _Failed) -> None:
-        if self._given_up is None:
-            self._given_up = GivenUp(cause, self._failures)
 
 
 def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
@@ -441,7 +383,7 @@ def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
         cause = f"HTTP status {status}"
         if 300 <= status < 400:
             cause += f", a redirect to {response.headers.get('Location', 'nowhere')[:200]!r}, which is not followed"
-        raise _Failed(
+        raise Failed(
             cause,
             "http-status",
             again=status in RETRYABLE,
@@ -451,24 +393,23 @@ def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
         )
     coding = response.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
-        raise _Failed(
+        raise Failed(
             f"the answer has the content coding {coding[:40]!r}, which was not asked for", "coding", again=False
         )
-    length = response.headers.get("Content-Length", "")
-    expected = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+    expected = decimal(response.headers.get("Content-Length", ""))
     if expected is not None and expected > maximum:
-        raise _Failed(f"an answer of {expected} bytes; at most {maximum} are read", "too-large", again=False)
+        raise Failed(f"an answer of {expected} bytes; at most {maximum} are read", "too-large", again=False)
     parts: list[bytes] = []
     size = 0
     for chunk in _chunks(response.raw):
         size += len(chunk)
         if size > maximum:
-            raise _Failed(f"an answer of more than {maximum} bytes", "too-large", again=False)
+            raise Failed(f"an answer of more than {maximum} bytes", "too-large", again=False)
         if deadline.passed:
-            raise _Failed(f"the answer was still coming after {deadline.seconds:g} s", "deadline", again=False)
+            raise Failed(f"the answer was still coming after {deadline.seconds:g} s", "deadline", again=False)
         parts.append(chunk)
     if expected is not None and size != expected:
-        raise _Failed(f"the answer was cut off after {size} of {expected} bytes", "connection", again=True)
+        raise Failed(f"the answer was cut off after {size} of {expected} bytes", "connection", again=True)
     return b"".join(parts)
 
 
@@ -514,7 +455,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _error(
-    service: Service, url: str, attempts: int, failed: _Failed, short: Deadline | None, *, withheld: bool
+    service: Service, url: str, attempts: int, failed: Failed, short: Deadline | None, *, withheld: bool
 ) -> CollateralError:
     """What failed. ``short`` is the deadline, if that stopped the retries; ``withheld``: the key was not sent."""
     code, hint = failed.code, ""
@@ -534,8 +475,9 @@ def _error(
         result, hint = service.failed, "try again later, or use a bundle"
     elif code == "tls":
         result, hint = service.unreachable, "name the CA of your proxy or mirror with --tls-ca-cert"
-    elif code in ("too-large", "coding"):
-        result, hint = service.invalid, "something else than the service answered; check the URL and proxies"
+    elif code in ("too-large", "coding", "answer"):
+        result = service.invalid
+        hint = f"another program than the {service.name} answered; check {service.option} and proxies"
     elif code == "url":
         result, hint = service.unreachable, "check the URL and the proxy variables (HTTPS_PROXY)"
     else:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Final
 from nvattest._documents import JsonObject, load_json
 from nvattest._registry import NRAS_URL
 from nvattest._waiting import Deadline, Late, run_all
-from nvattest.collateral.http import HttpClient, Service
-from nvattest.collateral.settings import HttpSettings, check_seconds, check_url
+from nvattest.collateral.http import HttpClient, HttpSettings, Service, check_seconds, check_url
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce

@@ -7,15 +7,13 @@ POST of a request (RFC 6960, appendix A). The core checks the signatures of both
 
 from __future__ import annotations
 
-import base64
 import binascii
-import hashlib
 from collections.abc import Callable
 from typing import Final
 
 from nvattest._documents import kind_of, load_json
 from nvattest._waiting import Deadline
-from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.pki.certificate import Certificate
@@ -42,6 +40,8 @@ OCSP_RESPONDER: Final = Service(
     missing=ResultCode.OCSP_SERVER_ERROR,
     failed=ResultCode.OCSP_SERVER_ERROR,
     invalid=ResultCode.OCSP_INVALID_RESPONSE,
+    # The DER tag of a SEQUENCE.
+    begins=b"\x30",
 )
 NONCE_SIZE: Final = 32
 _HEADERS: Final = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
@@ -103,15 +103,11 @@ def read_rim_answer(data: bytes, source: str, *, file: bool = False) -> tuple[st
         raise _malformed(source, f"{rim_id[:160]!r} is a CoRIM; this program reads RIMs that are SWID tags")
     try:
         # Some encoders break lines.
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
+        return rim_id, decoded("".join(text.split()), digest, MAXIMUM_RIM)
+    except binascii.Error:
         raise _malformed(source, "'rim' is not base64") from None
-    if not 0 < len(content) <= MAXIMUM_RIM:
-        raise _malformed(source, f"a document of {len(content)} bytes; 1 to {MAXIMUM_RIM} are read")
-    actual = hashlib.sha256(content).hexdigest()
-    if digest.lower() != actual:
-        raise _malformed(source, f"the document has SHA-256 {actual}, the answer says {digest[:64]!r}")
-    return rim_id, content
+    except ValueError as error:
+        raise _malformed(source, f"'rim': {error}") from None
 
 
 def _malformed(source: str, message: str) -> ParseError:

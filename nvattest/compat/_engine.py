@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.policy import EvidencePolicy
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+    from nvattest.collateral.gather import GatherOptions
     from nvattest.collateral.nras import NrasClient
-    from nvattest.collateral.settings import GatherOptions
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.token.keys import SigningKey
 
@@ -99,7 +99,8 @@ class Settings:
         Raises:
             InputError: a URL or a key that cannot be used.
         """
-        from nvattest.collateral.settings import GatherOptions, HttpSettings
+        from nvattest.collateral.gather import GatherOptions
+        from nvattest.collateral.http import HttpSettings
 
         rim_url = self.rim_url or _environment("NV_RIM_URL", "NVAT_RIM_SERVICE_BASE_URL") or RIM_URL
         ocsp_url = self.ocsp_url or _environment("NV_OCSP_URL", "NVAT_OCSP_BASE_URL") or OCSP_URL
@@ -369,8 +370,8 @@ def nras_keys(url: str, settings: Settings) -> JsonObject:
 
 
 def _nras(url: str, settings: Settings, *, key: str = "", claims_version: str | None = None) -> NrasClient:
+    from nvattest.collateral.http import HttpSettings
     from nvattest.collateral.nras import NrasClient
-    from nvattest.collateral.settings import HttpSettings
 
     base = nras_base(url)
     http = HttpSettings(service_key=key, key_hosts=(base,))

@@ -18,8 +18,8 @@ from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import gather
-from nvattest.collateral.settings import RETRIES, GatherOptions, HttpSettings
+from nvattest.collateral.gather import GatherOptions, gather
+from nvattest.collateral.http import RETRIES, HttpSettings
 from nvattest.errors import InputError
 from nvattest.guest.clock import Budget, give_up_after
 from nvattest.guest.config import HookConfig, Settings

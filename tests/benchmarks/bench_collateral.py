@@ -11,8 +11,8 @@ import pytest
 
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import gather
-from nvattest.collateral.settings import GatherOptions, HttpSettings
+from nvattest.collateral.gather import GatherOptions, gather
+from nvattest.collateral.http import HttpSettings
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services

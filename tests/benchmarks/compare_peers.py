@@ -82,7 +82,7 @@ OURS_RUNNING = """
 import os, sys, time
 import nvattest
 from nvattest.collateral.gather import gather
-from nvattest.collateral.settings import GatherOptions
+from nvattest.collateral.gather import GatherOptions
 from nvattest.devices.collect import collect_gpus
 from nvattest.session import now
 nonce = nvattest.Nonce.from_hex("NONCE")

@@ -515,7 +515,7 @@ def errors() -> None:
 
 @row("ParseUriTest.HttpUrls", "ParseUriTest.HttpsUrls", "ParseUriTest.InvalidUrls")
 def urls() -> None:
-    from nvattest.collateral.settings import check_url
+    from nvattest.collateral.http import check_url
 
     for url, port in (("http://a.example:80/x", 80), ("https://a.example/", None), ("https://127.0.0.1:8443", 8443)):
         assert check_url(url, "--rim-url").port == port

@@ -12,8 +12,7 @@ import pytest
 
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import gather
-from nvattest.collateral.settings import GatherOptions
+from nvattest.collateral.gather import GatherOptions, gather
 from nvattest.model import Nonce
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
@@ -26,7 +25,7 @@ import json, sys
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import gather
-from nvattest.collateral.settings import GatherOptions
+from nvattest.collateral.gather import GatherOptions
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce
 from nvattest.testing import Platform

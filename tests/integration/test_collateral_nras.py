@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
+from nvattest.collateral.http import HttpSettings
 from nvattest.collateral.nras import NrasClient, key_ids, request_body
-from nvattest.collateral.settings import HttpSettings
 from nvattest.errors import CollateralError, InputError, NvattestError, TokenError
 from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.testing import Platform

@@ -11,10 +11,9 @@ from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import gather
+from nvattest.collateral.gather import GatherOptions, gather
 from nvattest.collateral.plan import Needs, needs_of
 from nvattest.collateral.preflight import preflight, render_preflight
-from nvattest.collateral.settings import GatherOptions
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime

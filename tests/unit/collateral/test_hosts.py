@@ -8,11 +8,12 @@ import pytest
 
 from nvattest._waiting import Deadline, run_all
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.gather import gather
-from nvattest.collateral.http import OUTAGE_REQUESTS, OUTAGE_SECONDS, HttpClient
+from nvattest.collateral.gather import GatherOptions, gather
+from nvattest.collateral.http import HttpClient, HttpSettings
 from nvattest.collateral.nras import NrasClient
+from nvattest.collateral.outage import OUTAGE_REQUESTS, OUTAGE_SECONDS
+from nvattest.collateral.plan import needs_of
 from nvattest.collateral.services import RIM_SERVICE
-from nvattest.collateral.settings import GatherOptions, HttpSettings
 from nvattest.errors import CollateralError, ResultCode
 from nvattest.model import Nonce
 from nvattest.testing import Platform
@@ -183,6 +184,29 @@ def test_an_answer_that_says_no_is_an_answer(node) -> None:
     assert {result.code for result in results} == {"not-found"}
 
 
+@pytest.mark.parametrize(("fault", "code"), [("status=404", 202), ("status=403", 205), ("html", 201)])
+def test_a_responder_that_gives_nothing_but_foreign_answers_is_asked_a_few_times(node, fault, code) -> None:
+    verifier = Verifier(anchors=node.trust_anchors())
+    with Services(node, faults=[f"ocsp:{fault}"]) as services:
+        options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
+        found = gather(node.evidence(NONCE), options, at=node.time, verifier=verifier)
+        assert len(services.requests("ocsp")) == 4
+    assert not found.ocsp
+    assert {int(missing.code) for missing in found.unavailable.values()} == {code}
+    assert sum("not asked: the host was given up after 4" in item.message for item in found.unavailable.values()) > 4
+
+
+def test_a_foreign_answer_about_one_certificate_stops_no_other(node) -> None:
+    verifier = Verifier(anchors=node.trust_anchors())
+    chains = needs_of(node.evidence(NONCE), verifier, node.time).chains
+    serials = [f"{chain.certificates[1].serial:x}" for chain in chains[:6]]
+    with Services(node, faults=[f"ocsp:status=404@{serial}" for serial in serials]) as services:
+        options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
+        found = gather(node.evidence(NONCE), options, at=node.time, verifier=verifier)
+    assert len(found.unavailable) == 6
+    assert len(found.ocsp) > 6
+
+
 def test_a_certificate_that_is_not_believed_is_not_looked_at_twice_as_often_as_there_are_things_to_ask(node) -> None:
     with Services(node, tls=True) as services:
         results = ask(services, [f"/v1/rim/NV_{number}" for number in range(30)])
@@ -197,11 +221,11 @@ def test_a_host_that_stays_silent_is_given_up_after_two_limits(platform) -> None
 
     class Silent(HttpClient):
         def _once(self, *_args, **_more):
-            from nvattest.collateral.http import _Failed
+            from nvattest.collateral.outage import Failed
 
             attempts.append(clock.now)
             clock.sleep(5.0)
-            raise _Failed("timed out", "connection", again=True)
+            raise Failed("timed out", "connection", again=True)
 
     client = Silent(HttpSettings(), sleep=clock.sleep, jitter=lambda: 1.0)
     with Services(platform) as services:

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from nvattest._waiting import Deadline, Late, run_all
-from nvattest.collateral.http import HttpClient
+from nvattest.collateral.gather import GatherOptions
+from nvattest.collateral.http import HttpClient, HttpSettings, check_url
 from nvattest.collateral.nras import NrasClient
 from nvattest.collateral.services import RIM_SERVICE
-from nvattest.collateral.settings import GatherOptions, HttpSettings, check_url
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.testing.services import Services
 
