@@ -293,15 +293,13 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
 
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     """What the relying party's policy says of the claims array, or of the whole EAR as NVIDIA has it."""
-    from nvattest.policy.isolation import evaluate_bounded, evaluate_ear_bounded
+    from nvattest.policy.isolation import evaluate_bounded
     from nvattest.policy.relying_party import MAXIMUM, load_policy
     from nvattest.token.verified import TokenKind
 
     policy = load_policy(read_bounded(path, MAXIMUM), name=os.path.basename(path))
-    if verified.kind is TokenKind.EAR:
-        decision = evaluate_ear_bounded(policy, verified.payload)
-    else:
-        decision = evaluate_bounded(policy, list(verified.claims), verified.payload)
+    document = verified.payload if verified.kind is TokenKind.EAR else verified.claims
+    decision = evaluate_bounded(policy, document, verified.payload)
     for reason in decision.reasons:
         say(f"policy: {clean(reason, 300)}", error=True)
     return decision.matched is True

@@ -16,6 +16,10 @@ _NEVER_OVERRIDDEN = frozenset({"devices-distinct", "one-nonce"})
 _NONCE = "x-nvidia-cert-ocsp-nonce-matches"
 
 
+# What a policy decides on: the claims of each device, or the payload of an EAR.
+PolicyInput = Sequence[Mapping[str, object]] | Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyDecision:
     """A relying party's answer: ``matched``, and why, one sentence each (empty for a Rego policy that matched)."""

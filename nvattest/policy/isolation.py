@@ -16,11 +16,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from nvattest.errors import PolicyError, ResultCode
-from nvattest.policy.decision import PolicyDecision
+from nvattest.policy.decision import PolicyDecision, PolicyInput
 from nvattest.policy.relying_party import PolicyLanguage, RelyingPartyPolicy, load_policy
 
 DEFAULT_SECONDS: Final = 10.0
@@ -34,7 +34,7 @@ _KEPT: Final = ("LD_LIBRARY_PATH", "SYSTEMROOT")
 
 def evaluate_bounded(
     policy: RelyingPartyPolicy,
-    claims: Sequence[Mapping[str, object]],
+    document: PolicyInput,
     overall: Mapping[str, object] | None = None,
     *,
     seconds: float = DEFAULT_SECONDS,
@@ -47,21 +47,13 @@ def evaluate_bounded(
             large (``policy-memory``) or died (``policy-crash``).
     """
     if policy.language is not PolicyLanguage.REGO:
-        return policy.evaluate(claims, overall)
-    return _decision(_ask(policy, list(claims), seconds, memory), policy)
-
-
-def evaluate_ear_bounded(
-    policy: RelyingPartyPolicy,
-    ear: Mapping[str, object],
-    *,
-    seconds: float = DEFAULT_SECONDS,
-    memory: int = DEFAULT_MEMORY,
-) -> PolicyDecision:
-    """``policy.evaluate_ear`` with the same bounds and errors."""
-    if policy.language is not PolicyLanguage.REGO:
-        return policy.evaluate_ear(ear)
-    return _decision(_ask(policy, dict(ear), seconds, memory), policy)
+        return policy.evaluate(document, overall)
+    question = dict(document) if isinstance(document, Mapping) else list(document)
+    answer = _ask(policy, question, seconds, memory)
+    reasons = answer.get("reasons")
+    if type(answer.get("matched")) is not bool or not isinstance(reasons, list):
+        raise _error(f"{policy.name}: the policy engine gave no usable answer", "policy-crash")
+    return PolicyDecision(matched=answer["matched"] is True, reasons=tuple(str(item) for item in reasons))
 
 
 def check_bounded(
@@ -85,8 +77,7 @@ def worker() -> None:
     _limit(question["seconds"])
     try:
         policy = load_policy(base64.b64decode(question["policy"]), name=question["name"])
-        document = question["input"]
-        decision = policy.evaluate_ear(document) if isinstance(document, dict) else policy.evaluate(document)
+        decision = policy.evaluate(question["input"])
         answer: dict[str, object] = {"matched": decision.matched, "reasons": decision.reasons}
     except PolicyError as error:
         answer = {"error": error.message, "code": error.code, "hint": error.hint}
@@ -199,13 +190,6 @@ def _read(output: bytes, status: int, name: str) -> Mapping[str, object]:
     if "error" in answer:
         raise PolicyError(str(answer["error"]), code=str(answer.get("code")), hint=str(answer.get("hint")))
     return answer
-
-
-def _decision(answer: Mapping[str, object], policy: RelyingPartyPolicy) -> PolicyDecision:
-    reasons = answer.get("reasons")
-    if type(answer.get("matched")) is not bool or not isinstance(reasons, list):
-        raise _error(f"{policy.name}: the policy engine gave no usable answer", "policy-crash")
-    return PolicyDecision(matched=answer["matched"] is True, reasons=tuple(str(item) for item in reasons))
 
 
 def _error(message: str, code: str, hint: str = "") -> PolicyError:

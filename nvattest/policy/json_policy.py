@@ -10,14 +10,14 @@ that means nothing are refused, and the version is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from nvattest._documents import JsonObject, JsonPath, json_positions, kind_of, load_json, located
 from nvattest._text import suggestion
 from nvattest.errors import PolicyError, ResultCode
-from nvattest.policy.decision import PolicyDecision
+from nvattest.policy.decision import PolicyDecision, PolicyInput
 
 MAXIMUM: Final = 256 * 1024
 VERSIONS: Final = ("2.0", "3.0", "4.0")
@@ -38,8 +38,14 @@ class JsonPolicy:
     def check(self) -> None:
         """``load_json_policy`` has checked everything."""
 
-    def evaluate(self, claims: Sequence[Mapping[str, object]], overall: Mapping[str, object] | None) -> PolicyDecision:
-        """Compare; without ``overall`` no rule of the overall section can hold."""
+    def evaluate(self, claims: PolicyInput, overall: Mapping[str, object] | None) -> PolicyDecision:
+        """Compare; without ``overall`` no rule of the overall section can hold.
+
+        Raises:
+            PolicyError: an EAR (code ``policy-ear``).
+        """
+        if isinstance(claims, Mapping):
+            raise PolicyError("JSON policies know no EAR", code="policy-ear", hint="use a Rego policy")
         reasons = list(_differences("overall", self.overall, {} if overall is None else overall))
         if overall is None:
             reasons = ["there are no overall claims to compare with"]

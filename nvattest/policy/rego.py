@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from nvattest.errors import PolicyError
-from nvattest.policy.decision import PolicyDecision
+from nvattest.policy.decision import PolicyDecision, PolicyInput
 
 MAXIMUM: Final = 256 * 1024
 MAXIMUM_INPUT: Final = 4 * 1024 * 1024
@@ -51,18 +51,13 @@ class RegoPolicy:
         """
         _answer(self, [])
 
-    def evaluate(self, claims: Sequence[Mapping[str, object]], overall: Mapping[str, object] | None) -> PolicyDecision:
-        """Ask ``nv_match`` about the array of claims; NVIDIA's policies do not see the overall claims."""
-        del overall
-        return self.decide(list(claims))
-
-    def decide(self, document: object) -> PolicyDecision:
-        """Ask ``nv_match`` about any JSON value: the array of claims, or an EAR.
+    def evaluate(self, document: PolicyInput, _overall: Mapping[str, object] | None) -> PolicyDecision:
+        """Ask ``nv_match`` about the array of claims, or about an EAR; policies do not see the overall claims.
 
         Raises:
             PolicyError: the policy does not compile, fails while it runs, or the input cannot be given to the engine.
         """
-        found, value = _answer(self, document)
+        found, value = _answer(self, dict(document) if isinstance(document, Mapping) else list(document))
         if found and value is True:
             return PolicyDecision(matched=True)
         if not found:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from nvattest._documents import JsonObject
-from nvattest.errors import PolicyError
-from nvattest.policy.decision import PolicyDecision
+from nvattest.policy.decision import PolicyDecision, PolicyInput
 from nvattest.policy.json_policy import JsonPolicy, load_json_policy
 from nvattest.policy.rego import RegoPolicy, load_rego
 
@@ -54,29 +53,18 @@ class RelyingPartyPolicy:
         """
         self.body.check()
 
-    def evaluate(
-        self, claims: Sequence[Mapping[str, object]], overall: Mapping[str, object] | None = None
-    ) -> PolicyDecision:
-        """Decide on the claims of all devices. Rego runs in this process, see ``check``.
+    def evaluate(self, document: PolicyInput, overall: Mapping[str, object] | None = None) -> PolicyDecision:
+        """Decide on the claims of all devices, or on an EAR. Rego runs in this process, see ``check``.
 
         Args:
-            claims: one object per device, as ``nvattest.claims_of`` makes them or a verified token holds them.
+            document: one object per device, as ``nvattest.claims_of`` makes them or a verified token holds them; or
+                the payload of an EAR, for Rego only.
             overall: the claims of the overall token; only JSON policies have rules for them.
 
         Raises:
-            PolicyError: the policy cannot be compiled or fails while it runs. Never a verdict.
+            PolicyError: the policy cannot be compiled or fails while it runs, or knows no EAR. Never a verdict.
         """
-        return self.body.evaluate(claims, overall)
-
-    def evaluate_ear(self, ear: Mapping[str, object]) -> PolicyDecision:
-        """Decide on the payload of an EAR, which a Rego policy gets as its input.
-
-        Raises:
-            PolicyError: a JSON policy, or as for ``evaluate``.
-        """
-        if not isinstance(self.body, RegoPolicy):
-            raise PolicyError(f"{self.name}: JSON policies know no EAR", code="policy-ear", hint="use a Rego policy")
-        return self.body.decide(dict(ear))
+        return self.body.evaluate(document, overall)
 
     def explain(self) -> tuple[str, ...]:
         """What it demands, line by line."""

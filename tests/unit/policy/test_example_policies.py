@@ -143,13 +143,13 @@ def test_switches_alone_have_a_policy_of_their_own(node: Callable[..., Claims]) 
     ],
 )
 def test_an_ear_is_accepted_if_all_of_it_affirms(ear: dict[str, object], accepted: bool) -> None:
-    assert policy("accept_ear_affirming.rego").evaluate_ear(ear).matched is accepted
+    assert policy("accept_ear_affirming.rego").evaluate(ear).matched is accepted
 
 
 def test_an_ear_with_two_statuses_is_an_error() -> None:
     two = {"ear.status": "affirming", "ear_status": "contraindicated"}
     with pytest.raises(PolicyError):
-        policy("accept_ear_affirming.rego").evaluate_ear({"submods": {"gpu0": two}})
+        policy("accept_ear_affirming.rego").evaluate({"submods": {"gpu0": two}})
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def test_rules_of_great_depth_are_refused() -> None:
 
 def test_json_policies_know_no_ear() -> None:
     with pytest.raises(PolicyError, match="EAR"):
-        load(POLICY).evaluate_ear({})
+        load(POLICY).evaluate({})
 
 
 def test_what_the_token_will_say_of_a_policy() -> None:

@@ -14,7 +14,7 @@ import pytest
 from nvattest.errors import PolicyError, ResultCode
 from nvattest.policy import isolation
 from nvattest.policy.decision import PolicyDecision
-from nvattest.policy.isolation import check_bounded, evaluate_bounded, evaluate_ear_bounded
+from nvattest.policy.isolation import check_bounded, evaluate_bounded
 from nvattest.policy.relying_party import PolicyLanguage, RelyingPartyPolicy, load_policy
 
 pytest.importorskip("regopy")
@@ -274,8 +274,8 @@ def test_the_child_decides_as_this_process_does() -> None:
 
 def test_the_child_takes_an_ear_as_its_input() -> None:
     policy = rego(HEAD + 'nv_match { input["ear.status"] == "affirming" }')
-    assert evaluate_ear_bounded(policy, {"ear.status": "affirming"}).matched
-    assert not evaluate_ear_bounded(policy, {"ear.status": "warning"}).matched
+    assert evaluate_bounded(policy, {"ear.status": "affirming"}).matched
+    assert not evaluate_bounded(policy, {"ear.status": "warning"}).matched
 
 
 @pytest.mark.parametrize(
