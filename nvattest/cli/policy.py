@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, dump_json, kind_of, load_json
@@ -132,6 +131,8 @@ def _saved_claims(data: bytes, path: str) -> tuple[list[JsonObject], JsonObject 
 
 def _overall(document: JsonObject, path: str) -> JsonObject | None:
     """``overall`` as it stands, or the unverified payload of the overall JWT in ``detached_eat``."""
+    from nvattest.token.jws import jwt_part
+
     given = document.get("overall")
     if isinstance(given, dict):
         return given
@@ -140,9 +141,4 @@ def _overall(document: JsonObject, path: str) -> JsonObject | None:
         payload = token[0][1].split(".")[1]  # type: ignore[index]
     except (TypeError, IndexError, KeyError, AttributeError):
         return None
-    try:
-        text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-    except ValueError:
-        raise ParseError("the overall token in detached_eat is not base64url", source=path, code="base64") from None
-    claims = load_json(text, source=f"{path}, overall token", maximum=MAXIMUM_CLAIMS)
-    return claims if isinstance(claims, dict) else None
+    return jwt_part(payload, f"{path}, overall token")

@@ -6,8 +6,6 @@ evidence, kept for 15 minutes, and fetched again once when a token names a key t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -240,6 +238,8 @@ def request_body(evidence: Sequence[Evidence], nonce: Nonce, claims_version: str
 
 def key_ids(token: object) -> frozenset[str]:
     """The ``kid`` of every JWT in a detached EAT, unverified: only to know whether the key set may be too old."""
+    from nvattest.token.jws import jwt_part
+
     found: set[str] = set()
     waiting = [token]
     for _ in range(256):
@@ -251,13 +251,12 @@ def key_ids(token: object) -> frozenset[str]:
         elif isinstance(item, dict):
             waiting += list(item.values())[:128]
         elif isinstance(item, str) and item.count(".") == 2:
-            head = item.partition(".")[0]
             try:
-                header = load_json(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)), source="JWT", maximum=8192)
-            except (ParseError, binascii.Error, ValueError):
+                kid = jwt_part(item.partition(".")[0], "the header").get("kid")
+            except TokenError:
                 continue
-            if isinstance(header, dict) and isinstance(header.get("kid"), str):
-                found.add(str(header["kid"]))
+            if isinstance(kid, str):
+                found.add(kid)
     return frozenset(found)
 
 

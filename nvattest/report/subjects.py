@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from datetime import datetime, timedelta, timezone
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import clean
-from nvattest.errors import InputError, ParseError
+from nvattest.errors import InputError, ParseError, TokenError
 from nvattest.model import format_time
 from nvattest.report.catalogue import entry_lines, find_entry
 from nvattest.report.diagnosis import diagnose, failures
@@ -25,7 +23,6 @@ _TIMES: Final = ("iat", "nbf", "exp")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MAXIMUM_CLAIMS: Final = 200
 MAXIMUM: Final = 64 * 1024 * 1024
-_MAXIMUM_PART: Final = 1024 * 1024
 _MAXIMUM_TOKENS: Final = 512
 _JWT: Final = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 # The header of a JWT is an object. Other text with two dots, such as the id of a RIM, is none.
@@ -164,20 +161,14 @@ def _tokens(value: object) -> tuple[UnverifiedToken, ...]:
 
 
 def _token(name: str, text: str) -> UnverifiedToken:
+    # Loaded here: most of what is explained is no token.
+    from nvattest.token.jws import jwt_part
+
     header, claims, _ = text.split(".")
     try:
-        return UnverifiedToken(name=name, header=_part(header), claims=_part(claims))
-    except (ParseError, binascii.Error, ValueError) as error:
+        return UnverifiedToken(name=name, header=jwt_part(header, "header"), claims=jwt_part(claims, "payload"))
+    except TokenError as error:
         return UnverifiedToken(name=name, header={}, claims={}, fault=f"it cannot be read: {error}"[:200])
-
-
-def _part(text: str) -> JsonObject:
-    if len(text) > _MAXIMUM_PART:
-        raise ValueError(f"{len(text)} characters, at most {_MAXIMUM_PART} are read")
-    document = load_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), source="token", maximum=_MAXIMUM_PART)
-    if not isinstance(document, dict):
-        raise ValueError(f"{kind_of(document)} where an object belongs")  # noqa: TRY004 - a value of the token
-    return document
 
 
 def _evidence(source: str) -> InputError:

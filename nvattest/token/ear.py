@@ -62,6 +62,7 @@ from nvattest.token.rules import (
     check_counts,
     check_good_device,
     check_identities,
+    vouched_for,
 )
 from nvattest.token.verified import TokenKind, VerifiedToken, ear_refusals
 
@@ -177,22 +178,12 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
     return VerifiedToken(
         kind=TokenKind.EAR,
         overall=overall,
-        issuer=text_member(token, "iss", "missing-iss") if "iss" in token.payload else "",
-        issued=instant(seconds(token, "iat")),
         expires=instant(seconds(token, "exp")),
         labels=devices,
         claims=claims,
-        payload=token.payload,
-        key=key,
-        simulated=made.simulated,
-        anchors=made.anchors,
-        weakened=made.weakened,
-        evidence_digest=made.evidence_digest,
-        at=made.at,
         statuses={label: tier.word for label, tier in tiers.items()},
-        key_source=keys.source,
-        key_url=keys.url,
         refusals=tuple(reason for reasons in refusals.values() for reason in reasons),
+        **vouched_for(token, key, keys, made),
     )
 
 

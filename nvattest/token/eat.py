@@ -101,7 +101,7 @@ def verify_eat(
         TokenError: it must not be believed.
     """
     # Loaded here: the hook signs and does not verify.
-    from nvattest.token.rules import check_counts, check_good_device, check_identities
+    from nvattest.token.rules import check_counts, check_good_device, check_identities, vouched_for
     from nvattest.token.verified import VerifiedToken, eat_refusal
 
     # 1. The shape.
@@ -146,22 +146,12 @@ def verify_eat(
     return VerifiedToken(
         kind=kind,
         overall=result,
-        issuer=str(overall.payload["iss"]),
-        issued=instant(seconds(overall, "iat")),
         expires=instant(min(seconds(token, "exp") for token in tokens)),
         labels=labels,
         claims=claims,
-        payload=overall.payload,
-        key=key,
-        simulated=made.simulated,
-        anchors=made.anchors,
-        weakened=made.weakened,
-        evidence_digest=made.evidence_digest,
-        at=made.at,
         statuses={},
-        key_source=keys.source,
-        key_url=keys.url,
         refusals=tuple(refusal for refusal in refused.values() if refusal is not None),
+        **vouched_for(overall, key, keys, made),
     )
 
 

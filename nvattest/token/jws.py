@@ -65,9 +65,9 @@ def read_jws(compact: str, *, what: str) -> Jws:
     parts = compact.split(".")
     if len(parts) != 3:
         raise refuse(f"{what} has {len(parts)} parts, expected header.payload.signature", "malformed")
-    header = _object(parts[0], f"{what}: header", _MAXIMUM_HEADER)
+    header = jwt_part(parts[0], f"{what}: header", _MAXIMUM_HEADER)
     _check_header(header, what)
-    payload = _object(parts[1], f"{what}: payload", MAXIMUM_TOKEN)
+    payload = jwt_part(parts[1], f"{what}: payload")
     signature = _decode(parts[2], f"{what}: signature")
     if len(signature) != _SIGNATURE_SIZE:
         raise refuse(f"{what}: a signature of {len(signature)} bytes, ES384 has {_SIGNATURE_SIZE}", "signature")
@@ -157,7 +157,12 @@ def _decode(text: str, what: str) -> bytes:
         raise refuse(f"{what} is not canonical base64url", "malformed") from None
 
 
-def _object(text: str, what: str, maximum: int) -> JsonObject:
+def jwt_part(text: str, what: str, maximum: int = MAXIMUM_TOKEN) -> JsonObject:
+    """The header or the payload of a compact JWT: canonical base64url of a JSON object. Nothing vouches for it.
+
+    Raises:
+        TokenError: ``malformed``, ``duplicate-key``, ``too-large``.
+    """
     data = _decode(text, what)
     try:
         value = load_json(data, source=what, maximum=maximum)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nvattest._documents import kind_of
 from nvattest._text import base64url
@@ -19,6 +19,11 @@ from nvattest.errors import InputError, ResultCode
 from nvattest.model import Nonce, counted, format_time
 from nvattest.token.jws import Jws, instant, refuse, seconds, text_member
 from nvattest.token.verified import EAT_MEMBER
+
+if TYPE_CHECKING:
+    from nvattest.token.keyring import Keyring
+    from nvattest.token.keys import PublicKey
+    from nvattest.token.provenance import Provenance
 
 MAXIMUM_LEEWAY: Final = timedelta(minutes=10)
 # How the submodule of a device is called: in a detached EAT, and in an EAR.
@@ -126,6 +131,23 @@ class Rules:
             message = f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}"
             hint = "a token for another request, or a recording"
         raise refuse(message, code, hint=hint, result_code=ResultCode.NONCE_MISMATCH)
+
+
+def vouched_for(token: Jws, key: PublicKey, keys: Keyring, made: Provenance) -> dict[str, Any]:
+    """The members of a ``VerifiedToken`` that say who issued it, and by which key; after ``Rules.check`` only."""
+    return {
+        "issuer": token.payload.get("iss", ""),
+        "issued": instant(seconds(token, "iat")),
+        "payload": token.payload,
+        "key": key,
+        "key_source": keys.source,
+        "key_url": keys.url,
+        "simulated": made.simulated,
+        "anchors": made.anchors,
+        "weakened": made.weakened,
+        "evidence_digest": made.evidence_digest,
+        "at": made.at,
+    }
 
 
 # --- The devices of a token

@@ -136,6 +136,14 @@ def test_a_token_that_cannot_be_read_is_said_so(
     assert "cannot be read" in out
 
 
+def test_a_part_that_is_not_canonical_base64url_is_not_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # {"a": 1} with loose bits behind its last byte.
+    _, out, _ = explain(capsys, save(tmp_path, "eyJhbGciOiJFUzM4NCJ9.eyJhIjogMX1.AA"))
+    assert "cannot be read" in out
+
+
 def test_claims_of_another_program_are_shown_as_claims(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     foreign = {"result_code": 12, "claims": [{"measres": "fail", "x-nvidia-device-type": "gpu"}], "detached_eat": None}
     _, out, _ = explain(capsys, save(tmp_path, foreign))

@@ -87,6 +87,8 @@ def test_overall_claims_come_from_the_token_in_the_output(tmp_path: Path, capsys
     # {"a": 1} as the payload of a JWT.
     claims = write(tmp_path, "c.json", '{"claims": [{"b": 2}], "detached_eat": [["JWT", "e30.eyJhIjogMX0.x"], {}]}')
     assert ask(capsys, policy, "--claims", claims)[0] == 0
+    loose = write(tmp_path, "l.json", '{"claims": [{"b": 2}], "detached_eat": [["JWT", "e30.eyJhIjogMX1.x"], {}]}')
+    assert ask(capsys, policy, "--claims", loose)[1]["error"]["code"] == "malformed"
     claims = write(tmp_path, "d.json", '{"claims": [{"b": 2}], "overall": {"a": 2}}')
     assert ask(capsys, policy, "--claims", claims)[0] == 11
     claims = write(tmp_path, "e.json", '{"claims": [{"b": 2}]}')
