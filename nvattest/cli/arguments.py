@@ -139,6 +139,18 @@ def add_global_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_terminal_options(parser: argparse.ArgumentParser) -> None:
+    """``--color`` and ``--width``."""
+    group = parser.add_argument_group("terminal")
+    group.add_argument(
+        "--color", type=choice("auto", "always", "never"), default="auto", metavar="WHEN",
+        help="auto (the default: on a terminal, unless NO_COLOR is set), always or never",
+    )  # fmt: skip
+    group.add_argument(
+        "--width", type=int, default=None, metavar="COLUMNS", help="columns; 80 where there is no terminal"
+    )
+
+
 def add_command(parser: argparse.ArgumentParser, text: str) -> None:
     """A command to run, as the last argument: it begins at the first word that is no option, usually after ``--``."""
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=text)

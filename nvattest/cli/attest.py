@@ -385,7 +385,7 @@ def _print_json(result: Result) -> None:
 
 
 def _print_text(result: Result, request: Request) -> None:
-    from nvattest.cli.terminal import terminal_for
+    from nvattest.cli.output import terminal_for
     from nvattest.report.reading import view_of
     from nvattest.report.text import account, claims_account, decision_account, story
 

@@ -13,11 +13,10 @@ from nvattest._documents import dump_json
 from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
 from nvattest._text import clean
 from nvattest._version import __version__
-from nvattest.cli.arguments import VALIDATION, ArgumentError
+from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_options
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine, reach
-from nvattest.cli.output import say, write_file
+from nvattest.cli.output import Progress, say, terminal_for, write_file
 from nvattest.cli.requests import add_tls_options
-from nvattest.cli.terminal import Progress, add_terminal_options, terminal_for
 from nvattest.model import counted, format_time
 from nvattest.report.terminal import Terminal
 

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from nvattest._documents import dump_json
-from nvattest.cli.output import say, write_file
-from nvattest.cli.terminal import add_terminal_options, is_terminal, terminal_for
+from nvattest.cli.arguments import add_terminal_options
+from nvattest.cli.output import is_terminal, say, terminal_for, write_file
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:

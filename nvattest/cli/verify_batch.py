@@ -13,8 +13,7 @@ from typing import BinaryIO
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
 from nvattest.cli.arguments import choice, converted, existing_file
-from nvattest.cli.output import open_stream
-from nvattest.cli.terminal import Progress
+from nvattest.cli.output import Progress, open_stream
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE
 from nvattest.errors import InputError
 from nvattest.model import VerificationTime

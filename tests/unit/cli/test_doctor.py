@@ -343,7 +343,7 @@ def test_the_network_is_left_alone_unless_asked(
 
 
 def test_progress_shows_nothing_where_nobody_looks() -> None:
-    from nvattest.cli.terminal import Progress
+    from nvattest.cli.output import Progress
 
     stream = io.StringIO()
     with Progress("work", stream=stream, delay=0.0) as progress:
@@ -352,7 +352,7 @@ def test_progress_shows_nothing_where_nobody_looks() -> None:
 
 
 def test_progress_is_shown_on_a_terminal_and_cleared() -> None:
-    from nvattest.cli.terminal import Progress
+    from nvattest.cli.output import Progress
 
     shown = threading.Event()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nvattest.cli import main
-from nvattest.cli.terminal import shows_unicode, terminal_for, wants_color
+from nvattest.cli.output import shows_unicode, terminal_for, wants_color
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,7 @@ def test_a_token_that_cannot_be_read_is_said_so(
     assert "cannot be read" in out
 
 
-def test_a_part_that_is_not_canonical_base64url_is_not_read(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_part_that_is_not_canonical_base64url_is_not_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     # {"a": 1} with loose bits behind its last byte.
     _, out, _ = explain(capsys, save(tmp_path, "eyJhbGciOiJFUzM4NCJ9.eyJhIjogMX1.AA"))
     assert "cannot be read" in out
