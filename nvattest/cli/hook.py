@@ -10,7 +10,7 @@ from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file
 from nvattest.cli.output import say, write_file
 
 if TYPE_CHECKING:
-    from nvattest.guest.paths import Paths
+    from nvattest.guest.config import Paths
 
 _HOOKS = "/usr/share/oci/hooks"
 
@@ -85,7 +85,7 @@ def guest_paths(root: str, config: str) -> Paths:
     Raises:
         ArgumentError: the configuration is not named by an absolute path.
     """
-    from nvattest.guest.paths import Paths
+    from nvattest.guest.config import Paths
 
     if config and not config.startswith("/"):
         raise ArgumentError(f"--config: expected an absolute path, found {config!r}", VALIDATION)
@@ -120,9 +120,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _drop_in(request: DropIn) -> str:
+    from nvattest.guest.config import Paths
     from nvattest.guest.extension import check_extension, parse_verity_params
     from nvattest.guest.kata import Extension, drop_in, read_runtime
-    from nvattest.guest.paths import Paths
 
     if (request.image is None) != (request.verity is None):
         raise ArgumentError("--image and --verity go together", VALIDATION)

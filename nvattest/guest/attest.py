@@ -22,7 +22,9 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from nvattest._folder import TrustedFolder
 from nvattest._pci import MODULE, PciDevices, pci_devices
@@ -32,7 +34,7 @@ from nvattest.devices.state import require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
 from nvattest.guest.arguments import Container, Stage
 from nvattest.guest.clock import Budget, give_up_after, wait_for_clock
-from nvattest.guest.config import LOOK_SECONDS, Settings
+from nvattest.guest.config import LOOK_SECONDS, Paths, Settings
 from nvattest.guest.driver import (
     Driver,
     collect_all,
@@ -42,8 +44,7 @@ from nvattest.guest.driver import (
     require_all_attested,
     says_protected,
 )
-from nvattest.guest.journal import Journal
-from nvattest.guest.paths import Paths
+from nvattest.guest.journal import Journal, account, stamp, write_log
 from nvattest.guest.ready import ReadyGate, publish, sign, take_away, withdraw, write_appraisal
 from nvattest.guest.record import (
     NO_GPU,
@@ -53,15 +54,20 @@ from nvattest.guest.record import (
     Identity,
     Reason,
     Record,
+    Remark,
     belongs,
+    boottime,
     identify,
     recognised,
     refreshable,
+    shown_status,
     write_record,
 )
-from nvattest.guest.run import Run, account, write_log
 from nvattest.guest.termination import TerminatedError, Termination
-from nvattest.model import Nonce
+from nvattest.model import DeviceKind, Nonce
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal
 
 __all__ = ["attest_and_record"]
 
@@ -87,6 +93,129 @@ _CAUSES = {
     "no-gpu": "no-gpu",
     "devices-changed": "devices-changed",
 }
+
+
+# What each mark ends.
+_PHASES: Final = {
+    "start": "for the start of the program",
+    "lock": "waiting for another attestation",
+    "driver": "for the driver to come up",
+    "closed": "for setting the GPUs not ready",
+    "verifier": "for loading the verifier",
+    "clock": "for configuration and clock",
+    "evidence": "for the evidence",
+    "collateral": "for RIMs and revocation answers",
+    "appraisal": "for the verification",
+    "token": "for the token",
+    "ready": "for setting the GPUs ready",
+    "end": "for the end",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What one run knows and has found out so far.
+
+    ``ready`` is what the driver said of the GPUs where there was no ``gate`` to ask it. ``id`` names the run in its
+    record and in its log.
+    """
+
+    folder: TrustedFolder
+    settings: Settings
+    stage: str
+    container: Container
+    budget: Budget
+    identity: Identity
+    known: Record | None
+    refresh: bool
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    findings: list[Remark] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    gate: ReadyGate | None = None
+    driver: Driver | None = None
+    appraisal: Appraisal | None = None
+    ready: bool | None = None
+    ready_on_entry: bool | None = None
+    token_sha256: str | None = None
+    token_before_sha256: str | None = None
+    times: dict[str, float] = field(default_factory=dict)
+
+    def find(self, code: str, message: str) -> None:
+        """Note what does not decide by itself."""
+        self.findings.append(Remark(code, message[:400]))
+
+    def mark(self, name: str) -> None:
+        """Note how long it took to get here."""
+        self.times[name] = round(1000 * self.budget.spent(), 1)
+
+    def spans(self) -> list[tuple[str, float]]:
+        """What the time went into, in seconds, phase by phase; the last one is not over."""
+        found, before = [], 0.0
+        for name, what in _PHASES.items():
+            until = self.times.get(name, 1000 * self.budget.spent())
+            found.append((what, (until - before) / 1000))
+            before = until
+            if name not in self.times:
+                break
+        return found
+
+    def forget_token(self) -> None:
+        """The token of an earlier run is withdrawn."""
+        self.token_sha256 = self.token_before_sha256 = None
+
+    def record(self, verdict: str, cause: str, reason: Reason | None = None) -> Record:
+        """The record of this run, were it to end now, like this."""
+        settings, appraisal = self.settings, self.appraisal
+        config, now = settings.config, boottime()
+        self.mark("end")
+        record = Record(
+            verdict=verdict,
+            cause=cause,
+            reason=reason,
+            findings=tuple(self.findings),
+            run=self.id,
+            stage=self.stage,
+            time=stamp(),
+            milliseconds=dict(self.times),
+            **self.identity._asdict(),
+            finished_boottime=now,
+            valid_until_boottime=now + settings.reuse_seconds,
+            on_failure=settings.on_failure,
+            exit_status=shown_status(cause, stage=self.stage, on_failure=settings.on_failure),
+            token_sha256=self.token_sha256,
+            token_before_sha256=self.token_before_sha256,
+            ready=self.ready if self.gate is None else self.gate.ready,
+            ready_on_entry=self.ready_on_entry,
+            container=self.container.id,
+            container_kind=self.container.kind,
+            stdin=self.container.note,
+            log={
+                "file": settings.paths.at(config.log_file),
+                "maximum": config.log_max_bytes,
+                "keep": config.log_keep,
+                "kmsg": config.log_kmsg,
+            },
+        )
+        if self.driver is not None:
+            state = self.driver.state
+            driver = {
+                "version": state.driver_version,
+                "cc_on": state.cc_on,
+                "dev_tools": state.dev_tools,
+                "protected_pcie": state.protected_pcie,
+                "environment": int(state.environment),
+                "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
+            }
+            record = record._replace(gpus=state.gpu_count, driver=driver)
+        if appraisal is not None:
+            record = record._replace(
+                switches=sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
+                result_code=int(appraisal.result_code),
+                anchors=appraisal.anchors,
+                simulated=appraisal.simulated,
+                weakened=tuple(appraisal.weakened),
+            )
+        return record
 
 
 def attest_and_record(
@@ -145,7 +274,7 @@ def attest_and_record(
         cause, reason = "terminated", Reason("terminated", "ended by a signal")
     if record is None:
         record = _fail(run, cause, reason)
-    write_log(run, record, journal)
+    write_log(record, run.lines, journal)
     if journal.file != record.log["file"]:
         # Known only after the lines are written, and the record has to be there before.
         record = record._replace(log={**record.log, "file": journal.file})
@@ -174,7 +303,7 @@ def _story(run: Run, termination: Termination) -> str:
     run.mark("driver")
     # (2) not ready
     run.ready_on_entry = run.driver.state.ready
-    ours = recognised(run.known, run.identity.boot, folder)
+    ours = recognised(run.known, run.identity.boot_id, folder)
     if run.ready_on_entry and not ours:
         run.find("ready-on-entry", _READY_ON_ENTRY)
     if run.refresh and ours and run.ready_on_entry and refreshable(run.known, run.identity):

@@ -19,11 +19,10 @@ from typing import Any, Final
 from nvattest._folder import open_now, read_bounded, read_start
 from nvattest._pci import PciDevices, pci_devices
 from nvattest.errors import InputError, NvattestError
-from nvattest.guest.config import Settings, load_settings
+from nvattest.guest.config import Paths, Settings, load_settings, own_configuration
 from nvattest.guest.extension import MANIFEST, manifest_findings, our_process, parse_verity_params, read_manifest
 from nvattest.guest.findings import SEVERITIES, Finding
 from nvattest.guest.kata import generation_of, is_set_ready_at_boot, kernel_log_failure, version_of
-from nvattest.guest.paths import Paths, own_configuration
 from nvattest.guest.status import hook_status, stands
 from nvattest.model import counted
 

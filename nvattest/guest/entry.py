@@ -41,9 +41,8 @@ from nvattest.guest.arguments import (
     parse_arguments,
     read_state,
 )
-from nvattest.guest.config import LOOK_SECONDS, Settings, load_settings
+from nvattest.guest.config import LOOK_SECONDS, Paths, Settings, load_settings, own_configuration
 from nvattest.guest.journal import Journal
-from nvattest.guest.paths import Paths, own_configuration
 from nvattest.guest.record import (
     NO_GPU,
     NOT_TRUSTED,
@@ -180,7 +179,7 @@ def _attest(stage: str, paths: Paths, *, started: float, termination: Terminatio
     journal = Journal(paths)
     container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()
     settings = load_settings(paths)
-    settings.apply(journal)
+    journal.configure(settings)
     try:
         folder = TrustedFolder(paths.run, make=True, mode=0o755)
     except OSError as error:
@@ -210,7 +209,7 @@ def _attest(stage: str, paths: Paths, *, started: float, termination: Terminatio
         waited = time.monotonic() - asked
         # What was read before may have been replaced while we waited.
         settings = load_settings(paths)
-        settings.apply(journal)
+        journal.configure(settings)
         known, identity = read_record(folder), identify(paths, settings.inputs)
         if known is not None:
             if stage == Stage.WATCH:

@@ -24,8 +24,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.arguments import Stage, UsageError, parse_arguments
+from nvattest.guest.config import Paths
 from nvattest.guest.findings import Finding
-from nvattest.guest.paths import Paths
 
 __all__ = [
     "BLOCK",

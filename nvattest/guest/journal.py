@@ -1,4 +1,4 @@
-"""Where a run writes: the log file, one line in the kernel's log, one on stderr. The host can read all three."""
+"""What a run writes for people: the log file, one line in the kernel's log, one on stderr. The host reads all three."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import json
 import os
 import sys
 import time
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from nvattest._folder import TrustedFolder
 from nvattest._text import clean, escaped, joined
-from nvattest.guest.paths import Paths
+from nvattest.guest.config import Paths, Settings
+from nvattest.guest.record import Record, headline, record_to_json
 
-__all__ = ["Journal"]
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+    from nvattest.evidence import Evidence
+
+__all__ = ["Journal", "account", "stamp", "write_log"]
+
+_RULE: Final = "-----------------------------------"
+_MAXIMUM: Final = 400
 
 _LINE: Final = 480
 _PREFIX: Final = "nvattest-hook"
@@ -37,9 +46,11 @@ class Journal:
         self.fault = ""
         self.file: str | None = None
 
-    def configure(self, *, file: str, maximum: int, keep: int, kmsg: bool) -> None:
-        """Use other settings than the defaults from here on."""
-        self._file, self._maximum, self._keep, self._kmsg = file, maximum, keep, kmsg
+    def configure(self, settings: Settings) -> None:
+        """Write from here on where the configuration says."""
+        config = settings.config
+        self._file = settings.paths.at(config.log_file)
+        self._maximum, self._keep, self._kmsg = config.log_max_bytes, config.log_keep, config.log_kmsg
 
     def lines(self, lines: list[str]) -> None:
         """Append lines to the log file; one write, so that runs at the same time do not mix."""
@@ -132,3 +143,154 @@ def _print(line: str) -> None:
 def stamp() -> str:
     """Now, as the guest's clock has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+# --- the account of a run ---------------------------------------------------------------------------------------------
+
+# (depth, text, the ids of the checks behind it)
+_Line = tuple[int, str, str]
+
+
+def write_log(record: Record, account: Sequence[str], journal: Journal) -> None:
+    """Write the account into the log, the summary after it, and the verdict where the host sees it."""
+    lines = [f"{stamp()} nvattest-hook {record.stage} run {record.run}", *account]
+    lines += [f"finding: {code}: {message}" for code, message in record.findings]
+    reason = record.reason
+    if reason is not None:
+        lines.append(f"failed: {reason.code}: {reason.message}")
+        if reason.hint:
+            lines.append(f"next: {reason.hint}")
+    ready = {True: "ready", False: "not-ready", None: "unknown"}[record.ready]
+    lines.append(f"Confidential Compute GPUs Ready state: {ready}")
+    journal.lines(lines)
+    summary = {key: value for key, value in record_to_json(record).items() if key not in ("inputs", "log")}
+    journal.summary(summary | {"reused": False})
+    parts = [headline(record.verdict, record.ready, record.cause)]
+    if record.simulated:
+        parts.append("SIMULATED, proves nothing")
+    if reason is not None:
+        parts.append(reason.message)
+    parts += [f"finding: {code}" for code, _ in record.findings]
+    seconds = record.milliseconds.get("end", 0.0) / 1000
+    journal.verdict(f"{'; '.join(parts)} ({record.stage}, {seconds:.2f} s)", good=record.good)
+
+
+def account(appraisal: Appraisal, evidence: Sequence[Evidence]) -> list[str]:
+    """All lines about this appraisal; ``evidence`` is what it was made from, in the same order.
+
+    They have the words and the order of NVIDIA's local verifier, so that searches made for that one still find them.
+    Each line of a success is written only if the checks behind it are acceptable; otherwise the failed checks are in
+    its place with what was expected and found, and the account goes on to the end.
+    """
+    from nvattest.model import DeviceKind
+
+    gpus = [device for device in appraisal.devices if device.kind is DeviceKind.GPU]
+    switches = [device for device in appraisal.devices if device.kind is DeviceKind.NVSWITCH]
+    lines = [f"Number of GPUs available : {len(gpus)}"]
+    if switches:
+        lines.append(f"Number of NVSwitches available : {len(switches)}")
+    if appraisal.simulated:
+        lines.append("SIMULATED: the trust anchors are those of a simulation; this proves nothing")
+    elif appraisal.anchors != "NVIDIA":
+        lines.append(f"Trust anchors : {clean(appraisal.anchors, _MAXIMUM)}")
+    if appraisal.weakened:
+        lines.append(f"Weakened by policy : {', '.join(appraisal.weakened)}")
+    for device, item in zip(appraisal.devices, evidence, strict=True):
+        lines += _device(device, item, "GPU" if device.kind is DeviceKind.GPU else "NVSwitch")
+    for check in appraisal.checks:
+        if not check.acceptable:
+            lines.append(f"\tPLATFORM: {check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}")
+    lines.append(f"\tattestation result: {appraisal.trusted}")
+    return lines
+
+
+def _device(device: DeviceAppraisal, item: Evidence, word: str) -> list[str]:
+    name = f"{word} {device.index}"
+    lines = [
+        _RULE,
+        f"Fetching {name} information from {word} driver.",
+        f"VERIFYING {word} : {device.index}",
+    ]
+    for hint, text in (("driver_version", "Driver version"), ("vbios_version", "VBIOS version")):
+        if hint in item.hints:
+            value = item.hints[hint].lower() if hint == "vbios_version" else item.hints[hint]
+            lines.append(f"\t{text} fetched : {clean(value, _MAXIMUM)}")
+    for depth, text, checks in _story(device, word):
+        lines += _failed(device, checks.split()) or ["\t" * depth + text]
+    said = "verified successfully." if device.trusted else "could not be verified."
+    return [*lines, f"\t{name} {said}"]
+
+
+def _failed(device: DeviceAppraisal, ids: Iterable[str]) -> list[str]:
+    lines = []
+    for id_ in ids:
+        check = device.check(id_)
+        if check is None:
+            lines.append(f"\t\t{id_}: FAILED: the check was not made")
+        elif not check.acceptable:
+            values = [
+                f"{name} {clean(value, _MAXIMUM)}"
+                for name, value in (("expected", check.expected), ("found", check.found))
+                if value
+            ]
+            tail = f" ({', '.join(values)})" if values else ""
+            lines.append(f"\t\t{check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}{tail}")
+    return lines
+
+
+def _story(device: DeviceAppraisal, word: str) -> list[_Line]:
+    lines: list[_Line] = [
+        (1, f"Validating {word} certificate chains.", ""),
+        (
+            2, f"{word} attestation report certificate chain validation successful.",
+            "chain-format chain-path chain-validity",
+        ),
+        (2, "The certificate chain revocation status verification successful.", "chain-revocation"),
+        (1, "Authenticating attestation report", "report-format report-trailing-bytes"),
+        (2, "The nonce in the SPDM GET MEASUREMENT request message is matching with the generated nonce.", "nonce"),
+        *_versions(device),
+        (2, "Attestation report signature verification successful.", "report-signature"),
+        (2, "Attestation report verification successful.", "architecture fwid debug mode versions hints"),
+        (1, "Authenticating the RIMs.", ""),
+    ]  # fmt: skip
+    if device.check("reference-values") is not None:
+        lines.append((2, "Reference values are published.", "reference-values"))
+    if word == "GPU":
+        lines += _rim("driver", "Authenticating Driver RIM", "Schema validation passed.", "Driver")
+        lines += _rim("vbios", "Authenticating VBIOS RIM.", "RIM Schema validation passed.", "VBIOS")
+    else:
+        lines += _rim("bios", "Authenticating BIOS RIM.", "RIM Schema validation passed.", "BIOS")
+    lines += [
+        (1, "Comparing measurements (runtime vs golden)", "rim-conflict"),
+        (2, "The runtime measurements are matching with the golden measurements.", "measurements minimum-svn"),
+    ]
+    if device.trusted:
+        lines.append((1, f"{word} is in the expected state.", ""))
+    return lines
+
+
+def _versions(device: DeviceAppraisal) -> list[_Line]:
+    from nvattest.spdm.opaque import GpuFields
+
+    fields = device.report.fields if device.report is not None else None
+    if fields is None:
+        return []
+    if isinstance(fields, GpuFields):
+        found = {"Driver": fields.driver_version, "VBIOS": fields.vbios_version.lower()}
+    else:
+        found = {"BIOS": fields.bios_version.lower()}
+    return [
+        (2, f"{name} version fetched from the attestation report : {clean(version, _MAXIMUM)}", "")
+        for name, version in found.items()
+    ]
+
+
+def _rim(role: str, heading: str, schema: str, name: str) -> list[_Line]:
+    return [
+        (2, heading, f"{role}-rim-available"),
+        (3, schema, f"{role}-rim-format"),
+        (3, f"{role} RIM certificate chain verification successful.", f"{role}-rim-chain {role}-rim-validity"),
+        (3, "The certificate chain revocation status verification successful.", f"{role}-rim-revocation"),
+        (3, f"{role} RIM signature verification successful.", f"{role}-rim-signature {role}-rim-binding"),
+        (3, f"{name} RIM verification successful", ""),
+    ]

@@ -18,10 +18,10 @@ from typing import Final
 
 from nvattest._folder import read_bounded
 from nvattest.errors import InputError, NvattestError
+from nvattest.guest.config import Paths
 from nvattest.guest.extension import check_extension, image_tree, manifest_findings, parse_verity_params
 from nvattest.guest.findings import Finding
 from nvattest.guest.kata import EXTENSION_NAME, READY_PARAMETER, Runtime, Table, at, is_set_ready_at_boot, read_runtime
-from nvattest.guest.paths import Paths
 
 __all__ = ["lint_files"]
 

@@ -22,7 +22,7 @@ from nvattest._folder import TrustedFolder
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, InputError, NvattestError
-from nvattest.guest.paths import Paths
+from nvattest.guest.config import Paths
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal

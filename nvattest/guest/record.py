@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 from nvattest._folder import TrustedFolder, open_now
 from nvattest._pci import device_digest, read_small
 from nvattest._version import __version__
-from nvattest.guest.paths import Paths
+from nvattest.guest.config import Paths
 
 __all__ = [
     "EXIT",
@@ -128,12 +128,12 @@ _SMALL_FILE: Final = 1024 * 1024
 
 
 class Identity(NamedTuple):
-    """``boot`` is empty where the kernel did not say; then no verdict stands.
+    """``boot_id`` is empty where the kernel did not say; then no verdict stands.
 
     ``config`` says which of the ``inputs`` is the configuration.
     """
 
-    boot: str
+    boot_id: str
     devices: str
     config: str
     inputs: dict[str, str | None]
@@ -161,7 +161,7 @@ def seconds_since_fork() -> float:
 def identify(paths: Paths, inputs: Iterable[str]) -> Identity:
     """What a verdict made now would belong to; ``inputs`` are the files that decide what is demanded."""
     return Identity(
-        boot=read_small(paths.boot_id).strip(),
+        boot_id=read_small(paths.boot_id).strip(),
         devices=device_digest(paths.root),
         config=paths.config,
         inputs={path: digest_file(path) for path in inputs},
@@ -258,6 +258,11 @@ class Record(NamedTuple):
         """The verdict lets a workload start."""
         return self.verdict in (TRUSTED, NO_GPU)
 
+    @property
+    def identity(self) -> Identity:
+        """What the verdict is about."""
+        return Identity(self.boot_id, self.devices, self.config, self.inputs)
+
 
 def read_record(folder: TrustedFolder) -> Record | None:
     """The last record, or None where there is none that this version wrote."""
@@ -302,13 +307,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
 def belongs(record: Record | None, identity: Identity) -> bool:
     """Whether the record is of this boot, these devices, this driver load, these settings and this program."""
     return (
-        record is not None
-        and identity.boot != ""
-        and record.program == __version__
-        and record.boot_id == identity.boot
-        and record.devices == identity.devices
-        and record.config == identity.config
-        and record.inputs == identity.inputs
+        record is not None and identity.boot_id != "" and record.program == __version__ and record.identity == identity
     )
 
 

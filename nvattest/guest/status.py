@@ -9,8 +9,7 @@ from nvattest._text import joined
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import SystemState, read_state
 from nvattest.errors import NvattestError
-from nvattest.guest.config import Settings, load_settings
-from nvattest.guest.paths import Paths
+from nvattest.guest.config import Paths, Settings, load_settings
 from nvattest.guest.record import (
     MAXIMUM_RECORD,
     NO_GPU,
@@ -39,7 +38,7 @@ def hook_status(paths: Paths) -> dict[str, Any]:
     state, fault = _live(settings.nvml)
     identity = identify(paths, settings.inputs)
     record, current, unread = _record(paths, identity, settings)
-    same_boot = record is not None and identity.boot != "" and record.boot_id == identity.boot
+    same_boot = record is not None and identity.boot_id != "" and record.boot_id == identity.boot_id
     # Only what the driver says now is the state; the record says what the last run left it in.
     return {
         "current": current,

@@ -204,7 +204,7 @@ def test_hook_status_neither_believes_nor_waits_for_what_others_wrote(world: New
 
 AS_ANOTHER_USER = """
 import os, sys
-from nvattest.guest.paths import Paths
+from nvattest.guest.config import Paths
 from nvattest.guest.status import hook_status, render_status
 paths = Paths(sys.argv[1])
 hook_status(paths)  # imports what it needs

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nvattest.guest.config import Paths
 from nvattest.guest.journal import Journal
-from nvattest.guest.paths import Paths
 
 from .hook_world import HookWorld
 

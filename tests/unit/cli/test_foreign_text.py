@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.cli import main
+from nvattest.guest.config import Paths
 from nvattest.guest.journal import Journal
-from nvattest.guest.paths import Paths
 from nvattest.guest.status import render_status
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.testing import Platform

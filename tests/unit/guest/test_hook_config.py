@@ -14,8 +14,7 @@ import pytest
 from nvattest._schemas import schema_bytes
 from nvattest.errors import InputError
 from nvattest.guest.arguments import Stage
-from nvattest.guest.config import KEYS, HookConfig, Settings, load_settings, parse_config
-from nvattest.guest.paths import Paths, own_configuration
+from nvattest.guest.config import KEYS, HookConfig, Paths, Settings, load_settings, own_configuration, parse_config
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from nvattest.guest.arguments import Stage, parse_arguments
-from nvattest.guest.config import Settings
+from nvattest.guest.config import Paths, Settings
 from nvattest.guest.extension import our_entry
 from nvattest.guest.lint import lint_files
-from nvattest.guest.paths import Paths
 
 if sys.version_info >= (3, 11):
     import tomllib

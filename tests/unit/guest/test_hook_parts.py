@@ -20,9 +20,8 @@ from nvattest.devices import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest.arguments import MAXIMUM, Arguments, Stage, UsageError, parse_arguments, read_state
 from nvattest.guest.clock import EARLIEST, Budget, give_up_after, wait_for_clock
-from nvattest.guest.config import Settings, parse_config
+from nvattest.guest.config import Paths, Settings, parse_config
 from nvattest.guest.journal import Journal
-from nvattest.guest.paths import Paths
 from nvattest.guest.ready import PublishedPlatform, ReadyGate, Token, publish, take_away
 from nvattest.guest.record import (
     EXIT,
@@ -229,8 +228,8 @@ def record_of(paths: Paths, **changes: object) -> Record:
     """A good record of this guest that serves for ever."""
     identity = identify(paths, Settings(paths=paths).inputs)
     record = Record(
-        verdict="trusted", cause="ok", boot_id=identity.boot, devices=identity.devices, config=identity.config,
-        inputs=identity.inputs, finished_boottime=0.0, valid_until_boottime=1e12,
+        verdict="trusted", cause="ok", **identity._asdict(),
+        finished_boottime=0.0, valid_until_boottime=1e12,
         token_sha256=sha256(b"token").hexdigest(),
     )  # fmt: skip
     return record._replace(**changes)  # type: ignore[arg-type]
@@ -355,7 +354,7 @@ def test_without_a_boot_id_nothing_is_recognised(tmp_path: Path) -> None:
     paths = Paths(str(tmp_path))
     folder = TrustedFolder(paths.run, make=True)
     identity = identify(paths, Settings(paths=paths).inputs)
-    assert identity.boot == ""
+    assert identity.boot_id == ""
     write_record(folder, record_of(paths, verdict="no-gpu"))
     assert not reusable(read_record(folder), identity, folder, seconds=1e12)
 
