@@ -39,7 +39,7 @@ class TrustedFolder:
     """An open folder that belongs to the caller or to root, into which no one else may write.
 
     Its parents may be neither another user's nor writable for all, unless the sticky bit keeps others from renaming
-    what is in them: whoever can rename the folder can put an older one in its place.
+    what is in them: a user that can rename the folder can put an older one in its place.
 
     Args:
         path: the folder. The last component is no symbolic link; links before it are root's or the caller's.
@@ -283,7 +283,7 @@ def replace_file(
         data: its content.
         new: a name that is free.
         mode: its permissions, less the umask.
-        settle: called with the descriptor of the complete file, before anyone finds it under its name.
+        settle: called with the descriptor of the complete file, before it has its name.
         sync: the content is on the disk before it has the name.
 
     Raises:

@@ -217,7 +217,7 @@ def not_made(name: str, why: str, *, kind: DeviceKind = DeviceKind.GPU) -> Check
 
 
 def unacceptable(checks: tuple[Check, ...]) -> tuple[Check, ...]:
-    """The checks that stand in the way of trust, in their order."""
+    """The checks that prevent trust, in their order."""
     # The outcome first: nearly all checks pass, and only the others have to be asked.
     return tuple([check for check in checks if check.outcome is not Outcome.PASS and not check.acceptable])
 

@@ -96,7 +96,7 @@ class DeviceAppraisal:
 
     @property
     def failures(self) -> tuple[Check, ...]:
-        """The checks that stand in the way of trust, in the order of the story."""
+        """The checks that prevent trust, in the order of the story."""
         return unacceptable(self.checks)
 
     def check(self, id: str) -> Check | None:  # noqa: A002
@@ -141,7 +141,7 @@ class Appraisal:
 
     @property
     def failures(self) -> tuple[tuple[str, Check], ...]:
-        """All checks that stand in the way of trust, each with the label of its device (``PLATFORM`` for the whole)."""
+        """All checks that prevent trust, each with the label of its device (``PLATFORM`` for the whole)."""
         of_devices = [(device.label, check) for device in self.devices for check in device.failures]
         return (*of_devices, *(("PLATFORM", check) for check in unacceptable(self.checks)))
 

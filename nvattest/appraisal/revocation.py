@@ -57,7 +57,7 @@ def find_revocation(
     # The serial number finds candidates; an answer about another certificate of that number is passed over.
     candidates = index.get(certificate.serial, ())
     if len(candidates) > MAXIMUM_ANSWERS:
-        # Refused, not cut: which of them to leave out would be the choice of whoever sent them.
+        # Refused, not cut: a cut would let the sender choose which of them count.
         detail = f"{len(candidates)} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are read"
         return _unanswered(certificate, RevocationStatus.MALFORMED, detail)
     judged = [(memory.judge(answer, response, certificate, issuer, at), answer) for answer, response in candidates]

@@ -41,7 +41,7 @@ class Verifier:
         self.memory = Memory(self.ecdsa)
 
     def read(self, evidence: Iterable[Evidence | ReadEvidence]) -> tuple[ReadEvidence, ...]:
-        """Read the reports and chains once, for ``appraise`` and for whoever gathers collateral before it."""
+        """Read the reports and chains once, for ``appraise`` and for the gathering of collateral before it."""
         return tuple(self.memory.read(item) for item in evidence)
 
     def appraise(

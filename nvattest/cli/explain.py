@@ -13,7 +13,7 @@ from nvattest.cli.output import is_terminal, say, terminal_for, write_file
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
-    from nvattest.report.catalogue import Entry
+    from nvattest.report.catalogue import CatalogueEntry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +103,7 @@ def _read(name: str | None, maximum: int) -> bytes:
     return read_bounded(name, maximum)
 
 
-def _entry(word: str) -> Entry:
+def _entry(word: str) -> CatalogueEntry:
     from nvattest.report.catalogue import find_entry, similar
 
     entry = find_entry(word)

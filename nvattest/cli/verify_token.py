@@ -26,7 +26,7 @@ from nvattest.cli.arguments import (
     existing_file,
     from_environment,
 )
-from nvattest.cli.output import report_error, say, times
+from nvattest.cli.output import report_error, say, voucher
 from nvattest.cli.requests import Access
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
@@ -363,20 +363,13 @@ def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) ->
 def _summary(verified: VerifiedToken, at: datetime) -> dict[str, object]:
     digest = verified.evidence_digest
     return {
+        **voucher(verified),
         "kind": verified.kind.value,
-        "nvidia": verified.of_nvidia,
-        "key_url": verified.key_url,
-        "key_source": verified.key_source,
         "overall": verified.overall,
-        "issuer": verified.issuer,
-        "issued": format_time(verified.issued),
         "expires": format_time(verified.expires),
-        "at": times(verified.at),
         "checked_at": format_time(at),
         "labels": list(verified.labels),
         "key_thumbprint": verified.key.thumbprint,
-        "simulated": verified.simulated,
-        "anchors": verified.anchors,
         "weakened": list(verified.weakened),
         "evidence_digest": digest.hex() if digest is not None else None,
         "statuses": dict(verified.statuses),

@@ -23,7 +23,7 @@ _RIMS: Final = (
 )
 
 
-class Entry(NamedTuple):
+class CatalogueEntry(NamedTuple):
     """One entry. ``kind`` is code, check or error, ``key`` what people type, ``name`` what programs compare.
 
     ``covers`` are further words that lead here, ``phrases`` parts of other programs' messages that do. An action that
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 @functools.cache
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[CatalogueEntry, ...]:
     """All entries: codes by number, checks in the order of the story, errors."""
     with open(_DATA, "rb") as file:
         document = load_toml(file.read(), source=_DATA, maximum=_MAXIMUM)
@@ -67,7 +67,7 @@ def entries() -> tuple[Entry, ...]:
     return (*codes, *checks, *errors)
 
 
-def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str, str]) -> Entry:
+def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str, str]) -> CatalogueEntry:
     def fill(text: str) -> str:
         for placeholder, word in words.items():
             text = text.replace(placeholder, word)
@@ -88,13 +88,13 @@ def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str,
         members.setdefault("see", tuple(dict.fromkeys(str(int(code)) for code in (spec.gpu, spec.switch))))
     else:
         members["key"] = key
-    return Entry(kind=kind, **members)  # type: ignore[arg-type]  # a test reads every entry
+    return CatalogueEntry(kind=kind, **members)  # type: ignore[arg-type]  # a test reads every entry
 
 
 @functools.cache
-def _names() -> dict[str, Entry]:
+def _names() -> dict[str, CatalogueEntry]:
     # A check and an error word may share a name (nonce, fwid): the check, of which people see more, wins.
-    found: dict[str, Entry] = {}
+    found: dict[str, CatalogueEntry] = {}
     for entry in sorted(entries(), key=lambda entry: entry.kind):
         for word in (entry.key, entry.name):
             found.setdefault(word.lower(), entry)
@@ -104,7 +104,7 @@ def _names() -> dict[str, Entry]:
     return found
 
 
-def find_entry(word: str) -> Entry | None:
+def find_entry(word: str) -> CatalogueEntry | None:
     """The entry for ``104``, ``RIM_NOT_FOUND``, ``measurements``, ``cc-off``, ``ParseError`` or a known log line."""
     asked = word.strip().lower()
     if asked.isdecimal():
@@ -128,12 +128,12 @@ def codes_of_status(status: int) -> tuple[ResultCode, ...]:
 # -- for people ---------------------------------------------------------------------------------------------------
 
 
-def render_entry(entry: Entry, terminal: Terminal) -> str:
+def render_entry(entry: CatalogueEntry, terminal: Terminal) -> str:
     """One entry as a page of text."""
     return terminal.finish(entry_lines(entry, terminal))
 
 
-def entry_lines(entry: Entry, terminal: Terminal) -> list[str]:
+def entry_lines(entry: CatalogueEntry, terminal: Terminal) -> list[str]:
     """The same as lines, for a larger text."""
     kinds = {"code": "result code", "check": "check", "error": "error"}
     name = f" {entry.name}" if entry.name != entry.key else ""
@@ -228,6 +228,6 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _action(entry: Entry) -> str:
+def _action(entry: CatalogueEntry) -> str:
     action = entry.actions[0]
     return f"`{_cell(action[2:])}`" if action.startswith("$ ") else _cell(action)

@@ -47,7 +47,7 @@ class CheckView(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """It stands in the way of trust by itself, and not only because an earlier check left nothing to look at."""
+        """It prevents trust by itself, and not only because an earlier check left nothing to look at."""
         return not self.acceptable and self.outcome != "skipped"
 
 
@@ -228,7 +228,7 @@ class DeviceView(NamedTuple):
 
     @property
     def failures(self) -> tuple[CheckView, ...]:
-        """The checks that stand in the way of trust."""
+        """The checks that prevent trust."""
         return tuple(check for check in self.checks if not check.acceptable)
 
     @property
@@ -281,7 +281,7 @@ class AppraisalView(NamedTuple):
 
     @property
     def failures(self) -> tuple[CheckView, ...]:
-        """All checks that stand in the way of trust; causes before what follows from them."""
+        """All checks that prevent trust; causes before what follows from them."""
         own = [check for device in self.devices for check in device.failures]
         whole = [check for check in self.checks if not check.acceptable]
         return tuple(sorted([*own, *whole], key=lambda check: check.outcome == "skipped"))

@@ -132,7 +132,7 @@ class Keyring:
 
 def _pem(value: object) -> bytes:
     if isinstance(value, str):
-        # What is not ASCII is not PEM; the reader says so.
+        # Text that is not ASCII is not PEM; the reader refuses it.
         value = value.encode("utf-8", "replace")
     if not isinstance(value, bytes):
         raise InputError(f"a key or a certificate is PEM text, not {type(value).__name__}", code="keys")

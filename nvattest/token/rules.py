@@ -1,4 +1,4 @@
-"""The rules that every token has to keep, whoever issued it.
+"""The rules that every token of any issuer has to keep.
 
 Each JWT by itself: times, issuer, nonce (RFC 7519, 4.1; RFC 9711, 4.1). Its devices together: as many as expected, none
 twice, none under the name of another kind. And both together: a true overall result beside a device that failed is a
