@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from nvattest.appraisal.serialize import appraisal_to_json
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
+    from nvattest.collateral.cache import DiskCache
+    from nvattest.collateral.gather import GatherOptions
+    from nvattest.collateral.http import HttpSettings
     from nvattest.errors import (
         CollateralError,
         CollectionError,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
-    from nvattest.session import verify
+    from nvattest.session import attest, collect, fetch_collateral, issue_token, verify
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
@@ -55,9 +58,12 @@ _HOMES = {
     "CollectionError": "errors",
     "DeviceAppraisal": "appraisal.results",
     "DeviceKind": "model",
+    "DiskCache": "collateral.cache",
     "Evidence": "evidence",
     "EvidenceForm": "evidence",
     "EvidencePolicy": "appraisal.policy",
+    "GatherOptions": "collateral.gather",
+    "HttpSettings": "collateral.http",
     "InputError": "errors",
     "NVIDIA_ANCHORS": "pki.anchors",
     "Nonce": "model",
@@ -82,9 +88,13 @@ _HOMES = {
     "VerifiedToken": "token.verified",
     "Verifier": "appraisal.verifier",
     "appraisal_to_json": "appraisal.serialize",
+    "attest": "session",
     "claims_of": "token.claims",
+    "collect": "session",
     "dump_bundle": "collateral.bundle",
     "dump_evidence": "evidence",
+    "fetch_collateral": "session",
+    "issue_token": "session",
     "load_bundle": "collateral.bundle",
     "load_evidence": "evidence",
     "merge_bundles": "collateral.bundle",
@@ -104,9 +114,12 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "CollectionError",
     "DeviceAppraisal",
     "DeviceKind",
+    "DiskCache",
     "Evidence",
     "EvidenceForm",
     "EvidencePolicy",
+    "GatherOptions",
+    "HttpSettings",
     "InputError",
     "NVIDIA_ANCHORS",
     "Nonce",
@@ -132,9 +145,13 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "Verifier",
     "__version__",
     "appraisal_to_json",
+    "attest",
     "claims_of",
+    "collect",
     "dump_bundle",
     "dump_evidence",
+    "fetch_collateral",
+    "issue_token",
     "load_bundle",
     "load_evidence",
     "merge_bundles",

@@ -120,14 +120,16 @@ class EvidenceForm(Enum):
     COCO = "device_evidence_list"
 
 
-def load_evidence(data: bytes | str) -> tuple[Evidence, ...]:
-    """Read evidence of 1 to 64 devices in any of the forms, up to 16 MiB of UTF-8, or UTF-16 with a byte order mark.
+def load_evidence(data: bytes | str | Mapping[str, object] | Sequence[object]) -> tuple[Evidence, ...]:
+    """Read evidence of 1 to 64 devices in any of the forms: text or its JSON.
+
+    Text has up to 16 MiB of UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         ParseError: not JSON, repeated keys, another form, no device, or an item that is wrong; the message names the
             item (from 0) and the key.
     """
-    return read_evidence(_json(data, "evidence"))
+    return read_evidence(_json(data, "evidence") if isinstance(data, bytes | str) else data)
 
 
 def read_evidence(document: object) -> tuple[Evidence, ...]:

@@ -91,6 +91,17 @@ class Nonce:
             )
         return cls(value)
 
+    @classmethod
+    def of(cls, value: Nonce | bytes | str) -> Nonce:
+        """A nonce as callers have it: itself, its 32 bytes, or 64 hexadecimal digits.
+
+        Raises:
+            InputError: something else.
+        """
+        if isinstance(value, Nonce):
+            return value
+        return cls.from_hex(value) if isinstance(value, str) else cls(value)
+
     def hex(self) -> str:
         """The nonce as 64 lower-case hexadecimal digits, as in ``eat_nonce``."""
         return self.value.hex()
@@ -126,6 +137,23 @@ class VerificationTime:
     def at(cls, instant: datetime) -> VerificationTime:
         """One instant for everything."""
         return cls(device=instant, rim=instant)
+
+    @classmethod
+    def of(cls, value: VerificationTime | datetime) -> VerificationTime:
+        """A time as callers have it: itself, or one instant for everything.
+
+        Raises:
+            InputError: a datetime without a time zone, or something else.
+        """
+        if isinstance(value, VerificationTime):
+            return value
+        if not isinstance(value, datetime):
+            raise InputError(
+                f"an instant is a datetime, not {type(value).__name__}",
+                code="time",
+                hint="read text with VerificationTime.parse",
+            )
+        return cls.at(value)
 
     @classmethod
     def parse(cls, text: str) -> VerificationTime:

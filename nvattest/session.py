@@ -1,43 +1,229 @@
-"""The wiring: evidence and collateral in, an appraisal out. Only this module reads the clock for a verification."""
+"""The wiring that a program would write: collect, fetch collateral, verify, and all three in one call.
+
+Only this module reads the clock for a verification, and only where the caller names no instant.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timezone
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
-from nvattest.evidence import Evidence
-from nvattest.model import Nonce, VerificationTime
+from nvattest.evidence import Evidence, load_evidence
+from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
+
+if TYPE_CHECKING:
+    from nvattest.collateral.gather import GatherOptions
+    from nvattest.token.keys import SigningKey
+
+# Evidence as ``collect`` and ``load_evidence`` give it, as the text of a file, or as the JSON in it.
+AnyEvidence: TypeAlias = (
+    "Sequence[Evidence | ReadEvidence] | Evidence | bytes | str | Sequence[object] | Mapping[str, object]"
+)
+AnyCollateral: TypeAlias = "Collateral | bytes | str | Mapping[str, object]"
+AnyNonce: TypeAlias = "Nonce | bytes | str"
+AnyTime: TypeAlias = "VerificationTime | datetime"
+
+
+def collect(
+    nonce: AnyNonce,
+    *,
+    kinds: Iterable[DeviceKind] = (DeviceKind.GPU,),
+    timeout: float = 30.0,
+    allow_devtools: bool = False,
+) -> tuple[Evidence, ...]:
+    """Ask the devices of this machine for evidence over ``nonce``: all of each kind, or an error.
+
+    Args:
+        nonce: 32 bytes (or 64 hexadecimal digits), fresh: the relying party's, or ``os.urandom(32)``.
+        kinds: GPUs by default; ``tuple(DeviceKind)`` is a whole platform with its switches.
+        timeout: seconds for all driver calls of one kind.
+        allow_devtools: also ask GPUs in DevTools mode. The default policy does not trust them.
+
+    Raises:
+        InputError: no such nonce.
+        CollectionError: the driver gave no evidence.
+    """
+    from nvattest.devices.collect import collect_gpus, collect_switches
+
+    value = Nonce.of(nonce)
+    found: list[Evidence] = []
+    for kind in kinds:
+        if kind is DeviceKind.NVSWITCH:
+            found += collect_switches(value, timeout=timeout)
+        else:
+            found += collect_gpus(value, timeout=timeout, allow_devtools=allow_devtools)
+    return tuple(found)
+
+
+def fetch_collateral(
+    evidence: AnyEvidence,
+    *,
+    options: GatherOptions | None = None,
+    known: AnyCollateral | None = None,
+    at: AnyTime | None = None,
+    policy: EvidencePolicy | None = None,
+    anchors: TrustAnchors | None = None,
+    verifier: Verifier | None = None,
+) -> Collateral:
+    """Get the RIMs and revocation answers that this evidence needs: from ``known``, the cache, then the network.
+
+    What cannot be had raises nothing: the appraisal says why it is missing.
+
+    Args:
+        evidence: as in ``verify``.
+        options: services, limits and cache; by default NVIDIA's services, no cache, and the policy's revocation mode.
+        known: collateral at hand, which is not asked for while it is good.
+        at: the instant at which ``known`` and the cache are judged; now by default. Give ``verify`` a later one or
+            none: live answers are stamped while this runs.
+        policy: as in ``verify``; it says how fresh revocation has to be.
+        anchors: as in ``verify``; only certificates below them cause requests.
+        verifier: as in ``verify``; one that is given to both reads and validates everything once.
+
+    Raises:
+        ParseError: evidence or collateral that is text and cannot be read.
+        InputError: options that cannot be used.
+    """
+    from nvattest.collateral.gather import GatherOptions, gather
+
+    verifier = _verifier(verifier, anchors, policy)
+    return gather(
+        _devices(evidence),
+        options if options is not None else GatherOptions(revocation=verifier.policy.revocation),
+        at=now() if at is None else VerificationTime.of(at),
+        known=None if known is None else _collateral(known),
+        verifier=verifier,
+    )
 
 
 def verify(
-    evidence: Sequence[Evidence],
+    evidence: AnyEvidence,
     *,
-    collateral: Collateral,
-    nonce: Nonce | None,
-    at: VerificationTime | None = None,
+    collateral: AnyCollateral,
+    nonce: AnyNonce | None,
+    at: AnyTime | None = None,
     policy: EvidencePolicy | None = None,
-    anchors: TrustAnchors = NVIDIA_ANCHORS,
+    anchors: TrustAnchors | None = None,
+    verifier: Verifier | None = None,
 ) -> Appraisal:
     """Verify evidence with collateral at hand, without a network or a driver.
 
+    Bad evidence raises nothing: the appraisal says what failed. ``appraisal.require()`` raises unless it is trusted.
+
     Args:
-        evidence: of all devices of one platform, as ``load_evidence`` gives it.
-        collateral: RIMs and revocation answers, as ``load_bundle`` gives them.
-        nonce: the 32 bytes that the caller sent; None cannot be trusted under the default policy.
+        evidence: of all devices of one platform: ``Evidence``, the text of an evidence file, or its JSON.
+        collateral: RIMs and revocation answers: ``Collateral``, the text of a bundle, or its JSON.
+        nonce: the 32 bytes (or 64 hexadecimal digits) that the caller sent; None is not trusted under the default
+            policy.
         at: the clock; now by default.
         policy: what is demanded; strict by default.
         anchors: the trust anchors; NVIDIA's pinned roots by default.
+        verifier: one to keep for many verifications, in the place of ``policy`` and ``anchors``.
 
-    Bad evidence raises nothing: the appraisal says what failed. For many verifications keep one ``Verifier``.
+    Raises:
+        ParseError: evidence or collateral that is text or JSON and cannot be read.
+        InputError: no such nonce, or an instant without a time zone.
     """
-    if at is None:
-        at = now()
-    return Verifier(anchors=anchors, policy=policy).appraise(evidence, nonce=nonce, collateral=collateral, at=at)
+    return _verifier(verifier, anchors, policy).appraise(
+        _devices(evidence),
+        nonce=None if nonce is None else Nonce.of(nonce),
+        collateral=_collateral(collateral),
+        at=now() if at is None else VerificationTime.of(at),
+    )
+
+
+def attest(
+    evidence: AnyEvidence | None = None,
+    *,
+    nonce: AnyNonce | None = None,
+    kinds: Iterable[DeviceKind] = (DeviceKind.GPU,),
+    options: GatherOptions | None = None,
+    known: AnyCollateral | None = None,
+    at: AnyTime | None = None,
+    policy: EvidencePolicy | None = None,
+    anchors: TrustAnchors | None = None,
+    verifier: Verifier | None = None,
+) -> Appraisal:
+    """Collect, fetch collateral and verify: ``collect``, ``fetch_collateral`` and ``verify`` in one call.
+
+    Args:
+        evidence: evidence at hand; without it the devices of this machine are asked.
+        nonce: the nonce that the evidence was asked for; for devices that are asked now, a new random one by default.
+        kinds: which devices are asked.
+        options: how collateral is fetched.
+        known: collateral at hand.
+        at: the clock; now by default, read again when the collateral is there.
+        policy: what is demanded; strict by default.
+        anchors: the trust anchors; NVIDIA's pinned roots by default.
+        verifier: one to keep for many verifications, in the place of ``policy`` and ``anchors``.
+
+    Raises:
+        CollectionError: the driver gave no evidence.
+        ParseError, InputError: an argument that cannot be used.
+    """
+    verifier = _verifier(verifier, anchors, policy)
+    if evidence is None:
+        nonce = Nonce(os.urandom(32)) if nonce is None else Nonce.of(nonce)
+        evidence = collect(nonce, kinds=kinds)
+    devices = verifier.read(_devices(evidence))
+    collateral = fetch_collateral(devices, options=options, known=known, at=at, verifier=verifier)
+    # The clock is read last: what the network has just answered is not from the future.
+    return verify(devices, collateral=collateral, nonce=nonce, at=at, verifier=verifier)
+
+
+def issue_token(
+    appraisal: Appraisal,
+    key: SigningKey,
+    *,
+    ear: bool = False,
+    claims_version: str = "4.0",
+    issuer: str | None = None,
+    lifetime: timedelta = timedelta(hours=1),
+    relying_party: Mapping[str, object] | None = None,
+    now: datetime | None = None,
+) -> list[object] | str:
+    """Sign an appraisal, good or bad: a detached EAT as a JSON value, or an EAR as a compact JWT.
+
+    Args:
+        appraisal: of one device or more.
+        key: the private key, such as ``SigningKey.generate()``; relying parties get ``key.public``.
+        ear: make an EAR (EAT attestation result) and not a detached EAT.
+        claims_version: of the device claims: 2.0, 3.0 or 4.0.
+        issuer: ``iss``; ``NVATTEST-LOCAL-VERIFIER`` by default.
+        lifetime: from ``iat`` to ``exp``, at most a week.
+        relying_party: the relying party's policy that was applied, and its result.
+        now: the time of issue, by default this machine's clock, whatever clock the evidence is judged by.
+
+    Raises:
+        InputError: no device, or an argument that cannot be used.
+    """
+    from uuid import uuid4
+
+    from nvattest.token.claims import claims_of
+    from nvattest.token.ear import sign_ear
+    from nvattest.token.eat import sign_detached_eat
+    from nvattest.token.provenance import DEFAULT_ISSUER
+
+    claims, issuer = claims_of(appraisal, version=claims_version), issuer or DEFAULT_ISSUER
+    sign = sign_ear if ear else partial(sign_detached_eat, claims_version=claims_version)
+    return sign(
+        appraisal,
+        claims=claims,
+        key=key,
+        now=now if now is not None else datetime.now(timezone.utc),
+        new_id=lambda: str(uuid4()),
+        issuer=issuer,
+        lifetime=lifetime,
+        relying_party=relying_party,
+    )
 
 
 def now() -> VerificationTime:
@@ -46,3 +232,29 @@ def now() -> VerificationTime:
     Whole seconds, as in certificates and answers: within one of them a verifier recognises what it has judged.
     """
     return VerificationTime.at(datetime.now(timezone.utc).replace(microsecond=0))
+
+
+def _verifier(verifier: Verifier | None, anchors: TrustAnchors | None, policy: EvidencePolicy | None) -> Verifier:
+    if verifier is None:
+        return Verifier(anchors=NVIDIA_ANCHORS if anchors is None else anchors, policy=policy)
+    if anchors is not None or policy is not None:
+        raise TypeError("a verifier has its own anchors and policy: give them to it, or leave it out")
+    return verifier
+
+
+def _devices(evidence: AnyEvidence) -> Sequence[Evidence | ReadEvidence]:
+    if isinstance(evidence, Evidence):
+        return (evidence,)
+    if not isinstance(evidence, bytes | str | Mapping):
+        devices = [item for item in evidence if isinstance(item, Evidence | ReadEvidence)]
+        if len(devices) == len(evidence):
+            return devices
+    return load_evidence(evidence)
+
+
+def _collateral(collateral: AnyCollateral) -> Collateral:
+    if isinstance(collateral, Collateral):
+        return collateral
+    from nvattest.collateral.bundle import load_bundle
+
+    return load_bundle(collateral)

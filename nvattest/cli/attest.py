@@ -206,7 +206,7 @@ def _local(request: Request) -> Result:
 def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:
     # Imported here and not above: a service that verifies, a mistake in the options and --help need no verifier.
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.session import now
+    from nvattest.session import verify
 
     nonce: Nonce | None
     if binding is None:
@@ -218,13 +218,13 @@ def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding 
     verifier = Verifier(anchors=sources.trust_anchors(demands.trust_anchors), policy=policy)
     devices = verifier.read(evidence)
     collateral = sources.fetch_collateral(request.collateral, devices, verifier, demands)
-    # The clock is read last: what the network has just answered is not from the future.
-    return verifier.appraise(devices, nonce=nonce, collateral=collateral, at=demands.at or now())
+    # Only now is the clock read: what the network has just answered is not from the future.
+    return verify(devices, collateral=collateral, nonce=nonce, at=demands.at, verifier=verifier)
 
 
 def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:
     """The one-word demonstration: simulated devices and collateral in this process; no GPU, no network, no compiler."""
-    from nvattest.appraisal.verifier import Verifier
+    from nvattest.session import verify
     from nvattest.testing.platform import Platform
 
     if binding is not None:
@@ -240,12 +240,17 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
                 code="fault-live",
                 hint=f"nvattest simulate --platform {platform.name} --fault {lie} -- nvattest attest --no-cache",
             )
-    verifier = Verifier(anchors=platform.trust_anchors(), policy=policy)
-    evidence = platform.collect(nonce.value)
+    evidence = platform.collect(nonce)
     if binding is not None:
         binding.take_quote(evidence)
-    collateral = platform.collateral()
-    return verifier.appraise(evidence, nonce=nonce, collateral=collateral, at=request.demands.at or platform.time)
+    return verify(
+        evidence,
+        collateral=platform.collateral(),
+        nonce=nonce,
+        at=request.demands.at or platform.time,
+        policy=policy,
+        anchors=platform.trust_anchors(),
+    )
 
 
 def _claims(appraisal: Appraisal, request: Request) -> list[dict[str, object]]:

@@ -83,13 +83,11 @@ def nonce_and_evidence(source: EvidenceSource) -> tuple[Nonce | None, tuple[Evid
 
 
 def _from_driver(kind: DeviceKind, nonce: Nonce | None, source: EvidenceSource) -> tuple[Evidence, ...]:
-    from nvattest.devices.collect import collect_gpus, collect_switches
+    from nvattest import session
 
     if nonce is None:
         raise InputError("a live device needs a nonce", code="nonce")
-    if kind is DeviceKind.NVSWITCH:
-        return collect_switches(nonce, timeout=source.timeout)
-    return collect_gpus(nonce, timeout=source.timeout, allow_devtools=source.allow_devtools)
+    return session.collect(nonce, kinds=(kind,), timeout=source.timeout, allow_devtools=source.allow_devtools)
 
 
 def read_evidence(path: str) -> tuple[Evidence, ...]:
@@ -200,11 +198,10 @@ def fetch_collateral(
     """
     if source.bundle is not None:
         return read_bundle(source.bundle)
+    from nvattest import session
     from nvattest.appraisal.policy import RevocationMode
     from nvattest.collateral.folders import rims_by_id
-    from nvattest.collateral.gather import gather
     from nvattest.collateral.plan import rim_ids_of
-    from nvattest.session import now
 
     mode = verifier.policy.revocation
     if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):
@@ -213,12 +210,8 @@ def fetch_collateral(
     known = None
     if source.rim_dir is not None:
         known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=verifier.memory.parse_rim)
-    collateral = gather(
-        devices,
-        gather_options(source.services, mode),
-        at=demands.at or now(),
-        known=known,
-        verifier=verifier,
+    collateral = session.fetch_collateral(
+        devices, options=gather_options(source.services, mode), known=known, at=demands.at, verifier=verifier
     )
     warn_of_services_not_asked(source.services, collateral)
     return collateral

@@ -6,9 +6,8 @@ The recipe of the binding is in ``nvattest/token/binding.py``; here it meets fil
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json
@@ -17,7 +16,6 @@ from nvattest._text import base64_bytes
 from nvattest.cli.output import write_file
 from nvattest.errors import InputError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
-from nvattest.token.claims import claims_of
 from nvattest.token.keys import MAXIMUM_PEM, SigningKey
 from nvattest.token.provenance import DEFAULT_ISSUER
 from nvattest.token.verify import unverified_kid
@@ -66,36 +64,23 @@ def make_token(
     Raises:
         InputError: an option that cannot be used, or a file that cannot be written.
     """
-    from nvattest.token.ear import sign_ear
-    from nvattest.token.eat import sign_detached_eat
+    from nvattest.session import issue_token
 
-    issuer = request.issuer or DEFAULT_ISSUER
-    # Not --at, which says when the evidence is judged.
-    now = datetime.now(timezone.utc)
-    lifetime = timedelta(seconds=max(min(request.token_lifetime, 2**31), 0))
-    version = request.claims_version
-    claims = claims_of(appraisal, version=version)
-    token: list[object] | str
-    if request.token_format == "ear":  # noqa: S105 - a format, not a password
-        token = sign_ear(
-            appraisal, claims=claims, key=key, now=now, new_id=_new_id, issuer=issuer, lifetime=lifetime,
-            relying_party=relying_party,
-        )  # fmt: skip
-    else:
-        token = sign_detached_eat(
-            appraisal, claims=claims, claims_version=version, key=key, now=now, new_id=_new_id, issuer=issuer,
-            lifetime=lifetime, relying_party=relying_party,
-        )  # fmt: skip
+    token = issue_token(
+        appraisal,
+        key,
+        ear=request.token_format == "ear",  # noqa: S105 - a format, not a password
+        claims_version=request.claims_version,
+        issuer=request.issuer,
+        lifetime=timedelta(seconds=max(min(request.token_lifetime, 2**31), 0)),
+        relying_party=relying_party,
+    )
     # The public half of the key is written first: a token must not appear before its key.
     if request.jwks_out:
         write_file(request.jwks_out, json.dumps(key.public.jwks(), indent=2) + "\n")
     if request.token_out:
         write_token(request.token_out, token)
     return token
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())
 
 
 def write_token(path: str, token: object) -> None:

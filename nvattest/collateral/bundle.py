@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from nvattest._documents import JsonObject, kind_of, load_json
@@ -26,13 +26,15 @@ MAXIMUM_RIM: Final = 1024 * 1024
 MAXIMUM_ANSWER: Final = 64 * 1024
 
 
-def load_bundle(data: bytes | str, *, origin: str = "") -> Collateral:
-    """Read a bundle. ``origin`` is its name for people.
+def load_bundle(data: bytes | str | Mapping[str, object], *, origin: str = "") -> Collateral:
+    """Read a bundle from its text or its JSON object. ``origin`` is its name for people.
 
     Raises:
         ParseError: not such a document, an unknown version, a digest that does not match its content.
     """
-    document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE, file=True)
+    document: object = data
+    if isinstance(data, bytes | str):
+        document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE, file=True)
     if not isinstance(document, dict):
         raise _error(f"expected an object, found {kind_of(document)}")
     if document.get("format") != FORMAT:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -67,20 +66,15 @@ def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
 
     The key is made here and kept nowhere, so it signs nothing else.
     """
-    from nvattest.token.claims import claims_of
-    from nvattest.token.eat import sign_detached_eat
+    from nvattest.session import issue_token
     from nvattest.token.keys import SigningKey
-    from nvattest.token.provenance import DEFAULT_ISSUER
 
     key = SigningKey.generate()
-    token = sign_detached_eat(
+    token = issue_token(
         platform.appraisal,
-        claims=claims_of(platform.appraisal, version=config.token_claims_version),
+        key,
         claims_version=config.token_claims_version,
-        key=key,
-        now=datetime.now(timezone.utc),
-        new_id=lambda: secrets.token_urlsafe(24),
-        issuer=config.token_issuer or DEFAULT_ISSUER,
+        issuer=config.token_issuer,
         lifetime=timedelta(seconds=config.token_lifetime),
     )
     return Token(json.dumps(token).encode() + b"\n", key.public.jwk())

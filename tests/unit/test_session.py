@@ -1,0 +1,187 @@
+"""The public calls: what they take, what they do in which order, and that they agree with one another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+import pytest
+
+import nvattest
+from nvattest import DeviceKind, Evidence, EvidencePolicy, InputError, Nonce, VerificationTime
+from nvattest.testing import DEFAULT_NONCE, Platform
+
+OFFLINE = nvattest.GatherOptions(offline=True)
+
+
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    return Platform.build("hopper-1")
+
+
+def judged(appraisal: nvattest.Appraisal) -> object:
+    return [(check.id, check.outcome) for device in appraisal.devices for check in device.checks]
+
+
+def test_evidence_and_bundles_are_objects_text_or_json(platform: Platform) -> None:
+    text, bundle = platform.evidence_json(None, DEFAULT_NONCE), platform.bundle()
+    evidence = nvattest.load_evidence(text)
+    rest = {"nonce": DEFAULT_NONCE, "at": platform.time, "anchors": platform.trust_anchors()}
+    forms = [
+        nvattest.verify(given, collateral=collateral, **rest)  # type: ignore[arg-type]  # the names are right
+        for given in (evidence, list(evidence), evidence[0], text, text.encode(), json.loads(text))
+        for collateral in (platform.collateral(), bundle, json.dumps(bundle), json.dumps(bundle).encode())
+    ]
+    assert all(appraisal.trusted for appraisal in forms)
+    assert len({str(judged(appraisal)) for appraisal in forms}) == 1
+
+
+@pytest.mark.parametrize(
+    "nonce", [DEFAULT_NONCE, DEFAULT_NONCE.hex(), Nonce(DEFAULT_NONCE)], ids=["bytes", "hex", "Nonce"]
+)
+def test_a_nonce_is_bytes_hexadecimal_digits_or_a_nonce(platform: Platform, nonce: bytes | str | Nonce) -> None:
+    appraisal = nvattest.verify(
+        platform.evidence(DEFAULT_NONCE),
+        collateral=platform.collateral(),
+        nonce=nonce,
+        at=platform.time.device,
+        anchors=platform.trust_anchors(),
+    )
+    assert appraisal.trusted
+    assert appraisal.nonce == Nonce(DEFAULT_NONCE)
+    assert appraisal.at == platform.time
+
+
+@pytest.mark.parametrize("nonce", [b"short", "0x", DEFAULT_NONCE.hex()[:-1], bytearray(32), 7])
+def test_another_nonce_is_refused_before_anything_is_read(platform: Platform, nonce: object) -> None:
+    for call in (
+        lambda: nvattest.verify(platform.evidence(DEFAULT_NONCE), collateral=platform.collateral(), nonce=nonce),  # type: ignore[arg-type]
+        lambda: nvattest.collect(nonce),  # type: ignore[arg-type]
+        lambda: nvattest.attest(nonce=nonce),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError) as caught:
+            call()
+        assert caught.value.code in ("nonce-size", "nonce-hex", "nonce-type")
+
+
+@pytest.mark.parametrize(("at", "code"), [(datetime(2026, 1, 1), "time-zone"), ("2026-01-01T00:00:00Z", "time")])  # noqa: DTZ001
+def test_an_instant_has_a_zone_and_is_no_text(platform: Platform, at: object, code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        nvattest.verify((), collateral=platform.collateral(), nonce=DEFAULT_NONCE, at=at)  # type: ignore[arg-type]
+    assert caught.value.code == code
+
+
+def test_no_device_is_not_trusted(platform: Platform) -> None:
+    assert not nvattest.verify((), collateral=platform.collateral(), nonce=DEFAULT_NONCE).trusted
+
+
+def test_a_verifier_that_is_given_keeps_its_own_anchors_and_policy(platform: Platform) -> None:
+    verifier = nvattest.Verifier(anchors=platform.trust_anchors())
+    evidence, collateral = platform.evidence(DEFAULT_NONCE), platform.collateral()
+    appraisal = nvattest.verify(
+        evidence, collateral=collateral, nonce=DEFAULT_NONCE, at=platform.time, verifier=verifier
+    )
+    assert appraisal.trusted
+    with pytest.raises(TypeError, match="its own anchors and policy"):
+        nvattest.verify(evidence, collateral=collateral, nonce=None, verifier=verifier, policy=EvidencePolicy())
+
+
+def test_attest_of_evidence_needs_the_nonce_that_it_was_asked_for(platform: Platform) -> None:
+    evidence = platform.evidence(DEFAULT_NONCE)
+    rest = {
+        "known": platform.bundle(),
+        "options": OFFLINE,
+        "at": platform.time,
+        "anchors": platform.trust_anchors(),
+    }
+    assert nvattest.attest(evidence, nonce=DEFAULT_NONCE, **rest).trusted  # type: ignore[arg-type]
+    without = nvattest.attest(evidence, **rest)  # type: ignore[arg-type]
+    assert not without.trusted
+    assert [check.id for _, check in without.failures if check.id == "nonce"] == ["nonce"]
+
+
+def test_attest_asks_the_devices_over_a_new_nonce_each_time(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Nonce] = []
+
+    def gpus(nonce: Nonce, **_: object) -> tuple[Evidence, ...]:
+        asked.append(nonce)
+        return platform.evidence(nonce, DeviceKind.GPU)
+
+    monkeypatch.setattr("nvattest.devices.collect.collect_gpus", gpus)
+    for _ in range(2):
+        appraisal = nvattest.attest(
+            known=platform.collateral(), options=OFFLINE, at=platform.time, anchors=platform.trust_anchors()
+        )
+        assert appraisal.trusted
+        assert appraisal.nonce == asked[-1]
+    assert asked[0] != asked[1]
+
+
+def test_collect_asks_each_kind_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Platform.build("hopper-8-ppcie")
+    seen: list[dict[str, object]] = []
+
+    def gpus(nonce: Nonce, **settings: object) -> tuple[Evidence, ...]:
+        seen.append(settings)
+        return board.evidence(nonce, DeviceKind.GPU)
+
+    monkeypatch.setattr("nvattest.devices.collect.collect_gpus", gpus)
+    monkeypatch.setattr(
+        "nvattest.devices.collect.collect_switches", lambda nonce, timeout: board.evidence(nonce, DeviceKind.NVSWITCH)
+    )
+    evidence = nvattest.collect(DEFAULT_NONCE, kinds=tuple(DeviceKind), timeout=7.0, allow_devtools=True)
+    assert [item.kind for item in evidence] == [DeviceKind.GPU] * 8 + [DeviceKind.NVSWITCH] * 4
+    assert seen == [{"timeout": 7.0, "allow_devtools": True}]
+
+
+def test_the_clock_is_read_again_after_the_collateral_is_there(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instants: Iterator[VerificationTime] = iter(
+        VerificationTime.at(datetime(2026, 1, 1, 0, 0, second, tzinfo=timezone.utc)) for second in range(9)
+    )
+    seen: list[VerificationTime] = []
+
+    def gather(*_: object, at: VerificationTime, **__: object) -> nvattest.Collateral:
+        seen.append(at)
+        return platform.collateral()
+
+    monkeypatch.setattr("nvattest.session.now", lambda: next(instants))
+    monkeypatch.setattr("nvattest.collateral.gather.gather", gather)
+    appraisal = nvattest.attest(platform.evidence(DEFAULT_NONCE), nonce=DEFAULT_NONCE)
+    assert seen[0].device < appraisal.at.device
+
+
+def test_collateral_is_fetched_in_the_revocation_mode_of_the_policy(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[nvattest.GatherOptions] = []
+
+    def gather(_: object, options: nvattest.GatherOptions, **__: object) -> nvattest.Collateral:
+        seen.append(options)
+        return platform.collateral()
+
+    monkeypatch.setattr("nvattest.collateral.gather.gather", gather)
+    fresh = EvidencePolicy(revocation=nvattest.RevocationMode.FRESH)
+    nvattest.fetch_collateral(platform.evidence(DEFAULT_NONCE), policy=fresh)
+    assert [options.revocation for options in seen] == [nvattest.RevocationMode.FRESH]
+
+
+@pytest.mark.parametrize("ear", [False, True])
+def test_an_issued_token_verifies_under_its_key(platform: Platform, ear: bool) -> None:
+    key = nvattest.SigningKey.generate()
+    token = nvattest.issue_token(platform.appraise(), key, ear=ear, issuer="me", now=platform.clock)
+    verified = nvattest.verify_token(
+        token,
+        issuer="me",
+        nonce=Nonce(DEFAULT_NONCE),
+        at=platform.clock,
+        key=key.public,
+        accept_simulated=True,
+    )
+    # An EAR about simulated devices affirms nothing.
+    assert verified.overall is not ear
+    assert verified.kind is (nvattest.TokenKind.EAR if ear else nvattest.TokenKind.DETACHED_EAT)
