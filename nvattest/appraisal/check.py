@@ -184,7 +184,6 @@ _LAST = 10_000
 
 
 def passed(name: str, detail: str, *, expected: str = "", found: str = "") -> Check:
-    """A check that passed."""
     return Check(name, Outcome.PASS, clean(detail), expected and clean(expected), found and clean(found))
 
 

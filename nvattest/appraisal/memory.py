@@ -66,7 +66,6 @@ class BoundedMap(Generic[T]):
         return len(self._entries)
 
     def get(self, key: Hashable) -> T | None:
-        """The value of this key, or None."""
         value = self._entries.pop(key, None)
         if value is not None:
             self._entries[key] = value
@@ -167,7 +166,6 @@ class Memory:
         return known.judged_at(at)
 
     def verify_rim(self, document: RimDocument, anchors: TrustAnchors, at: datetime) -> RimVerification:
-        """Verify a RIM's signature and chain against the RIM anchors."""
         return self._verifications.recall(
             (document.raw_sha256, anchors.rim),
             lambda: verify_rim(document, anchors=anchors.rim, at=at, verifier=self.ecdsa),
@@ -203,7 +201,6 @@ class Memory:
     def judge(
         self, answer: OcspAnswer, response: OcspResponse, certificate: Certificate, issuer: Certificate, at: datetime
     ) -> Revocation:
-        """Judge what an answer says about a certificate."""
         return self._judgements.recall(
             (response.sha256, certificate.sha256, issuer.sha256, at, answer.nonce),
             lambda: check_revocation(

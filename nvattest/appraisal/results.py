@@ -100,11 +100,9 @@ class DeviceAppraisal:
         return unacceptable(self.checks)
 
     def check(self, id: str) -> Check | None:  # noqa: A002
-        """The check of this name."""
         return next((check for check in self.checks if check.id == id), None)
 
     def passed(self, id: str) -> bool:  # noqa: A002
-        """Whether the check of this name is there and passed."""
         return any(check.id == id and check.outcome is Outcome.PASS for check in self.checks)
 
 

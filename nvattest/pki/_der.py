@@ -53,7 +53,6 @@ class DerReader:
 
     @property
     def at_end(self) -> bool:
-        """Whether everything was read."""
         return self.position == self._end
 
     def element(self, tag: int | None, name: str) -> Element:

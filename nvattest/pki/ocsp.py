@@ -60,7 +60,6 @@ class CertIdHash(Enum):
     SHA384 = "sha384"
 
     def digest(self, data: bytes) -> bytes:
-        """The digest of ``data``."""
         # SHA-1 is an index here; the answer is bound to the issuer by its signature.
         return hashlib.new(self.value, data, usedforsecurity=False).digest()
 

@@ -58,7 +58,6 @@ class JsonPolicy:
         return PolicyDecision(matched=not reasons, reasons=tuple(reasons))
 
     def explain(self) -> tuple[str, ...]:
-        """Every rule as a sentence."""
         lines = [f"NVIDIA's JSON policy, version {self.version}; at least one device"]
         for what, rules in (("the overall token", self.overall), ("every device", self.detached)):
             lines += [f"{what}: {name} = {_shown(value)}" for name, value in _flat(rules)]

@@ -69,7 +69,6 @@ class RegoPolicy:
         return PolicyDecision(matched=False, reasons=(f"{self.name}: {reason}",))
 
     def explain(self) -> tuple[str, ...]:
-        """What is demanded."""
         return (
             f"Rego policy of {len(self.source.splitlines())} lines, package policy",
             "input: the array of device claims; it matches if nv_match is true, and only then",

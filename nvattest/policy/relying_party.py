@@ -37,7 +37,6 @@ class RelyingPartyPolicy:
 
     @property
     def language(self) -> PolicyLanguage:
-        """The language of the policy."""
         return PolicyLanguage.REGO if isinstance(self.body, RegoPolicy) else PolicyLanguage.NVIDIA_JSON
 
     @property

@@ -129,7 +129,6 @@ def codes_of_status(status: int) -> tuple[ResultCode, ...]:
 
 
 def render_entry(entry: CatalogueEntry, terminal: Terminal) -> str:
-    """One entry as a page of text."""
     return terminal.finish(entry_lines(entry, terminal))
 
 

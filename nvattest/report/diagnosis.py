@@ -45,7 +45,6 @@ class Failure(NamedTuple):
 
     @property
     def ids(self) -> str:
-        """The ids of all checks."""
         return listed([check.id for check in self.checks])
 
 
@@ -76,7 +75,6 @@ def telling(view: AppraisalView) -> frozenset[str]:
 
 
 def diagnose(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
-    """The diagnosis of one failed check."""
     facts, causes, actions = _of_the_case(check, appraisal)
     entry = find_entry(check.id)
     if entry is not None:

@@ -287,8 +287,6 @@ def _state(chain: ChainView, position: int, certificate: CertificateView, debug:
 
 
 class Square(NamedTuple):
-    """One place of the grid."""
-
     index: int  # type: ignore[assignment]  # hides tuple.index
     x: int
     y: int
@@ -322,7 +320,6 @@ def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
 
 
 def grid_height(squares: Sequence[Square]) -> int:
-    """The height of the grid."""
     return max([CELLS // COLUMNS * _STEP, *(square.y + _STEP for square in squares)]) - (_STEP - _SIDE)
 
 

@@ -52,8 +52,6 @@ class CheckView(NamedTuple):
 
 
 class RevocationView(NamedTuple):
-    """One revocation answer."""
-
     status: str = "unknown"
     reason: str = ""
     source: str = ""
@@ -69,7 +67,6 @@ class RevocationView(NamedTuple):
 
     @property
     def signer(self) -> str:
-        """The common name of the responder."""
         return common_name(self.responder)
 
     @property
@@ -79,8 +76,6 @@ class RevocationView(NamedTuple):
 
 
 class CertificateView(NamedTuple):
-    """One certificate."""
-
     subject: str = "?"
     not_before: str = ""
     not_after: str = ""
@@ -88,7 +83,6 @@ class CertificateView(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its common name."""
         return common_name(self.subject)
 
 
@@ -110,8 +104,6 @@ class ChainView(NamedTuple):
 
 
 class RimView(NamedTuple):
-    """One RIM."""
-
     role: str = "?"
     id: str = "?"
     source: str = ""
@@ -134,13 +126,10 @@ class CellView(NamedTuple):
 
     @property
     def bad(self) -> bool:
-        """It differs, or is missing."""
         return self.state in ("mismatched", "missing")
 
 
 class SvnView(NamedTuple):
-    """One minimum security version number."""
-
     name: str = "?"
     minimum: int | None = None
     runtime: int | None = None
@@ -173,23 +162,19 @@ class ReportView(NamedTuple):
 
     @property
     def firmware_version(self) -> str:
-        """The version of the VBIOS or of the switch BIOS."""
         return self.vbios_version or self.bios_version
 
     @property
     def versions(self) -> str:
-        """All versions in words."""
         named = (("driver", self.driver_version), ("vbios", self.vbios_version), ("bios", self.bios_version))
         return ", ".join(f"{name} {version}" for name, version in named if version)
 
     @property
     def board(self) -> str:
-        """Project, SKU and chip SKU."""
         return "/".join(part for part in (self.project, self.project_sku, self.chip_sku) if part)
 
     @property
     def opaque(self) -> str:
-        """Layout and version of the opaque data."""
         return f"{self.opaque_layout} {self.opaque_version}".strip()
 
     @property
@@ -218,7 +203,6 @@ class DeviceView(NamedTuple):
 
     @property
     def is_switch(self) -> bool:
-        """A switch, not a GPU."""
         return self.kind == DeviceKind.NVSWITCH.value
 
     @property
@@ -228,21 +212,17 @@ class DeviceView(NamedTuple):
 
     @property
     def failures(self) -> tuple[CheckView, ...]:
-        """The checks that prevent trust."""
         return tuple(check for check in self.checks if not check.acceptable)
 
     @property
     def covered(self) -> tuple[CellView, ...]:
-        """The measurements that a RIM covers."""
         return tuple(cell for cell in self.measurements or () if cell.state != "not-covered")
 
     @property
     def bad_cells(self) -> tuple[CellView, ...]:
-        """The measurements that differ or are missing."""
         return tuple(cell for cell in self.measurements or () if cell.bad)
 
     def rim(self, role: str) -> RimView | None:
-        """The RIM of a role."""
         return next((rim for rim in self.rims if rim.role == role), None)
 
     def names(self, other: DeviceView) -> bool:

@@ -29,11 +29,9 @@ class Terminal(NamedTuple):
         return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
 
     def sign(self, unicode: str, plain: str) -> str:
-        """One of two signs."""
         return unicode if self.unicode else plain
 
     def rule(self) -> str:
-        """A line across."""
         return self.paint(self.sign("─", "-") * self.width, "dim")
 
     def wrap(self, text: str, *, first: str = "", rest: str | None = None, style: str = "") -> list[str]:

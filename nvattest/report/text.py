@@ -368,7 +368,6 @@ def grid(cells: Sequence[CellView]) -> tuple[CellView | None, ...]:
 
 
 def count_states(device: DeviceView) -> dict[str, int]:
-    """How many measurements are in each state."""
     return {state: sum(cell.state == state for cell in device.measurements or ()) for state in STATES}
 
 

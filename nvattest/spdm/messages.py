@@ -126,7 +126,6 @@ class MeasurementsResponse(NamedTuple):
 
     @property
     def record_length(self) -> int:
-        """The size of the measurement record in bytes."""
         return len(self.record)
 
 

@@ -59,11 +59,9 @@ class OpaqueData(NamedTuple):
     entries: tuple[OpaqueEntry, ...]
 
     def entry(self, field: int) -> OpaqueEntry | None:
-        """The entry with this id."""
         return next((entry for entry in self.entries if entry.id == field), None)
 
     def get(self, field: int) -> bytes | None:
-        """The data of the entry with this id."""
         entry = self.entry(field)
         return None if entry is None else entry.data
 

@@ -35,7 +35,6 @@ class Jws(NamedTuple):
 
     @property
     def kid(self) -> str | None:
-        """The ``kid`` of the header."""
         value = self.header.get("kid")
         return value if isinstance(value, str) else None
 

@@ -144,7 +144,6 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A new key."""
         return cls(ec.generate_private_key(ec.SECP384R1()))
 
     @classmethod
@@ -170,7 +169,6 @@ class SigningKey:
 
     @property
     def public(self) -> PublicKey:
-        """The public half."""
         return PublicKey.of(self.private.public_key())
 
     def sign(self, payload: Mapping[str, object]) -> str:
