@@ -139,7 +139,7 @@ class Memory:
 
     def explain_rim(self, error: ParseError, content: bytes) -> str:
         """Why ``parse_rim`` refused this document, with line and element."""
-        from nvattest.rim.schema import explained
+        from nvattest.rim.xml import explained
 
         return self._explanations.recall(content, lambda: explained(error, content))
 

@@ -120,7 +120,7 @@ def read_rim_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collatera
 
 def _own_id(content: bytes, path: str) -> str:
     from nvattest.rim.document import parse_rim
-    from nvattest.rim.schema import explained
+    from nvattest.rim.xml import explained
 
     try:
         document = parse_rim(content)

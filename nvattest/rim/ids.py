@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from nvattest import _registry
 from nvattest.errors import InputError, ResultCode
-from nvattest.model import Architecture
+from nvattest.model import Architecture, DeviceKind
 
 if TYPE_CHECKING:
     from nvattest.rim.document import RimDocument
     from nvattest.spdm.report import Report
 
 __all__ = [
+    "ROLES",
     "RimRole",
     "fits_rim_id",
     "gpu_driver_rim_id",
@@ -48,6 +49,10 @@ class RimRole(Enum):
     DRIVER = "driver"
     VBIOS = "vbios"
     BIOS = "bios"
+
+
+ROLES: Final = {DeviceKind.GPU: (RimRole.DRIVER, RimRole.VBIOS), DeviceKind.NVSWITCH: (RimRole.BIOS,)}
+"""The RIMs that a device of each kind needs."""
 
 
 def is_rim_id(text: str) -> bool:

@@ -19,13 +19,12 @@ from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisa
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind, format_time
 from nvattest.pki.ocsp import NonceOutcome, RevocationStatus
-from nvattest.rim.ids import RimRole
+from nvattest.rim.ids import ROLES, RimRole
 from nvattest.spdm.opaque import GpuFields, SwitchFields
 
 GPU_VERSIONS = ("2.0", "3.0", "4.0")
 DEFAULT_GPU_VERSION = "4.0"
 
-_ROLES = {DeviceKind.GPU: (RimRole.DRIVER, RimRole.VBIOS), DeviceKind.NVSWITCH: (RimRole.BIOS,)}
 # NVIDIA's claim knows good, revoked, unknown and undefined; our finer outcomes are one of these.
 _OCSP_WORDS = {
     RevocationStatus.GOOD: "good",
@@ -132,7 +131,7 @@ def _report_and_rims(device: DeviceAppraisal, prefix: str) -> JsonObject:
         f"{prefix}-attestation-report-nonce-match": device.passed("nonce"),
         f"{prefix}-attestation-report-signature-verified": device.passed("report-signature"),
     }
-    for role in _ROLES[device.kind]:
+    for role in ROLES[device.kind]:
         stem = f"{role.value}-rim"
         rim = device.rims.get(role)
         bound = device.passed(f"{stem}-binding")
@@ -240,7 +239,7 @@ def _claims_2(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
         f"{prefix}-attestation-report-nonce-match": device.passed("nonce"),
         f"{prefix}-attestation-report-signature-verified": device.passed("report-signature"),
     }
-    for role in _ROLES[device.kind]:
+    for role in ROLES[device.kind]:
         stem = f"{role.value}-rim"
         claims |= {
             f"{prefix}-{stem}-fetched": device.passed(f"{stem}-available"),

@@ -46,7 +46,7 @@ ROOMS = {
     "appraisal": Room(
         {
             "appraisal/check.py": "unit/appraisal/test_verdict.py",
-            "appraisal/device.py": "unit/appraisal/test_verdict.py unit/appraisal/test_memory.py",
+            "appraisal/device.py": "unit/appraisal/test_verdict.py unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
             "appraisal/identity.py": "unit/appraisal/test_policy.py unit/appraisal/test_verdict.py",
             "appraisal/measurements.py": "unit/appraisal/test_measurements.py unit/appraisal/test_policy.py",
             "appraisal/memory.py": "unit/appraisal/test_memory.py",
@@ -54,7 +54,6 @@ ROOMS = {
             "appraisal/policy.py": "unit/appraisal/test_policy.py",
             "appraisal/results.py": "unit/appraisal/test_verdict.py unit/appraisal/test_platform.py",
             "appraisal/revocation.py": "unit/appraisal/test_revocation.py",
-            "appraisal/rims.py": "unit/appraisal/test_rim_memory.py unit/appraisal/test_policy.py",
             "appraisal/verifier.py": "unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
         },
         "unit/appraisal attack/test_cross_binding.py vectors/test_real_vectors.py unit/testing/test_seen.py "

@@ -174,7 +174,7 @@ def test_a_document_outside_the_profile_is_refused_with_line_and_element(
 
 def test_the_schema_engine_is_imported_for_a_refused_rim_only(real_data: Path) -> None:
     code = (
-        "import sys; from nvattest.rim.document import parse_rim; from nvattest.rim.schema import explained\n"
+        "import sys; from nvattest.rim.document import parse_rim; from nvattest.rim.xml import explained\n"
         f"data = open({str(real_data / f'rim/{DRIVER}.xml')!r}, 'rb').read(); parse_rim(data)\n"
         "assert 'xmlschema' not in sys.modules\n"
         "try: parse_rim(data.replace(b'edition', b'editioo'))\n"

@@ -9,9 +9,8 @@ from nvattest.errors import ParseError
 from nvattest.pki.anchors import trust_anchors_from_pem
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.rim.document import parse_rim
-from nvattest.rim.schema import explain_schema_error
 from nvattest.rim.verify import verify_rim
-from nvattest.rim.xml import read_xml
+from nvattest.rim.xml import explain_schema_error, read_xml
 
 from .minting import CLOCK, Resource, Rim, mint, signer
 

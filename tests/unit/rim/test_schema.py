@@ -15,9 +15,8 @@ from nvattest.errors import ParseError
 from nvattest.pki.anchors import trust_anchors_from_pem
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.rim.document import parse_rim
-from nvattest.rim.schema import PROFILE, explain_schema_error, explained
 from nvattest.rim.verify import verify_rim
-from nvattest.rim.xml import read_xml
+from nvattest.rim.xml import PROFILE, explain_schema_error, explained, read_xml
 
 from .minting import CLOCK, Resource, Rim, mint, signer
 from .test_attacks import ATTACKS, swap
