@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvattest._documents import JsonObject
 from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
+from nvattest.compat import _progress
 from nvattest.compat._errors import CompatValueError, InvalidNonceError, NoEvidenceError, migrated
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import Evidence
@@ -176,11 +176,11 @@ def collect(kind: DeviceKind, nonce: Nonce, *, ppcie_mode: bool, no_gpu_mode: bo
     """
     if no_gpu_mode:
         return _simulated(kind, nonce)
-    from nvattest.devices.collect import collect_gpus, collect_switches
+    from nvattest import session
 
     if ppcie_mode:
         _refuse_ppcie(kind)
-    return collect_gpus(nonce) if kind is DeviceKind.GPU else collect_switches(nonce)
+    return session.collect(nonce, kinds=(kind,))
 
 
 def _refuse_ppcie(kind: DeviceKind) -> None:
@@ -224,23 +224,19 @@ def verify_locally(
     settings: Settings,
     key: SigningKey,
     known: Collateral | None = None,
+    collateral: Collateral | None = None,
     at: VerificationTime | None = None,
-    offline: bool = False,
 ) -> LocalResult:
     """Verify on this machine and sign the result, good or bad.
 
-    ``known`` is collateral at hand; with ``offline`` nothing else is asked for. ``at`` is the clock; where it is None,
-    that of this machine, read again after the collateral is there.
+    With ``collateral`` the network is left alone; ``known`` is what is not asked for. ``at`` is the clock; where it is
+    None, that of this machine, read again after the collateral is there.
 
     Raises:
         InputError: settings that cannot be used.
     """
-    from nvattest.appraisal.inputs import Collateral
-    from nvattest.appraisal.verifier import Verifier
-    from nvattest.compat import _progress
-    from nvattest.session import now
+    from nvattest import session
     from nvattest.token.claims import claims_of
-    from nvattest.token.eat import sign_detached_eat
 
     anchors = settings.trust_anchors()
     if settings.anchors is None and not anchors.is_default:
@@ -248,28 +244,18 @@ def verify_locally(
             "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's: a good result is good by these. Under "
             "'nvattest simulate' that is right; anywhere else take the variable away."
         )
-    verifier = Verifier(anchors=anchors, policy=settings.evidence_policy())
-    devices = verifier.read(evidence)
-    collateral = known if known is not None else Collateral()
-    if not offline:
-        from nvattest.collateral.gather import gather
-
-        collateral = gather(devices, settings.gather_options(), at=at or now(), known=collateral, verifier=verifier)
-    appraisal = verifier.appraise(devices, nonce=nonce, collateral=collateral, at=at or now())
-    claims = claims_of(appraisal, version=claims_version)
-    token = sign_detached_eat(
-        appraisal,
-        claims=claims,
-        claims_version=claims_version,
-        key=key,
-        now=datetime.now(timezone.utc),
-        new_id=lambda: str(uuid.uuid4()),
-        issuer=LOCAL_ISSUERS[evidence[0].kind],
-    )
+    policy = settings.evidence_policy()
+    if collateral is not None:
+        appraisal = session.verify(evidence, nonce=nonce, collateral=collateral, at=at, policy=policy, anchors=anchors)
+    else:
+        appraisal = session.attest(
+            evidence, nonce=nonce, known=known, options=settings.gather_options(), at=at, policy=policy, anchors=anchors
+        )
+    token = session.issue_token(appraisal, key, claims_version=claims_version, issuer=LOCAL_ISSUERS[evidence[0].kind])
     # Not by the option that a check names: of several reasons it has one.
     held = tuple(device.label for device in appraisal.devices if device.trusted and "ON_HOLD" in _statuses(device))
     _warn_of_differences(appraisal, held, settings)
-    lines = _progress.verified(appraisal, evidence, claims)
+    lines = _progress.verified(appraisal, evidence, claims_of(appraisal, version=claims_version))
     return LocalResult(trusted=appraisal.trusted, token=token, lines=lines, appraisal=appraisal, held=held)
 
 

@@ -22,14 +22,19 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from nvattest._text import joined
+from nvattest.compat import _handles, _progress
 from nvattest.compat._engine import (
     NO_NONCE,
+    Result,
     Settings,
     check_claims_version,
+    collect,
     new_key,
     new_nonce,
     nras_default,
     read_nonce,
+    verify_at_nras,
+    verify_locally,
 )
 from nvattest.compat._errors import (
     CompatValueError,
@@ -48,7 +53,6 @@ from nvattest.model import DeviceKind, Nonce, VerificationTime
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
-    from nvattest.compat._engine import Result
     from nvattest.compat._tokens import TokenRefusedError
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
@@ -318,9 +322,6 @@ class Attestation:
             CompatValueError: options that are no dict.
             CollectionError: the driver gave no evidence; the old SDK gave an empty list.
         """
-        from nvattest.compat import _handles, _progress
-        from nvattest.compat._engine import collect
-
         entry = self._first_verifier()
         if not self._nonce:
             self._nonce = new_nonce()
@@ -349,7 +350,6 @@ class Attestation:
             NoEvidenceError: an empty list, or one of something else.
             NvattestError: the evidence could not be collected.
         """
-        from nvattest.compat._handles import evidence_of
         from nvattest.compat._tokens import make_token
 
         self._first_verifier()
@@ -362,9 +362,9 @@ class Attestation:
         results: dict[str, Result] = {}
         for entry in self._verifiers:
             name = entry[VerifierFields.NAME]
-            evidence = evidence_of(evidence_list, _kind_of(entry), nonce)
+            evidence = _handles.evidence_of(evidence_list, _kind_of(entry), nonce)
             try:
-                result = (self._remote if _is_remote(entry) else self._local)(entry, evidence, nonce)
+                result = self._verify(entry, evidence, nonce)
             except (CollateralError, TokenError) as error:
                 self._reasons.append(f"{name}: {error}")
                 self._say([f"{name}: {error}"])
@@ -381,32 +381,15 @@ class Attestation:
         self._tokens[self._name] = make_token(parts, nonce=nonce, key=self._signing_key())
         return bool(results) and all(result.trusted for result in results.values())
 
-    def _local(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> Result:
-        from nvattest.compat._engine import verify_locally
-
-        urls = entry[VerifierFields.OCSP_URL :] if len(entry) > VerifierFields.RIM_URL else ["", ""]
-        self._settings.ocsp_url, self._settings.rim_url = urls[0] or None, urls[1] or None
+    def _verify(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> Result:
+        version, settings, at = self._claims_version, self._settings, self._at
+        if _is_remote(entry):
+            clock, url = at.device if at is not None else None, entry[VerifierFields.URL]
+            return verify_at_nras(evidence, nonce=nonce, url=url, claims_version=version, settings=settings, at=clock)
+        settings.ocsp_url, settings.rim_url = (*entry[VerifierFields.OCSP_URL :], None, None)[:2]
+        key, collateral = self._signing_key(), self._collateral
         return verify_locally(
-            evidence,
-            nonce=nonce,
-            claims_version=self._claims_version,
-            settings=self._settings,
-            key=self._signing_key(),
-            known=self._collateral,
-            at=self._at,
-            offline=self._collateral is not None,
-        )
-
-    def _remote(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> Result:
-        from nvattest.compat._engine import verify_at_nras
-
-        return verify_at_nras(
-            evidence,
-            nonce=nonce,
-            url=entry[VerifierFields.URL],
-            claims_version=self._claims_version,
-            settings=self._settings,
-            at=self._at.device if self._at is not None else None,
+            evidence, nonce=nonce, claims_version=version, settings=settings, key=key, collateral=collateral, at=at
         )
 
     # --- Tokens

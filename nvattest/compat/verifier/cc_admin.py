@@ -35,6 +35,7 @@ from nvattest.compat._errors import (
     NoEvidenceError,
     migrated,
 )
+from nvattest.compat._handles import dictionaries, evidence_of, handles
 from nvattest.errors import CollectionError, NvattestError
 from nvattest.model import DeviceKind
 
@@ -79,8 +80,6 @@ def collect_gpu_evidence(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool
         InvalidNonceError: not 64 hexadecimal digits.
         CollectionError: the driver gave none, at once and by name; NVIDIA's waited 30 s and said "timed out".
     """
-    from nvattest.compat._handles import handles
-
     return handles(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
 
 
@@ -91,8 +90,6 @@ def collect_gpu_evidence_local(nonce: str, ppcie_mode: bool = True, no_gpu_mode:
 
 def collect_gpu_evidence_remote(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool = True) -> list[dict[str, str]]:
     """The same as dictionaries for NRAS."""
-    from nvattest.compat._handles import dictionaries
-
     return dictionaries(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
 
 
@@ -117,8 +114,6 @@ def attest(
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
         NvattestError: settings that cannot be used, or a ready state that cannot be set.
     """
-    from nvattest.compat._handles import evidence_of
-
     value, params = read_nonce(nonce), arguments_as_dictionary
     missing = [name for name in REQUIRED if name not in params]
     if missing:

@@ -514,15 +514,15 @@ def test_of_two_verifiers_of_one_name_the_token_has_the_one_that_says_no(
 ) -> None:
     client = client_of(platform)
     client.add_verifier(Devices.GPU, Environment.LOCAL, "", "")
-    real, rounds = client._local, []
+    real, rounds = client._verify, []
 
-    def local(entry: Any, evidence: Any, nonce: Any) -> Any:
+    def verify(entry: Any, evidence: Any, nonce: Any) -> Any:
         rounds.append(entry)
         if len(rounds) == 1:
-            return client_of(Platform.build("hopper-1"))._local(entry, evidence, Nonce(bytes(32)))
+            return client_of(Platform.build("hopper-1"))._verify(entry, evidence, Nonce(bytes(32)))
         return real(entry, evidence, nonce)
 
-    monkeypatch.setattr(client, "_local", local)
+    monkeypatch.setattr(client, "_verify", verify)
     assert client.attest(evidence_of(platform)) is False
     assert len(rounds) == 2
     with pytest.raises(attestation.TokenRefusedError):
