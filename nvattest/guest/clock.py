@@ -38,12 +38,12 @@ def wait_for_clock(not_before: str | None, seconds: float) -> VerificationTime:
         InputError: it does not within this time (``clock``).
     """
     earliest = max(parse_time(EARLIEST), parse_time(not_before or EARLIEST))
-    until = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while True:
         now = datetime.now(timezone.utc)
         if now >= earliest:
             return VerificationTime.at(now)
-        if time.monotonic() >= until:
+        if deadline.passed:
             behind = (earliest - now).total_seconds()
             raise InputError(
                 f"the guest's clock shows {format_time(now)}, at least {behind:.0f} s behind: this program's image was "

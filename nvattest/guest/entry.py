@@ -163,10 +163,12 @@ def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
 def _wait(settings: Settings, record: Record | None) -> None:
     """Wait for the next round: of a good ``record`` only while it is still that of these devices and settings."""
     seconds = settings.config.watch_retry if record is None else settings.config.watch_interval
-    until = time.monotonic() + seconds
+    from nvattest._waiting import Deadline
+
+    deadline = Deadline(seconds)
     while True:
-        time.sleep(max(0.0, min(_LOOK, until - time.monotonic())))
-        if time.monotonic() >= until:
+        time.sleep(min(_LOOK, deadline.remaining()))
+        if deadline.passed:
             return
         if record is not None and not belongs(record, identify(settings.paths, settings.inputs)):
             return

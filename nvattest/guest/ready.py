@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from nvattest._documents import load_json
 from nvattest._folder import TrustedFolder
+from nvattest._waiting import Deadline
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, InputError, NvattestError
@@ -218,16 +218,15 @@ class ReadyGate:
         self.closed, self.ready = False, True
 
     def _set(self, seconds: float, work: Callable[[float], None]) -> None:
-        started = time.monotonic()
-        until = started + seconds
+        deadline = Deadline(seconds)
         self.closed = self.ready = None
         try:
             work(seconds)
-            self.seconds = time.monotonic() - started
+            self.seconds = deadline.seconds - deadline.remaining()
         except CollectionError as error:
             if error.code != "driver-timeout" and not self._pending:
                 with suppress(NvattestError):
-                    self.ready = read_ready(self._library, timeout=max(_ASK_LEAST, until - time.monotonic()))
+                    self.ready = read_ready(self._library, timeout=max(_ASK_LEAST, deadline.remaining()))
             if error.code in _OWN_CODES:
                 raise
             raise CollectionError(
@@ -243,18 +242,18 @@ def take_away(library_path: str | os.PathLike[str] | None, *, seconds: float) ->
 
     Returns what the driver says of the GPUs afterwards; None where it says nothing. Never raises.
     """
-    until = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     try:
         library = NvmlLibrary.open(library_path, timeout=seconds, here=True)
     except NvattestError:
         return None
     gate = ReadyGate(library)
     try:
-        gate.close(seconds=max(_ASK_LEAST, until - time.monotonic()))
+        gate.close(seconds=max(_ASK_LEAST, deadline.remaining()))
     except NvattestError:
         return gate.ready
     finally:
-        library.close(timeout=max(0.0, until - time.monotonic()))
+        library.close(timeout=deadline.remaining())
     return gate.ready
 
 
