@@ -13,20 +13,6 @@ from typing import Final, NamedTuple
 
 from nvattest._text import clean
 
-__all__ = [
-    "AGENT_SECONDS",
-    "COMMANDS",
-    "MAXIMUM",
-    "USAGE",
-    "Arguments",
-    "Container",
-    "Stage",
-    "UsageError",
-    "parse_arguments",
-    "parse_state",
-    "read_state",
-]
-
 AGENT_SECONDS: Final = 10
 """How long a Kata agent waits for a hook, in every generation (``nvattest.guest.kata``)."""
 

@@ -69,8 +69,6 @@ from nvattest.model import DeviceKind, Nonce
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
 
-__all__ = ["attest_and_record"]
-
 _READY_ON_ENTRY = (
     "the GPUs were ready before anything was attested: another program set them (look for nvrc.smi.srs on the kernel's "
     "command line, or nvidia-smi conf-compute -srs)"

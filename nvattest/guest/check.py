@@ -26,8 +26,6 @@ from nvattest.guest.kata import generation_of, is_set_ready_at_boot, kernel_log_
 from nvattest.guest.status import hook_status, stands
 from nvattest.model import counted
 
-__all__ = ["check_guest"]
-
 _CONTAINERS: Final = "/run/kata-containers"
 _SMALL: Final = 4 * 1024 * 1024
 _MOST_RECORDS: Final = 65536

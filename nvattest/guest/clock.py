@@ -14,8 +14,6 @@ from nvattest._waiting import Deadline, Late, Work
 from nvattest.errors import CollectionError, InputError
 from nvattest.model import VerificationTime, format_time, parse_time
 
-__all__ = ["EARLIEST", "Budget", "give_up_after", "wait_for_clock"]
-
 T = TypeVar("T")
 
 EARLIEST: Final = "2026-11-01T00:00:00Z"

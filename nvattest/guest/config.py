@@ -27,17 +27,6 @@ from nvattest.guest.arguments import Stage
 if TYPE_CHECKING:
     from nvattest._pci import PciDevices
 
-__all__ = [
-    "KEYS",
-    "LOOK_SECONDS",
-    "HookConfig",
-    "Paths",
-    "Settings",
-    "load_settings",
-    "own_configuration",
-    "parse_config",
-]
-
 LOOK_SECONDS: Final = 2.0
 """How often the watch looks whether the devices are still those of the verdict, also while it attests them again."""
 

@@ -27,8 +27,6 @@ from nvattest.guest.driver import Expected
 from nvattest.model import VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
 
-__all__ = ["gather_collateral", "load_demands", "load_known", "with_expectations"]
-
 _SMALL: Final = 256 * 1024
 _CONNECT_SECONDS: Final = 2.0
 _FIRST_PAUSE: Final = 0.5

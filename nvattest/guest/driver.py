@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.verifier import Verifier
 
-__all__ = [
-    "Driver",
-    "Expected",
-    "collect_all",
-    "expected_devices",
-    "keep_initialised",
-    "open_driver",
-    "require_all_attested",
-    "says_protected",
-]
-
 _POLL: Final = 0.1
 # Errors that end by themselves while a machine comes up.
 _PASSING: Final = frozenset({"driver-not-loaded"})

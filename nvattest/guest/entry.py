@@ -63,8 +63,6 @@ from nvattest.guest.record import (
 )
 from nvattest.guest.termination import Termination
 
-__all__ = ["CANNOT_RUN", "NOT_FOUND", "print_check", "print_status", "run", "run_on_attested", "run_stage", "watch"]
-
 # What a shell says of a command that it cannot run, and of one that it does not find.
 CANNOT_RUN: Final = 126
 NOT_FOUND: Final = 127

@@ -27,26 +27,6 @@ from nvattest.guest.arguments import Stage, UsageError, parse_arguments
 from nvattest.guest.config import Paths
 from nvattest.guest.findings import Finding
 
-__all__ = [
-    "BLOCK",
-    "MANIFEST",
-    "VARIABLES",
-    "Launch",
-    "Manifest",
-    "Process",
-    "VerityParams",
-    "add_process",
-    "check_extension",
-    "image_tree",
-    "launch_plan",
-    "manifest_findings",
-    "our_entry",
-    "our_process",
-    "parse_verity_params",
-    "read_manifest",
-    "write_extension",
-]
-
 # --- the image --------------------------------------------------------------------------------------------------------
 
 BLOCK: Final = 4096

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["SEVERITIES", "Finding", "is_good", "print_findings"]
-
 SEVERITIES: Final = ("ok", "warning", "error")
 """From the least to the worst."""
 

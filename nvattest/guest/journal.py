@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.evidence import Evidence
 
-__all__ = ["Journal", "account", "stamp", "write_log"]
-
 _RULE: Final = "-----------------------------------"
 _MAXIMUM: Final = 400
 

@@ -20,24 +20,6 @@ from nvattest.errors import InputError
 from nvattest.guest.arguments import AGENT_SECONDS
 from nvattest.guest.extension import parse_verity_params
 
-__all__ = [
-    "AGENT_SECONDS",
-    "EXTENSION_NAME",
-    "GENERATIONS",
-    "READY_PARAMETER",
-    "Extension",
-    "Generation",
-    "Runtime",
-    "Table",
-    "at",
-    "drop_in",
-    "generation_of",
-    "is_set_ready_at_boot",
-    "kernel_log_failure",
-    "read_runtime",
-    "version_of",
-]
-
 # --- the agent --------------------------------------------------------------------------------------------------------
 
 

@@ -23,8 +23,6 @@ from nvattest.guest.extension import check_extension, image_tree, manifest_findi
 from nvattest.guest.findings import Finding
 from nvattest.guest.kata import EXTENSION_NAME, READY_PARAMETER, Runtime, Table, at, is_set_ready_at_boot, read_runtime
 
-__all__ = ["lint_files"]
-
 _MAXIMUM: Final = 4 * 1024 * 1024
 _ANNOTATION: Final = "io.katacontainers.config.hypervisor."
 _INITDATA: Final = _ANNOTATION + "cc_init_data"

@@ -27,18 +27,6 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
     from nvattest.guest.config import HookConfig
 
-__all__ = [
-    "PublishedPlatform",
-    "ReadyGate",
-    "Token",
-    "are_ready",
-    "publish",
-    "sign",
-    "take_away",
-    "withdraw",
-    "write_appraisal",
-]
-
 _ASK_SECONDS: Final = 2.0
 _ASK_LEAST: Final = 0.2
 # What says by itself why the ready state is not as it was to be.

@@ -31,36 +31,6 @@ from nvattest._pci import device_digest, read_small
 from nvattest._version import __version__
 from nvattest.guest.config import Paths
 
-__all__ = [
-    "EXIT",
-    "MAXIMUM_RECORD",
-    "NOT_TRUSTED",
-    "NO_GPU",
-    "TRUSTED",
-    "UNFINISHED",
-    "Identity",
-    "Reason",
-    "Record",
-    "Remark",
-    "belongs",
-    "boottime",
-    "digest_file",
-    "exit_status",
-    "finished_since",
-    "headline",
-    "identify",
-    "read_record",
-    "recognised",
-    "record_to_json",
-    "refreshable",
-    "reusable",
-    "seconds_since_fork",
-    "serves",
-    "shown_status",
-    "token_is_whole",
-    "write_record",
-]
-
 # --- how a run ends ---------------------------------------------------------------------------------------------------
 
 # The verdicts. Only TRUSTED goes with GPUs that accept work.

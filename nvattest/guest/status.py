@@ -25,8 +25,6 @@ from nvattest.guest.record import (
 )
 from nvattest.model import counted
 
-__all__ = ["hook_status", "render_status", "stands"]
-
 _SECONDS = 5.0
 _OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches")
 _OF_THE_DRIVER = ("ready", "cc_on", "dev_tools", "protected_pcie")

@@ -16,8 +16,6 @@ else:
     # The C module below ``signal``, whose enums cost the fast path a millisecond.
     import _signal
 
-__all__ = ["TerminatedError", "Termination"]
-
 T = TypeVar("T")
 
 _SIGNALS: Final = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
