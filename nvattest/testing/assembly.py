@@ -17,7 +17,7 @@ from nvattest.testing.device_pki import DevicePki
 from nvattest.testing.keys import KeyRing
 from nvattest.testing.lies import OCSP_LIES, Lie, Told, must_find
 from nvattest.testing.ocsp_issuer import OcspIssuer, Side, Verdict
-from nvattest.testing.rim_issuer import RimIssuer, RimOrder
+from nvattest.testing.rims import RimIssuer, RimOrder
 from nvattest.testing.silicon import (
     BRANCHES,
     LINKS,

@@ -1,27 +1,48 @@
-"""One simulated GPU or switch: it answers with its chain and signs reports over the nonce that it is asked with."""
+"""One simulated GPU or switch: it answers with its chain and signs reports over the nonce that it is asked with.
+
+A report is GET_MEASUREMENTS, MEASUREMENTS and a signature (DSP0274 1.1). Opaque data comes in the legacy layout (type,
+size, data) and in NVIDIA's versioned layout (``NVDAOD`` header, then type, value type, size, data). The order of fields
+is that of real reports of the same driver generation.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED, GpuField, SwitchField
+from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED, OPAQUE_MAGIC, GpuField, SwitchField
 from nvattest.errors import InputError
 from nvattest.evidence import Evidence
 from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
-from nvattest.testing import spdm_writer
 from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.keys import SigningKey
 from nvattest.testing.lies import Told, must_find
 from nvattest.testing.silicon import Silicon, generation, golden_value, measured
-from nvattest.testing.spdm_writer import Entry, OpaqueHeader
 
 __all__ = ["Body", "SimulatedDevice"]
 
+Entry = tuple[int, bytes]
+
+_VERSION_1_1 = 0x11
+# DMTF measurement value types that stand beside opaque entries in the versioned layout (DSP0274, table 48).
+_VALUE_TYPES: dict[int, int] = {
+    GpuField.VBIOS_VERSION: 0x86,
+    GpuField.DRIVER_VERSION: 0x86,
+    GpuField.MSRSCNT: 0x84,
+    GpuField.CPRINFO: 0x83,
+    GpuField.FWID: 0x01,
+    GpuField.PROTECTED_PCIE_STATUS: 0x85,
+    GpuField.OPAQUE_DATA_VERSION: 0x86,
+    GpuField.FEATURE_FLAG: 0x85,
+    GpuField.FSP_UCODE_SVN: 0x87,
+}
+_HARDWARE = 0x82
+_MANIFEST = 0xFD
 _FEATURES = {"spt": 0, "mpt": 1, "ppcie": 2}
 _DEBUG_INDEX = 9
 
@@ -88,7 +109,7 @@ class SimulatedDevice:
         if (other := told.get("other-nonce")) is not None:
             nonce = bytes.fromhex(other)[:NONCE_SIZE].rjust(NONCE_SIZE, b"\x00") if other else bytes(NONCE_SIZE)
         sign = (lambda _data: bytes(96)) if "signature-zero" in told else self.key.sign_raw
-        data = spdm_writer.report(
+        data = write_report(
             nonce=nonce,
             responder_nonce=hashlib.sha256(self.salt + nonce).digest(),
             measurements=self.body.measurements,
@@ -162,19 +183,38 @@ def gpu_body(
     if told.get("feature") and not layout.feature_flag and (feature == "ppcie") == (usual == "ppcie"):
         hint = "reports of this driver have no mode flag: take a platform with -r590, such as hopper-1-r590"
         raise _unusable("feature", feature, hint)
-    entries = spdm_writer.gpu_fields(
-        generation=layout,
-        vbios=firmware,
-        driver=driver,
-        board=silicon.board,
-        counts=silicon.counts(),
-        nvdec0=_nvdec0(told, nvdec0),
-        fwid=_fwid(told, fwid) if layout.firmware_id or "fwid" in told else None,
-        ppcie=feature == "ppcie",
-        feature=_FEATURES[feature] if feature in _FEATURES else int(feature) & 0xFFFF,
-        switch_pdis=[pdi[::-1] for pdi in _topology(told, switch_pdis)],
-        svn=int(told.get("svn") or "5") & 0xFFFF,
-    )
+    board, field = silicon.board, GpuField
+    entries: list[Entry] = [
+        (field.VBIOS_VERSION, _vbios_bytes(firmware)),
+        (field.BOARD_ID, struct.pack("<I", board.board_id)),
+        (field.CHIP_SKU, _text(board.chip_sku, 9)),
+        (field.CHIP_SKU_MOD, _text(board.chip_sku_mod, 5)),
+        (field.PROJECT, _text(board.project, 5)),
+        (field.PROJECT_SKU, _text(board.project_sku, 5)),
+        (field.PROJECT_SKU_MOD, _text(board.project_sku_mod, 2)),
+        (field.DRIVER_VERSION, driver.encode() + b"\x00"),
+        (field.GPU_INFO, struct.pack("<Q", board.gpu_info)),
+        (field.MSRSCNT, silicon.counts()),
+        (field.CPRINFO, struct.pack("<I", board.memory_info)),
+        (field.NVDEC0_STATUS, bytes((_nvdec0(told, nvdec0),))),
+    ]
+    if layout.versioned:
+        entries.append((field.FSP_UCODE_SVN, struct.pack("<H", int(told.get("svn") or "5") & 0xFFFF)))
+    if layout.firmware_id or "fwid" in told:
+        entries.append((field.FWID, _fwid(told, fwid)))
+    if layout.system_enable:
+        entries.append((field.SYS_ENABLE_STATUS, b"\x07\x07"))
+    elif layout.ppcie_status:
+        entries.append((field.PROTECTED_PCIE_STATUS, b"\xaa" if feature == "ppcie" else b"\x55"))
+    if neighbours := _topology(told, switch_pdis):
+        entries.append((field.SWITCH_PDI, b"".join(pdi[::-1] for pdi in neighbours)))
+    if layout.chip_info:
+        entries.append((field.CHIP_INFO, board.chip.encode() + b"\x00"))
+    if layout.version_entry is not None:
+        entries.append((field.OPAQUE_DATA_VERSION, struct.pack("<H", layout.version_entry)))
+    if layout.feature_flag:
+        number = _FEATURES[feature] if feature in _FEATURES else int(feature) & 0xFFFF
+        entries.append((field.FEATURE_FLAG, struct.pack("<H", number)))
     # An engine that is off measures something that no RIM names: the exemption of index 35 is at work by default.
     values = measured(silicon, driver=driver, firmware=firmware, nvdec0_matches=nvdec0)
     return Body(
@@ -191,15 +231,15 @@ def switch_body(
     neighbours = _topology(told, gpu_pdis)
     if len(neighbours) < len(gpu_pdis):  # the field has eight places; an unused one repeats the one before
         neighbours += [neighbours[-1]] * (len(gpu_pdis) - len(neighbours))
-    entries = spdm_writer.switch_fields(
-        bios=firmware,
-        pdi=pdi,
-        counts=silicon.counts(),
-        gpu_pdis=neighbours[: len(gpu_pdis)],
-        ports=ports,
-        position=position,
-        locked="unlocked" not in told,
-    )
+    entries: list[Entry] = [
+        (SwitchField.BIOS_VERSION, firmware.encode()),
+        (SwitchField.DEVICE_PDI, pdi),
+        (SwitchField.MSRSCNT, silicon.counts()),
+        (SwitchField.SWITCH_GPU_PDIS, b"".join(neighbours[: len(gpu_pdis)]) + ports),
+        (SwitchField.DISABLED_PORTS, b"\xec\x00"),
+        (SwitchField.SWITCH_POSITION_ID, struct.pack("<H", position)),
+        (SwitchField.SWITCH_LOCK_STATUS, struct.pack("<H", int("unlocked" not in told))),
+    ]
     if "fwid" in told:
         entries.append((SwitchField.FWID, _fwid(told, bytes(48))))
     values = measured(silicon, driver="", firmware=firmware, nvdec0_matches=True)
@@ -247,12 +287,12 @@ def _opaque(entries: list[Entry], told: Told, *, versioned: bool) -> bytes:
         if major is not None:
             lie = (int(GpuField.OPAQUE_DATA_VERSION), (int(major) & 0xFFFF).to_bytes(2, "little"))
             entries = [entry for entry in entries if entry[0] != lie[0]] + [lie]
-        return spdm_writer.opaque_legacy(entries)
-    header = OpaqueHeader(
+        return opaque_legacy(entries)
+    return opaque_versioned(
+        entries,
         profile=int(told.get("opaque-profile") or "0") & 0xFFFF,
         version=(2 if major is None else int(major) & 0xFF, 0, 0),
     )
-    return spdm_writer.opaque_versioned(entries, header)
 
 
 def _topology(told: Told, neighbours: Sequence[bytes]) -> list[bytes]:
@@ -298,3 +338,71 @@ def _on_the_way(data: bytes, told: Told) -> bytes:
     if (count := told.get("truncate")) is not None:
         del out[max(len(out) - int(count), 0) :]
     return bytes(out) + bytes.fromhex(told.get("trailing") or "")
+
+
+# --- the bytes of a report --------------------------------------------------------------------------------------------
+
+
+def request(nonce: bytes, *, version: int = _VERSION_1_1) -> bytes:
+    """GET_MEASUREMENTS for all blocks, signed, slot 0: 37 bytes with a nonce of 32."""
+    return bytes((version, 0xE0, 0x01, 0xFF)) + nonce + b"\x00"
+
+
+def blocks(values: Sequence[tuple[int, bytes]]) -> bytes:
+    """The measurement record: (block index from 1, value) each as a DMTF digest of mutable firmware (type 0x01).
+
+    Index 0xFD is a structured manifest (type 0x8A).
+    """
+    return b"".join(
+        struct.pack("<BBHBH", index & 0xFF, 1, len(value) + 3, 0x8A if index == _MANIFEST else 1, len(value)) + value
+        for index, value in values
+    )
+
+
+def opaque_legacy(entries: Sequence[Entry]) -> bytes:
+    """Entries as u16 type, u16 size, data; little-endian."""
+    return b"".join(struct.pack("<HH", kind, len(data)) + data for kind, data in entries)
+
+
+def opaque_versioned(entries: Sequence[Entry], *, profile: int = 0, version: tuple[int, int, int] = (2, 0, 0)) -> bytes:
+    """The 12-byte header, then entries as u16 type, u16 value type, u16 size, data; little-endian."""
+    head = OPAQUE_MAGIC + struct.pack("<HBBBB", profile, *version, 0)
+    return head + b"".join(
+        struct.pack("<HHH", kind, _VALUE_TYPES.get(kind, _HARDWARE), len(data)) + data for kind, data in entries
+    )
+
+
+def write_report(
+    *,
+    nonce: bytes,
+    responder_nonce: bytes,
+    measurements: Sequence[tuple[int, bytes]],
+    opaque: bytes,
+    sign: Callable[[bytes], bytes],
+    version: int = _VERSION_1_1,
+) -> bytes:
+    """A whole report. ``sign`` gets request and response up to the end of the opaque data and returns 96 bytes."""
+    record = blocks(measurements)
+    body = b"".join(
+        (
+            request(nonce, version=version),
+            bytes((version, 0x60, 0, 0, len(measurements))),
+            len(record).to_bytes(3, "little"),
+            record,
+            responder_nonce,
+            struct.pack("<H", len(opaque)),
+            opaque,
+        )
+    )
+    return body + sign(body)
+
+
+def _vbios_bytes(version: str) -> bytes:
+    """A VBIOS version such as ``96.00.9F.00.01`` as the 8 bytes of entry 6: b3.b2.b1.b0.b4."""
+    parts = bytes.fromhex(version.replace(".", ""))
+    return bytes((parts[3], parts[2], parts[1], parts[0], parts[4], 0, 0, 0))
+
+
+def _text(text: str, size: int) -> bytes:
+    """ASCII with at least one NUL, padded to ``size``."""
+    return text.encode()[: size - 1].ljust(size, b"\x00")

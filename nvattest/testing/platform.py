@@ -24,7 +24,7 @@ from nvattest.testing.assembly import Plan, Shape, assemble
 from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.device import SimulatedDevice
 from nvattest.testing.lies import Lie, Told, parse_fault
-from nvattest.testing.rim_issuer import RimOrder
+from nvattest.testing.rims import RimOrder
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral

@@ -14,15 +14,44 @@ from dataclasses import dataclass, field, replace
 from nvattest._registry import NVDEC0_GOLDEN_INDEX, RIM_BLACKWELL_DRIVER, RIM_HOPPER_DRIVER, RIM_SWITCH_BIOS, RIM_VBIOS
 from nvattest.errors import InputError
 from nvattest.model import Architecture
-from nvattest.testing.spdm_writer import BLOCK_SIZE, Board, Generation
 
 __all__ = ["DRIVERS", "MODELS", "SILICON", "Silicon", "default_driver", "generation", "golden_value", "rim_id"]
 
 LINKS = 18
+BLOCK_SIZE = 48
 # A block after the 64 measurements, of another kind: the manifest of a Rubin (CBOR tag 570).
 MANIFEST_BLOCK = 0xFD
 _MANIFEST = bytes.fromhex("d9023a") + b"\xa1\x00\x80"
 _GH100, _GB100, _GR100 = "GH100", "GB100", "GR100"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """What a GPU says about itself and the board it sits on."""
+
+    chip: str
+    name: str
+    board_id: int
+    chip_sku: str
+    project: str
+    project_sku: str
+    gpu_info: int
+    memory_info: int
+    chip_sku_mod: str = "0"
+    project_sku_mod: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """Which opaque entries a driver sends, and in which layout."""
+
+    versioned: bool = False
+    version_entry: int | None = None
+    feature_flag: bool = False
+    system_enable: bool = False
+    chip_info: bool = False
+    firmware_id: bool = True
+    ppcie_status: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,8 @@ from nvattest.testing.native import (
     place_driver_libraries,
 )
 from nvattest.testing.native.answers import switch_uuid
-from nvattest.testing.native.board import board_answer
 from nvattest.testing.native.build import NSCQ_NAME, NVML_NAME
+from nvattest.testing.native.state import board_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = SimpleNamespace(

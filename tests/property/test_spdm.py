@@ -17,8 +17,8 @@ from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.pki.dice import parse_tcb_info
 from nvattest.spdm.opaque import OpaqueLayout, parse_opaque
 from nvattest.spdm.report import feature_mode, feature_mode_name, parse_report
-from nvattest.testing import DEFAULT_NONCE, Platform, spdm_writer
-from nvattest.testing.spdm_writer import OpaqueHeader
+from nvattest.testing import DEFAULT_NONCE, Platform
+from nvattest.testing.device import opaque_legacy, opaque_versioned, write_report
 
 from .tools import bytes_changed, der_changed, for_all, pick, sizes
 
@@ -39,10 +39,7 @@ def test_opaque_data_in_both_layouts_is_read_as_it_was_written(examples: int) ->
     def check(case: tuple[Any, bool, tuple[int, int]]) -> None:
         entries, versioned, (minor, patch) = case
         entries = [entry for entry in entries if entry[0] != GpuField.OPAQUE_DATA_VERSION]
-        if versioned:
-            data = spdm_writer.opaque_versioned(entries, OpaqueHeader(version=(2, minor, patch)))
-        else:
-            data = spdm_writer.opaque_legacy(entries)
+        data = opaque_versioned(entries, version=(2, minor, patch)) if versioned else opaque_legacy(entries)
         if not data:
             return
         if not versioned and data.startswith(OPAQUE_MAGIC):
@@ -65,11 +62,11 @@ def test_a_report_of_any_content_is_read_as_it_was_written(examples: int) -> Non
     def check(case: tuple[Any, Any, bytes, bytes, bytes, bytes]) -> None:
         blocks, extra, nonce, responder, signature, trailing = case
         entries = needed + [entry for entry in extra if entry[0] not in known]
-        data = spdm_writer.report(
+        data = write_report(
             nonce=nonce,
             responder_nonce=responder,
             measurements=blocks,
-            opaque=spdm_writer.opaque_legacy(entries),
+            opaque=opaque_legacy(entries),
             sign=lambda _body: signature,
         )
         report = parse_report(data + trailing, DeviceKind.GPU)
@@ -155,11 +152,11 @@ def test_a_device_that_signs_anything_is_trusted_only_with_the_values_of_the_rim
     def check(case: tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]) -> None:
         blocks, entries = case
         try:
-            data = spdm_writer.report(
+            data = write_report(
                 nonce=DEFAULT_NONCE,
                 responder_nonce=bytes(32),
                 measurements=blocks,
-                opaque=spdm_writer.opaque_legacy(entries),
+                opaque=opaque_legacy(entries),
                 sign=device.key.sign_raw,
             )
         except (struct.error, OverflowError):

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nvattest.testing.native.board import NUMBERS, board_answer, bus_of
-from nvattest.testing.native.state import DriverState, Fault
+from nvattest.testing.native.state import NUMBERS, DriverState, Fault, board_answer, bus_of
 
 __all__ = ["Answers", "Reply", "switch_uuid"]
 
