@@ -111,6 +111,10 @@ class TrustedFolder:
         """The path of a file, for messages and for programs that take nothing else."""
         return f"{self.path}/{name}"
 
+    def take(self, until: float) -> bool:
+        """Lock the folder itself until it is closed; wait until this instant of ``time.monotonic``. Whether it did."""
+        return _take(self._descriptor, until)
+
     def names(self) -> list[str]:
         """What is in the folder.
 
@@ -248,21 +252,25 @@ class Lock:
 
     def take(self, until: float) -> bool:
         """Wait for the lock until this instant of ``time.monotonic``; whether it was taken."""
-        import fcntl
-
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    return False
-                time.sleep(_POLL)
-            else:
-                return True
+        return _take(self._descriptor, until)
 
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._descriptor)
+
+
+def _take(descriptor: int, until: float) -> bool:
+    import fcntl
+
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL)
+        else:
+            return True
 
 
 def replace_file(

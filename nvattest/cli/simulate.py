@@ -185,7 +185,7 @@ def _catalogue() -> str:
 
     from nvattest.testing import LIES, PLATFORMS
     from nvattest.testing.native.state import CALLS
-    from nvattest.testing.services_faults import MEANINGS, ONLY, SERVICES
+    from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
     from nvattest.testing.silicon import BRANCHES, MODELS
 
     lines = ["platforms (MODEL-COUNT[-(spt|mpt|ppcie)][-rBRANCH]), such as:"]
@@ -205,7 +205,8 @@ def _catalogue() -> str:
         f"service faults ([SERVICE:]FAULT[=VALUE][@KEY][*TIMES], such as rim:status=500*2; services {services};"
     )
     lines.append("  KEY is a RIM id or the serial number of a certificate in hexadecimal):")
-    for kind, (value, meaning) in MEANINGS.items():
+    for kind in ServiceFaultKind:
+        value = kind.argument
         spelled = f"{kind.value}[={value[1:]}" if value.startswith("[") else kind.value + f"={value}" * bool(value)
-        lines.append(f"  {spelled:34} {meaning} ({ONLY.get(kind, 'any')})")
+        lines.append(f"  {spelled:34} {kind.meaning} ({kind.only or 'any'})")
     return "\n".join(lines)

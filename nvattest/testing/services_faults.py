@@ -10,71 +10,48 @@ from nvattest.errors import InputError
 
 __all__ = ["Exchange", "ServiceFault", "ServiceFaultKind"]
 
+_SECONDS = r"[0-9]+(\.[0-9]+)?"
 SERVICES = ("rim", "ocsp", "nras", "jwks")
 _TEXT = re.compile(r"(?:(rim|ocsp|nras|jwks):)?([a-z0-9-]+)(?:=([^*@]+))?(?:@([^*]+))?(?:\*(\d+))?")
 
 
 class ServiceFaultKind(Enum):
-    """One way to be wrong; ``MEANINGS`` says what each does."""
+    """One way to be wrong: its word, the value that it takes ([…]: it may be left out), and what the service does.
 
-    SLOW = "slow"
-    STATUS = "status"
-    RATE_LIMITED = "rate-limited"
-    CUT = "cut"
-    DROP = "drop"
-    TRICKLE = "trickle"
-    HUGE = "huge"
-    HTML = "html"
-    REDIRECT = "redirect"
-    GZIP = "gzip"
-    WRONG_ID = "wrong-id"
-    WRONG_SHA256 = "wrong-sha256"
-    OTHER_RIM = "other-rim"
-    OTHER_CERTIFICATE = "other-certificate"
-    WRONG_KEY = "wrong-key"
-    OTHER_NONCE = "other-nonce"
-    ROTATED_KEY = "rotated-key"
+    ``form`` is the form of a value that is needed. ``only`` is the one service whose answers can have the fault: for
+    another it would change nothing, and a test with it would prove nothing.
+    """
 
+    argument: str
+    meaning: str
+    form: str
+    only: str
 
-# What the value is, if there is one ([…]: it may be left out), and what the service does.
-MEANINGS = {
-    ServiceFaultKind.SLOW: ("SECONDS", "waits before the answer"),
-    ServiceFaultKind.STATUS: ("NUMBER", "answers with this HTTP status instead of 200"),
-    ServiceFaultKind.RATE_LIMITED: ("[SECONDS]", "answers 429 with this Retry-After (1)"),
-    ServiceFaultKind.CUT: ("", "sends half of the answer, then the connection ends"),
-    ServiceFaultKind.DROP: ("", "ends the connection without an answer"),
-    ServiceFaultKind.TRICKLE: ("SECONDS", "sends one byte at a time, so far apart"),
-    ServiceFaultKind.HUGE: ("[MIB]", "sends so many MiB without saying so beforehand"),
-    ServiceFaultKind.HTML: ("", "sends a page for people, with status 200"),
-    ServiceFaultKind.REDIRECT: ("URL", "leads to this URL"),
-    ServiceFaultKind.GZIP: ("", "uses a content coding that was not asked for"),
-    ServiceFaultKind.WRONG_ID: ("", "gives a RIM under another id"),
-    ServiceFaultKind.WRONG_SHA256: ("", "gives a RIM with another digest beside it"),
-    ServiceFaultKind.OTHER_RIM: ("ID", "gives this RIM under the id that was asked for"),
-    ServiceFaultKind.OTHER_CERTIFICATE: ("", "gives the answer of the request before; the first one is honest"),
-    ServiceFaultKind.WRONG_KEY: ("", "signs with a key that is not in its key set"),
-    ServiceFaultKind.OTHER_NONCE: ("", "answers for another nonce"),
-    ServiceFaultKind.ROTATED_KEY: ("", "has the signing key from its second answer on"),
-}
-# The form of the value of those that need one.
-_NEEDS_VALUE = {
-    ServiceFaultKind.SLOW: r"[0-9]+(\.[0-9]+)?",
-    ServiceFaultKind.STATUS: r"[1-5][0-9]{2}",
-    ServiceFaultKind.TRICKLE: r"[0-9]+(\.[0-9]+)?",
-    ServiceFaultKind.HUGE: r"[0-9]{0,4}",
-    ServiceFaultKind.REDIRECT: r".+",
-    ServiceFaultKind.OTHER_RIM: r".+",
-}
-# Faults of the answers of one service. Another one cannot have them, and a test with such a fault would prove nothing.
-ONLY = {
-    ServiceFaultKind.WRONG_ID: "rim",
-    ServiceFaultKind.WRONG_SHA256: "rim",
-    ServiceFaultKind.OTHER_RIM: "rim",
-    ServiceFaultKind.OTHER_CERTIFICATE: "ocsp",
-    ServiceFaultKind.WRONG_KEY: "nras",
-    ServiceFaultKind.OTHER_NONCE: "nras",
-    ServiceFaultKind.ROTATED_KEY: "jwks",
-}
+    SLOW = "slow", "SECONDS", "waits before the answer", _SECONDS
+    STATUS = "status", "NUMBER", "answers with this HTTP status instead of 200", r"[1-5][0-9]{2}"
+    RATE_LIMITED = "rate-limited", "[SECONDS]", "answers 429 with this Retry-After (1)"
+    CUT = "cut", "", "sends half of the answer, then the connection ends"
+    DROP = "drop", "", "ends the connection without an answer"
+    TRICKLE = "trickle", "SECONDS", "sends one byte at a time, so far apart", _SECONDS
+    HUGE = "huge", "[MIB]", "sends so many MiB without saying so beforehand", r"[0-9]{0,4}"
+    HTML = "html", "", "sends a page for people, with status 200"
+    REDIRECT = "redirect", "URL", "leads to this URL", r".+"
+    GZIP = "gzip", "", "uses a content coding that was not asked for"
+    WRONG_ID = "wrong-id", "", "gives a RIM under another id", "", "rim"
+    WRONG_SHA256 = "wrong-sha256", "", "gives a RIM with another digest beside it", "", "rim"
+    OTHER_RIM = "other-rim", "ID", "gives this RIM under the id that was asked for", r".+", "rim"
+    OTHER_CERTIFICATE = (
+        "other-certificate", "", "gives the answer of the request before; the first one is honest", "", "ocsp",
+    )  # fmt: skip
+    WRONG_KEY = "wrong-key", "", "signs with a key that is not in its key set", "", "nras"
+    OTHER_NONCE = "other-nonce", "", "answers for another nonce", "", "nras"
+    ROTATED_KEY = "rotated-key", "", "has the signing key from its second answer on", "", "jwks"
+
+    def __new__(cls, word: str, argument: str, meaning: str, form: str = "", only: str = "") -> ServiceFaultKind:
+        kind = object.__new__(cls)
+        kind._value_ = word
+        kind.argument, kind.meaning, kind.form, kind.only = argument, meaning, form, only
+        return kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,18 +84,15 @@ class ServiceFault:
                 f"faults are {', '.join(known)}",
             )
         kind = known[match[2]]
-        only = ONLY.get(kind)
-        if only is not None and match[1] not in (None, only):
+        if kind.only and match[1] not in (None, kind.only):
             raise InputError(
-                f"{match[1]} cannot have the fault {kind.value}", code="fault", hint=f"write {only}:{kind.value}"
+                f"{match[1]} cannot have the fault {kind.value}", code="fault", hint=f"write {kind.only}:{kind.value}"
             )
-        form = _NEEDS_VALUE.get(kind)
-        if form is not None and re.fullmatch(form, match[3] or "", re.ASCII) is None:
-            value, meaning = MEANINGS[kind]
+        if kind.form and re.fullmatch(kind.form, match[3] or "", re.ASCII) is None:
             raise InputError(
                 f"the fault {kind.value} needs a value: {text[:80]!r}",
                 code="fault",
-                hint=f"write {kind.value}={value}: the service {meaning}",
+                hint=f"write {kind.value}={kind.argument}: the service {kind.meaning}",
             )
         return cls(
             kind=kind,

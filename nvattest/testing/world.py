@@ -12,16 +12,16 @@ cache is removed with the world; where the process was killed, the next world re
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import math
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nvattest._folder import TrustedFolder
 from nvattest.errors import InputError
@@ -37,6 +37,7 @@ __all__ = ["World", "library_cache"]
 # What a user set for real devices and services: a setting, a key or a root of TLS must change nothing in a world.
 _OF_THE_USER = re.compile(r"(NV|NVAT|NVATTEST)_[A-Za-z0-9_]*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE")
 _NO_PROXY = ("no_proxy", "NO_PROXY")
+Part = TypeVar("Part")
 
 
 def library_cache() -> str:
@@ -132,23 +133,17 @@ class World:
     @property
     def driver(self) -> DriverServer:
         """The driver's side: its calls, its faults, its ready state."""
-        if self._driver is None:
-            raise InputError("the world has not been entered", code="world")
-        return self._driver
+        return _entered(self._driver)
 
     @property
     def services(self) -> Services:
         """The services' side: their requests and their faults."""
-        if self._services is None:
-            raise InputError("the world has not been entered", code="world")
-        return self._services
+        return _entered(self._services)
 
     @property
     def libraries(self) -> DriverLibraries:
         """The compiled driver libraries."""
-        if self._libraries is None:
-            raise InputError("the world has not been entered", code="world")
-        return self._libraries
+        return _entered(self._libraries)
 
     def variables(self) -> dict[str, str]:
         """The environment variables that make the world: library path, URLs, trust anchors, the cache."""
@@ -203,16 +198,23 @@ class World:
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
+def _entered(part: Part | None) -> Part:
+    if part is None:
+        raise InputError("the world has not been entered", code="world")
+    return part
+
+
 def _own_cache(stack: ExitStack, base: str) -> str:
     """A new folder below ``base`` until ``stack`` closes. The lock on it ends with this process, however it ends."""
     try:
-        with TrustedFolder(base, make=True), _locked(base, wait=True):
-            for name in os.listdir(base):
-                left = os.path.join(base, name)
-                with contextlib.suppress(OSError), _locked(left, wait=False):
-                    shutil.rmtree(left)
+        with TrustedFolder(base, make=True) as above:
+            above.take(math.inf)
+            for name in above.names():
+                with contextlib.suppress(OSError), TrustedFolder(name, inside=above) as left:
+                    if left.take(0):
+                        shutil.rmtree(left.path)
             folder = tempfile.mkdtemp(prefix="world-", dir=base)
-            stack.enter_context(_locked(folder, wait=True))
+            stack.enter_context(TrustedFolder(os.path.basename(folder), inside=above)).take(0)
     except OSError as error:
         raise InputError(
             f"a simulated world cannot have its cache below {base}: {error}", code="cache-folder",
@@ -220,13 +222,3 @@ def _own_cache(stack: ExitStack, base: str) -> str:
         ) from error  # fmt: skip
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-@contextlib.contextmanager
-def _locked(folder: str, *, wait: bool) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)

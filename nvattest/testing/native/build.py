@@ -88,17 +88,18 @@ def build_driver_libraries(
         with TrustedFolder(os.fspath(cache), make=True) as above:
             with suppress(FileNotFoundError):
                 return _find(above, name)
-            with tempfile.TemporaryDirectory(prefix="build-", dir=above.path) as scratch:
-                stage = os.path.join(scratch, "done")
-                os.mkdir(stage, 0o700)
+            scratch = tempfile.mkdtemp(prefix="build-", dir=above.path)
+            try:
                 for library, source in _SOURCES.items():
-                    target = os.path.join(stage, library)
+                    target = os.path.join(scratch, library)
                     _compile(compiler, source, target, soname=library, environ=environment)
                     os.chmod(target, 0o700)
-                _link(stage)
+                _link(scratch)
                 # Where another process was first, its result is the same by name.
                 with suppress(OSError):
-                    os.rename(stage, above.at(name))
+                    above.rename(os.path.basename(scratch), name)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
             return _find(above, name)
     except OSError as error:
         raise InputError(
