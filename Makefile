@@ -47,9 +47,10 @@ demo: $(VENV)/.runtime ## attest a simulated node, step by step
 		'  nvattest attest --simulate --fault gpu3:measurement=9 --explain   what it means, what to do' \
 		'  nvattest simulate --list                                          all that can be wrong'
 
-# The tests start hundreds of programs: without byte code each of them would compile the package again.
+# The tests start hundreds of programs: without byte code each of them would compile the package again. Almost half of
+# their time is waiting, for limits of time and for other processes: two workers fill one core.
 test: $(VENV)/.dev ## the tests of every change, in a few minutes at most
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(JOBS) -m "$(QUICK)" $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $$((2 * $(JOBS))) --dist worksteal -m "$(QUICK)" $(ARGS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .

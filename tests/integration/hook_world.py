@@ -6,6 +6,7 @@ seconds to live. It loads the compiled driver library, which finds the simulatio
 
 from __future__ import annotations
 
+import functools
 import json
 import stat
 import subprocess
@@ -22,6 +23,12 @@ from nvattest.testing.native import DriverLibraries, DriverServer
 
 AGENT_SECONDS = 10
 KEY = "io.katacontainers.pkg.oci.container_type"
+
+
+@functools.cache
+def _platform(name: str, lies: tuple[str, ...]) -> Platform:
+    """A platform of this run of the tests; it does not change, and its answers are good for a day."""
+    return Platform.build(name, clock=datetime.now(timezone.utc), lies=lies)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class HookWorld(GuestFolder):
         server: DriverServer | None = None,
     ) -> None:
         self.root = root
-        made = Platform.build(platform, clock=datetime.now(timezone.utc), lies=lies)
+        made = _platform(platform, tuple(lies))
         self.server = server or DriverServer(made, state=made.driver_state)
         super().__init__(root, made, libraries, address=self.server.address, bundle=bundle)
         self.hook = Path(self.hook_path)

@@ -298,7 +298,10 @@ def closed_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("words", [("--stage", "init"), ("--stage", "watch", "--once")])
+# Several rounds, so some five seconds each: the suite has the stage of a boot.
+@pytest.mark.parametrize(
+    "words", [("--stage", "init"), pytest.param(("--stage", "watch", "--once"), marks=pytest.mark.exhaustive)]
+)
 def test_a_network_that_comes_late_is_waited_for_at_boot(world: NewWorld, words: tuple[str, ...]) -> None:
     guest = world(bundle=False)
     with Services(guest.platform, faults=("drop*18",)) as services:
