@@ -36,6 +36,8 @@ _BLANK: Final = re.compile(
 )
 # No script puts more marks on one letter; a tall stack of them covers the lines above.
 _MAXIMUM_MARKS: Final = 4
+# What may need an escape: a large document is searched, not walked, since most of it is plain.
+_NOT_PLAIN: Final = re.compile(r"[^\n -~]")
 _VERSION_PART: Final = re.compile(r"[0-9A-Fa-f]{1,8}")
 # Colour and weight in our own output (``Terminal.paint``); every other sequence is spelled out.
 _COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
@@ -66,7 +68,7 @@ def escaped(json_text: str) -> str:
         # The encoder has escaped the control characters below 32.
         return json_text
     # Outside of strings JSON has ASCII only, so every character that is spelled out is inside a string.
-    return "".join([sign if sign == "\n" or _shows(sign) else _in_json(sign) for sign in json_text])
+    return _NOT_PLAIN.sub(lambda found: found[0] if _shows(found[0]) else _in_json(found[0]), json_text)
 
 
 def base64_bytes(text: str, *, url: bool = False) -> bytes:
