@@ -1,4 +1,4 @@
-"""A ``requests`` session that verifies TLS with one context, made once: loading the roots for every connection is slow.
+"""A ``requests`` session that verifies TLS with one context, made once, where TLS is: loading the roots is slow.
 
 Its connections can be ended: no timeout ends a server that trickles, or that says "100 Continue" for ever. Only this
 module knows the insides of ``requests``; the first exchange imports it.
@@ -7,11 +7,13 @@ module knows the insides of ``requests``; the first exchange imports it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import ssl
 import threading
 import weakref
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -76,18 +78,18 @@ def _shut(sock: socket.socket) -> None:
 class _Adapter(requests.adapters.HTTPAdapter):
     """Connections and proxied connections with our TLS context, whatever the environment says."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         self._context = context
         self._sockets = _Sockets()
         self._pools = self._sockets.pools()
         super().__init__(pool_connections=8, pool_maxsize=WORKERS, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **settings: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **settings)
+        super().init_poolmanager(connections, maxsize, block, **settings)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **settings)
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context(), **settings)
         manager.pool_classes_by_scheme = self._pools
         return manager
 
@@ -98,7 +100,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002 - its signature
         host, _ = super().build_connection_pool_key_attributes(request, True, None)  # type: ignore[misc, unused-ignore]
-        return host, {"cert_reqs": "CERT_REQUIRED"}
+        tls = {"ssl_context": self._context()} if host["scheme"] == "https" else {}
+        return host, {"cert_reqs": "CERT_REQUIRED", **tls}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - its signature
         # The roots are in the context already.
@@ -114,7 +117,11 @@ def make_session(usual: str | None, ca_cert: str | None, ca_path: str | None) ->
     """
     session = requests.Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    adapter = _Adapter(_context(usual or certifi.where(), ca_cert, ca_path))
+    context = functools.cache(lambda: _context(usual or certifi.where(), ca_cert, ca_path))
+    if usual or ca_cert or ca_path:
+        # Roots that a caller names and that cannot be read are an error without TLS too.
+        context()
+    adapter = _Adapter(context)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
