@@ -205,8 +205,6 @@ def issue_token(
     Raises:
         InputError: no device, or an argument that cannot be used.
     """
-    from uuid import uuid4
-
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
@@ -219,7 +217,7 @@ def issue_token(
         claims=claims,
         key=key,
         now=now if now is not None else datetime.now(timezone.utc),
-        new_id=lambda: str(uuid4()),
+        new_id=_new_id,
         issuer=issuer,
         lifetime=lifetime,
         relying_party=relying_party,
@@ -258,3 +256,11 @@ def _collateral(collateral: AnyCollateral) -> Collateral:
     from nvattest.collateral.bundle import load_bundle
 
     return load_bundle(collateral)
+
+
+def _new_id() -> str:
+    """A random UUID (RFC 9562, version 4). The module ``uuid`` would load ``platform`` and its patterns for it."""
+    value = bytearray(os.urandom(16))
+    value[6], value[8] = value[6] & 0x0F | 0x40, value[8] & 0x3F | 0x80
+    digits = value.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from nvattest.cli.dispatch import COMMANDS
+from nvattest.testing import DEFAULT_NONCE, Platform
 
 # Only a verification, a request or a driver call needs these.
 WORK = frozenset(
@@ -46,3 +48,20 @@ def test_no_parser_loads_what_only_a_run_needs() -> None:
         name: set(modules) & (WORK | (FORMATS if name.split() in light else set())) for name, modules in seen.items()
     }
     assert {name: modules for name, modules in loaded.items() if modules} == {}
+
+
+def test_a_run_that_asks_no_service_loads_no_http_client(tmp_path: Path) -> None:
+    Platform.build("hopper-1").write(str(tmp_path))
+    attest = [
+        "-f", "json", "attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", f"{tmp_path}/gpu-evidence.json",
+        "--trust-anchors", f"{tmp_path}/anchors.pem", "--bundle", f"{tmp_path}/bundle.json",
+        "--nonce", DEFAULT_NONCE.hex(), "--at", "2026-11-01T00:00:00Z",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", RUN, json.dumps([attest])], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    [loaded] = json.loads(done.stdout).values()
+    assert "nvattest.token.keys" in loaded
+    assert (
+        set(loaded) & {"jwt", "requests", "urllib3", "ssl", "http.client", "urllib.request", "uuid", "platform"}
+        == set()
+    )
