@@ -9,12 +9,7 @@ alike. "P-384" is one verification of a raw signature with the library, key load
 from __future__ import annotations
 
 import math
-import os
-import resource
 import statistics
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -175,72 +170,3 @@ def test_steps_of_one_gpu(real_data: Path) -> None:
     print(f"\nSteps (one P-384 takes {floor:.3f} ms)")
     for name, value in zip(steps, spent, strict=True):
         row(name, value, floor, 1, "")
-
-
-# What a process cannot do without: the two libraries and thirteen signatures.
-FLOOR = textwrap.dedent(
-    """
-    import cryptography.x509, lxml.etree, sys
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    spki, signature, message = (bytes.fromhex(word) for word in sys.stdin.read().split())
-    for _ in range(13):
-        serialization.load_der_public_key(spki).verify(signature, message, ec.ECDSA(hashes.SHA384()))
-    """
-)
-
-
-def test_the_whole_process(real_data: Path, tmp_path: Path) -> None:
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
-    from nvattest.cli import main
-
-    bundle = tmp_path / "bundle.json"
-    create = ["bundle", "create", "--rim-dir", str(real_data / "rim"), "--ocsp-dir", str(real_data / "ocsp")]
-    assert main([*create, "--output", str(bundle)]) == 0
-    path = real_data / "evidence/hopper-550.90.07-nvtrust.json"
-    [item] = load_evidence(path.read_bytes())
-    report, leaf = parse_report(item.report, item.kind), parse_pem_chain(item.certificate_chain)[0]
-    signature = encode_dss_signature(
-        int.from_bytes(report.signature[:48], "big"), int.from_bytes(report.signature[48:], "big")
-    )
-    words = " ".join(part.hex() for part in (leaf.spki_der, signature, report.signed)).encode()
-    program = os.path.join(os.path.dirname(sys.executable), "nvattest")
-    attest = [
-        "attest", "--gpu-evidence-source", "file", "--gpu-evidence-file", str(path), "--nonce", (item.nonce or b"").hex(),
-        "--bundle", str(bundle), "--at", AT,
-    ]  # fmt: skip
-    runs: dict[str, tuple[list[str], bytes]] = {
-        "imports and thirteen signatures": ([sys.executable, "-c", FLOOR], words),
-        "attest, text": ([program, *attest], b""),
-        "attest, JSON": ([program, "-f", "json", *attest], b""),
-        "version": ([program, "version"], b""),
-        "a bare interpreter": ([sys.executable, "-c", ""], b""),
-    }
-    wall: dict[str, list[float]] = {name: [] for name in runs}
-    cpu: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(15):
-        for name, (argv, data) in runs.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            start = time.perf_counter()
-            subprocess.run(argv, input=data, stdout=subprocess.DEVNULL, check=True)
-            wall[name].append((time.perf_counter() - start) * 1e3)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu[name].append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3)
-    floor, floor_cpu = (min(table["imports and thirteen signatures"]) for table in (wall, cpu))
-    print("\nThe whole process on vector V1 (target 2.0)")
-    for name, run in runs.items():
-        print(
-            f"  {name:34} wall {min(wall[name]):6.1f} ms = {min(wall[name]) / floor:4.2f}   "
-            f"cpu {min(cpu[name]):6.1f} ms = {min(cpu[name]) / floor_cpu:4.2f}   peak {_peak(*run) >> 10:3} MB"
-        )
-
-
-def _peak(argv: list[str], data: bytes) -> int:
-    """The peak resident memory of a process in kB."""
-    code = (
-        "import resource, subprocess, sys;"
-        "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    return int(subprocess.run([sys.executable, "-c", code, *argv], input=data, capture_output=True, check=True).stdout)
