@@ -16,7 +16,7 @@ from nvattest.errors import NvattestError, ResultCode
 from nvattest.guest.kata import kernel_log_failure
 from nvattest.report.catalogue import (
     DOCUMENT,
-    Entry,
+    CatalogueEntry,
     codes_of_status,
     entries,
     find_entry,
@@ -54,7 +54,7 @@ def test_every_error_class_has_an_entry_under_its_word_and_its_name() -> None:
 
 
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.key)
-def test_an_entry_is_complete_and_fits_a_page(entry: Entry) -> None:
+def test_an_entry_is_complete_and_fits_a_page(entry: CatalogueEntry) -> None:
     assert entry.title
     assert len(entry.meaning) > 20
     assert entry.causes
