@@ -13,18 +13,33 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from nvattest._registry import PDI_SIZE
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time
-from nvattest.testing.assembly import Plan, Shape, assemble
 from nvattest.testing.certificates import Certificate, pem
-from nvattest.testing.device import SimulatedDevice
-from nvattest.testing.lies import Lie, Told, parse_fault
-from nvattest.testing.rims import RimOrder
+from nvattest.testing.device import Body, SimulatedDevice, chain_text, gpu_body, switch_body
+from nvattest.testing.device_pki import DevicePki
+from nvattest.testing.keys import KeyRing
+from nvattest.testing.lies import OCSP_LIES, Lie, Told, must_find, parse_fault
+from nvattest.testing.ocsp_issuer import OcspIssuer, Side, Verdict
+from nvattest.testing.rims import RimIssuer, RimOrder
+from nvattest.testing.silicon import (
+    BRANCHES,
+    LINKS,
+    MODELS,
+    SILICON,
+    Silicon,
+    default_driver,
+    generation,
+    golden_value,
+    rim_id,
+)
 
 if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
@@ -53,16 +68,120 @@ PLATFORMS: Mapping[str, str] = {
     "rtxpro6000-1": "one RTX PRO 6000: certificates of the die family GB20X, a report of GB202; up to 16",
     "rubin-1": "one Rubin GPU (GR100), for which no reference values are published: never trusted",
 }
+_SWITCHES = 4
+_PPCIE_GPUS = 8
+_MAX_GPUS = 16
+_MINIMUM_SVN = 3
+# Chain positions that a responder answers about: not the leaf of a device, and never a root.
+_DEVICE_POSITIONS, _RIM_POSITIONS = (1, 2, 3), (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """What a platform's name says: ``mode`` is ``spt``, ``mpt`` or ``ppcie``; ``driver`` is its default version."""
+
+    model: str
+    gpus: int
+    mode: str
+    driver: str
+
+    @property
+    def silicon(self) -> Silicon:
+        """What its GPUs are."""
+        return MODELS[self.model]
+
+    @property
+    def switches(self) -> int:
+        """How many switches it has."""
+        return _SWITCHES if self.mode == "ppcie" else 0
+
+    @classmethod
+    def parse(cls, name: str) -> _Shape:
+        """Read ``hopper-1``, ``blackwell-8-mpt``, ``h800-8-ppcie``, ``hopper-1-r535`` and the like.
+
+        Raises:
+            InputError: not a platform that can be built.
+        """
+        match = re.fullmatch(r"([a-z0-9]+)-(\d{1,2})(?:-(spt|mpt|ppcie))?(?:-r(\d{3}))?", name)
+        if match is not None and match[1] in MODELS:
+            model, count, branch = match[1], int(match[2]), match[4]
+            modes = MODELS[model].modes
+            # One GPU is in single pass-through, as are several Hoppers without switches.
+            several = count > 1 and modes == ("spt", "mpt") and model != "h100nvl"
+            mode = match[3] or ("mpt" if several else "spt")
+            fits = mode in modes and (count == _PPCIE_GPUS if mode == "ppcie" else 1 <= count <= _MAX_GPUS)
+            if fits and (branch is None or branch in BRANCHES):
+                driver = default_driver(model, mode if count > 1 else "spt") if branch is None else BRANCHES[branch]
+                return cls(model=model, gpus=count, mode=mode, driver=driver)
+        raise InputError(
+            f"no such platform: {name[:60]!r}",
+            code="platform",
+            hint=f"write MODEL-COUNT[-(spt|mpt)][-rBRANCH] with 1 to {_MAX_GPUS} GPUs, or MODEL-8-ppcie for "
+            f"Hoppers; models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}",
+        )
 
 
 class Platform:
-    """One simulated node. Make it with :meth:`build`; it does not change afterwards."""
+    """One simulated node. Make it with :meth:`build`; it does not change afterwards.
 
-    def __init__(self, plan: Plan, *, name: str) -> None:
-        self.name = name
-        self._plan = plan
-        self._node = assemble(plan)
+    Attributes:
+        name: that of ``build``.
+        seed: that of ``build``.
+        clock: the instant around which everything honest is valid.
+        driver_version: the version of the installed driver.
+        mode: how the GPUs are used: ``spt``, ``mpt`` or ``ppcie``.
+        lies: what it lies about.
+        gpus: those on the bus.
+        switches: those on the fabric.
+    """
+
+    def __init__(
+        self, shape: _Shape, *, name: str, seed: int, clock: datetime, driver: str, nvdec0: bool, lies: tuple[Lie, ...]
+    ) -> None:
+        _check_lies(shape, lies)
+        silicon = shape.silicon
+        layout = generation(silicon.architecture, driver)
+        if shape.mode == "ppcie" and not layout.ppcie_status:
+            raise InputError(
+                f"a driver {driver[:40]} knows no protected PCIe", code="driver-version", hint="give one from R550 on"
+            )
+        self.name, self.seed, self.clock, self.lies = name, seed, clock, lies
+        self.driver_version, self.mode = driver, shape.mode
+        self._shape, self._nvdec0 = shape, nvdec0
+        self._keys = keys = KeyRing(seed)
+        self._device_pki = DevicePki(keys, clock)
+        self._rim_issuer = RimIssuer(keys, clock)
+        self._ocsp = OcspIssuer(keys, clock)
+        # Those that OCSP knows, by DER.
+        self._certificates: dict[bytes, Certificate] = {}
         self._rims: dict[str, bytes] = {}
+        self._pdis = {
+            DeviceKind.GPU: [keys.bytes(f"pdi gpu {index}", PDI_SIZE) for index in range(shape.gpus)],
+            DeviceKind.NVSWITCH: [keys.bytes(f"pdi switch {index}", PDI_SIZE) for index in range(shape.switches)],
+        }
+        gpus = tuple(self._gpu(index) for index in range(shape.gpus))
+        switches = tuple(self._switch(index) for index in range(shape.switches))
+        # The RIMs of all firmware in the node, by id.
+        self._orders: dict[str, RimOrder] = {}
+        for kind in [silicon] + ([SILICON[Architecture.LS10]] if switches else []):
+            for role in kind.roles:
+                order = RimOrder(
+                    silicon=kind,
+                    role=role,
+                    id=rim_id(kind, role, driver=driver, firmware=kind.firmware),
+                    version=driver if role == "driver" else kind.firmware,
+                    minimum_svn=_MINIMUM_SVN if role == "vbios" and layout.versioned else None,
+                )
+                self._orders[order.id] = order
+        self._check_tampered()
+        for device in gpus + switches:
+            self._register(device.certificates, _DEVICE_POSITIONS, Side.DEVICE, device.told)
+        for order in self._orders.values():
+            told = self._rim_lies(order)
+            chain = self._rim_issuer.chain(order.silicon.board.chip, order.role, told)
+            self._register(chain, _RIM_POSITIONS, Side.RIM, told)
+        self.gpus = _mixed_up(gpus, gpus + switches)
+        self.switches = _mixed_up(switches, gpus + switches)
 
     @classmethod
     def build(
@@ -88,40 +207,24 @@ class Platform:
         Raises:
             InputError: no such platform, no such device, or an argument that cannot be used.
         """
-        shape = Shape.parse(name)
+        shape = _Shape.parse(name)
         moment = DEFAULT_CLOCK if clock is None else clock
         if moment.tzinfo is None:
             raise InputError("the clock of a platform has no time zone", code="time-zone")
-        plan = Plan(
-            shape=shape,
+        usual = shape.gpus > 1 or shape.silicon.architecture is not Architecture.HOPPER
+        return cls(
+            shape,
+            name=name,
             seed=seed,
             clock=moment.astimezone(timezone.utc).replace(microsecond=0),
             driver=driver_version or shape.driver,
-            nvdec0=nvdec0
-            if nvdec0 is not None
-            else shape.gpus > 1 or shape.silicon.architecture is not Architecture.HOPPER,
+            nvdec0=usual if nvdec0 is None else nvdec0,
             lies=tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies),
         )
-        return cls(plan, name=name)
-
-    @property
-    def seed(self) -> int:
-        """The seed that it was built from."""
-        return self._plan.seed
-
-    @property
-    def clock(self) -> datetime:
-        """The instant around which everything is valid."""
-        return self._plan.clock
-
-    @property
-    def lies(self) -> tuple[Lie, ...]:
-        """What it was told to lie about."""
-        return self._plan.lies
 
     @property
     def at(self) -> datetime:
-        """The instant at which everything honest here is valid: the clock for a verification."""
+        """The clock, as the instant of a verification."""
         return self.clock
 
     @property
@@ -130,29 +233,9 @@ class Platform:
         return VerificationTime.at(self.clock)
 
     @property
-    def gpus(self) -> tuple[SimulatedDevice, ...]:
-        """The GPUs on the bus."""
-        return self._node.gpus
-
-    @property
-    def switches(self) -> tuple[SimulatedDevice, ...]:
-        """The NVSwitches on the fabric."""
-        return self._node.switches
-
-    @property
     def devices(self) -> tuple[SimulatedDevice, ...]:
         """GPUs, then switches."""
-        return self._node.gpus + self._node.switches
-
-    @property
-    def driver_version(self) -> str:
-        """The version of the installed driver."""
-        return self._plan.driver
-
-    @property
-    def mode(self) -> str:
-        """How the GPUs are used: ``spt``, ``mpt`` or ``ppcie``."""
-        return self._plan.shape.mode
+        return self.gpus + self.switches
 
     @property
     def driver_state(self) -> DriverState:
@@ -222,15 +305,15 @@ class Platform:
     @property
     def rim_ids(self) -> tuple[str, ...]:
         """The ids of all RIMs that the RIM service has."""
-        return tuple(id_ for id_, order in self._node.orders.items() if "missing" not in self._rim_lies(order))
+        return tuple(id_ for id_, order in self._orders.items() if "missing" not in self._rim_lies(order))
 
     def rim(self, rim_id: str) -> bytes | None:
         """The XML of a RIM, or None where the service does not have it."""
-        order = self._node.orders.get(rim_id)
+        order = self._orders.get(rim_id)
         if order is None or "missing" in self._rim_lies(order):
             return None
         if rim_id not in self._rims:
-            self._rims[rim_id] = self._node.rim_issuer.rim(order, self._rim_lies(order))
+            self._rims[rim_id] = self._rim_issuer.rim(order, self._rim_lies(order))
         return self._rims[rim_id]
 
     def rims(self) -> dict[str, bytes]:
@@ -239,13 +322,13 @@ class Platform:
 
     def ocsp(self, request_der: bytes, at: datetime | None = None) -> bytes:
         """The DER answer to a DER request; ``at`` is now for the responder (the platform's clock by default)."""
-        return self._node.ocsp.answer(request_der, at)
+        return self._ocsp.answer(request_der, at)
 
     def ocsp_answers(self) -> dict[str, bytes]:
         """One answer without a nonce for each certificate that verifiers ask about, by a name for people."""
         return {
-            f"{number:02}-{re.sub('[^A-Za-z0-9]+', '-', certificate.common_name)}": self._node.ocsp.about(certificate)
-            for number, certificate in enumerate(self._node.certificates.values())
+            f"{number:02}-{re.sub('[^A-Za-z0-9]+', '-', certificate.common_name)}": self._ocsp.about(certificate)
+            for number, certificate in enumerate(self._certificates.values())
         }
 
     def certify(self, label: str, pdi: bytes) -> tuple[Certificate, ...]:
@@ -253,11 +336,15 @@ class Platform:
 
         ``label`` names its keys, ``pdi`` has 8 bytes. For fleets: the GPU itself is in no machine.
         """
-        return self._node.certify(self._plan.shape.silicon, label, pdi)
+        silicon = self._shape.silicon
+        chain = self._device_pki.chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=Told(()))
+        for position in _DEVICE_POSITIONS:
+            self._ocsp.register(chain[position], Side.DEVICE, Verdict())
+        return chain
 
     def ocsp_about(self, certificate: Certificate) -> bytes:
         """The answer about one certificate, without a nonce, as caches and bundles keep it."""
-        return self._node.ocsp.about(certificate)
+        return self._ocsp.about(certificate)
 
     @property
     def anchors_pem(self) -> bytes:
@@ -266,7 +353,7 @@ class Platform:
 
     def roots_der(self) -> tuple[bytes, bytes]:
         """The device root and the RIM root, each as DER."""
-        return self._node.device_pki.root.der, self._node.rim_issuer.root.der
+        return self._device_pki.root.der, self._rim_issuer.root.der
 
     def trust_anchors(self) -> TrustAnchors:
         """The simulated roots as trust anchors; they say so."""
@@ -319,6 +406,164 @@ class Platform:
     def _rim_lies(self, order: RimOrder) -> Told:
         return Told.by_rim(self.lies, order.role)
 
+    # --- making it ----------------------------------------------------------------------------------------------------
+
+    def _gpu(self, index: int) -> SimulatedDevice:
+        shape, pdis = self._shape, self._pdis[DeviceKind.NVSWITCH]
+        silicon = shape.silicon
+        told = Told.by_device(self.lies, DeviceKind.GPU, index)
+        odd = "one-gpu-other-mode" in Told.by_platform(self.lies) and index == shape.gpus - 1
+        body = gpu_body(
+            silicon,
+            told,
+            driver=self.driver_version,
+            firmware=silicon.firmware,
+            fwid=_fwid(silicon),
+            nvdec0=self._nvdec0,
+            feature=("spt" if shape.mode == "mpt" else "mpt") if odd else shape.mode,
+            switch_pdis=[
+                pdis[_switch_of(index, link)] if link < silicon.links else bytes(PDI_SIZE) for link in range(LINKS)
+            ]
+            if pdis
+            else [],
+        )
+        return self._device(silicon, told, index, body)
+
+    def _switch(self, index: int) -> SimulatedDevice:
+        silicon = SILICON[Architecture.LS10]
+        told = Told.by_device(self.lies, DeviceKind.NVSWITCH, index)
+        # Which GPU is behind each port; FF is a port without a link.
+        links = range(self._shape.silicon.links)
+        wired = (gpu for gpu in range(self._shape.gpus) for link in links if _switch_of(gpu, link) == index)
+        body = switch_body(
+            silicon,
+            told,
+            firmware=silicon.firmware,
+            pdi=self._pdis[DeviceKind.NVSWITCH][index],
+            gpu_pdis=self._pdis[DeviceKind.GPU],
+            ports=bytes(wired).ljust(64, b"\xff"),
+            position=index,
+        )
+        return self._device(silicon, told, index, body)
+
+    def _device(self, silicon: Silicon, told: Told, index: int, body: Body) -> SimulatedDevice:
+        kind = silicon.architecture.kind
+        label, pdi = f"{kind.value} {index}", self._pdis[kind][index]
+        chain = self._device_pki.chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=told)
+        number = uuid.UUID(bytes=self._keys.bytes(f"uuid {label}", 16), version=4)
+        return SimulatedDevice(
+            kind=kind,
+            index=index,
+            uuid=f"GPU-{number}" if kind is DeviceKind.GPU else f"SWX-{number}".upper(),
+            name=silicon.board.name,
+            family=silicon.architecture,
+            architecture=silicon.nvml_architecture,
+            driver_version=told.get("hint-driver") or self.driver_version,
+            vbios_version=told.get("hint-firmware") or silicon.firmware,
+            pdi=pdi.hex().upper(),
+            board_id=silicon.board.board_id,
+            board_part_number=f"692-2{silicon.board.project}-{silicon.board.project_sku}-001",
+            chain_pem=chain_text(chain, kind, told),
+            certificates=chain,
+            told=told,
+            body=body,
+            key=self._keys.key("uncertified") if "wrong-key" in told else chain[0].key,
+            salt=self._keys.bytes(f"responder {label}", 32),
+        )
+
+    def _register(self, chain: Sequence[Certificate], positions: Sequence[int], side: Side, told: Told) -> None:
+        for position in positions:
+            self._ocsp.register(chain[position], side, Verdict.from_told(told, position))
+            self._certificates.setdefault(chain[position].der, chain[position])
+
+    def _check_tampered(self) -> None:
+        for lie in self.lies:
+            if lie.name == "tampered" and lie.argument is not None:
+                told = [order for order in self._orders.values() if lie.target in (f"{order.role}-rim", "rim*")]
+                present = {index for order in told for index in order.silicon.golden[order.role]}
+                must_find(lie.name, (int(lie.argument),), present, "golden value")
+
 
 def _bytes(nonce: Nonce | bytes) -> bytes:
     return nonce.value if isinstance(nonce, Nonce) else nonce
+
+
+def _mixed_up(
+    devices: tuple[SimulatedDevice, ...], all_devices: tuple[SimulatedDevice, ...]
+) -> tuple[SimulatedDevice, ...]:
+    """The devices after the lies that concern two of them, and those that are missing."""
+    by_name = {f"{'gpu' if item.kind is DeviceKind.GPU else 'switch'}{item.index}": item for item in all_devices}
+    out = []
+    for device in devices:
+        made = device
+        if (name := device.told.get("duplicate")) is not None:
+            other = _named(by_name, name)
+            if other.kind is not device.kind:
+                raise InputError(f"{name} is no {device.kind.value}", code="fault-argument")
+            made = replace(other, index=device.index, uuid=device.uuid)
+        if (name := device.told.get("chain-of")) is not None:
+            other = _named(by_name, name)
+            made = replace(made, chain_pem=other.chain_pem, certificates=other.certificates)
+        if "missing" not in device.told:
+            out.append(made)
+    return tuple(out)
+
+
+def _named(by_name: dict[str, SimulatedDevice], name: str) -> SimulatedDevice:
+    if name not in by_name:
+        raise InputError(f"this platform has no {name}", code="fault-target", hint=f"it has {', '.join(by_name)}")
+    return by_name[name]
+
+
+def _check_lies(shape: _Shape, lies: Iterable[Lie]) -> None:
+    """Refuse lies about what this platform does not have, and lies that would change nothing."""
+    counts = {"gpu": shape.gpus, "switch": shape.switches}
+    for lie in lies:
+        match = re.fullmatch(r"(gpu|switch)(\d+|\*)", lie.target)
+        if match is not None:
+            number = 0 if match[2] == "*" else int(match[2])
+            here = number < counts[match[1]]
+        elif lie.target.endswith("-rim") or lie.target == "rim*":
+            here = shape.switches > 0 if lie.target == "bios-rim" else bool(shape.silicon.roles)
+        else:
+            here = lie.name != "pcie-mode" or shape.switches > 0
+        if not here:
+            raise InputError(
+                f"this platform has no {lie.target}, which should tell {str(lie)!r}",
+                code="fault-target",
+                hint=f"it has {counts['gpu']} GPUs and {counts['switch']} switches",
+            )
+        if lie.name == "unlocked" and match is not None and match[1] == "gpu":
+            raise InputError(f"{str(lie)!r}: a GPU has no lock", code="fault-target", hint="write switch0:unlocked")
+        if lie.name in ("chain-of", "duplicate") and lie.argument == lie.target:
+            raise InputError(f"{str(lie)!r} would change nothing", code="fault-argument", hint="name another device")
+        if lie.position is not None:
+            _check_position(lie, lie.position, of_device=match is not None)
+
+
+def _check_position(lie: Lie, position: int, *, of_device: bool) -> None:
+    asked: Sequence[int] = _DEVICE_POSITIONS if of_device else _RIM_POSITIONS
+    if lie.name in OCSP_LIES:
+        positions = asked
+        why = "no verifier asks about the revocation of"
+    else:
+        # A leaf is no CA by nature, and no certificate above the root can change places with it.
+        root = asked[-1] + 1
+        positions = range(1 if lie.name == "not-a-ca" else 0, root if lie.name == "chain-swapped" else root + 1)
+        why = "nothing would change at"
+    if position not in positions:
+        raise InputError(
+            f"{why} that certificate: {str(lie)!r}",
+            code="fault-argument",
+            hint=f"{lie.name} is for the positions {positions[0]} to {positions[-1]} of {lie.target}",
+        )
+
+
+def _switch_of(gpu: int, link: int) -> int:
+    """The switch at the other end of a link: every GPU reaches every switch."""
+    return (gpu + link) % _SWITCHES
+
+
+def _fwid(silicon: Silicon) -> bytes:
+    """The digest of the firmware that the leaf certifies: 48 bytes."""
+    return golden_value("fwid", silicon.die, 0)

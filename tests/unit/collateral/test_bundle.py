@@ -196,10 +196,10 @@ def test_an_old_answer_that_was_signed_some_time_after_its_this_update_is_expire
 def test_more_answers_about_a_certificate_than_an_appraisal_reads_are_not_said_to_be_usable() -> None:
     platform = Platform.build("hopper-1")
     evidence = platform.evidence(bytes(32))
-    certificate = next(iter(platform._node.certificates.values()))
+    certificate = next(iter(platform._certificates.values()))
     document = platform.bundle()
     document["ocsp"] += [
-        entry(platform._node.ocsp.about(certificate, at=platform.clock - timedelta(minutes=number)))
+        entry(platform._ocsp.about(certificate, at=platform.clock - timedelta(minutes=number)))
         for number in range(1, 70)
     ]
 
