@@ -64,6 +64,8 @@ def ratios(
 ) -> None:
     """Print a table: each row's command against the row ``unit``, with its target."""
     best: dict[str, tuple[float, float]] = {}
+    # An installation has byte code.
+    environment = {**(environment or os.environ), "PYTHONDONTWRITEBYTECODE": ""}
     for turn in range(turns + 1):
         for name, (command, _) in rows.items():
             cost, _ = run(command, environment=environment)
