@@ -6,7 +6,7 @@ Only this module reads the clock for a verification, and only where the caller n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -206,12 +206,16 @@ def issue_token(
         InputError: no device, or an argument that cannot be used.
     """
     from nvattest.token.claims import claims_of
-    from nvattest.token.ear import sign_ear
-    from nvattest.token.eat import sign_detached_eat
     from nvattest.token.provenance import DEFAULT_ISSUER
 
     claims, issuer = claims_of(appraisal, version=claims_version), issuer or DEFAULT_ISSUER
-    sign = sign_ear if ear else partial(sign_detached_eat, claims_version=claims_version)
+    sign: Callable[..., list[object] | str]
+    if ear:
+        from nvattest.token.ear import sign_ear as sign
+    else:
+        from nvattest.token.eat import sign_detached_eat
+
+        sign = partial(sign_detached_eat, claims_version=claims_version)
     return sign(
         appraisal,
         claims=claims,

@@ -18,7 +18,6 @@ from nvattest.errors import InputError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
 from nvattest.token.keys import MAXIMUM_PEM, SigningKey
 from nvattest.token.provenance import DEFAULT_ISSUER
-from nvattest.token.verify import unverified_kid
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
@@ -151,6 +150,8 @@ def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     Raises:
         TokenError: the header names no thumbprint (RFC 7638).
     """
+    from nvattest.token.verify import unverified_kid
+
     try:
         thumbprint = base64_bytes(unverified_kid(token), url=True)
     except ValueError:
