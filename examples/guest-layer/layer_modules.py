@@ -60,8 +60,6 @@ REPLACED: Final = {
         "    def __init__(self, *arguments, **named):\n"
         "        raise RuntimeError('the guest layer has no PyJWKClient')\n"
     ),
-    # It explains a refused RIM with xmlschema; the layer has the parser's message.
-    "nvattest.rim.xml": "def explained(error, data):\n    return str(error)\n",
 }
 
 # Left out, with everything below: an import of them is either guarded or in code that the hook does not run.

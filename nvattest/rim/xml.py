@@ -180,7 +180,11 @@ def explained(error: ParseError, data: bytes) -> str:
     """
     if error.code in _OF_THE_GATE:
         return str(error)
-    first = explain_schema_error(data).partition("\n")[0]
+    try:
+        first = explain_schema_error(data).partition("\n")[0]
+    except ImportError:
+        # The guest layer has no xmlschema: there the parser's message is all.
+        return str(error)
     return f"{error}; {first}" if first else str(error)
 
 

@@ -385,7 +385,9 @@ def test_collateral_comes_over_tls_where_there_is_no_bundle(guest: NewGuest) -> 
     assert_ready(world)
 
 
-@pytest.mark.parametrize("lie", ["gpu0:measurement=9", "gpu0:signature", "gpu0:revoked=1", "driver-rim:xml=dtd"])
+@pytest.mark.parametrize(
+    "lie", ["gpu0:measurement=9", "gpu0:signature", "gpu0:revoked=1", "driver-rim:xml=dtd", "driver-rim:xml=key-value"]
+)
 def test_a_bad_device_is_not_set_ready_by_the_layer(guest: NewGuest, lie: str) -> None:
     world = guest(lies=[lie])
     world.configure(on_failure="block")
