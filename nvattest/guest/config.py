@@ -123,27 +123,10 @@ class Paths:
 
 
 class HookConfig(NamedTuple):
-    """The file's values. Names are those of the file, with the table before the key; paths are of the guest.
+    """The file's values; ``examples/kata/hook.toml`` says what each means, and the schema what it may be.
 
-    A named tuple, as everywhere on the fast path: importing ``dataclasses`` takes longer than all the rest.
-
-    Attributes:
-        expected_gpus: exact number; None: as many as the PCI bus shows (8 in protected PCIe mode).
-        expected_switches: exact number; None: none, or 4 in protected PCIe mode.
-        allow_no_gpu: a guest may have no GPU.
-        on_failure: ``start`` or ``block``: whether a failed hook exits with 0. The GPUs stay not ready either way.
-        policy: an evidence policy file, TOML or JSON.
-        trust_anchors: roots to trust in the place of NVIDIA's; every output says so.
-        budget_*: seconds from start to verdict; taking the ready state away may last longer (``Settings.closing``).
-            An agent gives a hook up after 10 (``nvattest.guest.kata``).
-        collateral_*: the bundle is looked at first, then the cache, then the network.
-        token_*: version of the claims, seconds of life, issuer.
-        reuse_max_age: seconds for which a verdict serves later containers (``Settings.reuse_seconds``).
-        watch_*: seconds between attestations of the service, and after one that failed.
-        clock_*: the earliest time that the clock may show, and how long to wait for it to do so.
-        driver_*: library files, by default found where drivers put them; what to do about persistence mode; how long to
-            wait for devices that are still coming up.
-        log_*: the log file, its largest size, how many older ones are kept, whether a line goes to the kernel's log.
+    Names are those of the file, with the table before the key; paths are of the guest. A named tuple, as everywhere on
+    the fast path: importing ``dataclasses`` takes longer than all the rest.
     """
 
     expected_gpus: int | None = None
