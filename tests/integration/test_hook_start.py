@@ -278,7 +278,7 @@ def test_a_driver_that_hangs_where_it_is_set_ready_is_given_up_with_a_verdict_in
     guest.file("tmp/hangs").touch()
     guest.end(process)
     # The budget, a second for closing, and what a busy machine needs for a start.
-    assert guest.state["milliseconds"]["end"] < 1000 * (3 + 1.0 + 0.9)
+    assert guest.state["milliseconds"]["end"] < 1000 * (3 + 1.0 + 3)
     assert (guest.state["verdict"], guest.state["reason"]["code"]) == ("not-trusted", "driver-timeout")
     assert "ready-state" in [item["code"] for item in guest.state["findings"]]
     assert guest.ready == 0
