@@ -153,9 +153,9 @@ def collect_switches(
                     hint="in a guest, check that the switches were passed through; a single GPU has none",
                 )
             architecture = session.architecture()
-            if architecture.name != Architecture.LS10.value:
+            if architecture != Architecture.LS10.value:
                 raise CollectionError(
-                    f"NVSwitches of architecture {architecture.name} cannot be attested; expected LS10",
+                    f"NVSwitches of architecture {architecture} cannot be attested; expected LS10",
                     code="switch-architecture",
                     result_code=ResultCode.SWITCH_ARCHITECTURE_NOT_SUPPORTED,
                     hint="attestation needs the switches of a Hopper HGX board",

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 from nvattest.devices._driver import Trace, load_library
 from nvattest.errors import CollectionError, ResultCode
 
-__all__ = ["CERTIFICATE_MAX", "REPORT_MAX", "NscqSession", "SwitchArchitecture"]
+__all__ = ["CERTIFICATE_MAX", "REPORT_MAX", "NscqSession"]
 
 _NAME: Final = "libnvidia-nscq.so.2"
 _MOUNT_DEVICES: Final = 1
@@ -34,13 +34,6 @@ _RC_WORDS: Final = {
     -127: "external error",
     -128: "unspecified error",
 }
-
-
-class SwitchArchitecture(NamedTuple):
-    """An architecture number of NSCQ and its name."""
-
-    number: int
-    name: str
 
 
 _ARCHITECTURES: Final = {0: "SV10", 1: "LR10", 2: "LS10"}
@@ -148,8 +141,8 @@ class NscqSession:
             )
         return labels
 
-    def architecture(self) -> SwitchArchitecture:
-        """The architecture of the switches; NSCQ gives one for all.
+    def architecture(self) -> str:
+        """The name of the architecture of the switches; NSCQ gives one for all.
 
         Raises:
             CollectionError: the library failed, gave none, or gave different ones.
@@ -162,7 +155,7 @@ class NscqSession:
                 result_code=ResultCode.NSCQ_ERROR,
             )
         (number,) = values
-        return SwitchArchitecture(number, _ARCHITECTURES.get(number, f"unknown ({number})"))
+        return _ARCHITECTURES.get(number, f"unknown ({number})")
 
     def pcie_mode(self, label: str) -> int:
         """The protected PCIe mode of one switch: -1 unknown, 0 disabled, 1 enabled, 2 failure, 3 locked.
