@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest._waiting import WORKERS, Deadline, Late, run_all
@@ -34,12 +35,9 @@ from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import CertIdHash, NonceOutcome, RevocationStatus, cert_id_key
+from nvattest.pki.ocsp import CertIdHash, NonceOutcome, Revocation, RevocationStatus, cert_id_key
 
-if TYPE_CHECKING:
-    from nvattest.collateral.cache import DiskCache
-
-__all__ = ["GatherOptions", "gather", "gather_needs"]
+__all__ = ["GatherOptions", "Store", "gather", "gather_needs"]
 
 TIMEOUT: Final = 60.0
 _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
@@ -47,6 +45,24 @@ _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
     RevocationMode.WITHIN_WINDOW: frozenset({Source.LIVE, Source.CACHE}),
     RevocationMode.BUNDLE: frozenset(Source),
 }
+
+
+class Store(Protocol):
+    """Where collateral is looked for before the network, and kept after it. What it gives is judged like anything."""
+
+    folder: str
+
+    def rims(self, rim_id: str) -> tuple[bytes, ...]:
+        """The documents kept for this id."""
+
+    def answer(self, key: str) -> bytes | None:
+        """The answer kept for this CertID key."""
+
+    def store_rim(self, rim_id: str, content: bytes) -> bool:
+        """Keep a verified RIM."""
+
+    def store_answers(self, answers: dict[str, bytes]) -> bool:
+        """Keep good answers by their CertID keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +76,10 @@ class GatherOptions:
         revocation: the evidence policy's mode; FRESH asks the network though the cache or a bundle has an answer.
         cert_id_hash: the hash of OCSP requests; NVIDIA documents SHA-256 as the default.
         cache: where to look first and what to fill; None for none.
+        renew: seconds: revocation answers at hand that end sooner are asked for anew, at the earliest after half of
+            their window; None: the time that the gathering may take.
+        arrived: called with the CertID key and the bytes of each revocation answer as it comes, in the thread that
+            asked. Nothing about it is checked yet.
         offline: ask no service; what is neither at hand nor in the cache is unavailable.
 
     Raises:
@@ -73,7 +93,9 @@ class GatherOptions:
     workers: int = WORKERS
     revocation: RevocationMode = RevocationMode.BUNDLE
     cert_id_hash: CertIdHash = CertIdHash.SHA256
-    cache: DiskCache | None = None
+    cache: Store | None = None
+    renew: float | None = None
+    arrived: Callable[[str, bytes], None] | None = None
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -114,11 +136,15 @@ def gather_needs(
     verifier: Verifier,
     known: Collateral | None = None,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    client: HttpClient | None = None,
 ) -> Collateral:
-    """The same for needs that are known (``needs_of``). The certificates of the RIMs are asked about too."""
-    with HttpClient(options.http) as client:
+    """The same for needs that are known (``needs_of``). The certificates of the RIMs are asked about too.
+
+    ``client`` is one that the caller keeps for several gatherings.
+    """
+    with nullcontext(client) if client is not None else HttpClient(options.http) as shared:
         gathering = _Gathering(
-            options, at, verifier, client, known if known is not None else Collateral(), random_bytes
+            options, at, verifier, shared, known if known is not None else Collateral(), random_bytes
         )
         gathering.unavailable.update(needs.refused)
         gathering.wave(needs.rim_ids, certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains))
@@ -185,7 +211,7 @@ class _Gathering:
         cache = self._options.cache
         if cache is None:
             return False
-        content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item)), None)
+        content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item, valid=True)), None)
         if content is None:
             return False
         self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=cache.folder)
@@ -203,13 +229,14 @@ class _Gathering:
     def _rim_job(self, rim_id: str) -> Callable[[], bytes]:
         return lambda: fetch_rim(self._client, self._options.rim_url, rim_id, self._deadline)
 
-    def _is_worth_keeping(self, rim_id: str, content: bytes) -> bool:
-        """Whether it is signed under the RIM anchors and is of the version that the id names."""
+    def _is_worth_keeping(self, rim_id: str, content: bytes, *, valid: bool = False) -> bool:
+        """Whether it is signed under the RIM anchors, with ``valid`` by signers of now, and of the id's version."""
         try:
             document = self._memory.parse_rim(content)
         except ParseError:
             return False
-        if self._memory.verify_rim(document, self._anchors, self._at.rim).verified is None:
+        verification = self._memory.verify_rim(document, self._anchors, self._at.rim)
+        if verification.verified is None or (valid and not verification.chain.in_validity):
             return False
         # Ids end in the version, that of a VBIOS in capitals without its dots.
         return _compact(rim_id).endswith("_" + _compact(document.version))
@@ -229,18 +256,25 @@ class _Gathering:
     # --- revocation -----------------------------------------------------------------------------------------------
 
     def _has_answer(self, question: Question) -> bool:
-        if question.key in self.unavailable or self._outlasts(self._settled(question, self._given)):
+        if question.key in self.unavailable or self._outlasts(question, self._settled(question, self._given)):
             return True
         kept = self._kept_answer(question)
         if kept is None:
             return False
         self._answers.append(kept)
         # A newer answer that the caller gave may speak against the certificate.
-        return self._outlasts(self._settled(question, Collateral(ocsp=(*self._given.ocsp, kept))))
+        return self._outlasts(question, self._settled(question, Collateral(ocsp=(*self._given.ocsp, kept))))
 
-    def _outlasts(self, left: timedelta | None) -> bool:
+    def _outlasts(self, question: Question, settled: Revocation | None) -> bool:
         """Whether an answer at hand is still good when all others have come; an appraisal judges them together."""
-        return left is not None and (self._options.offline or left.total_seconds() >= self._options.timeout)
+        if settled is None or self._options.offline or settled.status is RevocationStatus.REVOKED:
+            return settled is not None
+        if (end := settled.next_update) is None:
+            return True
+        least = timedelta(seconds=self._options.timeout)
+        if self._options.renew is not None and settled.this_update is not None:
+            least = max(least, min(timedelta(seconds=self._options.renew), (end - settled.this_update) / 2))
+        return end - self._instant(question) >= least
 
     def _take_answer(self, question: Question, url: str, got: object) -> bool:
         """Whether it is good and answers our nonce, so that it may be kept."""
@@ -269,22 +303,19 @@ class _Gathering:
         answer = OcspAnswer(content=content, source=Source.CACHE, origin=cache.folder)
         return answer if self._settled(question, Collateral(ocsp=(answer,))) is not None else None
 
-    def _settled(self, question: Question, answers: Collateral) -> timedelta | None:
-        """How long these still say "good" in a way that the policy's mode accepts; None where they do not."""
+    def _settled(self, question: Question, answers: Collateral) -> Revocation | None:
+        """What these say where it is "good" in a way that the policy's mode accepts, or a revocation; else None."""
         found = find_revocation(question.certificate, question.issuer, answers, self._instant(question), self._memory)
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
-            return timedelta.max if found.source in (Source.BUNDLE, Source.FILE) else None
+            return found.revocation if found.source in (Source.BUNDLE, Source.FILE) else None
         if found.revocation.status is not RevocationStatus.GOOD or found.source is None:
             return None
         if found.source is Source.LIVE:
             accepted = found.revocation.nonce is NonceOutcome.MATCH
         else:
             accepted = found.source in _SOURCES[self._options.revocation]
-        end = found.revocation.next_update
-        if not accepted:
-            return None
-        return timedelta.max if end is None else end - self._instant(question)
+        return found.revocation if accepted else None
 
     def _responder(self, question: Question) -> str | None:
         if self._options.ocsp_url is not None:
@@ -303,15 +334,21 @@ class _Gathering:
         return None
 
     def _ocsp_job(self, question: Question, url: str) -> Callable[[], tuple[bytes, bytes]]:
-        return lambda: ask_responder(
-            self._client,
-            url,
-            question.certificate,
-            question.issuer,
-            self._deadline,
-            random_bytes=self._random_bytes,
-            hash=self._options.cert_id_hash,
-        )
+        def ask() -> tuple[bytes, bytes]:
+            content, nonce = ask_responder(
+                self._client,
+                url,
+                question.certificate,
+                question.issuer,
+                self._deadline,
+                random_bytes=self._random_bytes,
+                hash=self._options.cert_id_hash,
+            )
+            if self._options.arrived is not None:
+                self._options.arrived(self._cache_key(question), content)
+            return content, nonce
+
+        return ask
 
     def _cache_key(self, question: Question) -> str:
         return cert_id_key(question.certificate, question.issuer, self._options.cert_id_hash)

@@ -55,7 +55,7 @@ class HttpSettings:
     """How to reach the services.
 
     ``tls_ca_cert`` and ``tls_ca_path`` name a PEM file and an OpenSSL folder of roots, trusted besides the usual ones.
-    ``key_hosts`` are the base URLs that may see ``service_key``.
+    ``key_hosts`` are the base URLs that may see ``service_key``. ``rate`` bounds the requests a second (0: unbounded).
 
     Raises:
         InputError: a key that a header cannot carry.
@@ -68,6 +68,7 @@ class HttpSettings:
     connect_timeout: float = CONNECT_TIMEOUT
     read_timeout: float = READ_TIMEOUT
     retries: int = RETRIES
+    rate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.service_key and not is_service_key(self.service_key):
@@ -162,7 +163,7 @@ class Service:
 class HttpClient:
     """Exchanges with retries. One client may be used by several threads; ``close`` it when done.
 
-    ``sleep`` and ``jitter`` (a number from 0 to 1) are arguments for tests.
+    ``sleep``, ``jitter`` (a number from 0 to 1) and ``clock`` are arguments for tests.
     """
 
     def __init__(
@@ -171,10 +172,13 @@ class HttpClient:
         *,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings if settings is not None else HttpSettings()
         self._sleep = sleep
         self._jitter = jitter
+        self._clock = clock
+        self._next_slot = clock()
         self._origins = frozenset(_origin(check_url(url, "service URL")) for url in self.settings.key_hosts)
         self._session: Session | None = None
         self._lock = threading.Lock()
@@ -232,6 +236,7 @@ class HttpClient:
                 raise _late(service, url, attempts, deadline) from None
             attempts += 1
             try:
+                pause = max(pause, self._until_slot())
                 if pause >= _SHORTEST_PAUSE:
                     self._sleep(min(pause, deadline.remaining()))
                 content = self._once(method, url, deadline, maximum, headers, body)
@@ -298,6 +303,15 @@ class HttpClient:
             # Its certificate is the same for every request.
             host.give_up(failed)
         return delay
+
+    def _until_slot(self) -> float:
+        """Seconds until the settings' rate allows one more request, which is then taken."""
+        if not self.settings.rate:
+            return 0.0
+        with self._lock:
+            slot = max(self._clock(), self._next_slot)
+            self._next_slot = slot + 1.0 / self.settings.rate
+        return slot - self._clock()
 
     def _host(self, url: str, deadline: Deadline) -> Host:
         with self._lock:

@@ -14,6 +14,7 @@ Every use of the bundle verifies it again. This says beforehand what it finds.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -33,6 +34,9 @@ from nvattest.rim.ids import fits_rim_id
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"
 NOT_VERIFIED: Final = "not verified"
+_OF_A_DEVICE: Final = "no RIM here has the certificate that it is about; give the evidence of the devices to check it"
+# Of more answers people see the sums.
+_LISTED: Final = 64
 # What a responder signs about a certificate; every other status says why the answer cannot be used.
 _SIGNED: Final = (
     RevocationStatus.GOOD,
@@ -58,11 +62,38 @@ def inspect_bundle(
     An answer can be verified if its certificate is known: from the RIMs, or from ``chains``, those of devices. Without
     them the answers about devices are neither verified nor bad.
     """
+    usable: list[Collateral] = []
+    facts, bad = inspect_parts([collateral], verifier, at, chains=chains, use=usable.append)
+    return Inspection(facts=facts, bad=bad, usable=usable[0])
+
+
+def inspect_parts(
+    parts: Iterable[Collateral],
+    verifier: Verifier,
+    at: VerificationTime,
+    *,
+    chains: Iterable[ValidatedChain] = (),
+    use: Callable[[Collateral], None] = lambda _: None,
+) -> tuple[JsonObject, tuple[tuple[str, str], ...]]:
+    """The same for a bundle in parts, the RIMs first, of which one is in memory at a time: the facts and the bad.
+
+    ``use`` is called with what of each part can be used.
+    """
     inspector = _Inspector(verifier, at)
-    rims = [inspector.rim(collateral.rims[name]) for name in sorted(collateral.rims)]
     inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
-    inspector.surplus = _surplus(collateral.ocsp, verifier.memory.parse_answer)
-    answers = [inspector.answer(answer) for answer in collateral.ocsp]
+    rims: list[JsonObject] = []
+    answers: list[JsonObject] = []
+    for part in parts:
+        inspector.refused.clear()
+        rims += [inspector.rim(part.rims[name]) for name in sorted(part.rims)]
+        inspector.surplus = _surplus(part.ocsp, verifier.memory.parse_answer)
+        answers += [inspector.answer(answer) for answer in part.ocsp]
+        use(
+            Collateral(
+                rims={name: rim for name, rim in part.rims.items() if name not in inspector.refused},
+                ocsp=tuple(answer for answer in part.ocsp if answer.content not in inspector.refused),
+            )
+        )
     first = min(inspector.ends, default=None)
     facts: JsonObject = {
         "rims": rims,
@@ -72,11 +103,7 @@ def inspect_bundle(
         "simulated": verifier.anchors.simulated,
         "earliest_expiry": {"at": format_time(first[0]), "of": first[1]} if first is not None else None,
     }
-    usable = Collateral(
-        rims={name: rim for name, rim in collateral.rims.items() if name not in inspector.refused},
-        ocsp=tuple(answer for answer in collateral.ocsp if answer.content not in inspector.refused),
-    )
-    return Inspection(facts=facts, bad=tuple(inspector.bad), usable=usable)
+    return facts, tuple(inspector.bad)
 
 
 class _Inspector:
@@ -145,8 +172,7 @@ class _Inspector:
         if not questions and response.successful:
             # Not bad: which device it is about shows only when that device is verified.
             self._ends(response, name)
-            said = "no RIM here has the certificate that it is about; give the evidence of the devices to check it"
-            return entry | {"state": NOT_VERIFIED, "reason": said}
+            return entry | {"state": NOT_VERIFIED, "reason": _OF_A_DEVICE}
         revocation, state = self._judged(response, questions)
         if state is None:
             return self._refuse(entry, name, answer, revocation.detail if revocation else "no answer")
@@ -231,6 +257,10 @@ def render_inspection(facts: JsonObject) -> str:
                 f"signed by {rim['signer']}, signers until {rim['expires']}"
             )
         lines.append(f"  {rim['id']}: {_state(rim)}{what}")
+    if len(answers) > _LISTED:
+        sums = Counter("of devices" if a.get("reason") == _OF_A_DEVICE else str(a["state"]) for a in answers)
+        lines.append("  revocation answers: " + ", ".join(f"{count} {what}" for what, count in sums.items()))
+        answers = [a for a in answers if a["state"] == NOT_VERIFIED and a["reason"] != _OF_A_DEVICE][:_LISTED]
     for answer in answers:
         name = f"OCSP answer {answer['sha256'][:12]}"
         what = ""

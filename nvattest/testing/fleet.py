@@ -22,20 +22,14 @@ from nvattest.testing.lies import Told
 from nvattest.testing.platform import Platform
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.inputs import Collateral, OcspAnswer
     from nvattest.evidence import Evidence
 
 __all__ = ["SimulatedFleet"]
 
-# A bundle holds 8192 answers, and each GPU needs one of its own.
-_MAXIMUM_GPUS = 8000
-
 
 class SimulatedFleet:
-    """``size`` nodes of the kind of ``hopper-1``; ``clock`` as for :meth:`Platform.build`.
-
-    The first 8000 nodes have GPUs of their own; those after them have the same GPUs again, asked with other nonces.
-    """
+    """``size`` nodes of the kind of ``hopper-1``; ``clock`` as for :meth:`Platform.build`."""
 
     def __init__(self, size: int, *, seed: int = 0, clock: datetime | None = None) -> None:
         self.size = size
@@ -54,7 +48,6 @@ class SimulatedFleet:
         """
         if not 0 <= index < self.size:
             raise IndexError(f"the fleet has {self.size} nodes; there is no node {index}")
-        index %= _MAXIMUM_GPUS
         chain = self._chain(index)
         return replace(
             self.platform.gpus[0],
@@ -78,16 +71,28 @@ class SimulatedFleet:
 
     def collateral(self) -> Collateral:
         """The RIMs and the revocation answers of all nodes."""
-        chains = (self._chain(index) for index in range(min(self.size, _MAXIMUM_GPUS)))
+        chains = (self._chain(index) for index in range(self.size))
         shared = self.platform.collateral()
         own = (replace(shared.ocsp[0], content=self.platform.ocsp_about(chain[1])) for chain in chains)
         return replace(shared, ocsp=(*shared.ocsp, *own))
 
     def bundle(self) -> bytes:
-        """The same as the content of a bundle file."""
+        """The same as the content of a bundle file, which holds the answers about some 8000 nodes."""
         from nvattest.collateral.bundle import dump_bundle
 
         return json.dumps(dump_bundle(self.collateral())).encode()
+
+    def write_bundle(self, folder: str) -> None:
+        """The same as a bundle in a folder, for any number of nodes."""
+        from nvattest.collateral.shards import by_serial, shard_count, shard_of, write_folder
+
+        collateral = self.collateral()
+        answers = by_serial(collateral.ocsp)
+        shards = shard_count(len(collateral.ocsp))
+        places: list[list[OcspAnswer]] = [[] for _ in range(shards)]
+        for serial, about in answers.items():
+            places[shard_of(serial, shards)] += about
+        write_folder(folder, collateral.rims, shards, places.__getitem__)
 
     def _pdi(self, index: int) -> bytes:
         return derive_bytes(self.platform.seed, f"fleet pdi {index}", 8)

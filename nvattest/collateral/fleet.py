@@ -1,0 +1,398 @@
+"""The collateral of many platforms: asked for group by group, kept in a journal as it comes, written as a folder.
+
+A run that is killed leaves the journal. The next run into the same folder asks only for what is not in it, and for what
+is about to end. Nothing in the journal is believed: each answer is judged again before it counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from nvattest._documents import JsonObject, load_json
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
+from nvattest.appraisal.revocation import find_revocation
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
+from nvattest.collateral.gather import GatherOptions, gather_needs
+from nvattest.collateral.http import HttpClient
+from nvattest.collateral.plan import Needs, certificates_to_ask, needs_of
+from nvattest.collateral.preflight import preflight
+from nvattest.collateral.shards import BundleFolder, shard_count, shard_of, write_folder
+from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode
+from nvattest.evidence import Evidence
+from nvattest.model import VerificationTime
+from nvattest.pki.chain import ChainProfile, ValidatedChain
+from nvattest.pki.ocsp import CertIdHash, OcspResponse, RevocationStatus, cert_id_key, parse_ocsp_response
+
+JOURNAL: Final = "journal.jsonl"
+_HEADER: Final = b'{"format": "nvattest-bundle-journal", "version": 1}\n'
+_MAXIMUM_LINE: Final = MAXIMUM_RIM * 4 // 3 + 4096
+# All of a group is asked at once and judged when it is there.
+_DEVICES_IN_GROUP: Final = 64
+_UNREACHED: Final = frozenset(
+    {
+        ResultCode.RIM_CONNECTION_ERROR,
+        ResultCode.OCSP_SERVER_ERROR,
+        ResultCode.RATE_LIMITED,
+        ResultCode.RIM_FORBIDDEN,
+        ResultCode.OCSP_FORBIDDEN,
+    }
+)
+
+
+class Journal:
+    """What has come so far, in ``journal.jsonl`` of the folder that becomes a bundle; a ``Store`` for ``gather``.
+
+    One process at a time works in a folder. Memory holds the places of the answers and not the answers.
+
+    Raises:
+        InputError: the folder or the journal cannot be used, is damaged, or belongs to another process now.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._path = os.path.join(folder, JOURNAL)
+        self._lock = threading.Lock()
+        # Places of answers that were judged good or are of an earlier run, and of those that have just come.
+        self._places: dict[str, tuple[int, int]] = {}
+        self._arrived: dict[str, tuple[int, int]] = {}
+        self._rims: dict[str, bytes] = {}
+        self._used: dict[str, int] = {}
+        self._used_rims: set[str] = set()
+        self.seeded = False
+        """Whether ``seed`` has put the whole of an older bundle into it."""
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._file = open(self._path, "a+b")  # noqa: SIM115 - __exit__ closes it
+            try:
+                _lock(self._file.fileno(), self._path)
+                self._load()
+            except BaseException:
+                self._file.close()
+                raise
+        except OSError as error:
+            raise InputError(f"{self._path}: {error.strerror or error}", code="file") from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come."""
+        return not self._places and not self._arrived and not self._rims
+
+    @property
+    def used(self) -> int:
+        """How many answers the bundle has."""
+        return len(self._used)
+
+    def rims(self, rim_id: str) -> tuple[bytes, ...]:
+        """The document of this id."""
+        content = self._rims.get(rim_id)
+        return () if content is None else (content,)
+
+    def answer(self, key: str) -> bytes | None:
+        """The last answer for this CertID key."""
+        place = self._places.get(key) or self._arrived.get(key)
+        if place is None:
+            return None
+        with self._lock:
+            self._file.flush()
+            line = os.pread(self._file.fileno(), place[1], place[0])
+        return _content(_parse(line, self._path), MAXIMUM_ANSWER, self._path)
+
+    def store_rim(self, rim_id: str, content: bytes) -> bool:
+        """Keep a RIM."""
+        self._rims[rim_id] = content
+        self._append({"rim": rim_id, **encoded(content)})
+        return True
+
+    def store_answers(self, answers: dict[str, bytes]) -> bool:
+        """Prefer these answers, which ``arrived`` has kept, to older ones."""
+        for key in answers:
+            if (place := self._arrived.pop(key, None)) is not None:
+                self._places[key] = place
+        return True
+
+    def arrived(self, key: str, content: bytes) -> None:
+        """Keep an answer as it comes; any thread may call it."""
+        if 0 < len(content) <= MAXIMUM_ANSWER:
+            self._arrived[key] = self._append({"ocsp": key, **encoded(content)})
+
+    def seed(self, bundle: Iterable[Collateral]) -> None:
+        """Begin with what a bundle holds, for a run that asks only for what ends."""
+        for part in bundle:
+            for rim in part.rims.values():
+                self.store_rim(rim.id, rim.content)
+            for answer in part.ocsp:
+                with suppress(ParseError):
+                    if (key := parse_ocsp_response(answer.content).key) is not None:
+                        self.arrived(key, answer.content)
+                        self.store_answers({key: answer.content})
+        self._append({"seeded": True})
+        self.seeded = True
+
+    def merge(self, part: Collateral) -> None:
+        """Add what a bundle holds to the bundle that is made; of two answers about one certificate the one that counts.
+
+        A revocation outweighs every other answer, and a newer answer an older one.
+        """
+        for rim in part.rims.values():
+            self.store_rim(rim.id, rim.content)
+        self.use(part.rims, {})
+        for answer in part.ocsp:
+            response = parse_ocsp_response(answer.content)
+            if response.key is None or response.serial is None:
+                continue
+            known = self.answer(response.key)
+            if known is None or _weight(parse_ocsp_response(known)) < _weight(response):
+                self.arrived(response.key, answer.content)
+                self.store_answers({response.key: answer.content})
+            self.use((), {response.key: response.serial})
+
+    def use(self, rim_ids: Iterable[str], answers: Mapping[str, int]) -> None:
+        """Put these into the bundle: RIMs by id, and answers by key with the serial number that they are about."""
+        self._used_rims.update(rim_ids)
+        self._used.update(answers)
+
+    def finish(self) -> BundleFolder:
+        """Write what is used as a folder bundle, and remove the journal.
+
+        Raises:
+            InputError: it cannot be written; the journal stays.
+        """
+        shards = shard_count(len(self._used))
+        keys: list[list[str]] = [[] for _ in range(shards)]
+        for key, serial in self._used.items():
+            keys[shard_of(serial, shards)].append(key)
+        rims = {
+            rim_id: RimAnswer(id=rim_id, content=self._rims[rim_id], source=Source.BUNDLE) for rim_id in self._used_rims
+        }
+
+        def answers(number: int) -> Iterator[OcspAnswer]:
+            for key in keys[number]:
+                if (content := self.answer(key)) is not None:
+                    yield OcspAnswer(content=content, source=Source.BUNDLE)
+
+        written = write_folder(self.folder, rims, shards, answers)
+        self.discard()
+        return written
+
+    def discard(self) -> None:
+        """Remove the journal with all that is in it."""
+        with suppress(OSError):
+            os.unlink(self._path)
+
+    def _append(self, entry: JsonObject) -> tuple[int, int]:
+        line = json.dumps(entry).encode() + b"\n"
+        with self._lock:
+            place = (self._end, len(line))
+            self._end += len(line)
+            try:
+                self._file.write(line)
+                # A process that is killed loses nothing that it has handed over.
+                self._file.flush()
+            except OSError as error:
+                raise InputError(f"{self._path}: {error.strerror or error}", code="file") from None
+        return place
+
+    def _load(self) -> None:
+        self._file.seek(0)
+        self._end = 0
+        for line in iter(lambda: self._file.readline(_MAXIMUM_LINE + 1), b""):
+            if not line.endswith(b"\n"):
+                if len(line) > _MAXIMUM_LINE:
+                    raise _damaged(self._path)
+                break
+            if self._end == 0 and line != _HEADER:
+                raise _damaged(self._path)
+            if self._end:
+                entry = _parse(line, self._path)
+                rim_id, key = entry.get("rim"), entry.get("ocsp")
+                if isinstance(rim_id, str):
+                    self._rims[rim_id] = _content(entry, MAXIMUM_RIM, self._path)
+                elif isinstance(key, str):
+                    self._places[key] = (self._end, len(line))
+                self.seeded = self.seeded or entry.get("seeded") is True
+            self._end += len(line)
+        # Half a line is what a killed writer leaves.
+        self._file.truncate(self._end)
+        if self._end == 0:
+            self._file.write(_HEADER)
+            self._file.flush()
+            self._end = len(_HEADER)
+
+
+def _weight(response: OcspResponse) -> tuple[bool, float]:
+    made = response.this_update.timestamp() if response.this_update is not None else 0.0
+    return response.status is RevocationStatus.REVOKED, made
+
+
+def _parse(line: bytes, path: str) -> JsonObject:
+    try:
+        entry = load_json(line, source="journal", maximum=_MAXIMUM_LINE)
+    except ParseError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise _damaged(path)
+    return entry
+
+
+def _content(entry: JsonObject, maximum: int, path: str) -> bytes:
+    try:
+        return decoded(str(entry.get("content")), str(entry.get("sha256")), maximum)
+    except ValueError:
+        raise _damaged(path) from None
+
+
+def _damaged(path: str) -> InputError:
+    return InputError(f"{path}: not a journal of this program, or damaged", code="journal", hint="remove it")
+
+
+def _lock(descriptor: int, path: str) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another process fetches into this folder", code="journal") from None
+
+
+class Node(NamedTuple):
+    """One platform: its name for people, and its evidence, or why that cannot be read."""
+
+    name: str
+    evidence: tuple[Evidence, ...] | NvattestError
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of a fleet: how many nodes it has, and which of them could not be verified with the bundle, and why."""
+
+    nodes: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    code: ResultCode | None = None
+
+    def add(self, name: str, reason: str, code: ResultCode) -> None:
+        """Note that a node could not be verified with the bundle."""
+        self.problems.append((name, reason))
+        self.code = self.code or code
+
+
+def gather_fleet(
+    nodes: Iterable[Node],
+    options: GatherOptions,
+    journal: Journal,
+    verifier: Verifier,
+    now: Callable[[], VerificationTime],
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Tally:
+    """Have in ``journal`` what all nodes need, each thing asked for once; it marks what goes into the bundle.
+
+    ``options.timeout`` is the limit of each group of nodes; its cache is replaced by the journal.
+
+    Raises:
+        InputError: options that cannot be used.
+        CollateralError: a service cannot be reached (``fleet-stopped``); the journal has all that came.
+    """
+    options = replace(options, cache=journal, arrived=journal.arrived)
+    rate = options.http.rate
+    # A group must fit into its time limit; a device has two certificates of its own.
+    largest = min(_DEVICES_IN_GROUP, int(rate * options.timeout / 4)) if rate else _DEVICES_IN_GROUP
+    tally = Tally()
+    with HttpClient(options.http) as client:
+        for group in _groups(nodes, max(1, largest)):
+            _gather_group(group, options, journal, verifier, now, client, tally)
+            tally.nodes += len(group)
+            progress(tally.nodes)
+    return tally
+
+
+def _groups(nodes: Iterable[Node], devices: int) -> Iterator[list[Node]]:
+    group: list[Node] = []
+    size = 0
+    for node in nodes:
+        group.append(node)
+        size += 1 if isinstance(node.evidence, NvattestError) else len(node.evidence)
+        if size >= devices:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _gather_group(
+    group: list[Node],
+    options: GatherOptions,
+    journal: Journal,
+    verifier: Verifier,
+    now: Callable[[], VerificationTime],
+    client: HttpClient,
+    tally: Tally,
+) -> None:
+    at = now()
+    needs: list[tuple[str, Needs]] = []
+    for node in group:
+        if isinstance(node.evidence, NvattestError):
+            tally.add(node.name, str(node.evidence), node.evidence.result_code)
+        else:
+            needs.append((node.name, needs_of(node.evidence, verifier, at)))
+    union = Needs(
+        rim_ids=tuple(dict.fromkeys(rim_id for _, need in needs for rim_id in need.rim_ids)),
+        chains=tuple(chain for _, need in needs for chain in need.chains),
+    )
+    found = gather_needs(union, options, at=at, verifier=verifier, client=client)
+    sources = {answer.source for answer in found.ocsp} | {rim.source for rim in found.rims.values()}
+    missing = next((item for item in found.unavailable.values() if item.passing or item.code in _UNREACHED), None)
+    if missing is not None and Source.LIVE not in sources:
+        raise CollateralError(
+            f"stopped after {tally.nodes} nodes: {missing.message}",
+            code="fleet-stopped",
+            result_code=missing.code,
+            hint=f"what has come is kept in {journal.folder}; run the command again to go on: {missing.hint}",
+        )
+    at = now()
+    for name, need in needs:
+        facts = preflight(need, found, verifier, at)
+        problems = facts["problems"]
+        if isinstance(problems, list) and problems:
+            tally.add(name, problems[0]["message"], ResultCode(problems[0]["result_code"]))
+    _use(union.chains, found, options.cert_id_hash, journal, verifier, at)
+
+
+def _use(
+    chains: tuple[ValidatedChain, ...],
+    found: Collateral,
+    algorithm: CertIdHash,
+    journal: Journal,
+    verifier: Verifier,
+    at: VerificationTime,
+) -> None:
+    """Mark the RIMs that verify and the answers that say "good"."""
+    asked = [(chain, ChainProfile.DEVICE) for chain in chains]
+    rim_ids = []
+    for rim_id, rim in found.rims.items():
+        with suppress(ParseError):
+            verification = verifier.memory.verify_rim(verifier.memory.parse_rim(rim.content), verifier.anchors, at.rim)
+            if verification.verified is not None:
+                rim_ids.append(rim_id)
+                asked.append((verification.chain, ChainProfile.RIM))
+    good: dict[str, int] = {}
+    for question in certificates_to_ask(asked):
+        instant = at.device if question.profile is ChainProfile.DEVICE else at.rim
+        judged = find_revocation(question.certificate, question.issuer, found, instant, verifier.memory).revocation
+        if judged.status is RevocationStatus.GOOD and judged.next_update is not None:
+            good[cert_id_key(question.certificate, question.issuer, algorithm)] = question.certificate.serial
+    journal.use(rim_ids, good)

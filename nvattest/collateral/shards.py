@@ -1,0 +1,325 @@
+"""A bundle as a folder, for fleets: each GPU has a revocation answer of its own, and one file holds 8192 of them.
+
+``manifest.json`` names the other files with their digests (``schemas/bundle-folder-1.json``). Each of them is a bundle
+file: one with the RIMs, and shards with the answers. The serial number that an answer is about decides its shard, so
+that a platform costs the few shards of its certificates. Like a bundle file the folder needs no signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from nvattest._documents import JsonObject, load_json
+from nvattest._folder import read_bounded, replace_file
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
+from nvattest.appraisal.memory import Memory, ReadEvidence
+from nvattest.collateral.bundle import MAXIMUM_BUNDLE, add_rim, dump_bundle, load_bundle
+from nvattest.collateral.plan import rim_ids_of
+from nvattest.errors import InputError, ParseError, ResultCode
+from nvattest.pki.ocsp import parse_ocsp_response
+
+FORMAT: Final = "nvattest-bundle-folder"
+VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+MAXIMUM_SHARDS: Final = 4096
+# Some 2 kB each: a shard is read and checked in about a millisecond.
+_ANSWERS_IN_SHARD: Final = 32
+_MAXIMUM_MANIFEST: Final = 2 * 1024 * 1024
+# The names of files in a manifest: no path leads out of the folder.
+_OURS: Final = re.compile(r"(rims|ocsp-[0-9]{4})-[0-9a-f]{16}\.json")
+# Content of shards that stays in memory. Those of the certificates that all devices share are always among them.
+_KEPT_BYTES: Final = 32 * 1024 * 1024
+
+Shard = Mapping[int, Sequence[OcspAnswer]]
+
+
+class _File(NamedTuple):
+    name: str
+    sha256: str
+
+
+class BundleFolder:
+    """An open folder bundle. Its RIMs are read now, its shards when an answer in them is wanted.
+
+    Raises:
+        InputError: there is no manifest, it cannot be read, or the RIMs do not have the digest in it.
+    """
+
+    def __init__(self, path: str, *, kept_bytes: int = _KEPT_BYTES) -> None:
+        self.path = path
+        data = read_bounded(os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST)
+        self.sha256 = hashlib.sha256(data).digest()
+        self._rims_file, self._shards = _manifest(data, path)
+        self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
+        self._room = kept_bytes
+        self.rims: Mapping[str, RimAnswer] = self._read(self._rims_file).rims
+
+    def answers(self, serials: Iterable[int]) -> tuple[OcspAnswer, ...]:
+        """The answers about certificates with these serial numbers.
+
+        Raises:
+            InputError: a shard is missing, damaged, or not that of the manifest.
+        """
+        return tuple(
+            answer
+            for serial in dict.fromkeys(serials)
+            for answer in self._shard(shard_of(serial, len(self._shards))).get(serial, ())
+        )
+
+    def parts(self) -> Iterator[Collateral]:
+        """All of it, one shard in memory at a time; the RIMs come first.
+
+        Raises:
+            InputError: as ``answers``.
+        """
+        yield Collateral(rims=self.rims)
+        for file in self._shards:
+            if file is not None:
+                yield self._read(file)
+
+    def check(self) -> None:
+        """Check that each file is there and has its digest.
+
+        Raises:
+            InputError: one is not, or has another.
+        """
+        for file in self._shards:
+            if file is not None:
+                self._bytes(file)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The names of the files of this bundle in its folder."""
+        return frozenset({MANIFEST, *(file.name for file in (self._rims_file, *self._shards) if file is not None)})
+
+    @property
+    def shards(self) -> int:
+        """How many places for shards it has."""
+        return len(self._shards)
+
+    def _shard(self, number: int) -> Shard:
+        known = self._kept.pop(number, None)
+        if known is None:
+            file = self._shards[number]
+            answers = self._read(file).ocsp if file is not None else ()
+            known = (sum(len(answer.content) for answer in answers), by_serial(answers))
+            self._room -= known[0]
+        self._kept[number] = known
+        while self._room < 0 and len(self._kept) > 1:
+            self._room += self._kept.popitem(last=False)[1][0]
+        return known[1]
+
+    def _read(self, file: _File) -> Collateral:
+        return load_bundle(self._bytes(file), origin=os.path.join(self.path, file.name))
+
+    def _bytes(self, file: _File) -> bytes:
+        data = read_bounded(os.path.join(self.path, file.name), MAXIMUM_BUNDLE)
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise _error(f"{self.path}: {file.name} does not have its digest in the manifest")
+        return data
+
+
+class BundleFile:
+    """An open bundle file, in memory.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        data = read_bounded(path, MAXIMUM_BUNDLE)
+        self.sha256 = hashlib.sha256(data).digest()
+        self.whole = load_bundle(data, origin=path)
+
+    @property
+    def rims(self) -> Mapping[str, RimAnswer]:
+        """Its RIMs by id."""
+        return self.whole.rims
+
+    def parts(self) -> Iterator[Collateral]:
+        """All of it."""
+        yield self.whole
+
+
+def open_bundle(path: str) -> BundleFile | BundleFolder:
+    """Open a bundle, a file or a folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return BundleFolder(path) if os.path.isdir(path) else BundleFile(path)
+
+
+class Bundles:
+    """Several bundles, files and folders, as the collateral of platforms.
+
+    Raises:
+        InputError: one cannot be used, or two have different documents for one RIM id (``bundle-conflict``).
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._rims: dict[str, RimAnswer] = {}
+        self._folders: list[BundleFolder] = []
+        files: list[OcspAnswer] = []
+        digest = hashlib.sha256()
+        for path in paths:
+            bundle = open_bundle(path)
+            digest.update(bundle.sha256)
+            for rim in bundle.rims.values():
+                add_rim(self._rims, rim)
+            if isinstance(bundle, BundleFolder):
+                self._folders.append(bundle)
+            else:
+                files += bundle.whole.ocsp
+        self.sha256 = digest.digest()
+        self._whole = Collateral(rims=self._rims, ocsp=tuple(files))
+        # With a folder among them a platform gets the few answers that it needs, also from the files.
+        self._files: Shard = by_serial(files) if self._folders else {}
+
+    def collateral(self, devices: Sequence[ReadEvidence], memory: Memory) -> Collateral:
+        """What these devices need, which ``memory`` has read; of bundle files alone, all that is in them.
+
+        Raises:
+            InputError: a shard is missing, damaged, or not that of the manifest.
+        """
+        if not self._folders:
+            return self._whole
+        serials = [
+            certificate.serial
+            for device in devices
+            if not isinstance(device.certificates, ParseError)
+            for certificate in device.certificates
+        ]
+        for rim_id in rim_ids_of(devices):
+            # One that cannot be read fails its check.
+            with suppress(ParseError):
+                if (rim := self._rims.get(rim_id)) is not None:
+                    serials += [certificate.serial for certificate in memory.parse_rim(rim.content).certificates]
+        found = [answer for serial in dict.fromkeys(serials) for answer in self._files.get(serial, ())]
+        for folder in self._folders:
+            found += folder.answers(serials)
+        return Collateral(rims=self._rims, ocsp=tuple(found))
+
+    def check(self) -> None:
+        """Check all files of the folders.
+
+        Raises:
+            InputError: as ``BundleFolder.check``.
+        """
+        for folder in self._folders:
+            folder.check()
+
+
+def by_serial(answers: Iterable[OcspAnswer]) -> Shard:
+    """Answers by the serial number that they are about; one that cannot be read is about none."""
+    found: dict[int, list[OcspAnswer]] = {}
+    for answer in answers:
+        if (serial := serial_of(answer.content)) is not None:
+            found.setdefault(serial, []).append(answer)
+    return found
+
+
+def serial_of(answer: bytes) -> int | None:
+    """The serial number that an OCSP response is about; None where it is about none or cannot be read."""
+    try:
+        return parse_ocsp_response(answer).serial
+    except ParseError:
+        return None
+
+
+def shard_of(serial: int, shards: int) -> int:
+    """The place of a serial number among so many shards."""
+    digest = hashlib.sha256(f"{serial:x}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % shards
+
+
+def shard_count(answers: int) -> int:
+    """How many shards a folder with so many answers has."""
+    return min(MAXIMUM_SHARDS, max(1, -(-answers // _ANSWERS_IN_SHARD)))
+
+
+def write_folder(
+    path: str, rims: Mapping[str, RimAnswer], shards: int, answers: Callable[[int], Iterable[OcspAnswer]]
+) -> BundleFolder:
+    """Write a folder bundle; ``answers`` gives those of one shard (``shard_of``), and is asked for one at a time.
+
+    The manifest is replaced last: a reader finds the old bundle or the new one. The files of the bundle before stay
+    until the next is written, so that a process that has opened it can go on.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    before: frozenset[str] = frozenset()
+    with suppress(InputError):
+        before = BundleFolder(path).files
+    try:
+        os.makedirs(path, exist_ok=True)
+        descriptor = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+        try:
+            files: list[JsonObject | None] = []
+            manifest: JsonObject = {"format": FORMAT, "version": VERSION}
+            manifest["rims"] = _write(path, descriptor, "rims", Collateral(rims=rims))
+            for number in range(shards):
+                found = tuple(answers(number))
+                name = f"ocsp-{number:04}"
+                files.append(_write(path, descriptor, name, Collateral(ocsp=found)) if found else None)
+            manifest["shards"] = files
+            _replace(descriptor, MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+            written = BundleFolder(path)
+            for name in os.listdir(path):
+                if _OURS.fullmatch(name) and name not in before | written.files:
+                    os.unlink(os.path.join(path, name))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(f"{error.filename or path}: {error.strerror or error}", code="file") from None
+    return written
+
+
+def _write(path: str, descriptor: int, name: str, content: Collateral) -> JsonObject:
+    """Write one file under a name that its digest is part of; one that is there already has this content."""
+    data = json.dumps(dump_bundle(content)).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"{name}-{digest[:16]}.json"
+    if not os.path.exists(os.path.join(path, name)):
+        _replace(descriptor, name, data)
+    return {"file": name, "sha256": digest}
+
+
+def _replace(descriptor: int, name: str, data: bytes) -> None:
+    new = f".{name}.new"
+    # What a writer that was killed left behind.
+    with suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=descriptor)
+    replace_file(descriptor, name, data, new=new, mode=0o666)
+
+
+def _manifest(data: bytes, path: str) -> tuple[_File, tuple[_File | None, ...]]:
+    document = load_json(data, source=os.path.join(path, MANIFEST), maximum=_MAXIMUM_MANIFEST, file=True)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise _error(f"{path}: 'format' in {MANIFEST} is not {FORMAT!r}")
+    if document.get("version") != VERSION or isinstance(document.get("version"), bool):
+        raise _error(f"{path}: version {document.get('version')!r}; this program reads version {VERSION}")
+    shards = document.get("shards")
+    if not isinstance(shards, list) or not 0 < len(shards) <= MAXIMUM_SHARDS:
+        raise _error(f"{path}: 'shards' must be an array of 1 to {MAXIMUM_SHARDS} files")
+    rims = _file(document.get("rims"), f"{path}: rims")
+    return rims, tuple(None if item is None else _file(item, f"{path}: shards[{i}]") for i, item in enumerate(shards))
+
+
+def _file(value: object, where: str) -> _File:
+    name, digest = (value.get("file"), value.get("sha256")) if isinstance(value, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(digest, str) or not _OURS.fullmatch(name):
+        raise _error(f"{where}: expected an object with 'file' and 'sha256'")
+    return _File(name, digest)
+
+
+def _error(message: str, *, hint: str = "fetch it anew (nvattest bundle fetch), or copy it whole") -> ParseError:
+    return ParseError(message, source="bundle", code="bundle", hint=hint, result_code=ResultCode.BAD_ARGUMENT)
