@@ -1,9 +1,10 @@
 """Many platforms: JSON Lines in, JSON Lines out, one answer for each line and in the order of the lines.
 
 A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
-A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "simulated", "weakened", "devices",
-"failures"}``, a device being ``{"label", "ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be
-judged at all. Schema: ``schemas/batch-1.json``.
+A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "policy", "simulated", "weakened",
+"devices", "failures", "line", "settings"}``, a device being ``{"label", "ueid", "trusted", "failures"}``; and
+``"error"`` where the line could not be judged at all. ``line`` and ``settings`` are digests of what was judged and by
+what: with them an interrupted run finds its place again. Schema: ``schemas/batch-1.json``.
 
 The ``at`` of a line chooses the clock that the line is judged by, so it counts only where the caller allows it.
 
@@ -12,48 +13,70 @@ Each worker process keeps one Verifier: RIMs, upper certificates and revocation 
 
 from __future__ import annotations
 
+import codecs
 import gc
+import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
+from typing import BinaryIO, cast
 
 from nvattest._documents import JsonObject, load_json
 from nvattest.appraisal.check import Check
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import load_bundle
+from nvattest.collateral.shards import Bundles
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
-from nvattest.model import Nonce, VerificationTime, format_time
+from nvattest.model import Nonce, VerificationTime, counted, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 from nvattest.session import now
-from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time
+from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time, policy_digest
 
-__all__ = ["BatchSettings", "Judge", "verify_batch"]
+__all__ = [
+    "BatchSettings",
+    "Judge",
+    "Resumed",
+    "Sums",
+    "line_digest",
+    "open_lines",
+    "open_output",
+    "read_line",
+    "read_lines",
+    "verify_batch",
+]
 
 MAXIMUM_LINE = 16 * 1024 * 1024
 _CHUNK_LINES = 16
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNKS_PER_WORKER = 3
 _COLLECT_EVERY = 50_000
+_MAXIMUM_ANSWER = 16 * 1024 * 1024
+_BEGINNING = b'{"id":'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    """What every line is judged with. ``bundle`` and ``anchors`` are file contents.
+    """What every line is judged with. ``bundle`` and ``anchors`` are file contents; ``bundles`` are paths of bundles,
+    files or folders, that each worker opens by itself, instead of ``bundle``.
 
     Lines are judged at ``at``; where it is None, at the time they are read. ``allow_line_time`` lets a line bring an
     instant of its own; where that lies more than an hour away, the answer is weakened (``judged-at-another-time``).
     """
 
-    bundle: bytes
+    bundle: bytes = b""
+    bundles: tuple[str, ...] = ()
     at: VerificationTime | None = None
     anchors: bytes | None = None
     policy: EvidencePolicy | None = None
@@ -64,33 +87,52 @@ class BatchSettings:
 class Judge:
     """Judges lines one by one; make one per process and keep it.
 
+    With ``check`` all files of the bundles are read once.
+
     Raises:
-        InputError: the bundle or the anchors cannot be read.
+        InputError: a bundle or the anchors cannot be read.
     """
 
-    def __init__(self, settings: BatchSettings) -> None:
+    def __init__(self, settings: BatchSettings, *, check: bool = False) -> None:
         anchors = NVIDIA_ANCHORS if settings.anchors is None else trust_anchors_from_pem(settings.anchors)
         self._at = settings.at
         self._allow_line_time = settings.allow_line_time
-        self._collateral = load_bundle(settings.bundle, origin="bundle")
         self._verifier = Verifier(anchors=anchors, policy=settings.policy, backend=settings.backend)
+        self._policy = policy_digest(self._verifier.policy)
+        self._bundles: Bundles | None = None
+        self._whole = Collateral()
+        if settings.bundles:
+            self._bundles = Bundles(settings.bundles)
+            if check:
+                self._bundles.check()
+            content = self._bundles.sha256
+        else:
+            self._whole = load_bundle(settings.bundle, origin="bundle")
+            content = hashlib.sha256(settings.bundle).digest()
+        facts = {
+            "bundle": content.hex(),
+            "anchors": hashlib.sha256(settings.anchors).hexdigest() if settings.anchors is not None else None,
+            "policy": self._policy,
+            "at": str(settings.at) if settings.at is not None else None,
+            "allow_line_time": settings.allow_line_time,
+        }
+        self.digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of everything by which lines are judged, but for the clock where that is not a setting."""
 
     def judge(self, line: bytes) -> str:
         """The answer to one line, as one line of JSON without its newline. It never raises on what the line says."""
         name: object = None
         try:
-            document = load_json(line, source="line", maximum=MAXIMUM_LINE)
-            if not isinstance(document, dict):
-                raise _malformed("expected an object")
+            document = read_line(line)
             name = document.get("id")
-            return _line(name, self._answer(document))
+            answer = self._answer(document)
+        except _LineError as error:
+            name, answer = error.name, _error_answer(error.result_code, error.code, str(error))
         except NvattestError as error:
-            return _error_line(name, error.result_code, error.code, str(error))
+            answer = _error_answer(error.result_code, error.code, str(error))
+        return _dump(name, answer, line, self.digest)
 
     def _answer(self, document: JsonObject) -> JsonObject:
-        unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
-        if unknown:
-            raise _malformed(f"unknown keys: {', '.join(unknown)[:200]}")
         nonce, at = document.get("nonce"), document.get("at")
         if not isinstance(nonce, str):
             raise _malformed("'nonce' must be 64 hexadecimal digits")
@@ -98,37 +140,102 @@ class Judge:
             raise _malformed("'at' must be a time")
         if at is not None and not self._allow_line_time:
             raise _malformed("it brings a time of its own, which counts only with --allow-line-time", "line-time")
-        if "evidence" not in document:
-            raise _malformed("'evidence' is missing")
         usual = self._at or now()
+        devices = self._verifier.read(read_evidence(document["evidence"]))
         appraisal = self._verifier.appraise(
-            read_evidence(document["evidence"]),
+            devices,
             nonce=Nonce.from_hex(nonce),
-            collateral=self._collateral,
+            collateral=self._collateral(devices),
             at=VerificationTime.parse(at) if at is not None else usual,
         )
-        return _answer(appraisal, usual)
+        return {**_answer(appraisal, usual), "policy": self._policy}
+
+    def _collateral(self, devices: tuple[ReadEvidence, ...]) -> Collateral:
+        return self._whole if self._bundles is None else self._bundles.collateral(devices, self._verifier.memory)
+
+
+def read_line(line: bytes) -> JsonObject:
+    """The members of one line, of which ``evidence`` is there.
+
+    Raises:
+        ParseError: not an object, unknown members, or no evidence.
+    """
+    document = load_json(line, source="line", maximum=MAXIMUM_LINE)
+    if not isinstance(document, dict):
+        raise _malformed("expected an object")
+    unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
+    if unknown:
+        raise _LineError(document.get("id"), f"unknown keys: {', '.join(unknown)[:200]}")
+    if "evidence" not in document:
+        raise _LineError(document.get("id"), "'evidence' is missing")
+    return document
+
+
+class _LineError(ParseError):
+    """A line that is no question, and the id that it has nevertheless."""
+
+    def __init__(self, name: object, message: str) -> None:
+        super().__init__(message, source="line", code="batch-line")
+        self.name = name
+
+
+def read_lines(source: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream, without empty ones. Of an endless line only so much is kept that it is too long.
+
+    Editors put a byte order mark before the first one.
+    """
+    mark = codecs.BOM_UTF8
+    while line := source.readline(MAXIMUM_LINE + 2):
+        if len(line) > MAXIMUM_LINE + 1:
+            while not line.endswith(b"\n") and (more := source.readline(MAXIMUM_LINE)):
+                line = line[: MAXIMUM_LINE + 1] + (b"\n" if more.endswith(b"\n") else b"")
+        line, mark = line.removeprefix(mark), b""
+        if line.strip():
+            yield line.strip()
+
+
+def open_lines(path: str) -> BinaryIO:
+    """A file of lines, which a name that ends in .gz says to be compressed; - for standard input.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    if path == "-":
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+    if not path.endswith(".gz"):
+        return file
+    import gzip
+
+    packed = gzip.GzipFile(filename="", fileobj=file, mode="rb")
+    packed.myfileobj = file  # type: ignore[assignment] # it closes the file with itself
+    return cast("BinaryIO", packed)
+
+
+def line_digest(line: bytes) -> str:
+    """SHA-256 of a line, as its answer has it."""
+    return hashlib.sha256(line).hexdigest()
 
 
 def _malformed(message: str, code: str = "batch-line") -> ParseError:
     return ParseError(message, source="line", code=code)
 
 
-def _line(name: object, answer: JsonObject) -> str:
-    return json.dumps({"id": name, **answer}, separators=(",", ":"))
+def _dump(name: object, answer: JsonObject, line: bytes, settings: str) -> str:
+    return json.dumps({"id": name, **answer, "line": line_digest(line), "settings": settings}, separators=(",", ":"))
 
 
-def _error_line(name: object, result: ResultCode, code: str, message: str) -> str:
-    return _line(
-        name,
-        {
-            "trusted": False,
-            "result_code": int(result),
-            "result_message": result.message,
-            "devices": [],
-            "error": {"code": code, "message": message},
-        },
-    )
+def _error_answer(result: ResultCode, code: str, message: str) -> JsonObject:
+    return {
+        "trusted": False,
+        "result_code": int(result),
+        "result_message": result.message,
+        "devices": [],
+        "error": {"code": code, "message": message},
+    }
 
 
 def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
@@ -194,11 +301,14 @@ class _Chunk:
         return self.future is not None and self.future.done() and self.future.exception() is None
 
 
-def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: int | None = None) -> Iterator[str]:
+def verify_batch(
+    lines: Iterable[bytes], settings: BatchSettings, *, workers: int | None = None, judge: Judge | None = None
+) -> Iterator[str]:
     """Judge all lines, one worker process per core, and yield one answer per line in the order of the lines.
 
     Only a few chunks per worker are in memory at any time. After the death of a worker its lines are judged again, one
-    by one; a line that kills a worker twice is answered as an error (code 2), never as trusted.
+    by one; a line that kills a worker twice is answered as an error (code 2), never as trusted. ``judge`` is one of
+    these settings that the caller has made.
 
     Raises:
         InputError: the bundle or the anchors cannot be read, or ``workers`` is not positive.
@@ -206,8 +316,11 @@ def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: in
     count = workers if workers is not None else os.cpu_count() or 1
     if count < 1:
         raise InputError("there must be at least one worker", code="workers")
-    # Report a fault in the settings once, here, instead of once per worker.
-    Judge(settings)
+    # Report a fault in the settings once and before any line is read, instead of once per worker.
+    return _judged(lines, settings, count, (judge or Judge(settings, check=True)).digest)
+
+
+def _judged(lines: Iterable[bytes], settings: BatchSettings, count: int, digest: str) -> Iterator[str]:
     source = _chunks(lines)
     pool = _pool(count, settings)
     waiting: deque[_Chunk] = deque()
@@ -227,7 +340,7 @@ def verify_batch(lines: Iterable[bytes], settings: BatchSettings, *, workers: in
             except BrokenProcessPool:
                 pool.shutdown(wait=False, cancel_futures=True)
                 pool = _pool(count, settings)
-                _after_a_death(waiting)
+                _after_a_death(waiting, digest)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -251,7 +364,7 @@ def _answers(chunk: _Chunk) -> list[str]:
     return chunk.future.result() if chunk.future is not None else []
 
 
-def _after_a_death(waiting: deque[_Chunk]) -> None:
+def _after_a_death(waiting: deque[_Chunk], digest: str) -> None:
     """Find the line that kills: judge each chunk in flight alone, then each line of the chunk that dies alone."""
     first = waiting[0]
     if not first.suspect:
@@ -266,16 +379,17 @@ def _after_a_death(waiting: deque[_Chunk]) -> None:
         waiting.extendleft(_Chunk([line], suspect=True) for line in reversed(first.lines))
     elif first.deaths > 1:
         first.future = Future()
-        first.future.set_result([_died(first.lines[0])])
+        first.future.set_result([_died(first.lines[0], digest)])
 
 
-def _died(line: bytes) -> str:
+def _died(line: bytes, digest: str) -> str:
     try:
         document = load_json(line, source="line", maximum=MAXIMUM_LINE)
     except ParseError:
         document = None
     name = document.get("id") if isinstance(document, dict) else None
-    return _error_line(name, ResultCode.INTERNAL_ERROR, "worker-died", "the worker process died twice on this line")
+    answer = _error_answer(ResultCode.INTERNAL_ERROR, "worker-died", "the worker process died twice on this line")
+    return _dump(name, answer, line, digest)
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:
@@ -289,3 +403,160 @@ def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:
             part, size = [], 0
     if part:
         yield _Chunk(part)
+
+
+# --- the output of a run ---------------------------------------------------------------------------------------------
+
+
+class Sums:
+    """How many lines are trusted, are not, or could not be judged, and for which reasons."""
+
+    def __init__(self) -> None:
+        self.lines = self.trusted = self.bad = 0
+        self.failures: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.simulated = False
+
+    def add(self, answer: JsonObject) -> None:
+        """Count one answer: once under each check that failed anywhere in it."""
+        self.lines += 1
+        self.trusted += answer["trusted"] is True
+        self.simulated = self.simulated or answer.get("simulated") is True
+        error = answer.get("error")
+        if isinstance(error, dict):
+            self.bad += 1
+            self.errors[str(error.get("code"))] += 1
+        parts = [answer, *cast("list[JsonObject]", answer.get("devices", []))]
+        self.failures.update(
+            {str(check["id"]) for part in parts for check in cast("list[JsonObject]", part.get("failures", []))}
+        )
+
+    def text(self) -> list[str]:
+        """The sums for people."""
+        refused = self.lines - self.trusted - self.bad
+        mark = "   *** SIMULATED: this proves nothing ***" if self.simulated else ""
+        first = f"{counted(self.lines, 'line')}: {self.trusted} trusted, {refused} not trusted"
+        lines = [f"{first}, {counted(self.bad, 'bad line')}{mark}"]
+        for what, counts in (("not trusted", self.failures), ("bad line", self.errors)):
+            lines += [f"  {what}: {name}: {count}" for name, count in counts.most_common(20)]
+        return lines
+
+    def document(self, settings: str) -> JsonObject:
+        """The sums for programs."""
+        return {
+            "format": "nvattest-batch-summary",
+            "version": 1,
+            "lines": self.lines,
+            "trusted": self.trusted,
+            "not_trusted": self.lines - self.trusted - self.bad,
+            "bad_lines": self.bad,
+            "simulated": self.simulated,
+            "failures": dict(self.failures.most_common()),
+            "errors": dict(self.errors.most_common()),
+            "settings": settings,
+        }
+
+
+class Resumed:
+    """The output of an interrupted run: whole answers, and perhaps half of one."""
+
+    def __init__(self, path: str, settings: str) -> None:
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: not a regular file, so that --resume finds no answers in it", code="resume")
+        self.path = path
+        self.end = 0
+        self._settings = settings
+
+    def answers(self) -> Iterator[bytes]:
+        """The whole lines.
+
+        Raises:
+            InputError: the file cannot be read, or ends in something else than the beginning of an answer.
+        """
+        import zlib
+
+        with open_lines(self.path) as file:
+            while True:
+                try:
+                    line = file.readline(_MAXIMUM_ANSWER)
+                except EOFError:
+                    # A compressed file that was not finished.
+                    return
+                except (OSError, zlib.error) as error:
+                    raise InputError(f"{self.path}: {error}", code="resume") from None
+                if not line.endswith(b"\n"):
+                    if not line.startswith(_BEGINNING) and not _BEGINNING.startswith(line):
+                        raise InputError(f"{self.path}: no output of verify-batch; it was left as it is", code="resume")
+                    return
+                yield line
+
+    def compare(self, lines: Iterator[bytes], sums: Sums) -> None:
+        """Match each answer to its line, which is taken from ``lines``. The file stays as it is.
+
+        Raises:
+            InputError: an answer is not that of its line under these settings (``resume``).
+        """
+        for number, text in enumerate(self.answers(), start=1):
+            try:
+                answer = load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
+            except ParseError:
+                answer = None
+            if not isinstance(answer, dict) or type(answer.get("trusted")) is not bool:
+                raise self._refusal(number, "no answer of verify-batch")
+            if answer.get("settings") != self._settings:
+                raise self._refusal(number, "made with another bundle, policy, time or other roots")
+            line = next(lines, None)
+            if line is None:
+                raise self._refusal(number, "beyond the last line of the input")
+            if answer.get("line") != line_digest(line) or answer.get("id") != _name(line):
+                raise self._refusal(number, f"not that of line {number} of the input")
+            sums.add(answer)
+            self.end += len(text)
+
+    def _refusal(self, number: int, why: str) -> InputError:
+        return InputError(
+            f"{self.path}: answer {number} is {why}; the file was left as it is", code="resume",
+            hint="resume with the same input and settings, or name another --output",
+        )  # fmt: skip
+
+
+def _name(line: bytes) -> object:
+    try:
+        return read_line(line).get("id")
+    except ParseError as error:
+        return getattr(error, "name", None)
+
+
+def open_output(path: str, before: Resumed | None, new_file: Callable[[str], BinaryIO]) -> BinaryIO:
+    """The output, after the answers that stay."""
+    if before is None:
+        return _compressed(new_file(path)) if path.endswith(".gz") else new_file(path)
+    try:
+        if not path.endswith(".gz"):
+            file = open(path, "r+b")  # noqa: SIM115 - likewise
+            file.truncate(before.end)
+            file.seek(before.end)
+            return file
+        # What follows a break in a compressed file is lost, so the answers go into a new one first.
+        new = f"{path}.new"
+        output = _compressed(open(new, "wb"))  # noqa: SIM115 - likewise
+        left = before.end
+        for line in before.answers():
+            if left <= 0:
+                break
+            output.write(line)
+            left -= len(line)
+        output.flush()
+        os.replace(new, path)
+        return output
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def _compressed(file: BinaryIO) -> BinaryIO:
+    import gzip
+
+    # Without a name and a time equal answers are equal bytes.
+    packed = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)
+    packed.myfileobj = file  # type: ignore[assignment]
+    return cast("BinaryIO", packed)

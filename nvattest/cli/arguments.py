@@ -57,6 +57,16 @@ class _Once(argparse._StoreAction):  # noqa: SLF001 - the action of options with
         setattr(namespace, self.dest, values)
 
 
+class _Each(argparse._AppendAction):  # noqa: SLF001 - likewise
+    """An option that may be repeated."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        namespace.__dict__.setdefault("_given", set()).add(self.dest)
+        super().__call__(parser, namespace, values, option)
+
+
 class _Unset(argparse.Action):
     """A flag that is given as false: the last word about a flag counts, as in CLI11."""
 
@@ -73,8 +83,8 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("allow_abbrev", False)
         settings.setdefault("formatter_class", _Help)
         super().__init__(**settings)  # type: ignore[arg-type]
-        for name in (None, "store"):
-            self.register("action", name, _Once)
+        for name, action in ((None, _Once), ("store", _Once), ("append", _Each)):
+            self.register("action", name, action)
         # Formats of one command beside the common ones; its add_arguments sets them.
         self.more_formats: tuple[str, ...] = ()
 
@@ -205,6 +215,13 @@ def existing_file(text: str) -> str:
     """A type for argparse: the path of an existing file."""
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"File is actually a directory: {text}")
+    if not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"File does not exist: {text}")
+    return text
+
+
+def existing_path(text: str) -> str:
+    """A type for argparse: the path of an existing file or directory."""
     if not os.path.exists(text):
         raise argparse.ArgumentTypeError(f"File does not exist: {text}")
     return text

@@ -277,7 +277,7 @@ def _decide(policy: RelyingPartyPolicy, appraisal: Appraisal, request: Request) 
 def _only_kept(kept: frozenset[Source], request: Request) -> str:
     """What to say of a policy that would match if it did not demand answers made for this request."""
     causes = {
-        "--bundle": request.collateral.bundle,
+        "--bundle": request.collateral.bundles,
         "--offline": request.collateral.services.offline,
         "--cached-revocation": request.demands.cached_revocation,
     }

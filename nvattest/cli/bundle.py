@@ -1,19 +1,21 @@
-"""``nvattest bundle``: RIMs and revocation answers in one file."""
+"""``nvattest bundle``: RIMs and revocation answers in one file, or for a fleet in one folder."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nvattest._documents import dump_json
+from nvattest._documents import JsonObject, dump_json
 from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import REQUIRED, ArgumentError, existing_directory, existing_file
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, existing_directory, existing_path, seconds
 from nvattest.cli.output import say, write_file
-from nvattest.cli.preflight import Targets, add_target_options, evidence_of_files, look_ahead, targets_of
+from nvattest.cli.preflight import Outlook, Targets, add_target_options, evidence_of_files, look_ahead, targets_of
 from nvattest.cli.requests import Judgement
 from nvattest.collateral.bundle import dump_bundle, merge_bundles
 from nvattest.collateral.folders import RIM_SUFFIXES, Unused, other_files, read_ocsp_folder, read_rim_folder
@@ -23,6 +25,12 @@ from nvattest.model import VerificationTime, counted
 if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.inspection import Inspection
+    from nvattest.pki.chain import ValidatedChain
+
+_OF_ONE_PLATFORM: Final = (
+    "gpu_evidence_file", "nvswitch_evidence_file", "rim_id", "device", "architecture", "driver", "chip_info", "vbios",
+    "project", "project_sku", "chip_sku", "bios",
+)  # fmt: skip
 
 
 class Output(NamedTuple):
@@ -40,13 +48,17 @@ class Inspector(NamedTuple):
     at: VerificationTime
     files: tuple[str, ...]
 
+    def chains(self) -> tuple[ValidatedChain, ...]:
+        """The chains of the devices in the evidence."""
+        from nvattest.collateral.plan import needs_of
+
+        return needs_of(evidence_of_files(self.files), self.verifier, self.at).chains
+
     def look_into(self, collateral: Collateral) -> Inspection:
         """What the collateral holds, whether it verifies and until when."""
         from nvattest.collateral.inspection import inspect_bundle
-        from nvattest.collateral.plan import needs_of
 
-        needs = needs_of(evidence_of_files(self.files), self.verifier, self.at)
-        return inspect_bundle(collateral, self.verifier, self.at, chains=needs.chains)
+        return inspect_bundle(collateral, self.verifier, self.at, chains=self.chains())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,18 +72,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--ocsp-dir", type=existing_directory, metavar="DIR", help="folder of OCSP responses (*.der)")
     _writes(create)
     fetch = actions.add_parser("fetch", help="make a bundle from NVIDIA's services, for guests without a network")
-    add_target_options(fetch)
-    requests.add_url_options(fetch.add_argument_group("services"))
-    requests.add_network_options(fetch)
-    fetch.add_argument("--output", required=True, metavar="FILE", help="where to write the bundle")
+    fetch.add_argument(
+        "--output", required=True, metavar="FILE", help="where to write the bundle; with --input the name of a folder"
+    )
+    refresh = actions.add_parser("refresh", help="ask NVIDIA's services for what of a bundle ends soon")
+    refresh.add_argument("file", type=existing_path, metavar="FILE")
+    refresh.add_argument(
+        "--within", type=seconds, default=43200.0, metavar="SECONDS",
+        help="ask for answers that end so soon, but not within the first half of their time (43200, twelve hours)",
+    )  # fmt: skip
+    for action in (fetch, refresh):
+        add_target_options(action)
+        group = action.add_argument_group("a fleet")
+        group.add_argument(
+            "--input", metavar="FILE", help="JSON Lines as verify-batch reads them, also .gz; the bundle is a folder"
+        )
+        group.add_argument(
+            "--rate", type=_rate, default=0.0, metavar="N", help="at most so many requests a second; unlimited without"
+        )
+        group.add_argument(
+            "--keep-going", action="store_true", help="write the bundle although some nodes cannot be verified with it"
+        )
+        requests.add_url_options(action.add_argument_group("services"))
+        requests.add_network_options(action)
     inspect = actions.add_parser("inspect", help="say what a bundle holds, whether it verifies and until when")
-    inspect.add_argument("file", type=existing_file, metavar="FILE")
-    merge = actions.add_parser("merge", help="put several bundles into one")
-    merge.add_argument("files", nargs="+", type=existing_file, metavar="FILE")
+    inspect.add_argument("file", type=existing_path, metavar="FILE")
+    merge = actions.add_parser("merge", help="put several bundles into one; folders, or more than a file holds, in one")
+    merge.add_argument("files", nargs="+", type=existing_path, metavar="FILE")
     _writes(merge)
     for action in (create, inspect, merge):
         requests.add_judgement_options(action)
         requests.add_evidence_files(action.add_argument_group("devices whose revocation answers are to be verified"))
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests a second")
+    return value
 
 
 def _writes(action: argparse.ArgumentParser) -> None:
@@ -84,15 +125,59 @@ def _writes(action: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run one action."""
     as_json = options.format == "json"
-    if options.action == "fetch":
-        return _fetch(targets_of(options), options.output, as_json=as_json)
+    if options.action in ("fetch", "refresh"):
+        if options.input is not None:
+            return _fetch_fleet(options, as_json=as_json)
+        _refuse(options, ("rate", "keep_going"), "needs --input, the nodes of a fleet")
+        if options.action == "fetch":
+            return _fetch(look_ahead(targets_of(options)), options.output, as_json=as_json)
+        if os.path.isdir(options.file):
+            raise ArgumentError("--input is required: the folder is refreshed for the nodes in it", REQUIRED)
+        return _refresh(options.file, targets_of(options), options.within, as_json=as_json)
     if options.action == "inspect":
         return _inspect(options.file, _inspector(options), as_json=as_json)
+    output = requests.read(Output, options, as_json=as_json)
     if options.action == "create":
         collateral, unused = _from_folders(options.rim_dir, options.ocsp_dir)
+    elif os.path.isdir(options.output) or options.output.endswith("/") or any(map(os.path.isdir, options.files)):
+        return _merge_into_folder(options.files, _inspector(options), output)
     else:
         collateral, unused = _merged(options.files)
-    return _write_verified(collateral, unused, _inspector(options), requests.read(Output, options, as_json=as_json))
+    return _write_verified(collateral, unused, _inspector(options), output)
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        ArgumentError: one of them is given.
+    """
+    for name in names:
+        if name in requests.given(options) or getattr(options, name) is True:
+            raise ArgumentError(f"--{name.replace('_', '-')}: {why}", VALIDATION)
+
+
+def _fetch_fleet(options: argparse.Namespace, *, as_json: bool) -> int:
+    from nvattest.cli.fleet_bundle import FleetRequest, fetch_fleet
+
+    _refuse(options, _OF_ONE_PLATFORM, "cannot go with --input, whose lines say which devices there are")
+    _refuse(options, ("cache_dir", "no_cache"), "has no effect with --input: the folder is the cache")
+    _refuse(options, ("offline",), "cannot go with --input: nothing would come")
+    refresh = options.action == "refresh"
+    if refresh and not os.path.isdir(options.file):
+        raise ArgumentError(f"{options.file}: this is a file, and the bundle of a fleet is a folder", VALIDATION)
+    return fetch_fleet(
+        requests.read(
+            FleetRequest,
+            options,
+            folder=options.file if refresh else options.output,
+            services=requests.services(options),
+            judgement=requests.read(Judgement, options),
+            renew=options.within if refresh else None,
+            quiet=options.log_level == "off",
+            as_json=as_json,
+        )
+    )
 
 
 def _inspector(options: argparse.Namespace) -> Inspector:
@@ -138,12 +223,11 @@ def _merged(paths: Sequence[str]) -> tuple[Collateral, list[Unused]]:
     return merged, unused
 
 
-def _fetch(targets: Targets, output: str, *, as_json: bool) -> int:
+def _fetch(outlook: Outlook, output: str, *, as_json: bool) -> int:
     """Write a bundle with which everything asked for verifies, or none."""
     from nvattest.collateral.inspection import inspect_bundle
     from nvattest.collateral.preflight import foreign_anchors, render_preflight
 
-    outlook = look_ahead(targets)
     facts, verifier = outlook.facts, outlook.verifier
     # In a bundle an answer has no nonce of ours that could stand in for a window.
     inspection = inspect_bundle(outlook.collateral, verifier, outlook.at, chains=outlook.needs.chains)
@@ -162,11 +246,46 @@ def _fetch(targets: Targets, output: str, *, as_json: bool) -> int:
     return _write(inspection, output, as_json=as_json)
 
 
+def _refresh(path: str, targets: Targets, within: float, *, as_json: bool) -> int:
+    """Write the bundle again, with new answers in place of those that end soon."""
+    from nvattest.collateral.shards import serial_of
+
+    outlook = look_ahead(targets, known=sources.read_bundle(path), renew=within)
+    collateral = outlook.collateral
+    old = [answer for answer in collateral.ocsp if answer.source is Source.BUNDLE]
+    new = [answer for answer in collateral.ocsp if answer.source is not Source.BUNDLE]
+    renewed = {serial_of(answer.content) for answer in new}
+    kept = [answer for answer in old if serial_of(answer.content) not in renewed]
+    return _fetch(outlook._replace(collateral=replace(collateral, ocsp=(*kept, *new))), path, as_json=as_json)
+
+
 def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
     """List and verify; what does not verify makes the status that of an overall result that is false."""
-    inspection = inspector.look_into(sources.read_bundle(path))
-    _print(inspection, path, as_json=as_json)
-    return ResultCode.OVERALL_RESULT_FALSE.exit_status if inspection.bad else 0
+    from nvattest.collateral.inspection import inspect_parts
+    from nvattest.collateral.shards import open_bundle
+
+    parts = open_bundle(path).parts()
+    facts, bad = inspect_parts(parts, inspector.verifier, inspector.at, chains=inspector.chains())
+    _print(facts, path, as_json=as_json)
+    return ResultCode.OVERALL_RESULT_FALSE.exit_status if bad else 0
+
+
+def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Output) -> int:
+    from nvattest.cli.fleet_bundle import merge_into_folder
+
+    folder = output.output.rstrip("/")
+    with ExitStack() as stack:
+        merged = merge_into_folder(stack, paths, folder, inspector.verifier, inspector.at, inspector.chains())
+        try:
+            _refuse_left(merged.unused, merged.bad, output)
+            if merged.journal.empty:
+                raise _nothing(folder)
+        except InputError:
+            merged.journal.discard()
+            raise
+        merged.journal.finish()
+    _print(merged.facts, folder, as_json=output.as_json)
+    return 0
 
 
 def _write_verified(collateral: Collateral, unused: Sequence[Unused], inspector: Inspector, output: Output) -> int:
@@ -176,8 +295,19 @@ def _write_verified(collateral: Collateral, unused: Sequence[Unused], inspector:
         InputError: something would be left out, without ``--keep-going``; or all of it.
     """
     inspection = inspector.look_into(collateral)
+    _refuse_left(unused, inspection.bad, output)
+    if not inspection.usable.rims and not inspection.usable.ocsp:
+        raise _nothing(output.output)
+    return _write(inspector.look_into(inspection.usable), output.output, as_json=output.as_json)
+
+
+def _nothing(output: str) -> InputError:
+    return InputError(f"{output} was not written: there is nothing to write", code="unused-input")
+
+
+def _refuse_left(unused: Sequence[Unused], bad: Sequence[tuple[str, str]], output: Output) -> None:
     left = [(item.path, item.reason) for item in unused]
-    left += [(name, f"NOT VERIFIED: {why}") for name, why in inspection.bad]
+    left += [(name, f"NOT VERIFIED: {why}") for name, why in bad]
     if left:
         word = "left out" if output.keep_going else "not usable"
         say(joined([f"{word}: {name}: {why}" for name, why in left]), error=True)
@@ -187,21 +317,18 @@ def _write_verified(collateral: Collateral, unused: Sequence[Unused], inspector:
             code="unused-input",
             hint="take it away, or leave it out with --keep-going; RIMs of others need their own --trust-anchors",
         )
-    if not inspection.usable.rims and not inspection.usable.ocsp:
-        raise InputError(f"{output.output} was not written: there is nothing to write", code="unused-input")
-    return _write(inspector.look_into(inspection.usable), output.output, as_json=output.as_json)
 
 
 def _write(inspection: Inspection, path: str, *, as_json: bool) -> int:
     write_file(path, dump_json(dump_bundle(inspection.usable)) + "\n")
-    _print(inspection, path, as_json=as_json)
+    _print(inspection.facts, path, as_json=as_json)
     return 0
 
 
-def _print(inspection: Inspection, path: str, *, as_json: bool) -> None:
+def _print(facts: JsonObject, path: str, *, as_json: bool) -> None:
     from nvattest.collateral.inspection import render_inspection
 
     if as_json:
-        print(dump_json(inspection.facts))
+        print(dump_json(facts))
     else:
-        say(f"{path}: {render_inspection(inspection.facts)}")
+        say(f"{path}: {render_inspection(facts)}")

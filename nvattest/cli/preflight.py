@@ -110,8 +110,10 @@ def targets_of(options: argparse.Namespace) -> Targets:
     )
 
 
-def look_ahead(targets: Targets) -> Outlook:
+def look_ahead(targets: Targets, *, known: Collateral | None = None, renew: float | None = None) -> Outlook:
     """Gather what the targets need, and say what it is worth.
+
+    Everything is asked for anew; with ``known`` only what it does not have, or what ends within ``renew`` seconds.
 
     Raises:
         ArgumentError, InputError, CollectionError: as ``needs_of_targets``; or a URL, key or cache that cannot be used.
@@ -126,8 +128,10 @@ def look_ahead(targets: Targets) -> Outlook:
     needs = needs_of_targets(targets, verifier, judgement.at or now())
     # What the responders say now is the question, and answers of now have the longest window before them.
     mode = RevocationMode.WITHIN_WINDOW if services.offline else RevocationMode.FRESH
-    settings = sources.gather_options(services, mode)
-    collateral = gather_needs(needs, settings, at=judgement.at or now(), verifier=verifier)
+    if known is not None:
+        mode = RevocationMode.BUNDLE
+    settings = replace(sources.gather_options(services, mode), renew=renew)
+    collateral = gather_needs(needs, settings, at=judgement.at or now(), known=known, verifier=verifier)
     sources.warn_of_services_not_asked(services, collateral)
     at = judgement.at or now()
     return Outlook(needs, collateral, verifier, at, preflight(needs, collateral, verifier, at))

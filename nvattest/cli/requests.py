@@ -19,6 +19,7 @@ from nvattest.cli.arguments import (
     converted,
     existing_directory,
     existing_file,
+    existing_path,
     from_environment,
     seconds,
 )
@@ -281,10 +282,18 @@ def services(options: argparse.Namespace) -> Services:
     return read(Services, options, access=read(Access, options), named=given(options), warn=warns(options))
 
 
-class CollateralSource(NamedTuple):
-    """Where RIMs and revocation answers come from: a bundle alone, or the services, with RIMs of a folder first."""
+def add_bundle_option(group: argparse._ActionsContainer, text: str, *, required: bool = False) -> None:
+    """``--bundle``, a file or a folder; several together are one bundle."""
+    group.add_argument(
+        "--bundle", action="append", default=[], required=required, type=existing_path, metavar="FILE",
+        help=f"{text}; may be repeated",
+    )  # fmt: skip
 
-    bundle: str | None
+
+class CollateralSource(NamedTuple):
+    """Where RIMs and revocation answers come from: bundles alone, or the services, with RIMs of a folder first."""
+
+    bundles: tuple[str, ...]
     rim_dir: str | None
     services: Services
 
@@ -292,10 +301,7 @@ class CollateralSource(NamedTuple):
 def add_collateral_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``CollateralSource``."""
     group = parser.add_argument_group("collateral")
-    group.add_argument(
-        "--bundle", type=existing_file, metavar="FILE",
-        help="RIMs and revocation answers from this file, and nothing from the network",
-    )  # fmt: skip
+    add_bundle_option(group, "RIMs and revocation answers from this file or folder, and nothing from the network")
     group.add_argument(
         "--rim-store", type=choice("remote", "dir"), default="remote", metavar="STORE",
         help="remote (the default), or dir (the default with --rim-dir)",
@@ -309,7 +315,7 @@ def collateral_source(options: argparse.Namespace) -> CollateralSource:
     """The source that the options name. A folder named without a store is the store, as with an evidence file."""
     named = given(options)
     folder = options.rim_store == "dir" or ("rim_dir" in named and "rim_store" not in named)
-    return CollateralSource(options.bundle, options.rim_dir if folder else None, services(options))
+    return CollateralSource(tuple(options.bundle), options.rim_dir if folder else None, services(options))
 
 
 # --- verification -----------------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
 
 
 def read_bundle(path: str) -> Collateral:
-    """The collateral in a bundle.
+    """The collateral in a bundle file.
 
     Raises:
         InputError: the file cannot be used.
@@ -196,8 +196,10 @@ def fetch_collateral(
     Raises:
         InputError: a bundle, folder, cache or URL that cannot be used.
     """
-    if source.bundle is not None:
-        return read_bundle(source.bundle)
+    if source.bundles:
+        from nvattest.collateral.shards import Bundles
+
+        return Bundles(source.bundles).collateral(devices, verifier.memory)
     from nvattest import session
     from nvattest.appraisal.policy import RevocationMode
     from nvattest.collateral.folders import rims_by_id

@@ -1,30 +1,44 @@
-"""``nvattest verify-batch``: the evidence of many platforms, one JSON line each, judged on all cores."""
+"""``nvattest verify-batch``: the evidence of many platforms, one JSON line each, judged on all cores.
+
+Everything that is read is opened and checked before the output is touched.
+"""
 
 from __future__ import annotations
 
 import argparse
-import codecs
+import json
 import os
+import stat
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import BinaryIO
 
+from nvattest._documents import dump_json
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
 from nvattest.cli.arguments import choice, converted, existing_file
-from nvattest.cli.output import Progress, open_stream
-from nvattest.collateral.bundle import MAXIMUM_BUNDLE
-from nvattest.errors import InputError
+from nvattest.cli.output import Progress, open_stream, say, write_file
+from nvattest.cli.requests import add_bundle_option, warns
+from nvattest.errors import InputError, ResultCode
 from nvattest.model import VerificationTime
+
+# Answers of a compressed output that a kill may cost: they are judged again.
+_FLUSHED = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where lines come from and go to, and what they are judged with."""
-    parser.add_argument("--input", default="-", metavar="FILE", help="JSON Lines, - for standard input (the default)")
-    parser.add_argument("--output", default="-", metavar="FILE", help="JSON Lines, - for standard output (the default)")
-    parser.add_argument("--resume", action="store_true", help="go on where the output file ends")
-    parser.add_argument("--bundle", required=True, type=existing_file, metavar="FILE", help="RIMs and answers")
+    parser.add_argument(
+        "--input", default="-", metavar="FILE", help="JSON Lines, also .gz; - for standard input (the default)"
+    )
+    parser.add_argument(
+        "--output", default="-", metavar="FILE", help="JSON Lines, also .gz; - for standard output (the default)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on where the output ends; its answers must be those of the same lines and settings",
+    )  # fmt: skip
+    add_bundle_option(parser, "RIMs and answers, a file or a folder", required=True)
     parser.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
     parser.add_argument("--trust-anchors", type=existing_file, metavar="PEM", help="trust these roots instead")
     parser.add_argument(
@@ -40,98 +54,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", type=choice("cryptography", "aws-lc"), default="cryptography", metavar="NAME",
         help="cryptography (the default) or aws-lc (extra fast)",
     )  # fmt: skip
+    parser.add_argument("--summary", metavar="FILE", help="write the sums as JSON (schema batch-summary-1.json)")
+    parser.add_argument(
+        "--fail-on-untrusted", action="store_true",
+        help="exit status 12 unless there are lines and all are trusted; without it 0 says that all were answered",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
-    from nvattest.fleet import BatchSettings, verify_batch
+    from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, open_output, read_lines, verify_batch
 
     settings = BatchSettings(
-        bundle=read_bounded(options.bundle, MAXIMUM_BUNDLE),
+        bundles=tuple(options.bundle),
         at=options.at,
         anchors=read_bounded(options.trust_anchors, 1 << 16) if options.trust_anchors else None,
         policy=sources.evidence_policy(options.policy),
         backend=options.backend,
         allow_line_time=options.allow_line_time,
     )
+    judge = Judge(settings, check=True)
+    if options.resume and options.output == "-":
+        raise InputError("--resume needs an --output file", code="resume")
+    sums = Sums()
     with ExitStack() as stack:
-        done = 0
-        source: BinaryIO = sys.stdin.buffer
-        if options.input != "-":
-            source = stack.enter_context(_open_input(options.input))
-            _refuse_one_file(options.input, options.output)
+        source = stack.enter_context(open_lines(options.input))
+        for name, path in (
+            ("--input", source), ("--policy", options.policy), ("--trust-anchors", options.trust_anchors),
+            *(("--bundle", path) for path in options.bundle),
+        ):  # fmt: skip
+            for option, target in (("--output", options.output), ("--summary", options.summary)):
+                _refuse_one_file(name, path, option, target)
+        lines = read_lines(source)
+        before = Resumed(options.output, judge.digest) if options.resume and os.path.exists(options.output) else None
+        if before is not None:
+            before.compare(lines, sums)
+        answers = verify_batch(lines, settings, workers=options.workers, judge=judge)
         output: BinaryIO = sys.stdout.buffer
         if options.output != "-":
-            output = stack.enter_context(_open(options.output, resume=options.resume))
-            # An existing file is open for reading too; a new file has no answers.
-            done = _answered(output) if options.resume and output.readable() else 0
-        elif options.resume:
-            raise InputError("--resume needs an --output file", code="resume")
+            output = stack.enter_context(open_output(options.output, before, open_stream))
         progress = stack.enter_context(Progress("verifying"))
-        answers = verify_batch(_lines(source, skip=done), settings, workers=options.workers)
-        for count, answer in enumerate(answers, start=done + 1):
+        for answer in answers:
             output.write(answer.encode() + b"\n")
-            output.flush()
-            progress.update(f"{count} platforms")
+            sums.add(json.loads(answer))
+            if not options.output.endswith(".gz") or sums.lines % _FLUSHED == 0:
+                output.flush()
+            progress.update(f"{sums.lines} platforms")
+        output.flush()
+    if options.summary is not None:
+        write_file(options.summary, dump_json(sums.document(judge.digest)) + "\n")
+    if warns(options):
+        say(*sums.text(), error=True)
+    if options.fail_on_untrusted and (sums.trusted < sums.lines or not sums.lines):
+        return ResultCode.OVERALL_RESULT_FALSE.exit_status
     return 0
 
 
-def _refuse_one_file(source: str, target: str) -> None:
-    """Refuse to write answers over the lines: all input would be lost with exit status 0."""
-    if os.path.isfile(source) and os.path.isfile(target) and os.path.samefile(source, target):
-        raise InputError(
-            f"--input and --output are one file: {target}", code="file", hint="write the answers elsewhere"
-        )
-
-
-def _open(path: str, *, resume: bool) -> BinaryIO:
-    if not resume or not os.path.exists(path):
-        return open_stream(path)
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: not a regular file, so that --resume finds no answers in it", code="resume")
+def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, target: str | None) -> None:
+    """Refuse to write over what is read: all of it would be lost with exit status 0."""
+    if source is None or target is None:
+        return
     try:
-        return open(path, "r+b")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
-
-
-def _open_input(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
-
-
-def _answered(output: BinaryIO) -> int:
-    """How many whole lines the output has; half a line at its end is cut off."""
-    count = end = 0
-    for line in output:
-        if not line.endswith(b"\n"):
-            break
-        count += 1
-        end += len(line)
-    output.seek(end)
-    output.truncate()
-    return count
-
-
-def _lines(source: BinaryIO, *, skip: int) -> Iterator[bytes]:
-    """The lines of the input, without empty ones and without the first ``skip``; a line is bounded in size.
-
-    Editors put a byte order mark before the first one.
-    """
-    from nvattest.fleet import MAXIMUM_LINE
-
-    mark = codecs.BOM_UTF8
-    while line := source.readline(MAXIMUM_LINE + 2):
-        if len(line) > MAXIMUM_LINE + 1:
-            # The rest of an endless line is skipped; the beginning is refused as too large.
-            while not line.endswith(b"\n") and (more := source.readline(MAXIMUM_LINE)):
-                line = line[: MAXIMUM_LINE + 1] + (b"\n" if more.endswith(b"\n") else b"")
-        line, mark = line.removeprefix(mark), b""
-        if not line.strip():
-            continue
-        if skip:
-            skip -= 1
-            continue
-        yield line.strip()
+        read = os.stat(source) if isinstance(source, str) else os.fstat(source.fileno())
+        written = os.fstat(sys.stdout.fileno()) if target == "-" else os.stat(target)
+    except (OSError, ValueError):
+        return
+    if stat.S_ISREG(read.st_mode) and os.path.samestat(read, written):
+        raise InputError(f"{name} and {option} are one file: {target}", code="file", hint="write somewhere else")
