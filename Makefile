@@ -18,7 +18,7 @@ QUICK := not exhaustive and not fuzz and not soak and not oci and not vm and not
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak oci vm interop bench guest-layer sbom man catalogue dist clean
+.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak soak-fleet oci vm interop bench guest-layer sbom man catalogue dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -79,6 +79,9 @@ fuzz: $(VENV)/.dev ## long random hunts: coverage-guided (FUZZ_SECONDS for each 
 
 soak: $(VENV)/.dev ## long runs and fleets
 	$(BIN)/pytest -m soak $(ARGS)
+
+soak-fleet: $(VENV)/.dev ## 10,000 different GPUs through examples/fleet.md, with kills, and what it costs
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -s -m soak tests/integration/test_fleet_soak.py $(ARGS)
 
 oci: $(VENV)/.dev ## the hook under real container runtimes (runc and crun; root)
 	@for runtime in runc crun; do command -v $$runtime >/dev/null || missing="$$missing $$runtime"; done; \

@@ -20,7 +20,7 @@ import json
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -87,13 +87,14 @@ class BatchSettings:
 class Judge:
     """Judges lines one by one; make one per process and keep it.
 
-    With ``check`` all files of the bundles are read once.
+    With ``check`` all files of the bundles are read once. ``contents`` are those of another judge's bundles, so that both
+    have the same however files change meanwhile.
 
     Raises:
         InputError: a bundle or the anchors cannot be read.
     """
 
-    def __init__(self, settings: BatchSettings, *, check: bool = False) -> None:
+    def __init__(self, settings: BatchSettings, *, check: bool = False, contents: Sequence[bytes] = ()) -> None:
         anchors = NVIDIA_ANCHORS if settings.anchors is None else trust_anchors_from_pem(settings.anchors)
         self._at = settings.at
         self._allow_line_time = settings.allow_line_time
@@ -102,15 +103,15 @@ class Judge:
         self._bundles: Bundles | None = None
         self._whole = Collateral()
         if settings.bundles:
-            self._bundles = Bundles(settings.bundles)
+            self._bundles = Bundles(settings.bundles, contents)
             if check:
                 self._bundles.check()
-            content = self._bundles.sha256
+            self.contents = self._bundles.contents
         else:
             self._whole = load_bundle(settings.bundle, origin="bundle")
-            content = hashlib.sha256(settings.bundle).digest()
+            self.contents = (settings.bundle,)
         facts = {
-            "bundle": content.hex(),
+            "bundles": [hashlib.sha256(content).hexdigest() for content in self.contents],
             "anchors": hashlib.sha256(settings.anchors).hexdigest() if settings.anchors is not None else None,
             "policy": self._policy,
             "at": str(settings.at) if settings.at is not None else None,
@@ -276,8 +277,8 @@ def _failure(check: Check) -> JsonObject:
 _judges: list[Judge] = []
 
 
-def _start_worker(settings: BatchSettings) -> None:
-    _judges.append(Judge(settings))
+def _start_worker(settings: BatchSettings, contents: Sequence[bytes]) -> None:
+    _judges.append(Judge(settings, contents=contents))
     # What start-up made stays for good: leave it out of garbage collections, and collect less often.
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
@@ -317,12 +318,12 @@ def verify_batch(
     if count < 1:
         raise InputError("there must be at least one worker", code="workers")
     # Report a fault in the settings once and before any line is read, instead of once per worker.
-    return _judged(lines, settings, count, (judge or Judge(settings, check=True)).digest)
+    return _judged(lines, settings, count, judge or Judge(settings, check=True))
 
 
-def _judged(lines: Iterable[bytes], settings: BatchSettings, count: int, digest: str) -> Iterator[str]:
+def _judged(lines: Iterable[bytes], settings: BatchSettings, count: int, judge: Judge) -> Iterator[str]:
     source = _chunks(lines)
-    pool = _pool(count, settings)
+    pool = _pool(count, settings, judge.contents)
     waiting: deque[_Chunk] = deque()
     try:
         while True:
@@ -339,15 +340,17 @@ def _judged(lines: Iterable[bytes], settings: BatchSettings, count: int, digest:
                 waiting.popleft()
             except BrokenProcessPool:
                 pool.shutdown(wait=False, cancel_futures=True)
-                pool = _pool(count, settings)
-                _after_a_death(waiting, digest)
+                pool = _pool(count, settings, judge.contents)
+                _after_a_death(waiting, judge.digest)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _pool(count: int, settings: BatchSettings) -> ProcessPoolExecutor:
+def _pool(count: int, settings: BatchSettings, contents: Sequence[bytes]) -> ProcessPoolExecutor:
     # spawn: a fork of a process with threads may inherit held locks.
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(settings,))
+    return ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(settings, contents)
+    )
 
 
 def _submit(chunk: _Chunk, pool: ProcessPoolExecutor) -> None:
@@ -427,9 +430,9 @@ class Sums:
             self.bad += 1
             self.errors[str(error.get("code"))] += 1
         parts = [answer, *cast("list[JsonObject]", answer.get("devices", []))]
-        self.failures.update(
-            {str(check["id"]) for part in parts for check in cast("list[JsonObject]", part.get("failures", []))}
-        )
+        failed = {str(check["id"]) for part in parts for check in cast("list[JsonObject]", part.get("failures", []))}
+        # That a device is not trusted follows from its own checks.
+        self.failures.update(failed - {"devices-trusted"} or failed)
 
     def text(self) -> list[str]:
         """The sums for people."""

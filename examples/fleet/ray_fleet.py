@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -113,7 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", required=True)
     parser.add_argument("--output", required=True)
-    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--bundle", required=True, help="a file, or a folder that every machine has at this path")
     parser.add_argument("--trust-anchors")
     parser.add_argument("--at", help="for lines without a time of their own; now by default")
     parser.add_argument("--backend", default="cryptography", choices=("cryptography", "aws-lc"))
@@ -125,10 +126,13 @@ def main() -> int:
     if options.trust_anchors:
         with open(options.trust_anchors, "rb") as file:
             anchors = file.read()
-    with open(options.bundle, "rb") as file:
-        bundle = file.read()
+    bundle = b""
+    if not os.path.isdir(options.bundle):
+        with open(options.bundle, "rb") as file:
+            bundle = file.read()
     settings = BatchSettings(
         bundle=bundle,
+        bundles=() if bundle else (os.path.abspath(options.bundle),),
         anchors=anchors,
         at=VerificationTime.parse(options.at) if options.at else now(),
         backend=options.backend,

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -50,8 +51,11 @@ def main() -> int:
     grave, victim = os.path.abspath(options.grave), f'"node-{options.nodes // 2}"'.encode()
 
     fleet = SimulatedFleet(options.nodes)
+    # One file holds the answers about some 8000 GPUs; a folder is at its path on every machine.
+    bundle = tempfile.mkdtemp(prefix="nvattest-soak-")
+    fleet.write_bundle(bundle)
     settings = BatchSettings(
-        bundle=fleet.bundle(), anchors=fleet.platform.anchors_pem, at=fleet.platform.time, backend=options.backend
+        bundles=(bundle,), anchors=fleet.platform.anchors_pem, at=fleet.platform.time, backend=options.backend
     )
 
     def lines() -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, load_json
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
@@ -35,6 +35,8 @@ _HEADER: Final = b'{"format": "nvattest-bundle-journal", "version": 1}\n'
 _MAXIMUM_LINE: Final = MAXIMUM_RIM * 4 // 3 + 4096
 # All of a group is asked at once and judged when it is there.
 _DEVICES_IN_GROUP: Final = 64
+# One certificate can be unavailable by itself; so many groups in a row to which nothing came are an outage.
+_SILENT_GROUPS: Final = 3
 _UNREACHED: Final = frozenset(
     {
         ResultCode.RIM_CONNECTION_ERROR,
@@ -312,10 +314,19 @@ def gather_fleet(
     # A group must fit into its time limit; a device has two certificates of its own.
     largest = min(_DEVICES_IN_GROUP, int(rate * options.timeout / 4)) if rate else _DEVICES_IN_GROUP
     tally = Tally()
+    silent = 0
     with HttpClient(options.http) as client:
         for group in _groups(nodes, max(1, largest)):
-            _gather_group(group, options, journal, verifier, now, client, tally)
+            outage = _gather_group(group, options, journal, verifier, now, client, tally)
             tally.nodes += len(group)
+            silent = silent + 1 if outage is not None else 0
+            if outage is not None and silent == _SILENT_GROUPS:
+                raise CollateralError(
+                    f"stopped after {tally.nodes} nodes: {outage.message}",
+                    code="fleet-stopped",
+                    result_code=outage.code,
+                    hint=f"what has come is kept in {journal.folder}; run the command again to go on: {outage.hint}",
+                )
             progress(tally.nodes)
     return tally
 
@@ -341,7 +352,8 @@ def _gather_group(
     now: Callable[[], VerificationTime],
     client: HttpClient,
     tally: Tally,
-) -> None:
+) -> Unavailable | None:
+    """Gather and judge one group. Returns why nothing came, where a service could not be reached."""
     at = now()
     needs: list[tuple[str, Needs]] = []
     for node in group:
@@ -354,15 +366,6 @@ def _gather_group(
         chains=tuple(chain for _, need in needs for chain in need.chains),
     )
     found = gather_needs(union, options, at=at, verifier=verifier, client=client)
-    sources = {answer.source for answer in found.ocsp} | {rim.source for rim in found.rims.values()}
-    missing = next((item for item in found.unavailable.values() if item.passing or item.code in _UNREACHED), None)
-    if missing is not None and Source.LIVE not in sources:
-        raise CollateralError(
-            f"stopped after {tally.nodes} nodes: {missing.message}",
-            code="fleet-stopped",
-            result_code=missing.code,
-            hint=f"what has come is kept in {journal.folder}; run the command again to go on: {missing.hint}",
-        )
     at = now()
     for name, need in needs:
         facts = preflight(need, found, verifier, at)
@@ -370,6 +373,9 @@ def _gather_group(
         if isinstance(problems, list) and problems:
             tally.add(name, problems[0]["message"], ResultCode(problems[0]["result_code"]))
     _use(union.chains, found, options.cert_id_hash, journal, verifier, at)
+    came = {answer.source for answer in found.ocsp} | {rim.source for rim in found.rims.values()}
+    missing = (item for item in found.unavailable.values() if item.passing or item.code in _UNREACHED)
+    return None if Source.LIVE in came else next(missing, None)
 
 
 def _use(

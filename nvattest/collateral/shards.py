@@ -48,15 +48,16 @@ class _File(NamedTuple):
 class BundleFolder:
     """An open folder bundle. Its RIMs are read now, its shards when an answer in them is wanted.
 
+    ``content`` is its manifest, where that was read before: two processes that share it see one bundle.
+
     Raises:
         InputError: there is no manifest, it cannot be read, or the RIMs do not have the digest in it.
     """
 
-    def __init__(self, path: str, *, kept_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, path: str, content: bytes | None = None, *, kept_bytes: int = _KEPT_BYTES) -> None:
         self.path = path
-        data = read_bounded(os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST)
-        self.sha256 = hashlib.sha256(data).digest()
-        self._rims_file, self._shards = _manifest(data, path)
+        self.content = read_bounded(os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST) if content is None else content
+        self._rims_file, self._shards = _manifest(self.content, path)
         self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
         self._room = kept_bytes
         self.rims: Mapping[str, RimAnswer] = self._read(self._rims_file).rims
@@ -127,16 +128,15 @@ class BundleFolder:
 
 
 class BundleFile:
-    """An open bundle file, in memory.
+    """An open bundle file, in memory; ``content`` is that of the file, where it was read before.
 
     Raises:
         InputError: it cannot be read.
     """
 
-    def __init__(self, path: str) -> None:
-        data = read_bounded(path, MAXIMUM_BUNDLE)
-        self.sha256 = hashlib.sha256(data).digest()
-        self.whole = load_bundle(data, origin=path)
+    def __init__(self, path: str, content: bytes | None = None) -> None:
+        self.content = read_bounded(path, MAXIMUM_BUNDLE) if content is None else content
+        self.whole = load_bundle(self.content, origin=path)
 
     @property
     def rims(self) -> Mapping[str, RimAnswer]:
@@ -148,37 +148,39 @@ class BundleFile:
         yield self.whole
 
 
-def open_bundle(path: str) -> BundleFile | BundleFolder:
-    """Open a bundle, a file or a folder.
+def open_bundle(path: str, content: bytes | None = None) -> BundleFile | BundleFolder:
+    """Open a bundle, a file or a folder; ``content`` as there.
 
     Raises:
         InputError: it cannot be read.
     """
-    return BundleFolder(path) if os.path.isdir(path) else BundleFile(path)
+    return BundleFolder(path, content) if os.path.isdir(path) else BundleFile(path, content)
 
 
 class Bundles:
     """Several bundles, files and folders, as the collateral of platforms.
 
+    ``contents`` are those of another process that has opened them: files, and manifests of folders.
+
     Raises:
         InputError: one cannot be used, or two have different documents for one RIM id (``bundle-conflict``).
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], contents: Sequence[bytes] = ()) -> None:
         self._rims: dict[str, RimAnswer] = {}
         self._folders: list[BundleFolder] = []
         files: list[OcspAnswer] = []
-        digest = hashlib.sha256()
-        for path in paths:
-            bundle = open_bundle(path)
-            digest.update(bundle.sha256)
+        read: list[bytes] = []
+        for number, path in enumerate(paths):
+            bundle = open_bundle(path, contents[number] if contents else None)
+            read.append(bundle.content)
             for rim in bundle.rims.values():
                 add_rim(self._rims, rim)
             if isinstance(bundle, BundleFolder):
                 self._folders.append(bundle)
             else:
                 files += bundle.whole.ocsp
-        self.sha256 = digest.digest()
+        self.contents = tuple(read)
         self._whole = Collateral(rims=self._rims, ocsp=tuple(files))
         # With a folder among them a platform gets the few answers that it needs, also from the files.
         self._files: Shard = by_serial(files) if self._folders else {}

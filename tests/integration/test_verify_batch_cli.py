@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,13 @@ import pytest
 from referencing import Registry, Resource
 
 from nvattest._schemas import schema_bytes
-from nvattest.fleet import BatchSettings, verify_batch
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.cli import main
+from nvattest.collateral.bundle import dump_bundle
+from nvattest.collateral.shards import write_folder
+from nvattest.errors import InputError
+from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, verify_batch
 from nvattest.model import format_time
 from nvattest.testing import SimulatedFleet
 
@@ -39,7 +47,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         "--bundle", str(folder / "bundle.json"), "--trust-anchors", str(folder / "roots.pem"),
         "--at", format_time(made.platform.clock),
     ]  # fmt: skip
-    return SimpleNamespace(made=made, lines=lines, options=options)
+    return SimpleNamespace(made=made, lines=lines, options=options, folder=folder)
 
 
 def command(fleet: SimpleNamespace, *arguments: str) -> list[str]:
@@ -123,7 +131,7 @@ def test_the_first_run_of_a_job_that_always_resumes_begins_at_the_first_line(
     output = tmp_path / "out.jsonl"
     data = b"\xef\xbb\xbf" + b"\n".join(fleet.lines)  # as an editor saves it
     done = run(fleet, "--workers", "1", "--output", str(output), "--resume", data=data)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 3)
     assert json.loads(output.read_text().splitlines()[0])["trusted"] is True
     assert output.read_bytes().count(b"\n") == len(fleet.lines)
 
@@ -148,12 +156,141 @@ def test_resume_without_a_file_is_refused(fleet: SimpleNamespace) -> None:
     assert done.stdout == b""
 
 
+def test_the_sums_stand_at_the_end_and_decide_the_status_where_that_is_asked(
+    fleet: SimpleNamespace, tmp_path: Path
+) -> None:
+    data, sums = b"\n".join(fleet.lines), tmp_path / "sums.json"
+    done = run(fleet, "--workers", "1", "--summary", str(sums), "--fail-on-untrusted", data=data)
+    assert done.returncode == 12
+    assert done.stderr.decode().splitlines() == [
+        "8 lines: 6 trusted, 1 not trusted, 1 bad line   *** SIMULATED: this proves nothing ***",
+        "  not trusted: nonce: 1",
+        "  bad line: json: 1",
+    ]
+    written = json.loads(sums.read_text())
+    assert (written["lines"], written["trusted"], written["failures"], written["errors"]) == (
+        8, 6, {"nonce": 1}, {"json": 1},
+    )  # fmt: skip
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("batch-summary-1.json"))).validate(written)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {answer["settings"] for answer in answers} == {written["settings"]}
+    good = run(fleet, "--workers", "1", "--fail-on-untrusted", "-l", "error", data=fleet.lines[0])
+    assert (good.returncode, good.stderr) == (0, b"")
+    # No line is no success.
+    assert run(fleet, "--fail-on-untrusted", data=b"\n").returncode == 12
+
+
+def test_a_compressed_run_that_is_killed_is_resumed_to_the_same_answers(fleet: SimpleNamespace, tmp_path: Path) -> None:
+    source, plain, packed = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl", tmp_path / "out.jsonl.gz"
+    write_lines(tmp_path / "in.jsonl", fleet, 40)
+    source.write_bytes(gzip.compress((tmp_path / "in.jsonl").read_bytes()))
+    files = ["--input", str(source), "--workers", "1"]
+    assert run(fleet, *files, "--output", str(plain)).returncode == 0
+    assert run(fleet, *files, "--output", str(packed)).returncode == 0
+    whole = packed.read_bytes()
+    assert gzip.decompress(whole) == plain.read_bytes()
+    # What a kill leaves: a stream without an end, broken anywhere.
+    for size in (len(whole) // 2, 0):
+        packed.write_bytes(whole[:size])
+        done = run(fleet, *files, "--output", str(packed), "--resume")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith(b"40 lines: 40 trusted")
+        assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "in.jsonl.gz", "out.jsonl", "out.jsonl.gz"]
+
+
+def test_only_an_output_of_the_same_lines_and_settings_is_resumed(fleet: SimpleNamespace, tmp_path: Path) -> None:
+    settings = BatchSettings(
+        bundle=fleet.made.bundle(), anchors=fleet.made.platform.anchors_pem, at=fleet.made.platform.time
+    )
+    judge, lines = Judge(settings), [fleet.lines[0], fleet.lines[1], fleet.lines[3]]
+    answers = [judge.judge(line).encode() + b"\n" for line in lines]
+    output = tmp_path / "out.jsonl"
+
+    def resumed(content: bytes, digest: str = judge.digest, given: list[bytes] = lines) -> Sums:
+        output.write_bytes(content)
+        sums = Sums()
+        Resumed(str(output), digest).compare(iter(given), sums)
+        return sums
+
+    assert resumed(b"".join(answers)).lines == 3
+    assert resumed(b"".join(answers) + b'{"id":"no').lines == 3
+    assert resumed(b"").lines == 0
+    other = Judge(replace(settings, at=None))
+    for content, given, said in (
+        (answers[1] + answers[0], lines, "answer 1 is not that of line 1"),
+        (b"".join(answers), lines[:2], "answer 3 is beyond the last line"),
+        (b"".join(answers), [lines[1], *lines], "answer 1 is not that of line 1"),
+        (answers[0] + other.judge(lines[1]).encode() + b"\n", lines, "answer 2 is made with another bundle, policy"),
+        (answers[0].replace(b'"node-0"', b'"node-1"'), lines, "answer 1 is not that of line 1"),
+        (answers[0] + b"something\n", lines, "answer 2 is no answer"),
+        (b'{"trusted":1}\n', lines, "answer 1 is no answer"),
+        (b"not even a line", lines, "no output of verify-batch"),
+        (b"\n", lines, "answer 1 is no answer"),
+    ):
+        with pytest.raises(InputError, match=said):
+            resumed(content, given=given)
+        assert output.read_bytes() == content
+
+
+def test_what_is_read_is_checked_before_the_output_is_touched(fleet: SimpleNamespace, tmp_path: Path) -> None:
+    output, bundle = tmp_path / "out.jsonl", tmp_path / "fleet"
+    output.write_text("answers of yesterday\n")
+    fleet.made.write_bundle(str(bundle))
+    source = tmp_path / "in.jsonl"
+    write_lines(source, fleet, 2)
+    (shard,) = bundle.glob("ocsp-*")
+    good = shard.read_bytes()
+
+    def refused(*arguments: str) -> str:
+        status = main(["verify-batch", *fleet.options[2:], "--output", str(output), *arguments])
+        assert status != 0
+        assert output.read_text() == "answers of yesterday\n"
+        return str(status)
+
+    refused("--bundle", str(bundle), "--input", str(tmp_path / "missing"))
+    shard.write_bytes(good + b" ")
+    refused("--bundle", str(bundle), "--input", str(source))
+    shard.write_bytes(good)
+    refused("--bundle", str(bundle), "--input", str(source), "--resume")
+    refused("--bundle", str(bundle), "--input", str(source), "--workers", "0")
+    refused("--bundle", str(output), "--input", str(source))
+    policy = tmp_path / "policy.toml"
+    policy.write_text("")
+    for same in (str(policy), str(source), str(tmp_path / "roots.pem")):
+        with suppress(FileExistsError):
+            os.link(fleet.folder / "roots.pem", tmp_path / "roots.pem")
+        before = Path(same).read_bytes()
+        options = ["--trust-anchors", str(tmp_path / "roots.pem"), "--bundle", str(bundle), "--policy", str(policy)]
+        for option in ("--output", "--summary"):
+            assert main(["verify-batch", *options, "--input", str(source), option, same]) != 0
+        assert Path(same).read_bytes() == before
+
+
+def test_a_fleet_is_judged_with_bundles_in_files_and_folders(fleet: SimpleNamespace, tmp_path: Path) -> None:
+    whole = fleet.made.collateral()
+    rims = tmp_path / "rims.json"
+    rims.write_text(json.dumps(dump_bundle(Collateral(rims=whole.rims))))
+    write_folder(str(tmp_path / "answers"), {}, 1, lambda _: whole.ocsp)
+    settings = BatchSettings(
+        bundles=(str(rims), str(tmp_path / "answers")),
+        anchors=fleet.made.platform.anchors_pem,
+        at=fleet.made.platform.time,
+    )
+    answers = [json.loads(text) for text in verify_batch(fleet.lines, settings, workers=1)]
+    assert [answer["trusted"] for answer in answers] == [True, True, False, False, True, True, True, True]
+    judge = Judge(settings)
+    assert {answer["settings"] for answer in answers} == {judge.digest}
+    assert judge.digest != Judge(replace(settings, bundles=settings.bundles[:1])).digest
+    assert judge.digest != Judge(replace(settings, policy=EvidencePolicy(expected_gpus=1))).digest
+
+
 def test_progress_is_for_terminals_only(fleet: SimpleNamespace, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     write_lines(source, fleet, 4)
     done = run(fleet, "--input", str(source), "--workers", "1")
     assert done.returncode == 0
-    assert done.stderr == b""
+    assert b"verifying" not in done.stderr
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command(fleet, "--workers", "1", "--output", str(tmp_path / "out.jsonl")),

@@ -109,15 +109,17 @@ class _Deadly(Judge):
         return super().judge(line)
 
 
-def _start_deadly(settings: BatchSettings) -> None:
+def _start_deadly(settings: BatchSettings, _contents: object) -> None:
     fleet._judges.append(_Deadly(settings))
 
 
 @pytest.fixture
 def deadly_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pool(count: int, settings: BatchSettings) -> fleet.ProcessPoolExecutor:
+    def pool(count: int, settings: BatchSettings, contents: object) -> fleet.ProcessPoolExecutor:
         context = fleet.get_context("fork")
-        return fleet.ProcessPoolExecutor(count, mp_context=context, initializer=_start_deadly, initargs=(settings,))
+        return fleet.ProcessPoolExecutor(
+            count, mp_context=context, initializer=_start_deadly, initargs=(settings, contents)
+        )
 
     monkeypatch.setattr(fleet, "_pool", pool)
 

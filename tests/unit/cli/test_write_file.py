@@ -218,13 +218,14 @@ def test_outputs_of_attest_can_be_stdout_a_pipe_and_a_link(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_batch_goes_into_a_descriptor_and_is_resumed_from_files_only(tmp_path: Path) -> None:
-    from nvattest.cli.verify_batch import _open
+    from nvattest.cli.output import open_stream
+    from nvattest.fleet import Resumed, open_output
 
     out = tmp_path / "out"
     out.write_text("before\n")
-    with out.open("a") as file, _open(f"/dev/fd/{file.fileno()}", resume=False) as stream:
+    with out.open("a") as file, open_output(f"/dev/fd/{file.fileno()}", None, open_stream) as stream:
         stream.write(b"answer\n")
     assert out.read_text() == "before\nanswer\n"
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="not a regular file"):
-        _open(str(tmp_path / "pipe"), resume=True)
+        Resumed(str(tmp_path / "pipe"), "settings")

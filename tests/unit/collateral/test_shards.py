@@ -1,0 +1,189 @@
+"""Bundles as folders: what is found, what is read for it, what is refused, and several bundles as one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from nvattest._schemas import schema_bytes
+from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral import shards
+from nvattest.collateral.bundle import dump_bundle, load_bundle
+from nvattest.collateral.shards import BundleFolder, Bundles, by_serial, serial_of, shard_count, shard_of
+from nvattest.errors import InputError, ParseError
+from nvattest.model import Nonce
+from nvattest.testing import SimulatedFleet
+
+NODES = 80
+
+
+@pytest.fixture(scope="module")
+def fleet() -> SimulatedFleet:
+    return SimulatedFleet(NODES)
+
+
+@pytest.fixture(scope="module")
+def made(fleet: SimulatedFleet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    fleet.write_bundle(str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    for file in made.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def change(folder: Path, **members: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | members))
+
+
+def test_every_answer_is_found_by_its_serial_number_and_equal_content_gives_equal_files(
+    fleet: SimulatedFleet, made: Path, tmp_path: Path
+) -> None:
+    whole = fleet.collateral()
+    opened = BundleFolder(str(made))
+    opened.check()
+    assert opened.shards == shard_count(len(whole.ocsp)) == 3
+    assert {name: rim.content for name, rim in opened.rims.items()} == {n: r.content for n, r in whole.rims.items()}
+    for serial, answers in by_serial(whole.ocsp).items():
+        assert [item.content for item in opened.answers([serial])] == [item.content for item in answers]
+    assert opened.answers([1, 2, 3]) == ()
+    parts = list(opened.parts())
+    assert {item.content for part in parts for item in part.ocsp} == {item.content for item in whole.ocsp}
+    fleet.write_bundle(str(tmp_path))
+    assert {file.name for file in tmp_path.iterdir()} == opened.files == {file.name for file in made.iterdir()}
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("bundle-folder-1.json"))).validate(
+        json.loads((made / "manifest.json").read_text())
+    )
+    for file in made.glob("*-*.json"):
+        load_bundle(file.read_bytes())
+
+
+def test_a_platform_costs_the_shards_of_its_certificates(fleet: SimulatedFleet, folder: Path) -> None:
+    verifier = Verifier(anchors=fleet.platform.trust_anchors())
+    devices = verifier.read(fleet.evidence(7))
+    bundles = Bundles([str(folder)])
+    found = bundles.collateral(devices, verifier.memory)
+    assert len(found.ocsp) < 10
+    nonce = Nonce(fleet.nonce(7))
+    assert verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time).trusted
+    # Shards are read when something in them is wanted, and not before.
+    opened = BundleFolder(str(folder))
+    serials = {shard_of(s, opened.shards): s for s in by_serial(fleet.collateral().ocsp)}
+    for file in folder.glob("ocsp-0000-*.json"):
+        file.unlink()
+    assert opened.answers([serials[1]])
+    with pytest.raises(InputError, match="ocsp-0000"):
+        opened.answers([serials[0]])
+    with pytest.raises(InputError, match="ocsp-0000"):
+        opened.check()
+
+
+def test_few_shards_stay_in_memory(fleet: SimulatedFleet, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = shards.read_bounded
+    monkeypatch.setattr(shards, "read_bounded", lambda path, most: read.append(path) or real(path, most))
+    one = BundleFolder(str(made), kept_bytes=1)
+    serials = {shard_of(s, one.shards): s for s in by_serial(fleet.collateral().ocsp)}
+    read.clear()
+    for number in (0, 0, 1, 0):
+        assert one.answers([serials[number]])
+    assert len(read) == 3
+    roomy = BundleFolder(str(made))
+    read.clear()
+    for number in (0, 1, 0, 1):
+        assert roomy.answers([serials[number]])
+    assert len(read) == 2
+
+
+def test_a_damaged_shard_is_refused_where_it_is_read(fleet: SimulatedFleet, folder: Path) -> None:
+    serials = {shard_of(s, 3): s for s in by_serial(fleet.collateral().ocsp)}
+    (damaged,) = folder.glob("ocsp-0001-*.json")
+    damaged.write_bytes(damaged.read_bytes() + b" ")
+    opened = BundleFolder(str(folder))
+    assert opened.answers([serials[0]])
+    for look in (lambda: opened.answers([serials[1]]), opened.check, lambda: list(opened.parts())):
+        with pytest.raises(ParseError, match="does not have its digest"):
+            look()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"format": "nvattest-bundle"}, "'format'"),
+        ({"version": 2}, "version 2"),
+        ({"version": True}, "version True"),
+        ({"shards": []}, "'shards' must be"),
+        ({"shards": {}}, "'shards' must be"),
+        ({"shards": [None] * 4097}, "'shards' must be"),
+        ({"shards": ["ocsp-0000"]}, "shards\\[0\\]"),
+        ({"shards": [{"file": "../ocsp-0000-0123456789abcdef.json", "sha256": "0" * 64}]}, "shards\\[0\\]"),
+        ({"rims": None}, "rims"),
+        ({"rims": {"file": "/etc/passwd", "sha256": "0" * 64}}, "rims"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(folder: Path, members: dict[str, object], message: str) -> None:
+    change(folder, **members)
+    with pytest.raises(InputError, match=message):
+        BundleFolder(str(folder))
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        Bundles([str(tmp_path)])
+
+
+def test_who_has_opened_a_bundle_can_read_it_while_the_next_is_written(fleet: SimulatedFleet, folder: Path) -> None:
+    opened = BundleFolder(str(folder))
+    whole = fleet.collateral()
+    first = {file.name for file in folder.iterdir()}
+    serials = sorted(by_serial(whole.ocsp))
+
+    def rewrite(keep: int) -> None:
+        kept = [item for item in whole.ocsp if (serial_of(item.content) or 0) <= serials[keep]]
+        shards.write_folder(str(folder), whole.rims, 1, lambda _: kept)
+
+    rewrite(40)
+    assert all(opened.answers([serial]) for serial in serials)
+    assert first < {file.name for file in folder.iterdir()}
+    rewrite(50)
+    assert not {file.name for file in folder.glob("ocsp-*")} & first
+    assert len(list(folder.glob("ocsp-*"))) == 2
+
+
+def test_files_and_folders_are_one_bundle(fleet: SimulatedFleet, folder: Path, tmp_path: Path) -> None:
+    whole = fleet.collateral()
+    rims, answers = tmp_path / "rims.json", tmp_path / "answers.json"
+    rims.write_text(json.dumps(dump_bundle(Collateral(rims=whole.rims))))
+    answers.write_text(json.dumps(dump_bundle(Collateral(ocsp=whole.ocsp))))
+    shards.write_folder(str(folder), {}, 1, lambda _: whole.ocsp)
+    verifier = Verifier(anchors=fleet.platform.trust_anchors())
+    devices, nonce = verifier.read(fleet.evidence(3)), Nonce(fleet.nonce(3))
+    for paths, trusted in (
+        ([str(rims), str(folder)], True),
+        ([str(folder), str(rims), str(answers)], True),
+        ([str(rims), str(answers)], True),
+        ([str(folder)], False),
+        ([str(rims)], False),
+    ):
+        found = Bundles(paths).collateral(devices, verifier.memory)
+        result = verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time)
+        assert result.trusted is trusted, paths
+
+
+def test_two_documents_for_one_rim_id_are_refused(fleet: SimulatedFleet, made: Path, tmp_path: Path) -> None:
+    whole = fleet.collateral()
+    name, rim = next(iter(whole.rims.items()))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(dump_bundle(Collateral(rims={name: replace(rim, content=b"<other/>")}))))
+    with pytest.raises(InputError, match="two different documents"):
+        Bundles([str(made), str(other)])
