@@ -87,8 +87,8 @@ class BatchSettings:
 class Judge:
     """Judges lines one by one; make one per process and keep it.
 
-    With ``check`` all files of the bundles are read once. ``contents`` are those of another judge's bundles, so that both
-    have the same however files change meanwhile.
+    With ``check`` all files of the bundles are read once. ``contents`` are those of another judge's bundles: both have
+    the same ones, however files change meanwhile.
 
     Raises:
         InputError: a bundle or the anchors cannot be read.
