@@ -196,6 +196,8 @@ def fetch_collateral(
     Raises:
         InputError: a bundle, folder, cache or URL that cannot be used.
     """
+    if len(source.bundles) == 1 and not os.path.isdir(source.bundles[0]):
+        return read_bundle(source.bundles[0])
     if source.bundles:
         from nvattest.collateral.shards import Bundles
 

@@ -85,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         ):  # fmt: skip
             for option, target in (("--output", options.output), ("--summary", options.summary)):
                 _refuse_one_file(name, path, option, target)
+        _refuse_one_file("--output", options.output, "--summary", options.summary)
         lines = read_lines(source)
         before = Resumed(options.output, judge.digest) if options.resume and os.path.exists(options.output) else None
         if before is not None:
@@ -117,7 +118,9 @@ def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, targ
     try:
         read = os.stat(source) if isinstance(source, str) else os.fstat(source.fileno())
         written = os.fstat(sys.stdout.fileno()) if target == "-" else os.stat(target)
+        same = stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
     except (OSError, ValueError):
-        return
-    if stat.S_ISREG(read.st_mode) and os.path.samestat(read, written):
+        # One of them is not there yet.
+        same = isinstance(source, str) and os.path.realpath(source) == os.path.realpath(target)
+    if same:
         raise InputError(f"{name} and {option} are one file: {target}", code="file", hint="write somewhere else")

@@ -211,7 +211,9 @@ class _Gathering:
         cache = self._options.cache
         if cache is None:
             return False
-        content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item, valid=True)), None)
+        # A renewal asks for what has ended; otherwise the policy decides on signers that have.
+        valid = self._options.renew is not None
+        content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item, valid=valid)), None)
         if content is None:
             return False
         self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=cache.folder)

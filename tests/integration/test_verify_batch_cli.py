@@ -267,6 +267,20 @@ def test_what_is_read_is_checked_before_the_output_is_touched(fleet: SimpleNames
         assert Path(same).read_bytes() == before
 
 
+def test_answers_and_sums_go_into_two_files(fleet: SimpleNamespace, tmp_path: Path) -> None:
+    write_lines(tmp_path / "in.jsonl", fleet, 2)
+    same = [
+        "--input",
+        str(tmp_path / "in.jsonl"),
+        "--output",
+        str(tmp_path / "out"),
+        "--summary",
+        str(tmp_path / "out"),
+    ]
+    assert main(["verify-batch", *fleet.options, *same]) != 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_fleet_is_judged_with_bundles_in_files_and_folders(fleet: SimpleNamespace, tmp_path: Path) -> None:
     whole = fleet.made.collateral()
     rims = tmp_path / "rims.json"
