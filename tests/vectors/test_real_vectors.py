@@ -267,6 +267,22 @@ def test_v1_without_a_nonce_is_refused_with_code_504_as_a_possible_recording(att
     assert result["appraisal"]["nonce"] is None
 
 
+def test_v1_is_judged_alike_with_the_bundle_in_a_folder(
+    attest: Run, bundle: Path, real_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    assert main(["bundle", "merge", str(bundle), "--output", f"{folder}/"]) == 0
+    assert main(["bundle", "inspect", str(folder)]) == 0
+    (_, whole), (status, parts) = attest.json(), attest.json(bundle=str(folder))
+    assert status == 0
+    for part in ("chain", "checks", "measurements"):
+        assert parts["appraisal"]["devices"][0][part] == whole["appraisal"]["devices"][0][part]
+    # Without the shard of one of its certificates it is refused.
+    for shard in folder.glob("ocsp-*"):
+        shard.unlink()
+    assert attest(bundle=str(folder))[0] != 0
+
+
 def test_v1_with_its_rims_from_a_folder_needs_revocation_answers_all_the_same(
     attest: Run, real_data: Path, tmp_path: Path
 ) -> None:
