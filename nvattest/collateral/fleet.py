@@ -6,6 +6,7 @@ is about to end. Nothing in the journal is believed: each answer is judged again
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -71,7 +72,8 @@ class Journal:
         """Whether ``seed`` has put the whole of an older bundle into it."""
         try:
             os.makedirs(folder, exist_ok=True)
-            self._file = open(self._path, "a+b")  # noqa: SIM115 - __exit__ closes it
+            # Unbuffered: a process that is killed loses nothing that it has written.
+            self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115 - __exit__ closes it
             try:
                 _lock(self._file.fileno(), self._path)
                 self._load()
@@ -107,9 +109,7 @@ class Journal:
         place = self._places.get(key) or self._arrived.get(key)
         if place is None:
             return None
-        with self._lock:
-            self._file.flush()
-            line = os.pread(self._file.fileno(), place[1], place[0])
+        line = os.pread(self._file.fileno(), place[1], place[0])
         return _content(_parse(line, self._path), MAXIMUM_ANSWER, self._path)
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
@@ -198,40 +198,42 @@ class Journal:
         line = json.dumps(entry).encode() + b"\n"
         with self._lock:
             place = (self._end, len(line))
-            self._end += len(line)
             try:
-                self._file.write(line)
-                # A process that is killed loses nothing that it has handed over.
-                self._file.flush()
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
+                # No half entry may stand before another one.
+                with suppress(OSError):
+                    self._file.truncate(self._end)
                 raise InputError(f"{self._path}: {error.strerror or error}", code="file") from None
+            self._end += len(line)
         return place
 
     def _load(self) -> None:
-        self._file.seek(0)
         self._end = 0
-        for line in iter(lambda: self._file.readline(_MAXIMUM_LINE + 1), b""):
-            if not line.endswith(b"\n"):
-                if len(line) > _MAXIMUM_LINE:
+        with open(self._path, "rb") as file:
+            for line in iter(lambda: file.readline(_MAXIMUM_LINE + 1), b""):
+                if not line.endswith(b"\n"):
+                    if len(line) > _MAXIMUM_LINE or not (self._end or _HEADER.startswith(line)):
+                        raise _damaged(self._path)
+                    break
+                if self._end:
+                    self._remember(_parse(line, self._path), (self._end, len(line)))
+                elif line != _HEADER:
                     raise _damaged(self._path)
-                break
-            if self._end == 0 and line != _HEADER:
-                raise _damaged(self._path)
-            if self._end:
-                entry = _parse(line, self._path)
-                rim_id, key = entry.get("rim"), entry.get("ocsp")
-                if isinstance(rim_id, str):
-                    self._rims[rim_id] = _content(entry, MAXIMUM_RIM, self._path)
-                elif isinstance(key, str):
-                    self._places[key] = (self._end, len(line))
-                self.seeded = self.seeded or entry.get("seeded") is True
-            self._end += len(line)
+                self._end += len(line)
         # Half a line is what a killed writer leaves.
         self._file.truncate(self._end)
         if self._end == 0:
-            self._file.write(_HEADER)
-            self._file.flush()
-            self._end = len(_HEADER)
+            self._end = self._file.write(_HEADER) or 0
+
+    def _remember(self, entry: JsonObject, place: tuple[int, int]) -> None:
+        rim_id, key = entry.get("rim"), entry.get("ocsp")
+        if isinstance(rim_id, str):
+            self._rims[rim_id] = _content(entry, MAXIMUM_RIM, self._path)
+        elif isinstance(key, str):
+            self._places[key] = place
+        self.seeded = self.seeded or entry.get("seeded") is True
 
 
 def _weight(response: OcspResponse) -> tuple[bool, float]:
