@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -64,6 +65,7 @@ _CHUNKS_PER_WORKER = 3
 _COLLECT_EVERY = 50_000
 _MAXIMUM_ANSWER = 16 * 1024 * 1024
 _BEGINNING = b'{"id":'
+_UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +186,21 @@ def read_lines(source: BinaryIO) -> Iterator[bytes]:
     """The lines of a stream, without empty ones. Of an endless line only so much is kept that it is too long.
 
     Editors put a byte order mark before the first one.
+
+    Raises:
+        InputError: the stream cannot be read on, such as a compressed file that was cut off.
     """
+
+    def read(size: int) -> bytes:
+        try:
+            return source.readline(size)
+        except _UNREADABLE as error:
+            raise InputError(f"the input cannot be read to its end: {error}", code="file") from None
+
     mark = codecs.BOM_UTF8
-    while line := source.readline(MAXIMUM_LINE + 2):
+    while line := read(MAXIMUM_LINE + 2):
         if len(line) > MAXIMUM_LINE + 1:
-            while not line.endswith(b"\n") and (more := source.readline(MAXIMUM_LINE)):
+            while not line.endswith(b"\n") and (more := read(MAXIMUM_LINE)):
                 line = line[: MAXIMUM_LINE + 1] + (b"\n" if more.endswith(b"\n") else b"")
         line, mark = line.removeprefix(mark), b""
         if line.strip():
@@ -199,7 +211,7 @@ def open_lines(path: str) -> BinaryIO:
     """A file of lines, which a name that ends in .gz says to be compressed; - for standard input.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: it cannot be opened, or is not compressed as its name says.
     """
     if path == "-":
         return open(sys.stdin.fileno(), "rb", closefd=False)
@@ -211,6 +223,10 @@ def open_lines(path: str) -> BinaryIO:
         return file
     import gzip
 
+    # An output that was killed at its start is empty.
+    if file.peek(2)[:2] not in (b"", b"\x1f\x8b"):
+        file.close()
+        raise InputError(f"{path}: not a gzip file", code="file")
     packed = gzip.GzipFile(filename="", fileobj=file, mode="rb")
     packed.myfileobj = file  # type: ignore[assignment] # it closes the file with itself
     return cast("BinaryIO", packed)
@@ -476,8 +492,6 @@ class Resumed:
         Raises:
             InputError: the file cannot be read, or ends in something else than the beginning of an answer.
         """
-        import zlib
-
         with open_lines(self.path) as file:
             while True:
                 try:
@@ -485,7 +499,7 @@ class Resumed:
                 except EOFError:
                     # A compressed file that was not finished.
                     return
-                except (OSError, zlib.error) as error:
+                except _UNREADABLE as error:
                     raise InputError(f"{self.path}: {error}", code="resume") from None
                 if not line.endswith(b"\n"):
                     if not line.startswith(_BEGINNING) and not _BEGINNING.startswith(line):
@@ -541,7 +555,7 @@ def open_output(path: str, before: Resumed | None, new_file: Callable[[str], Bin
             file.seek(before.end)
             return file
         # What follows a break in a compressed file is lost, so the answers go into a new one first.
-        new = f"{path}.new"
+        new = os.path.join(os.path.dirname(path), f".nvattest-{os.urandom(8).hex()}")
         output = _compressed(open(new, "wb"))  # noqa: SIM115 - likewise
         left = before.end
         for line in before.answers():

@@ -27,7 +27,7 @@ from nvattest.cli import main
 from nvattest.collateral.bundle import dump_bundle
 from nvattest.collateral.shards import write_folder
 from nvattest.errors import InputError
-from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, verify_batch
+from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, read_lines, verify_batch
 from nvattest.model import format_time
 from nvattest.testing import SimulatedFleet
 
@@ -199,6 +199,19 @@ def test_a_compressed_run_that_is_killed_is_resumed_to_the_same_answers(fleet: S
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "in.jsonl.gz", "out.jsonl", "out.jsonl.gz"]
 
 
+def test_a_compressed_input_that_was_cut_off_is_an_error_after_its_lines(tmp_path: Path) -> None:
+    packed = gzip.compress(
+        b"".join(b'{"id":%d,"nonce":"%s"}\n' % (n, os.urandom(16).hex().encode()) for n in range(999))
+    )
+    path = tmp_path / "in.jsonl.gz"
+    path.write_bytes(packed[: len(packed) // 2])
+    with open_lines(str(path)) as file:
+        lines = read_lines(file)
+        assert next(lines).startswith(b'{"id":0,')
+        with pytest.raises(InputError, match="cannot be read to its end"):
+            list(lines)
+
+
 def test_only_an_output_of_the_same_lines_and_settings_is_resumed(fleet: SimpleNamespace, tmp_path: Path) -> None:
     settings = BatchSettings(
         bundle=fleet.made.bundle(), anchors=fleet.made.platform.anchors_pem, at=fleet.made.platform.time
@@ -255,6 +268,9 @@ def test_what_is_read_is_checked_before_the_output_is_touched(fleet: SimpleNames
     refused("--bundle", str(bundle), "--input", str(source), "--resume")
     refused("--bundle", str(bundle), "--input", str(source), "--workers", "0")
     refused("--bundle", str(output), "--input", str(source))
+    plain = tmp_path / "plain.gz"
+    plain.write_bytes(source.read_bytes())
+    refused("--bundle", str(bundle), "--input", str(plain))
     policy = tmp_path / "policy.toml"
     policy.write_text("")
     for same in (str(policy), str(source), str(tmp_path / "roots.pem")):
