@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lint.add_argument(
         "files", nargs="+", type=existing_file, metavar="FILE",
         help="a runtime's configuration.toml (config.d beside it is read too), drop-ins, components.toml, "
-        "initdata.toml, a policy (.rego), Helm values, RuntimeClasses and pods (YAML needs nvattest[kata])",
+        "initdata.toml, a policy (.rego), Helm values, RuntimeClasses and pods (YAML needs PyYAML)",
     )  # fmt: skip
     write = actions.add_parser("drop-in", help="on a node: write the drop-in that puts the hook into its runtime")
     write.add_argument(

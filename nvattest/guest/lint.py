@@ -429,7 +429,7 @@ def _yaml(data: bytes, source: str) -> list[Table]:
         try:
             documents = [load_json(data, source=source, maximum=_MAXIMUM)]
         except NvattestError as error:
-            hint = "for YAML install the extra: pip install 'nvattest[kata]'; JSON is read without it"
+            hint = "for YAML: pip install PyYAML (the extra kata); JSON is read without it"
             raise InputError(error.message, code="file", hint=hint) from None
     else:
         try:

@@ -170,7 +170,7 @@ def _aws_lc() -> _Check:
         raise InputError(
             f"the signature backend aws-lc needs the package awscrt: {error}",
             code="backend-missing",
-            hint="install nvattest[fast], or use the backend cryptography",
+            hint="pip install awscrt (the extra fast), or use the backend cryptography",
         ) from error
 
     keys: OrderedDict[bytes, EC] = OrderedDict()

@@ -147,7 +147,7 @@ def _answer(policy: RegoPolicy, document: object) -> tuple[bool, object]:
         raise _error(
             f"{policy.name}: Rego policies need regopy, which is not installed",
             "policy-engine",
-            "pip install 'nvattest[rego]'",
+            "pip install regopy (the extra rego)",
         ) from None
     try:
         engine = regopy.Interpreter()

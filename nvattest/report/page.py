@@ -51,7 +51,7 @@ def report_page(
             "a page needs Jinja2, which is not installed",
             code="report-extra",
             result_code=ResultCode.FEATURE_NOT_ENABLED,
-            hint="pip install 'nvattest[report]'; without --html the same is shown as text",
+            hint="pip install Jinja2 (the extra report); without --html the same is shown as text",
         ) from error
     opened = telling(view) | (set() if device is None else {view.demand(device).label})
     with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
