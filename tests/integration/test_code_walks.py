@@ -59,7 +59,7 @@ def test_each_step_of_a_walk_can_be_imported(step: str) -> None:
 
 
 def test_the_rooms_of_the_table_are_those_of_the_package() -> None:
-    named = [name for cell, _ in rows("A test reads the imports.") for name in re.findall(r"`(\w+)`", cell)]
+    named = [name for cell, _ in rows("(architecture.svg)") for name in re.findall(r"`(\w+)`", cell)]
     package = Path(nvattest.__file__).parent
     rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert sorted(named) == sorted(rooms - {"__init__"} | {"nvattest"})
