@@ -202,9 +202,9 @@ def test_an_explanation_marks_what_is_weaker_than_the_default() -> None:
     assert not any("WEAKER" in line or "changed" in line for line in explain_evidence_policy(EvidencePolicy()))
 
 
-def test_the_policy_in_the_readme_is_one() -> None:
-    readme = (EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8")
-    [text] = [block for block in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "evidence-policy" in block]
+def test_the_policy_in_the_documents_is_one() -> None:
+    page = (EXAMPLES.parent / "operator.md").read_text(encoding="utf-8")
+    [text] = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "evidence-policy" in block]
     assert load(text) == EvidencePolicy(
         minimum_driver_version="570.86.15", expected_gpus=8, expected_switches=4, topology=TopologyRule.REQUIRED
     )
