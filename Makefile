@@ -18,7 +18,7 @@ QUICK := not exhaustive and not fuzz and not soak and not oci and not vm and not
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak soak-fleet oci vm interop bench guest-layer sbom man catalogue dist clean
+.PHONY: help demo test lint format types layers exhaustive mutants fuzz soak soak-fleet oci vm interop bench guest-layer sbom man docs catalogue dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -37,6 +37,10 @@ $(VENV)/.runtime: pyproject.toml | $(VENV)/.made
 # The development set-up holds the run-time set-up, so it counts for both.
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	$(PIP) install --editable '.[docs]'
 	@touch $@ $(VENV)/.runtime
 
 demo: $(VENV)/.runtime ## attest a simulated node, step by step
@@ -126,7 +130,12 @@ sbom: $(VENV)/.dev ## the bill of materials of an installation (CycloneDX), in d
 man: $(VENV)/.runtime ## man pages from the parsers, in dist/man
 	$(BIN)/python -m nvattest.cli.manual $(DIST)/man
 
-catalogue: $(VENV)/.runtime ## write examples/CATALOGUE.md again
+# The site reads nothing from a network. What is wrong in a page or a docstring ends it.
+docs: $(VENV)/.docs ## the site of all documents with the API, in build/docs/html
+	$(BIN)/python examples/docs/build.py build/docs
+
+catalogue: $(VENV)/.runtime ## write examples/CATALOGUE.md and examples/architecture.svg again
+	$(BIN)/python examples/docs/picture.py
 	$(BIN)/python -c 'from nvattest.report.catalogue import DOCUMENT, markdown; open(DOCUMENT, "w", encoding="utf-8").write(markdown())'
 
 dist: $(VENV)/.dev ## wheel and source distribution, in dist/
