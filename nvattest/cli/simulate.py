@@ -153,11 +153,12 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
     from nvattest.testing.native import end_with_parent
 
     try:
+        if os.isatty(0) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # The terminal gives Ctrl-C to the command too, which may use it to stop a calculation only. A handler that
+            # does nothing, set before the start, is not inherited as SIG_IGN would be.
+            signal.signal(signal.SIGINT, lambda _number, _frame: None)
         # The child ends with this process, even if this process is killed.
         with subprocess.Popen(command, env=environment, preexec_fn=end_with_parent()) as process:  # noqa: PLW1509
-            if os.isatty(0):
-                # The terminal gives Ctrl-C to the command too, which may use it to stop a calculation only.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
                 return _status(process.wait())
             except KeyboardInterrupt:

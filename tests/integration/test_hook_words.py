@@ -209,7 +209,7 @@ def test_what_is_blamed_for_a_budget_that_is_over_is_what_took_the_time(world: N
 
 def test_a_driver_that_took_the_time_is_what_is_blamed(world: NewWorld) -> None:
     guest = world()
-    guest.configure(budget={"hook": 2.0})
+    guest.configure(budget={"hook": 4.0})
     guest.server.faults["nvmlDeviceGetConfComputeGpuAttestationReport"] = Fault(hang=True)
     guest.run()
     reason = guest.state["reason"]
