@@ -1,4 +1,4 @@
-"""JSON and TOML as untrusted input: bounded in size and cost, with the place of a fault; and JSON written for people.
+"""JSON and TOML as untrusted input: bounded in size and cost, with the place of a fault; JSON and metrics as output.
 
 JSON has no repeated keys, no NaN and no deep nesting here; TOML no keys whose reading would cost too much.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isfinite
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._text import escaped
 from nvattest.errors import InputError, ParseError, ResultCode
@@ -181,6 +181,30 @@ def load_toml(
 def dump_json(value: object) -> str:
     """JSON for people and for comparison: four spaces, sorted keys, as NVIDIA's tools print it; safe on a terminal."""
     return escaped(json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False))
+
+
+class Metric(NamedTuple):
+    """A gauge with its samples, each a value and its labels. By convention a name ends in its unit."""
+
+    name: str
+    help: str
+    samples: Sequence[tuple[float, Mapping[str, str]]]
+
+
+def dump_metrics(metrics: Iterable[Metric]) -> str:
+    """Gauges in Prometheus's text format; one without samples is left out, since its value is not known."""
+
+    def quoted(text: str) -> str:
+        return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+    lines = []
+    for name, text, samples in metrics:
+        if samples:
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+        for value, labels in samples:
+            pairs = ",".join(f'{key}="{quoted(label)}"' for key, label in labels.items())
+            lines.append(f"{name}{{{pairs}}} {value:.15g}" if pairs else f"{name} {value:.15g}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def kind_of(value: object) -> str:

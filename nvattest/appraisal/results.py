@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
@@ -142,6 +143,16 @@ class Appraisal:
         """All checks that prevent trust, each with the label of its device (``PLATFORM`` for the whole)."""
         of_devices = [(device.label, check) for device in self.devices for check in device.failures]
         return (*of_devices, *(("PLATFORM", check) for check in unacceptable(self.checks)))
+
+    @property
+    def collateral_expires(self) -> datetime | None:
+        """When the first of what this rests on ends: the window of an answer, or a certificate above a RIM."""
+        rims = [rim.chain for device in self.devices for rim in device.rims.values() if rim.chain is not None]
+        answers = [item for chain in [*rims, *(device.chain for device in self.devices)] if chain is not None
+                   for item in chain.revocations]  # fmt: skip
+        ends = [chain.validated.earliest_not_after for chain in rims]
+        ends += [end for item in answers if (end := item.revocation.next_update) is not None]
+        return min(ends, default=None)
 
     @property
     def weakened(self) -> tuple[str, ...]:

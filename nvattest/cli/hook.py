@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(names, default="", help=argparse.SUPPRESS)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     status = actions.add_parser("status", help="in the guest: the last verdict and the ready state")
+    status.add_argument(
+        "--metrics", default="", metavar="FILE",
+        help="also write them for Prometheus: a .prom file in the folder of node exporter's textfile collector",
+    )  # fmt: skip
     check = actions.add_parser("check", help="in the guest: what silently keeps the hook from working")
     check.add_argument(
         "--hook-path", default=argparse.SUPPRESS, metavar="DIR",
@@ -99,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
 
         paths = guest_paths(options.root, options.config)
         if options.action == "status":
-            return print_status(paths, options.format)
+            return print_status(paths, options.format, options.metrics)
         return print_check(paths, options.hook_path, options.format)
     if options.action == "lint":
         from nvattest.guest.findings import is_good, print_findings

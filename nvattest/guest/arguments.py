@@ -33,6 +33,8 @@ options:
                         etc/nvattest/hook.toml below the image that this program lies in, then
                         /etc/nvattest/hook.toml
        --once           end the watch after one round
+       --metrics FILE   status and watch: also write the state for Prometheus, in the format of node
+                        exporter's textfile collector; an absolute path that ends in .prom
        --hook-path DIR  check: the guest_hook_path of the Kata configuration
        --format FORMAT  status and check: text or json
        --root DIR       put DIR before every path (for tests)"""
@@ -65,6 +67,7 @@ class Arguments(NamedTuple):
     config: str = ""
     hook_path: str = ""
     format: str = "text"
+    metrics: str = ""
     command: tuple[str, ...] = ()
 
 
@@ -78,7 +81,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         UsageError: anything that names no stage and no command.
     """
     stage, once = "", False
-    values = {"--root": "", "--config": "", "--hook-path": "", "--format": "text"}
+    values = {"--root": "", "--config": "", "--hook-path": "", "--format": "text", "--metrics": ""}
     rest: list[str] = []
     command: list[str] = []
     items = iter(argv)
@@ -114,9 +117,12 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         stage = Stage.HOOK
     if not stage:
         raise UsageError("no stage and no command was named")
-    return Arguments(
-        stage, once, values["--root"], values["--config"], values["--hook-path"], values["--format"], tuple(command)
-    )
+    if values["--metrics"] and stage not in ("status", Stage.WATCH):
+        raise UsageError("--metrics goes with status and with --stage watch")
+    named = {
+        name: values[f"--{name.replace('_', '-')}"] for name in ("root", "config", "hook_path", "format", "metrics")
+    }
+    return Arguments(stage, once=once, command=tuple(command), **named)
 
 
 def _value(option: str, items: Iterator[str]) -> str:
@@ -124,8 +130,8 @@ def _value(option: str, items: Iterator[str]) -> str:
     if value is None:
         raise UsageError(f"{option} needs a value")
     # The current folder of a hook is the container's.
-    if option == "--config" and not value.startswith("/"):
-        raise UsageError(f"--config needs an absolute path, found {value!r}")
+    if option in ("--config", "--metrics") and not value.startswith("/"):
+        raise UsageError(f"{option} needs an absolute path, found {value!r}")
     if option in ("--format", "-f") and value not in ("text", "json"):
         raise UsageError(f"{option} needs text or json, found {value!r}")
     return value

@@ -64,7 +64,7 @@ from nvattest.guest.record import (
     write_record,
 )
 from nvattest.guest.termination import TerminatedError, Termination
-from nvattest.model import DeviceKind, Nonce
+from nvattest.model import DeviceKind, Nonce, format_time
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
@@ -212,6 +212,7 @@ class Run:
                 anchors=appraisal.anchors,
                 simulated=appraisal.simulated,
                 weakened=tuple(appraisal.weakened),
+                collateral_expires=format_time(end) if (end := appraisal.collateral_expires) is not None else None,
             )
         return record
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
 from nvattest._folder import Lock, TrustedFolder
 from nvattest._pci import pci_devices
@@ -87,7 +87,7 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
         if arguments.stage in COMMANDS:
             return _command(arguments, paths, termination)
         if arguments.stage == Stage.WATCH:
-            return watch(paths, once=arguments.once, termination=termination)
+            return watch(paths, once=arguments.once, metrics=arguments.metrics, termination=termination)
         if arguments.stage == Stage.HOOK:
             age = seconds_since_fork()
             # An older one waited before it became this program, and no agent of today waits for it.
@@ -138,24 +138,41 @@ def run_stage(stage: str, paths: Paths, *, started: float, termination: Terminat
     return shown_status(ended.cause, stage=stage, on_failure=ended.on_failure)
 
 
-def watch(paths: Paths, *, once: bool, termination: Termination) -> int:
+def watch(paths: Paths, *, once: bool, metrics: str = "", termination: Termination) -> int:
     """Attest, wait, attest again; at once when a device or the driver is no longer the one that was attested.
 
     GPUs that are ready by an earlier verdict of ours keep working while they are attested again. A result that is not
     trusted takes the ready state away and withdraws the token; the next round tries again. A signal ends a round that
     has begun as a failure; between rounds, and before one has the lock, a verdict that stands is left as it is.
 
-    The status is that of the last round. ``once`` ends after one round.
+    The status is that of the last round. ``once`` ends after one round. ``metrics`` is a file that is written after
+    each round; one that cannot be written is a line on stderr and decides nothing.
     """
     while True:
         cause, record, _ = _attest(Stage.WATCH, paths, started=time.monotonic(), termination=termination)
         good = record is not None and record.good
+        if metrics:
+            from nvattest.guest.status import hook_status
+
+            _wrote_metrics(metrics, hook_status(paths))
         if once:
             return exit_status(cause)
         termination.wait(partial(_wait, load_settings(paths), record if good else None))
         if termination.asked:
             # The last verdict stands: nothing has been found against it.
             return 0 if good else exit_status("terminated")
+
+
+def _wrote_metrics(path: str, status: dict[str, Any]) -> bool:
+    from nvattest.guest.status import write_metrics
+
+    try:
+        write_metrics(path, status)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        _say(f"nvattest-hook: the metrics could not be written: {path}: {why or error}", sys.stderr)
+        return False
+    return True
 
 
 def _wait(settings: Settings, record: Record | None) -> None:
@@ -305,7 +322,7 @@ def _command(arguments: Arguments, paths: Paths, termination: Termination) -> in
         if arguments.stage == "check":
             status = print_check(paths, arguments.hook_path, arguments.format)
         else:
-            status = print_status(paths, arguments.format)
+            status = print_status(paths, arguments.format, arguments.metrics)
         sys.stdout.flush()
     except OSError as error:
         # Its reader went away, or its disk is full.
@@ -314,8 +331,11 @@ def _command(arguments: Arguments, paths: Paths, termination: Termination) -> in
     return status
 
 
-def print_status(paths: Paths, form: str) -> int:
-    """Print the last verdict and the ready state as ``text`` or ``json``; 0 if a good verdict stands."""
+def print_status(paths: Paths, form: str, metrics: str = "") -> int:
+    """Print the last verdict and the ready state as ``text`` or ``json``, and write them to the file ``metrics``.
+
+    The status is 0 if a good verdict stands, and that of ``output`` where the file cannot be written.
+    """
     from nvattest.guest.status import hook_status, is_good, render_status
 
     status = hook_status(paths)
@@ -325,6 +345,8 @@ def print_status(paths: Paths, form: str) -> int:
         print(dump_json(status))
     else:
         print(block(render_status(status)))
+    if metrics and not _wrote_metrics(metrics, status):
+        return exit_status("output")
     return 0 if is_good(status) else 1
 
 

@@ -221,12 +221,21 @@ class Record(NamedTuple):
     anchors: str | None = None
     simulated: bool | None = None
     weakened: tuple[str, ...] = ()
+    collateral_expires: str | None = None
     log: dict[str, Any] = {}  # noqa: RUF012 - as above
 
     @property
     def good(self) -> bool:
         """The verdict lets a workload start."""
         return self.verdict in (TRUSTED, NO_GPU)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """The seconds that each phase took; a mark in ``milliseconds`` is the end of one."""
+        found, before = {}, 0.0
+        for name, end in sorted(self.milliseconds.items(), key=lambda mark: mark[1]):
+            found[name], before = round((end - before) / 1000, 4), end
+        return found
 
     @property
     def identity(self) -> Identity:
@@ -362,6 +371,12 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _numbers(value: Any) -> dict[str, float]:
+    if type(value) is not dict:
+        raise TypeError
+    return {name: _number(item) for name, item in value.items()}
+
+
 def _inputs(value: Any) -> dict[str, str | None]:
     if type(value) is not dict or not all(type(item) in (str, type(None)) for item in value.values()):
         raise TypeError
@@ -387,8 +402,8 @@ _KINDS: Final[dict[_Read, str]] = {
     _text: "verdict cause boot_id devices config program run stage on_failure time container container_kind stdin",
     _number: "finished_boottime valid_until_boottime",
     _of(int): "exit_status",
-    _of(dict): "milliseconds",
-    _of(str, _NULL): "token_sha256 token_before_sha256 anchors",
+    _numbers: "milliseconds",
+    _of(str, _NULL): "token_sha256 token_before_sha256 anchors collateral_expires",
     _of(bool, _NULL): "ready ready_on_entry simulated",
     _of(int, _NULL): "gpus switches result_code",
     _of(dict, _NULL): "driver",

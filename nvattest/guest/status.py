@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from nvattest._folder import TrustedFolder
+from nvattest._documents import Metric, dump_metrics
+from nvattest._folder import TrustedFolder, replace_file
 from nvattest._text import joined
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import SystemState, read_state
-from nvattest.errors import NvattestError
+from nvattest.errors import InputError, NvattestError
 from nvattest.guest.config import Paths, Settings, load_settings
 from nvattest.guest.record import (
     MAXIMUM_RECORD,
     NO_GPU,
+    NOT_TRUSTED,
     TRUSTED,
+    UNFINISHED,
     Identity,
     Record,
     belongs,
@@ -23,10 +27,10 @@ from nvattest.guest.record import (
     reusable,
     serves,
 )
-from nvattest.model import counted
+from nvattest.model import counted, parse_time
 
 _SECONDS = 5.0
-_OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches")
+_OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches", "collateral_expires")
 _OF_THE_DRIVER = ("ready", "cc_on", "dev_tools", "protected_pcie")
 
 
@@ -47,6 +51,7 @@ def hook_status(paths: Paths) -> dict[str, Any]:
         "reason": record.reason._asdict() if record is not None and record.reason is not None else None,
         "findings": [item._asdict() for item in record.findings] if record is not None else [],
         "weakened": list(record.weakened) if record is not None else [],
+        "phases_s": record.phases if record is not None else {},
         **{name: getattr(record, name, None) for name in _OF_THE_RECORD},
         **{name: getattr(state, name, None) for name in _OF_THE_DRIVER},
         "driver_fault": fault,
@@ -102,6 +107,64 @@ def is_good(status: dict[str, Any]) -> bool:
     if not status["current"]:
         return False
     return status["verdict"] == NO_GPU or (status["verdict"] == TRUSTED and status["ready"] is True)
+
+
+_Samples = list[tuple[float, dict[str, str]]]
+
+
+def status_metrics(status: dict[str, Any]) -> str:
+    """The facts in Prometheus's text format. What is not known is absent, such as what a silent driver does not say."""
+    words, current = (TRUSTED, NO_GPU, NOT_TRUSTED, UNFINISHED), status["verdict"]
+    codes = sorted({item["code"] for item in status["findings"]})
+    facts: tuple[tuple[str, str, _Samples], ...] = (
+        ("hook_verdict", "The verdict of the last run: 1 for the one that it is.",
+         [(float(word == current), {"verdict": word}) for word in words]),
+        ("hook_verdict_stands", "Whether the last verdict is good and stands.", _known(stands(status))),
+        ("hook_verdict_simulated", "Whether the last run trusted simulated roots.", _known(status["simulated"])),
+        ("hook_verdict_timestamp_seconds", "When the last run ended, by the guest's clock.", _instant(status["time"])),
+        ("hook_verdict_age_seconds", "From the end of the last run to this file.", _known(status["age_s"])),
+        ("hook_phase_seconds", "What the time of the last run went into.",
+         [(seconds, {"phase": name}) for name, seconds in status["phases_s"].items()]),
+        ("hook_devices", "The devices of the last run.",
+         [(status[kind], {"kind": kind}) for kind in ("gpus", "switches") if status[kind] is not None]),
+        ("hook_finding", "What the last run saw that does not decide by itself: 1 for each kind.",
+         [(1.0, {"code": code}) for code in codes]),
+        ("hook_gpus_ready", "Whether the driver says that the GPUs accept work.", _known(status["ready"])),
+        ("hook_collateral_expiry_timestamp_seconds", "When the first of the last run's collateral ends.",
+         _instant(status["collateral_expires"])),
+    )  # fmt: skip
+    return dump_metrics(Metric(f"nvattest_{name}", text, samples) for name, text, samples in facts)
+
+
+def _known(value: float | None) -> _Samples:
+    return [] if value is None else [(value, {})]
+
+
+def _instant(text: str | None) -> _Samples:
+    try:
+        return [] if text is None else [(parse_time(text).timestamp(), {})]
+    except InputError:
+        # The record's writer had no such instant.
+        return []
+
+
+def write_metrics(path: str, status: dict[str, Any]) -> None:
+    """Write the facts for the textfile collector of node exporter, whole or not at all.
+
+    Nothing is read back, so the folder may be another user's; a link in the place of the file is replaced.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        replace_file(
+            descriptor, name, status_metrics(status).encode(),
+            new=f".{name}-{os.urandom(8).hex()}", mode=0o644, sync=False,
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
 
 
 def render_status(status: dict[str, Any]) -> str:

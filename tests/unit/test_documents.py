@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvattest._documents import MAXIMUM_DEPTH, canonical_json, dump_json, kind_of, load_json
+from nvattest._documents import MAXIMUM_DEPTH, Metric, canonical_json, dump_json, dump_metrics, kind_of, load_json
 from nvattest.errors import InputError, ParseError, ResultCode
 
 
@@ -170,3 +170,19 @@ def test_the_nesting_of_canonical_json_is_bounded() -> None:
         value = [value]
     with pytest.raises(InputError, match="levels"):
         canonical_json(value)
+
+
+def test_metrics_are_read_again_by_prometheus() -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    foreign = 'a "b"\\c\nd}'
+    text = dump_metrics(
+        [
+            Metric("nvattest_a", "What a is.", [(1, {}), (0.25, {"x": foreign, "y": ""})]),
+            Metric("nvattest_not_known", "No sample.", []),
+            Metric("nvattest_end_timestamp_seconds", "When.", [(1_764_361_234.0, {})]),
+        ]
+    )
+    first, second = parser.text_string_to_metric_families(text)
+    assert (first.name, first.documentation, first.type) == ("nvattest_a", "What a is.", "gauge")
+    assert [(sample.labels, sample.value) for sample in first.samples] == [({}, 1), ({"x": foreign, "y": ""}, 0.25)]
+    assert [sample.value for sample in second.samples] == [1_764_361_234.0]
