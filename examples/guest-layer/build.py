@@ -45,6 +45,8 @@ NAME = "usr/bin/nvattest-hook"
 HOME = "usr/lib/nvattest"
 CONFIG = "etc/nvattest/hook.toml"
 BUNDLE = "etc/nvattest/bundle.json"
+# The schemas of what the hook reads and writes.
+SCHEMAS = ("appraisal", "bundle", "evidence-policy", "hook-config", "hook-state", "jwks", "token-eat")
 OLDEST = 315532800  # 1980: an archive without a better time
 
 
@@ -129,6 +131,7 @@ def _assemble(root: str, options: argparse.Namespace) -> dict[str, Any]:
         _copy(authorities, root, f"{HOME}/modules/certifi/cacert.pem")
     with open(_place(root, CONFIG), "wb") as file:
         file.write(_configuration(options))
+    _share(root)
     if options.bundle:
         _copy(options.bundle, root, BUNDLE)
     for item in options.add:
@@ -161,6 +164,19 @@ def _place_modules(root: str, modules: dict[str, Module]) -> list[Module]:
             with open(_place(root, target), "wb") as file:
                 file.write(compile_module(module))
     return native
+
+
+def _share(root: str) -> None:
+    """What people and packagers look for beside a program, at the places of the wheel below ``/usr``."""
+    from nvattest.cli.manual import pages
+
+    with open(_place(root, "usr/share/man/man1/nvattest-hook.1"), "w", encoding="utf-8") as file:
+        file.write(pages()["nvattest-hook.1"])
+    for name in ("nvattest-init.service", "nvattest-watch.service"):
+        _copy(os.path.join(ROOT, "examples", "systemd", name), root, f"usr/lib/systemd/system/{name}")
+    _copy(os.path.join(ROOT, "examples/policies/evidence.toml"), root, "usr/share/nvattest/policies/evidence.toml")
+    for name in SCHEMAS:
+        _copy(os.path.join(ROOT, "schemas", f"{name}-1.json"), root, f"usr/share/nvattest/schemas/{name}-1.json")
 
 
 def _place(root: str, target: str) -> str:

@@ -342,6 +342,15 @@ def _term(argument: Argument) -> str:
     return ", ".join(f"\\fB{escape(name)}\\fR" for name in argument.names) + metavar
 
 
+def share() -> dict[str, str]:
+    """The man pages and completion scripts by their places below a prefix such as ``/usr``."""
+    return {f"share/man/man1/{name}": page for name, page in pages().items()} | {
+        "share/bash-completion/completions/nvattest": script("bash"),
+        "share/zsh/site-functions/_nvattest": script("zsh"),
+        "share/fish/vendor_completions.d/nvattest.fish": script("fish"),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pages into the folder of the only argument."""
     arguments = list(sys.argv[1:] if argv is None else argv)

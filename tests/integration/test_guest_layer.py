@@ -92,7 +92,10 @@ def test_the_layer_touches_its_own_folders_only_and_has_no_other_program(layer: 
     assert links == {"usr/bin/nvattest-hook": root / HOOK.lstrip("/")}
     assert manifest_of(layer)["links"] == {"/usr/bin/nvattest-hook": "../share/oci/hooks/prestart/nvattest-hook"}
     places = {"/".join(path.relative_to(root).parts[:3]) for path in files}
-    assert places == {"etc/nvattest/hook.toml", "usr/lib/nvattest", "usr/share/oci"}
+    assert places == {
+        "etc/nvattest/hook.toml", "usr/lib/nvattest", "usr/lib/systemd", "usr/share/man", "usr/share/nvattest",
+        "usr/share/oci",
+    }  # fmt: skip
     for path in files:
         assert path.is_file()
         executable = bool(path.stat().st_mode & 0o111)
