@@ -2,9 +2,9 @@
 
 A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
 A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "policy", "simulated", "weakened",
-"devices", "failures", "line", "settings"}``, a device being ``{"label", "ueid", "trusted", "failures"}``; and
-``"error"`` where the line could not be judged at all. ``line`` and ``settings`` are digests of what was judged and by
-what: with them an interrupted run finds its place again. Schema: ``schemas/batch-1.json``.
+"devices", "failures", "line", "settings", "format", "version"}``, a device being ``{"label", "ueid", "trusted",
+"failures"}``; and ``"error"`` where the line could not be judged at all. ``line`` and ``settings`` are digests of what
+was judged and by what: with them an interrupted run finds its place again. Schema: ``schemas/batch-1.json``.
 
 The ``at`` of a line chooses the clock that the line is judged by, so it counts only where the caller allows it.
 
@@ -242,7 +242,8 @@ def _malformed(message: str, code: str = "batch-line") -> ParseError:
 
 
 def _dump(name: object, answer: JsonObject, line: bytes, settings: str) -> str:
-    return json.dumps({"id": name, **answer, "line": line_digest(line), "settings": settings}, separators=(",", ":"))
+    last = {"line": line_digest(line), "settings": settings, "format": "nvattest-batch", "version": 1}
+    return json.dumps({"id": name, **answer, **last}, separators=(",", ":"))
 
 
 def _error_answer(result: ResultCode, code: str, message: str) -> JsonObject:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +53,32 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> DriverLibraries:
         if error.code != "no-compiler":
             raise
         pytest.skip("no C compiler: the driver library cannot be tested here")
+
+
+@pytest.fixture(scope="session")
+def schemas() -> dict[str, Any]:
+    """A validator for each JSON Schema by its id."""
+    import jsonschema
+    from referencing import Registry, Resource
+
+    documents = [json.loads(path.read_bytes()) for path in sorted((ROOT / "schemas").glob("*-1.json"))]
+    registry: Registry = Registry().with_resources(
+        (document["$id"], Resource.from_contents(document)) for document in documents
+    )
+    return {document["$id"]: jsonschema.Draft202012Validator(document, registry=registry) for document in documents}
+
+
+@pytest.fixture(scope="session")
+def validate(schemas: dict[str, Any]) -> Callable[[object], Any]:
+    """Validate a document against the schema that it names by ``format`` and ``version``."""
+
+    def check(document: object) -> Any:
+        assert isinstance(document, dict)
+        kind = document["format"].removeprefix("nvattest-")
+        schemas[f"urn:nvattest:schema:{kind}:{document['version']}"].validate(document)
+        return document
+
+    return check
 
 
 @pytest.fixture(autouse=True)

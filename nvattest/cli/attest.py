@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import VALIDATION, ArgumentError
-from nvattest.cli.output import report_error, say, say_how_read, voucher
+from nvattest.cli.output import print_json, report_error, say, say_how_read, voucher
 from nvattest.cli.requests import BindingRequest, CollateralSource, Demands, EvidenceSource, RemoteRequest, TokenRequest
 from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
 from nvattest.model import Nonce
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         result = _local(request) if request.remote is None else _remote(request, request.remote)
     except NvattestError as error:
         members: dict[str, object] = {"claims": {}, "detached_eat": {}, "appraisal": None}
-        report_error(error, "NOT TRUSTED", members, as_json=request.as_json)
+        report_error(error, "NOT TRUSTED", "attest", members, as_json=request.as_json)
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     if request.as_json:
         _print_json(result)
@@ -369,7 +369,6 @@ def _remote(request: Request, remote: RemoteRequest) -> Result:
 
 
 def _print_json(result: Result) -> None:
-    from nvattest._documents import dump_json
     from nvattest.appraisal.serialize import appraisal_to_json
 
     judged = result.code in _JUDGED
@@ -386,7 +385,7 @@ def _print_json(result: Result) -> None:
     if result.refusals:
         document["refusals"] = [refusal.to_json() for refusal in result.refusals]
     document["appraisal"] = appraisal_to_json(result.appraisal) if result.appraisal is not None else None
-    print(dump_json(document))
+    print_json("attest", document)
 
 
 def _print_text(result: Result, request: Request) -> None:

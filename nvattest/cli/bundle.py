@@ -14,7 +14,7 @@ from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, existing_directory, existing_path, seconds
-from nvattest.cli.output import say, write_file
+from nvattest.cli.output import print_json, say, write_file
 from nvattest.cli.preflight import Outlook, Targets, add_target_options, evidence_of_files, look_ahead, targets_of
 from nvattest.cli.requests import Judgement
 from nvattest.collateral.bundle import dump_bundle, merge_bundles
@@ -329,6 +329,6 @@ def _print(facts: JsonObject, path: str, *, as_json: bool) -> None:
     from nvattest.collateral.inspection import render_inspection
 
     if as_json:
-        print(dump_json(facts))
+        print_json("bundle-inspection", facts)
     else:
         say(f"{path}: {render_inspection(facts)}")

@@ -9,12 +9,12 @@ import argparse
 import re
 from typing import NamedTuple
 
-from nvattest._documents import JsonObject, dump_json, load_json
+from nvattest._documents import JsonObject, load_json
 from nvattest._folder import read_bounded
 from nvattest._text import hex_bytes
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, existing_file
-from nvattest.cli.output import say, write_file
+from nvattest.cli.output import print_json, say, write_file
 from nvattest.cli.requests import EvidenceSource
 from nvattest.errors import CollectionError, InputError, NvattestError, ResultCode
 from nvattest.evidence import (
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         result: JsonObject = {"evidences": evidences, "result_code": int(code), "result_message": code.message}
         if message:
             result["error"] = {"message": message, "hint": hint}
-        print(dump_json(result))
+        print_json("collect-evidence", result)
     if message:
         say(f"Error {int(code):03d}: {code.message}: {message}", error=True)
         if hint:

@@ -7,9 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from nvattest._documents import dump_json
 from nvattest.cli.arguments import add_terminal_options
-from nvattest.cli.output import is_terminal, say, terminal_for, write_file
+from nvattest.cli.output import is_terminal, print_json, say, terminal_for, write_file
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         if options.html is not None:
             raise InputError("a page can be made of a saved appraisal only", code="explain-format")
         if as_json:
-            print(dump_json(entry.to_json()))
+            print_json("explain", entry.to_json())
         else:
             from nvattest.report.catalogue import render_entry
 
@@ -81,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         write_file(options.html, page)
         say(f"{options.html}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
     elif as_json:
-        print(dump_json(subject_to_json(subject)))
+        print_json("explain", subject_to_json(subject))
     elif subject.kind == "appraisal":
         from nvattest.report.text import story
 

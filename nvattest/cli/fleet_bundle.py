@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO, Final, NamedTuple
 
-from nvattest._documents import JsonObject, dump_json
+from nvattest._documents import JsonObject
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import sources
-from nvattest.cli.output import Progress, say
+from nvattest.cli.output import Progress, print_json, say
 from nvattest.cli.requests import Judgement, Services
 from nvattest.collateral.bundle import merge_bundles
 from nvattest.collateral.fleet import Journal, Node, Tally, gather_fleet
@@ -86,8 +86,6 @@ def fetch_fleet(request: FleetRequest) -> int:
         say(line.strip(), error=True)
     if request.as_json:
         facts: JsonObject = {
-            "format": "nvattest-fleet-fetch",
-            "version": 1,
             "folder": request.folder,
             "nodes": tally.nodes,
             "not_ready": [{"node": name, "reason": reason} for name, reason in tally.problems],
@@ -96,7 +94,7 @@ def fetch_fleet(request: FleetRequest) -> int:
             "anchors": verifier.anchors.label,
             "simulated": verifier.anchors.simulated,
         }
-        print(dump_json(facts))
+        print_json("fleet-fetch", facts)
     else:
         held = f"{counted(len(folder.rims), 'RIM')} and {counted(answers, 'revocation answer')}"
         say(f"{request.folder}: {held} for {counted(tally.nodes - len(tally.problems), 'node')}")

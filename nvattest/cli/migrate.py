@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from nvattest._documents import dump_json
 from nvattest._text import joined
 from nvattest.cli.arguments import VALIDATION, ArgumentError
-from nvattest.cli.output import say
+from nvattest.cli.output import print_json, say
 from nvattest.compat.migrate import Report, Verdict, check_path
 from nvattest.errors import ResultCode
 
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         raise ArgumentError(f"PATH: there is no {options.path}", VALIDATION)
     report = check_path(options.path)
     if options.format == "json":
-        print(dump_json(report.to_json()))
+        print_json("migration", report.to_json())
     else:
         say(_text(report))
     return 0 if report.ready else int(ResultCode.UNKNOWN)

@@ -159,17 +159,24 @@ def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> N
         os.close(descriptor)
 
 
-def report_error(error: NvattestError, verdict: str, members: Mapping[str, object], *, as_json: bool) -> None:
+def print_json(form: str, document: Mapping[str, object]) -> None:
+    """Print a result for programs, of the form that ``schemas/FORM-1.json`` describes."""
+    from nvattest._documents import dump_json
+
+    print(dump_json({"format": f"nvattest-{form}", "version": 1, **document}))
+
+
+def report_error(
+    error: NvattestError, verdict: str, form: str, members: Mapping[str, object], *, as_json: bool
+) -> None:
     """Print a failure before anything could be judged, in the chosen format, so that stdout is never empty.
 
-    ``verdict`` is the word of the text, ``members`` are those of the command's JSON beside code and error.
+    ``verdict`` is the word of the text; ``form`` and ``members`` are those of the command's JSON.
     """
     code = error.result_code
     if as_json:
-        from nvattest._documents import dump_json
-
         said = {"code": error.code, "message": str(error), "hint": error.hint}
-        print(dump_json({"result_code": int(code), "result_message": code.message, "error": said, **members}))
+        print_json(form, {"result_code": int(code), "result_message": code.message, "error": said, **members})
     else:
         say(f"Result: {verdict}, code {int(code)} ({code.message})", f"  {error.code}: {error}")
         if error.hint:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import NamedTuple
 
-from nvattest._documents import JsonObject, dump_json, kind_of, load_json
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._folder import read_bounded
 from nvattest._text import joined
 from nvattest.cli.arguments import existing_file
-from nvattest.cli.output import say
+from nvattest.cli.output import print_json, say
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 
 MAXIMUM_CLAIMS = 16 * 1024 * 1024
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         answer = Answer(error.result_code, facts, lines)
     code = answer.code
     if options.format == "json":
-        print(dump_json({"result_code": int(code), "result_message": code.message, **answer.facts}))
+        print_json("policy-check", {"result_code": int(code), "result_message": code.message, **answer.facts})
     else:
         say(joined(answer.lines))
     return code.exit_status or (ResultCode.UNKNOWN.exit_status if failed else 0)

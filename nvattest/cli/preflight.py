@@ -9,11 +9,11 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from nvattest._documents import JsonObject, dump_json
+from nvattest._documents import JsonObject
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice
-from nvattest.cli.output import say, say_how_read
+from nvattest.cli.output import print_json, say, say_how_read
 from nvattest.cli.requests import EvidenceSource, Judgement, Services
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 
     facts = look_ahead(targets_of(options)).facts
     if options.format == "json":
-        print(dump_json(facts))
+        print_json("preflight", facts)
     else:
         say(render_preflight(facts))
     code = facts["result_code"]

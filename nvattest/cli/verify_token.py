@@ -12,7 +12,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
-from nvattest._documents import dump_json, file_text, load_json
+from nvattest._documents import file_text, load_json
 from nvattest._folder import read_bounded
 from nvattest._text import clean, joined
 from nvattest.cli import requests
@@ -26,7 +26,7 @@ from nvattest.cli.arguments import (
     existing_file,
     from_environment,
 )
-from nvattest.cli.output import report_error, say, voucher
+from nvattest.cli.output import print_json, report_error, say, voucher
 from nvattest.cli.requests import Access
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
@@ -148,10 +148,11 @@ def run(options: argparse.Namespace) -> int:
             code, status = verified.result_code, RESULT_FALSE
     except NvattestError as error:
         members: dict[str, object] = {_EAR if request.token_type == _EAR else "claims": {}}
-        report_error(error, "NOT BELIEVED", members, as_json=request.as_json)
+        report_error(error, "NOT BELIEVED", "verify-token", members, as_json=request.as_json)
         return ERROR
     if request.as_json:
-        print(dump_json({"result_code": int(code), "result_message": code.message, **_facts(verified, check, at)}))
+        facts = _facts(verified, check, at)
+        print_json("verify-token", {"result_code": int(code), "result_message": code.message, **facts})
     else:
         verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
         marked = " (simulated)" * verified.simulated

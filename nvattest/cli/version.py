@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the version, as a line or as JSON."""
     if options.format == "json":
-        print(f'{{"nvattest": "{__version__}"}}')
+        print(f'{{"format": "nvattest-version", "version": 1, "nvattest": "{__version__}"}}')
     else:
         print(f"nvattest {__version__} ({platform.system()}/{platform.machine()})")
     return 0

@@ -342,7 +342,7 @@ def print_status(paths: Paths, form: str, metrics: str = "") -> int:
     if form == "json":
         from nvattest._documents import dump_json
 
-        print(dump_json(status))
+        print(dump_json({"format": "nvattest-hook-status", "version": 1, **status}))
     else:
         print(block(render_status(status)))
     if metrics and not _wrote_metrics(metrics, status):

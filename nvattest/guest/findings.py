@@ -38,7 +38,9 @@ def print_findings(findings: Sequence[Finding], form: str) -> None:
         for item in findings:
             members = item._asdict()
             checks.append(members if item.file else {key: value for key, value in members.items() if key != "file"})
-        print(dump_json({"good": is_good(findings), "checks": checks}))
+        print(
+            dump_json({"format": "nvattest-hook-findings", "version": 1, "good": is_good(findings), "checks": checks})
+        )
         return
     from nvattest._text import joined
 

@@ -65,7 +65,8 @@ class Journal:
 
     def summary(self, facts: dict[str, object]) -> None:
         """The one JSON line of a run."""
-        self.lines([escaped(json.dumps({"time": stamp(), **facts}, sort_keys=True))])
+        document = {"format": "nvattest-hook-log", "version": 1, "time": stamp(), **facts}
+        self.lines([escaped(json.dumps(document, sort_keys=True))])
 
     def verdict(self, text: str, *, good: bool) -> None:
         """The one line that the host's journal shows."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,28 @@ def test_a_run_folder_that_is_not_believed_takes_no_log_either(world: NewWorld) 
     assert "others may write into it" in ended.stderr
     assert list(guest.file("run/nvattest").iterdir()) == []
     assert guest.ready == 0
+
+
+def test_all_json_of_the_hook_follows_its_schema(
+    world: NewWorld, schemas: dict[str, Any], validate: Callable[[object], Any]
+) -> None:
+    guest = world("hopper-8-ppcie")
+    # A run that attests, one that uses its verdict, one that fails, and one that finds no place to begin.
+    guest.run()
+    guest.run()
+    for name in ("state", "appraisal"):
+        validate(json.loads(guest.file(f"run/nvattest/{name}.json").read_text()))
+    schemas["urn:nvattest:schema:token-eat:1"].validate(json.loads(guest.token.read_text()))
+    schemas["urn:nvattest:schema:jwks:1"].validate(json.loads(guest.file("run/nvattest/jwks.json").read_text()))
+    validate(json.loads(guest.run("status", "-f", "json").stdout))
+    validate(json.loads(guest.run("check", "-f", "json").stdout))
+    guest.file("etc/nvattest/bundle.json").unlink()
+    guest.run()
+    validate(guest.state)
+    validate(json.loads(guest.run("status", "-f", "json").stdout))
+    guest.file("run/nvattest").chmod(0o777)
+    guest.run()
+    lines = [validate(line) for line in guest.summaries]
+    assert [(line["verdict"], line.get("reused")) for line in lines] == [
+        ("trusted", False), ("trusted", True), ("not-trusted", False), ("not-trusted", None),
+    ]  # fmt: skip
