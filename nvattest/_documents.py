@@ -183,12 +183,15 @@ def dump_json(value: object) -> str:
     return escaped(json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False))
 
 
+Samples = Sequence[tuple[float, Mapping[str, str]]]
+
+
 class Metric(NamedTuple):
     """A gauge with its samples, each a value and its labels. By convention a name ends in its unit."""
 
     name: str
     help: str
-    samples: Sequence[tuple[float, Mapping[str, str]]]
+    samples: Samples
 
 
 def dump_metrics(metrics: Iterable[Metric]) -> str:

@@ -1,10 +1,11 @@
 """Many platforms: JSON Lines in, JSON Lines out, one answer for each line and in the order of the lines.
 
 A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
-A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "policy", "simulated", "weakened",
-"devices", "failures", "line", "settings", "format", "version"}``, a device being ``{"label", "ueid", "trusted",
-"failures"}``; and ``"error"`` where the line could not be judged at all. ``line`` and ``settings`` are digests of what
-was judged and by what: with them an interrupted run finds its place again. Schema: ``schemas/batch-1.json``.
+A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "policy", "simulated",
+"collateral_expires", "weakened", "devices", "failures", "line", "settings", "format", "version"}``, a device being
+``{"label", "ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be judged at all. ``line`` and
+``settings`` are digests of what was judged and by what: with them an interrupted run finds its place again. Schema:
+``schemas/batch-1.json``.
 
 The ``at`` of a line chooses the clock that the line is judged by, so it counts only where the caller allows it.
 
@@ -21,15 +22,16 @@ import os
 import sys
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from multiprocessing import get_context
 from typing import BinaryIO, cast
 
-from nvattest._documents import JsonObject, load_json
+from nvattest._documents import JsonObject, Metric, Samples, dump_metrics, load_json
 from nvattest.appraisal.check import Check
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.memory import ReadEvidence
@@ -40,7 +42,7 @@ from nvattest.collateral.bundle import load_bundle
 from nvattest.collateral.shards import Bundles
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
-from nvattest.model import Nonce, VerificationTime, counted, format_time
+from nvattest.model import Nonce, VerificationTime, counted, format_time, parse_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 from nvattest.session import now
 from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time, policy_digest
@@ -257,7 +259,7 @@ def _error_answer(result: ResultCode, code: str, message: str) -> JsonObject:
 
 
 def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
-    code, at = appraisal.result_code, appraisal.at
+    code, at, expires = appraisal.result_code, appraisal.at, appraisal.collateral_expires
     weakened = list(appraisal.weakened)
     if at != reference and (judged_at_another_time(at, reference.device) or judged_at_another_time(at, reference.rim)):
         weakened.append(ANOTHER_TIME)
@@ -268,6 +270,7 @@ def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
         "at": {"device": format_time(at.device), "rim": format_time(at.rim)},
         "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,
+        "collateral_expires": format_time(expires) if expires is not None else None,
         "weakened": weakened,
         "devices": [_device(device) for device in appraisal.devices],
         "failures": [_failure(check) for check in appraisal.checks if not check.acceptable],
@@ -436,12 +439,17 @@ class Sums:
         self.failures: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.simulated = False
+        self.collateral_expires = ""
 
     def add(self, answer: JsonObject) -> None:
         """Count one answer: once under each check that failed anywhere in it."""
         self.lines += 1
         self.trusted += answer["trusted"] is True
         self.simulated = self.simulated or answer.get("simulated") is True
+        ends = answer.get("collateral_expires")
+        if isinstance(ends, str):
+            # Instants of one form and zone sort as texts.
+            self.collateral_expires = min(self.collateral_expires or ends, ends)
         error = answer.get("error")
         if isinstance(error, dict):
             self.bad += 1
@@ -460,6 +468,25 @@ class Sums:
         for what, counts in (("not trusted", self.failures), ("bad line", self.errors)):
             lines += [f"  {what}: {name}: {count}" for name, count in counts.most_common(20)]
         return lines
+
+    def metrics(self, ended: datetime, seconds: Mapping[str, float]) -> str:
+        """The sums for Prometheus; ``seconds`` is what the time went into."""
+        results = {"trusted": self.trusted, "not-trusted": self.lines - self.trusted - self.bad, "bad": self.bad}
+        expires: Samples = [(parse_time(self.collateral_expires).timestamp(), {})] if self.collateral_expires else []
+
+        def counts(label: str, found: Mapping[str, float]) -> Samples:
+            return [(count, {label: name}) for name, count in sorted(found.items())]
+
+        facts: tuple[tuple[str, str, Samples], ...] = (
+            ("lines", "Lines of the output by result.", counts("result", results)),
+            ("failed_check_lines", "Lines by failed check.", counts("check", self.failures)),
+            ("error_lines", "Lines that could not be judged, by code.", counts("code", self.errors)),
+            ("simulated", "Whether simulated roots were trusted in any line.", [(float(self.simulated), {})]),
+            ("phase_seconds", "What the time of the run went into.", counts("phase", seconds)),
+            ("end_timestamp_seconds", "When the run ended.", [(ended.timestamp(), {})]),
+            ("collateral_expiry_timestamp_seconds", "When the first of the collateral of all lines ends.", expires),
+        )
+        return dump_metrics(Metric(f"nvattest_batch_{name}", text, samples) for name, text, samples in facts)
 
     def document(self, settings: str) -> JsonObject:
         """The sums for programs."""

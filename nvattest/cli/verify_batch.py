@@ -10,7 +10,9 @@ import json
 import os
 import stat
 import sys
+import time
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from typing import BinaryIO
 
 from nvattest._documents import dump_json
@@ -56,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--summary", metavar="FILE", help="write the sums as JSON (schema batch-summary-1.json)")
     parser.add_argument(
+        "--metrics", metavar="FILE",
+        help="write the sums for Prometheus: a .prom file in the folder of node exporter's textfile collector",
+    )  # fmt: skip
+    parser.add_argument(
         "--fail-on-untrusted", action="store_true",
         help="exit status 12 unless there are lines and all are trusted; without it 0 says that all were answered",
     )  # fmt: skip
@@ -65,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
     from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, open_output, read_lines, verify_batch
 
+    marks = [time.monotonic()]
     settings = BatchSettings(
         bundles=tuple(options.bundle),
         at=options.at,
@@ -79,13 +86,17 @@ def run(options: argparse.Namespace) -> int:
     sums = Sums()
     with ExitStack() as stack:
         source = stack.enter_context(open_lines(options.input))
-        for name, path in (
+        read = [
             ("--input", source), ("--policy", options.policy), ("--trust-anchors", options.trust_anchors),
             *(("--bundle", path) for path in options.bundle),
+        ]  # fmt: skip
+        for option, target in (
+            ("--output", options.output), ("--summary", options.summary), ("--metrics", options.metrics),
         ):  # fmt: skip
-            for option, target in (("--output", options.output), ("--summary", options.summary)):
+            for name, path in read:
                 _refuse_one_file(name, path, option, target)
-        _refuse_one_file("--output", options.output, "--summary", options.summary)
+            # What is written may not be one file either.
+            read.append((option, target))
         lines = read_lines(source)
         before = Resumed(options.output, judge.digest) if options.resume and os.path.exists(options.output) else None
         if before is not None:
@@ -95,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
         if options.output != "-":
             output = stack.enter_context(open_output(options.output, before, open_stream))
         progress = stack.enter_context(Progress("verifying"))
+        marks.append(time.monotonic())
         for answer in answers:
             output.write(answer.encode() + b"\n")
             sums.add(json.loads(answer))
@@ -104,6 +116,9 @@ def run(options: argparse.Namespace) -> int:
         output.flush()
     if options.summary is not None:
         write_file(options.summary, dump_json(sums.document(judge.digest)) + "\n")
+    if options.metrics is not None:
+        seconds = {"open": marks[1] - marks[0], "judge": time.monotonic() - marks[1]}
+        write_file(options.metrics, sums.metrics(datetime.now(timezone.utc), seconds))
     if warns(options):
         say(*sums.text(), error=True)
     if options.fail_on_untrusted and (sums.trusted < sums.lines or not sums.lines):

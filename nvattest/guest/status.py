@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from nvattest._documents import Metric, dump_metrics
+from nvattest._documents import Metric, Samples, dump_metrics
 from nvattest._folder import TrustedFolder, replace_file
 from nvattest._text import joined
 from nvattest.devices.nvml import NvmlLibrary
@@ -109,14 +109,11 @@ def is_good(status: dict[str, Any]) -> bool:
     return status["verdict"] == NO_GPU or (status["verdict"] == TRUSTED and status["ready"] is True)
 
 
-_Samples = list[tuple[float, dict[str, str]]]
-
-
 def status_metrics(status: dict[str, Any]) -> str:
     """The facts in Prometheus's text format. What is not known is absent, such as what a silent driver does not say."""
     words, current = (TRUSTED, NO_GPU, NOT_TRUSTED, UNFINISHED), status["verdict"]
     codes = sorted({item["code"] for item in status["findings"]})
-    facts: tuple[tuple[str, str, _Samples], ...] = (
+    facts: tuple[tuple[str, str, Samples], ...] = (
         ("hook_verdict", "The verdict of the last run: 1 for the one that it is.",
          [(float(word == current), {"verdict": word}) for word in words]),
         ("hook_verdict_stands", "Whether the last verdict is good and stands.", _known(stands(status))),
@@ -136,11 +133,11 @@ def status_metrics(status: dict[str, Any]) -> str:
     return dump_metrics(Metric(f"nvattest_{name}", text, samples) for name, text, samples in facts)
 
 
-def _known(value: float | None) -> _Samples:
+def _known(value: float | None) -> Samples:
     return [] if value is None else [(value, {})]
 
 
-def _instant(text: str | None) -> _Samples:
+def _instant(text: str | None) -> Samples:
     try:
         return [] if text is None else [(parse_time(text).timestamp(), {})]
     except InputError:

@@ -13,7 +13,7 @@ import pytest
 from nvattest._schemas import schema_bytes
 from nvattest.cli import main
 from nvattest.cli.manual import all_commands, walk
-from nvattest.model import DeviceKind, Nonce
+from nvattest.model import DeviceKind, Nonce, parse_time
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
 
@@ -62,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }.items():
         (folder / name).write_text(text)
     with Services(platform) as services:
-        (folder / "services").write_text(f"--rim-url {services.rim_url} --ocsp-url {services.ocsp_url} --no-cache")
+        (folder / "services").write_text(f"--rim-url {services.rim_url} --ocsp-url {services.ocsp_url}")
         yield folder
 
 
@@ -88,7 +88,11 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("bundle", "create"): ("bundle create --output @made.json --rim-dir @rims --ocsp-dir @rims --keep-going JUDGED",),
     ("bundle", "inspect"): ("bundle inspect @bundle.json JUDGED", "bundle inspect @bundle.json"),
     ("bundle", "merge"): ("bundle merge @bundle.json @bundle.json --output @merged.json JUDGED",),
-    ("bundle", "fetch"): ("bundle fetch --gpu-evidence-file @gpu.json --output @fetched.json SERVICES JUDGED",),
+    ("bundle", "fetch"): (
+        "bundle fetch --gpu-evidence-file @gpu.json --output @fetched.json SERVICES --no-cache JUDGED",
+        "bundle fetch --input @line.jsonl --output @folder SERVICES JUDGED",
+    ),
+    ("bundle", "refresh"): ("bundle refresh @bundle.json --gpu-evidence-file @gpu.json SERVICES --no-cache JUDGED",),
     ("policy", "check"): (
         "policy check ROOT/examples/policies/evidence.toml",
         "policy check ROOT/examples/policies/gpu-4.0.json",
@@ -106,7 +110,7 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("doctor",): ("doctor",),
     ("preflight",): (
-        "preflight --gpu-evidence-file @gpu.json SERVICES JUDGED",
+        "preflight --gpu-evidence-file @gpu.json SERVICES --no-cache JUDGED",
         "preflight --gpu-evidence-file @gpu.json --offline --no-cache JUDGED",
     ),
     ("hook", "status"): ("hook status --root @guest",),
@@ -133,9 +137,11 @@ def test_what_a_command_prints_follows_the_schema_that_it_names(
     forms = set()
     for line in CASES[path]:
         main(["-f", "json", *arguments(place, line)])
-        forms.add(validate(json.loads(capsys.readouterr().out))["format"])
-    # One form for each command, in every case.
-    assert len(forms) == 1
+        said = capsys.readouterr()
+        assert said.out, said.err
+        forms.add(validate(json.loads(said.out))["format"])
+    # One form for each command, in every case; a fleet's fetch counts nodes.
+    assert len(forms - {"nvattest-fleet-fetch"}) == 1
 
 
 def made(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,10 +165,42 @@ def test_the_files_of_commands_follow_their_schemas(
         schemas[f"urn:nvattest:schema:{kind}:1"].validate(json.loads((place / name).read_text()))
 
 
-def test_a_batch_answers_each_line_by_the_schema_that_the_answer_names(
+def test_a_batch_answers_each_line_by_its_schema_and_sums_up_for_programs_and_for_prometheus(
     place: Path, validate: Validate, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    line = "verify-batch --input @line.jsonl --bundle @bundle.json --workers 1 JUDGED"
+    parser = pytest.importorskip("prometheus_client.parser")
+    (place / "lines.jsonl").write_text(
+        (place / "line.jsonl").read_text() + "\n" + (place / "line.jsonl").read_text().replace(NONCE.value.hex(), 64 * "0")
+        + "\nno JSON\n"
+    )  # fmt: skip
+    line = "verify-batch --input @lines.jsonl --bundle @bundle.json --workers 1 --summary @sums.json --metrics @a.prom JUDGED"
     assert main(arguments(place, line)) == 0
-    [answer] = capsysbinary.readouterr().out.splitlines()
-    validate(json.loads(answer))
+    answers = [validate(json.loads(answer)) for answer in capsysbinary.readouterr().out.splitlines()]
+    assert [answer["trusted"] for answer in answers] == [True, False, False]
+    validate(json.loads((place / "sums.json").read_text()))
+    families = {family.name: family for family in parser.text_string_to_metric_families((place / "a.prom").read_text())}
+    assert all(family.type == "gauge" and family.documentation for family in families.values())
+    values = {
+        name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        for name, family in families.items()
+    }
+    assert values["nvattest_batch_lines"] == {("trusted",): 1, ("not-trusted",): 1, ("bad",): 1}
+    assert values["nvattest_batch_failed_check_lines"] == {("nonce",): 1}
+    assert values["nvattest_batch_error_lines"] == {(answers[2]["error"]["code"],): 1}
+    assert values["nvattest_batch_simulated"] == {(): 1}
+    assert set(values["nvattest_batch_phase_seconds"]) == {("open",), ("judge",)}
+    ends = parse_time(answers[0]["collateral_expires"]).timestamp()
+    assert values["nvattest_batch_collateral_expiry_timestamp_seconds"] == {(): ends}
+    assert values["nvattest_batch_end_timestamp_seconds"][()] > 1.7e9
+
+
+def test_metrics_go_into_no_file_that_the_batch_reads_or_writes(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (place / "line.jsonl").read_text()
+    for target in ("line.jsonl", "out.jsonl"):
+        line = f"verify-batch --input @line.jsonl --output @out.jsonl --bundle @bundle.json --metrics @{target} JUDGED"
+        assert main(arguments(place, line)) != 0
+        assert "are one file" in capsys.readouterr().err
+    assert (place / "line.jsonl").read_text() == before
+    assert not (place / "out.jsonl").exists()
