@@ -39,6 +39,7 @@ CHAPTERS = {
         "Tokens in a web service": "examples/web-service/README.md",
         "Without a network": "examples/air-gapped.md",
         "The guest layer": "examples/guest-layer/README.md",
+        "A container": "examples/container/README.md",
         "A fleet on Ray": "examples/fleet/README.md",
         "The old import names": "examples/import-names/README.md",
     },
