@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isfinite
 from typing import Final, NamedTuple
 
-from nvattest._text import escaped
+from nvattest._text import clean, escaped
 from nvattest.errors import InputError, ParseError, ResultCode
 
 JsonObject = dict[str, object]
@@ -198,7 +198,7 @@ def dump_metrics(metrics: Iterable[Metric]) -> str:
     """Gauges in Prometheus's text format; one without samples is left out, since its value is not known."""
 
     def quoted(text: str) -> str:
-        return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+        return clean(text).replace("\\", r"\\").replace('"', r"\"")
 
     lines = []
     for name, text, samples in metrics:

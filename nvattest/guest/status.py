@@ -194,6 +194,8 @@ def render_status(status: dict[str, Any]) -> str:
     if status["gpus"] is not None:
         switches = counted(status["switches"] or 0, "switch", "switches")
         lines.append(f"Devices: {counted(status['gpus'], 'GPU')}, {switches}")
+    if status["collateral_expires"]:
+        lines.append(f"Collateral ends: {status['collateral_expires']}")
     if status["weakened"]:
         lines.append(f"Weakened by policy: {', '.join(status['weakened'])}")
     if isinstance(status["reason"], dict):

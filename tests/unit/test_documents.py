@@ -174,15 +174,18 @@ def test_the_nesting_of_canonical_json_is_bounded() -> None:
 
 def test_metrics_are_read_again_by_prometheus() -> None:
     parser = pytest.importorskip("prometheus_client.parser")
-    foreign = 'a "b"\\c\nd}'
+    foreign = 'a "b"\\c}'
     text = dump_metrics(
         [
-            Metric("nvattest_a", "What a is.", [(1, {}), (0.25, {"x": foreign, "y": ""})]),
+            Metric("nvattest_a", "What a is.", [(1, {}), (0.25, {"x": foreign, "y": "\x1b[2J\nz"})]),
             Metric("nvattest_not_known", "No sample.", []),
             Metric("nvattest_end_timestamp_seconds", "When.", [(1_764_361_234.0, {})]),
         ]
     )
     first, second = parser.text_string_to_metric_families(text)
     assert (first.name, first.documentation, first.type) == ("nvattest_a", "What a is.", "gauge")
-    assert [(sample.labels, sample.value) for sample in first.samples] == [({}, 1), ({"x": foreign, "y": ""}, 0.25)]
+    assert [(sample.labels, sample.value) for sample in first.samples] == [
+        ({}, 1),
+        ({"x": foreign, "y": r"\x1b[2J\x0az"}, 0.25),
+    ]
     assert [sample.value for sample in second.samples] == [1_764_361_234.0]

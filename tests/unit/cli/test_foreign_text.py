@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nvattest.cli import main
 from nvattest.guest.config import Paths
 from nvattest.guest.journal import Journal
-from nvattest.guest.status import render_status
+from nvattest.guest.status import render_status, status_metrics
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.testing import Platform
 
@@ -135,9 +135,10 @@ def test_texts_of_a_record_cannot_steer_a_terminal_or_forge_a_line() -> None:
         "reason": {"code": "x\x1b[2J", "message": f"\x1b]0;owned\x07\n{FORGED}", "hint": EVIL},
         "findings": [{"code": EVIL, "message": EVIL}], "simulated": None, "weakened": [EVIL], "gpus": 1, "switches": 0,
         "ready": None, "cc_on": None, "dev_tools": None, "protected_pcie": None, "driver_fault": EVIL,
-        "configuration_fault": EVIL, "record_fault": EVIL,
+        "configuration_fault": EVIL, "record_fault": EVIL, "collateral_expires": EVIL, "phases_s": {EVIL: 1.0},
     }  # fmt: skip
     assert harmless(render_status(status))
+    assert harmless(status_metrics(status))
 
 
 def test_a_verdict_in_the_kernels_log_and_on_stderr_is_one_line(
