@@ -7,7 +7,7 @@
     ├── CollateralError           a RIM or a revocation answer could not be obtained
     ├── PolicyError               a policy that cannot be read or evaluated
     ├── TokenError                a token that must not be believed
-    └── NotTrustedError           ``Appraisal.require()`` on an appraisal that is not trusted
+    └── NotTrustedError           ``require()`` of an appraisal or a token that is not trusted
 
 Evidence that is merely bad raises nothing: it becomes an Appraisal whose checks failed.
 
@@ -290,7 +290,7 @@ class TokenError(NvattestError):
 
 
 class NotTrustedError(NvattestError):
-    """Raised by ``Appraisal.require()``; ``result_code`` is the appraisal's."""
+    """Raised by ``require()`` of an appraisal or a verified token; ``result_code`` is theirs."""
 
     default_code = "not-trusted"
     default_result_code = ResultCode.OVERALL_RESULT_FALSE

@@ -105,6 +105,10 @@ class Evidence:
             object.__setattr__(self, "certificate_chain", text)
             object.__setattr__(self, "origin", f"{self.origin}, {counted(dropped, 'NUL byte')} after the chain dropped")
 
+    def __repr__(self) -> str:
+        sizes = f"report of {len(self.report)} bytes, chain of {len(self.certificate_chain)}"
+        return f"<Evidence {self.architecture.value} from {self.origin[:120]!r}: {sizes}>"
+
     @property
     def kind(self) -> DeviceKind:
         """GPU or NVSwitch, from the architecture."""

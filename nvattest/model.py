@@ -6,11 +6,21 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
+from typing import ClassVar, NoReturn
 
 from nvattest._text import hex_bytes
 from nvattest.errors import InputError
 
-__all__ = ["Architecture", "DeviceKind", "Nonce", "VerificationTime", "counted", "format_time", "parse_time"]
+__all__ = [
+    "Architecture",
+    "DeviceKind",
+    "NoTruthValue",
+    "Nonce",
+    "VerificationTime",
+    "counted",
+    "format_time",
+    "parse_time",
+]
 
 NONCE_SIZE = 32
 
@@ -18,6 +28,19 @@ NONCE_SIZE = 32
 _INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt]((?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-]\d\d:[0-5]\d))", re.ASCII
 )
+
+
+class NoTruthValue:
+    """A result that may be a refusal. ``if verify(…):`` raises, since any object would pass there.
+
+    ``_ask`` says what to ask instead.
+    """
+
+    __slots__ = ()
+    _ask: ClassVar[str] = ".trusted, or call .require()"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} is neither true nor false: ask {self._ask}")
 
 
 class DeviceKind(Enum):

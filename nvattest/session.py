@@ -134,9 +134,9 @@ def verify(
     """
     return _verifier(verifier, anchors, policy).appraise(
         _devices(evidence),
-        nonce=None if nonce is None else Nonce.of(nonce),
+        nonce=nonce,
         collateral=_collateral(collateral),
-        at=now() if at is None else VerificationTime.of(at),
+        at=now() if at is None else at,
     )
 
 

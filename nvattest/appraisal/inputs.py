@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from nvattest.errors import ResultCode
+from nvattest.model import counted
 
 
 class Source(Enum):
@@ -30,7 +31,7 @@ class RimAnswer:
     """The bytes of one RIM. ``origin`` is a URL or a file name, for people."""
 
     id: str
-    content: bytes
+    content: bytes = field(repr=False)
     source: Source
     origin: str = ""
 
@@ -39,7 +40,7 @@ class RimAnswer:
 class OcspAnswer:
     """The DER bytes of one OCSP response, and the nonce of the request that it answers (None: no request of ours)."""
 
-    content: bytes
+    content: bytes = field(repr=False)
     source: Source
     nonce: bytes | None = None
     origin: str = ""
@@ -71,6 +72,12 @@ class Collateral:
     def __post_init__(self) -> None:
         # A verifier keeps what it read from the answers of this object: a list must not change under it.
         object.__setattr__(self, "ocsp", tuple(self.ocsp))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Collateral: {counted(len(self.rims), 'RIM')}, {counted(len(self.ocsp), 'revocation answer')}, "
+            f"{len(self.unavailable)} unavailable>"
+        )
 
     def merged(self, other: Collateral) -> Collateral:
         """Both together; where both have a RIM of one id, this one's is kept."""

@@ -7,7 +7,6 @@ all certificates of a chain are valid is judged anew at each instant.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from datetime import datetime
@@ -47,6 +46,10 @@ class ReadEvidence:
     certificates: tuple[Certificate, ...] | ParseError
     seal: InitVar[object]
 
+    def __repr__(self) -> str:
+        unread = [name for name in ("report", "certificates") if isinstance(getattr(self, name), ParseError)]
+        return f"<ReadEvidence {self.evidence!r}{', cannot read: ' * bool(unread)}{' and '.join(unread)}>"
+
     def __post_init__(self, seal: object) -> None:
         # A report beside the evidence of another device would be judged in its place.
         if seal is not _SEAL:
@@ -54,28 +57,35 @@ class ReadEvidence:
 
 
 class BoundedMap(Generic[T]):
-    """A map of limited size; the least recently used entry goes first. A call that raises leaves no entry."""
+    """A map of limited size; the least recently used entry goes first. A call that raises leaves no entry.
+
+    Threads may share one. Each step is one call of a plain dictionary, whose state is whole at any moment; a value that
+    another thread has just taken out to put it last is made again.
+    """
 
     __slots__ = ("_entries", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[Hashable, T] = OrderedDict()
+        # No OrderedDict: a key whose comparison is Python lets other threads in while its list is being changed.
+        self._entries: dict[Hashable, T] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: Hashable) -> T | None:
         value = self._entries.pop(key, None)
-        if value is not None:
-            self._entries[key] = value
-        return value
+        return None if value is None else self.put(key, value)
 
     def put(self, key: Hashable, value: T) -> T:
         """Keep a value, which must not be None; returns it."""
         self._entries[key] = value
         while len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+            try:
+                self._entries.pop(next(iter(self._entries)), None)
+            except (RuntimeError, StopIteration):
+                # Another thread changed it in between, or emptied it.
+                continue
         return value
 
     def recall(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -87,7 +97,7 @@ class BoundedMap(Generic[T]):
 class Memory:
     """Reads bytes and verifies what was read, each of them once while it is kept.
 
-    Meant for one thread, except ``parse_answer``, which the threads of a gathering may call at once.
+    Threads may share one: at worst two of them do the same work.
     """
 
     def __init__(self, ecdsa: EcdsaVerifier) -> None:

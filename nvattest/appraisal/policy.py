@@ -129,6 +129,11 @@ class EvidencePolicy:
                         hint=f'write it as "{VERSION_EXAMPLES[base]}"',
                     )
 
+    def __repr__(self) -> str:
+        said = [f"{item.name}={getattr(self, item.name)!r}" for item in fields(self)
+                if getattr(self, item.name) != item.default]  # fmt: skip
+        return f"EvidencePolicy({', '.join(said)})"
+
     @property
     def weakenings(self) -> tuple[str, ...]:
         """The names of the weakenings that are on, and of demands that ask less than the defaults do."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.errors import NotTrustedError, ResultCode
-from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
+from nvattest.model import Architecture, DeviceKind, Nonce, NoTruthValue, VerificationTime, counted
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ValidatedChain
 from nvattest.pki.ocsp import Revocation
@@ -62,7 +62,7 @@ class DeviceIdentity(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceAppraisal:
+class DeviceAppraisal(NoTruthValue):
     """All checks of one device. ``trusted`` is true only if every required check is there and acceptable."""
 
     index: int
@@ -78,6 +78,12 @@ class DeviceAppraisal:
     rims: Mapping[RimRole, RimAppraisal]
     comparison: Comparison | None
     svn: SvnComparison | None
+
+    _ask: ClassVar[str] = ".trusted"
+
+    def __repr__(self) -> str:
+        verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
+        return f"<DeviceAppraisal {self.label} {self.declared_architecture.value}: {verdict}>"
 
     @property
     def label(self) -> str:
@@ -108,7 +114,7 @@ class DeviceAppraisal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Appraisal:
+class Appraisal(NoTruthValue):
     """The appraisal of a platform: all devices of one guest, and the checks that only all of them together allow.
 
     ``anchors`` is the label of the trust anchors; ``simulated`` says that a chain led to a simulated root.
@@ -121,6 +127,11 @@ class Appraisal:
     policy: EvidencePolicy
     anchors: str
     simulated: bool
+
+    def __repr__(self) -> str:
+        verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
+        marked = ", simulated" * self.simulated
+        return f"<Appraisal {counted(len(self.devices), 'device')} at {self.at}: {verdict}{marked}>"
 
     @property
     def trusted(self) -> bool:

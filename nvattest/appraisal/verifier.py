@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from nvattest.appraisal.device import appraise_device
 from nvattest.appraisal.inputs import Collateral
@@ -20,7 +21,7 @@ class Verifier:
     """Appraise evidence against pinned anchors and an evidence policy (the Verifier of RFC 9334).
 
     Make one and keep it: RIMs, revocation answers and certificate signatures that it has seen cost almost nothing the
-    second time. One verifier is meant for one thread.
+    second time. Threads may share it and need no lock; each ``appraise`` takes the policy that is set when it begins.
 
     Args:
         anchors: the trust anchors; NVIDIA's pinned roots by default.
@@ -40,6 +41,9 @@ class Verifier:
         self.ecdsa = EcdsaVerifier(backend=backend)
         self.memory = Memory(self.ecdsa)
 
+    def __repr__(self) -> str:
+        return f"<Verifier under {self.anchors!r} with {self.policy!r}>"
+
     def read(self, evidence: Iterable[Evidence | ReadEvidence]) -> tuple[ReadEvidence, ...]:
         """Read the reports and chains once, for ``appraise`` and for the gathering of collateral before it."""
         return tuple(self.memory.read(item) for item in evidence)
@@ -48,16 +52,20 @@ class Verifier:
         self,
         evidence: Sequence[Evidence | ReadEvidence],
         *,
-        nonce: Nonce | None,
+        nonce: Nonce | bytes | str | None,
         collateral: Collateral,
-        at: VerificationTime,
+        at: VerificationTime | datetime,
     ) -> Appraisal:
         """Appraise the evidence of a whole platform. Bad evidence raises nothing: it fails its checks.
 
-        ``nonce`` is the one that the caller sent; None means that freshness cannot be shown, which the default policy
-        refuses. ``at`` is the clock.
+        ``nonce`` is the one that the caller sent, 32 bytes or 64 hexadecimal digits; None means that freshness cannot
+        be shown, which the default policy refuses. ``at`` is the clock; ``nvattest.verify(verifier=…)`` reads it.
+
+        Raises:
+            InputError: no such nonce, or an instant without a time zone.
         """
-        basis = Basis(nonce, collateral, at, self.policy, self.anchors, self.memory)
+        asked = None if nonce is None else Nonce.of(nonce)
+        basis = Basis(asked, collateral, VerificationTime.of(at), self.policy, self.anchors, self.memory)
         counts = dict.fromkeys(DeviceKind, 0)
         devices: list[DeviceAppraisal] = []
         for device in self.read(evidence):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nvattest.errors import InputError
+from nvattest.model import counted
 from nvattest.pki.certificate import Certificate, Name, parse_pem_chain
 from nvattest.pki.ecdsa import P384_SPKI_PREFIX, EcdsaVerifier
 
@@ -62,6 +63,9 @@ class TrustAnchors:
                 code="anchor",
                 hint="give these anchors another label",
             )
+
+    def __repr__(self) -> str:
+        return f"<TrustAnchors {self.label[:80]!r}: {counted(len(self.device) + len(self.rim), 'root')}>"
 
     @property
     def is_default(self) -> bool:

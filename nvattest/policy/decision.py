@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Outcome
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.results import Appraisal
 from nvattest.errors import ResultCode
+from nvattest.model import NoTruthValue
 from nvattest.pki.ocsp import NonceOutcome
 
 # These platform checks bind the claims to this platform and this moment; no policy on claims can replace them.
@@ -21,11 +23,13 @@ PolicyInput = Sequence[Mapping[str, object]] | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyDecision:
+class PolicyDecision(NoTruthValue):
     """A relying party's answer: ``matched``, and why, one sentence each (empty for a Rego policy that matched)."""
 
     matched: bool
     reasons: tuple[str, ...] = ()
+
+    _ask: ClassVar[str] = ".matched"
 
 
 def kept_answers(appraisal: Appraisal) -> frozenset[Source]:

@@ -38,6 +38,9 @@ class Report:
     opaque: OpaqueData
     fields: GpuFields | SwitchFields
 
+    def __repr__(self) -> str:
+        return f"<Report of a {self.kind.value}, {len(self.raw)} bytes>"
+
     @property
     def signed(self) -> bytes:
         """What the device signed: the request, and the response up to its signature (DSP0274 1.1, 10.11.2: L2)."""

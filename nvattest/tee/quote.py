@@ -17,11 +17,12 @@ import binascii
 import hmac
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._wire import Cursor
 from nvattest.errors import InputError, ParseError
+from nvattest.model import NoTruthValue
 
 if TYPE_CHECKING:
     from nvattest.tee.tsm import TeeQuote
@@ -73,7 +74,7 @@ class ParsedQuote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BindingCheck:
+class BindingCheck(NoTruthValue):
     """Whether a quote carries the expected report data.
 
     ``ok`` is true only if it does and the guest is no debug guest, whose host can make it say anything. ``note`` says
@@ -84,6 +85,8 @@ class BindingCheck:
     expected: bytes
     matches: bool
     note: str = NOT_VERIFIED
+
+    _ask: ClassVar[str] = ".ok"
 
     @property
     def ok(self) -> bool:

@@ -84,6 +84,9 @@ class SimulatedDevice:
     key: SigningKey
     salt: bytes
 
+    def __repr__(self) -> str:
+        return f"<SimulatedDevice {self.kind.label}-{self.index} {self.name!r}>"
+
     @property
     def hints(self) -> dict[str, str]:
         """What the driver says beside the report, by the names that live collection uses."""

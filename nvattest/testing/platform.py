@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from nvattest._registry import PDI_SIZE
 from nvattest.errors import InputError
-from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, format_time
+from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, counted, format_time
 from nvattest.testing.certificates import Certificate, pem
 from nvattest.testing.device import Body, SimulatedDevice, chain_text, gpu_body, switch_body
 from nvattest.testing.device_pki import DevicePki
@@ -182,6 +182,10 @@ class Platform:
             self._register(chain, _RIM_POSITIONS, Side.RIM, told)
         self.gpus = _mixed_up(gpus, gpus + switches)
         self.switches = _mixed_up(switches, gpus + switches)
+
+    def __repr__(self) -> str:
+        lies = f", lies: {', '.join(map(str, self.lies))}" if self.lies else ""
+        return f"<Platform {self.name}: {counted(len(self.devices), 'device')}{lies}>"
 
     @classmethod
     def build(

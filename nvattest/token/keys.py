@@ -30,6 +30,9 @@ class PublicKey:
     x: bytes
     y: bytes
 
+    def __repr__(self) -> str:
+        return f"<PublicKey {CURVE} {self.thumbprint}>"
+
     @classmethod
     def of(cls, key: object) -> PublicKey:
         """From a key of ``cryptography``.

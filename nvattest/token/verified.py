@@ -11,8 +11,8 @@ from typing import Final
 from nvattest._documents import JsonObject
 from nvattest._registry import NRAS_URL
 from nvattest._text import clean
-from nvattest.errors import ResultCode
-from nvattest.model import VerificationTime
+from nvattest.errors import NotTrustedError, ResultCode
+from nvattest.model import NoTruthValue, VerificationTime, counted, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.token.keys import PublicKey
 
@@ -73,7 +73,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedToken:
+class VerifiedToken(NoTruthValue):
     """A token that passed every rule.
 
     ``overall`` is the issuer's verdict: for an EAR, that every submodule is affirming. ``labels`` and ``claims`` go
@@ -109,6 +109,30 @@ class VerifiedToken:
     refusals: tuple[Refusal, ...] = ()
     wrapper: str | None = None
     at: VerificationTime | None = None
+
+    def __repr__(self) -> str:
+        verdict = "trusted" if self.trusted else "not trusted"
+        marked = ", simulated" * self.simulated
+        return (
+            f"<VerifiedToken {self.kind.value} of {self.issuer[:80]!r} about {counted(len(self.labels), 'device')}, "
+            f"until {format_time(self.expires)}: {verdict}{marked}>"
+        )
+
+    @property
+    def trusted(self) -> bool:
+        """The issuer's verdict, as ``overall``. Whose word that is, ``foreign`` and ``weakened`` say."""
+        return self.overall
+
+    def require(self) -> VerifiedToken:
+        """Return this token if its issuer trusts every device.
+
+        Raises:
+            NotTrustedError: it does not; the message has the issuer's reasons where the token has some.
+        """
+        if self.trusted:
+            return self
+        reasons = "; ".join(map(str, self.refusals)) or "the issuer says that the result is bad"
+        raise NotTrustedError(f"not trusted; {reasons}", result_code=self.result_code)
 
     @property
     def of_nvidia(self) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +15,7 @@ from nvattest.appraisal.inputs import Collateral, RimAnswer
 from nvattest.appraisal.memory import BoundedMap, Memory, ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
+from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
@@ -290,3 +295,81 @@ def test_answers_are_those_of_the_collateral_that_was_asked_about_though_another
 
     found, _ = Interrupted(EcdsaVerifier()).answers(mine)
     assert found == Memory(EcdsaVerifier()).answers(mine)[0] != {}
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that change places after every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def together(work: Callable[[int], object], *, threads: int = 6) -> list[object]:
+    """What these threads made of their numbers, begun at the same moment; their first error is raised."""
+    start = threading.Barrier(threads)
+
+    def begin(number: int) -> object:
+        start.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads)))
+
+
+@dataclass(frozen=True)
+class Key:
+    """Its comparison is Python, so that another thread may run inside of a look-up."""
+
+    number: int
+
+    def __hash__(self) -> int:
+        return self.number % 3
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_that_share_a_map_get_the_values_of_their_keys() -> None:
+    shared: BoundedMap[int] = BoundedMap(5)
+
+    def work(thread: int) -> bool:
+        numbers = [(thread + 7 * step) % 11 for step in range(1500)]
+        return all(
+            shared.recall(Key(number), lambda number=number: 1000 + number) == 1000 + number for number in numbers
+        )
+
+    assert together(work) == [True] * 6
+    assert len(shared) <= 5
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_that_share_a_verifier_get_what_each_would_get_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Hardly anything is kept, so that the threads drop what others have just looked for.
+    monkeypatch.setattr("nvattest.appraisal.memory._DEVICES", 2)
+    platforms = [Platform.build("hopper-1"), Platform.build("hopper-1", lies=("gpu0:measurement=9",))]
+    platforms += [Platform.build("blackwell-1"), Platform.build("hopper-1", lies=("gpu0:signature",))]
+    collateral = [platform.collateral() for platform in platforms]
+    nonces = [bytes([number]) * 32 for number in range(3)]
+    cases = [(index, nonce) for nonce in nonces for index in range(len(platforms))]
+    evidence = {(index, nonce): platforms[index].evidence(nonce) for index, nonce in cases}
+
+    def ask(verifier: Verifier, index: int, nonce: bytes) -> object:
+        return appraisal_to_json(
+            verifier.appraise(
+                evidence[index, nonce], nonce=nonce, collateral=collateral[index], at=platforms[index].time
+            )
+        )
+
+    anchors = platforms[0].trust_anchors()
+    alone = {case: ask(Verifier(anchors=anchors), *case) for case in cases}
+    assert len({str(answer) for answer in alone.values()}) == len(cases)
+    shared = Verifier(anchors=anchors)
+
+    def work(thread: int) -> bool:
+        mine = cases[thread:] + cases[:thread]
+        return all(ask(shared, *case) == alone[case] for case in mine)
+
+    assert together(work) == [True] * 6

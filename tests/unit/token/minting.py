@@ -58,14 +58,14 @@ def ids() -> Callable[[], str]:
 
 
 def eat(of: Appraisal | None = None, **changes: Any) -> Any:
-    of = of or appraisal()
+    of = appraisal() if of is None else of
     version = changes.pop("claims_version", "4.0")
     arguments: dict[str, Any] = {"key": KEY, "now": NOW, "new_id": ids(), "claims": claims_of(of, version=version)}
     return sign_detached_eat(of, **{**arguments, "claims_version": version, **changes})
 
 
 def ear(of: Appraisal | None = None, **changes: Any) -> str:
-    of = of or appraisal()
+    of = appraisal() if of is None else of
     arguments: dict[str, Any] = {"key": KEY, "now": NOW, "new_id": ids(), "claims": claims_of(of), **changes}
     return sign_ear(of, **arguments)
 

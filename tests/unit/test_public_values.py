@@ -1,0 +1,98 @@
+"""What people meet when they print a result or ask it for its truth."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+import nvattest
+from nvattest import Nonce
+from nvattest.policy import PolicyDecision
+from nvattest.tee.quote import BindingCheck, ParsedQuote, QuoteKind
+from nvattest.testing import DEFAULT_NONCE, Platform
+
+KEY = nvattest.SigningKey.generate()
+
+
+def token_of(appraisal: nvattest.Appraisal) -> nvattest.VerifiedToken:
+    return nvattest.verify_token(
+        nvattest.issue_token(appraisal, KEY),
+        issuer="NVATTEST-LOCAL-VERIFIER",
+        nonce=Nonce(DEFAULT_NONCE),
+        at=datetime.now(timezone.utc),
+        key=KEY.public,
+        accept_simulated=True,
+    )
+
+
+GOOD, BAD = Platform.build("hopper-1"), Platform.build("hopper-1", lies=("gpu0:measurement=9",))
+RESULTS = [
+    *((appraisal, ".trusted, or call .require()") for appraisal in (GOOD.appraise(), BAD.appraise())),
+    *((token_of(platform.appraise()), ".trusted, or call .require()") for platform in (GOOD, BAD)),
+    (BAD.appraise().devices[0], ".trusted"),
+    (PolicyDecision(matched=False), ".matched"),
+    (
+        BindingCheck(
+            quote=ParsedQuote(
+                kind=QuoteKind.TDX, version=4, report_data=bytes(64), measurement=b"", registers=(), debug=False
+            ),
+            expected=bytes(64),
+            matches=False,
+        ),
+        ".ok",
+    ),
+]
+
+
+@pytest.mark.parametrize(("result", "ask"), RESULTS, ids=lambda value: type(value).__name__)
+def test_a_result_that_may_be_a_refusal_has_no_truth_value(result: object, ask: str) -> None:
+    for question in (bool, lambda value: not value, lambda value: value or 1, lambda value: [1 for _ in "a" if value]):
+        with pytest.raises(TypeError) as caught:
+            question(result)
+        assert str(caught.value) == f"{type(result).__name__} is neither true nor false: ask {ask}"
+
+
+def test_a_token_that_says_no_is_refused_by_require_and_one_that_says_yes_is_returned() -> None:
+    good, bad = token_of(GOOD.appraise()), token_of(BAD.appraise())
+    assert good.trusted
+    assert good.require() is good
+    assert not bad.trusted
+    with pytest.raises(nvattest.NotTrustedError) as caught:
+        bad.require()
+    assert caught.value.result_code is bad.result_code
+
+
+def test_values_print_as_one_line_that_fits_a_terminal_twice() -> None:
+    platform = Platform.build("hopper-8-ppcie", lies=("gpu3:measurement=9",))
+    appraisal, collateral = platform.appraise(), platform.collateral()
+    device = appraisal.devices[3]
+    evidence = platform.evidence(DEFAULT_NONCE)
+    verifier = nvattest.Verifier(policy=nvattest.EvidencePolicy(expected_gpus=8))
+    values: list[object] = [
+        appraisal, device, collateral, evidence[0], platform, platform.devices[0], device.report, device.checks[0].spec,
+        *verifier.read(evidence[:1]), verifier, verifier.policy, nvattest.NVIDIA_ANCHORS, KEY, KEY.public,
+        token_of(appraisal), Nonce(DEFAULT_NONCE), platform.time, nvattest.Unavailable(code=nvattest.ResultCode.OK, message=""),
+        *collateral.rims.values(), *collateral.ocsp,
+    ]  # fmt: skip
+    for value in values:
+        shown = repr(value)
+        assert "\n" not in shown
+        assert len(shown) <= 200, shown
+    assert repr(appraisal) == "<Appraisal 12 devices at 2026-11-01T00:00:00Z: not trusted, 2 failures, simulated>"
+    assert repr(device) == "<DeviceAppraisal GPU-3 HOPPER: not trusted, 1 failure>"
+    assert repr(nvattest.EvidencePolicy()) == "EvidencePolicy()"
+    assert repr(verifier.policy) == "EvidencePolicy(expected_gpus=8)"
+
+
+def test_what_foreign_text_says_stays_in_its_line() -> None:
+    item = nvattest.Evidence(
+        architecture=nvattest.Architecture.HOPPER, nonce=None, report=b"", certificate_chain=b"", origin="a\x1b[2J\nb"
+    )
+    assert repr(item) == r"<Evidence HOPPER from 'a\x1b[2J\nb': report of 0 bytes, chain of 0>"
+
+
+def test_no_private_key_and_no_service_key_is_printed() -> None:
+    settings = nvattest.HttpSettings(service_key="s3cret-key")
+    assert "s3cret" not in repr(settings) + repr(nvattest.GatherOptions(http=settings))
+    assert repr(KEY) == "SigningKey()"
