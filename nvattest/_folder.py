@@ -6,6 +6,9 @@ by folder, each opened relative to the one before, so that what was checked is w
 to the folder, never through a link, and without waiting for the other end of a FIFO. A POSIX ACL that lets others write
 shows in the group's bits of the mode (acl(5)), and so counts as such.
 
+Windows opens no folders and has neither owners nor permissions in this sense. There is no trusted folder there, and so
+no cache; all else here works.
+
 This module is on the hook's fast path: beside ``errors`` it imports nothing that the interpreter has not loaded.
 """
 
@@ -23,12 +26,25 @@ from typing import Final, final
 
 from nvattest.errors import InputError
 
-__all__ = ["Lock", "TrustedFolder", "open_now", "read_bounded", "read_start", "replace_file"]
+__all__ = ["HAS_FOLDERS", "Lock", "TrustedFolder", "flags", "open_now", "read_bounded", "read_start", "replace_file"]
 
-_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
+def flags(*names: str) -> int:
+    """These flags of ``os.open``, as far as this system has them."""
+    found = 0
+    for name in names:
+        found |= getattr(os, name, 0)
+    return found
+
+
+HAS_FOLDERS: Final = os.open in os.supports_dir_fd and all(
+    hasattr(os, name) for name in ("O_NOFOLLOW", "O_DIRECTORY", "geteuid", "fchmod")
+)
+"""Whether this system can hold a folder open, and say whose it is."""
+_OPEN: Final = flags("O_NOFOLLOW", "O_CLOEXEC")
 # Searching a folder needs less than reading it: /home may be 0711.
-_SEARCH: Final = _OPEN | os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
-_FILE: Final = _OPEN | os.O_NONBLOCK
+_SEARCH: Final = _OPEN | flags("O_DIRECTORY") | getattr(os, "O_PATH", os.O_RDONLY)
+_FILE: Final = _OPEN | flags("O_NONBLOCK", "O_BINARY")
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _MAXIMUM_LINKS: Final = 40
 _POLL: Final = 0.02
@@ -65,6 +81,8 @@ class TrustedFolder:
     ) -> None:
         self._descriptor = -1
         self.path: Final = os.path.abspath(path) if inside is None else inside.at(_plain(path))
+        if not HAS_FOLDERS:
+            raise _refusal(self.path, "this system cannot keep a folder from being exchanged or changed by others")
         above, name = os.path.split(self.path)
         if not name:
             raise _refusal(self.path, "the root folder holds more than this program's files")
@@ -74,7 +92,7 @@ class TrustedFolder:
             if stat.S_ISLNK(facts.st_mode):
                 raise _refusal(self.path, "it is a symbolic link; name the folder that it leads to")
             try:
-                self._descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _OPEN, dir_fd=way)
+                self._descriptor = os.open(name, os.O_RDONLY | flags("O_DIRECTORY") | _OPEN, dir_fd=way)
             except OSError as error:
                 raise _named(error, self.path) from None
         finally:
@@ -221,9 +239,9 @@ class TrustedFolder:
         """
         return self._open(name, os.O_RDWR | os.O_CREAT, 0o600)
 
-    def _open(self, name: str, flags: int, mode: int = 0o600, *, device: bool = False) -> int:
+    def _open(self, name: str, how: int, mode: int = 0o600, *, device: bool = False) -> int:
         try:
-            descriptor = os.open(_plain(name), flags | _FILE, mode, dir_fd=self._descriptor)
+            descriptor = os.open(_plain(name), how | _FILE, mode, dir_fd=self._descriptor)
         except OSError as error:
             raise _named(error, self.at(name)) from None
         try:
@@ -274,7 +292,7 @@ def _take(descriptor: int, until: float) -> bool:
 
 
 def replace_file(
-    folder: int,
+    folder: int | str,
     name: str,
     data: bytes,
     *,
@@ -286,7 +304,7 @@ def replace_file(
     """Write a file whole or not at all: into the new file ``new`` of the same folder, then renamed over it.
 
     Args:
-        folder: a descriptor of the folder.
+        folder: a descriptor of the folder; its path on a system that opens none.
         name: the file's.
         data: its content.
         new: a name that is free.
@@ -297,7 +315,10 @@ def replace_file(
     Raises:
         OSError: it could not be written; the old content stays.
     """
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=folder)
+    here = folder if isinstance(folder, int) else None
+    if isinstance(folder, str):
+        new, name = os.path.join(folder, new), os.path.join(folder, _plain(name))
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=here)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -306,10 +327,10 @@ def replace_file(
                 settle(file.fileno())
             if sync:
                 os.fsync(file.fileno())
-        os.replace(new, _plain(name), src_dir_fd=folder, dst_dir_fd=folder)
+        os.replace(new, name, src_dir_fd=here, dst_dir_fd=here)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(new, dir_fd=folder)
+            os.unlink(new, dir_fd=here)
         raise
 
 
@@ -319,7 +340,7 @@ def open_now(path: str) -> BufferedReader:
     Raises:
         OSError: it cannot be opened.
     """
-    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    return open(path, "rb", opener=lambda path, given: os.open(path, given | flags("O_NONBLOCK")))
 
 
 def read_start(path: str, size: int = 4096) -> bytes:

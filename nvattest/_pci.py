@@ -11,12 +11,14 @@ Paths are those of Linux below ``root``: "" but in tests.
 from __future__ import annotations
 
 import os
+import sys
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 from nvattest._folder import read_start
+from nvattest.errors import CollectionError
 
-__all__ = ["MODULE", "PciDevices", "device_digest", "pci_devices", "read_small"]
+__all__ = ["MODULE", "PciDevices", "device_digest", "pci_devices", "read_small", "require_linux"]
 
 MODULE: Final = "/sys/module/nvidia"
 """The loaded driver."""
@@ -24,6 +26,20 @@ _BUS: Final = "/sys/bus/pci/devices"
 _DRIVER_VERSION: Final = "/proc/driver/nvidia/version"
 _NVIDIA: Final = "0x10de"
 _SWITCH_CLASS: Final = "0x0680"
+
+
+def require_linux(what: str) -> None:
+    """Say what this system cannot do, before something less clear does.
+
+    Raises:
+        CollectionError: this is not Linux (``linux-only``).
+    """
+    if not sys.platform.startswith("linux"):
+        raise CollectionError(
+            f"{what} needs Linux; this is {sys.platform}",
+            code="linux-only",
+            hint="collect evidence in the guest (nvattest collect-evidence) and verify the file here",
+        )
 
 
 class PciDevices(NamedTuple):

@@ -52,9 +52,12 @@ def collect(
         InputError: no such nonce.
         CollectionError: the driver gave no evidence.
     """
-    from nvattest.devices.collect import collect_gpus, collect_switches
+    from nvattest._pci import require_linux
 
     value = Nonce.of(nonce)
+    require_linux("asking a device for evidence")
+    from nvattest.devices.collect import collect_gpus, collect_switches
+
     found: list[Evidence] = []
     for kind in kinds:
         if kind is DeviceKind.NVSWITCH:

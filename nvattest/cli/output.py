@@ -86,7 +86,9 @@ def write_file(path: str, content: str | bytes, *, mode: int = 0o666) -> None:
             if old is None or stat.S_ISREG(old.st_mode):
                 _replace(place, data, mode, old)
                 return
-            descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+            from nvattest._folder import flags
+
+            descriptor = os.open(place, os.O_WRONLY | flags("O_NOFOLLOW", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
         else:
             descriptor = _duplicate(number)
         with os.fdopen(descriptor, "wb") as file:
@@ -137,7 +139,7 @@ def _duplicate(number: int) -> int:
 
 
 def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> None:
-    from nvattest._folder import replace_file
+    from nvattest._folder import HAS_FOLDERS, flags, replace_file
 
     def settle(descriptor: int) -> None:
         # The permissions of another user's file are not kept: its maker must not choose who may write into this one.
@@ -152,9 +154,13 @@ def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> N
         os.fchmod(descriptor, kept)
 
     folder, name = os.path.split(path)
-    descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    new = f".nvattest-{os.urandom(8).hex()}"
+    if not HAS_FOLDERS:
+        replace_file(folder, name, data, new=new, mode=mode)
+        return
+    descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | flags("O_DIRECTORY", "O_CLOEXEC"))
     try:
-        replace_file(descriptor, name, data, new=f".nvattest-{os.urandom(8).hex()}", mode=mode, settle=settle)
+        replace_file(descriptor, name, data, new=new, mode=mode, settle=settle)
     finally:
         os.close(descriptor)
 

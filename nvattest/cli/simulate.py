@@ -89,6 +89,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.root is not None and not options.hook:
         raise ArgumentError("--root is the folder of the guest of --hook", VALIDATION)
+    from nvattest._pci import require_linux
+
+    require_linux("a simulated world")
     command = command_of(options)
     from datetime import datetime, timezone
 

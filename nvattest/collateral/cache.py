@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from nvattest._documents import load_json
-from nvattest._folder import Lock, TrustedFolder
+from nvattest._folder import HAS_FOLDERS, Lock, TrustedFolder
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
 from nvattest.errors import InputError
 from nvattest.model import format_time, parse_time
@@ -34,7 +34,12 @@ _LOCK_PATIENCE: Final = 1.0
 
 
 def default_cache_folder() -> str | None:
-    """``$XDG_CACHE_HOME/nvattest``, else ``~/.cache/nvattest``; None for a user without a home."""
+    """``$XDG_CACHE_HOME/nvattest``, else ``~/.cache/nvattest``.
+
+    None for a user without a home, and on a system that cannot keep a folder from being changed by others (Windows).
+    """
+    if not HAS_FOLDERS:
+        return None
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         home = os.path.expanduser("~")

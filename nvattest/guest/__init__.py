@@ -24,6 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     started = time.monotonic()
     open_closed_streams()
+    if not sys.platform.startswith("linux"):
+        from nvattest._text import clean
+        from nvattest.guest.record import exit_status
+
+        print(clean(f"nvattest-hook runs in a Linux guest; this is {sys.platform}"), file=sys.stderr)
+        return exit_status("collection")
     from nvattest.guest.termination import Termination
 
     # Before anything that takes time: a signal ends the run as a failure does, with GPUs that are not ready.

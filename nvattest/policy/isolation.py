@@ -87,8 +87,11 @@ def worker() -> None:
 
 def _limit(seconds: float) -> None:
     """Bounds that hold even if the parent dies: processor time, no files, no core dump, first to go without memory."""
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        # Windows: the parent's clock is the bound there.
+        return
     whole = int(seconds) + 2
     for kind, value in ((resource.RLIMIT_CPU, whole), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         try:
