@@ -15,9 +15,9 @@ import nvattest
 
 def main(folder: Path) -> int:
     appraisal = nvattest.verify(
-        nvattest.load_evidence((folder / "gpu.json").read_bytes()),
-        collateral=nvattest.load_bundle((folder / "bundle.json").read_bytes()),
-        nonce=nvattest.Nonce.from_hex((folder / "nonce").read_text()),
+        (folder / "gpu.json").read_bytes(),
+        collateral=(folder / "bundle.json").read_bytes(),
+        nonce=(folder / "nonce").read_text(),
         at=nvattest.VerificationTime.parse((folder / "clock").read_text()),
         anchors=nvattest.trust_anchors_from_pem((folder / "roots.pem").read_bytes()),
     )

@@ -2,10 +2,17 @@
 
     import nvattest
 
-    evidence = nvattest.load_evidence(open("evidence.json", "rb").read())
-    bundle = nvattest.load_bundle(open("bundle.json", "rb").read())
-    appraisal = nvattest.verify(evidence, collateral=bundle, nonce=nvattest.Nonce.from_hex("931d…"))
-    appraisal.require()
+    evidence, bundle = open("evidence.json", "rb").read(), open("bundle.json", "rb").read()
+    appraisal = nvattest.verify(evidence, collateral=bundle, nonce="931d…")
+    appraisal.require()                          # raises NotTrustedError unless it is trusted
+
+    nvattest.attest(kinds=tuple(nvattest.DeviceKind)).require()             # this machine, over the network
+    nvattest.verify_token(token, issuer="…", nonce=nonce, jwks=jwks).require()
+
+``collect``, ``fetch_collateral`` and ``verify`` are the steps of ``attest``; the command line uses them. Results may be
+refusals and so have no truth value: ask ``.trusted``, or call ``.require()``. All of it may be called from any thread;
+a ``Verifier`` that threads share needs no lock. ``nvattest.testing`` (simulated devices) and ``nvattest.compat``
+(fronts for programs of NVIDIA's Python SDK) are public too; everything else may change.
 
 Names are imported when they are used: ``import nvattest`` itself costs next to nothing.
 """
@@ -41,13 +48,12 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
-    from nvattest.session import attest, collect, fetch_collateral, issue_token, verify
+    from nvattest.session import attest, collect, fetch_collateral, issue_token, verify, verify_token
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import PublicKey, SigningKey
     from nvattest.token.verified import TokenKind, VerifiedToken
-    from nvattest.token.verify import verify_token
 
 _HOMES = {
     "Appraisal": "appraisal.results",
@@ -102,7 +108,7 @@ _HOMES = {
     "sign_ear": "token.ear",
     "trust_anchors_from_pem": "pki.anchors",
     "verify": "session",
-    "verify_token": "token.verify",
+    "verify_token": "session",
 }
 
 __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it

@@ -22,7 +22,8 @@ from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 
 if TYPE_CHECKING:
     from nvattest.collateral.gather import GatherOptions
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.keys import PublicKey, SigningKey
+    from nvattest.token.verified import TokenKind, VerifiedToken
 
 # Evidence as ``collect`` and ``load_evidence`` give it, as the text of a file, or as the JSON in it.
 AnyEvidence: TypeAlias = (
@@ -180,6 +181,72 @@ def attest(
     collateral = fetch_collateral(devices, options=options, known=known, at=at, verifier=verifier)
     # The clock is read last: what the network has just answered is not from the future.
     return verify(devices, collateral=collateral, nonce=nonce, at=at, verifier=verifier)
+
+
+def verify_token(
+    token: object,
+    *,
+    issuer: str | None,
+    nonce: AnyNonce,
+    at: AnyTime | None = None,
+    jwks: bytes | str | Mapping[str, object] | None = None,
+    jwks_url: str | None = None,
+    key: bytes | str | PublicKey | None = None,
+    x5c_roots: bytes | str | None = None,
+    leeway: timedelta = timedelta(seconds=60),
+    expected_devices: int | None = None,
+    expected_gpus: int | None = None,
+    expected_switches: int | None = None,
+    kind: TokenKind | None = None,
+    accept_simulated: bool = False,
+    refuse_weakened: bool = False,
+) -> VerifiedToken:
+    """Verify a token. A returned one may be believed, also where its result is bad: call its ``require()``.
+
+    Args:
+        token: text or bytes, a compact JWT (EAR) or the JSON of a detached EAT, or that JSON as an object. What
+            ``get_token()`` of NVIDIA's Python SDK returns for its remote verifier is taken apart.
+        issuer: the whole ``iss``. None compares it with nothing, and takes an EAR without one: then the key alone
+            identifies the issuer.
+        nonce: the nonce that was asked for, 32 bytes or 64 hexadecimal digits; compared in every token.
+        at: the clock; now by default.
+        jwks: keys of the issuer by ``kid``, as JSON or as its object.
+        jwks_url: where you fetched them, if you did; the result names it. Nothing is fetched here.
+        key: the one key of the issuer, PEM of a public key or a certificate. Stands alone.
+        x5c_roots: PEM of the anchors for certificate chains: of the JWKS's entries or, without a JWKS, of the token.
+        leeway: how far the clocks may differ, at most 10 minutes.
+        expected_devices: how many GPUs and switches together the token has to be about.
+        expected_gpus: how many GPUs.
+        expected_switches: how many NVSwitches.
+        kind: the kind that the token has to be; None takes any.
+        accept_simulated: also accept tokens about simulated devices, which prove nothing.
+        refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
+            and one that says neither unless NVIDIA's own service issued it, by a key fetched there or given by you;
+            otherwise look at ``weakened`` and ``foreign`` yourself.
+
+    Raises:
+        TokenError: the token must not be believed; ``code`` says which rule it broke.
+        InputError: an argument cannot be used.
+    """
+    from nvattest.token.verify import verify_token
+
+    return verify_token(
+        token,
+        issuer=issuer,
+        nonce=Nonce.of(nonce),
+        at=datetime.now(timezone.utc) if at is None else VerificationTime.of(at).device,
+        jwks=jwks,
+        jwks_url=jwks_url,
+        key=key,
+        x5c_roots=x5c_roots,
+        leeway=leeway,
+        expected_devices=expected_devices,
+        expected_gpus=expected_gpus,
+        expected_switches=expected_switches,
+        kind=kind,
+        accept_simulated=accept_simulated,
+        refuse_weakened=refuse_weakened,
+    )
 
 
 def issue_token(

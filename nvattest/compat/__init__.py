@@ -1,4 +1,4 @@
-"""Drop-in fronts for programs that were written for NVIDIA's Python packages.
+"""Drop-in fronts for programs that were written for NVIDIA's Python packages. Public: the names in ``__all__``.
 
     from nvattest.compat.nv_attestation_sdk import attestation     # was: from nv_attestation_sdk import attestation
     from nvattest.compat.verifier import cc_admin                  # was: from verifier import cc_admin

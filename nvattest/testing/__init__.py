@@ -1,10 +1,13 @@
-"""Simulated confidential GPUs and switches, for tests and demos without hardware.
+"""Simulated confidential GPUs and switches, for tests and demos without hardware. Public: the names in ``__all__``.
 
     from nvattest.testing import Platform
 
     platform = Platform.build("hopper-8-ppcie")
     appraisal = platform.appraise(nonce)      # collected now and verified
+    token = platform.token(nonce)             # what a verifier issues for it, under platform.token_key
     evidence, collateral = platform.evidence(nonce), platform.collateral()
+
+In pytest the fixture ``nvattest_platform`` builds them; ``BuildPlatform`` is its type.
 
 Simulated devices chain to a test root that no default configuration trusts. What a platform can be told to lie about is
 in ``LIES``; ``parse_fault("gpu0:measurement=9")`` reads one lie. Nothing heavy is imported before it is used.
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
     from nvattest.testing.platform import DEFAULT_NONCE as DEFAULT_NONCE
     from nvattest.testing.platform import PLATFORMS as PLATFORMS
     from nvattest.testing.platform import Platform as Platform
+    from nvattest.testing.pytest_plugin import BuildPlatform as BuildPlatform
 
 _HOMES = {
+    "BuildPlatform": "pytest_plugin",
     "DEFAULT_CLOCK": "platform",
     "DEFAULT_NONCE": "platform",
     "LIES": "lies",
@@ -46,6 +51,7 @@ __all__ = [
     "DEFAULT_NONCE",
     "LIES",
     "PLATFORMS",
+    "BuildPlatform",
     "Lie",
     "LieSpec",
     "Platform",

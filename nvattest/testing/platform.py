@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.testing.native.state import DriverState
+    from nvattest.token.keys import SigningKey
 
 __all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "PLATFORMS", "Platform"]
 
@@ -256,21 +257,21 @@ class Platform:
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
-    def evidence(self, nonce: Nonce | bytes, kind: DeviceKind | None = None) -> tuple[Evidence, ...]:
+    def evidence(self, nonce: Nonce | bytes | str, kind: DeviceKind | None = None) -> tuple[Evidence, ...]:
         """The evidence of one kind of device, or of GPUs and then switches: signed now, without a word of the driver.
 
         Raises:
-            InputError: the nonce does not have exactly 32 bytes.
+            InputError: no such nonce.
         """
         return tuple(device.evidence(_bytes(nonce)) for device in self.devices if kind in (None, device.kind))
 
-    def collect(self, nonce: Nonce | bytes) -> tuple[Evidence, ...]:
+    def collect(self, nonce: Nonce | bytes | str) -> tuple[Evidence, ...]:
         """What live collection gives here: signed now, with what the driver says beside each report.
 
         Unlike :meth:`evidence` it carries the lies of the driver: other versions, CC off, DevTools.
 
         Raises:
-            InputError: the nonce does not have exactly 32 bytes.
+            InputError: no such nonce.
             CollectionError: the driver says that CC or DevTools forbid it, as ``devices.collect_gpus`` raises it.
         """
         from nvattest.devices.state import require_evidence_mode
@@ -281,12 +282,14 @@ class Platform:
         hints = {DeviceKind.GPU: said.hints, DeviceKind.NVSWITCH: {"pcie_mode": str(state.pcie_mode)}}
         return tuple(device.evidence(_bytes(nonce), device.hints | hints[device.kind]) for device in self.devices)
 
-    def evidence_json(self, kind: DeviceKind | None, nonce: Nonce | bytes) -> str:
+    def evidence_json(self, kind: DeviceKind | None, nonce: Nonce | bytes | str) -> str:
         """NVIDIA's evidence array as one line of JSON, signed now, with all bytes that each driver buffer holds."""
         devices = [device for device in self.devices if kind in (None, device.kind)]
         return json.dumps([device.evidence_record(_bytes(nonce)) for device in devices]) + "\n"
 
-    def appraise(self, nonce: Nonce | bytes = DEFAULT_NONCE, *, policy: EvidencePolicy | None = None) -> Appraisal:
+    def appraise(
+        self, nonce: Nonce | bytes | str = DEFAULT_NONCE, *, policy: EvidencePolicy | None = None
+    ) -> Appraisal:
         """Collect, and verify with the collateral, clock and trust anchors of this platform.
 
         Raises:
@@ -294,15 +297,35 @@ class Platform:
         """
         from nvattest.session import verify
 
-        nonce = _bytes(nonce)
         return verify(
             self.collect(nonce),
             collateral=self.collateral(),
-            nonce=Nonce(nonce),
+            nonce=nonce,
             at=self.time,
             policy=policy,
             anchors=self.trust_anchors(),
         )
+
+    @property
+    def token_key(self) -> SigningKey:
+        """The key that signs :meth:`token`; it follows from the seed and protects nothing."""
+        from nvattest.token.keys import SigningKey
+
+        return SigningKey(self._keys.key("token").private)
+
+    def token(
+        self, nonce: Nonce | bytes | str = DEFAULT_NONCE, *, ear: bool = False, policy: EvidencePolicy | None = None
+    ) -> list[object] | str:
+        """What a verifier issues for :meth:`appraise`, at the clock of this platform: a detached EAT, or an EAR.
+
+        A relying party verifies it with ``key=platform.token_key.public, at=platform.clock, accept_simulated=True``.
+
+        Raises:
+            InputError, CollectionError: as :meth:`collect`.
+        """
+        from nvattest.session import issue_token
+
+        return issue_token(self.appraise(nonce, policy=policy), self.token_key, ear=ear, now=self.clock)
 
     # --- collateral -----------------------------------------------------------------------------------------------
 
@@ -383,14 +406,14 @@ class Platform:
 
         return {**dump_bundle(self.collateral()), "created": format_time(self.clock)}
 
-    def write(self, folder: str, nonce: bytes = DEFAULT_NONCE) -> list[str]:
+    def write(self, folder: str, nonce: Nonce | bytes | str = DEFAULT_NONCE) -> list[str]:
         """Write evidence, ``rims/<id>.xml``, ``ocsp/<name>.der``, ``anchors.pem``, ``bundle.json`` and ``nonce.hex``.
 
         Returns the paths written. Files of the same name are overwritten.
 
         Raises:
             OSError: the folder cannot be made or written.
-            InputError: the nonce does not have exactly 32 bytes.
+            InputError: no such nonce.
         """
         files = {"gpu-evidence.json": self.evidence_json(DeviceKind.GPU, nonce).encode()}
         if self.switches:
@@ -399,7 +422,7 @@ class Platform:
         files |= {os.path.join("ocsp", f"{name}.der"): der for name, der in self.ocsp_answers().items()}
         files["anchors.pem"] = self.anchors_pem
         files["bundle.json"] = (json.dumps(self.bundle(), indent=1) + "\n").encode()
-        files["nonce.hex"] = nonce.hex().encode() + b"\n"
+        files["nonce.hex"] = _bytes(nonce).hex().encode() + b"\n"
         for name, content in files.items():
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -488,8 +511,8 @@ class Platform:
                 must_find(lie.name, (int(lie.argument),), present, "golden value")
 
 
-def _bytes(nonce: Nonce | bytes) -> bytes:
-    return nonce.value if isinstance(nonce, Nonce) else nonce
+def _bytes(nonce: Nonce | bytes | str) -> bytes:
+    return Nonce.of(nonce).value
 
 
 def _mixed_up(

@@ -53,28 +53,7 @@ def verify_token(
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
 ) -> VerifiedToken:
-    """Verify a token. A returned one may be believed, also where its result is bad (``overall`` false).
-
-    Args:
-        token: text or bytes, a compact JWT (EAR) or the JSON of a detached EAT, or that JSON as an object. What
-            ``get_token()`` of NVIDIA's Python SDK returns for its remote verifier is taken apart.
-        issuer: the whole ``iss``. None compares it with nothing, and takes an EAR without one: then the key alone
-            identifies the issuer.
-        nonce: the nonce that was asked for; compared in every token.
-        at: the clock, with its zone.
-        jwks: keys of the issuer by ``kid``, as JSON or as its object.
-        jwks_url: where you fetched them, if you did; the result names it. Nothing is fetched here.
-        key: the one key of the issuer, PEM of a public key or a certificate. Stands alone.
-        x5c_roots: PEM of the anchors for certificate chains: of the JWKS's entries or, without a JWKS, of the token.
-        leeway: how far the clocks may differ, at most 10 minutes.
-        expected_devices: how many GPUs and switches together the token has to be about.
-        expected_gpus: how many GPUs.
-        expected_switches: how many NVSwitches.
-        kind: the kind that the token has to be; None takes any.
-        accept_simulated: also accept tokens about simulated devices, which prove nothing.
-        refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
-            and one that says neither unless NVIDIA's own service issued it, by a key fetched there or given by you;
-            otherwise look at ``weakened`` and ``foreign`` yourself.
+    """Verify a token at an instant. Arguments as in ``nvattest.verify_token``; ``at`` has a zone.
 
     Raises:
         TokenError: the token must not be believed; ``code`` says which rule it broke.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 import nvattest
 from nvattest import DeviceKind, Evidence, EvidencePolicy, InputError, Nonce, VerificationTime
-from nvattest.testing import DEFAULT_NONCE, Platform
+from nvattest.testing import DEFAULT_NONCE, BuildPlatform, Platform
+from nvattest.token.verify import verify_token as verify_token_at
 
 OFFLINE = nvattest.GatherOptions(offline=True)
 
@@ -185,3 +188,62 @@ def test_an_issued_token_verifies_under_its_key(platform: Platform, ear: bool) -
     # An EAR about simulated devices affirms nothing.
     assert verified.overall is not ear
     assert verified.kind is (nvattest.TokenKind.EAR if ear else nvattest.TokenKind.DETACHED_EAT)
+
+
+def test_verify_token_takes_what_the_verifier_of_an_instant_takes() -> None:
+    ours, pure = (inspect.signature(function).parameters for function in (nvattest.verify_token, verify_token_at))
+    assert list(ours) == list(pure)
+    assert {name: ours[name].default for name in ours if name != "at"} == {
+        name: pure[name].default for name in pure if name != "at"
+    }
+
+
+def test_a_token_is_checked_by_the_clock_of_now_where_none_is_given(platform: Platform) -> None:
+    now, key = datetime.now(timezone.utc), platform.token_key
+    rest = {
+        "issuer": "NVATTEST-LOCAL-VERIFIER",
+        "nonce": DEFAULT_NONCE.hex(),
+        "key": key.public,
+        "accept_simulated": True,
+    }
+    fresh = nvattest.issue_token(platform.appraise(), key, now=now)
+    assert nvattest.verify_token(fresh, **rest).trusted  # type: ignore[arg-type]
+    expired = nvattest.issue_token(platform.appraise(), key, now=now - timedelta(days=1))
+    with pytest.raises(nvattest.TokenError) as caught:
+        nvattest.verify_token(expired, **rest)  # type: ignore[arg-type]
+    assert caught.value.code == "expired"
+    before = VerificationTime.at(now - timedelta(days=1))
+    assert nvattest.verify_token(expired, at=before, **rest).trusted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ear", [False, True])
+def test_a_platform_gives_the_token_of_its_appraisal(ear: bool, nvattest_platform: BuildPlatform) -> None:
+    good, bad = nvattest_platform("hopper-1"), nvattest_platform("hopper-1", lies=["gpu0:measurement=9"])
+    for platform, trusted in ((good, not ear), (bad, False)):
+        verified = nvattest.verify_token(
+            platform.token(DEFAULT_NONCE, ear=ear),
+            issuer="NVATTEST-LOCAL-VERIFIER",
+            nonce=DEFAULT_NONCE,
+            at=platform.clock,
+            key=platform.token_key.public,
+            accept_simulated=True,
+        )
+        assert verified.trusted is trusted
+    assert good.token_key.public == nvattest_platform("blackwell-1").token_key.public
+    assert good.token_key.public != nvattest_platform("hopper-1", seed=1).token_key.public
+
+
+def test_the_type_of_the_fixture_is_that_of_build() -> None:
+    named, build = (inspect.signature(call).parameters for call in (BuildPlatform.__call__, Platform.build))
+    assert list(named)[1:] == list(build)
+    assert [named[name].default for name in build] == [build[name].default for name in build]
+
+
+@pytest.mark.parametrize("module", ["nvattest.testing", "nvattest.testing.pytest_plugin", "nvattest.compat",
+                                    "nvattest.compat.nv_attestation_sdk", "nvattest.compat.nv_attestation_sdk.attestation",
+                                    "nvattest.compat.verifier", "nvattest.compat.verifier.cc_admin"])  # fmt: skip
+def test_what_is_public_beside_the_package_is_listed_there_and_resolves(module: str) -> None:
+    found = importlib.import_module(module)
+    assert found.__all__ == sorted(found.__all__, key=lambda name: (not name.isupper(), name))
+    for name in found.__all__:
+        assert getattr(found, name) is getattr(found, name)
