@@ -38,15 +38,14 @@ class Verifier:
     ) -> None:
         self.anchors = anchors
         self.policy = policy if policy is not None else EvidencePolicy()
-        self.ecdsa = EcdsaVerifier(backend=backend)
-        self.memory = Memory(self.ecdsa)
+        self._memory = Memory(EcdsaVerifier(backend=backend))
 
     def __repr__(self) -> str:
         return f"<Verifier under {self.anchors!r} with {self.policy!r}>"
 
     def read(self, evidence: Iterable[Evidence | ReadEvidence]) -> tuple[ReadEvidence, ...]:
         """Read the reports and chains once, for ``appraise`` and for the gathering of collateral before it."""
-        return tuple(self.memory.read(item) for item in evidence)
+        return tuple(self._memory.read(item) for item in evidence)
 
     def appraise(
         self,
@@ -65,7 +64,7 @@ class Verifier:
             InputError: no such nonce, or an instant without a time zone.
         """
         asked = None if nonce is None else Nonce.of(nonce)
-        basis = Basis(asked, collateral, VerificationTime.of(at), self.policy, self.anchors, self.memory)
+        basis = Basis(asked, collateral, VerificationTime.of(at), self.policy, self.anchors, self._memory)
         counts = dict.fromkeys(DeviceKind, 0)
         devices: list[DeviceAppraisal] = []
         for device in self.read(evidence):
@@ -73,3 +72,8 @@ class Verifier:
             devices.append(appraise_device(device, counts[kind], basis))
             counts[kind] += 1
         return appraise_platform(tuple(devices), basis)
+
+
+def memory_of(verifier: Verifier) -> Memory:
+    """What a verifier has read and verified, for the rooms of this package that read with it. Not public."""
+    return verifier._memory  # noqa: SLF001 - its maker's module

@@ -213,7 +213,9 @@ def fetch_collateral(
         mode = RevocationMode.FRESH
     known = None
     if source.rim_dir is not None:
-        known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=verifier.memory.parse_rim)
+        from nvattest.appraisal.verifier import memory_of
+
+        known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=memory_of(verifier).parse_rim)
     collateral = session.fetch_collateral(
         devices, options=gather_options(source.services, mode), known=known, at=demands.at, verifier=verifier
     )

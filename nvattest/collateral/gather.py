@@ -20,7 +20,7 @@ from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source,
 from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.http import HttpClient, HttpSettings, Service, check_seconds, check_url
 from nvattest.collateral.plan import Needs, Question, certificates_to_ask, needs_of
 from nvattest.collateral.services import (
@@ -165,7 +165,7 @@ class _Gathering:
     ) -> None:
         self._options = options
         self._at = at
-        self._memory = verifier.memory
+        self._memory = memory_of(verifier)
         self._anchors = verifier.anchors
         self._client = client
         self._random_bytes = random_bytes

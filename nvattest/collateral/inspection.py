@@ -23,7 +23,7 @@ from nvattest._documents import JsonObject
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
 from nvattest.appraisal.revocation import MAXIMUM_ANSWERS
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError
 from nvattest.model import VerificationTime, counted, format_time
@@ -86,7 +86,7 @@ def inspect_parts(
     for part in parts:
         inspector.refused.clear()
         rims += [inspector.rim(part.rims[name]) for name in sorted(part.rims)]
-        inspector.surplus = _surplus(part.ocsp, verifier.memory.parse_answer)
+        inspector.surplus = _surplus(part.ocsp, memory_of(verifier).parse_answer)
         answers += [inspector.answer(answer) for answer in part.ocsp]
         use(
             Collateral(
@@ -123,10 +123,10 @@ class _Inspector:
     def rim(self, answer: RimAnswer) -> JsonObject:
         entry: JsonObject = {"id": answer.id, "sha256": hashlib.sha256(answer.content).hexdigest()}
         try:
-            document = self._verifier.memory.parse_rim(answer.content)
+            document = memory_of(self._verifier).parse_rim(answer.content)
         except ParseError as error:
-            return self._refuse(entry, answer.id, answer, self._verifier.memory.explain_rim(error, answer.content))
-        verification = self._verifier.memory.verify_rim(document, self._verifier.anchors, self._at.rim)
+            return self._refuse(entry, answer.id, answer, memory_of(self._verifier).explain_rim(error, answer.content))
+        verification = memory_of(self._verifier).verify_rim(document, self._verifier.anchors, self._at.rim)
         chain = verification.chain
         entry |= {
             "version": document.version,
@@ -152,7 +152,7 @@ class _Inspector:
         entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
         name = f"OCSP answer {entry['sha256']}"[:24]
         try:
-            response = self._verifier.memory.parse_answer(answer.content)
+            response = memory_of(self._verifier).parse_answer(answer.content)
         except ParseError as error:
             return self._refuse(entry, name, answer, str(error))
         entry |= {
@@ -203,7 +203,7 @@ class _Inspector:
             issuer=question.issuer,
             at=at,
             nonce=None,
-            verifier=self._verifier.ecdsa,
+            verifier=memory_of(self._verifier).ecdsa,
         )
 
     def _ends(self, response: OcspResponse, name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from nvattest.appraisal.inputs import Unavailable
 from nvattest.appraisal.memory import ReadEvidence
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
@@ -60,7 +60,7 @@ def needs_of(evidence: Sequence[Evidence | ReadEvidence], verifier: Verifier, at
         try:
             if isinstance(device.certificates, ParseError):
                 raise device.certificates
-            chain = verifier.memory.validate_device_chain(device.certificates, verifier.anchors, at.device)
+            chain = memory_of(verifier).validate_device_chain(device.certificates, verifier.anchors, at.device)
             if chain.path_ok:
                 chains.append(chain)
             else:

@@ -10,7 +10,7 @@ from nvattest._documents import JsonObject
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.revocation import find_revocation
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.plan import Needs, Question, certificates_to_ask
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import VerificationTime, format_time
@@ -67,12 +67,12 @@ class _Report:
             return facts
         facts |= {"source": answer.source.value, "sha256": hashlib.sha256(answer.content).hexdigest()}
         try:
-            document = self._verifier.memory.parse_rim(answer.content)
+            document = memory_of(self._verifier).parse_rim(answer.content)
         except ParseError as error:
-            said = self._verifier.memory.explain_rim(error, answer.content)
+            said = memory_of(self._verifier).explain_rim(error, answer.content)
             facts["problem"] = self.problem(error.result_code, said, error.hint, rim_id)
             return facts
-        verification = self._verifier.memory.verify_rim(document, self._verifier.anchors, at.rim)
+        verification = memory_of(self._verifier).verify_rim(document, self._verifier.anchors, at.rim)
         chain = verification.chain
         facts |= {
             "version": document.version,
@@ -105,7 +105,7 @@ class _Report:
         return [self._question(question, at, of) for question in certificates_to_ask([(chain, profile)])]
 
     def _question(self, question: Question, at: datetime, of: str) -> JsonObject:
-        found = find_revocation(question.certificate, question.issuer, self._collateral, at, self._verifier.memory)
+        found = find_revocation(question.certificate, question.issuer, self._collateral, at, memory_of(self._verifier))
         revocation = found.revocation
         if revocation.status is not RevocationStatus.GOOD:
             missing = self._collateral.unavailable.get(question.key)

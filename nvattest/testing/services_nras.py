@@ -185,6 +185,7 @@ class NrasIssuer:
     def _collateral(self, evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Collateral:
         """The RIMs that the platform's service has, and live answers of its responder."""
         from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+        from nvattest.appraisal.verifier import memory_of
         from nvattest.collateral.plan import certificates_to_ask, needs_of
         from nvattest.collateral.services import ask_responder, check_answer
         from nvattest.pki.chain import ChainProfile
@@ -194,8 +195,8 @@ class NrasIssuer:
         chains = [(chain, ChainProfile.DEVICE) for chain in needs.chains]
         for xml in rims.values():
             with contextlib.suppress(ParseError):
-                document = verifier.memory.parse_rim(xml)
-                signed = verifier.memory.verify_rim(document, verifier.anchors, at.rim)
+                document = memory_of(verifier).parse_rim(xml)
+                signed = memory_of(verifier).verify_rim(document, verifier.anchors, at.rim)
                 chains.append((signed.chain, ChainProfile.RIM))
         responder: Any = _Responder(self._platform, at.rim)
         answers, unavailable = [], {}

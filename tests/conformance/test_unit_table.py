@@ -17,7 +17,7 @@ import pytest
 
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.results import Appraisal
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.evidence import Evidence, dump_evidence, load_evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
@@ -364,8 +364,8 @@ def rim_document(real: Path) -> None:
     from nvattest.pki.anchors import NVIDIA_ANCHORS
 
     verifier = Verifier()
-    document = verifier.memory.parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
-    result = verifier.memory.verify_rim(document, verifier.anchors, AT.rim)
+    document = memory_of(verifier).parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
+    result = memory_of(verifier).verify_rim(document, verifier.anchors, AT.rim)
     assert result.signature_valid
     assert result.chain.path_ok
     assert result.chain.in_validity
@@ -383,15 +383,15 @@ def rim_document(real: Path) -> None:
 def incorrect_root(real: Path) -> None:
     platform = Platform.build("hopper-1")
     verifier = Verifier(anchors=platform.trust_anchors())
-    document = verifier.memory.parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
-    assert not verifier.memory.verify_rim(document, verifier.anchors, AT.rim).chain.path_ok
+    document = memory_of(verifier).parse_rim((real / "rim" / "NV_GPU_DRIVER_GH100_550.144.03.xml").read_bytes())
+    assert not memory_of(verifier).verify_rim(document, verifier.anchors, AT.rim).chain.path_ok
 
 
 @row("InvalidRimDocument.VerifyIncorrectSignature")
 def incorrect_rim_signature(real: Path) -> None:
     verifier = Verifier()
-    document = verifier.memory.parse_rim((real / "rim-bad" / "incorrect_signature_driver_rim.xml").read_bytes())
-    result = verifier.memory.verify_rim(document, verifier.anchors, AT.rim)
+    document = memory_of(verifier).parse_rim((real / "rim-bad" / "incorrect_signature_driver_rim.xml").read_bytes())
+    result = memory_of(verifier).verify_rim(document, verifier.anchors, AT.rim)
     assert not result.signature_valid
     assert result.verified is None
 

@@ -16,7 +16,7 @@ from nvattest.appraisal.memory import BoundedMap, Memory, ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import appraisal_to_json
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
@@ -93,9 +93,9 @@ def failed(appraisal: Appraisal) -> set[str]:
 
 def test_a_device_that_comes_back_costs_one_signature(scene: Scene) -> None:
     again = scene.collect(OTHER_NONCE)[:1]
-    before = scene.warm.ecdsa.verifications
+    before = memory_of(scene.warm).ecdsa.verifications
     assert scene.ask(scene.warm, evidence=again, nonce=OTHER_NONCE).devices[0].trusted
-    assert scene.warm.ecdsa.verifications - before == 1
+    assert memory_of(scene.warm).ecdsa.verifications - before == 1
 
 
 def test_what_was_said_once_is_said_again(scene: Scene) -> None:
