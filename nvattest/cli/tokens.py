@@ -1,4 +1,4 @@
-"""Tokens at the shell: the key, the clock and the ids of one that is issued, and its binding to the CPU's quote.
+"""Tokens at the shell: the key of one that is issued, its files, and its binding to the CPU's quote.
 
 The recipe of the binding is in ``nvattest/token/binding.py``; here it meets files and the kernel.
 """
