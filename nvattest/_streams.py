@@ -12,7 +12,7 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["give_up_stdout", "open_closed_streams"]
+__all__ = ["give_up_stdout", "open_closed_streams", "write_utf_8"]
 
 
 def open_closed_streams() -> None:
@@ -26,6 +26,16 @@ def open_closed_streams() -> None:
                 # A guest whose /dev is not there yet.
                 stream = io.StringIO()  # type: ignore[assignment]
             setattr(sys, name, stream)
+
+
+def write_utf_8() -> None:
+    """Let stdout be UTF-8 where it is a file or a pipe, as JSON has to be.
+
+    On Windows it would have an encoding of its own, in which no JSON can be read back. ``PYTHONIOENCODING`` stands.
+    """
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and not sys.stdout.isatty() and not os.environ.get("PYTHONIOENCODING"):
+        reconfigure(encoding="utf-8")
 
 
 def give_up_stdout() -> None:

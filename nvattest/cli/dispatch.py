@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 
-from nvattest._streams import give_up_stdout
+from nvattest._streams import give_up_stdout, write_utf_8
 from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
 
@@ -74,6 +74,8 @@ def run(argv: list[str]) -> int:
         if name not in COMMANDS:
             raise ArgumentError(f"there is no command {name!r}; there are {', '.join(COMMANDS)}", UNEXPECTED)
         options = command_parser(name).parse_args(rest)
+        if options.format != "text":
+            write_utf_8()
         status: int = importlib.import_module(COMMANDS[name][0]).run(options)
         # A caller that closed stdout wants the status alone.
         if sys.stdout is not None:

@@ -6,6 +6,7 @@ and in the workers of a batch. What needs Linux says so.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -179,6 +180,20 @@ def test_what_looks_at_a_machine_ends_with_an_answer(answers: dict[str, tuple[in
     _, out, err = answers[command]
     assert "Traceback" not in out + err
     assert out
+
+
+@pytest.mark.parametrize(("form", "chosen", "expected"), [
+    ("json", "", "utf-8"), ("json", "cp1252", "cp1252"), ("text", "", "cp1252"),
+])  # fmt: skip
+def test_json_that_goes_into_a_file_is_utf_8_unless_an_encoding_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, form: str, chosen: str, expected: str
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setenv("PYTHONIOENCODING", chosen)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr("nvattest.cli.version.run", lambda _: print("Gr\u00fcn\u2026") or 0)
+    assert main(["-f", form, "version"]) == 0
+    assert stream.buffer.getvalue() == "Gr\u00fcn\u2026\n".encode(expected)  # type: ignore[attr-defined]
 
 
 # --- what needs Linux -------------------------------------------------------------------------------------------------
