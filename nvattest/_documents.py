@@ -61,8 +61,8 @@ def load_json(
             nested too deeply.
     """
 
-    def fail(message: str, code: str, offset: int | None = None) -> ParseError:
-        return ParseError(message, source=source, offset=offset, code=code, result_code=result_code)
+    def fail(message: str, code: str, offset: int | None = None, hint: str = "") -> ParseError:
+        return ParseError(message, source=source, offset=offset, code=code, result_code=result_code, hint=hint)
 
     def unique(pairs: list[tuple[str, object]]) -> JsonObject:
         members: JsonObject = {}
@@ -89,6 +89,8 @@ def load_json(
     if len(data) > maximum:
         raise fail(f"{len(data)} bytes, at most {maximum} are read", "too-large")
     encoding, start = "utf-8", 0
+    # A program, and no command, hands over the text of a person's file; it may be the file's name by mistake.
+    hint = "give the text itself, not the name of its file" if file and isinstance(data, str) else ""
     if isinstance(data, bytes):
         for mark, name in _MARKS if file else ():
             if data.startswith(mark):
@@ -107,7 +109,7 @@ def load_json(
         )
     except json.JSONDecodeError as error:
         offset = start + len(data[: error.pos].encode(encoding, "surrogatepass"))
-        raise fail(f"not JSON: {error.msg}", "json", offset) from None
+        raise fail(f"not JSON: {error.msg}", "json", offset, "" if offset else hint) from None
     except RecursionError:
         raise fail("nested too deeply", "json") from None
     if _is_deep(document):

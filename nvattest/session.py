@@ -317,7 +317,7 @@ def _verifier(verifier: Verifier | None, anchors: TrustAnchors | None, policy: E
 def _devices(evidence: AnyEvidence) -> Sequence[Evidence | ReadEvidence]:
     if isinstance(evidence, Evidence):
         return (evidence,)
-    if not isinstance(evidence, bytes | str | Mapping):
+    if isinstance(evidence, Sequence) and not isinstance(evidence, bytes | str):
         devices = [item for item in evidence if isinstance(item, Evidence | ReadEvidence)]
         if len(devices) == len(evidence):
             return devices

@@ -75,6 +75,26 @@ def test_an_instant_has_a_zone_and_is_no_text(platform: Platform, at: object, co
     assert caught.value.code == code
 
 
+def test_the_name_of_a_file_is_not_its_text(platform: Platform) -> None:
+    for call in (
+        lambda: nvattest.verify("evidence.json", collateral=platform.collateral(), nonce=None),
+        lambda: nvattest.verify(platform.evidence(DEFAULT_NONCE), collateral="bundle.json", nonce=None),
+    ):
+        with pytest.raises(nvattest.ParseError) as caught:
+            call()
+        assert caught.value.hint == "give the text itself, not the name of its file"
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 7, [None], [[]], {}, iter(())], ids=["null", "number", "nulls", "lists", "object", "iterator"]
+)
+def test_what_is_neither_evidence_nor_collateral_is_refused_as_such(platform: Platform, wrong: object) -> None:
+    with pytest.raises(nvattest.ParseError):
+        nvattest.verify(wrong, collateral=platform.collateral(), nonce=DEFAULT_NONCE)  # type: ignore[arg-type]
+    with pytest.raises(nvattest.ParseError):
+        nvattest.verify(platform.evidence(DEFAULT_NONCE), collateral=wrong, nonce=DEFAULT_NONCE)  # type: ignore[arg-type]
+
+
 def test_no_device_is_not_trusted(platform: Platform) -> None:
     assert not nvattest.verify((), collateral=platform.collateral(), nonce=DEFAULT_NONCE).trusted
 
