@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cache
 
 import pytest
 
@@ -26,27 +28,27 @@ def token_of(appraisal: nvattest.Appraisal) -> nvattest.VerifiedToken:
     )
 
 
-GOOD, BAD = Platform.build("hopper-1"), Platform.build("hopper-1", lies=("gpu0:measurement=9",))
-RESULTS = [
-    *((appraisal, ".trusted, or call .require()") for appraisal in (GOOD.appraise(), BAD.appraise())),
-    *((token_of(platform.appraise()), ".trusted, or call .require()") for platform in (GOOD, BAD)),
-    (BAD.appraise().devices[0], ".trusted"),
-    (PolicyDecision(matched=False), ".matched"),
-    (
-        BindingCheck(
-            quote=ParsedQuote(
-                kind=QuoteKind.TDX, version=4, report_data=bytes(64), measurement=b"", registers=(), debug=False
-            ),
-            expected=bytes(64),
-            matches=False,
-        ),
-        ".ok",
-    ),
+@cache
+def appraisal_of(*lies: str) -> nvattest.Appraisal:
+    return Platform.build("hopper-1", lies=lies).appraise()
+
+
+LIE = "gpu0:measurement=9"
+QUOTE = ParsedQuote(kind=QuoteKind.TDX, version=4, report_data=bytes(64), measurement=b"", registers=(), debug=False)
+RESULTS: list[tuple[Callable[[], object], str]] = [
+    (appraisal_of, ".trusted, or call .require()"),
+    (lambda: appraisal_of(LIE), ".trusted, or call .require()"),
+    (lambda: token_of(appraisal_of()), ".trusted, or call .require()"),
+    (lambda: token_of(appraisal_of(LIE)), ".trusted, or call .require()"),
+    (lambda: appraisal_of(LIE).devices[0], ".trusted"),
+    (lambda: PolicyDecision(matched=False), ".matched"),
+    (lambda: BindingCheck(quote=QUOTE, expected=bytes(64), matches=False), ".ok"),
 ]
 
 
-@pytest.mark.parametrize(("result", "ask"), RESULTS, ids=lambda value: type(value).__name__)
-def test_a_result_that_may_be_a_refusal_has_no_truth_value(result: object, ask: str) -> None:
+@pytest.mark.parametrize(("make", "ask"), RESULTS)
+def test_a_result_that_may_be_a_refusal_has_no_truth_value(make: Callable[[], object], ask: str) -> None:
+    result = make()
     for question in (bool, lambda value: not value, lambda value: value or 1, lambda value: [1 for _ in "a" if value]):
         with pytest.raises(TypeError) as caught:
             question(result)
@@ -54,7 +56,7 @@ def test_a_result_that_may_be_a_refusal_has_no_truth_value(result: object, ask: 
 
 
 def test_a_token_that_says_no_is_refused_by_require_and_one_that_says_yes_is_returned() -> None:
-    good, bad = token_of(GOOD.appraise()), token_of(BAD.appraise())
+    good, bad = token_of(appraisal_of()), token_of(appraisal_of(LIE))
     assert good.trusted
     assert good.require() is good
     assert not bad.trusted
