@@ -37,7 +37,7 @@ from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import load_bundle
 from nvattest.collateral.shards import Bundles
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
@@ -156,7 +156,7 @@ class Judge:
         return {**_answer(appraisal, usual), "policy": self._policy}
 
     def _collateral(self, devices: tuple[ReadEvidence, ...]) -> Collateral:
-        return self._whole if self._bundles is None else self._bundles.collateral(devices, self._verifier.memory)
+        return self._whole if self._bundles is None else self._bundles.collateral(devices, memory_of(self._verifier))
 
 
 def read_line(line: bytes) -> JsonObject:

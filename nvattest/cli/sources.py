@@ -198,10 +198,12 @@ def fetch_collateral(
     """
     if len(source.bundles) == 1 and not os.path.isdir(source.bundles[0]):
         return read_bundle(source.bundles[0])
+    from nvattest.appraisal.verifier import memory_of
+
     if source.bundles:
         from nvattest.collateral.shards import Bundles
 
-        return Bundles(source.bundles).collateral(devices, verifier.memory)
+        return Bundles(source.bundles).collateral(devices, memory_of(verifier))
     from nvattest import session
     from nvattest.appraisal.policy import RevocationMode
     from nvattest.collateral.folders import rims_by_id
@@ -213,8 +215,6 @@ def fetch_collateral(
         mode = RevocationMode.FRESH
     known = None
     if source.rim_dir is not None:
-        from nvattest.appraisal.verifier import memory_of
-
         known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=memory_of(verifier).parse_rim)
     collateral = session.fetch_collateral(
         devices, options=gather_options(source.services, mode), known=known, at=demands.at, verifier=verifier

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from nvattest._documents import JsonObject, load_json
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.revocation import find_revocation
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
 from nvattest.collateral.gather import GatherOptions, gather_needs
 from nvattest.collateral.http import HttpClient
@@ -391,16 +391,17 @@ def _use(
     """Mark the RIMs that verify and the answers that say "good"."""
     asked = [(chain, ChainProfile.DEVICE) for chain in chains]
     rim_ids = []
+    memory = memory_of(verifier)
     for rim_id, rim in found.rims.items():
         with suppress(ParseError):
-            verification = verifier.memory.verify_rim(verifier.memory.parse_rim(rim.content), verifier.anchors, at.rim)
+            verification = memory.verify_rim(memory.parse_rim(rim.content), verifier.anchors, at.rim)
             if verification.verified is not None:
                 rim_ids.append(rim_id)
                 asked.append((verification.chain, ChainProfile.RIM))
     good: dict[str, int] = {}
     for question in certificates_to_ask(asked):
         instant = at.device if question.profile is ChainProfile.DEVICE else at.rim
-        judged = find_revocation(question.certificate, question.issuer, found, instant, verifier.memory).revocation
+        judged = find_revocation(question.certificate, question.issuer, found, instant, memory).revocation
         if judged.status is RevocationStatus.GOOD and judged.next_update is not None:
             good[cert_id_key(question.certificate, question.issuer, algorithm)] = question.certificate.serial
     journal.use(rim_ids, good)

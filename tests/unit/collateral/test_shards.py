@@ -11,7 +11,7 @@ import pytest
 
 from nvattest._schemas import schema_bytes
 from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.verifier import Verifier
+from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral import shards
 from nvattest.collateral.bundle import dump_bundle, load_bundle
 from nvattest.collateral.shards import BundleFolder, Bundles, by_serial, serial_of, shard_count, shard_of
@@ -72,7 +72,7 @@ def test_a_platform_costs_the_shards_of_its_certificates(fleet: SimulatedFleet, 
     verifier = Verifier(anchors=fleet.platform.trust_anchors())
     devices = verifier.read(fleet.evidence(7))
     bundles = Bundles([str(folder)])
-    found = bundles.collateral(devices, verifier.memory)
+    found = bundles.collateral(devices, memory_of(verifier))
     assert len(found.ocsp) < 10
     nonce = Nonce(fleet.nonce(7))
     assert verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time).trusted
@@ -175,7 +175,7 @@ def test_files_and_folders_are_one_bundle(fleet: SimulatedFleet, folder: Path, t
         ([str(folder)], False),
         ([str(rims)], False),
     ):
-        found = Bundles(paths).collateral(devices, verifier.memory)
+        found = Bundles(paths).collateral(devices, memory_of(verifier))
         result = verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time)
         assert result.trusted is trusted, paths
 
