@@ -450,7 +450,7 @@ def test_simulated_devices_are_refused_unless_they_are_asked_for() -> None:
 def test_what_is_expected_has_to_be_there() -> None:
     good = node()
     assert minting.check(good, expected_devices=12).overall
-    assert minting.check(minting.ear(minting.appraisal("hopper-8-ppcie")), expected_devices=12)
+    assert minting.check(minting.ear(minting.appraisal("hopper-8-ppcie")), expected_devices=12).labels
     for changes, code in (
         ({"expected_devices": 11}, "device-count"),
         ({"expected_devices": 13}, "device-count"),
@@ -474,9 +474,9 @@ def test_what_is_expected_has_to_be_there() -> None:
 @pytest.mark.parametrize("form", ["detached-eat", "ear"])
 def test_gpus_and_switches_are_counted_apart(form: str) -> None:
     token = node() if form == "detached-eat" else minting.ear(minting.appraisal("hopper-8-ppcie"))
-    assert minting.check(token, expected_gpus=8, expected_switches=4, expected_devices=12)
-    assert minting.check(token, expected_gpus=8)
-    assert minting.check(token, expected_switches=4)
+    assert minting.check(token, expected_gpus=8, expected_switches=4, expected_devices=12).labels
+    assert minting.check(token, expected_gpus=8).labels
+    assert minting.check(token, expected_switches=4).labels
     for changes in (
         {"expected_gpus": 7},
         {"expected_gpus": 12},
@@ -493,7 +493,7 @@ def test_four_gpus_and_four_switches_are_not_eight_gpus() -> None:
     world = minting.appraisal("hopper-8-ppcie")
     some = replace(world, devices=world.devices[4:])
     token = minting.ear(some)
-    assert minting.check(token, expected_devices=8)
+    assert minting.check(token, expected_devices=8).labels
     with pytest.raises(TokenError, match="about 4 GPUs, expected 8") as caught:
         minting.check(token, expected_gpus=8)
     assert caught.value.code == "device-count"
@@ -504,7 +504,7 @@ def test_a_name_that_tells_no_kind_is_counted_as_neither() -> None:
         payload["submods"]["device_0"] = payload["submods"].pop("gpu0")
 
     token = minting.forged_ear(rename)
-    assert minting.check(token, expected_devices=1)
+    assert minting.check(token, expected_devices=1).labels
     for changes in ({"expected_gpus": 1}, {"expected_switches": 0}):
         with pytest.raises(TokenError, match="device_0") as caught:
             minting.check(token, **changes)
@@ -512,9 +512,9 @@ def test_a_name_that_tells_no_kind_is_counted_as_neither() -> None:
 
 
 def test_the_leeway_is_kept_to_the_second() -> None:
-    assert minting.check(eat(), at=NOW - timedelta(seconds=60))
-    assert minting.check(eat(), at=NOW + timedelta(seconds=3659))
-    assert minting.check(eat(), at=NOW, leeway=timedelta(0))
+    assert minting.check(eat(), at=NOW - timedelta(seconds=60)).labels
+    assert minting.check(eat(), at=NOW + timedelta(seconds=3659)).labels
+    assert minting.check(eat(), at=NOW, leeway=timedelta(0)).labels
     assert minting.check(eat(), issuer=None).issuer == "NVATTEST-LOCAL-VERIFIER"
 
 
