@@ -40,10 +40,15 @@ PRELUDE = """
 nvattest() {
     case "$1" in
         attest | verify-token) command nvattest "$@" --accept-simulated ;;
-        verify-batch) command nvattest "$@" --trust-anchors roots.pem --at "$(cat clock)" --workers 1 ;;
+        verify-batch) command nvattest "$@" --trust-anchors "$NVATTEST_TRUST_ANCHORS" --workers 1 ;;
         *) command nvattest "$@" ;;
     esac
 }
+# The lines of a fleet: a node that is well, and one that answered another nonce.
+nvattest collect-evidence --nonce "$(printf '11%.0s' {1..32})" > node.json
+for node in a-11 b-22; do
+    printf '{"id": "%s", "nonce": "%s", "evidence": %s}\\n' "${node%-*}" "$(printf "${node#*-}%.0s" {1..32})" "$(tr -d '\\n' < node.json)"
+done > nodes.jsonl
 """
 
 
@@ -58,30 +63,11 @@ def blocks(language: str) -> list[str]:
 
 
 def prepare(folder: Path) -> None:
-    """What a reader has: the examples, RIMs and answers as files, the pages' own files."""
+    """What a reader has: the examples, and the pages' own files."""
     (folder / "examples").symlink_to(ROOT / "examples")
     for block in blocks("toml"):
         name, _, text = block.partition("\n")
         (folder / name.removeprefix("# ")).write_text(text, encoding="utf-8")
-    platform = Platform.build("hopper-1")
-    for name, files in (
-        ("RIMS", {f"{rim_id}.xml": xml for rim_id, xml in platform.rims().items()}),
-        ("ANSWERS", {f"{key}.der": der for key, der in platform.ocsp_answers().items()}),
-    ):
-        (folder / name).mkdir()
-        for file_name, data in files.items():
-            (folder / name / file_name).write_bytes(data)
-    # The lines of a fleet: one node that is well and one that is not.
-    lines = []
-    for name, lies in (("a", []), ("b", ["gpu0:measurement=9"])):
-        node, nonce = Platform.build("hopper-1", lies=lies), bytes(range(32))
-        lines.append(
-            json.dumps({"id": name, "nonce": nonce.hex(), "evidence": json.loads(node.evidence_json(None, nonce))})
-            + "\n"
-        )
-    (folder / "nodes.jsonl").write_text("".join(lines), encoding="ascii")
-    (folder / "roots.pem").write_bytes(platform.anchors_pem)
-    (folder / "clock").write_text(str(platform.time), encoding="ascii")
 
 
 def demanded(line: str) -> str:
@@ -182,7 +168,7 @@ def test_commands_in_the_text_exist() -> None:
 
 
 def test_the_library_example_verifies_a_simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [example] = [block for block in blocks("python") if 'open("bundle.json"' in block]
+    [example] = [block for block in blocks("python") if 'Path("bundle.json")' in block]
     platform = Platform.build("hopper-1")
     nonce = bytes(range(32))
     files = {
@@ -194,24 +180,12 @@ def test_the_library_example_verifies_a_simulated_gpu(tmp_path: Path, monkeypatc
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="ascii")
     monkeypatch.chdir(tmp_path)
-    code = compile(example.replace("open(", "opened("), "library.md", "exec")
-    names = {"opened": lambda path, mode="r": _Closing(path, mode)}
+    code = compile(example, "library.md", "exec")
     with pytest.raises(nvattest.NotTrustedError):
-        exec(code, dict(names))  # noqa: S102 - the page is ours; the default anchors refuse what is simulated
+        exec(code, {})  # noqa: S102 - the page is ours; the default anchors refuse what is simulated
     trusting = functools.partial(nvattest.verify, anchors=platform.trust_anchors())
     monkeypatch.setattr(nvattest, "verify", trusting, raising=False)
-    exec(code, dict(names))  # noqa: S102
-
-
-class _Closing:
-    """A file that is closed once it was read; the page leaves that to the interpreter for the sake of a line."""
-
-    def __init__(self, path: str, mode: str) -> None:
-        self.path, self.mode = path, mode
-
-    def read(self) -> object:
-        path = Path(self.path)
-        return path.read_bytes() if "b" in self.mode else path.read_text(encoding="ascii")
+    exec(code, {})  # noqa: S102
 
 
 def test_the_relying_party_s_example_refuses_a_simulated_token_until_told(
