@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, load_json
+from nvattest._folder import flags
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
@@ -73,8 +75,10 @@ class Journal:
         try:
             os.makedirs(folder, exist_ok=True)
             # Unbuffered: a process that is killed loses nothing that it has written.
-            self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115 - __exit__ closes it
+            self._file = open(self._path, "a+b", buffering=0, opener=_open)  # noqa: SIM115 - __exit__ closes it
             try:
+                if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                    raise _damaged(self._path)
                 _lock(self._file.fileno(), self._path)
                 self._load()
             except BaseException:
@@ -211,7 +215,9 @@ class Journal:
 
     def _load(self) -> None:
         self._end = 0
-        with open(self._path, "rb") as file:
+        # The file that is locked, whatever has its name now.
+        with open(os.dup(self._file.fileno()), "rb") as file:
+            file.seek(0)
             for line in iter(lambda: file.readline(_MAXIMUM_LINE + 1), b""):
                 if not line.endswith(b"\n"):
                     if len(line) > _MAXIMUM_LINE or not (self._end or _HEADER.startswith(line)):
@@ -262,15 +268,22 @@ def _damaged(path: str) -> InputError:
     return InputError(f"{path}: not a journal of this program, or damaged", code="journal", hint="remove it")
 
 
+def _open(path: str, given: int) -> int:
+    # Appended to and cut, so that a link would let the folder's maker choose the file.
+    return os.open(path, given | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"), 0o666)
+
+
 def _lock(descriptor: int, path: str) -> None:
     try:
         import fcntl
     except ImportError:
         return
-    try:
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another process fetches into this folder", code="journal") from None
+        # A process that has just ended its work took the file away, and with it its lock.
+        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            return
+    raise InputError(f"{path}: another process fetches into this folder", code="journal")
 
 
 class Node(NamedTuple):

@@ -273,8 +273,10 @@ def write_folder(
                 name = f"ocsp-{number:04}"
                 files.append(_write(path, descriptor, name, Collateral(ocsp=found)) if found else None)
             manifest["shards"] = files
-            _replace(descriptor, MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
-            written = BundleFolder(path)
+            content = json.dumps(manifest, indent=1).encode() + b"\n"
+            # Opened as a reader will open it, before it takes the place of the old one.
+            written = BundleFolder(path, content)
+            _replace(descriptor, MANIFEST, content)
             for name in os.listdir(path):
                 if _OURS.fullmatch(name) and name not in before | written.files:
                     os.unlink(os.path.join(path, name))
@@ -286,13 +288,16 @@ def write_folder(
 
 
 def _write(path: str, descriptor: int, name: str, content: Collateral) -> JsonObject:
-    """Write one file under a name that its digest is part of; one that is there already has this content."""
+    """Write one file under a name that its digest is part of; one that is there whole stays."""
     data = json.dumps(dump_bundle(content)).encode()
     digest = hashlib.sha256(data).hexdigest()
     name = f"{name}-{digest[:16]}.json"
-    if not os.path.exists(os.path.join(path, name)):
-        _replace(descriptor, name, data)
-    return {"file": name, "sha256": digest}
+    entry: JsonObject = {"file": name, "sha256": digest}
+    with suppress(InputError):
+        if read_bounded(os.path.join(path, name), MAXIMUM_BUNDLE) == data:
+            return entry
+    _replace(descriptor, name, data)
+    return entry
 
 
 def _replace(descriptor: int, name: str, data: bytes) -> None:

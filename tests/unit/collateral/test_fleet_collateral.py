@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -199,6 +201,33 @@ def test_one_process_at_a_time_works_in_a_folder(tmp_path) -> None:
     with Journal(str(tmp_path)), pytest.raises(InputError, match="another process"):
         Journal(str(tmp_path))
     Journal(str(tmp_path)).__exit__()
+
+
+def test_a_journal_that_its_owner_has_just_taken_away_is_not_written_to(tmp_path, monkeypatch) -> None:
+    real = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        # Between open and lock another process ends its work, and a third begins.
+        (tmp_path / "journal.jsonl").unlink()
+        (tmp_path / "journal.jsonl").write_bytes(b"")
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="another process"):
+        Journal(str(tmp_path))
+    assert (tmp_path / "journal.jsonl").read_bytes() == b""
+
+
+def test_a_link_and_a_pipe_are_no_journal(tmp_path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "journal.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"journal\.jsonl"):
+        Journal(str(tmp_path / "linked"))
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / "journal.jsonl")
+    with pytest.raises(InputError, match="not a journal"):
+        Journal(str(tmp_path / "piped"))
 
 
 @pytest.mark.parametrize("content", [b"something else\n", b"{}\n", b"x" * 3_000_000])

@@ -142,6 +142,23 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
         Bundles([str(tmp_path)])
 
 
+def test_a_file_of_the_folder_that_is_damaged_is_written_again(fleet: SimulatedFleet, folder: Path) -> None:
+    for damaged in folder.glob("*-*.json"):
+        damaged.write_bytes(damaged.read_bytes()[:-3])
+    fleet.write_bundle(str(folder))
+    BundleFolder(str(folder)).check()
+
+
+def test_a_bundle_that_no_reader_would_take_does_not_replace_the_old_one(
+    fleet: SimulatedFleet, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (folder / "manifest.json").read_bytes()
+    monkeypatch.setattr("nvattest.collateral.bundle.MAXIMUM_RIMS", 1)
+    with pytest.raises(InputError, match="'rims' has 2 items"):
+        SimulatedFleet(NODES + 1, seed=1).write_bundle(str(folder))
+    assert (folder / "manifest.json").read_bytes() == before
+
+
 def test_who_has_opened_a_bundle_can_read_it_while_the_next_is_written(fleet: SimulatedFleet, folder: Path) -> None:
     opened = BundleFolder(str(folder))
     whole = fleet.collateral()
