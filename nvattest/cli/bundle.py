@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -271,19 +270,25 @@ def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
 
 
 def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Output) -> int:
-    from nvattest.cli.fleet_bundle import merge_into_folder
+    from nvattest.cli.fleet_bundle import merge_into
+    from nvattest.collateral.fleet import Journal
 
-    folder = output.output.rstrip("/")
-    with ExitStack() as stack:
-        merged = merge_into_folder(stack, paths, folder, inspector.verifier, inspector.at, inspector.chains())
+    folder, chains = output.output.rstrip("/"), inspector.chains()
+    with Journal(folder) as journal:
+        interrupted = not journal.empty
+        if interrupted:
+            hint = "end it, name another folder, or remove the journal in this one"
+            raise InputError(f"{folder}: a fetch into it was interrupted", code="journal", hint=hint)
         try:
+            merged = merge_into(journal, paths, inspector.verifier, inspector.at, chains)
             _refuse_left(merged.unused, merged.bad, output)
-            if merged.journal.empty:
+            if journal.empty:
                 raise _nothing(folder)
-        except InputError:
-            merged.journal.discard()
+            journal.finish()
+        except BaseException:
+            # No fetch goes on from half a merge.
+            journal.discard()
             raise
-        merged.journal.finish()
     _print(merged.facts, folder, as_json=output.as_json)
     return 0
 

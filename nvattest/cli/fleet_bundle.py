@@ -131,20 +131,18 @@ def _require_complete(tally: Tally, request: FleetRequest) -> None:
 class Merged(NamedTuple):
     """A merge that is not written yet: its facts, the entries that cannot be used, and the inputs that gave nothing."""
 
-    journal: Journal
     facts: JsonObject
     bad: Sequence[tuple[str, str]]
     unused: Sequence[Unused]
 
 
-def merge_into_folder(
-    stack: ExitStack, paths: Sequence[str], folder: str, verifier: Verifier, at: VerificationTime,
-    chains: Sequence[ValidatedChain],
-) -> Merged:  # fmt: skip
+def merge_into(
+    journal: Journal, paths: Sequence[str], verifier: Verifier, at: VerificationTime, chains: Sequence[ValidatedChain]
+) -> Merged:
     """Merge bundles of any size into the journal of a folder, one part in memory at a time.
 
     Raises:
-        InputError: the folder cannot be used, or an interrupted fetch has left a journal in it.
+        InputError: a shard is damaged, or the journal cannot be written.
     """
     bundles: list[BundleFile | BundleFolder] = []
     unused: list[Unused] = []
@@ -163,10 +161,5 @@ def merge_into_folder(
         for bundle in bundles:
             yield from (Collateral(ocsp=part.ocsp) for part in bundle.parts())
 
-    journal = stack.enter_context(Journal(folder))
-    if not journal.empty:
-        raise InputError(
-            f"{folder}: a fetch into it was interrupted", code="journal", hint="end it, or name another folder"
-        )
     facts, bad = inspect_parts(parts(), verifier, at, chains=chains, use=journal.merge)
-    return Merged(journal, facts, bad, unused)
+    return Merged(facts, bad, unused)

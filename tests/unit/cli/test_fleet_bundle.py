@@ -12,6 +12,7 @@ import pytest
 
 from nvattest._schemas import schema_bytes
 from nvattest.cli import main
+from nvattest.collateral.fleet import Journal
 from nvattest.collateral.shards import BundleFolder
 from nvattest.model import VerificationTime
 from nvattest.testing import SimulatedFleet
@@ -152,6 +153,31 @@ def test_a_merge_with_a_damaged_bundle_writes_nothing(run, files, services) -> N
     assert "not usable: bad.json" in said
     assert list((files / "merged").iterdir()) == []
     assert run("bundle", "merge", "few", "bad.json", "--output", "merged", "--keep-going")[0] == 0
+
+
+def test_a_merge_that_ends_midway_leaves_nothing_in_the_way_of_the_next(run, files, services) -> None:
+    run("bundle", "fetch", "--input", "few.jsonl", "--output", "few", services=services)
+    run("bundle", "fetch", "--input", "nodes.jsonl", "--output", "all", services=services)
+    (shard, *_) = (files / "all").glob("ocsp-*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole + b" ")
+    status, _, said = run("bundle", "merge", "few", "all", "--output", "merged")
+    assert status != 0
+    assert "does not have its digest" in said
+    assert list((files / "merged").iterdir()) == []
+    shard.write_bytes(whole)
+    assert run("bundle", "merge", "few", "all", "--output", "merged")[0] == 0
+
+
+def test_a_fetch_that_was_interrupted_is_no_place_for_a_merge(run, files, services) -> None:
+    run("bundle", "fetch", "--input", "few.jsonl", "--output", "few", services=services)
+    with Journal(str(files / "merged")) as journal:
+        journal.arrived("key", b"content")
+    left = (files / "merged" / "journal.jsonl").read_bytes()
+    status, _, said = run("bundle", "merge", "few", "--output", "merged")
+    assert status != 0
+    assert "a fetch into it was interrupted" in said
+    assert (files / "merged" / "journal.jsonl").read_bytes() == left
 
 
 def test_a_file_is_refreshed_in_place_with_what_ends_soon(run, fleet, files, services) -> None:
