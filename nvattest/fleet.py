@@ -25,6 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -546,7 +547,7 @@ class Resumed:
                 answer = load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
             except ParseError:
                 answer = None
-            if not isinstance(answer, dict) or type(answer.get("trusted")) is not bool:
+            if not isinstance(answer, dict) or not _is_answer(answer):
                 raise self._refusal(number, "no answer of verify-batch")
             if answer.get("settings") != self._settings:
                 raise self._refusal(number, "made with another bundle, policy, time or other roots")
@@ -563,6 +564,21 @@ class Resumed:
             f"{self.path}: answer {number} is {why}; the file was left as it is", code="resume",
             hint="resume with the same input and settings, or name another --output",
         )  # fmt: skip
+
+
+def _is_answer(value: JsonObject) -> bool:
+    """Whether it has what ``Sums`` reads, for a file is input."""
+    devices, ends, error = value.get("devices"), value.get("collateral_expires"), value.get("error", {})
+    if type(value.get("trusted")) is not bool or not isinstance(devices, list) or not isinstance(error, dict):
+        return False
+    for part in (value, *devices):
+        failures = part.get("failures", []) if isinstance(part, dict) else None
+        if not isinstance(failures, list) or not all(isinstance(item, dict) and "id" in item for item in failures):
+            return False
+    try:
+        return ends is None or (isinstance(ends, str) and format_time(parse_time(ends)) == ends)
+    except InputError:
+        return False
 
 
 def _name(line: bytes) -> object:
@@ -582,9 +598,19 @@ def open_output(path: str, before: Resumed | None, new_file: Callable[[str], Bin
             file.truncate(before.end)
             file.seek(before.end)
             return file
-        # What follows a break in a compressed file is lost, so the answers go into a new one first.
-        new = os.path.join(os.path.dirname(path), f".nvattest-{os.urandom(8).hex()}")
-        output = _compressed(open(new, "wb"))  # noqa: SIM115 - likewise
+        return _rewritten(os.path.realpath(path), before)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+
+
+def _rewritten(path: str, before: Resumed) -> BinaryIO:
+    """A new file in the place of a compressed one, where what follows a break is lost; for the same readers."""
+    new = os.path.join(os.path.dirname(path), f".nvattest-{os.urandom(8).hex()}")
+    output = _compressed(open(new, "xb", opener=lambda name, given: os.open(name, given, 0o600)))  # noqa: SIM115
+    try:
+        old, made = os.stat(path), os.fstat(output.fileno())
+        if old.st_uid == made.st_uid:
+            os.chmod(new, old.st_mode & (0o777 if old.st_gid == made.st_gid else 0o707))
         left = before.end
         for line in before.answers():
             if left <= 0:
@@ -593,9 +619,12 @@ def open_output(path: str, before: Resumed | None, new_file: Callable[[str], Bin
             left -= len(line)
         output.flush()
         os.replace(new, path)
-        return output
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", code="file") from None
+    except BaseException:
+        output.close()
+        with suppress(OSError):
+            os.unlink(new)
+        raise
+    return output
 
 
 def _compressed(file: BinaryIO) -> BinaryIO:

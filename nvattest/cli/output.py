@@ -126,8 +126,20 @@ def _place(path: str) -> tuple[str, int | None]:
             target = os.readlink(place)
         except OSError:
             return place, None
+        _require_safe_link(place, folder)
         place = os.path.join(folder, target)
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _require_safe_link(link: str, folder: str) -> None:
+    """Follow no link that another user has put into a folder for all, such as /tmp.
+
+    Linux refuses it too (``fs.protected_symlinks``), but only where it follows the link itself.
+    """
+    facts, around = os.lstat(link), os.stat(folder)
+    for_all = stat.S_ISVTX | stat.S_IWOTH
+    if around.st_mode & for_all == for_all and facts.st_uid not in (os.geteuid(), around.st_uid):
+        raise PermissionError(errno.EACCES, f"a link of user {facts.st_uid} in a folder that all may write into", link)
 
 
 def _duplicate(number: int) -> int:

@@ -238,6 +238,17 @@ def test_only_an_output_of_the_same_lines_and_settings_is_resumed(fleet: SimpleN
         (answers[0].replace(b'"node-0"', b'"node-1"'), lines, "answer 1 is not that of line 1"),
         (answers[0] + b"something\n", lines, "answer 2 is no answer"),
         (b'{"trusted":1}\n', lines, "answer 1 is no answer"),
+        *(
+            (json.dumps(json.loads(answers[0]) | change).encode() + b"\n", lines, "answer 1 is no answer")
+            for change in (
+                {"devices": 5},
+                {"devices": [5]},
+                {"devices": [{"failures": "x"}]},
+                {"failures": [{}]},
+                {"error": 1},
+                {"collateral_expires": "soon"},
+            )
+        ),
         (b"not even a line", lines, "no output of verify-batch"),
         (b"\n", lines, "answer 1 is no answer"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import os
 import stat
 import subprocess
@@ -96,6 +97,26 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> Non
     (tmp_path / "ring").symlink_to("ring")
     with pytest.raises(InputError, match="Too many levels"):
         write_file(str(tmp_path / "ring"), "text")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give links away")
+def test_a_link_of_another_user_in_a_folder_for_all_is_not_followed(tmp_path: Path) -> None:
+    from nvattest.cli.output import open_stream
+
+    shared, mine = tmp_path / "shared", tmp_path / "mine"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "link").symlink_to(mine)
+    write_file(str(shared / "link"), "text")
+    os.chown(shared / "link", 12345, 12345, follow_symlinks=False)
+    for write in (lambda path: write_file(path, "other"), open_stream):
+        with pytest.raises(InputError, match="a link of user 12345 in a folder that all may write into"):
+            write(str(shared / "link"))
+    assert mine.read_text() == "text"
+    # In a folder of one user the link is as good as the folder.
+    shared.chmod(0o755)
+    write_file(str(shared / "link"), "other")
+    assert mine.read_text() == "other"
 
 
 @pytest.mark.parametrize(
@@ -229,3 +250,40 @@ def test_a_batch_goes_into_a_descriptor_and_is_resumed_from_files_only(tmp_path:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="not a regular file"):
         Resumed(str(tmp_path / "pipe"), "settings")
+
+
+def test_a_compressed_batch_is_resumed_behind_its_link_and_for_the_same_readers(tmp_path: Path) -> None:
+    from nvattest.cli.output import open_stream
+    from nvattest.fleet import Resumed, open_output
+
+    there, link = tmp_path / "there.gz", tmp_path / "out.gz"
+    link.symlink_to("there.gz")
+    answers = [b'{"id":1}\n', b'{"id":2}\n']
+    there.write_bytes(gzip.compress(b"".join(answers)))
+    there.chmod(0o604)
+    before = Resumed(str(link), "settings")
+    before.end = len(answers[0])
+    with open_output(str(link), before, open_stream) as stream:
+        stream.write(b'{"id":3}\n')
+    assert (link.is_symlink(), mode(there)) == (True, 0o604)
+    assert gzip.decompress(there.read_bytes()) == b'{"id":1}\n{"id":3}\n'
+
+
+def test_a_compressed_batch_that_cannot_be_resumed_stays_and_nothing_else_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nvattest.cli.output import open_stream
+    from nvattest.fleet import Resumed, open_output
+
+    out = tmp_path / "out.gz"
+    packed = gzip.compress(b'{"id":1}\n')
+    out.write_bytes(packed)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        open_output(str(out), Resumed(str(out), "settings"), open_stream)
+    assert os.listdir(tmp_path) == ["out.gz"]
+    assert out.read_bytes() == packed
