@@ -168,7 +168,7 @@ def test_argument_errors_have_their_statuses_and_leave_stdout_alone(
 def test_global_options_stand_before_or_after_the_command(before: bool, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-f", "json", "version"] if before else ["version", "--format", "json"]
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out) == {"nvattest": __version__}
+    assert json.loads(capsys.readouterr().out) == {"format": "nvattest-version", "version": 1, "nvattest": __version__}
 
 
 def test_a_bad_evidence_file_is_reported_before_a_bad_nonce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
