@@ -113,7 +113,9 @@ class Journal:
         place = self._places.get(key) or self._arrived.get(key)
         if place is None:
             return None
-        line = os.pread(self._file.fileno(), place[1], place[0])
+        with self._lock:
+            self._file.seek(place[0])
+            line = self._file.read(place[1])
         return _content(_parse(line, self._path), MAXIMUM_ANSWER, self._path)
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
@@ -196,6 +198,8 @@ class Journal:
     def discard(self) -> None:
         """Remove the journal with all that is in it."""
         with suppress(OSError):
+            # Windows removes no open file; an empty one is a new one.
+            self._file.truncate(0)
             os.unlink(self._path)
 
     def _append(self, entry: JsonObject) -> tuple[int, int]:

@@ -263,31 +263,27 @@ def write_folder(
         before = BundleFolder(path).files
     try:
         os.makedirs(path, exist_ok=True)
-        descriptor = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
-        try:
-            files: list[JsonObject | None] = []
-            manifest: JsonObject = {"format": FORMAT, "version": VERSION}
-            manifest["rims"] = _write(path, descriptor, "rims", Collateral(rims=rims))
-            for number in range(shards):
-                found = tuple(answers(number))
-                name = f"ocsp-{number:04}"
-                files.append(_write(path, descriptor, name, Collateral(ocsp=found)) if found else None)
-            manifest["shards"] = files
-            content = json.dumps(manifest, indent=1).encode() + b"\n"
-            # Opened as a reader will open it, before it takes the place of the old one.
-            written = BundleFolder(path, content)
-            _replace(descriptor, MANIFEST, content)
-            for name in os.listdir(path):
-                if _OURS.fullmatch(name) and name not in before | written.files:
-                    os.unlink(os.path.join(path, name))
-        finally:
-            os.close(descriptor)
+        files: list[JsonObject | None] = []
+        manifest: JsonObject = {"format": FORMAT, "version": VERSION}
+        manifest["rims"] = _write(path, "rims", Collateral(rims=rims))
+        for number in range(shards):
+            found = tuple(answers(number))
+            name = f"ocsp-{number:04}"
+            files.append(_write(path, name, Collateral(ocsp=found)) if found else None)
+        manifest["shards"] = files
+        content = json.dumps(manifest, indent=1).encode() + b"\n"
+        # Opened as a reader will open it, before it takes the place of the old one.
+        written = BundleFolder(path, content)
+        _replace(path, MANIFEST, content)
+        for name in os.listdir(path):
+            if _OURS.fullmatch(name) and name not in before | written.files:
+                os.unlink(os.path.join(path, name))
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror or error}", code="file") from None
     return written
 
 
-def _write(path: str, descriptor: int, name: str, content: Collateral) -> JsonObject:
+def _write(path: str, name: str, content: Collateral) -> JsonObject:
     """Write one file under a name that its digest is part of; one that is there whole stays."""
     data = json.dumps(dump_bundle(content)).encode()
     digest = hashlib.sha256(data).hexdigest()
@@ -296,16 +292,16 @@ def _write(path: str, descriptor: int, name: str, content: Collateral) -> JsonOb
     with suppress(InputError):
         if read_bounded(os.path.join(path, name), MAXIMUM_BUNDLE) == data:
             return entry
-    _replace(descriptor, name, data)
+    _replace(path, name, data)
     return entry
 
 
-def _replace(descriptor: int, name: str, data: bytes) -> None:
+def _replace(path: str, name: str, data: bytes) -> None:
     new = f".{name}.new"
     # What a writer that was killed left behind.
     with suppress(FileNotFoundError):
-        os.unlink(new, dir_fd=descriptor)
-    replace_file(descriptor, name, data, new=new, mode=0o666)
+        os.unlink(os.path.join(path, new))
+    replace_file(path, name, data, new=new, mode=0o666)
 
 
 def _manifest(data: bytes, path: str) -> tuple[_File, tuple[_File | None, ...]]:

@@ -32,7 +32,7 @@ for name in (
     "O_NONBLOCK", "O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC", "O_NOCTTY", "O_PATH", "O_TMPFILE", "O_SYNC",
     "geteuid", "getuid", "getegid", "getgid", "getgroups", "getpgid", "setsid", "killpg", "fork", "forkpty",
     "fchmod", "fchown", "chown", "lchown", "chroot", "mkfifo", "mknod", "uname", "getloadavg",
-    "sched_getaffinity", "memfd_create", "pidfd_open", "posix_fadvise", "sendfile", "statvfs", "fstatvfs", "ttyname",
+    "sched_getaffinity", "memfd_create", "pidfd_open", "posix_fadvise", "sendfile", "pread", "pwrite", "statvfs", "fstatvfs", "ttyname",
 ):
     if hasattr(os, name):
         delattr(os, name)
@@ -107,6 +107,11 @@ def answers(folder: Path) -> dict[str, tuple[int, str, str]]:
         "bundle create": ["bundle", "create", "--rim-dir", "rims", "--ocsp-dir", "ocsp", "--keep-going", "--output", "new.json",
                           *judged, "--gpu-evidence-file", "gpu-evidence.json"],
         "bundle inspect": ["bundle", "inspect", "bundle.json", *judged, "--gpu-evidence-file", "gpu-evidence.json"],
+        "bundle merge": ["bundle", "merge", "bundle.json", "--output", "merged/", *judged, "--gpu-evidence-file", "gpu-evidence.json"],
+        "bundle merge again": ["bundle", "merge", "merged", "bundle.json", "--output", "merged", *judged],
+        "bundle inspect of a folder": ["bundle", "inspect", "merged", *judged, "--gpu-evidence-file", "gpu-evidence.json"],
+        "verify-batch with a folder": ["verify-batch", "--input", "nodes.jsonl", "--output", "more.jsonl.gz", "--bundle", "merged",
+                                       "--workers", "1", "--fail-on-untrusted", *judged],
         "verify-batch": ["verify-batch", "--input", "nodes.jsonl", "--output", "answers.jsonl", "--bundle", "bundle.json",
                          "--workers", "1", *judged],
         "policy check": ["policy", "check", "policy.toml"],
@@ -128,7 +133,8 @@ def answers(folder: Path) -> dict[str, tuple[int, str, str]]:
 
 
 GOOD = [
-    "attest", "attest --simulate", "verify-token", "explain", "bundle create", "bundle inspect", "verify-batch",
+    "attest", "attest --simulate", "verify-token", "explain", "bundle create", "bundle inspect", "bundle merge",
+    "bundle merge again", "bundle inspect of a folder", "verify-batch", "verify-batch with a folder",
     "policy check", "completion", "simulate --list",
 ]  # fmt: skip
 

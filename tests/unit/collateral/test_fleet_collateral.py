@@ -218,6 +218,18 @@ def test_a_journal_that_its_owner_has_just_taken_away_is_not_written_to(tmp_path
     assert (tmp_path / "journal.jsonl").read_bytes() == b""
 
 
+def test_a_journal_that_the_system_keeps_is_a_new_one(tmp_path, monkeypatch) -> None:
+    def kept(path: str) -> None:
+        raise PermissionError(13, "in use", path)
+
+    monkeypatch.setattr(os, "unlink", kept)
+    with Journal(str(tmp_path)) as journal:
+        journal.arrived("key", b"content")
+        journal.discard()
+    with Journal(str(tmp_path)) as journal:
+        assert journal.empty
+
+
 def test_a_link_and_a_pipe_are_no_journal(tmp_path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "journal.jsonl").symlink_to(tmp_path / "elsewhere")
