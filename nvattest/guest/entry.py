@@ -152,9 +152,7 @@ def watch(paths: Paths, *, once: bool, metrics: str = "", termination: Terminati
         cause, record, _ = _attest(Stage.WATCH, paths, started=time.monotonic(), termination=termination)
         good = record is not None and record.good
         if metrics:
-            from nvattest.guest.status import hook_status
-
-            _wrote_metrics(metrics, hook_status(paths))
+            _wrote_metrics(metrics, paths)
         if once:
             return exit_status(cause)
         termination.wait(partial(_wait, load_settings(paths), record if good else None))
@@ -163,12 +161,12 @@ def watch(paths: Paths, *, once: bool, metrics: str = "", termination: Terminati
             return 0 if good else exit_status("terminated")
 
 
-def _wrote_metrics(path: str, status: dict[str, Any]) -> bool:
-    from nvattest.guest.status import write_metrics
-
+def _wrote_metrics(path: str, paths: Paths, status: dict[str, Any] | None = None) -> bool:
     try:
-        write_metrics(path, status)
-    except (OSError, ValueError) as error:
+        from nvattest.guest.status import hook_status, write_metrics
+
+        write_metrics(path, hook_status(paths) if status is None else status)
+    except Exception as error:  # noqa: BLE001 - no fault of it may end a watch and take the ready state away
         why = error.strerror if isinstance(error, OSError) else None
         _say(f"nvattest-hook: the metrics could not be written: {path}: {why or error}", sys.stderr)
         return False
@@ -345,7 +343,7 @@ def print_status(paths: Paths, form: str, metrics: str = "") -> int:
         print(dump_json({"format": "nvattest-hook-status", "version": 1, **status}))
     else:
         print(block(render_status(status)))
-    if metrics and not _wrote_metrics(metrics, status):
+    if metrics and not _wrote_metrics(metrics, paths, status):
         return exit_status("output")
     return 0 if is_good(status) else 1
 

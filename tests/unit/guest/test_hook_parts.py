@@ -18,6 +18,7 @@ import nvattest
 from nvattest._folder import TrustedFolder
 from nvattest.devices import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
+from nvattest.guest import entry
 from nvattest.guest.arguments import MAXIMUM, Arguments, Stage, UsageError, parse_arguments, read_state
 from nvattest.guest.clock import EARLIEST, Budget, give_up_after, wait_for_clock
 from nvattest.guest.config import Paths, Settings, parse_config
@@ -582,3 +583,16 @@ def test_a_key_set_that_cannot_be_read_does_not_keep_the_next_token_off_the_disk
         publish(TrustedPlatform(good_appraisal()), Token(b"token", {"kid": "new"}), folder, keep_old_key=True)  # type: ignore[arg-type]
         assert json.loads(folder.read(Paths.JWKS, 65536)) == {"keys": [{"kid": "new"}]}
         assert folder.read(Paths.TOKEN, 100) == b"token"
+
+
+def test_no_fault_of_the_metrics_ends_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(entry, "_attest", lambda *_, **__: entry._Ended("ok", None, "start"))
+    monkeypatch.setattr("nvattest.guest.status.hook_status", fault)
+    target = str(tmp_path / "nvattest.prom")
+    assert entry.watch(Paths(str(tmp_path)), once=True, metrics=target, termination=Termination()) == 0
+    assert "the metrics could not be written" in capsys.readouterr().err
