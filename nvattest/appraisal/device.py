@@ -149,7 +149,7 @@ def name_rims(report: Report | None, architecture: Architecture | None) -> RimNa
     try:
         return RimNames(dict(rim_ids(report, architecture)))
     except InputError as error:
-        # Beside that: each field may have 64 characters, and together they may be too long for an id.
+        # The other error: fields of up to 64 characters each make an id that is too long.
         unpublished = error.code == "no-reference-values"
         checks = (absent("reference-values", error.message, hint=error.hint),) if unpublished else ()
         return RimNames({}, error.message, checks)

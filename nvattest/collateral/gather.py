@@ -306,7 +306,10 @@ class _Gathering:
         return answer if self._settled(question, Collateral(ocsp=(answer,))) is not None else None
 
     def _settled(self, question: Question, answers: Collateral) -> Revocation | None:
-        """What these say where it is "good" in a way that the policy's mode accepts, or a revocation; else None."""
+        """What these answers say, if it makes a request needless; else None.
+
+        That is a "good" from a source that the policy's mode accepts, or a revocation that the caller gave.
+        """
         found = find_revocation(question.certificate, question.issuer, answers, self._instant(question), self._memory)
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.

@@ -59,7 +59,7 @@ class BundleFolder:
         self.content = read_bounded(os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST) if content is None else content
         self._rims_file, self._shards = _manifest(self.content, path)
         self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
-        self._room = kept_bytes
+        self._left = kept_bytes
         self.rims: Mapping[str, RimAnswer] = self._read(self._rims_file).rims
 
     def answers(self, serials: Iterable[int]) -> tuple[OcspAnswer, ...]:
@@ -111,10 +111,10 @@ class BundleFolder:
             file = self._shards[number]
             answers = self._read(file).ocsp if file is not None else ()
             known = (sum(len(answer.content) for answer in answers), by_serial(answers))
-            self._room -= known[0]
+            self._left -= known[0]
         self._kept[number] = known
-        while self._room < 0 and len(self._kept) > 1:
-            self._room += self._kept.popitem(last=False)[1][0]
+        while self._left < 0 and len(self._kept) > 1:
+            self._left += self._kept.popitem(last=False)[1][0]
         return known[1]
 
     def _read(self, file: _File) -> Collateral:
