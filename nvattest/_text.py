@@ -129,14 +129,14 @@ def version_key(text: str, *, base: int) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
-def suggestion(word: str, known: tuple[str, ...]) -> str:
-    """``did you mean …?``, or all known words."""
+def suggestion(word: str, known: tuple[str, ...], *, several: bool = True) -> str:
+    """``did you mean …?``; where no word is near, all of them, or nothing without ``several``."""
     from difflib import get_close_matches
 
     near = get_close_matches(word[:80].lower(), [item.lower() for item in known], n=1, cutoff=0.6)
     if near:
         return f"did you mean {next(item for item in known if item.lower() == near[0])!r}?"
-    return f"one of {', '.join(known)}"
+    return f"one of {', '.join(known)}" if several else ""
 
 
 def _line(line: str, *, colour: bool) -> str:

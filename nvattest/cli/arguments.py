@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
+
+from nvattest._text import suggestion
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
@@ -87,9 +91,11 @@ class Parser(argparse.ArgumentParser):
             self.register("action", name, action)
         # Formats of one command beside the common ones; its add_arguments sets them.
         self.more_formats: tuple[str, ...] = ()
+        self._words: list[str] = []
 
     def parse_known_args(self, *given: Any, **named: Any) -> Any:
         """As argparse does, except that a ``--`` with nothing behind it ends the options and is no argument."""
+        self._words = list(given[0]) if given and given[0] is not None else []
         namespace, surplus = super().parse_known_args(*given, **named)
         return namespace, [] if surplus == ["--"] else surplus
 
@@ -111,12 +117,43 @@ class Parser(argparse.ArgumentParser):
         # Since Python 3.12.8 a list of tuples, before that a tuple; the action stands first in each.
         return [(unset, *item[1:]) for item in found] if isinstance(found, list) else (unset, *found[1:])
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; an option that there is not gets the one that it may be meant for."""
+        namespace, surplus = self.parse_known_args(args, namespace)
+        if surplus:
+            self.error(f"unrecognized arguments: {' '.join(surplus)}" + self._meant(surplus))
+        return namespace
+
+    def _meant(self, words: list[str]) -> str:
+        """The option that the first unknown one of these words may be meant for."""
+        known = tuple(_options(self))
+        name = next((name for word in words if (name := word.partition("=")[0])[:2] == "--" and name not in known), "")
+        near = suggestion(name, known, several=False) if name.strip("-") else ""
+        return f"; {near}" * bool(near)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the actions of a command, and the nearest, in the same words for every version of Python."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, _not_one_of(str(value), tuple(map(str, action.choices))))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print, and let an error be one: argparse passes over a help that could not be written."""
+        if message:
+            (file or sys.stderr).write(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End with everything written."""
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        super().exit(status, message)
+
     def error(self, message: str) -> NoReturn:
         """Turn argparse's message into the status of its kind."""
         if "unrecognized arguments" in message:
             status = UNEXPECTED
         elif "required" in message:
             status = REQUIRED
+            message += self._meant(self._words)
         elif "expected" in message and "argument" in message:
             status = VALUES
         elif re.search(r"invalid (int|float|\w*integer\w*) value|ignored explicit argument", message):
@@ -183,7 +220,39 @@ class _Choice:
 
     def __call__(self, text: str) -> str:
         if text not in self.words:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(self.words)}")
+            raise argparse.ArgumentTypeError(_not_one_of(text, self.words))
+        return text
+
+
+def _not_one_of(text: str, words: tuple[str, ...]) -> str:
+    near = suggestion(text, words, several=False)
+    return f"{text[:80]!r} is not one of {', '.join(words)}" + f"; {near}" * bool(near)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The long options of a parser and of its actions that its help shows."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for inner in action.choices.values():
+                yield from _options(inner)
+        elif action.help != argparse.SUPPRESS:
+            yield from (name for name in action.option_strings if name.startswith("--"))
+
+
+def suggested(words: Callable[[], Iterable[str]]) -> Callable[[str], str]:
+    """A type for argparse: any text. Shell completion offers ``words``, which are asked for when it is written."""
+    return _Suggested(words)
+
+
+class _Suggested:
+    def __init__(self, words: Callable[[], Iterable[str]]) -> None:
+        self._words = words
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self._words())
+
+    def __call__(self, text: str) -> str:
         return text
 
 
@@ -195,7 +264,7 @@ def converted(function: Callable[[str], T]) -> Callable[[str], T]:
         try:
             return function(text)
         except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+            raise argparse.ArgumentTypeError(f"{error}" + f"; {error.hint}" * bool(error.hint)) from None
 
     return convert
 
@@ -209,6 +278,38 @@ def seconds(text: str) -> float:
     if not 0 < value <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and 86400")
     return value
+
+
+def input_file(text: str) -> str:
+    """A type for argparse: the path of an existing file or pipe, or ``-`` for standard input; see ``read_input``."""
+    return text if text == "-" else existing_file(text)
+
+
+def read_input(path: str, maximum: int) -> bytes:
+    """The bytes of a file that the command line names: ``-`` is standard input, and a pipe is read to its end.
+
+    Raises:
+        InputError: it cannot be read, or is larger than ``maximum`` bytes.
+    """
+    from nvattest._folder import read_bounded
+    from nvattest.errors import InputError
+
+    name = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            data = b"" if sys.stdin is None else sys.stdin.buffer.read(maximum + 1)
+        elif stat.S_ISFIFO(os.stat(path).st_mode):
+            with open(path, "rb") as pipe:
+                data = pipe.read(maximum + 1)
+        else:
+            return read_bounded(path, maximum)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}", code="file") from None
+    if len(data) > maximum:
+        raise InputError(f"{name} is larger than {maximum} bytes", code="file")
+    if not data.strip():
+        raise InputError(f"{name} is empty", code="file", hint="a pipe, and standard input too, can be read once")
+    return data
 
 
 def existing_file(text: str) -> str:

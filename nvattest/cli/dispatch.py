@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from nvattest._streams import give_up_stdout, write_utf_8
+from nvattest._text import suggestion
 from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
 
@@ -71,8 +72,17 @@ def run(argv: list[str]) -> int:
     try:
         if name is None:
             return _help(rest)
+        if name == "help":
+            # As "nvattest COMMAND --help", and without a command the overview.
+            topics = [word for word in rest if not word.startswith("-")]
+            name, rest = (topics[0], [*topics[1:], "--help"]) if topics else (None, [])
+            if name is None:
+                return _help(rest)
         if name not in COMMANDS:
-            raise ArgumentError(f"there is no command {name!r}; there are {', '.join(COMMANDS)}", UNEXPECTED)
+            near = suggestion(name, tuple(COMMANDS), several=False)
+            raise ArgumentError(
+                f"there is no command {name!r}; {near or 'there are ' + ', '.join(COMMANDS)}", UNEXPECTED
+            )
         options = command_parser(name).parse_args(rest)
         if options.format != "text":
             write_utf_8()
@@ -132,7 +142,12 @@ def _help(rest: list[str]) -> int:
     parser = Parser(prog="nvattest", add_help=False)
     add_global_options(parser)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.parse_args(rest)
+    parser.add_argument("--version", action="store_true")
+    options = parser.parse_args(rest)
+    if options.version:
+        from nvattest.cli import version
+
+        return version.run(options)
     say(overview())
     return 0
 

@@ -414,3 +414,57 @@ def test_a_command_to_run_begins_at_the_first_word_that_is_no_option(
     add_global_options(parser)
     options = parser.parse_args(split_command(words)[1])
     assert (command_of(options), options.root, options.format) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["attset"], "did you mean 'attest'?"),
+        (["help", "attset"], "did you mean 'attest'?"),
+        (["attest", "--polcy", "x"], "did you mean '--policy'?"),
+        (["attest", "--polcy=x"], "did you mean '--policy'?"),
+        (["bundle", "fetch", "--outptu", "x"], "did you mean '--output'?"),
+        (["bundle", "inspct", "x"], "did you mean 'inspect'?"),
+        (["attest", "--device", "gpus"], "did you mean 'gpu'?"),
+        (["-f", "jsn", "version"], "did you mean 'json'?"),
+    ],
+)
+def test_what_there_is_not_gets_the_word_that_it_may_be_meant_for(run, argv: list[str], said: str) -> None:
+    status, out, err = run(*argv)
+    assert status in (UNEXPECTED, VALIDATION, REQUIRED)
+    assert out == ""
+    assert said in err
+
+
+def test_a_word_that_is_near_nothing_gets_no_guess(run) -> None:
+    assert "did you mean" not in run("attest", "--xyzzy")[2]
+    assert "did you mean" not in run("xyzzy")[2]
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-f", "text", "--version"], ["-l", "error", "--version"]])
+def test_the_version_is_an_option_too(run, argv: list[str]) -> None:
+    assert run(*argv) == run("version")
+    assert json.loads(run("--version", "-f", "json")[1]) == json.loads(run("version", "-f", "json")[1])
+
+
+def test_help_is_a_command_too(run) -> None:
+    assert run("help") == run("--help")
+    for words in (["attest"], ["bundle", "create"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["help", *words])
+        assert caught.value.code == 0
+
+
+def test_a_time_that_cannot_be_read_shows_how_to_write_it(run) -> None:
+    assert "2025-08-21T07:00:00Z" in run("attest", "--at", "yesterday")[2]
+    assert "device=TIME,rim=TIME" in run("attest", "--at", "device=2025-08-21T07:00:00Z")[2]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device without room here")
+@pytest.mark.parametrize("words", [["attest", "--help"], ["help", "bundle"], ["--version"], ["completion", "fish"]])
+def test_an_output_that_cannot_be_written_is_a_failure(words: list[str]) -> None:
+    code = "import sys; from nvattest.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert b"could not be written" in done.stderr
