@@ -38,6 +38,41 @@ MOST_USED = {
     "explain": ("say what a result, token, code or check means", "nvattest explain result.json"),
     "doctor": ("say what this machine is and what is wrong with it", "nvattest doctor --online"),
 }
+_CODE = "another number: the result code modulo 256 (nvattest explain NUMBER)"
+# What the exit status of each command says: in its help, its man page and the README.
+STATUSES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "attest": (
+        ("0", "trusted"),
+        ("11", "the relying party's policy refuses"),
+        ("12", "not trusted"),
+        ("", _CODE),
+    ),
+    "collect-evidence": (("0", "collected"), ("", _CODE)),
+    "bundle": (("0", "written, or all of it verifies"), ("12", "inspect: an entry does not verify"), ("", _CODE)),
+    "policy": (("0", "usable, and matches"), ("11", "does not match"), ("45", "cannot be used"), ("", _CODE)),
+    "verify-token": (
+        ("0", "genuine, and the result is good"),
+        ("1", "must not be believed, or cannot be read"),
+        ("2", "the relying party's policy refuses"),
+        ("3", "genuine, and the result is bad"),
+    ),
+    "verify-batch": (("0", "every line has its answer, which says what is trusted"), ("", _CODE)),
+    "simulate": (("0", "stopped, or listed"), ("", "that of COMMAND")),
+    "explain": (("0", "explained, whatever the verdict"), ("4", "there is nothing to explain")),
+    "doctor": (("0", "no fault"), ("1", "a fault")),
+    "preflight": (("0", "ready"), ("", "the result code, modulo 256, of the first thing that is missing or bad")),
+    "hook": (("0", "a current verdict of trusted, or no finding is an error"), ("1", "anything else")),
+    "gate": (("0", "that of COMMAND, which has taken this process's place"), ("", "that of nvattest-hook")),
+    "migrate": (("0", "nothing needs a decision"), ("1", "something does, or a file cannot be read")),
+    "completion": (("0", "printed"),),
+    "version": (("0", "printed"),),
+}
+# They come before any command does its work, or in the place of its own status.
+ANY_STATUS = (
+    ("104, 105, 106, 109, 114", "a wrong argument"),
+    ("1", "the output could not be written"),
+    ("130", "interrupted"),
+)
 _GLOBAL_WITH_VALUE = ("-l", "--log-level", "-f", "--format")
 
 
@@ -47,7 +82,14 @@ def command_parser(name: str) -> Parser:
     parser = Parser(prog=f"nvattest {name}", description=text)
     importlib.import_module(module).add_arguments(parser)
     add_global_options(parser)
+    parser.epilog = "\n".join(filter(None, (parser.epilog, statuses_of(name))))
     return parser
+
+
+def statuses_of(name: str) -> str:
+    """The exit statuses of a command in words, for its help and its man page."""
+    said = [f"{status} {meaning}".strip() for status, meaning in (*STATUSES[name], *ANY_STATUS)]
+    return f"Exit status: {'; '.join(said)}."
 
 
 def split_command(argv: list[str]) -> tuple[str | None, list[str]]:

@@ -12,7 +12,7 @@ from nvattest.cli.output import is_terminal, print_json, say, terminal_for, writ
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
-    from nvattest.report.catalogue import CatalogueEntry
+    from nvattest.report.terminal import Terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,15 +46,9 @@ def run(options: argparse.Namespace) -> int:
         say(render_index(terminal), colour=terminal.color)
         return 0
     if name is not None and name != "-" and not os.path.exists(name):
-        entry = _entry(name)
         if options.html is not None:
             raise InputError("a page can be made of a saved appraisal only", code="explain-format")
-        if as_json:
-            print_json("explain", entry.to_json())
-        else:
-            from nvattest.report.catalogue import render_entry
-
-            say(render_entry(entry, terminal), colour=terminal.color)
+        _explain_word(name, terminal, as_json=as_json)
         return 0
     from nvattest.report.reading import read_appraisal
     from nvattest.report.subjects import MAXIMUM, recognise, render_subject, subject_to_json
@@ -102,14 +96,25 @@ def _read(name: str | None, maximum: int) -> bytes:
     return read_bounded(name, maximum)
 
 
-def _entry(word: str) -> CatalogueEntry:
-    from nvattest.report.catalogue import find_entry, similar
+def _explain_word(word: str, terminal: Terminal, *, as_json: bool) -> None:
+    from nvattest._text import decimal
+    from nvattest.report.catalogue import codes_of_status, find_entry, render_entry, render_status, similar
 
-    entry = find_entry(word)
+    entry, number = find_entry(word), decimal(word.strip(), 3)
+    if entry is None and number is not None and (codes := codes_of_status(number)):
+        if as_json:
+            named = [{"code": int(code), "name": code.name, "message": code.message} for code in codes]
+            print_json("explain", {"kind": "status", "key": str(number), "codes": named})
+        else:
+            say(render_status(number, terminal), colour=terminal.color)
+        return
     if entry is None:
         near = similar(word)
         hint = f"did you mean {' or '.join(near)}?" if near else "nvattest explain without a word lists all of them"
         raise InputError(
             f"{word[:80]!r} is no file here, and no code, check or error", code="explain-unknown", hint=hint
         )
-    return entry
+    if as_json:
+        print_json("explain", entry.to_json())
+    else:
+        say(render_entry(entry, terminal), colour=terminal.color)

@@ -14,7 +14,7 @@ from typing import Final
 
 from nvattest._version import __version__
 from nvattest.cli.arguments import choice
-from nvattest.cli.dispatch import COMMANDS, command_parser
+from nvattest.cli.dispatch import ANY_STATUS, COMMANDS, STATUSES, command_parser
 from nvattest.cli.output import say, write_file
 from nvattest.guest.arguments import USAGE
 from nvattest.guest.record import EXIT
@@ -316,8 +316,21 @@ def _page(command: Command) -> str:
             lines += [f".SS {escape(' '.join(action.path[1:]))}", escape(action.help), *_arguments(action)]
     if command.path == ("hook",):
         lines += _program()
+    lines += [".SH EXIT STATUS"]
+    for status, meaning in (*STATUSES[command.path[0]], *ANY_STATUS):
+        lines += [".TP", f"\\fB{escape(status or 'others')}\\fR", escape(meaning)]
     lines += [".SH SEE ALSO", ".BR nvattest (1)"]
     return "\n".join(lines) + "\n"
+
+
+def status_table() -> str:
+    """The exit statuses of all commands as Markdown, for the README."""
+    rows = ["| Command | Exit status |", "| --- | --- |"]
+    said = {name: STATUSES[name] for name in COMMANDS} | {"any": ANY_STATUS}
+    for name, statuses in said.items():
+        cells = "; ".join(f"`{status}` {meaning}" if status else meaning for status, meaning in statuses)
+        rows.append(f"| {f'`{name}`' if name in COMMANDS else 'any of them'} | {cells} |")
+    return "\n".join(rows) + "\n"
 
 
 def _program() -> list[str]:

@@ -15,6 +15,8 @@ from nvattest.report.terminal import Terminal
 DOCUMENT: Final = "examples/CATALOGUE.md"
 _DATA: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "catalogue.toml")
 _MAXIMUM: Final = 1024 * 1024
+# The statuses of wrong arguments in NVIDIA's tools, which ours have too.
+_ARGUMENTS: Final = (104, 105, 106, 109, 114)
 # What the placeholders of the entries for RIMs stand for.
 _RIMS: Final = (
     {"{role}": "driver", "{word}": "driver", "{version}": "driver version"},
@@ -154,12 +156,29 @@ def entry_lines(entry: CatalogueEntry, terminal: Terminal) -> list[str]:
         number = int(entry.key)
         if number > 255:
             lines += ["", *terminal.wrap(f"A shell sees the exit status {number % 256}: the code modulo 256.")]
-        elif others := codes_of_status(number):
+        if number in _ARGUMENTS:
+            said = f"As an exit status {number} can also be that of a wrong argument, which stderr names."
+            lines += ["", *terminal.wrap(said)]
+        if others := codes_of_status(number):
             same = ", ".join(f"{int(code)} ({code.message})" for code in others)
             lines += ["", *terminal.wrap(f"As an exit status {number} can also stand for: {same}.")]
     if entry.see:
         lines += ["", *terminal.wrap("See also: nvattest explain " + ", ".join(entry.see), style="dim")]
     return lines
+
+
+def render_status(status: int, terminal: Terminal) -> str:
+    """The result codes that an exit status may stand for."""
+    lines = [
+        terminal.paint(f"{status}", "bold") + terminal.paint("  exit status", "dim"),
+        terminal.rule(),
+        *terminal.wrap("A shell sees a result code modulo 256. This status may stand for:"),
+        "",
+    ]
+    for code in codes_of_status(status):
+        lines += terminal.wrap(f"{code.message} ({code.name})", first=f"  {int(code)}  ")
+    lines += ["", *terminal.wrap("The command's output says which; nvattest explain CODE says what to do.")]
+    return terminal.finish(lines)
 
 
 def render_index(terminal: Terminal) -> str:

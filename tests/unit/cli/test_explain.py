@@ -136,6 +136,19 @@ def test_a_token_that_cannot_be_read_is_said_so(
     assert "cannot be read" in out
 
 
+def test_an_exit_status_is_explained_by_the_codes_that_it_may_stand_for(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explain(capsys, "244")
+    assert status == 0
+    assert "NVML_INIT_FAILED" in out
+    assert "modulo 256" in out
+    _, out, _ = explain(capsys, "-f", "json", "244")
+    assert json.loads(out)["codes"] == [
+        {"code": 500, "name": "NVML_INIT_FAILED", "message": "NVML Initialization Failed"}
+    ]
+    assert "wrong argument" in explain(capsys, "104")[1]
+    assert explain(capsys, "253")[0] == 4
+
+
 def test_a_part_that_is_not_canonical_base64url_is_not_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     # {"a": 1} with loose bits behind its last byte.
     _, out, _ = explain(capsys, save(tmp_path, "eyJhbGciOiJFUzM4NCJ9.eyJhIjogMX1.AA"))

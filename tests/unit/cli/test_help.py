@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nvattest.cli import main
-from nvattest.cli.dispatch import COMMANDS, MOST_USED, overview
+from nvattest.cli.dispatch import COMMANDS, MOST_USED, STATUSES, command_parser, overview
+from nvattest.cli.manual import escape, pages, status_table
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["-f", "json", "--help"]])
@@ -36,6 +37,18 @@ def test_each_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str]) 
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert f"nvattest {name}" in text
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_each_help_and_man_page_says_what_the_exit_status_means(name: str) -> None:
+    help_text, page, row = command_parser(name).format_help(), pages()[f"nvattest-{name}.1"], status_table()
+    assert "Exit status: " in help_text
+    assert ".SH EXIT STATUS" in page
+    for status, meaning in STATUSES[name]:
+        assert f"{status} {meaning}".strip() in " ".join(help_text.split())
+        assert escape(meaning) in page
+        assert meaning in row
+    assert STATUSES.keys() == COMMANDS.keys()
 
 
 def test_a_wrong_global_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
