@@ -7,13 +7,15 @@ work is discarded.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
-__all__ = ["LONGEST", "WORKERS", "Deadline", "Late", "NoThread", "Work", "run_all"]
+__all__ = ["LONGEST", "WORKERS", "Deadline", "Late", "NoThread", "Work", "debug", "run_all", "waiting"]
 
 T = TypeVar("T")
 
@@ -23,6 +25,28 @@ WORKERS: Final = 24
 
 LONGEST: Final = threading.TIMEOUT_MAX / 2
 """Seconds. A thread cannot wait much longer."""
+
+
+def debug(logger: str, message: str, *, wait: object = None, over: bool = True) -> None:
+    """Log at level DEBUG to ``nvattest.LOGGER``. Where the program has not imported ``logging``, nothing listens."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger(f"nvattest.{logger}").debug("%s", message, extra={"wait": wait, "over": over})
+
+
+@contextmanager
+def waiting(logger: str, what: str) -> Iterator[None]:
+    """Log that a wait begins, and how and when it ended. Both records have the same ``wait``, and ``over``."""
+    wait, began = object(), time.monotonic()
+    debug(logger, what, wait=wait, over=False)
+    end = "done"
+    try:
+        yield
+    except BaseException as error:
+        end = f"failed ({error})"
+        raise
+    finally:
+        debug(logger, f"{what}: {end} after {time.monotonic() - began:.3f} s", wait=wait)
 
 
 class Late(Exception):  # noqa: N818 - an outcome, which each caller words in its own terms

@@ -163,7 +163,7 @@ class Parser(argparse.ArgumentParser):
         raise ArgumentError(message, status)
 
 
-def add_global_options(parser: argparse.ArgumentParser) -> None:
+def add_global_options(parser: argparse.ArgumentParser, *, waits: bool = False) -> None:
     """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults.
 
     They may stand behind an action of a command too, so that they are added after its actions.
@@ -174,7 +174,15 @@ def add_global_options(parser: argparse.ArgumentParser) -> None:
             for action in actions.choices.values():
                 for names, words in ((("-l", "--log-level"), LOG_LEVELS), (("-f", "--format"), formats)):
                     action.add_argument(*names, type=choice(*words), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+                if waits:
+                    action.add_argument(
+                        "--progress", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+                    )
     group = parser.add_argument_group("global options")
+    if waits:
+        group.add_argument(
+            "--progress", action="store_true", help="say what is waited for, also where stderr is no terminal"
+        )
     group.add_argument(
         "-l", "--log-level", type=choice(*LOG_LEVELS),
         default=from_environment("NVAT_LOG_LEVEL", "info", choice(*LOG_LEVELS)), metavar="LEVEL",

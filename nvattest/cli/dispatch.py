@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from nvattest._streams import give_up_stdout, write_utf_8
 from nvattest._text import suggestion
@@ -67,6 +69,8 @@ STATUSES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "completion": (("0", "printed"),),
     "version": (("0", "printed"),),
 }
+# The commands that ask a driver or a service.
+WAITING = ("attest", "collect-evidence", "bundle", "preflight", "verify-token")
 # They come before any command does its work, or in the place of its own status.
 ANY_STATUS = (
     ("104, 105, 106, 109, 114", "a wrong argument"),
@@ -81,7 +85,7 @@ def command_parser(name: str) -> Parser:
     module, text = COMMANDS[name]
     parser = Parser(prog=f"nvattest {name}", description=text)
     importlib.import_module(module).add_arguments(parser)
-    add_global_options(parser)
+    add_global_options(parser, waits=name in WAITING)
     parser.epilog = "\n".join(filter(None, (parser.epilog, statuses_of(name))))
     return parser
 
@@ -128,7 +132,8 @@ def run(argv: list[str]) -> int:
         options = command_parser(name).parse_args(rest)
         if options.format != "text":
             write_utf_8()
-        status: int = importlib.import_module(COMMANDS[name][0]).run(options)
+        with _watched(name, options):
+            status: int = importlib.import_module(COMMANDS[name][0]).run(options)
         # A caller that closed stdout wants the status alone.
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -151,6 +156,18 @@ def run(argv: list[str]) -> int:
         return ResultCode.UNKNOWN.exit_status
     except KeyboardInterrupt:
         return 130
+
+
+def _watched(name: str, options: argparse.Namespace) -> AbstractContextManager[object]:
+    """What the command waits for, shown as it waits; with ``-l debug`` every request, with its time, and cache hits."""
+    debug = options.log_level in ("debug", "trace")
+    shown = name in WAITING and options.log_level not in ("error", "off") and not debug
+    forced = shown and options.progress
+    if not debug and not forced and not (shown and sys.stderr is not None and sys.stderr.isatty()):
+        return nullcontext()
+    from nvattest.cli.logs import Logged
+
+    return Logged(debug=debug)
 
 
 def overview(commands: Mapping[str, tuple[str, str]] = COMMANDS) -> str:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest._waiting import WORKERS, Deadline, Late, run_all
+from nvattest._waiting import WORKERS, Deadline, Late, debug, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
@@ -216,6 +216,7 @@ class _Gathering:
         content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item, valid=valid)), None)
         if content is None:
             return False
+        debug("cache", f"the RIM {rim_id} is in {cache.folder}")
         self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=cache.folder)
         return True
 
@@ -302,6 +303,7 @@ class _Gathering:
         content = cache.answer(self._cache_key(question))
         if content is None:
             return None
+        debug("cache", f"an answer about {question.certificate.label} is in {cache.folder}")
         answer = OcspAnswer(content=content, source=Source.CACHE, origin=cache.folder)
         return answer if self._settled(question, Collateral(ocsp=(answer,))) is not None else None
 

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from nvattest._text import clean, decimal
 from nvattest._version import __version__
-from nvattest._waiting import LONGEST, Deadline, Late, Work
+from nvattest._waiting import LONGEST, Deadline, Late, Work, waiting
 from nvattest.collateral.outage import Failed, GivenUp, Host
 from nvattest.errors import CollateralError, InputError, ResultCode
 
@@ -337,7 +337,7 @@ class HttpClient:
         import urllib3
 
         try:
-            with self._request(method, url, deadline, headers, body) as response:
+            with waiting("http", f"{method} {url}"), self._request(method, url, deadline, headers, body) as response:
                 return _read(response, maximum, deadline)
         except requests.exceptions.SSLError as error:
             raise Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None

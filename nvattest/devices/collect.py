@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Any, Final
 
-from nvattest._waiting import Deadline
+from nvattest._waiting import Deadline, waiting
 from nvattest.devices._driver import DEFAULT_TIMEOUT, Job, Trace
 from nvattest.devices.nscq import NscqSession
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
@@ -52,10 +52,11 @@ def collect_gpus(
     """
     value = _nonce(nonce)
     deadline = Deadline(timeout)
-    if library is not None:
-        return _collect_gpus(library, value, deadline, allow_devtools)
-    with NvmlLibrary.open(library_path, timeout=deadline.remaining()) as opened:
-        return _collect_gpus(opened, value, deadline, allow_devtools)
+    with waiting("driver", "evidence of the GPUs"):
+        if library is not None:
+            return _collect_gpus(library, value, deadline, allow_devtools)
+        with NvmlLibrary.open(library_path, timeout=deadline.remaining()) as opened:
+            return _collect_gpus(opened, value, deadline, allow_devtools)
 
 
 def _collect_gpus(library: NvmlLibrary, nonce: bytes, deadline: Deadline, allow_devtools: bool) -> tuple[Evidence, ...]:
@@ -162,7 +163,8 @@ def collect_switches(
                 )
             return tuple([_one_switch(session, index, label, value) for index, label in enumerate(labels)])
 
-    return Job("switches", work).wait(Deadline(timeout), result_code=ResultCode.NSCQ_ERROR)
+    with waiting("driver", "evidence of the NVSwitches"):
+        return Job("switches", work).wait(Deadline(timeout), result_code=ResultCode.NSCQ_ERROR)
 
 
 def _one_switch(session: NscqSession, index: int, label: str, nonce: bytes) -> Evidence:
