@@ -38,20 +38,15 @@ _WORDS: Final = {
 
 
 def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -> str:
-    """Device by device, check by check, then the verdict.
+    """Device by device, check by check, then the verdict; without ``verbose`` the causes alone where there are some.
 
-    Of several devices the trusted ones are folded to one line each, unless ``verbose``; what a policy allowed is shown
-    there too. A device that is not trusted, a single device and the platform show every check.
+    Of several trusted devices each is folded to one line, unless ``verbose``; what a policy allowed is shown there too.
     """
+    if view.causes and not verbose:
+        return _brief(view, terminal)
     paint = terminal.paint
     folding = len(view.devices) > 1 and not verbose
-    simulated = paint(_SIMULATED, "warn")
-    lines = [
-        f"nvattest {__version__}: {counted(len(view.devices), 'device')} judged at {view.clock}",
-        f"trust anchors: {view.anchors}" + f"   {simulated}" * view.simulated,
-    ]
-    if view.weakened:
-        lines.append(f"weakened: {', '.join(view.weakened)}")
+    lines = _head(view, terminal)
     for device in view.devices:
         parts = (device.label, device.architecture, device.identity.hwmodel, device.report.versions)
         untrusted = "" if device.trusted else "  " + paint("NOT TRUSTED", "bold", "bad")
@@ -66,6 +61,91 @@ def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -
         lines.append(f"What it means and what to do: --explain, or nvattest explain {view.failures[0].id}")
     lines.append(_result(view.trusted, view.result_code, view.result_message, terminal, simulated=view.simulated))
     return joined(lines, colour=terminal.color)
+
+
+def _head(view: AppraisalView, terminal: Terminal) -> list[str]:
+    simulated = terminal.paint(_SIMULATED, "warn")
+    lines = [
+        f"nvattest {__version__}: {counted(len(view.devices), 'device')} judged at {view.clock}",
+        f"trust anchors: {view.anchors}" + f"   {simulated}" * view.simulated,
+    ]
+    if view.weakened:
+        lines.append(f"weakened: {', '.join(view.weakened)}")
+    return lines
+
+
+# What fits a screen of 24 lines with one cause.
+_CAUSES_SHOWN: Final = 4
+_LIKELY_SHOWN: Final = 2
+
+
+def _brief(view: AppraisalView, terminal: Terminal) -> str:
+    """What failed, each cause once with the devices that it concerns, the likely reasons and the next step."""
+    lines = [*_head(view, terminal), ""]
+    alike: dict[tuple[bool, str], list[str]] = {}
+    for device in view.devices:
+        parts = (device.architecture, device.identity.hwmodel, device.report.versions)
+        alike.setdefault((device.trusted, "  ".join(filter(None, parts))), []).append(device.label)
+    known: set[str] = set()
+    for (trusted, model), labels in alike.items():
+        verdict = terminal.paint("trusted", "good") if trusted else terminal.paint("NOT TRUSTED", "bold", "bad")
+        lines.append(f"{', '.join(ranges(labels))}  {verdict}")
+        # The same model is named once.
+        lines += [] if model in known else terminal.wrap(model, first="  ")
+        known.add(model)
+    for origin in dict.fromkeys(device.origin for device in view.devices if " " in device.origin):
+        lines += terminal.wrap(f"evidence from: {origin}", first="  ")
+    found = failures(view)
+    for position, failure in enumerate(found[:_CAUSES_SHOWN], 1):
+        lines += ["", *_cause(position, failure, view, terminal)]
+    lines.append("")
+    if more := found[_CAUSES_SHOWN:]:
+        ids = dict.fromkeys(failure.ids for failure in more)
+        lines += terminal.wrap(f"and {len(more)} more: {', '.join(ids)}; --explain shows each")
+    if (consequences := len(view.failures) - len(view.causes)) > 0:
+        lines.append(f"{counted(consequences, 'more check')} failed or could not be made because of this.")
+    allowed = dict.fromkeys(check.tolerated_by for device in view.devices for check in device.checks)
+    allowed |= dict.fromkeys(check.tolerated_by for check in view.checks)
+    if names := [name for name in allowed if name]:
+        lines += terminal.wrap(f"Allowed by the policy: {', '.join(names)}")
+    lines.append(f"All checks: --verbose   More: --explain, nvattest explain {view.failures[0].id}")
+    lines.append(_result(view.trusted, view.result_code, view.result_message, terminal, simulated=view.simulated))
+    return terminal.finish(lines)
+
+
+def _cause(position: int, failure: Failure, view: AppraisalView, terminal: Terminal) -> list[str]:
+    check, diagnosis = failure.check, diagnose(failure.check, view)
+    word = "failed check" if check.outcome == "fail" else f"{check.outcome} check"
+    lead = f"{position}. {', '.join(ranges(failure.devices))}  "
+    first, *rest = terminal.wrap(f"{word}: {failure.title}", first=lead, rest="   ")
+    lines = [terminal.paint(lead, "bold") + terminal.paint(first[len(lead) :], "bad", "bold")]
+    lines += [terminal.paint(line, "bad", "bold") for line in rest]
+    lines += terminal.wrap(check.detail, first="   ")
+    for name, value in (("expected", check.expected), ("found", check.found)):
+        if value and len({check.expected, check.found, check.detail}) > 1 and value not in check.detail:
+            lines += terminal.wrap(_short_hex(value), first=f"   {name:<9} ")
+    for cause in diagnosis.causes[:_LIKELY_SHOWN]:
+        lines += terminal.wrap(cause, first="   likely:   ")
+    for action in diagnosis.actions[:1]:
+        said = action.removeprefix("$ ")
+        # A command stays one line, to be copied.
+        lines += [f"   next:     {said}"] if said != action else terminal.wrap(said, first="   next:     ")
+    return lines
+
+
+def ranges(labels: Sequence[str]) -> list[str]:
+    """Labels of devices with those that follow each other joined: ``GPU-0 to GPU-7``, ``SWITCH-2``."""
+    found: list[list[str]] = []
+    for label in labels:
+        stem, _, number = label.rpartition("-")
+        last = found[-1][-1] if found else ""
+        if number.isdecimal() and number.isascii() and last == f"{stem}-{int(number) - 1}":
+            found[-1].append(label)
+        else:
+            found.append([label])
+    return [
+        part for run in found for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)
+    ]  # fmt: skip
 
 
 def _result(

@@ -411,7 +411,9 @@ def test_a_lie_told_by_simulate_is_seen_by_attest(capsys: pytest.CaptureFixture[
     assert main(["attest", "--simulate", "--fault", "gpu3:measurement=9"]) == 12
     out = capsys.readouterr().out
     assert "1 of 33 golden values differ: index 9 (vbios)" in out
-    assert "1 of 12 devices failed: GPU-3" in out
+    assert "GPU-3  NOT TRUSTED" in out
+    assert main(["attest", "--simulate", "--fault", "gpu3:measurement=9", "--verbose"]) == 12
+    assert "1 of 12 devices failed: GPU-3" in capsys.readouterr().out
 
 
 def test_a_lie_that_only_a_live_responder_tells_is_heard_live_and_refused_elsewhere(
