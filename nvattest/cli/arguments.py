@@ -71,12 +71,27 @@ class _Each(argparse._AppendAction):  # noqa: SLF001 - likewise
         super().__call__(parser, namespace, values, option)
 
 
+class _Flag(argparse._StoreTrueAction):  # noqa: SLF001 - as above
+    """A flag that is noted as given."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        _values: object,
+        _option: str | None = None,
+    ) -> None:
+        namespace.__dict__.setdefault("_given", set()).add(self.dest)
+        setattr(namespace, self.dest, True)
+
+
 class _Unset(argparse.Action):
     """A flag that is given as false: the last word about a flag counts, as in CLI11."""
 
     def __call__(
         self, _parser: object, namespace: argparse.Namespace, _values: object, _option: str | None = None
     ) -> None:
+        namespace.__dict__.setdefault("_given", set()).discard(self.dest)
         setattr(namespace, self.dest, self.default)
 
 
@@ -87,7 +102,7 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("allow_abbrev", False)
         settings.setdefault("formatter_class", _Help)
         super().__init__(**settings)  # type: ignore[arg-type]
-        for name, action in ((None, _Once), ("store", _Once), ("append", _Each)):
+        for name, action in ((None, _Once), ("store", _Once), ("append", _Each), ("store_true", _Flag)):
             self.register("action", name, action)
         # Formats of one command beside the common ones; its add_arguments sets them.
         self.more_formats: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import argparse
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.cli import requests, sources
@@ -40,6 +41,11 @@ _LOCAL = (
     "bundle", "trust_anchors", "token_format", "signing_key", "issuer", "jwks_out", "token_lifetime",
     "challenge", "bind_tee", "extend_rtmr",
 )  # fmt: skip
+
+
+# Options about what is gathered for the local verifier.
+_COLLATERAL = ("rim_store", "rim_dir", "rim_url", "ocsp_url", "ocsp_cert_id_hash", "cache_dir", "no_cache")
+_LIVE = ("driver_timeout", "timeout", "ocsp_cert_id_hash", "service_key", "tls_ca_cert", "tls_ca_path")
 
 
 class Request(NamedTuple):
@@ -89,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--explain", action="store_true", help="explain the result, as nvattest explain does")
     group.add_argument(
         "-v", "--verbose", action="store_true",
-        help="show every check of every device; of several devices the trusted ones are folded otherwise",
+        help="show every check of every device; otherwise trusted devices are folded, and a failure shows its causes",
     )  # fmt: skip
     for name in ("signatures", "cert-chain"):
         names = (f"--verify-rim-{name}", f"--no-verify-rim-{name}")
@@ -161,6 +167,7 @@ def _request(options: argparse.Namespace) -> Request:
                 "platform; for live services use nvattest simulate -- nvattest attest",
                 VALIDATION,
             )
+    _warn_of_ignored(options, remote=remote)
     return requests.read(
         Request,
         options,
@@ -173,6 +180,27 @@ def _request(options: argparse.Namespace) -> Request:
         as_json=options.format == "json",
         debug=options.log_level in ("debug", "trace"),
     )
+
+
+def _warn_of_ignored(options: argparse.Namespace, *, remote: bool) -> None:
+    """Warn of options that have no effect beside the others."""
+    ignored = partial(requests.ignored, options)
+    if remote:
+        ignored(_COLLATERAL, "the service gathers what it verifies with")
+        ignored(["cached_revocation"], "the service asks for revocation")
+    else:
+        ignored(["nras_url", "accept_simulated"], "no remote service verifies; --verifier remote asks one")
+        if options.relying_party_policy is None:
+            ignored(["cached_revocation"], "it is about a --relying-party-policy")
+        token = options.token_out or options.jwks_out or options.signing_key or options.bind_tee
+        if options.format != "json" and not token:
+            ignored(["token_format", "issuer", "token_lifetime"], "no token is made; --token-out writes one")
+    if not options.bind_tee and options.extend_rtmr is None:
+        ignored(["tsm_root"], "no quote is made; --bind-tee makes one")
+    if options.simulate is not None:
+        ignored(_LIVE, "--simulate asks no driver and no service")
+    if options.format == "json":
+        ignored(["explain", "verbose"], "the JSON has every check; nvattest explain reads it")
 
 
 def _named(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
@@ -23,6 +23,7 @@ from nvattest.cli.arguments import (
     from_environment,
     seconds,
 )
+from nvattest.cli.output import say
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind, VerificationTime
 
@@ -47,8 +48,16 @@ def read(kind: type[T], options: argparse.Namespace, **more: object) -> T:
 
 
 def given(options: argparse.Namespace) -> frozenset[str]:
-    """The options with a value that the command line names; the others have their defaults."""
+    """The options that the command line names; the others have their defaults."""
     return frozenset(getattr(options, "_given", ()))
+
+
+def ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Warn of each of these options that the command line names: it has no effect."""
+    named = given(options)
+    for name in names:
+        if name in named and warns(options):
+            say(f"warning: --{name.replace('_', '-')} is ignored: {why}", error=True)
 
 
 def warns(options: argparse.Namespace) -> bool:
@@ -106,7 +115,7 @@ def add_evidence_options(parser: argparse.ArgumentParser) -> None:
 
 
 def evidence_source(options: argparse.Namespace) -> EvidenceSource:
-    """The source that the options name; options of devices not asked for are ignored, as in NVIDIA's program.
+    """The source that the options name; options of devices not asked for are ignored with a warning.
 
     A file that is named without a source is the source: otherwise a verdict on this machine's devices would pass for
     one on the file.
@@ -126,6 +135,19 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
             raise ArgumentError("--gpu-architecture: only blackwell can be named", VALIDATION)
         if corelib and not options.gpu_architecture:
             raise ArgumentError("--gpu-architecture: required when the source is corelib", VALIDATION)
+    for kind, word, others in (
+        (DeviceKind.GPU, "GPU", ("gpu_evidence_source", "gpu_evidence_file", "gpu_architecture")),
+        (DeviceKind.NVSWITCH, "switch", ("nvswitch_evidence_source", "nvswitch_evidence_file")),
+    ):
+        if kind not in kinds:
+            ignored(options, others, f"--device {options.device} asks for no {word}; --device all asks for both kinds")
+        elif kind not in files:
+            chosen = getattr(options, f"{kind.value}_evidence_source")
+            ignored(options, [f"{kind.value}_evidence_file"], f"the source is {chosen}, which is named too")
+    if DeviceKind.GPU in kinds and not corelib:
+        ignored(options, ["gpu_architecture"], "only the source corelib needs it")
+    if len(files) == len(kinds):
+        ignored(options, ["allow_devtools", "driver_timeout"], "all evidence is from files, and no driver is asked")
     return EvidenceSource(
         kinds, files, options.nonce, corelib, allow_devtools=options.allow_devtools, timeout=options.driver_timeout
     )
@@ -278,8 +300,17 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def services(options: argparse.Namespace) -> Services:
-    """The services of ``add_url_options`` and ``add_network_options``."""
+    """The services of ``add_url_options`` and ``add_network_options``.
+
+    Raises:
+        ArgumentError: a cache folder with ``--no-cache``.
+    """
+    if options.no_cache and "cache_dir" in given(options):
+        raise ArgumentError("--cache-dir: cannot go with --no-cache, which uses none", VALIDATION)
     return read(Services, options, access=read(Access, options), named=given(options), warn=warns(options))
+
+
+_SERVICE_OPTIONS = ("rim_url", "ocsp_url", "ocsp_cert_id_hash", "timeout", "service_key", "tls_ca_cert", "tls_ca_path")
 
 
 def add_bundle_option(group: argparse._ActionsContainer, text: str, *, required: bool = False) -> None:
@@ -312,9 +343,22 @@ def add_collateral_options(parser: argparse.ArgumentParser) -> None:
 
 
 def collateral_source(options: argparse.Namespace) -> CollateralSource:
-    """The source that the options name. A folder named without a store is the store, as with an evidence file."""
+    """The source that the options name. A folder named without a store is the store, as with an evidence file.
+
+    Raises:
+        ArgumentError: a folder of RIMs beside a bundle, or a cache folder with ``--no-cache``.
+    """
     named = given(options)
     folder = options.rim_store == "dir" or ("rim_dir" in named and "rim_store" not in named)
+    if options.bundle:
+        if folder:
+            raise ArgumentError("--rim-dir: cannot go with --bundle, which has the RIMs", VALIDATION)
+        ignored(options, (*_SERVICE_OPTIONS, "cache_dir"), "--bundle has all collateral, and no service is asked")
+    else:
+        if not folder:
+            ignored(options, ["rim_dir"], "the store is remote, which is named too")
+        if options.offline:
+            ignored(options, _SERVICE_OPTIONS, "--offline asks no service")
     return CollateralSource(tuple(options.bundle), options.rim_dir if folder else None, services(options))
 
 

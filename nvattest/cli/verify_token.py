@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import file_text, load_json
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
 _EAR = "ear"
+# NVIDIA's command has these in common with attest and ignores them; scripts that give them go on working.
+_COMMON = ("verifier", "rim_store", "rim_url", "rim_dir", "ocsp_url", "ocsp_cert_id_hash")
 _SHOWN = "ueid", "hwmodel", "measres"
 _WIDTH = 64
 _MAXIMUM_ROOTS = 64 * 1024
@@ -119,16 +123,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="validate certificate chains of token keys to these; without --jwks the chain in the token",
     )  # fmt: skip
     requests.add_access_options(parser.add_argument_group("where keys are fetched"))
-    # NVIDIA's command has these in common with attest and ignores them; scripts that give them go on working.
-    for name, kind in (
-        ("--verifier", choice("local", "remote")),
-        ("--rim-store", choice("remote", "dir")),
-        ("--rim-url", str),
-        ("--rim-dir", existing_directory),
-        ("--ocsp-url", str),
-        ("--ocsp-cert-id-hash", choice(*requests.HASHES)),
-    ):
-        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
+    hashes = choice(*requests.HASHES)
+    kinds: tuple[Callable[[str], str], ...] = (
+        choice("local", "remote"), choice("remote", "dir"), str, existing_directory, str, hashes,
+    )  # fmt: skip
+    for name, kind in zip(_COMMON, kinds, strict=True):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -178,8 +178,16 @@ def _request(options: argparse.Namespace) -> Request:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
+    ignored = partial(requests.ignored, options)
+    ignored(_COMMON, "it is about evidence; a token is verified with its issuer's keys")
+    if not options.nras_url and not options.jwks.startswith("https://") and (options.issuer or _has_key(options)):
+        ignored(["service_key", "tls_ca_cert", "tls_ca_path"], "no key is fetched")
     access = requests.read(Access, options)
     return requests.read(Request, options, access=access, as_json=options.format == "json")
+
+
+def _has_key(options: argparse.Namespace) -> bool:
+    return bool(options.jwks) or options.key is not None or options.x5c_anchors is not None
 
 
 def _verify(request: Request) -> tuple[VerifiedToken, datetime]:

@@ -1,0 +1,106 @@
+"""An option that has no effect is said on stderr, and options of ours that contradict each other are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nvattest.cli import attest as command
+from nvattest.cli import main
+from nvattest.cli import verify_token as token_command
+
+HERE = str(Path(__file__).parent)
+
+
+def warnings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> list[str]:
+    """What attest, or verify-token, warns of; nothing is collected, asked or verified."""
+    from nvattest.cli.attest import Result
+    from nvattest.errors import ResultCode
+
+    monkeypatch.setattr(command, "_local", lambda _request: Result(ResultCode.OK, []))
+    monkeypatch.setattr(command, "_remote", lambda _request, _remote: Result(ResultCode.OK, []))
+    monkeypatch.setattr(token_command, "_read_token", lambda _path: b"none")
+    capsys.readouterr()
+    main(list(argv))
+    lines = capsys.readouterr().err.splitlines()
+    return [line.removeprefix("warning: ").split(" is ignored: ")[0] for line in lines if "is ignored" in line]
+
+
+FILE = ("--gpu-evidence-file", __file__)
+IGNORED: dict[str, tuple[tuple[str, ...], list[str]]] = {
+    "switch files without --device all": (
+        (*FILE, "--nvswitch-evidence-file", __file__), ["--nvswitch-evidence-file"],
+    ),
+    "GPU files for switches alone": (
+        ("-d", "nvswitch", "--nvswitch-evidence-file", __file__, *FILE), ["--gpu-evidence-file"],
+    ),
+    "a file beside another source": (("--gpu-evidence-source", "nvml", *FILE), ["--gpu-evidence-file"]),
+    "an architecture without corelib": (("--gpu-architecture", "blackwell"), ["--gpu-architecture"]),
+    "driver options with files": (
+        (*FILE, "--allow-devtools", "--driver-timeout", "3"), ["--allow-devtools", "--driver-timeout"],
+    ),
+    "services beside a bundle": (
+        (*FILE, "--bundle", __file__, "--rim-url", "https://a.example", "--timeout", "3", "--cache-dir", "/c"),
+        ["--rim-url", "--timeout", "--cache-dir"],
+    ),
+    "services offline": ((*FILE, "--offline", "--ocsp-url", "https://a.example"), ["--ocsp-url"]),
+    "a folder of RIMs with the remote store": (("--rim-store", "remote", "--rim-dir", HERE), ["--rim-dir"]),
+    "a service that does not verify": (("--nras-url", "https://a.example", "--accept-simulated"),
+                                       ["--nras-url", "--accept-simulated"]),
+    "collateral for a service": (
+        ("--verifier", "remote", *FILE, "--rim-url", "https://a.example", "--no-cache"), ["--rim-url", "--no-cache"],
+    ),
+    "revocation for no policy": (("--cached-revocation",), ["--cached-revocation"]),
+    "a token that is not made": (("--issuer", "me", "--token-lifetime", "60"), ["--issuer", "--token-lifetime"]),
+    "a quote that is not made": (("--tsm-root", "/t"), ["--tsm-root"]),
+    "text options of JSON": (("-f", "json", "--explain", "--verbose"), ["--explain", "--verbose"]),
+    "limits of a simulation": (("--simulate", "--driver-timeout", "3"), ["--driver-timeout"]),
+    "nothing": ((*FILE, "--bundle", __file__, "--offline", "--no-cache", "--verbose"), []),
+    "a flag taken back": (("--cached-revocation", "--cached-revocation=false"), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_attest_says_which_option_has_no_effect(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, expected = IGNORED[name]
+    assert sorted(warnings(monkeypatch, capsys, "attest", *argv)) == sorted(expected)
+    assert warnings(monkeypatch, capsys, "-l", "error", "attest", *argv) == []
+
+
+def test_verify_token_says_which_option_has_no_effect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("verify-token", "--nonce", "00" * 32)
+    assert warnings(monkeypatch, capsys, *common, "--rim-url", "https://a.example", "--verifier", "local") == [
+        "--verifier", "--rim-url",
+    ]  # fmt: skip
+    assert warnings(monkeypatch, capsys, *common, "--jwks", "keys.json", "--service-key", "k") == ["--service-key"]
+    assert warnings(monkeypatch, capsys, *common, "--jwks", "https://a.example/k", "--service-key", "k") == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["attest", "--bundle", __file__, "--rim-dir", HERE],
+        ["attest", "--no-cache", "--cache-dir", "/c"],
+        ["preflight", "--no-cache", "--cache-dir", "/c"],
+        ["attest", "--refuse-weakened"],
+        ["attest", "--fault", "gpu0:wrong-key"],
+    ],
+)
+def test_options_of_ours_that_contradict_each_other_are_refused(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 105
+    assert "--" in capsys.readouterr().err
+
+
+def test_a_warning_leaves_the_output_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-f", "json", "attest", "--simulate", "hopper-1", "--explain"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["result_code"] == 0
+    assert said.err.splitlines()[0].startswith("warning: --explain is ignored: ")
