@@ -49,13 +49,14 @@ class OcspAnswer:
 class Unavailable(NamedTuple):
     """Why a piece of collateral could not be had: NVIDIA's code for it, what happened, and what to do.
 
-    ``passing`` is that of ``CollateralError``.
+    ``passing`` is that of ``CollateralError``. ``asked`` is False where the caller wanted no service to be asked.
     """
 
     code: ResultCode
     message: str
     hint: str = ""
     passing: bool = False
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -279,6 +279,24 @@ class _Suggested:
         return text
 
 
+def platform_names() -> Iterable[str]:
+    """The simulated platforms, for completion."""
+    from nvattest.testing.silicon import PLATFORMS
+
+    return PLATFORMS
+
+
+def fault_names() -> Iterable[str]:
+    """A target with each lie that it can tell, for completion."""
+    from nvattest.testing.lies import LIES
+
+    targets = {"device": "gpu0", "rim": "driver-rim"}
+    for spec in LIES:
+        scopes = sorted(scope.value for scope in spec.scopes)
+        target = next((targets[scope] for scope in scopes if scope in targets), scopes[0])
+        yield f"{target}:{spec.name}" + "=" * bool(spec.argument and not spec.argument.startswith("["))
+
+
 def converted(function: Callable[[str], T]) -> Callable[[str], T]:
     """A type for argparse from a function of ours that raises InputError."""
     from nvattest.errors import InputError
@@ -306,6 +324,11 @@ def seconds(text: str) -> float:
 def input_file(text: str) -> str:
     """A type for argparse: the path of an existing file or pipe, or ``-`` for standard input; see ``read_input``."""
     return text if text == "-" else existing_file(text)
+
+
+def input_path(text: str) -> str:
+    """A type for argparse: as ``input_file``, or the path of an existing folder."""
+    return text if text == "-" else existing_path(text)
 
 
 def read_input(path: str, maximum: int) -> bytes:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import VALIDATION, ArgumentError
+from nvattest.cli.arguments import VALIDATION, ArgumentError, fault_names, platform_names, suggested
 from nvattest.cli.output import print_json, report_error, say, say_how_read, voucher
 from nvattest.cli.requests import BindingRequest, CollateralSource, Demands, EvidenceSource, RemoteRequest, TokenRequest
 from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
@@ -101,12 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         names = (f"--verify-rim-{name}", f"--no-verify-rim-{name}")
         group.add_argument(*names, action=_AlwaysVerified, nargs=0, help=argparse.SUPPRESS)
     group.add_argument(
-        "--simulate", nargs="?", const="hopper-8-ppcie", metavar="PLATFORM",
+        "--simulate", type=suggested(platform_names), nargs="?", const="hopper-8-ppcie", metavar="PLATFORM",
         help="attest a simulated platform (see nvattest simulate --list); proves nothing but that the program works",
     )  # fmt: skip
     group.add_argument(
-        "--fault", action="append", default=[], metavar="TARGET:LIE", help="with --simulate: gpu0:measurement=9"
-    )
+        "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
+        help="with --simulate: gpu0:measurement=9",
+    )  # fmt: skip
     requests.add_token_options(parser)
     requests.add_binding_options(parser)
 

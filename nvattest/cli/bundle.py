@@ -12,7 +12,15 @@ from nvattest._documents import JsonObject, dump_json
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, existing_directory, existing_path, seconds
+from nvattest.cli.arguments import (
+    REQUIRED,
+    VALIDATION,
+    ArgumentError,
+    existing_directory,
+    existing_path,
+    input_path,
+    seconds,
+)
 from nvattest.cli.output import print_json, say, write_file
 from nvattest.cli.preflight import Outlook, Targets, add_target_options, evidence_of_files, look_ahead, targets_of
 from nvattest.cli.requests import Judgement
@@ -95,9 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         requests.add_url_options(action.add_argument_group("services"))
         requests.add_network_options(action)
     inspect = actions.add_parser("inspect", help="say what a bundle holds, whether it verifies and until when")
-    inspect.add_argument("file", type=existing_path, metavar="FILE")
+    inspect.add_argument("file", type=input_path, metavar="FILE", help="the bundle; - is standard input")
     merge = actions.add_parser("merge", help="put several bundles into one; folders, or more than a file holds, in one")
-    merge.add_argument("files", nargs="+", type=existing_path, metavar="FILE")
+    merge.add_argument("files", nargs="+", type=input_path, metavar="FILE")
     _writes(merge)
     for action in (create, inspect, merge):
         requests.add_judgement_options(action)
@@ -211,9 +219,9 @@ def _merged(paths: Sequence[str]) -> tuple[Collateral, list[Unused]]:
     parts = []
     for path in paths:
         try:
-            part = sources.read_bundle(path)
+            part = sources.read_bundle(path, "")
         except InputError as error:
-            unused.append(Unused(path, error.message))
+            unused.append(Unused(path, error.message.removeprefix(f"{path}: ")))
             continue
         if not part.rims and not part.ocsp:
             unused.append(Unused(path, "a bundle with nothing in it"))
@@ -263,7 +271,7 @@ def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
     from nvattest.collateral.inspection import inspect_parts
     from nvattest.collateral.shards import open_bundle
 
-    parts = open_bundle(path).parts()
+    parts = open_bundle(path).parts() if os.path.isdir(path) else iter([sources.read_bundle(path, "FILE")])
     facts, bad = inspect_parts(parts, inspector.verifier, inspector.at, chains=inspector.chains())
     _print(facts, path, as_json=as_json)
     return ResultCode.OVERALL_RESULT_FALSE.exit_status if bad else 0

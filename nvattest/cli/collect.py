@@ -10,10 +10,9 @@ import re
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, load_json
-from nvattest._folder import read_bounded
 from nvattest._text import hex_bytes
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, existing_file
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, input_file, read_input
 from nvattest.cli.output import print_json, say, write_file
 from nvattest.cli.requests import EvidenceSource
 from nvattest.errors import CollectionError, InputError, NvattestError, ResultCode
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the devices are bound to, 1 to 64 bytes; they answer the first 32",
     )  # fmt: skip
     group.add_argument(
-        "--runtime-data", type=existing_file, metavar="FILE",
+        "--runtime-data", type=input_file, metavar="FILE",
         help='JSON with "nonce" and "tee-pubkey" of the KBS handshake: gives the report data of devices and CPU',
     )  # fmt: skip
     group.add_argument(
@@ -173,7 +172,7 @@ def _collect_with_or_without_switches(source: EvidenceSource) -> tuple[Evidence,
 
 
 def _runtime_data(path: str) -> tuple[str, JsonObject]:
-    data = read_bounded(path, _MAXIMUM_RUNTIME_DATA)
+    data = read_input(path, _MAXIMUM_RUNTIME_DATA)
     document = load_json(data, source=path, maximum=_MAXIMUM_RUNTIME_DATA, file=True)
     nonce = document.get("nonce") if isinstance(document, dict) else None
     key = document.get("tee-pubkey") if isinstance(document, dict) else None

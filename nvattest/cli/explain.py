@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import add_terminal_options
+from nvattest.cli.arguments import add_terminal_options, read_input
 from nvattest.cli.output import is_terminal, print_json, say, terminal_for, write_file
 from nvattest.errors import InputError
 
@@ -51,11 +51,16 @@ def run(options: argparse.Namespace) -> int:
         _explain_word(name, terminal, as_json=as_json)
         return 0
     from nvattest.report.reading import read_appraisal
-    from nvattest.report.subjects import MAXIMUM, recognise, render_subject, subject_to_json
+    from nvattest.report.subjects import MAXIMUM, recognise, refuse_evidence, render_subject, subject_to_json
 
     source = "stdin" if name in (None, "-") else name
-    data = _read(name, MAXIMUM)
-    subject = recognise(data, source=source)
+    data = read_input(name or "-", MAXIMUM)
+    try:
+        subject = recognise(data, source=source)
+    except InputError as error:
+        raise _no_result(error, data, source) from None
+    if subject.kind == "evidence":
+        raise refuse_evidence(source)
     if options.html is not None:
         if subject.kind != "appraisal":
             raise InputError(
@@ -85,15 +90,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str | None, maximum: int) -> bytes:
-    if name is None or name == "-":
-        data = sys.stdin.buffer.read(maximum + 1)
-        if len(data) > maximum:
-            raise InputError(f"stdin: more than {maximum} bytes", code="too-large")
-        return data
-    from nvattest._folder import read_bounded
+def _no_result(error: InputError, data: bytes, source: str) -> InputError:
+    """The error, or what the file is where it is one that ``nvattest inspect`` knows."""
+    from nvattest.report.kinds import KINDS, kind_of_file
 
-    return read_bounded(name, maximum)
+    found = kind_of_file(data)
+    if found is None:
+        return error
+    message = f"{source} is {KINDS[found].words}, and no result"
+    return InputError(message, code="explain-format", hint=f"nvattest inspect {source} says what is in it")
 
 
 def _explain_word(word: str, terminal: Terminal, *, as_json: bool) -> None:

@@ -6,9 +6,8 @@ import argparse
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
-from nvattest._folder import read_bounded
 from nvattest._text import joined
-from nvattest.cli.arguments import existing_file
+from nvattest.cli.arguments import input_file, read_input
 from nvattest.cli.output import print_json, say
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 
@@ -30,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check", help="say what a policy demands and where its mistakes are; with --claims, what it decides"
     )
     check.add_argument(
-        "file", type=existing_file, metavar="FILE",
+        "file", type=input_file, metavar="FILE",
         help="an evidence policy (TOML or JSON), a JSON policy of NVIDIA's Python SDK, or Rego",
     )  # fmt: skip
     check.add_argument(
-        "--claims", type=existing_file, metavar="FILE",
+        "--claims", type=input_file, metavar="FILE",
         help="try it on these: the output of nvattest -f json attest, or an array of device claims",
     )  # fmt: skip
     actions.add_parser("worker")
@@ -64,10 +63,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(path: str, claims_path: str | None) -> Answer:
-    from nvattest.policy.isolation import check_bounded, evaluate_bounded
-    from nvattest.policy.relying_party import MAXIMUM, is_relying_party_policy, load_policy
+    from nvattest.policy.relying_party import MAXIMUM
 
-    data = read_bounded(path, MAXIMUM)
+    data = read_input(path, MAXIMUM)
+    try:
+        return _check_data(data, path, claims_path)
+    except NvattestError as error:
+        from nvattest.cli.sources import wrong_kind
+
+        raise wrong_kind(error, data, "FILE", path, "policy", "evidence-policy") or error from None
+
+
+def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
+    from nvattest.policy.isolation import check_bounded, evaluate_bounded
+    from nvattest.policy.relying_party import is_relying_party_policy, load_policy
+
     if not is_relying_party_policy(data, name=path):
         return _evidence_policy(data, path, claims_path)
     policy = load_policy(data, name=path)
@@ -83,7 +93,7 @@ def _check(path: str, claims_path: str | None) -> Answer:
     }
     if claims_path is None:
         return Answer(ResultCode.OK, facts, lines)
-    claims, overall = _saved_claims(read_bounded(claims_path, MAXIMUM_CLAIMS), claims_path)
+    claims, overall = _saved_claims(read_input(claims_path, MAXIMUM_CLAIMS), claims_path)
     decision = evaluate_bounded(policy, claims, overall)
     facts |= {"matched": decision.matched, "reasons": list(decision.reasons), "devices": len(claims)}
     word = "MATCH" if decision.matched else "NO MATCH"

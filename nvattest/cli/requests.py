@@ -19,8 +19,9 @@ from nvattest.cli.arguments import (
     converted,
     existing_directory,
     existing_file,
-    existing_path,
     from_environment,
+    input_file,
+    input_path,
     seconds,
 )
 from nvattest.cli.output import say
@@ -157,7 +158,7 @@ def _needed_file(path: str, option: str) -> str:
     if not path:
         raise ArgumentError(f"{option}: must be provided when the evidence source is file", VALIDATION)
     try:
-        return existing_file(path)
+        return input_file(path)
     except argparse.ArgumentTypeError as error:
         raise ArgumentError(f"{option}: {error}", VALIDATION) from None
 
@@ -169,8 +170,8 @@ def kinds_of(device: str) -> tuple[DeviceKind, ...]:
 
 def add_evidence_files(group: argparse._ArgumentGroup) -> None:
     """Recorded evidence of devices."""
-    group.add_argument("--gpu-evidence-file", type=existing_file, metavar="FILE", help="JSON of collect-evidence")
-    group.add_argument("--nvswitch-evidence-file", type=existing_file, metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument("--gpu-evidence-file", type=input_file, metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument("--nvswitch-evidence-file", type=input_file, metavar="FILE", help="JSON of collect-evidence")
 
 
 def evidence_files(options: argparse.Namespace) -> tuple[str, ...]:
@@ -316,7 +317,7 @@ _SERVICE_OPTIONS = ("rim_url", "ocsp_url", "ocsp_cert_id_hash", "timeout", "serv
 def add_bundle_option(group: argparse._ActionsContainer, text: str, *, required: bool = False) -> None:
     """``--bundle``, a file or a folder; several together are one bundle."""
     group.add_argument(
-        "--bundle", action="append", default=[], required=required, type=existing_path, metavar="FILE",
+        "--bundle", action="append", default=[], required=required, type=input_path, metavar="FILE",
         help=f"{text}; may be repeated",
     )  # fmt: skip
 
@@ -380,9 +381,9 @@ class Demands(NamedTuple):
 def add_demand_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options of ``Demands``; returns their group."""
     group = parser.add_argument_group("verification")
-    group.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
+    group.add_argument("--policy", type=input_file, metavar="FILE", help="evidence policy, TOML or JSON")
     group.add_argument(
-        "--relying-party-policy", type=existing_file, metavar="FILE", help="what you demand of the claims: Rego or JSON"
+        "--relying-party-policy", type=input_file, metavar="FILE", help="what you demand of the claims: Rego or JSON"
     )
     group.add_argument(
         "--cached-revocation", action="store_true",
@@ -416,7 +417,7 @@ def add_judgement_options(parser: argparse.ArgumentParser) -> None:
 def _add_time_and_roots(group: argparse._ArgumentGroup, when: str) -> None:
     group.add_argument("--at", type=converted(VerificationTime.parse), metavar="TIME", help=when)
     group.add_argument(
-        "--trust-anchors", type=existing_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS") or None, metavar="PEM",
+        "--trust-anchors", type=input_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS") or None, metavar="PEM",
         help="trust these roots instead of NVIDIA's; every output says so (NVATTEST_TRUST_ANCHORS)",
     )  # fmt: skip
 
@@ -475,7 +476,7 @@ def add_token_options(parser: argparse.ArgumentParser) -> None:
         "--token-out", default="", metavar="FILE", help="write the token here, whole or not at all, for its owner only"
     )
     group.add_argument(
-        "--signing-key", type=existing_file, metavar="PEM",
+        "--signing-key", type=input_file, metavar="PEM",
         help="sign with this P-384 key; without it a key is made for this run and forgotten",
     )  # fmt: skip
     group.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")

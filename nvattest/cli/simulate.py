@@ -11,7 +11,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from nvattest._text import decimal
-from nvattest.cli.arguments import VALIDATION, ArgumentError, add_command, command_of, converted
+from nvattest.cli.arguments import (
+    VALIDATION,
+    ArgumentError,
+    add_command,
+    command_of,
+    converted,
+    fault_names,
+    platform_names,
+    suggested,
+)
 from nvattest.cli.output import say
 from nvattest.errors import InputError
 
@@ -52,15 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_platform_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose a platform and its lies."""
-    parser.add_argument("--platform", default="hopper-8-ppcie", metavar="NAME", help="see --list")
+    parser.add_argument(
+        "--platform", type=suggested(platform_names), default="hopper-8-ppcie", metavar="NAME", help="see --list"
+    )
     parser.add_argument("--driver-version", metavar="VERSION", help="the driver's version, such as 620.12")
     parser.add_argument(
         "--nvdec0", choices=("on", "off"), help="the NVDEC0 engine of all GPUs; off on a single Hopper by default"
     )
     parser.add_argument("--seed", type=converted(_seed), default=0, metavar="N", help="other devices, other keys")
     parser.add_argument(
-        "--fault", action="append", default=[], metavar="TARGET:LIE", help="a lie, such as gpu0:measurement=9"
-    )
+        "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
+        help="a lie, such as gpu0:measurement=9",
+    )  # fmt: skip
 
 
 def _seed(text: str) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from nvattest._folder import read_bounded
 from nvattest._text import clean
+from nvattest.cli.arguments import read_input
 from nvattest.cli.output import say
-from nvattest.errors import InputError, ResultCode
+from nvattest.errors import InputError, NvattestError, ResultCode
 from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 from nvattest.model import DeviceKind, Nonce
 
@@ -26,6 +28,54 @@ if TYPE_CHECKING:
 
 _MAXIMUM_ANCHORS = 64 * 1024
 _MAXIMUM_POLICY = 1024 * 1024
+_MAXIMUM_KNOWN = 64 * 1024 * 1024
+
+
+T = TypeVar("T")
+
+
+def read_file(option: str, path: str, maximum: int, parse: Callable[[bytes], T], *wanted: str) -> T:
+    """What ``parse`` makes of the file of an option. ``wanted`` are the kinds of file (``KINDS``) that belong there.
+
+    Raises:
+        InputError, PolicyError, TokenError: as ``parse``; the message names option and file, and what kind of file it
+            is where that is another one.
+    """
+    try:
+        data = read_input(path, maximum)
+    except InputError as error:
+        # A file of another kind may be larger than one that belongs here.
+        whole = read_input(path, _MAXIMUM_KNOWN) if os.path.isfile(path) and os.path.getsize(path) > maximum else b""
+        raise wrong_kind(error, whole, option, path, *wanted) or named(error, option) from None
+    try:
+        return parse(data)
+    except NvattestError as error:
+        raise wrong_kind(error, data, option, path, *wanted) or named(error, option, path) from None
+
+
+def named(error: NvattestError, option: str, path: str = "") -> NvattestError:
+    """The error with option and file in its message."""
+    where = " ".join(filter(None, (option, "" if path in error.message else path)))
+    error.message = f"{where}: {error.message}" if where else error.message
+    error.args = (error.message,)
+    return error
+
+
+def wrong_kind(error: NvattestError, data: bytes, option: str, path: str, *wanted: str) -> InputError | None:
+    """The error for a file of another kind than the option wants, with the code of ``error``; None for other files."""
+    from nvattest.report.kinds import KINDS, kind_of_file
+
+    found = kind_of_file(data)
+    if found is None or found in wanted:
+        return None
+    kind = KINDS[found]
+    name = "standard input" if path == "-" else path
+    return InputError(
+        f"{option or 'FILE'}: {name} is {kind.words}, expected {KINDS[wanted[0]].words}",
+        code=error.code,
+        result_code=error.result_code,
+        hint=f"it is for: {kind.use.replace('FILE', name)}",
+    )
 
 
 def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]:
@@ -37,7 +87,7 @@ def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]
     """
     if len(source.kinds) == 2 and not source.live and len(set(source.files.values())) == 1:
         # The file that collect-evidence --device all writes.
-        return _both_from_file(source.files[DeviceKind.GPU])
+        return _both_from_file(source.files[DeviceKind.GPU], "--gpu-evidence-file")
     found: list[Evidence] = []
     for kind in source.kinds:
         if kind in source.files:
@@ -90,18 +140,18 @@ def _from_driver(kind: DeviceKind, nonce: Nonce | None, source: EvidenceSource) 
     return session.collect(nonce, kinds=(kind,), timeout=source.timeout, allow_devtools=source.allow_devtools)
 
 
-def read_evidence(path: str) -> tuple[Evidence, ...]:
+def read_evidence(path: str, option: str = "--gpu-evidence-file") -> tuple[Evidence, ...]:
     """The evidence in a file, of devices of any kind.
 
     Raises:
         InputError: a file that cannot be used.
     """
-    return load_evidence(read_bounded(path, MAXIMUM_TEXT))
+    return read_file(option, path, MAXIMUM_TEXT, load_evidence, "evidence")
 
 
-def _both_from_file(path: str) -> tuple[Evidence, ...]:
+def _both_from_file(path: str, option: str) -> tuple[Evidence, ...]:
     """GPUs, then switches: the order of two files."""
-    items = read_evidence(path)
+    items = read_evidence(path, option)
     found: list[Evidence] = []
     for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH):
         of_kind = [item for item in items if item.kind is kind]
@@ -116,7 +166,7 @@ def _both_from_file(path: str) -> tuple[Evidence, ...]:
 
 
 def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
-    items = read_evidence(path)
+    items = read_evidence(path, f"--{kind.value}-evidence-file")
     for index, item in enumerate(items):
         if item.kind is not kind:
             raise InputError(
@@ -139,7 +189,9 @@ def trust_anchors(path: str | None) -> TrustAnchors:
     """
     from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 
-    return NVIDIA_ANCHORS if path is None else trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS))
+    if path is None:
+        return NVIDIA_ANCHORS
+    return read_file("--trust-anchors", path, _MAXIMUM_ANCHORS, trust_anchors_from_pem, "certificates")
 
 
 def evidence_policy(path: str | None) -> EvidencePolicy | None:
@@ -152,7 +204,8 @@ def evidence_policy(path: str | None) -> EvidencePolicy | None:
         return None
     from nvattest.policy.evidence_policy import load_evidence_policy
 
-    return load_evidence_policy(read_bounded(path, _MAXIMUM_POLICY), source=path)
+    load = partial(load_evidence_policy, source=path)
+    return read_file("--policy", path, _MAXIMUM_POLICY, load, "evidence-policy")
 
 
 def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
@@ -168,13 +221,14 @@ def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
         return None
     from nvattest.policy.relying_party import load_policy
 
-    return load_policy(read_bounded(path, _MAXIMUM_POLICY), name=os.path.basename(path))
+    load = partial(load_policy, name=os.path.basename(path))
+    return read_file("--relying-party-policy", path, _MAXIMUM_POLICY, load, "policy")
 
 
 # --- collateral -------------------------------------------------------------------------------------------------------
 
 
-def read_bundle(path: str) -> Collateral:
+def read_bundle(path: str, option: str = "--bundle") -> Collateral:
     """The collateral in a bundle file.
 
     Raises:
@@ -182,7 +236,7 @@ def read_bundle(path: str) -> Collateral:
     """
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 
-    return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
+    return read_file(option, path, MAXIMUM_BUNDLE, partial(load_bundle, origin=path), "bundle")
 
 
 def fetch_collateral(

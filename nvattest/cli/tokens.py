@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json
-from nvattest._folder import read_bounded
 from nvattest._text import base64_bytes
+from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
+from nvattest.cli.sources import read_file
 from nvattest.errors import InputError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
 from nvattest.token.keys import MAXIMUM_PEM, SigningKey
@@ -36,7 +37,7 @@ def signing_key(path: str | None) -> SigningKey:
     """
     if path is None:
         return SigningKey.generate()
-    return SigningKey.from_pem(read_bounded(path, MAXIMUM_PEM))
+    return read_file("--signing-key", path, MAXIMUM_PEM, SigningKey.from_pem, "private-key")
 
 
 def overall_claims(appraisal: Appraisal, request: TokenRequest) -> dict[str, object]:
@@ -173,7 +174,7 @@ def check_quote(verified: VerifiedToken, challenge: bytes, path: str) -> Binding
     if verified.evidence_digest is None:
         raise TokenError("the token names no evidence digest", code="binding-digest")
     expected = report_data(challenge, verified.key.thumbprint_bytes, verified.evidence_digest)
-    check = check_binding(read_quote(read_bounded(path, MAXIMUM_FILE)), expected)
+    check = check_binding(read_quote(read_input(path, MAXIMUM_FILE)), expected)
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"
         raise TokenError(check.detail, code="binding", hint=hint)

@@ -15,9 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import file_text, load_json
-from nvattest._folder import read_bounded
 from nvattest._text import clean, joined
-from nvattest.cli import requests
+from nvattest.cli import requests, sources
 from nvattest.cli.arguments import (
     REQUIRED,
     VALIDATION,
@@ -25,8 +24,9 @@ from nvattest.cli.arguments import (
     choice,
     converted,
     existing_directory,
-    existing_file,
     from_environment,
+    input_file,
+    read_input,
 )
 from nvattest.cli.output import print_json, report_error, say, voucher
 from nvattest.cli.requests import Access
@@ -35,6 +35,7 @@ from nvattest.model import Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
     from nvattest.tee.quote import BindingCheck
+    from nvattest.token.keys import PublicKey
     from nvattest.token.verified import VerifiedToken
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
@@ -74,7 +75,8 @@ class Request(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NVIDIA's options under NVIDIA's names, and ours."""
     token = parser.add_argument_group("token")
-    token.add_argument("--token-file", default="-", metavar="FILE", help="the token; - or nothing is standard input")
+    token.add_argument("file", nargs="?", metavar="FILE", help="the token; - or nothing is standard input")
+    token.add_argument("--token-file", default="-", metavar="FILE", help="the same, as NVIDIA's program has it")
     token.add_argument(
         "--token-type", type=choice(*requests.TOKEN_FORMATS), default=None, metavar="TYPE",
         help="refuse tokens of another type: detached-eat or ear",
@@ -85,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         expect, "your challenge, in the place of --nonce: the nonce is derived from it and from the token's key"
     )
     expect.add_argument(
-        "--tee-quote", type=existing_file, metavar="FILE",
+        "--tee-quote", type=input_file, metavar="FILE",
         help="the quote of --bind-tee (or a raw one): check that it covers challenge, key and evidence",
     )  # fmt: skip
     expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
@@ -100,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     expect.add_argument(
         "--at", type=converted(parse_time), metavar="TIME", help="judge at this time; now by default"
     )  # fmt: skip
-    expect.add_argument("--relying-party-policy", type=existing_file, metavar="FILE", help="apply this policy too")
+    expect.add_argument("--relying-party-policy", type=input_file, metavar="FILE", help="apply this policy too")
     expect.add_argument(
         "--accept-simulated", action="store_true", help="for tests: accept tokens about simulated devices"
     )
@@ -117,9 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keys.add_argument(
         "--jwks", default="", metavar="FILE|URL", help="keys of the issuer; fetched if it begins https://"
     )
-    keys.add_argument("--key", type=existing_file, metavar="PEM", help="the public key of the issuer")
+    keys.add_argument("--key", type=input_file, metavar="PEM", help="the public key of the issuer")
     keys.add_argument(
-        "--x5c-anchors", type=existing_file, metavar="PEM",
+        "--x5c-anchors", type=input_file, metavar="PEM",
         help="validate certificate chains of token keys to these; without --jwks the chain in the token",
     )  # fmt: skip
     requests.add_access_options(parser.add_argument_group("where keys are fetched"))
@@ -182,8 +184,11 @@ def _request(options: argparse.Namespace) -> Request:
     ignored(_COMMON, "it is about evidence; a token is verified with its issuer's keys")
     if not options.nras_url and not options.jwks.startswith("https://") and (options.issuer or _has_key(options)):
         ignored(["service_key", "tls_ca_cert", "tls_ca_path"], "no key is fetched")
+    if options.file is not None and "token_file" in requests.given(options):
+        raise ArgumentError("FILE and --token-file: one token is verified at a time", VALIDATION)
     access = requests.read(Access, options)
-    return requests.read(Request, options, access=access, as_json=options.format == "json")
+    path = options.file if options.file is not None else options.token_file
+    return requests.read(Request, options, token_file=path, access=access, as_json=options.format == "json")
 
 
 def _has_key(options: argparse.Namespace) -> bool:
@@ -191,15 +196,26 @@ def _has_key(options: argparse.Namespace) -> bool:
 
 
 def _verify(request: Request) -> tuple[VerifiedToken, datetime]:
-    """The token, and the instant at which it was checked: the clock is read when token and keys are there."""
+    """The token, and the instant at which it was checked."""
+    data = _read_token(request.token_file)
+    try:
+        return _verify_data(data, request)
+    except TokenError as error:
+        other = None
+        if error.code == "malformed":
+            other = sources.wrong_kind(error, data, "FILE", request.token_file, "token")
+        raise other or error from None
+
+
+def _verify_data(data: bytes, request: Request) -> tuple[VerifiedToken, datetime]:
+    """The token and the instant: the clock is read when token and keys are there."""
     from nvattest.cli.tokens import nonce_of_token
     from nvattest.token.keyring import MAXIMUM_JWKS
-    from nvattest.token.keys import MAXIMUM_PEM
     from nvattest.token.verified import TokenKind
     from nvattest.token.verify import read_document, verify_token
 
     # Parsed first, so that malformed input causes no request.
-    token, found = read_document(_read_token(request.token_file))
+    token, found = read_document(file_text(data))
     thumbprint: bytes | None = None
     if request.challenge is not None:
         nonce, thumbprint = nonce_of_token(token, request.challenge)
@@ -219,8 +235,8 @@ def _verify(request: Request) -> tuple[VerifiedToken, datetime]:
         at=at,
         jwks=jwks,
         jwks_url=jwks_url,
-        key=read_bounded(request.key, MAXIMUM_PEM) if request.key is not None else None,
-        x5c_roots=read_bounded(request.x5c_anchors, _MAXIMUM_ROOTS) if request.x5c_anchors is not None else None,
+        key=_key(request.key) if request.key is not None else None,
+        x5c_roots=_anchors(request.x5c_anchors) if request.x5c_anchors is not None else None,
         leeway=timedelta(seconds=max(min(request.clock_skew_leeway_seconds, 2**31), -1)),
         expected_devices=request.expected_devices,
         expected_gpus=request.expected_gpus,
@@ -261,8 +277,6 @@ def _service(request: Request) -> str:
 
 def _keys(request: Request, service: str) -> tuple[bytes | str | None, str | None]:
     """The JWKS of the issuer, and the URL that it is from."""
-    from nvattest.token.keyring import MAXIMUM_JWKS
-
     if service:
         from nvattest.collateral.nras import JWKS_PATH
 
@@ -272,18 +286,45 @@ def _keys(request: Request, service: str) -> tuple[bytes | str | None, str | Non
         return _fetch(request.jwks, request.access, request.nras_url), request.jwks
     if "://" in request.jwks:
         raise InputError(f"a JWKS is fetched over https only, not from {request.jwks[:80]!r}", code="jwks-url")
-    return file_text(read_bounded(request.jwks, MAXIMUM_JWKS)) if request.jwks else None, None
+    return _jwks(request.jwks) if request.jwks else None, None
 
 
-def _read_token(path: str) -> bytes | str:
+def _jwks(path: str) -> bytes | str:
+    from nvattest.token.keyring import MAXIMUM_JWKS, parse_jwks
+
+    def parse(data: bytes) -> bytes | str:
+        text = file_text(data)
+        parse_jwks(text)
+        return text
+
+    return sources.read_file("--jwks", path, MAXIMUM_JWKS, parse, "jwks")
+
+
+def _key(path: str) -> PublicKey:
+    from nvattest.token.keys import MAXIMUM_PEM, PublicKey
+
+    return sources.read_file("--key", path, MAXIMUM_PEM, PublicKey.from_pem, "public-key")
+
+
+def _anchors(path: str) -> bytes:
+    from nvattest.pki.certificate import parse_pem_chain
+
+    def parse(data: bytes) -> bytes:
+        parse_pem_chain(data)
+        return data
+
+    return sources.read_file("--x5c-anchors", path, _MAXIMUM_ROOTS, parse, "certificates")
+
+
+def _read_token(path: str) -> bytes:
     from nvattest.token.jws import MAXIMUM_TOKEN
 
     # Read one byte past the limit to detect oversized input.
     maximum = MAXIMUM_TOKEN + 1
-    token = read_bounded(path, maximum) if path not in ("-", "") else sys.stdin.buffer.read(maximum)
+    token = sys.stdin.buffer.read(maximum) if path in ("-", "") else read_input(path, maximum)
     if not token.strip():
-        raise InputError("there is no token", code="file", hint="name a file with --token-file, or give it on stdin")
-    return file_text(token)
+        raise InputError("there is no token", code="file", hint="name its file, or give it on stdin")
+    return token
 
 
 def _fetch(url: str, access: Access, key_host: str) -> bytes:
@@ -306,7 +347,8 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     from nvattest.policy.relying_party import MAXIMUM, load_policy
     from nvattest.token.verified import TokenKind
 
-    policy = load_policy(read_bounded(path, MAXIMUM), name=os.path.basename(path))
+    load = partial(load_policy, name=os.path.basename(path))
+    policy = sources.read_file("--relying-party-policy", path, MAXIMUM, load, "policy")
     document = verified.payload if verified.kind is TokenKind.EAR else verified.claims
     decision = evaluate_bounded(policy, document, verified.payload)
     for reason in decision.reasons:

@@ -389,6 +389,7 @@ class _Gathering:
                 code=ResultCode.RIM_NOT_FOUND if rim else ResultCode.OCSP_SERVER_ERROR,
                 message=f"{key[4:] if rim else 'the revocation answer'} is not at hand, and --offline asks no service",
                 hint="give a bundle with --bundle, fill the cache while there is a network, or leave out --offline",
+                asked=False,
             )
 
 

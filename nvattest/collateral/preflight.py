@@ -63,6 +63,7 @@ class _Report:
             missing = self._collateral.unavailable.get(f"rim:{rim_id}")
             code = missing.code if missing is not None else ResultCode.RIM_NOT_FOUND
             message = missing.message if missing is not None else f"{rim_id} is not at hand"
+            facts["asked"] = missing is None or missing.asked
             facts["problem"] = self.problem(code, message, missing.hint if missing is not None else "", rim_id)
             return facts
         facts |= {"source": answer.source.value, "sha256": hashlib.sha256(answer.content).hexdigest()}
@@ -107,9 +108,11 @@ class _Report:
     def _question(self, question: Question, at: datetime, of: str) -> JsonObject:
         found = find_revocation(question.certificate, question.issuer, self._collateral, at, memory_of(self._verifier))
         revocation = found.revocation
+        asked = True
         if revocation.status is not RevocationStatus.GOOD:
             missing = self._collateral.unavailable.get(question.key)
             if found.source is None and missing is not None:
+                asked = missing.asked
                 self.problem(missing.code, missing.message, missing.hint, of)
             else:
                 message = f"{question.certificate.label}: {revocation.detail}"
@@ -119,6 +122,7 @@ class _Report:
         return {
             "certificate": question.certificate.label,
             "status": revocation.status.value,
+            "asked": asked,
             "detail": revocation.detail,
             "source": found.source.value if found.source is not None else None,
             "next_update": format_time(revocation.next_update) if revocation.next_update is not None else None,
@@ -130,7 +134,7 @@ def render_preflight(facts: JsonObject) -> str:
     lines = []
     for rim in _items(facts["rims"]):
         if not rim["available"]:
-            lines.append(f"  MISSING {rim['id']}")
+            lines.append(f"  MISSING {rim['id']}" if rim["asked"] else f"  not asked for {rim['id']}")
         elif "version" not in rim:
             lines.append(f"  BAD     {rim['id']}: not readable")
         else:
@@ -164,7 +168,7 @@ def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
 
 def _revocation_lines(of: JsonObject) -> list[str]:
     return [
-        f"            {item['certificate']}: {item['status']}"
+        f"            {item['certificate']}: {item['status'] if item['asked'] else 'not asked'}"
         + (f" until {item['next_update']}" if item["next_update"] else "")
         for item in _items(of.get("revocation", []))
     ]

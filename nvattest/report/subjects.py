@@ -41,8 +41,8 @@ class UnverifiedToken(NamedTuple):
 class Subject(NamedTuple):
     """What was recognised; only the members that belong to ``kind`` are set.
 
-    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result`` or ``error``. Claims out of a result have
-    ``result`` too: what the program that wrote them said beside them, such as that they are simulated.
+    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result``, ``error`` or ``evidence``. Claims out of a
+    result have ``result`` too: what the program that wrote them said beside them, such as that they are simulated.
     """
 
     kind: str
@@ -77,7 +77,7 @@ def recognise(data: bytes, *, source: str) -> Subject:
         return Subject(kind="token", tokens=tokens)
     if isinstance(document, list):
         if document and all(isinstance(entry, dict) and "evidence" in entry for entry in document):
-            raise _evidence(source)
+            return Subject(kind="evidence", data=data)
         if document and all(isinstance(entry, dict) and _looks_like_claims(entry) for entry in document):
             named = [
                 (f"device {position}", entry) for position, entry in enumerate(document) if isinstance(entry, dict)
@@ -98,7 +98,7 @@ def _object(document: JsonObject, data: bytes, source: str) -> Subject:
         if tokens := _tokens(part):
             return Subject(kind="token", tokens=tokens)
     if any(name in document for name in ("evidences", "evidence_list", "device_evidence_list")):
-        raise _evidence(source)
+        return Subject(kind="evidence", data=data)
     result = None
     if "result_code" in document:
         result = {name: value for name, value in document.items() if name != "claims"}
@@ -115,7 +115,7 @@ def _object(document: JsonObject, data: bytes, source: str) -> Subject:
     if _looks_like_claims(document):
         return Subject(kind="claims", claims=(("claims", document),))
     if _holds_evidence(document):
-        raise _evidence(source)
+        return Subject(kind="evidence", data=data)
     kind = document.get("format")
     said = f" of the format {str(kind)[:60]!r}" if isinstance(kind, str) else ""
     raise _unknown(
@@ -171,7 +171,8 @@ def _token(name: str, text: str) -> UnverifiedToken:
         return UnverifiedToken(name=name, header={}, claims={}, fault=f"it cannot be read: {error}"[:200])
 
 
-def _evidence(source: str) -> InputError:
+def refuse_evidence(source: str) -> InputError:
+    """The error for evidence where a result is to be explained."""
     return _unknown(
         f"{source} is evidence, which says nothing before it is verified",
         "verify it first: nvattest -f json attest --gpu-evidence-file FILE --nonce HEX > "

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from nvattest.testing.lies import parse_fault as parse_fault
     from nvattest.testing.platform import DEFAULT_CLOCK as DEFAULT_CLOCK
     from nvattest.testing.platform import DEFAULT_NONCE as DEFAULT_NONCE
-    from nvattest.testing.platform import PLATFORMS as PLATFORMS
     from nvattest.testing.platform import Platform as Platform
     from nvattest.testing.pytest_plugin import BuildPlatform as BuildPlatform
+    from nvattest.testing.silicon import PLATFORMS as PLATFORMS
 
 _HOMES = {
     "BuildPlatform": "pytest_plugin",
     "DEFAULT_CLOCK": "platform",
     "DEFAULT_NONCE": "platform",
     "LIES": "lies",
-    "PLATFORMS": "platform",
+    "PLATFORMS": "silicon",
     "Lie": "lies",
     "LieSpec": "lies",
     "Platform": "platform",

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -50,25 +50,10 @@ if TYPE_CHECKING:
     from nvattest.testing.native.state import DriverState
     from nvattest.token.keys import SigningKey
 
-__all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "PLATFORMS", "Platform"]
+__all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "Platform"]
 
 DEFAULT_CLOCK = datetime(2026, 11, 1, tzinfo=timezone.utc)
 DEFAULT_NONCE = hashlib.sha256(b"nvattest simulation").digest()
-PLATFORMS: Mapping[str, str] = {
-    "hopper-1": "one Hopper GPU (H100), NVDEC0 off, opaque data as before R570",
-    "hopper-1-r535": "the same with a driver of R535: no firmware id and no mode in the report; also r545 to r575",
-    "hopper-1-r590": "the same with a driver of R590, which states the mode (spt); also r580, r620",
-    "hopper-8-ppcie": "eight Hopper GPUs and four LS10 switches in protected PCIe, the topology closed",
-    "h100nvl-1": "one H100 NVL",
-    "h200-8-ppcie": "eight H200 and four switches, a driver of R570",
-    "h800-8-ppcie": "eight H800 and four switches; ten of eighteen NVLinks of each GPU are disabled (PDI 0)",
-    "h20-8-ppcie": "eight H20 and four switches",
-    "blackwell-1": "one Blackwell GPU (B200), legacy opaque data",
-    "blackwell-8-mpt": "eight Blackwell GPUs in multi-GPU passthrough, versioned opaque data, a minimum SVN",
-    "b300-8-mpt": "eight B300 (GB110) in multi-GPU passthrough",
-    "rtxpro6000-1": "one RTX PRO 6000: certificates of the die family GB20X, a report of GB202; up to 16",
-    "rubin-1": "one Rubin GPU (GR100), for which no reference values are published: never trusted",
-}
 _SWITCHES = 4
 _PPCIE_GPUS = 8
 _MAX_GPUS = 16

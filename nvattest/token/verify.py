@@ -76,7 +76,7 @@ def verify_token(
         raise refuse(
             "the token is about simulated devices: it proves nothing",
             "simulated",
-            hint="for tests only: --accept-simulated (accept_simulated=True)",
+            hint="for tests only, the caller may accept tokens about simulated devices (--accept-simulated)",
         )
     if refuse_weakened and (verified.weakened or verified.foreign):
         anchors = f"under the anchors {verified.anchors!r}" if verified.anchors is not None else "under unnamed anchors"

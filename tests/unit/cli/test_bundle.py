@@ -296,4 +296,4 @@ def test_inspect_of_no_bundle_is_a_bad_argument(run, tmp_path: Path) -> None:
         path.write_bytes(data)
         status, out, err = run("bundle", "inspect", path)
         assert (status, out) == (4, "")
-        assert err.startswith("Error 004: Bad Argument: bundle")
+        assert err.startswith("Error 004: Bad Argument: FILE ")

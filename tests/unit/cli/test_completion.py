@@ -59,6 +59,13 @@ def test_bash_completes_commands_options_actions_and_values() -> None:
     )
 
 
+def test_bash_completes_simulated_platforms_and_faults() -> None:
+    assert "hopper-8-ppcie" in bash_completes("nvattest", "simulate", "--platform", "hopper-8")
+    assert "hopper-1" in bash_completes("nvattest", "attest", "--simulate", "hopper")
+    assert "gpu0:measurement=" in bash_completes("nvattest", "attest", "--fault", "gpu0:meas")
+    assert "driver-rim:wrong-product" in bash_completes("nvattest", "simulate", "--fault", "driver-rim:wrong-p")
+
+
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "tcsh"]) == 105
     assert "bash, zsh, fish" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import GatherOptions, gather
+from nvattest.collateral.gather import GatherOptions, gather, gather_needs
 from nvattest.collateral.plan import Needs, needs_of
 from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.errors import CollateralError, InputError, ResultCode
@@ -285,6 +285,19 @@ def test_preflight_says_what_is_missing_and_what_to_do(platform, services) -> No
     text = render_preflight(facts)
     assert "MISSING NV_GPU_DRIVER_GH100_999.1" in text
     assert text.endswith("Ready: NO")
+
+
+def test_preflight_offline_says_that_nothing_was_asked_and_not_that_it_is_missing(real_data, platform) -> None:
+    evidence = load_evidence((real_data / "evidence" / "hopper-590.12-single.json").read_bytes())
+    verifier = Verifier()
+    needs = needs_of(evidence, verifier, platform.time)
+    found = gather_needs(needs, GatherOptions(offline=True), at=platform.time, verifier=verifier)
+    facts = preflight(needs, found, verifier, platform.time)
+    assert {(rim["available"], rim["asked"]) for rim in facts["rims"]} == {(False, False)}
+    text = render_preflight(facts)
+    assert "MISSING" not in text
+    assert f"not asked for {needs.rim_ids[0]}" in text
+    assert "NVIDIA GH100 Identity: not asked" in text
 
 
 def test_preflight_of_a_device_without_published_reference_values_is_not_ready(real_data, platform) -> None:

@@ -1,0 +1,288 @@
+"""``nvattest inspect FILE``: what kind of file it is, what is in it, and where it is used."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from nvattest._documents import JsonObject
+from nvattest._text import joined
+from nvattest.cli import requests, sources
+from nvattest.cli.arguments import add_terminal_options, input_file, read_input
+from nvattest.cli.output import print_json, say, terminal_for
+from nvattest.cli.requests import Judgement
+from nvattest.errors import InputError, ParseError
+from nvattest.model import format_time
+
+if TYPE_CHECKING:
+    from nvattest.pki.certificate import Certificate
+    from nvattest.report.terminal import Terminal
+
+_RESULTS = ("appraisal", "token", "claims", "bundle", "result", "error")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file, and what it is verified with where it can be verified alone."""
+    parser.add_argument(
+        "file", nargs="?", default="-", type=input_file, metavar="FILE",
+        help="evidence, bundle, RIM, OCSP answer, token, certificates, key, policy, appraisal, or output of a command; "
+        "- or nothing is standard input",
+    )  # fmt: skip
+    requests.add_judgement_options(parser)
+    add_terminal_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say what the file is; 0 where it is known, whether good or bad.
+
+    Raises:
+        InputError: it is none of the files that nvattest reads or writes (``explain-format``), or cannot be read.
+    """
+    from nvattest.report.kinds import KINDS, kind_of_file
+    from nvattest.report.subjects import MAXIMUM
+
+    data = read_input(options.file, MAXIMUM)
+    name = "standard input" if options.file == "-" else options.file
+    kind = kind_of_file(data)
+    if kind is None:
+        raise InputError(
+            f"FILE: {name} is no file that nvattest reads or writes",
+            code="explain-format",
+            hint=f"known are {', '.join(item.words for item in KINDS.values())}",
+        )
+    words, use = KINDS[kind]
+    terminal = terminal_for(color=options.color, width=options.width)
+    facts: JsonObject = {"kind": kind, "sha256": hashlib.sha256(data).hexdigest()}
+    if kind in _RESULTS and kind != "bundle":
+        facts["content"], text = _result(data, name, terminal)
+    else:
+        judgement = requests.read(Judgement, options)
+        facts["content"], lines = _READERS[kind](data, os.path.basename(name), judgement)
+        text = joined(lines)
+    if options.format == "json":
+        print_json("inspection", facts)
+        return 0
+    say(f"{name}: {words}", text, f"use: {use.replace('FILE', name)}", colour=terminal.color)
+    return 0
+
+
+def _result(data: bytes, name: str, terminal: Terminal) -> tuple[object, str]:
+    """What ``nvattest explain`` says of it."""
+    from nvattest.report.reading import read_appraisal
+    from nvattest.report.subjects import recognise, render_subject, subject_to_json
+    from nvattest.report.text import story
+
+    subject = recognise(data, source=name)
+    if subject.kind == "appraisal":
+        return subject_to_json(subject), story(read_appraisal(subject.appraisal), terminal)
+    return subject_to_json(subject), render_subject(subject, terminal, source=name)
+
+
+def _bundle(data: bytes, name: str, judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral.bundle import load_bundle
+    from nvattest.collateral.inspection import inspect_bundle, render_inspection
+    from nvattest.session import now
+
+    verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
+    facts = inspect_bundle(load_bundle(data, origin=name), verifier, judgement.at or now()).facts
+    return facts, [f"  {line}" for line in render_inspection(facts).split("\n")]
+
+
+def _evidence(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.evidence import load_evidence
+    from nvattest.pki.certificate import parse_pem_chain
+    from nvattest.pki.dice import pdi_of_chain
+    from nvattest.spdm.report import parse_report
+
+    devices: list[JsonObject] = []
+    lines = ["  NOT VERIFIED: what the evidence says of itself"]
+    for item in load_evidence(data):
+        facts: JsonObject = {
+            "kind": item.kind.value,
+            "architecture": item.architecture.value,
+            "report_sha256": hashlib.sha256(item.report).hexdigest(),
+        }
+        try:
+            report = parse_report(item.report, item.kind)
+            facts["nonce"] = report.request.nonce.hex()
+            fields = report.fields._asdict()
+            facts |= {name: fields[name] for name in sorted(fields) if name.endswith("_version")}
+        except ParseError as error:
+            facts["report_error"] = str(error)
+        try:
+            chain = parse_pem_chain(item.certificate_chain)
+            facts |= {"certificates": [certificate.label for certificate in chain], "pdi": pdi_of_chain(chain)}
+        except ParseError as error:
+            facts["chain_error"] = str(error)
+        if " " in item.origin:
+            facts["origin"] = item.origin
+        devices.append(facts)
+        lines.append(f"  {item.kind.label} {item.architecture.value}")
+        lines += _members(facts, leave=("kind", "architecture"))
+    return {"devices": devices}, lines
+
+
+def _rim(data: bytes, name: str, judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.collateral.services import read_rim_answer
+    from nvattest.pki.ecdsa import EcdsaVerifier
+    from nvattest.rim.document import parse_rim
+    from nvattest.rim.ids import rim_id_of
+    from nvattest.rim.verify import verify_rim
+    from nvattest.rim.xml import explained
+    from nvattest.session import now
+
+    rim_id: str | None = None
+    if data.lstrip()[:1] == b"{":
+        rim_id, data = read_rim_answer(data, name, file=True)
+    anchors = sources.trust_anchors(judgement.trust_anchors)
+    try:
+        document = parse_rim(data)
+    except ParseError as error:
+        return {"error": str(error)}, [f"  NOT READABLE: {explained(error, data)}"]
+    found = verify_rim(document, anchors=anchors.rim, at=(judgement.at or now()).rim, verifier=EcdsaVerifier())
+    facts: JsonObject = {
+        "id": rim_id or rim_id_of(document, name),
+        "product": document.product,
+        "edition": document.edition,
+        "version": document.version,
+        "golden_values": len(document.golden),
+        "minimum_svn": len(document.min_svn),
+        "signer": document.certificates[0].subject if document.certificates else None,
+        "verified": found.verified is not None,
+        "in_validity": found.chain.in_validity,
+        "detail": found.detail,
+        "anchors": anchors.label,
+    }
+    state = "signature and chain are good" if found.verified is not None else "NOT VERIFIED"
+    return facts, [f"  {state}; revocation is not looked at here", *_members(facts)]
+
+
+def _ocsp(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.pki.ocsp import parse_ocsp_response
+
+    response = parse_ocsp_response(data)
+    times = ("produced_at", "this_update", "next_update", "revoked_at")
+    facts: JsonObject = {
+        "responder_status": response.responder_status,
+        "serial": f"{response.serial:x}" if response.serial is not None else None,
+        "status": response.status.value if response.status is not None else None,
+        "reason": response.reason,
+        **{name: format_time(value) if (value := getattr(response, name)) is not None else None for name in times},
+        "nonce": response.nonce.hex() if response.nonce is not None else None,
+        "certificates": [certificate.label for certificate in response.certificates],
+    }
+    return facts, ["  NOT VERIFIED: the certificate that it is about is not in it", *_members(facts)]
+
+
+def _certificates(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.pki.anchors import NVIDIA_ANCHORS
+    from nvattest.pki.certificate import parse_certificate, parse_pem_chain
+
+    chain = (parse_certificate(data),) if data[:1] == b"\x30" else parse_pem_chain(_blocks(data))
+    found = [_certificate(item) for item in chain]
+    pinned = [a.name for a in (*NVIDIA_ANCHORS.device, *NVIDIA_ANCHORS.rim) if any(a.matches(item) for item in chain)]
+    lines = [f"  holds NVIDIA's pinned root {name}" for name in pinned] or ["  NVIDIA's pinned roots are not in it"]
+    for facts in found:
+        lines += [f"  {facts['subject']}", *_members(facts, leave=("subject",))]
+    return {"certificates": found, "pinned": pinned}, lines
+
+
+def _blocks(data: bytes) -> bytes:
+    """The PEM blocks alone: tools write other text between them."""
+    import re
+
+    return b"\n".join(re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", data, re.DOTALL))
+
+
+def _certificate(item: Certificate) -> JsonObject:
+    return {
+        "subject": item.subject,
+        "issuer": item.issuer,
+        "serial": f"{item.serial:x}",
+        "not_before": format_time(item.not_before),
+        "not_after": format_time(item.not_after),
+        "sha256": item.sha256.hex(),
+        "ca": item.is_ca is True,
+        "self_issued": item.subject_der == item.issuer_der,
+        "p384": item.is_p384,
+    }
+
+
+def _private_key(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.token.keys import SigningKey
+
+    facts: JsonObject = {"thumbprint": SigningKey.from_pem(data).public.thumbprint}
+    return facts, ["  keep it secret: its holder signs in your name", *_members(facts)]
+
+
+def _public_key(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.token.keys import PublicKey
+
+    facts: JsonObject = {"thumbprint": PublicKey.from_pem(data).thumbprint}
+    return facts, _members(facts)
+
+
+def _jwks(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.token.keyring import parse_jwks
+
+    keys = [
+        {"kid": kid, **{n: str(e[n]) for n in ("kty", "crv", "alg", "use") if n in e}}
+        for kid, e in parse_jwks(data).items()
+    ]
+    return {"keys": keys}, [line for key in keys for line in _members(key)]
+
+
+def _policy(data: bytes, name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.policy.relying_party import load_policy
+
+    policy = load_policy(data, name=name)
+    demands = policy.explain()
+    facts = {"language": policy.language.value, "demands": list(demands)}
+    return facts, [f"  {line}" for line in demands]
+
+
+def _evidence_policy(data: bytes, name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
+
+    policy = load_evidence_policy(data, source=name)
+    demands = explain_evidence_policy(policy)
+    return {"demands": list(demands), "weakened": list(policy.weakenings)}, [f"  {line}" for line in demands]
+
+
+def _document(data: bytes, name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest._documents import load_json
+    from nvattest.report.subjects import MAXIMUM
+
+    document = load_json(data, source=name, maximum=MAXIMUM, file=True)
+    return document, _members(document) if isinstance(document, dict) else []
+
+
+_READERS: Mapping[str, Callable[[bytes, str, Judgement], tuple[object, list[str]]]] = {
+    "bundle": _bundle,
+    "evidence": _evidence,
+    "rim": _rim,
+    "ocsp": _ocsp,
+    "certificates": _certificates,
+    "private-key": _private_key,
+    "public-key": _public_key,
+    "jwks": _jwks,
+    "policy": _policy,
+    "evidence-policy": _evidence_policy,
+    "record": _document,
+    "doctor": _document,
+}
+
+
+def _members(facts: Mapping[str, object], *, leave: tuple[str, ...] = ()) -> list[str]:
+    """Each member as a line: name and value, lists joined, nothing for what is not there."""
+    lines = []
+    for name, value in facts.items():
+        if name in leave or value in (None, "", [], ()):
+            continue
+        shown = "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        lines.append(f"    {name.replace('_', ' '):<15} {shown[:400]}")
+    return lines

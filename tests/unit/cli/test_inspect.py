@@ -1,0 +1,262 @@
+"""``nvattest inspect``: any file that nvattest reads or writes is recognised; where another kind is wanted it is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from nvattest._schemas import schema_bytes
+from nvattest.cli import main
+from nvattest.evidence import dump_evidence
+from nvattest.report.kinds import KINDS, kind_of_file
+from nvattest.testing import Platform
+from nvattest.token.claims import claims_of
+from nvattest.token.keys import SigningKey
+
+SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_bytes("inspection-1.json")))
+NONCE = "11" * 32
+POLICIES = Path(__file__).parents[3] / "examples" / "policies"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One file of each kind."""
+    from cryptography.hazmat.primitives import serialization
+
+    folder = tmp_path_factory.mktemp("files")
+    platform = Platform.build("hopper-1")
+    from nvattest.model import Nonce
+
+    nonce = Nonce.from_hex(NONCE)
+    key = SigningKey.generate()
+    pem = key.private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public.native().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    collateral = platform.collateral()
+    evidence = platform.evidence(nonce)
+    appraisal = platform.appraise(nonce)
+    rim = next(iter(collateral.rims.values()))
+    (folder / "key").write_bytes(pem)
+    token, saved = folder / "token", folder / "appraisal"
+    for words, path in (
+        (["--signing-key", str(folder / "key"), "--token-out", str(token)], token),
+        (["-f", "json"], saved),
+    ):
+        with saved.open("w") as out, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            assert main(["attest", "--simulate", "hopper-1", "--nonce", NONCE, *words]) == 0, path
+    contents: dict[str, bytes] = {
+        "appraisal": saved.read_bytes(),
+        "token": token.read_bytes(),
+        "claims": json.dumps(claims_of(appraisal)).encode(),
+        "bundle": json.dumps(platform.bundle()).encode(),
+        "result": b'{"result_code": 12, "result_message": "no"}',
+        "error": b'{"result_code": 4, "error": {"code": "file", "message": "m", "hint": ""}}',
+        "evidence": json.dumps(dump_evidence(evidence)).encode(),
+        "rim": rim.content,
+        "ocsp": collateral.ocsp[0].content,
+        "certificates": b"subject=a text of openssl\n" + evidence[0].certificate_chain,
+        "private-key": pem,
+        "public-key": public,
+        "jwks": json.dumps(key.public.jwks()).encode(),
+        "evidence-policy": (POLICIES / "evidence.toml").read_bytes(),
+        "policy": (POLICIES / "gpu-4.0.json").read_bytes(),
+        "record": b'{"format": "nvattest-hook-state", "version": 1, "verdict": "trusted"}',
+        "doctor": b'{"format": "nvattest-doctor", "version": 1, "items": []}',
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents}
+
+
+def test_there_is_a_file_of_each_kind(files: dict[str, Path]) -> None:
+    assert files.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_file_is_recognised_shown_and_has_its_use(
+    kind: str, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = files[kind]
+    assert kind_of_file(path.read_bytes()) == kind
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{path}: {KINDS[kind].words}\n")
+    assert out.rstrip().split("\n")[-1].startswith("use: ")
+    assert main(["-f", "json", "inspect", str(path)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    SCHEMA.validate(said)
+    assert said["kind"] == kind
+
+
+@pytest.mark.parametrize("name", ["default.rego", "gpu-2.0.json"])
+def test_policies_in_every_language_are_recognised(name: str) -> None:
+    assert kind_of_file((POLICIES / name).read_bytes()) == "policy"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"{}", b"[]", b"\x30\x03abc", b"<html/>", b"-----BEGIN X-----", b"a: b", b"\xff\xfe\x00", b"0 1"],
+)
+def test_what_is_none_of_them_is_refused(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kind_of_file(content) is None
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert main(["inspect", str(path)]) == 4
+    assert "FILE: " in capsys.readouterr().err or not content
+
+
+def test_evidence_names_versions_and_certificates_and_says_that_it_is_not_verified(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["inspect", str(files["evidence"])])
+    out = capsys.readouterr().out
+    for words in ("NOT VERIFIED", "driver version", NONCE, "NVIDIA Device Identity CA"):
+        assert words in out
+
+
+def test_a_real_rim_is_verified_and_a_simulated_one_is_not(
+    files: dict[str, Path], real_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = real_data / "rim" / "NV_GPU_DRIVER_GH100_550.90.07.xml"
+    main(["-f", "json", "inspect", "--at", "2025-08-21T07:00:00Z", str(real)])
+    content = json.loads(capsys.readouterr().out)["content"]
+    assert (content["verified"], content["id"]) == (True, "NV_GPU_DRIVER_GH100_550.90.07")
+    main(["-f", "json", "inspect", str(files["rim"])])
+    assert json.loads(capsys.readouterr().out)["content"]["verified"] is False
+    main(["-f", "json", "inspect", str(real_data / "ocsp" / "device-brom.der")])
+    assert json.loads(capsys.readouterr().out)["content"]["status"] == "good"
+
+
+# Of each option: the command line, where FILE is the file, and the kind that belongs there.
+OPTIONS = {
+    "--gpu-evidence-file": (["attest", "--offline", "--gpu-evidence-file", "FILE"], "evidence"),
+    "--nvswitch-evidence-file": (
+        ["attest", "--offline", "-d", "nvswitch", "--nvswitch-evidence-file", "FILE"], "evidence",
+    ),
+    "--bundle": (["attest", "--gpu-evidence-file", "EVIDENCE", "--bundle", "FILE"], "bundle"),
+    "--policy": (["attest", "--gpu-evidence-file", "EVIDENCE", "--offline", "--policy", "FILE"], "evidence-policy"),
+    "--relying-party-policy": (
+        ["attest", "--gpu-evidence-file", "EVIDENCE", "--offline", "--relying-party-policy", "FILE"], "policy",
+    ),
+    "--trust-anchors": (
+        ["attest", "--gpu-evidence-file", "EVIDENCE", "--offline", "--trust-anchors", "FILE"], "certificates",
+    ),
+    "--signing-key": (
+        ["attest", "--gpu-evidence-file", "EVIDENCE", "--offline", "--signing-key", "FILE"], "private-key",
+    ),
+    "FILE": (["verify-token", "FILE", "--nonce", NONCE], "token"),
+    "--key": (["verify-token", "TOKEN", "--nonce", NONCE, "--key", "FILE"], "public-key"),
+    "--jwks": (["verify-token", "TOKEN", "--nonce", NONCE, "--jwks", "FILE"], "jwks"),
+    "--x5c-anchors": (["verify-token", "TOKEN", "--nonce", NONCE, "--x5c-anchors", "FILE"], "certificates"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_file_of_another_kind_is_named_with_its_option_and_its_use(
+    option: str, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, wanted = OPTIONS[option]
+    for other in ("token", "bundle", "evidence", "public-key", "private-key"):
+        if other == wanted:
+            continue
+        words = {"FILE": str(files[other]), "EVIDENCE": str(files["evidence"]), "TOKEN": str(files["token"])}
+        assert main([words.get(word, word) for word in argv]) != 0
+        said = capsys.readouterr()
+        text = said.out + said.err
+        assert f"{option}: {files[other]} is {KINDS[other].words}, expected {KINDS[wanted].words}" in text, other
+        assert "it is for: nvattest " in text
+
+
+def test_a_file_that_is_of_no_kind_is_named_with_its_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken"
+    path.write_text('[{"arch": "HOPPER"')
+    assert main(["attest", "--offline", "--gpu-evidence-file", str(path)]) != 0
+    assert f"--gpu-evidence-file {path}: " in capsys.readouterr().out
+
+
+# --- standard input and pipes -----------------------------------------------------------------------------------------
+
+
+class Stdin:
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+    @staticmethod
+    def isatty() -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind"),
+    [
+        (["inspect", "-"], "evidence"),
+        (["inspect"], "evidence"),
+        (["bundle", "inspect", "-"], "bundle"),
+        (["policy", "check", "-"], "evidence-policy"),
+        (["explain", "-"], "appraisal"),
+        (["attest", "--offline", "--no-cache", "--gpu-evidence-file", "-"], "evidence"),
+        (["verify-token", "-", "--nonce", NONCE], "token"),
+    ],
+)
+def test_a_dash_is_standard_input(
+    argv: list[str],
+    kind: str,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    statuses = []
+    for words in (argv, [str(files[kind]) if word == "-" else word for word in argv]):
+        monkeypatch.setattr(sys, "stdin", Stdin(files[kind].read_bytes()))
+        statuses.append(main(words))
+        out = capsys.readouterr().out
+        assert "is empty" not in out
+    assert statuses[0] == statuses[1]
+
+
+def test_standard_input_is_read_once(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(files["evidence"].read_bytes()))
+    assert main(["attest", "--gpu-evidence-file", "-", "--bundle", "-"]) == 4
+    assert "--bundle: standard input is empty" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_read_to_its_end(files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(files["bundle"].read_bytes()))
+    writer.start()
+    assert main(["inspect", str(pipe)]) == 0
+    writer.join()
+    assert capsys.readouterr().out.startswith(f"{pipe}: a bundle")
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="there is no /dev/fd here")
+def test_process_substitution_is_read(files: dict[str, Path]) -> None:
+    code = "import sys; from nvattest.cli import main; sys.exit(main(sys.argv[1:]))"
+    with files["evidence"].open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "inspect", "/dev/fd/0"], stdin=file, capture_output=True, timeout=60
+        )
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"/dev/fd/0: evidence")
+
+
+def test_a_token_is_named_once(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    token = str(files["token"])
+    assert main(["verify-token", token, "--token-file", token, "--nonce", NONCE]) == 105
+    assert "--token-file" in capsys.readouterr().err
