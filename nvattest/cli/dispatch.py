@@ -59,7 +59,11 @@ STATUSES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("2", "the relying party's policy refuses"),
         ("3", "genuine, and the result is bad"),
     ),
-    "verify-batch": (("0", "every line has its answer, which says what is trusted"), ("", _CODE)),
+    "verify-batch": (
+        ("0", "every line has its answer, which says what is trusted"),
+        ("12", "--fail-on-untrusted: a line is not trusted, or there is none"),
+        ("", _CODE),
+    ),
     "simulate": (("0", "stopped, or listed"), ("", "that of COMMAND")),
     "explain": (("0", "explained, whatever the verdict"), ("4", "there is nothing to explain")),
     "inspect": (("0", "a file that nvattest reads or writes"), ("4", "another file")),
