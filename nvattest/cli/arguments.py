@@ -18,6 +18,9 @@ from nvattest._text import suggestion
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
+# The seconds within which a program that writes into a named pipe has to open it.
+_WRITER = 2.0
+
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "off")
 FORMATS = ("text", "json")
 # The words that CLI11 reads behind the equals sign of a flag, in any case.
@@ -345,8 +348,7 @@ def read_input(path: str, maximum: int) -> bytes:
         if path == "-":
             data = b"" if sys.stdin is None else sys.stdin.buffer.read(maximum + 1)
         elif stat.S_ISFIFO(os.stat(path).st_mode):
-            with open(path, "rb") as pipe:
-                data = pipe.read(maximum + 1)
+            data = _read_pipe(path, maximum + 1)
         else:
             return read_bounded(path, maximum)
     except (OSError, ValueError) as error:
@@ -354,8 +356,35 @@ def read_input(path: str, maximum: int) -> bytes:
     if len(data) > maximum:
         raise InputError(f"{name} is larger than {maximum} bytes", code="file")
     if not data.strip():
-        raise InputError(f"{name} is empty", code="file", hint="a pipe, and standard input too, can be read once")
+        what = "standard input is empty" if path == "-" else f"{path} is not a regular file but an empty pipe"
+        raise InputError(what, code="file", hint="a pipe, and standard input too, can be read once")
     return data
+
+
+def _read_pipe(path: str, maximum: int) -> bytes:
+    """The bytes of a pipe to its end; nothing where no program has it open for writing within ``_WRITER`` seconds."""
+    import time
+
+    end, parts, size = time.monotonic() + _WRITER, [], 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while size < maximum:
+            try:
+                part = os.read(descriptor, maximum - size)
+            except BlockingIOError:
+                # A writer is there, and takes its time.
+                os.set_blocking(descriptor, True)
+                continue
+            if part:
+                parts.append(part)
+                size += len(part)
+            elif parts or os.get_blocking(descriptor) or time.monotonic() > end:
+                break
+            else:
+                time.sleep(0.01)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def existing_file(text: str) -> str:

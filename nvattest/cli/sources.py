@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAXIMUM_ANCHORS = 64 * 1024
 _MAXIMUM_POLICY = 1024 * 1024
-_MAXIMUM_KNOWN = 64 * 1024 * 1024
+_MAXIMUM_KNOWN = 8 * 1024 * 1024
 
 
 T = TypeVar("T")
@@ -45,7 +45,8 @@ def read_file(option: str, path: str, maximum: int, parse: Callable[[bytes], T],
         data = read_input(path, maximum)
     except InputError as error:
         # A file of another kind may be larger than one that belongs here.
-        whole = read_input(path, _MAXIMUM_KNOWN) if os.path.isfile(path) and os.path.getsize(path) > maximum else b""
+        known = os.path.isfile(path) and maximum < os.path.getsize(path) <= _MAXIMUM_KNOWN
+        whole = read_input(path, _MAXIMUM_KNOWN) if known else b""
         raise wrong_kind(error, whole, option, path, *wanted) or named(error, option) from None
     try:
         return parse(data)

@@ -125,7 +125,7 @@ def test_what_comes_from_a_folder_is_said_to_come_from_a_file(
     for rim_id in (DRIVER, VBIOS):
         (tmp_path / f"copy of {rim_id}.xml").write_bytes((real_data / f"rim/{rim_id}.xml").read_bytes())
     argv = [
-        "attest", "--gpu-evidence-source", "file", "--offline", "--no-cache", "--rim-store", "dir",
+        "attest", "-v", "--gpu-evidence-source", "file", "--offline", "--no-cache", "--rim-store", "dir",
         "--gpu-evidence-file", str(real_data / "evidence/hopper-550.90.07-nvtrust.json"),
         "--rim-dir", str(tmp_path), "--nonce", NONCE, "--at", AT,
     ]  # fmt: skip
