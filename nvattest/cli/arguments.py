@@ -290,7 +290,7 @@ def platform_names() -> Iterable[str]:
 
 
 def fault_names() -> Iterable[str]:
-    """A target with each lie that it can tell, for completion."""
+    """Each lie with one of its targets, for completion."""
     from nvattest.testing.lies import LIES
 
     targets = {"device": "gpu0", "rim": "driver-rim"}
