@@ -68,7 +68,7 @@ MADE = frozenset({"man/index.md", "api/index.md", "files/index.md"})
 FILES = ("examples", "examples/*", "schemas")
 LANGUAGES = {
     ".c": "c", ".json": "json", ".py": "python", ".sh": "bash", ".toml": "toml", ".xml": "xml", ".xsd": "xml",
-    ".yaml": "yaml",
+    ".txt": "console", ".yaml": "yaml",
 }  # fmt: skip
 # The public modules: what is documented of each is its ``__all__``.
 MODULES = (
