@@ -105,8 +105,12 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
         f"verify-token --token-file @ear.jwt --token-type ear --jwks @ear.json --nonce {NONCE.value.hex()} --accept-simulated",
     ),
     ("explain",): (
-        "explain 12", "explain measurements", "explain nonce-missing", "explain @result.json", "explain @token.json",
+        "explain 12", "explain 244", "explain measurements", "explain nonce-missing", "explain @result.json", "explain @token.json",
         "explain @bundle.json", "explain @failed.json",
+    ),
+    ("inspect",): (
+        "inspect @gpu.json", "inspect @bundle.json", "inspect @token.json", "inspect @jwks.json", "inspect @roots.pem",
+        "inspect @result.json", "inspect ROOT/examples/policies/evidence.toml",
     ),
     ("doctor",): ("doctor",),
     ("preflight",): (
