@@ -52,8 +52,11 @@ class _Sockets:
         for twin in twins:
             _shut(twin)
 
-    def pools(self) -> dict[str, Any]:
-        """The classes of connections that are known here, as urllib3 wants them."""
+    def pools(self, context: Callable[[], ssl.SSLContext]) -> dict[str, Any]:
+        """The classes of connections that are known here, as urllib3 wants them; TLS is that of the context.
+
+        It is set here, where every version of ``requests`` has to pass: before 2.32 it names a pool by its URL alone.
+        """
 
         def watched(base: Any) -> Any:
             def new_connection(connection: Any) -> socket.socket:
@@ -63,11 +66,16 @@ class _Sockets:
 
             return type("Watched", (base,), {"_new_conn": new_connection})
 
-        plain, tls = urllib3.connectionpool.HTTPConnectionPool, urllib3.connectionpool.HTTPSConnectionPool
-        return {
-            "http": type("Plain", (plain,), {"ConnectionCls": watched(urllib3.connection.HTTPConnection)}),
-            "https": type("Tls", (tls,), {"ConnectionCls": watched(urllib3.connection.HTTPSConnection)}),
-        }
+        class Plain(urllib3.connectionpool.HTTPConnectionPool):
+            ConnectionCls = watched(urllib3.connection.HTTPConnection)
+
+        class Tls(urllib3.connectionpool.HTTPSConnectionPool):
+            ConnectionCls = watched(urllib3.connection.HTTPSConnection)
+
+            def __init__(self, *place: Any, **settings: Any) -> None:
+                super().__init__(*place, **settings | {"ssl_context": context()})
+
+        return {"http": Plain, "https": Tls}
 
 
 def _shut(sock: socket.socket) -> None:
@@ -81,7 +89,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         self._context = context
         self._sockets = _Sockets()
-        self._pools = self._sockets.pools()
+        self._pools = self._sockets.pools(context)
         super().__init__(pool_connections=8, pool_maxsize=WORKERS, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **settings: Any) -> None:
@@ -100,8 +108,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002 - its signature
         host, _ = super().build_connection_pool_key_attributes(request, True, None)  # type: ignore[misc, unused-ignore]
-        tls = {"ssl_context": self._context()} if host["scheme"] == "https" else {}
-        return host, {"cert_reqs": "CERT_REQUIRED", **tls}
+        return host, {"cert_reqs": "CERT_REQUIRED"}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - its signature
         # The roots are in the context already.

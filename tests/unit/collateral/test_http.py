@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import requests
 
 from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.gather import GatherOptions
@@ -237,6 +238,17 @@ def test_tls_is_verified_whatever_the_environment_says(platform, monkeypatch) ->
     monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
     with Services(platform, tls=True) as services:
         assert failure(services).code == "tls"
+
+
+def test_the_roots_are_ours_under_every_version_of_requests(platform, tmp_path, monkeypatch) -> None:
+    # As before 2.32: by the URL alone.
+    monkeypatch.setattr(
+        requests.adapters.HTTPAdapter,
+        "get_connection_with_tls_context",
+        lambda adapter, request, *_, **__: adapter.poolmanager.connection_from_url(request.url),
+        raising=False,
+    )
+    test_a_ca_file_makes_its_servers_known(platform, tmp_path)
 
 
 def test_a_ca_file_without_certificates_is_the_callers_mistake(platform, tmp_path) -> None:
