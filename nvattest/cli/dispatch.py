@@ -70,7 +70,7 @@ STATUSES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "doctor": (("0", "no fault"), ("1", "a fault")),
     "preflight": (("0", "ready"), ("", "the result code, modulo 256, of the first thing that is missing or bad")),
     "hook": (("0", "a current verdict of trusted, or no finding is an error"), ("1", "anything else")),
-    "gate": (("0", "that of COMMAND, which has taken this process's place"), ("", "that of nvattest-hook")),
+    "gate": (("", "that of COMMAND, which takes this process's place, or that of nvattest-hook"),),
     "migrate": (("0", "nothing needs a decision"), ("1", "something does, or a file cannot be read")),
     "completion": (("0", "printed"),),
     "version": (("0", "printed"),),

@@ -40,6 +40,10 @@ def test_the_commands_of_a_document_run(name: str, tmp_path: Path) -> None:
     # One shell for all blocks: later ones use variables and files of earlier ones.
     result = run([bash, "-e", "-o", "pipefail", "-c", "\n".join(blocks)], tmp_path)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+    # What the document shows of the output, line by line; three dots stand for the rest.
+    for block in re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            assert line.removesuffix("...").rstrip() in result.stdout, line
 
 
 def test_the_library_example_runs_and_tells_a_bad_node_from_a_good_one(tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ def test_the_manual_is_read_whole() -> None:
         BUILD.man_page(".XX")
 
 
+def test_the_table_of_exit_statuses_is_that_of_the_commands() -> None:
+    from nvattest.cli.manual import status_table
+
+    assert status_table() in (ROOT / "examples/operator.md").read_text(encoding="utf-8")
+
+
 READERS = ("Operator", "Relying party", "Platform engineer", "Developer without hardware", "Fleet owner", "Migrant")
 
 
