@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nvattest.cli.arguments import add_terminal_options, read_input
 from nvattest.cli.output import is_terminal, print_json, say, terminal_for, write_file
+from nvattest.cli.requests import ignored
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if name is not None and name != "-" and not os.path.exists(name):
         if options.html is not None:
             raise InputError("a page can be made of a saved appraisal only", code="explain-format")
+        ignored(options, ["all", "device"], f"{name} is a word, and these are about the devices of an appraisal")
         _explain_word(name, terminal, as_json=as_json)
         return 0
     from nvattest.report.reading import read_appraisal
@@ -61,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         raise _no_result(error, data, source) from None
     if subject.kind == "evidence":
         raise refuse_evidence(source)
+    if subject.kind != "appraisal":
+        ignored(options, ["all", "device"], f"this is no appraisal but a {subject.kind}")
     if options.html is not None:
         if subject.kind != "appraisal":
             raise InputError(

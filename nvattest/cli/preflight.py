@@ -100,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
 
 def targets_of(options: argparse.Namespace) -> Targets:
     """The request of ``add_target_options`` and of the options of the services."""
+    if requests.evidence_files(options) or options.rim_id or options.driver or options.vbios or options.bios:
+        requests.ignored(options, ["device"], "the devices are named by files, ids or versions, and no driver is asked")
     return requests.read(
         Targets,
         options,

@@ -57,7 +57,7 @@ def attest(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         capsys.readouterr()
         status = main(["-f", "json", *argv])
         result = json.loads(capsys.readouterr().out)
-        assert main(argv) == status
+        assert main([*argv, "--verbose"]) == status
         return status, result, capsys.readouterr().out
 
     return call

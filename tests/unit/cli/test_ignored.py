@@ -82,6 +82,21 @@ def test_verify_token_says_which_option_has_no_effect(
     assert warnings(monkeypatch, capsys, *common, "--jwks", "https://a.example/k", "--service-key", "k") == []
 
 
+def test_preflight_says_that_no_driver_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["preflight", "--rim-id", "NV_GPU_DRIVER_GH100_590.12", "-d", "all", "--offline", "--no-cache"])
+    assert "warning: --device is ignored: " in capsys.readouterr().err
+
+
+def test_explain_says_which_option_has_no_effect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    result.write_text('{"result_code": 12, "result_message": "no"}')
+    for words in (["104"], [str(result)]):
+        assert main(["explain", *words, "--all", "--device", "GPU-0"]) == 0
+        err = capsys.readouterr().err
+        assert "warning: --all is ignored: " in err
+        assert "warning: --device is ignored: " in err
+
+
 @pytest.mark.parametrize(
     "argv",
     [
