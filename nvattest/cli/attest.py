@@ -168,6 +168,8 @@ def _request(options: argparse.Namespace) -> Request:
                 "platform; for live services use nvattest simulate -- nvattest attest",
                 VALIDATION,
             )
+    if options.cached_revocation and options.no_cache:
+        raise ArgumentError("--cached-revocation: cannot go with --no-cache, which uses none", VALIDATION)
     _warn_of_ignored(options, remote=remote)
     return requests.read(
         Request,

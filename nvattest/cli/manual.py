@@ -165,6 +165,8 @@ def _bash(commands: tuple[Command, ...]) -> str:
             '        COMPREPLY=($(compgen -f -- "$current"))',
             "    fi",
             "}",
+            "# Faults have a colon in their names.",
+            "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}",
             "complete -o filenames -F _nvattest nvattest",
         ]
     )

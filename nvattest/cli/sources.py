@@ -66,7 +66,7 @@ def wrong_kind(error: NvattestError, data: bytes, option: str, path: str, *wante
     """The error for a file of another kind than the option wants, with the code of ``error``; None for other files."""
     from nvattest.report.kinds import KINDS, kind_of_file
 
-    found = kind_of_file(data)
+    found = kind_of_file(data) if wanted else None
     if found is None or found in wanted:
         return None
     kind = KINDS[found]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json
 from nvattest._text import base64_bytes
-from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
 from nvattest.cli.sources import read_file
 from nvattest.errors import InputError, TokenError
@@ -174,7 +173,7 @@ def check_quote(verified: VerifiedToken, challenge: bytes, path: str) -> Binding
     if verified.evidence_digest is None:
         raise TokenError("the token names no evidence digest", code="binding-digest")
     expected = report_data(challenge, verified.key.thumbprint_bytes, verified.evidence_digest)
-    check = check_binding(read_quote(read_input(path, MAXIMUM_FILE)), expected)
+    check = check_binding(read_file("--tee-quote", path, MAXIMUM_FILE, read_quote), expected)
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"
         raise TokenError(check.detail, code="binding", hint=hint)

@@ -102,6 +102,7 @@ def test_explain_says_which_option_has_no_effect(capsys: pytest.CaptureFixture[s
     [
         ["attest", "--bundle", __file__, "--rim-dir", HERE],
         ["attest", "--no-cache", "--cache-dir", "/c"],
+        ["attest", "--no-cache", "--cached-revocation"],
         ["preflight", "--no-cache", "--cache-dir", "/c"],
         ["attest", "--refuse-weakened"],
         ["attest", "--fault", "gpu0:wrong-key"],
