@@ -297,7 +297,7 @@ def fault_names() -> Iterable[str]:
     for spec in LIES:
         scopes = sorted(scope.value for scope in spec.scopes)
         target = next((targets[scope] for scope in scopes if scope in targets), scopes[0])
-        yield f"{target}:{spec.name}" + "=" * bool(spec.argument and not spec.argument.startswith("["))
+        yield f"{target}:{spec.name}"
 
 
 def converted(function: Callable[[str], T]) -> Callable[[str], T]:
