@@ -206,11 +206,10 @@ def man_page(roff: str) -> str:
             literal = request == ".nf"
             lines += ["```text" if literal else "```"]
         elif request in (".B", ".BR"):
-            word, _, tail = _unescaped(rest).partition(" ")
-            text = f"`{_unescaped(rest)}`" if request == ".B" else f"`{word}{tail}`"
-            lines += ["", text] if term else [text]
+            # Bold and then roman, such as a page and its section.
+            words = _unescaped(rest).split(" ") if request == ".BR" else [_unescaped(rest)]
+            lines += ["", f"`{''.join(words)}`", ": "] if term else [f"`{''.join(words)}`"]
             term = False
-            lines += [": "] if request == ".BR" and lines[-2:-1] == [""] else []
         elif line.startswith("."):
             raise ValueError(f"a request that is not known here: {line}")
         elif term:
@@ -312,9 +311,9 @@ def gather(source: Path) -> None:
     documented: set[object] = set()
     for module in MODULES:
         write(f"api/{module}.rst", api_page(module, documented))
-    write("man/index.md", _contents("Man pages", [name.removesuffix(".1") for name in manual]))
-    write("api/index.md", _contents("API reference", list(MODULES)))
-    write("files/index.md", _contents("Files of the examples", [label(folder) for folder in folders()]))
+    write("man/index.md", _contents("Man pages", [name.removesuffix(".1") for name in manual], depth=1))
+    write("api/index.md", _contents("API reference", list(MODULES), depth=2))
+    write("files/index.md", _contents("Files of the examples", [label(folder) for folder in folders()], depth=2))
     menu = "".join(_tree(name, chapter) for name, chapter in CHAPTERS.items())
     with open(source / "index.md", "a", encoding="utf-8") as index:
         index.write(menu)
@@ -325,8 +324,8 @@ def _tree(caption: str, entries: dict[str, str]) -> str:
     return "\n".join(["", "```{toctree}", f":caption: {caption}", ":hidden:", "", *lines, "```", ""])
 
 
-def _contents(title: str, entries: list[str]) -> str:
-    return "\n".join([f"# {title}", "", "```{toctree}", *entries, "```", ""])
+def _contents(title: str, entries: list[str], *, depth: int) -> str:
+    return "\n".join([f"# {title}", "", "```{toctree}", f":maxdepth: {depth}", "", *entries, "```", ""])
 
 
 def main(folder: Path) -> int:

@@ -63,7 +63,10 @@ def _command(path: tuple[str, ...], text: str, parser: argparse.ArgumentParser) 
     for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
-            actions += [_command((*path, name), helps.get(name, ""), sub) for name, sub in action.choices.items()]
+            # An action without a help is one that the program starts for itself.
+            actions += [
+                _command((*path, name), helps[name], sub) for name, sub in action.choices.items() if name in helps
+            ]
         elif action.help != argparse.SUPPRESS:
             arguments.append(_argument(action))
     return Command(path=path, help=text, arguments=tuple(arguments), actions=tuple(actions))

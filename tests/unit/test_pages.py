@@ -87,6 +87,8 @@ def test_the_manual_is_read_whole() -> None:
         page = BUILD.man_page(roff)
         assert page.startswith(f"# {name.removesuffix('.1')}\n"), name
         assert "\\f" not in page
+    assert "## See also\n\n`nvattest(1)`\n" in BUILD.man_page(pages()["nvattest-inspect.1"])
+    assert "\n`nvattest-gate(1)`\n: run a command" in BUILD.man_page(pages()["nvattest.1"])
     with pytest.raises(ValueError, match="not known"):
         BUILD.man_page(".XX")
 

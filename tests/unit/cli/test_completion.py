@@ -90,6 +90,13 @@ def test_a_man_page_names_every_option_and_no_text_becomes_a_request() -> None:
     assert escape(".TH evil\n'x \\fB") == "\\&.TH evil\n\\&'x \\efB"
 
 
+def test_what_the_program_starts_for_itself_is_in_no_page_and_no_completion() -> None:
+    from nvattest.cli.manual import all_commands, pages, walk
+
+    assert ("policy", "worker") not in {command.path for command in walk(all_commands())}
+    assert "worker" not in pages()["nvattest-policy.1"]
+
+
 def test_the_page_that_man_finds_for_the_hook_has_its_options_too() -> None:
     text = pages()["nvattest-hook.1"]
     for words in ("nvattest-hook --stage watch", "--config FILE    the configuration", "143 terminated"):
