@@ -115,7 +115,7 @@ def _brief(view: AppraisalView, terminal: Terminal) -> str:
 
 def _cause(position: int, failure: Failure, view: AppraisalView, terminal: Terminal) -> list[str]:
     check, diagnosis = failure.check, diagnose(failure.check, view)
-    word = "failed check" if check.outcome == "fail" else f"{check.outcome} check"
+    word = "failed check" if check.outcome == "fail" else f"failed check ({check.outcome})"
     lead = f"{position}. {', '.join(ranges(failure.devices))}  "
     first, *rest = terminal.wrap(f"{word}: {failure.title}", first=lead, rest="   ")
     lines = [terminal.paint(lead, "bold") + terminal.paint(first[len(lead) :], "bad", "bold")]
