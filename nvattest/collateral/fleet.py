@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -70,6 +70,7 @@ class Journal:
         self._rims: dict[str, bytes] = {}
         self._used: dict[str, int] = {}
         self._used_rims: set[str] = set()
+        self._outdone: set[str] = set()
         self.seeded = False
         """Whether ``seed`` has put the whole of an older bundle into it."""
         try:
@@ -149,23 +150,28 @@ class Journal:
         self._append({"seeded": True})
         self.seeded = True
 
-    def merge(self, part: Collateral) -> None:
+    def merge(self, part: Collateral, unverified: Collection[bytes] = ()) -> None:
         """Add what a bundle holds to the bundle that is made; of two answers about one certificate the one that counts.
 
-        A revocation outweighs every other answer, and a newer answer an older one.
+        A revocation outweighs every other answer, and a newer answer an older one. The ``unverified`` take the place of
+        all others and of none among them: a forged one may be newer than the genuine one.
         """
         for rim in part.rims.values():
             self.store_rim(rim.id, rim.content)
         self.use(part.rims, {})
         for answer in part.ocsp:
             response = parse_ocsp_response(answer.content)
-            if response.key is None or response.serial is None:
+            key = response.key
+            if key is None or response.serial is None:
                 continue
-            known = self.answer(response.key)
+            if answer.content in unverified:
+                self._outdone.add(key)
+                key += f"/{response.sha256.hex()}"
+            known = self.answer(key)
             if known is None or _weight(parse_ocsp_response(known)) < _weight(response):
-                self.arrived(response.key, answer.content)
-                self.store_answers({response.key: answer.content})
-            self.use((), {response.key: response.serial})
+                self.arrived(key, answer.content)
+                self.store_answers({key: answer.content})
+            self.use((), {key: response.serial})
 
     def use(self, rim_ids: Iterable[str], answers: Mapping[str, int]) -> None:
         """Put these into the bundle: RIMs by id, and answers by key with the serial number that they are about."""
@@ -178,6 +184,8 @@ class Journal:
         Raises:
             InputError: it cannot be written; the journal stays.
         """
+        for key in self._outdone:
+            self._used.pop(key, None)
         shards = shard_count(len(self._used))
         keys: list[list[str]] = [[] for _ in range(shards)]
         for key, serial in self._used.items():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -63,7 +63,7 @@ def inspect_bundle(
     them the answers about devices are neither verified nor bad.
     """
     usable: list[Collateral] = []
-    facts, bad = inspect_parts([collateral], verifier, at, chains=chains, use=usable.append)
+    facts, bad = inspect_parts([collateral], verifier, at, chains=chains, use=lambda part, _: usable.append(part))
     return Inspection(facts=facts, bad=bad, usable=usable[0])
 
 
@@ -73,11 +73,12 @@ def inspect_parts(
     at: VerificationTime,
     *,
     chains: Iterable[ValidatedChain] = (),
-    use: Callable[[Collateral], None] = lambda _: None,
+    use: Callable[[Collateral, Collection[bytes]], None] = lambda *_: None,
 ) -> tuple[JsonObject, tuple[tuple[str, str], ...]]:
     """The same for a bundle in parts, the RIMs first, of which one is in memory at a time: the facts and the bad.
 
-    ``use`` is called with what of each part can be used.
+    ``use`` is called with what of each part can be used, and with those answers in it that count if they are genuine,
+    which shows only when their device is verified: a revocation, or what is current.
     """
     inspector = _Inspector(verifier, at)
     inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
@@ -85,6 +86,7 @@ def inspect_parts(
     answers: list[JsonObject] = []
     for part in parts:
         inspector.refused.clear()
+        inspector.open.clear()
         rims += [inspector.rim(part.rims[name]) for name in sorted(part.rims)]
         inspector.surplus = _surplus(part.ocsp, memory_of(verifier).parse_answer)
         answers += [inspector.answer(answer) for answer in part.ocsp]
@@ -92,7 +94,8 @@ def inspect_parts(
             Collateral(
                 rims={name: rim for name, rim in part.rims.items() if name not in inspector.refused},
                 ocsp=tuple(answer for answer in part.ocsp if answer.content not in inspector.refused),
-            )
+            ),
+            inspector.open,
         )
     first = min(inspector.ends, default=None)
     facts: JsonObject = {
@@ -114,6 +117,7 @@ class _Inspector:
         self.ends: list[tuple[datetime, str]] = []
         self.bad: list[tuple[str, str]] = []
         self.refused: set[str | bytes] = set()
+        self.open: set[bytes] = set()
         self.surplus: dict[bytes, int] = {}
 
     def learn(self, chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> None:
@@ -171,6 +175,9 @@ class _Inspector:
         questions = self._questions.get(response.serial, []) if response.serial is not None else []
         if not questions and response.successful:
             # Not bad: which device it is about shows only when that device is verified.
+            ended = response.next_update is not None and response.next_update < self._at.device
+            if response.status is RevocationStatus.REVOKED or not ended:
+                self.open.add(answer.content)
             self._ends(response, name)
             return entry | {"state": NOT_VERIFIED, "reason": _OF_A_DEVICE}
         revocation, state = self._judged(response, questions)

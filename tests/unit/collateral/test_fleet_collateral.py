@@ -7,22 +7,25 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, OcspAnswer
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.fleet import Journal, Node, Tally, gather_fleet
 from nvattest.collateral.gather import GatherOptions
 from nvattest.collateral.http import HttpClient, HttpSettings
+from nvattest.collateral.inspection import inspect_parts
 from nvattest.collateral.services import RIM_SERVICE
 from nvattest.collateral.shards import BundleFolder
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.fleet import BatchSettings, Judge
 from nvattest.model import VerificationTime
-from nvattest.testing import Platform, SimulatedFleet
+from nvattest.pki.ocsp import parse_ocsp_response
+from nvattest.testing import DEFAULT_NONCE, Platform, SimulatedFleet
 from nvattest.testing.services import Services
 
 NODES = 40
@@ -268,6 +271,28 @@ def test_merged_bundles_keep_the_answer_that_counts(tmp_path) -> None:
         folder = journal.finish()
     held = {answer.content for part in folder.parts() for answer in part.ocsp}
     assert held == {answer.content for answer in old.ocsp}
+
+
+def test_a_forged_answer_that_is_newer_takes_no_genuine_one_out_of_a_merge(tmp_path) -> None:
+    platform = Platform.build("hopper-1")
+    later = Platform.build("hopper-1", clock=platform.clock + timedelta(hours=1))
+
+    def forged(answer: OcspAnswer) -> OcspAnswer:
+        signature = parse_ocsp_response(answer.content).signature
+        return replace(answer, content=answer.content.replace(signature, bytes(len(signature))))
+
+    genuine, verifier = platform.collateral(), Verifier(anchors=platform.trust_anchors())
+    others = Collateral(ocsp=tuple(forged(answer) for answer in later.collateral().ocsp))
+    with Journal(str(tmp_path)) as journal:
+        # Without the evidence of the device: only the answers about the RIMs' certificates can be verified.
+        _, bad = inspect_parts([genuine, others], verifier, later.time, use=journal.merge)
+        folder = journal.finish()
+    assert 0 < len(bad) < len(others.ocsp)
+    held = tuple(answer for part in folder.parts() for answer in part.ocsp)
+    assert verifier.appraise(
+        platform.evidence(DEFAULT_NONCE), nonce=DEFAULT_NONCE, collateral=Collateral(rims=folder.rims, ocsp=held),
+        at=later.time,
+    ).trusted  # fmt: skip
 
 
 def test_requests_keep_to_the_rate(fleet, services) -> None:
