@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         source = stack.enter_context(open_lines(options.input))
         read = [
             ("--input", source), ("--policy", options.policy), ("--trust-anchors", options.trust_anchors),
-            *(("--bundle", path) for path in options.bundle),
+            *(("--bundle", path) for bundle in options.bundle for path in _files(bundle)),
         ]  # fmt: skip
         for option, target in (
             ("--output", options.output), ("--summary", options.summary), ("--metrics", options.metrics),
@@ -124,6 +124,10 @@ def run(options: argparse.Namespace) -> int:
     if options.fail_on_untrusted and (sums.trusted < sums.lines or not sums.lines):
         return ResultCode.OVERALL_RESULT_FALSE.exit_status
     return 0
+
+
+def _files(bundle: str) -> list[str]:
+    return [os.path.join(bundle, name) for name in os.listdir(bundle)] if os.path.isdir(bundle) else [bundle]
 
 
 def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, target: str | None) -> None:

@@ -284,7 +284,7 @@ def test_what_is_read_is_checked_before_the_output_is_touched(fleet: SimpleNames
     refused("--bundle", str(bundle), "--input", str(plain))
     policy = tmp_path / "policy.toml"
     policy.write_text("")
-    for same in (str(policy), str(source), str(tmp_path / "roots.pem")):
+    for same in (str(policy), str(source), str(tmp_path / "roots.pem"), str(bundle / "manifest.json"), str(shard)):
         with suppress(FileExistsError):
             os.link(fleet.folder / "roots.pem", tmp_path / "roots.pem")
         before = Path(same).read_bytes()
