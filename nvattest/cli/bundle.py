@@ -279,10 +279,10 @@ def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
 
 def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Output) -> int:
     from nvattest.cli.fleet_bundle import merge_into
-    from nvattest.collateral.fleet import Journal
+    from nvattest.collateral.fleet import FetchJournal
 
     folder, chains = output.output.rstrip("/"), inspector.chains()
-    with Journal(folder) as journal:
+    with FetchJournal(folder) as journal:
         interrupted = not journal.empty
         if interrupted:
             hint = "end it, name another folder, or remove the journal in this one"

@@ -17,7 +17,7 @@ from nvattest.cli import sources
 from nvattest.cli.output import Progress, print_json, say
 from nvattest.cli.requests import Judgement, Services
 from nvattest.collateral.bundle import merge_bundles
-from nvattest.collateral.fleet import Journal, Node, Tally, gather_fleet
+from nvattest.collateral.fleet import FetchJournal, Node, Tally, gather_fleet
 from nvattest.collateral.folders import Unused
 from nvattest.collateral.inspection import inspect_parts
 from nvattest.collateral.preflight import foreign_anchors
@@ -71,7 +71,7 @@ def fetch_fleet(request: FleetRequest) -> int:
                     hint="nvattest bundle refresh asks for what ends soon; or name another folder",
                 )  # fmt: skip
             before = BundleFolder(request.folder)
-        journal = stack.enter_context(Journal(request.folder))
+        journal = stack.enter_context(FetchJournal(request.folder))
         if before is not None and not journal.seeded:
             journal.seed(before.parts())
         progress = stack.enter_context(Progress("fetching", quiet=request.quiet))
@@ -137,7 +137,11 @@ class Merged(NamedTuple):
 
 
 def merge_into(
-    journal: Journal, paths: Sequence[str], verifier: Verifier, at: VerificationTime, chains: Sequence[ValidatedChain]
+    journal: FetchJournal,
+    paths: Sequence[str],
+    verifier: Verifier,
+    at: VerificationTime,
+    chains: Sequence[ValidatedChain],
 ) -> Merged:
     """Merge bundles of any size into the journal of a folder, one part in memory at a time.
 

@@ -51,7 +51,7 @@ _UNREACHED: Final = frozenset(
 )
 
 
-class Journal:
+class FetchJournal:
     """What has come so far, in ``journal.jsonl`` of the folder that becomes a bundle; a ``Store`` for ``gather``.
 
     One process at a time works in a folder. Memory holds the places of the answers and not the answers.
@@ -88,7 +88,7 @@ class Journal:
         except OSError as error:
             raise InputError(f"{self._path}: {error.strerror or error}", code="file") from None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> FetchJournal:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -322,7 +322,7 @@ class Tally:
 def gather_fleet(
     nodes: Iterable[Node],
     options: GatherOptions,
-    journal: Journal,
+    journal: FetchJournal,
     verifier: Verifier,
     now: Callable[[], VerificationTime],
     *,
@@ -374,7 +374,7 @@ def _groups(nodes: Iterable[Node], devices: int) -> Iterator[list[Node]]:
 def _gather_group(
     group: list[Node],
     options: GatherOptions,
-    journal: Journal,
+    journal: FetchJournal,
     verifier: Verifier,
     now: Callable[[], VerificationTime],
     client: HttpClient,
@@ -409,7 +409,7 @@ def _use(
     chains: tuple[ValidatedChain, ...],
     found: Collateral,
     algorithm: CertIdHash,
-    journal: Journal,
+    journal: FetchJournal,
     verifier: Verifier,
     at: VerificationTime,
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from nvattest._schemas import schema_bytes
 from nvattest.cli import main
-from nvattest.collateral.fleet import Journal
+from nvattest.collateral.fleet import FetchJournal
 from nvattest.collateral.shards import BundleFolder
 from nvattest.model import VerificationTime
 from nvattest.testing import SimulatedFleet
@@ -176,7 +176,7 @@ def test_a_merge_that_ends_midway_leaves_nothing_in_the_way_of_the_next(run, fil
 
 def test_a_fetch_that_was_interrupted_is_no_place_for_a_merge(run, files, services) -> None:
     run("bundle", "fetch", "--input", "few.jsonl", "--output", "few", services=services)
-    with Journal(str(files / "merged")) as journal:
+    with FetchJournal(str(files / "merged")) as journal:
         journal.arrived("key", b"content")
     left = (files / "merged" / "journal.jsonl").read_bytes()
     status, _, said = run("bundle", "merge", "few", "--output", "merged")

@@ -15,7 +15,7 @@ import pytest
 
 from nvattest.appraisal.inputs import Collateral, OcspAnswer
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.fleet import Journal, Node, Tally, gather_fleet
+from nvattest.collateral.fleet import FetchJournal, Node, Tally, gather_fleet
 from nvattest.collateral.gather import GatherOptions
 from nvattest.collateral.http import HttpClient, HttpSettings
 from nvattest.collateral.inspection import inspect_parts
@@ -54,7 +54,7 @@ def nodes(fleet: SimulatedFleet, first: int = 0, end: int = NODES) -> Iterator[N
         yield Node(f"node-{index}", fleet.evidence(index))
 
 
-def gather(fleet: SimulatedFleet, services: Services, journal: Journal, chosen: Iterator[Node], **more) -> Tally:
+def gather(fleet: SimulatedFleet, services: Services, journal: FetchJournal, chosen: Iterator[Node], **more) -> Tally:
     progress = more.pop("progress", lambda _: None)
     at = more.pop("at", fleet.platform.time)
     options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url, **more)
@@ -70,7 +70,7 @@ def trusted(fleet: SimulatedFleet, folder: Path, at: VerificationTime | None = N
 
 
 def test_each_thing_is_asked_for_once_and_every_node_verifies(fleet, services, tmp_path) -> None:
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         tally = gather(fleet, services, journal, nodes(fleet))
         journal.finish()
     assert (tally.nodes, tally.problems) == (NODES, [])
@@ -88,12 +88,12 @@ def test_a_run_that_is_killed_goes_on_and_asks_nothing_twice(fleet, services, tm
         if count == 24:
             raise Killed
 
-    with Journal(str(tmp_path)) as journal, pytest.raises(Killed):
+    with FetchJournal(str(tmp_path)) as journal, pytest.raises(Killed):
         gather(fleet, services, journal, nodes(fleet), progress=kill)
     assert not (tmp_path / "manifest.json").exists()
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(b'{"ocsp": "half a li')
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         assert gather(fleet, services, journal, nodes(fleet)).problems == []
         journal.finish()
     asked = Counter(item.key for item in services.log)
@@ -103,9 +103,9 @@ def test_a_run_that_is_killed_goes_on_and_asks_nothing_twice(fleet, services, tm
 
 
 def test_an_answer_is_kept_before_its_group_is_complete(fleet, services, tmp_path) -> None:
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         journal.arrived("ab" * 32, b"0 an answer")
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         assert journal.answer("ab" * 32) == b"0 an answer"
         # It is judged like any other, which it does not survive.
         gather(fleet, services, journal, nodes(fleet, 0, 1))
@@ -115,31 +115,31 @@ def test_an_answer_is_kept_before_its_group_is_complete(fleet, services, tmp_pat
 
 def test_an_outage_ends_the_run_and_what_has_come_stays(fleet, tmp_path) -> None:
     with Services(fleet.platform) as services:
-        with Journal(str(tmp_path)) as journal:
+        with FetchJournal(str(tmp_path)) as journal:
             gather(fleet, services, journal, nodes(fleet, 0, 16))
         asked = len(services.log)
     with Services(fleet.platform, faults=["status=503"]) as down:
         with (
-            Journal(str(tmp_path)) as journal,
+            FetchJournal(str(tmp_path)) as journal,
             pytest.raises(CollateralError, match="stopped after 40 nodes") as caught,
         ):
             gather(fleet, down, journal, nodes(fleet), http=HttpSettings(retries=0))
         assert len(down.log) <= 8
     assert caught.value.result_code is ResultCode.OCSP_SERVER_ERROR
     assert str(tmp_path) in caught.value.hint
-    with Services(fleet.platform) as services, Journal(str(tmp_path)) as journal:
+    with Services(fleet.platform) as services, FetchJournal(str(tmp_path)) as journal:
         gather(fleet, services, journal, nodes(fleet))
         assert asked + len(services.log) == NODES + SHARED + len(fleet.platform.rim_ids)
 
 
 def test_a_certificate_that_is_unavailable_by_itself_stops_no_run(fleet, tmp_path) -> None:
-    with Services(fleet.platform) as services, Journal(str(tmp_path)) as journal:
+    with Services(fleet.platform) as services, FetchJournal(str(tmp_path)) as journal:
         gather(fleet, services, journal, nodes(fleet))
         broken = services.requests("ocsp")[20]
     (tmp_path / "journal.jsonl").unlink()
     with Services(fleet.platform, faults=[f"ocsp:status=500@{broken}"]) as services:
         for _ in range(2):
-            with Journal(str(tmp_path)) as journal:
+            with FetchJournal(str(tmp_path)) as journal:
                 tally = gather(fleet, services, journal, nodes(fleet), http=HttpSettings(retries=0))
             assert (tally.nodes, len(tally.problems)) == (NODES, 1)
         assert len(services.log) == NODES + SHARED + len(fleet.platform.rim_ids) + 1
@@ -153,7 +153,7 @@ def test_a_node_that_cannot_be_verified_is_named_and_takes_nothing_from_the_othe
         Node("broken", ParseError("no evidence", source="evidence")),
         *nodes(fleet, 3, 6),
     ]
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         tally = gather(fleet, services, journal, iter(chosen))
         journal.finish()
     assert tally.nodes == 8
@@ -166,13 +166,13 @@ def test_a_node_that_cannot_be_verified_is_named_and_takes_nothing_from_the_othe
 
 def test_a_refresh_asks_for_what_ends_soon_and_for_new_nodes(fleet, tmp_path) -> None:
     clock = fleet.platform.time.device
-    with Services(fleet.platform) as services, Journal(str(tmp_path)) as journal:
+    with Services(fleet.platform) as services, FetchJournal(str(tmp_path)) as journal:
         gather(fleet, services, journal, nodes(fleet, 0, 30))
         journal.finish()
     for hours, end, asked in ((1, 30, 0), (1, 32, 2), (14, 32, 32 + SHARED)):
         later = VerificationTime.at(clock + timedelta(hours=hours))
         with Services(fleet.platform, now=lambda later=later: later.device) as services:
-            with Journal(str(tmp_path)) as journal:
+            with FetchJournal(str(tmp_path)) as journal:
                 journal.seed(BundleFolder(str(tmp_path)).parts())
                 tally = gather(fleet, services, journal, nodes(fleet, 0, end), renew=12 * 3600.0, at=later)
                 journal.finish()
@@ -181,18 +181,18 @@ def test_a_refresh_asks_for_what_ends_soon_and_for_new_nodes(fleet, tmp_path) ->
 
 
 def test_answers_of_a_short_life_are_not_asked_for_all_the_time(fleet, services, tmp_path) -> None:
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         gather(fleet, services, journal, nodes(fleet), renew=30 * 86400.0)
     assert len(services.requests("ocsp")) == NODES + SHARED
 
 
 def test_a_bad_answer_does_not_take_the_place_of_a_good_one(fleet, tmp_path) -> None:
-    with Services(fleet.platform) as services, Journal(str(tmp_path)) as journal:
+    with Services(fleet.platform) as services, FetchJournal(str(tmp_path)) as journal:
         gather(fleet, services, journal, nodes(fleet, 0, 4))
         journal.finish()
     later = VerificationTime.at(fleet.platform.time.device + timedelta(hours=13))
     with Services(fleet.platform, faults=["ocsp:other-certificate"], now=lambda: later.device) as services:
-        with Journal(str(tmp_path)) as journal:
+        with FetchJournal(str(tmp_path)) as journal:
             journal.seed(BundleFolder(str(tmp_path)).parts())
             gather(fleet, services, journal, nodes(fleet, 0, 4), renew=12 * 3600.0, at=later)
             journal.finish()
@@ -201,9 +201,9 @@ def test_a_bad_answer_does_not_take_the_place_of_a_good_one(fleet, tmp_path) -> 
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path) -> None:
-    with Journal(str(tmp_path)), pytest.raises(InputError, match="another process"):
-        Journal(str(tmp_path))
-    Journal(str(tmp_path)).__exit__()
+    with FetchJournal(str(tmp_path)), pytest.raises(InputError, match="another process"):
+        FetchJournal(str(tmp_path))
+    FetchJournal(str(tmp_path)).__exit__()
 
 
 def test_a_journal_that_its_owner_has_just_taken_away_is_not_written_to(tmp_path, monkeypatch) -> None:
@@ -217,7 +217,7 @@ def test_a_journal_that_its_owner_has_just_taken_away_is_not_written_to(tmp_path
 
     monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(InputError, match="another process"):
-        Journal(str(tmp_path))
+        FetchJournal(str(tmp_path))
     assert (tmp_path / "journal.jsonl").read_bytes() == b""
 
 
@@ -226,10 +226,10 @@ def test_a_journal_that_the_system_keeps_is_a_new_one(tmp_path, monkeypatch) -> 
         raise PermissionError(13, "in use", path)
 
     monkeypatch.setattr(os, "unlink", kept)
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         journal.arrived("key", b"content")
         journal.discard()
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         assert journal.empty
 
 
@@ -237,12 +237,12 @@ def test_a_link_and_a_pipe_are_no_journal(tmp_path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "journal.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"journal\.jsonl"):
-        Journal(str(tmp_path / "linked"))
+        FetchJournal(str(tmp_path / "linked"))
     assert not (tmp_path / "elsewhere").exists()
     (tmp_path / "piped").mkdir()
     os.mkfifo(tmp_path / "piped" / "journal.jsonl")
     with pytest.raises(InputError, match="not a journal"):
-        Journal(str(tmp_path / "piped"))
+        FetchJournal(str(tmp_path / "piped"))
 
 
 @pytest.mark.parametrize("content", [b"something else\n", b"{}\n", b"x" * 3_000_000])
@@ -250,22 +250,22 @@ def test_a_file_of_another_program_is_no_journal_and_stays(tmp_path, content) ->
     path = tmp_path / "journal.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a journal"):
-        Journal(str(tmp_path))
+        FetchJournal(str(tmp_path))
     assert path.read_bytes() == content
 
 
 def test_a_damaged_entry_is_an_error(tmp_path) -> None:
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         journal.arrived("key", b"content")
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b"Y29udGVudA==", b"Y29udGVuZA=="))
-    with Journal(str(tmp_path)) as journal, pytest.raises(InputError, match="damaged"):
+    with FetchJournal(str(tmp_path)) as journal, pytest.raises(InputError, match="damaged"):
         journal.answer("key")
 
 
 def test_merged_bundles_keep_the_answer_that_counts(tmp_path) -> None:
     old, new = (Platform.build("hopper-1", lies=lies).collateral() for lies in (["gpu0:revoked=1"], []))
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         for part in (new, old, new):
             journal.merge(Collateral(rims=part.rims, ocsp=part.ocsp))
         folder = journal.finish()
@@ -283,7 +283,7 @@ def test_a_forged_answer_that_is_newer_takes_no_genuine_one_out_of_a_merge(tmp_p
 
     genuine, verifier = platform.collateral(), Verifier(anchors=platform.trust_anchors())
     others = Collateral(ocsp=tuple(forged(answer) for answer in later.collateral().ocsp))
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         # Without the evidence of the device: only the answers about the RIMs' certificates can be verified.
         _, bad = inspect_parts([genuine, others], verifier, later.time, use=journal.merge)
         folder = journal.finish()
@@ -318,7 +318,7 @@ def test_requests_keep_to_the_rate(fleet, services) -> None:
 
 def test_a_group_fits_into_its_time_limit_at_the_rate_that_is_allowed(fleet, services, tmp_path) -> None:
     seen: list[int] = []
-    with Journal(str(tmp_path)) as journal:
+    with FetchJournal(str(tmp_path)) as journal:
         gather(
             fleet, services, journal, nodes(fleet, 0, 6), progress=seen.append, timeout=2.0,
             http=HttpSettings(rate=4.0 * 100), renew=None,
