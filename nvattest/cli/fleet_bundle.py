@@ -63,15 +63,18 @@ def fetch_fleet(request: FleetRequest) -> int:
     settings = replace(settings, http=replace(settings.http, rate=request.rate), renew=request.renew)
     with ExitStack() as stack:
         source = stack.enter_context(open_lines(request.input))
+        journal = stack.enter_context(FetchJournal(request.folder))
+        # Looked at under the lock: a bundle that another process has just written counts.
         before = None
         if os.path.exists(os.path.join(request.folder, MANIFEST)):
             if request.renew is None:
+                if journal.empty:
+                    journal.discard()
                 raise InputError(
                     f"{request.folder}: there is a bundle in it", code="file",
                     hint="nvattest bundle refresh asks for what ends soon; or name another folder",
                 )  # fmt: skip
             before = BundleFolder(request.folder)
-        journal = stack.enter_context(FetchJournal(request.folder))
         if before is not None and not journal.seeded:
             journal.seed(before.parts())
         progress = stack.enter_context(Progress("fetching", quiet=request.quiet))

@@ -76,6 +76,21 @@ def test_a_fleet_is_fetched_looked_into_and_refreshed(run, fleet, files, service
     assert "bundle refresh" in said
 
 
+def test_a_bundle_that_another_process_has_just_written_is_not_fetched_over(
+    run, fleet, files, services, monkeypatch
+) -> None:
+    def late(folder: str) -> FetchJournal:
+        fleet.write_bundle(folder)
+        return FetchJournal(folder)
+
+    monkeypatch.setattr("nvattest.cli.fleet_bundle.FetchJournal", late)
+    status, _, said = run("bundle", "fetch", "--input", "few.jsonl", "--output", "fleet", services=services)
+    assert status != 0
+    assert "there is a bundle in it" in said
+    assert services.log == []
+    assert not (files / "fleet" / "journal.jsonl").exists()
+
+
 def test_a_platform_is_attested_with_the_bundle_of_its_fleet(run, fleet, services) -> None:
     run("bundle", "fetch", "--input", "nodes.jsonl", "--output", "fleet", services=services)
     attest = ("attest", "--gpu-evidence-file", "one.json", "--nonce", fleet.nonce(0).hex())
