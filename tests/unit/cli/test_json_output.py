@@ -22,7 +22,7 @@ NAMES = sorted(path.name for path in (ROOT / "schemas").glob("*-1.json"))
 NONCE = Nonce(bytes(range(32)))
 # What these print is no JSON: scripts, TOML, a child's protocol, the output of another program.
 NO_JSON = {
-    ("policy", "worker"), ("simulate",), ("hook", "drop-in"), ("hook", "manifest"), ("gate",), ("completion",),
+    ("simulate",), ("hook", "drop-in"), ("hook", "manifest"), ("gate",), ("completion",),
     ("bundle",), ("policy",), ("hook",), ("migrate",),
 }  # fmt: skip
 
