@@ -18,6 +18,8 @@ AGENT_SECONDS: Final = 10
 
 COMMANDS: Final = ("status", "check", "gate")
 """What an operator runs in the guest. ``nvattest hook status`` and the like do the same outside a guest layer."""
+READING: Final = ("status", "check")
+"""The commands that change no ready state."""
 
 USAGE: Final = """\
 usage: nvattest-hook prestart            as a Kata guest hook or an OCI prestart hook

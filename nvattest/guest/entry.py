@@ -33,6 +33,7 @@ from nvattest._version import __version__
 from nvattest.guest.arguments import (
     AGENT_SECONDS,
     COMMANDS,
+    READING,
     USAGE,
     Arguments,
     Container,
@@ -94,7 +95,11 @@ def run(argv: list[str], *, started: float, termination: Termination) -> int:
             started = min(started, time.monotonic() - age) if age < AGENT_SECONDS else started
         return run_stage(arguments.stage, paths, started=started, termination=termination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a line and a status that is not 0
-        _last_resort(error, paths)
+        if arguments.stage in READING:
+            # It found nothing against a verdict, and changes no ready state.
+            _say(f"nvattest-hook: {arguments.stage} failed: {error!r}"[:480], sys.stderr)
+        else:
+            _last_resort(error, paths)
         return exit_status("internal")
 
 
@@ -382,5 +387,6 @@ def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termin
     except OSError as error:
         for number, handler in ignored:
             signal.signal(number, handler)
-        print(clean(f"gate: {command[0]}: {error.strerror}"), file=sys.stderr)
+        # The verdict stands, also where its reader went away.
+        _say(clean(f"gate: {command[0]}: {error.strerror}"), sys.stderr)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -596,3 +598,46 @@ def test_no_fault_of_the_metrics_ends_the_watch(
     target = str(tmp_path / "nvattest.prom")
     assert entry.watch(Paths(str(tmp_path)), once=True, metrics=target, termination=Termination()) == 0
     assert "the metrics could not be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "function"), [("status", "status.hook_status"), ("check", "check.check_guest")])
+def test_a_fault_of_a_command_that_only_reads_leaves_the_ready_state(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    function: str,
+) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    taken: list[object] = []
+    monkeypatch.setattr("nvattest.guest.ready.take_away", lambda *_, **__: taken.append(1))
+    monkeypatch.setattr(f"nvattest.guest.{function}", fault)
+    arguments = ["--root", str(tmp_path), command]
+    assert entry.run(arguments, started=time.monotonic(), termination=Termination()) == EXIT["internal"]
+    assert not taken
+    assert f"{command} failed: RuntimeError('a fault of ours')" in capsys.readouterr().err
+    monkeypatch.setattr(entry, "run_stage", fault)
+    arguments = ["--root", str(tmp_path), "--stage", "init"]
+    assert entry.run(arguments, started=time.monotonic(), termination=Termination()) == EXIT["internal"]
+    assert taken
+
+
+class Full(io.StringIO):
+    """A stream whose disk is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_command_that_cannot_be_run_leaves_the_verdict_also_where_stderr_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "run_stage", lambda *_, **__: 0)
+    taken: list[object] = []
+    monkeypatch.setattr("nvattest.guest.ready.take_away", lambda *_, **__: taken.append(1))
+    arguments = ["--root", str(tmp_path), "gate", "--", str(tmp_path / "none")]
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert entry.run(arguments, started=time.monotonic(), termination=Termination()) == entry.NOT_FOUND
+    assert not taken
