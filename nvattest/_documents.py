@@ -224,7 +224,8 @@ def kind_of(value: object) -> str:
         int: "a number",
         float: "a number",
     }
-    return names.get(type(value), "null")
+    # A program may hand over what no JSON holds.
+    return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
 
 
 # --- JSON in the canonical form of RFC 8785 ---------------------------------------------------------------------------

@@ -225,8 +225,9 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
             yield path, [value]
             return
         for key, item in value.items():
-            # Cut: a name may have megabytes, and every path below repeats it.
-            yield from _search(item, f"{path}.{key[:80]}" if path else key[:80], depth + 1)
+            # Cut: a name may have megabytes, and every path below repeats it. A program's object may have other keys.
+            name = str(key)[:80]
+            yield from _search(item, f"{path}.{name}" if path else name, depth + 1)
     elif isinstance(value, list):
         if any(isinstance(item, dict) and {"evidence", "certificate"} <= item.keys() for item in value):
             yield path, value
@@ -238,7 +239,7 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
 def _listed(names: Iterable[str]) -> str:
     """Names from the document, few and short enough for a message."""
     every = list(names)
-    shown = ", ".join(repr(name[:80]) for name in every[:_MEMBERS_SHOWN])
+    shown = ", ".join(repr(str(name)[:80]) for name in every[:_MEMBERS_SHOWN])
     more = len(every) - _MEMBERS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 

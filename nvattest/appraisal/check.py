@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import Enum
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from nvattest._text import clean
 from nvattest.errors import ResultCode
@@ -139,6 +139,9 @@ class Outcome(Enum):
     ABSENT = "absent"
     SKIPPED = "skipped"
 
+    def __bool__(self) -> NoReturn:
+        raise TypeError("Outcome is neither true nor false: compare it with Outcome.PASS")
+
 
 def acceptable(outcome: Outcome, tolerated_by: str) -> bool:
     """Whether a check with this outcome allows trust: it passed, or a named policy option lets it stand; never FAIL."""
@@ -163,6 +166,9 @@ class Check(NamedTuple):
     hint: str = ""
     tolerated_by: str = ""
     code: ResultCode = ResultCode.OK
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("Check is neither true nor false: ask .acceptable or .outcome")
 
     @property
     def spec(self) -> CheckSpec:

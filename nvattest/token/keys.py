@@ -177,10 +177,18 @@ class SigningKey:
         return PublicKey.of(self.private.public_key())
 
     def sign(self, payload: Mapping[str, object]) -> str:
-        """The payload as a compact JWT: ``alg`` ES384, ``kid`` the thumbprint, ``typ`` JWT, members sorted."""
+        """The payload as a compact JWT: ``alg`` ES384, ``kid`` the thumbprint, ``typ`` JWT, members sorted.
+
+        Raises:
+            InputError: the payload holds what JSON does not have, or too many levels.
+        """
         # Not with PyJWT: it imports an HTTP client, which would be a tenth of a run that asks no service.
         header = {"alg": ALGORITHM, "kid": self.public.thumbprint, "typ": "JWT"}
         parts = (header, dict(sorted(payload.items())))
-        signed = ".".join(base64url(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
+        try:
+            texts = [json.dumps(part, separators=(",", ":"), allow_nan=False) for part in parts]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"a token cannot hold this: {str(error)[:200]}", code="payload") from None
+        signed = ".".join(base64url(text.encode()) for text in texts)
         numbers = decode_dss_signature(self.private.sign(signed.encode(), ec.ECDSA(hashes.SHA384())))
         return f"{signed}.{base64url(b''.join(number.to_bytes(_COORDINATE, 'big') for number in numbers))}"

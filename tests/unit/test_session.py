@@ -267,3 +267,37 @@ def test_what_is_public_beside_the_package_is_listed_there_and_resolves(module: 
     assert found.__all__ == sorted(found.__all__, key=lambda name: (not name.isupper(), name))
     for name in found.__all__:
         assert getattr(found, name) is getattr(found, name)
+
+
+def test_a_check_and_its_outcome_are_not_taken_for_a_pass(platform: Platform) -> None:
+    refused = nvattest.verify(platform.collect(DEFAULT_NONCE), collateral=platform.collateral(), nonce=bytes(32))
+    failed = refused.devices[0].check("nonce")
+    assert failed is not None
+    assert failed.outcome is nvattest.Outcome.FAIL
+    for value in (failed, failed.outcome):
+        with pytest.raises(TypeError, match="neither true nor false"):
+            bool(value)
+
+
+@pytest.mark.parametrize("wrong", [{1: 2}, {"a": {None: 1}}, {1: {"evidences": None}}, bytearray(b"[]"), {1, 2}])
+def test_an_object_that_no_json_holds_is_no_evidence(platform: Platform, wrong: object) -> None:
+    with pytest.raises(nvattest.ParseError) as refused:
+        nvattest.verify(wrong, collateral=platform.collateral(), nonce=DEFAULT_NONCE)  # type: ignore[arg-type]
+    assert refused.value.code == "evidence-form"
+    assert "null" not in refused.value.message
+
+
+@pytest.mark.parametrize("ear", [False, True])
+def test_a_token_holds_nothing_that_json_does_not_have(platform: Platform, ear: bool) -> None:
+    deep: object = {}
+    for _ in range(100_000):
+        deep = [deep]
+    circle: dict[str, object] = {}
+    circle["matched"] = circle
+    appraisal = platform.appraise()
+    for wrong in ({"matched": float("nan")}, {"matched": deep}, circle, {"matched": {1, 2}}):
+        with pytest.raises(InputError) as refused:
+            nvattest.issue_token(appraisal, platform.token_key, ear=ear, relying_party=wrong)
+        assert refused.value.code == "payload"
+    with pytest.raises(InputError, match="not an issuer"):
+        nvattest.issue_token(appraisal, platform.token_key, ear=ear, issuer=5)  # type: ignore[arg-type]
