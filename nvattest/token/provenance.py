@@ -44,9 +44,9 @@ def registered_claims(
             positive or longer than a week. The maker: a source of ids that gives one twice, or a text that cannot be an
             id (code ``token-id``).
     """
-    if not isinstance(issuer, str) or not _ISSUER.fullmatch(issuer):
+    if not _ISSUER.fullmatch(issuer):
         raise InputError(
-            f"not an issuer: {str(issuer)[:80]!r}",
+            f"not an issuer: {issuer[:80]!r}",
             code="issuer",
             hint="give 1 to 256 printable ASCII characters without spaces",
         )
