@@ -1,9 +1,9 @@
 """A check is a value: what was asked, how it came out, what was expected and found. A verdict follows from checks.
 
-The table fixes for each check its step in the story (1 to 19 in ``device.py``, 20 to 25 in ``platform.py``), its title,
-and the result code and place that NVIDIA's tools give it. ``rank`` is the place at which NVIDIA's verifier meets a
-failure (NVAT 1.2.2, local GPU and switch order). Ours goes on and reports all failures; the rank chooses the one result
-code that a shell sees.
+The table fixes for each check its step in the story (1 to 19 in ``device.py``, 20 to 25 in ``platform.py``, 26 to 38
+in ``nvattest.tee.guest``), its title, and the result code and place that NVIDIA's tools give it. ``rank`` is the place
+at which NVIDIA's verifier meets a failure (NVAT 1.2.2, local GPU and switch order). Ours goes on and reports all
+failures; the rank chooses the one result code that a shell sees.
 """
 
 from __future__ import annotations
@@ -108,8 +108,28 @@ _PLATFORM = (
     _spec("topology", 25, "GPUs and switches are protected, and name each other and no others", 1005),
 )
 
+_GUEST = (
+    _spec("quote-format", 26, "the CPU's quote can be read", 1100, _C.EVIDENCE_MALFORMED),
+    _spec("quote-collateral", 27, "the maker's collateral is there, belongs to the quote and is current", 1101),
+    _spec(
+        "quote-chain", 28, "the CPU's certificate chain leads to its maker's root", 1102,
+        _C.CERT_CHAIN_VERIFICATION_FAILURE,
+    ),
+    _spec("quote-revocation", 29, "no certificate of the CPU is revoked", 1103),
+    _spec("quote-signature", 30, "the quote is signed by the CPU's certified key", 1104, _C.EVIDENCE_INVALID_SIGNATURE),
+    _spec("quote-tcb", 31, "the CPU's firmware is at a level that the policy accepts", 1105),
+    _spec("quote-chip", 32, "chip, generation and firmware are those of the certificate", 1106),
+    _spec("guest-state", 33, "the guest is closed to its host", 1107),
+    _spec("guest-measurements", 34, "the guest's measurements are among those of the policy", 1108),
+    _spec("guest-binding", 35, "the quote's report data is what the recipe demands", 1109, _C.EVIDENCE_NONCE_MISMATCH),
+    _spec("guest-key", 36, "the key that speaks for the guest is the expected one", 1110),
+    _spec("guest-nonce", 37, "the devices answered the nonce that the recipe demands", 1111, _C.NONCE_MISMATCH),
+    _spec("guest-devices", 38, "the devices that the quote covers are trusted", 1112),
+)  # fmt: skip
+
 CHECKS: dict[str, CheckSpec] = {
-    spec.id: spec for spec in (*_DEVICE, *(spec for specs in _RIM_SPECS.values() for spec in specs), *_PLATFORM)
+    spec.id: spec
+    for spec in (*_DEVICE, *(spec for specs in _RIM_SPECS.values() for spec in specs), *_PLATFORM, *_GUEST)
 }
 
 
@@ -126,6 +146,7 @@ REQUIRED: dict[DeviceKind, tuple[str, ...]] = {
     DeviceKind.NVSWITCH: (*_ALWAYS, *rim_checks("bios")),
 }
 REQUIRED_PLATFORM: tuple[str, ...] = tuple(spec.id for spec in _PLATFORM)
+REQUIRED_GUEST: tuple[str, ...] = tuple(spec.id for spec in _GUEST)
 
 
 class Outcome(Enum):

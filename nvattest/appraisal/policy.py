@@ -7,7 +7,7 @@ This is the appraisal policy for evidence of RFC 9334. What a relying party dema
 and the explanation of a policy are derived from it in ``nvattest.policy.evidence_policy``.
 """
 
-# ruff: noqa: RUF009 - _demand gives a dataclasses.field
+# ruff: noqa: RUF009 - demand gives a dataclasses.field
 
 from __future__ import annotations
 
@@ -55,13 +55,16 @@ class TopologyRule(Enum):
     REQUIRED = "required"
 
 
-def _demand(default: T, meaning: str, **bounds: object) -> T:
-    """A field; the bounds are ``maximum`` of a number, ``base`` of versions and ``words`` of a list, for files."""
+def demand(default: T, meaning: str, **bounds: object) -> T:
+    """A field; the bounds are ``maximum`` of a number, ``base`` of versions and ``words`` of a list, for files.
+
+    A CPU policy has also ``size`` of hexadecimal texts and ``pattern`` of other ones.
+    """
     return field(default=default, metadata={"meaning": meaning, **bounds})
 
 
 def _weakening(meaning: str) -> bool:
-    return _demand(False, f"Weakening: {meaning}", weakening=True)
+    return demand(False, f"Weakening: {meaning}", weakening=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,27 +78,27 @@ class EvidencePolicy:
         PolicyError: a field has another type, or a version is none (code ``policy-value``).
     """
 
-    revocation: RevocationMode = _demand(RevocationMode.BUNDLE, "The least fresh revocation answer that counts.")
-    allowed_architectures: tuple[Architecture, ...] = _demand((), "Architectures that are accepted; empty for all.")
-    allowed_modes: tuple[str, ...] = _demand((), "Modes that are accepted; empty for all.", words=_MODES)
-    minimum_driver_version: str | None = _demand(None, "The oldest driver that is accepted.", base=DRIVER_VERSION)
-    minimum_vbios_version: str | None = _demand(None, "The oldest VBIOS that is accepted.", base=VBIOS_VERSION)
-    denied_driver_versions: tuple[str, ...] = _demand((), "Drivers that are refused.", base=DRIVER_VERSION)
-    denied_vbios_versions: tuple[str, ...] = _demand((), "VBIOS versions that are refused.", base=VBIOS_VERSION)
-    expected_gpus: int | None = _demand(None, "The exact number of GPUs; null for any.", maximum=_MAXIMUM_DEVICES)
-    expected_switches: int | None = _demand(
+    revocation: RevocationMode = demand(RevocationMode.BUNDLE, "The least fresh revocation answer that counts.")
+    allowed_architectures: tuple[Architecture, ...] = demand((), "Architectures that are accepted; empty for all.")
+    allowed_modes: tuple[str, ...] = demand((), "Modes that are accepted; empty for all.", words=_MODES)
+    minimum_driver_version: str | None = demand(None, "The oldest driver that is accepted.", base=DRIVER_VERSION)
+    minimum_vbios_version: str | None = demand(None, "The oldest VBIOS that is accepted.", base=VBIOS_VERSION)
+    denied_driver_versions: tuple[str, ...] = demand((), "Drivers that are refused.", base=DRIVER_VERSION)
+    denied_vbios_versions: tuple[str, ...] = demand((), "VBIOS versions that are refused.", base=VBIOS_VERSION)
+    expected_gpus: int | None = demand(None, "The exact number of GPUs; null for any.", maximum=_MAXIMUM_DEVICES)
+    expected_switches: int | None = demand(
         None, "The exact number of NVSwitches; null for any.", maximum=_MAXIMUM_DEVICES
     )
     # Where the topology must close, and wherever evidence of a switch is given, all GPUs must be in protected PCIe mode
     # and all switches locked.
-    topology: TopologyRule = _demand(TopologyRule.WHEN_PRESENT, "When the PPCIE topology has to close.")
+    topology: TopologyRule = demand(TopologyRule.WHEN_PRESENT, "When the PPCIE topology has to close.")
     # Nothing reads these bytes; real captures have one.
-    max_trailing_bytes: int = _demand(MAX_TRAILING_BYTES, "Bytes tolerated after a report's signature.", maximum=4096)
-    require_fwid_in_report: bool = _demand(
+    max_trailing_bytes: int = demand(MAX_TRAILING_BYTES, "Bytes tolerated after a report's signature.", maximum=4096)
+    require_fwid_in_report: bool = demand(
         False, "The report of a GPU must name its firmware id, as drivers from R550 on do."
     )
     # LS10 reports never name one.
-    fwid_optional_for: tuple[Architecture, ...] = _demand(
+    fwid_optional_for: tuple[Architecture, ...] = demand(
         tuple(Architecture), "Architectures whose reports need not name a firmware id."
     )
     # Without our nonce the evidence may be a recording.

@@ -1,10 +1,9 @@
-"""Quotes: their file, and TDX quotes (versions 4 and 5) and SNP reports read as far as their binding needs.
+"""Quotes: their file, and TDX quotes (versions 4 and 5) and SNP reports, read. Nothing here is verified.
 
 A file is JSON with the kernel's blobs in base64, or the raw quote alone.
 
-**The signature of the quote is not verified here**, and neither are TCB status, measurements or policies of the guest.
-Until a tool made for that has verified the quote (Intel's DCAP libraries, go-tdx-guest, snpguest, Trustee), a binding
-that matches proves nothing.
+**The signature of the quote is not verified here**, and neither are TCB status, measurements or policies of the guest:
+``nvattest.tee.guest`` does that. Until it has, or another tool, a binding that matches proves nothing.
 
 Layouts: Intel TDX DCAP Quoting Library API, appendix A.3 (version 4) and A.4 (version 5); AMD SEV-SNP Firmware ABI
 (56860), table ATTESTATION_REPORT. All integers are little-endian.
@@ -15,9 +14,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._wire import Cursor
@@ -41,13 +40,22 @@ _TDX: Final = 0x81
 _ATTESTATION_KEYS: Final = (2, 3)  # ECDSA P-256 and P-384
 _TD_BODY_1_0: Final = 584
 _TD_BODY_1_5: Final = 648
-# Version 5 names the kind of its body: 1 is an SGX enclave, 2 and 3 are trust domains.
-_TD_BODIES: Final = {2: _TD_BODY_1_0, 3: _TD_BODY_1_5}
+# 1.5 with identity and device information of the trust domain, and fields of its service domain.
+_TD_BODY_1_5_EX: Final = 885
+# Version 5 names the kind of its body: 1 is an SGX enclave, the others are trust domains.
+_TD_BODIES: Final = {2: _TD_BODY_1_0, 3: _TD_BODY_1_5, 4: _TD_BODY_1_5_EX}
 _SNP_SIZE: Final = 0x4A0
 _SNP_VERSIONS: Final = (2, 3, 4, 5)
+_SNP_CPUID: Final = 3
+SNP_SIGNED: Final = 0x2A0
 _SNP_DEBUG: Final = 1 << 19
 # The whole group "TD under debug": DEBUG itself and the profiling bits; with any of them the host sees into the guest.
 _TD_DEBUG: Final = 0xFF
+# What Azure's vTPM gives in the place of a quote begins so.
+_HCL: Final = b"HCLA"
+# Certification data of the quote's signature: a report of the quoting enclave, and in it a PEM chain.
+_QE_REPORT_DATA: Final = 6
+_PCK_CHAIN_DATA: Final = 5
 
 
 class QuoteKind(Enum):
@@ -57,12 +65,60 @@ class QuoteKind(Enum):
     SNP = "sev_guest"
 
 
+class TdBody(NamedTuple):
+    """The fields of a trust domain's report (TDX 1.0) that a policy can demand; the sizes are the names' usual ones."""
+
+    tee_tcb_svn: bytes
+    mr_seam: bytes
+    attributes: int
+    xfam: int
+    mrtd: bytes
+    mr_config_id: bytes
+    mr_owner: bytes
+    mr_owner_config: bytes
+    rtmrs: tuple[bytes, ...]
+    report_data: bytes
+
+
+class SnpReport(NamedTuple):
+    """The fields of an ATTESTATION_REPORT. A TCB is its eight bytes, whose meaning depends on the generation.
+
+    ``cpuid`` is family, model and stepping, None before report version 3. ``signature`` is all that follows the signed
+    part.
+    """
+
+    version: int
+    guest_svn: int
+    policy: int
+    family_id: bytes
+    image_id: bytes
+    vmpl: int
+    algorithm: int
+    current_tcb: bytes
+    platform_info: int
+    key_info: int
+    report_data: bytes
+    measurement: bytes
+    host_data: bytes
+    id_key_digest: bytes
+    author_key_digest: bytes
+    report_id: bytes
+    reported_tcb: bytes
+    cpuid: tuple[int, int, int] | None
+    chip_id: bytes
+    committed_tcb: bytes
+    launch_tcb: bytes
+    signed: bytes
+    signature: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedQuote:
-    """The fields of a quote that a binding needs. Nothing of it is verified.
+    """A quote, read. Nothing of it is verified.
 
     ``measurement`` is MRTD of a trust domain or MEASUREMENT of an SNP guest; ``registers`` are RTMR 0 to 3 (TDX only);
-    ``debug`` says that the host may read and write the guest.
+    ``debug`` says that the host may read and write the guest. ``data`` is the quote without padding, ``signature`` the
+    signature data of a TDX quote.
     """
 
     kind: QuoteKind
@@ -71,6 +127,9 @@ class ParsedQuote:
     measurement: bytes
     registers: tuple[bytes, ...]
     debug: bool
+    body: TdBody | SnpReport = field(repr=False)
+    data: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +173,15 @@ def parse_quote(data: bytes) -> ParsedQuote:
     """
     if len(data) > _MAXIMUM:
         raise ParseError(f"{len(data)} bytes, at most {_MAXIMUM} are read", source=_SOURCE, code="too-large")
+    if data.startswith(_HCL):
+        raise ParseError(
+            "a report of Azure's paravisor (HCLA), which is not supported: its MEASUREMENT is the paravisor's, and the "
+            "guest's own state is in a vTPM whose quote is another format",
+            source=_SOURCE,
+            offset=0,
+            code="quote-hcl",
+            hint="Azure's guests have no quote of their own; use Azure's attestation service for the CPU",
+        )
     # A TDX header has the kind of the attestation key where an SNP report has the upper half of its version, 0.
     if len(data) == _SNP_SIZE and data[2:4] == b"\0\0":
         return _snp(data)
@@ -150,6 +218,13 @@ def dump_quote(quote: TeeQuote) -> JsonObject:
     }
 
 
+class QuoteFile(NamedTuple):
+    """The blobs of a quote's file: the raw quote, and the certificates that the host put beside it, or nothing."""
+
+    quote: bytes
+    auxiliary: bytes
+
+
 def read_quote(data: bytes) -> bytes:
     """The raw quote of a file, whichever of the two forms it has.
 
@@ -158,21 +233,54 @@ def read_quote(data: bytes) -> bytes:
     Raises:
         ParseError: too large, or JSON that is not such a file.
     """
+    return read_quote_file(data).quote
+
+
+def read_quote_file(data: bytes) -> QuoteFile:
+    """The raw quote of a file, and the auxiliary blob that the JSON form may have.
+
+    Raises:
+        ParseError: as ``read_quote``.
+    """
     if len(data) > MAXIMUM_FILE:
         raise ParseError(f"{len(data)} bytes, at most {MAXIMUM_FILE} are read", source=_FILE, code="too-large")
     # No quote begins like this: it would be version 0x0a7b or so.
     if data.lstrip(b" \t\r\n")[:1] != b"{":
-        return data
+        return QuoteFile(data, b"")
     document = load_json(data, source=_FILE, maximum=MAXIMUM_FILE)
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
         raise ParseError(f"not a file of format {FORMAT}, version {VERSION}", source=_FILE, code="format")
-    blob = document.get("outblob")
-    if not isinstance(blob, str):
-        raise ParseError(f"outblob is {kind_of(blob)}, expected a text", source=_FILE, code="format")
+    auxiliary = document.get("auxblob")
+    return QuoteFile(
+        _blob(document.get("outblob"), "outblob"), _blob(auxiliary, "auxblob") if auxiliary is not None else b""
+    )
+
+
+def _blob(value: object, name: str) -> bytes:
+    if not isinstance(value, str):
+        raise ParseError(f"{name} is {kind_of(value)}, expected a text", source=_FILE, code="format")
     try:
-        return base64.b64decode(blob, validate=True)
+        return base64.b64decode(value, validate=True)
     except (ValueError, binascii.Error):
-        raise ParseError("outblob is not base64", source=_FILE, code="base64") from None
+        raise ParseError(f"{name} is not base64", source=_FILE, code="base64") from None
+
+
+def pck_chain(quote: ParsedQuote) -> bytes:
+    """The PEM certificates of a TDX quote's signature, leaf first: PCK, its CA, Intel's root. Nothing is verified.
+
+    Raises:
+        ParseError: the signature data is truncated, or carries no chain (code ``quote-certification``).
+    """
+    cursor = Cursor(quote.signature, source="TEE quote, signature")
+    cursor.take(64 + 64, "signature and attestation key")
+    if cursor.uint(2, "kind of certification data") != _QE_REPORT_DATA:
+        raise cursor.error("certification data without a report of the quoting enclave", code="quote-certification")
+    inner = Cursor(cursor.take(cursor.uint(4, "size"), "certification data"), source="TEE quote, certification data")
+    inner.take(384 + 64, "report of the quoting enclave and its signature")
+    inner.take(inner.uint(2, "size"), "authentication data")
+    if inner.uint(2, "kind of certification data") != _PCK_CHAIN_DATA:
+        raise inner.error("the quote carries no certificate chain", code="quote-certification")
+    return inner.take(inner.uint(4, "size"), "certificate chain").rstrip(b"\0")
 
 
 def _snp(data: bytes) -> ParsedQuote:
@@ -180,18 +288,45 @@ def _snp(data: bytes) -> ParsedQuote:
     version = cursor.uint(4, "version")
     if version not in _SNP_VERSIONS:
         raise cursor.error(f"SNP report version {version} is not known", code="quote-version", back=4)
-    cursor.take(4, "guest SVN")
-    policy = cursor.uint(8, "policy")
-    cursor.take(0x50 - 0x10, "fields up to the report data")
-    report_data = cursor.take(64, "report data")
-    measurement = cursor.take(48, "measurement")
+
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(data[offset : offset + size], "little")
+
+    report = SnpReport(
+        version=version,
+        guest_svn=number(0x04, 4),
+        policy=number(0x08, 8),
+        family_id=data[0x10:0x20],
+        image_id=data[0x20:0x30],
+        vmpl=number(0x30, 4),
+        algorithm=number(0x34, 4),
+        current_tcb=data[0x38:0x40],
+        platform_info=number(0x40, 8),
+        key_info=number(0x48, 4),
+        report_data=data[0x50:0x90],
+        measurement=data[0x90:0xC0],
+        host_data=data[0xC0:0xE0],
+        id_key_digest=data[0xE0:0x110],
+        author_key_digest=data[0x110:0x140],
+        report_id=data[0x140:0x160],
+        reported_tcb=data[0x180:0x188],
+        cpuid=(data[0x188], data[0x189], data[0x18A]) if version >= _SNP_CPUID else None,
+        chip_id=data[0x1A0:0x1E0],
+        committed_tcb=data[0x1E0:0x1E8],
+        launch_tcb=data[0x1F0:0x1F8],
+        signed=data[:SNP_SIGNED],
+        signature=data[SNP_SIGNED:],
+    )
     return ParsedQuote(
         kind=QuoteKind.SNP,
         version=version,
-        report_data=report_data,
-        measurement=measurement,
+        report_data=report.report_data,
+        measurement=report.measurement,
         registers=(),
-        debug=bool(policy & _SNP_DEBUG),
+        debug=bool(report.policy & _SNP_DEBUG),
+        body=report,
+        data=data,
+        signature=b"",
     )
 
 
@@ -219,32 +354,41 @@ def _tdx(data: bytes) -> ParsedQuote:
         size = cursor.uint(4, "size of the body")
         if size != _TD_BODIES[body_kind]:
             raise cursor.error(f"body of {size} bytes, expected {_TD_BODIES[body_kind]}", code="quote-body", back=4)
-    body = Cursor(cursor.take(size, "body"), source=_SOURCE, origin=cursor.offset - size)
-    parsed = _td_body(body, version)
-    signature = cursor.uint(4, "size of the signature")
-    if not signature:
+    body = _td_body(Cursor(cursor.take(size, "body"), source=_SOURCE, origin=cursor.offset - size))
+    length = cursor.uint(4, "size of the signature")
+    if not length:
         raise cursor.error("a quote without a signature", code="quote-signature", back=4)
-    cursor.take(signature, "signature")
+    signature = cursor.take(length, "signature")
+    end = cursor.position
     # Some guests get their quote in a larger buffer, filled up with zeros.
     rest = cursor.take(cursor.remaining, "padding")
     if rest.count(0) != len(rest):
         raise cursor.error(f"{len(rest)} stray bytes after the signature", code="stray-bytes", back=len(rest))
-    return parsed
-
-
-def _td_body(body: Cursor, version: int) -> ParsedQuote:
-    body.take(16 + 48 + 48 + 8, "TCB and SEAM fields")
-    attributes = body.uint(8, "TD attributes")
-    body.take(8, "XFAM")
-    measurement = body.take(48, "MRTD")
-    body.take(3 * 48, "configuration and owner")
-    registers = tuple(body.take(48, f"RTMR {number}") for number in range(4))
-    report_data = body.take(64, "report data")
     return ParsedQuote(
         kind=QuoteKind.TDX,
         version=version,
-        report_data=report_data,
-        measurement=measurement,
-        registers=registers,
-        debug=bool(attributes & _TD_DEBUG),
+        report_data=body.report_data,
+        measurement=body.mrtd,
+        registers=body.rtmrs,
+        debug=bool(body.attributes & _TD_DEBUG),
+        body=body,
+        data=data[:end],
+        signature=signature,
+    )
+
+
+def _td_body(body: Cursor) -> TdBody:
+    tee_tcb_svn, mr_seam = body.take(16, "TEE TCB SVN"), body.take(48, "MRSEAM")
+    body.take(48 + 8, "MRSIGNERSEAM and SEAM attributes")
+    return TdBody(
+        tee_tcb_svn=tee_tcb_svn,
+        mr_seam=mr_seam,
+        attributes=body.uint(8, "TD attributes"),
+        xfam=body.uint(8, "XFAM"),
+        mrtd=body.take(48, "MRTD"),
+        mr_config_id=body.take(48, "MRCONFIGID"),
+        mr_owner=body.take(48, "MROWNER"),
+        mr_owner_config=body.take(48, "MROWNERCONFIG"),
+        rtmrs=tuple(body.take(48, f"RTMR {number}") for number in range(4)),
+        report_data=body.take(64, "report data"),
     )

@@ -1,0 +1,123 @@
+"""The appraisal of a guest: its CPU's quote judged beside its devices. ``nvattest.tee.guest`` makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+from nvattest._documents import JsonObject
+from nvattest.appraisal.check import REQUIRED_GUEST, Check, Outcome, decide, result_code, unacceptable
+from nvattest.appraisal.cpu_policy import CpuPolicy
+from nvattest.errors import ResultCode
+from nvattest.model import counted
+
+# The kernel's names of the providers of quotes.
+MAKERS: Final = {"tdx_guest": "Intel TDX", "sev_guest": "AMD SEV-SNP"}
+
+
+class Strength(Enum):
+    """What ties the devices to the guest: what the quote's report data covers. None of them proves attachment.
+
+    KEY_AND_EVIDENCE: a key and this very evidence. NONCE_ONLY: the nonce that the devices answered, which a device of
+    another machine can answer, too. NOTHING: nothing that the verifier can recompute.
+    """
+
+    KEY_AND_EVIDENCE = "key and evidence"
+    NONCE_ONLY = "nonce only"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFacts:
+    """What a quote says whose signature was verified.
+
+    ``measurement`` is MRTD or MEASUREMENT, ``registers`` are RTMR 0 to 3 (TDX only). ``level`` says the firmware's
+    level in words; ``tcb``, ``endorsement`` and ``collateral`` hold the particulars as JSON values.
+    """
+
+    measurement: bytes
+    registers: tuple[bytes, ...]
+    report_data: bytes
+    level: str
+    tcb: JsonObject
+    endorsement: JsonObject
+    collateral: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestAppraisal:
+    """All checks of a guest. ``trusted`` is true only if every check of the table is there and acceptable.
+
+    ``kind`` is the kernel's name of the quote's provider, empty where the quote could not be read. ``recipe`` names how
+    the report data was computed, and ``strength`` what that ties together. ``key`` is the thumbprint of the key that
+    the report data covers, where there is one.
+    """
+
+    kind: str
+    checks: tuple[Check, ...]
+    facts: GuestFacts | None
+    recipe: str
+    strength: Strength
+    key: str | None
+    devices: int
+    policy: CpuPolicy
+    at: datetime
+    anchors: str
+    simulated: bool
+
+    @property
+    def trusted(self) -> bool:
+        """Whether this guest may be believed, with what it says of its devices."""
+        return decide(self.checks, REQUIRED_GUEST)
+
+    @property
+    def quote_verified(self) -> bool:
+        """Whether the quote's signature is good, under a chain to the maker's root of which nothing is revoked."""
+        return self.facts is not None
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that stand in the way of trust, in the order of the story."""
+        return unacceptable(self.checks)
+
+    @property
+    def result_code(self) -> ResultCode:
+        """OK, or the code of the first check that failed."""
+        code = result_code(self.checks)
+        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
+
+    @property
+    def weakened(self) -> tuple[str, ...]:
+        """The names of the demands that ask less than the strict policy does."""
+        return self.policy.weakenings
+
+    def check(self, id: str) -> Check | None:  # noqa: A002
+        """The check of this name."""
+        return next((check for check in self.checks if check.id == id), None)
+
+    def passed(self, id: str) -> bool:  # noqa: A002
+        """Whether the check of this name is there and passed."""
+        return any(check.id == id and check.outcome is Outcome.PASS for check in self.checks)
+
+    @property
+    def sentence(self) -> str:
+        """The result in words. It claims nothing about attachment."""
+        maker = MAKERS.get(self.kind, "an unknown CPU")
+        if self.facts is None:
+            return f"Nothing is proven about the guest: its quote ({maker}) was not verified."
+        guest = f"The guest measured {self.facts.measurement.hex()[:16]}… ({maker}, {self.facts.level})"
+        if not self.trusted:
+            names = ", ".join(check.id for check in self.failures)
+            return f"{guest} is not trusted together with its devices: {names}."
+        one = self.devices == 1
+        devices = "this device" if one else f"these {counted(self.devices, 'device')}"
+        verdict = "it is trusted" if one else "all are trusted"
+        if self.strength is Strength.KEY_AND_EVIDENCE:
+            key = f"holds key {self.key}, " if self.key is not None else ""
+            return f"{guest} {key}asked {devices} with your challenge, and {verdict}."
+        if self.strength is Strength.NONCE_ONLY:
+            tie = f"names the nonce that {devices} answered, and {verdict}. It covers no evidence"
+            return f"{guest} {tie}: devices of another machine could have answered."
+        return f"{guest} has the report data that you expect. What ties {devices} to it is yours to know; {verdict}."

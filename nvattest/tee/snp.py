@@ -1,0 +1,555 @@
+"""AMD SEV-SNP: verify a report under AMD's pinned roots. Steps 27 to 34 of the story, pure functions.
+
+The chain is ARK (self-signed, RSA 4096), ASK or ASVK, and the endorsement key: VCEK of a chip, or VLEK of a cloud
+provider (P-384). Endorsement keys have serial number 0 and no key usage, so no X.509 path validator takes them: the
+links are verified one by one, and a small reader takes the endorsement certificate apart. All certificates are signed
+with RSASSA-PSS, SHA-384, MGF1 with SHA-384 and a salt of 48 bytes; these are fixed here and never read from a
+certificate.
+
+Sources: AMD 56860 (firmware ABI) for the report, 57230 for certificates, extensions and the key distribution service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from nvattest._documents import JsonObject
+from nvattest.appraisal.check import Check, absent, failed, passed
+from nvattest.appraisal.cpu_policy import SnpDemands
+from nvattest.appraisal.guest import GuestFacts
+from nvattest.errors import ParseError
+from nvattest.model import format_time
+from nvattest.pki._der import BIT_STRING, OCTET_STRING, OID, SEQUENCE, DerReader, dotted
+from nvattest.pki.anchors import TrustAnchor
+from nvattest.pki.certificate import COMMON_NAME, LIBRARY_ERRORS, Certificate, Name, parse_certificate
+from nvattest.pki.ecdsa import EcdsaVerifier, is_p384
+from nvattest.tee.anchors import CpuAnchors
+from nvattest.tee.collateral import MAXIMUM_ITEMS, SnpCollateral, parse_snp_collateral, snp_collateral
+from nvattest.tee.endorsement import Endorsed, check_lists, story
+from nvattest.tee.quote import SnpReport
+
+_SOURCE: Final = "AMD certificate"
+_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
+_PSS_OID: Final = "1.2.840.113549.1.1.10"
+_AMD: Final = "1.3.6.1.4.1.3704.1."
+_PRODUCT, _HWID, _CSP = _AMD + "2", _AMD + "4", _AMD + "5"
+# The extensions of a TCB's parts; FMC is Turin's.
+_PARTS: Final = {"boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8"}
+_FMC: Final = "3.9"
+_VERSION, _EXTENSIONS, _IA5, _BOOLEAN = 0xA0, 0xA3, 0x16, 0x01
+_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
+_MAXIMUM_EXTENSIONS: Final = 32
+# Bits 2 to 4 of KEY_INFO.
+_SIGNING_KEYS: Final = {0: "vcek", 1: "vlek"}
+_CHIP_KEY_MASKED: Final = 1 << 1
+_ECDSA_P384_SHA384: Final = 1
+_HOST_ASKED: Final = 0xFFFFFFFF
+_SMT, _MUST_BE_ONE, _MIGRATION, _DEBUG = 1 << 16, 1 << 17, 1 << 18, 1 << 19
+_NUMBER: Final = 72
+_P384: Final = 48
+_TURIN_CHIP: Final = 8
+_FETCH: Final = "get it from AMD's key distribution service (nvattest bundle fetch --tee-quote)"
+
+# The auxiliary blob beside a report (AMD 56421, certificate table): GUIDs in the order of their text.
+_ENTRY: Final = 24
+_GUIDS: Final = {
+    bytes.fromhex(text.replace("-", ""))
+    for text in (
+        "63da758d-e664-4564-adc5-f4b93be8accd",  # VCEK
+        "a8074bc2-a25a-483e-aae6-39c045a0b8a1",  # VLEK
+        "4ab7b379-bbac-4fe4-a02f-05aef327c782",  # ASK or ASVK
+        "c0b406a4-a803-4952-9743-3fb6014cd0ae",  # ARK
+        "92f81bc3-5811-4d3d-97ff-d19f88dc67ea",  # CRL
+    )
+}
+
+
+class Tcb(NamedTuple):
+    """Security version numbers. ``fmc`` is 0 before Turin, which has none."""
+
+    fmc: int
+    boot_loader: int
+    tee: int
+    snp: int
+    microcode: int
+
+    def __str__(self) -> str:
+        fmc = f"FMC {self.fmc}, " if self.fmc else ""
+        return f"{fmc}boot loader {self.boot_loader}, TEE {self.tee}, SNP {self.snp}, microcode {self.microcode}"
+
+
+class EndorsementKey(NamedTuple):
+    """A VCEK or VLEK. ``tcb`` is that of its extensions; ``hwid`` is empty in a VLEK, ``csp`` in a VCEK."""
+
+    der: bytes
+    kind: str
+    issuer_der: bytes
+    not_before: datetime
+    not_after: datetime
+    spki_der: bytes
+    tbs: bytes
+    signature: bytes
+    product: str
+    tcb: Tcb
+    hwid: bytes
+    csp: str
+
+
+class Path(NamedTuple):
+    """An endorsement key, its issuer, the pinned root, and the root's revocation list where there is one."""
+
+    key: EndorsementKey
+    issuer: Certificate
+    root_name: str
+    root: TrustAnchor
+    crl: x509.CertificateRevocationList | None
+
+
+def read_auxiliary(blob: bytes) -> SnpCollateral:
+    """The certificates and lists of a report's auxiliary blob, which the host writes; entries of other kinds are left.
+
+    Raises:
+        ParseError: an endless table, or an entry that lies outside of the blob, in the table, or over another one
+            (code ``auxblob``); contents that are neither certificate nor list.
+    """
+    if not blob.strip(b"\0"):
+        return SnpCollateral()
+    entries: list[tuple[bytes, int, int]] = []
+    while True:
+        start = len(entries) * _ENTRY
+        entry = blob[start : start + _ENTRY]
+        if len(entry) < _ENTRY or len(entries) > MAXIMUM_ITEMS:
+            raise _bad_table("the table of certificates has no end", start)
+        if not any(entry):
+            break
+        entries.append((entry[:16], int.from_bytes(entry[16:20], "little"), int.from_bytes(entry[20:], "little")))
+    end = (len(entries) + 1) * _ENTRY
+    for _, offset, length in sorted(entries, key=lambda entry: entry[1:]):
+        if offset < end or offset + length > len(blob):
+            raise _bad_table(f"an entry of {length} bytes at {offset} lies outside of its place", offset)
+        end = offset + length
+    found = SnpCollateral()
+    for guid, offset, length in entries:
+        if guid in _GUIDS and length:
+            found += _one_of(blob[offset : offset + length])
+    return found
+
+
+def _one_of(item: bytes) -> SnpCollateral:
+    return parse_snp_collateral(item) if item[:5] == b"-----" else snp_collateral([item])
+
+
+def _bad_table(message: str, offset: int) -> ParseError:
+    return ParseError(message, source="auxiliary blob", offset=offset, code="auxblob")
+
+
+def read_endorsement_key(der: bytes) -> EndorsementKey | None:
+    """A VCEK or VLEK; None for a certificate of another name.
+
+    The X.509 library warns about their serial number 0 and will refuse it one day, so they are read here.
+
+    Raises:
+        ParseError: not DER, a part or an extension missing, twice or malformed.
+    """
+    outer = DerReader(der, source=_SOURCE).inner(SEQUENCE, "Certificate")
+    start = outer.position
+    body = outer.inner(SEQUENCE, "TBSCertificate")
+    tbs = der[start : outer.position]
+    algorithm = outer.inner(SEQUENCE, "signatureAlgorithm")
+    signature = outer.content(BIT_STRING, "signatureValue")
+    outer.finish("Certificate")
+    body.element(_VERSION, "version")
+    body.unsigned("serialNumber", max_bytes=20)
+    body.element(SEQUENCE, "signature")
+    issuer, validity = body.element(SEQUENCE, "issuer"), body.inner(SEQUENCE, "validity")
+    subject, spki = body.element(SEQUENCE, "subject"), body.element(SEQUENCE, "subjectPublicKeyInfo")
+    name = Name(der[subject.start : subject.end]).first(COMMON_NAME)
+    kind = {"SEV-VCEK": "vcek", "SEV-VLEK": "vlek"}.get(name or "")
+    if kind is None:
+        return None
+    if dotted(algorithm.content(OID, "algorithm")) != _PSS_OID or signature[:1] != b"\0":
+        raise outer.error("not signed with RSASSA-PSS")
+    extensions = _extensions(body)
+    hwid = extensions.get(_HWID, b"")
+    if hwid[:1] == bytes([OCTET_STRING]) and hwid[1:2] == bytes([len(hwid) - 2]):
+        # Newer certificates wrap the identifier, which no length of a bare one can be taken for.
+        hwid = hwid[2:]
+    if len(hwid) not in ((0,) if kind == "vlek" else (64, _TURIN_CHIP)):
+        raise body.error(f"a hwID of {len(hwid)} bytes in a {kind.upper()}")
+    parts = {part: _svn(extensions, oid) for part, oid in _PARTS.items()}
+    fmc = _svn(extensions, _FMC) if _AMD + _FMC in extensions else 0
+    return EndorsementKey(
+        der=der,
+        kind=kind,
+        issuer_der=der[issuer.start : issuer.end],
+        not_before=_time(validity),
+        not_after=_time(validity),
+        spki_der=der[spki.start : spki.end],
+        tbs=tbs,
+        signature=signature[1:],
+        product=_ia5(extensions, _PRODUCT),
+        tcb=Tcb(fmc=fmc, **parts),
+        hwid=hwid,
+        csp=_ia5(extensions, _CSP) if kind == "vlek" else "",
+    )
+
+
+def _extensions(body: DerReader) -> dict[str, bytes]:
+    listed = body.inner(_EXTENSIONS, "extensions").inner(SEQUENCE, "extensions")
+    found: dict[str, bytes] = {}
+    while not listed.at_end:
+        item = listed.inner(SEQUENCE, "extension")
+        oid = dotted(item.content(OID, "extension")) or "?"
+        critical = item.peek() == _BOOLEAN and item.content(_BOOLEAN, "critical") != b"\0"
+        if oid in found or len(found) == _MAXIMUM_EXTENSIONS or (critical and not oid.startswith(_AMD)):
+            raise item.error(f"the extension {oid} is there twice, or critical and unknown")
+        found[oid] = item.content(OCTET_STRING, "extension value")
+        item.finish("extension")
+    return found
+
+
+def _svn(extensions: dict[str, bytes], oid: str) -> int:
+    reader = DerReader(extensions.get(_AMD + oid, b""), source=f"{_SOURCE}, extension {oid}")
+    value = reader.unsigned("security version number", max_bytes=1)
+    reader.finish("security version number")
+    return value
+
+
+def _ia5(extensions: dict[str, bytes], oid: str) -> str:
+    reader = DerReader(extensions.get(oid, b""), source=f"{_SOURCE}, extension {oid}")
+    text = reader.content(_IA5, "text")
+    reader.finish("text")
+    return text.decode("ascii", "backslashreplace")
+
+
+def _time(validity: DerReader) -> datetime:
+    tag = _GENERALIZED_TIME if validity.peek() == _GENERALIZED_TIME else _UTC_TIME
+    text = validity.content(tag, "time")
+    if tag == _UTC_TIME:
+        # RFC 5280, 4.1.2.5.1.
+        text = (b"19" if text[:2] >= b"50" else b"20") + text
+    match = re.fullmatch(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z", text)
+    try:
+        if match is not None:
+            return datetime(*map(int, match.groups()), tzinfo=timezone.utc)  # type: ignore[arg-type,misc]
+    except ValueError:
+        pass
+    raise validity.error("a time that is none")
+
+
+# --- the steps --------------------------------------------------------------------------------------------------------
+
+
+def appraise_snp(
+    report: SnpReport, collateral: SnpCollateral, demands: SnpDemands, anchors: CpuAnchors, at: datetime
+) -> Endorsed:
+    """Steps 27 to 34 for an SNP report. Bad input raises nothing: it fails its checks."""
+    try:
+        path = _find_path(report, collateral, anchors)
+    except ParseError as error:
+        path = f"the collateral cannot be read: {error.message}"
+    if isinstance(path, str):
+        return story([failed("quote-collateral", path, hint=_FETCH)], None, "there is no usable collateral")
+    generation = _generation(report, path)
+    checks = [
+        _check_collateral(path, at),  # (27)
+        _check_chain(path, demands, at),  # (28)
+        _check_revocation(path, demands),  # (29)
+        _check_signature(report, path.key),  # (30)
+        _check_chip(report, path, generation),  # (32)
+    ]
+    if not all(check.acceptable for check in checks[:4]):
+        return story(checks, None, "the report is not verified")
+    reported = read_tcb(report.reported_tcb, path.root_name)
+    level = f"{generation or path.root_name} at {reported}"
+    checks += [
+        _check_tcb(report, path, generation, demands),  # (31)
+        _check_state(report, demands),  # (33)
+        check_lists(demands, _values(report), weakened=demands.measurements is not None),  # (34)
+    ]
+    facts = GuestFacts(
+        measurement=report.measurement,
+        registers=(),
+        report_data=report.report_data,
+        level=level,
+        tcb=_tcb_json(report, path.root_name, generation),
+        endorsement={
+            "kind": path.key.kind,
+            "product": path.key.product,
+            "chip_id": report.chip_id.hex(),
+            "csp_id": path.key.csp or None,
+            "not_after": format_time(path.key.not_after),
+            "root": path.root.name,
+        },
+        collateral={"good_until": _good_until(path), "revocation_list": path.crl is not None},
+    )
+    return story(checks, facts, "")
+
+
+def _good_until(path: Path) -> str:
+    until = None if path.crl is None else path.crl.next_update_utc
+    return format_time(min(path.key.not_after, path.issuer.not_after, until or path.key.not_after))
+
+
+def _values(report: SnpReport) -> list[tuple[str, str]]:
+    names = ("measurement", "host_data", "family_id", "image_id", "id_key_digest", "author_key_digest", "chip_id")
+    return [(name, getattr(report, name).hex()) for name in names]
+
+
+def _tcb_json(report: SnpReport, root: str, generation: str | None) -> JsonObject:
+    members = ("reported", "current", "committed", "launch")
+    tcbs = {name: dict(read_tcb(getattr(report, f"{name}_tcb"), root)._asdict()) for name in members}
+    return {"generation": generation, **tcbs, "guest_svn": report.guest_svn, "vmpl": report.vmpl}
+
+
+def read_tcb(raw: bytes, root: str) -> Tcb:
+    """The eight bytes of a TCB version; Turin's have another order."""
+    if root == "turin":
+        return Tcb(raw[0], raw[1], raw[2], raw[3], raw[7])
+    return Tcb(0, raw[0], raw[1], raw[6], raw[7])
+
+
+def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors) -> Path | str:
+    """The certificates for this report, by name and not yet verified; or what is missing."""
+    kind = _SIGNING_KEYS.get(report.key_info >> 2 & 0b111)
+    if kind is None:
+        return "the report names no signing key: it is not signed"
+    keys = [key for key in map(read_endorsement_key, collateral.certificates) if key is not None and key.kind == kind]
+    if not keys:
+        return f"it holds no {kind.upper()}, which has to sign this report"
+    # Of several the one for this chip and firmware; where there is none, any shows what differs.
+    key = min(keys, key=lambda key: (not report.chip_id.startswith(key.hwid), not _same_tcb(report, key)))
+    for der in collateral.certificates:
+        if der != key.der and read_endorsement_key(der) is None:
+            issuer = parse_certificate(der)
+            if issuer.subject_der == key.issuer_der and issuer.issuer_der != issuer.subject_der:
+                break
+    else:
+        name = Name(key.issuer_der).first(COMMON_NAME) or "its issuer"
+        return f"it holds no certificate of {name}, which issued the {kind.upper()}"
+    root = next((name for name, anchor in anchors.amd.items() if anchor.subject == issuer.issuer), None)
+    if root is None:
+        return f"{issuer.label} was issued by {issuer.issuer}, which is no root of AMD's"
+    return Path(key, issuer, root, anchors.amd[root], _newest_crl(collateral.crls, issuer.issuer_der))
+
+
+def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:
+    return any(read_tcb(report.reported_tcb, root) == key.tcb for root in ("milan", "turin"))
+
+
+def _newest_crl(crls: Iterable[bytes], issuer_der: bytes) -> x509.CertificateRevocationList | None:
+    found = []
+    for der in crls:
+        try:
+            crl = x509.load_der_x509_crl(der)
+            if crl.issuer.public_bytes() == issuer_der:
+                found.append((crl.last_update_utc, crl))
+        except LIBRARY_ERRORS as error:
+            raise ParseError(f"not a readable revocation list: {error}", source=_SOURCE, code="crl") from None
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def _check_collateral(path: Path, at: datetime) -> Check:
+    held = f"{path.key.kind.upper()} and {path.issuer.label}"
+    if path.crl is None:
+        return passed("quote-collateral", f"{held}; no revocation list")
+    since, until = path.crl.last_update_utc, path.crl.next_update_utc
+    if until is None or not since <= at <= until:
+        window = f"{format_time(since)} to {format_time(until) if until is not None else 'no end'}"
+        return failed(
+            "quote-collateral", f"the revocation list of {path.root.name} is not current",
+            expected=window, found=format_time(at), hint=_FETCH,
+        )  # fmt: skip
+    return passed("quote-collateral", f"{held}; the revocation list is good until {format_time(until)}")
+
+
+def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
+    key, issuer = path.key, path.issuer
+    problem = ""
+    if not _signed_by(path.root.spki_der, issuer.signature, issuer.tbs):
+        problem = f"{issuer.label} is not signed by {path.root.name}"
+    elif issuer.is_ca is not True or issuer.key_cert_sign is not True or issuer.path_length != 0:
+        problem = f"{issuer.label} is no authority for end certificates alone"
+    elif ("VLEK" in issuer.label.upper()) != (key.kind == "vlek"):
+        problem = f"{issuer.label} does not issue a {key.kind.upper()}"
+    elif not _signed_by(issuer.spki_der, key.signature, key.tbs):
+        problem = f"the {key.kind.upper()} is not signed by {issuer.label}"
+    elif not is_p384(key.spki_der):
+        problem = f"the key of the {key.kind.upper()} is not P-384"
+    if problem:
+        return failed("quote-chain", problem, hint="the certificates are not AMD's, or not intact")
+    for label, since, until in (
+        (issuer.label, issuer.not_before, issuer.not_after),
+        (key.kind.upper(), key.not_before, key.not_after),
+    ):
+        if not since <= at <= until:
+            return failed(
+                "quote-chain", f"{label} is {'expired' if at > until else 'not yet valid'}",
+                expected=f"{format_time(since)} to {format_time(until)}", found=format_time(at), hint=_FETCH,
+            )  # fmt: skip
+    if key.kind not in demands.endorsement or (key.kind == "vlek" and key.csp not in demands.csp_id):
+        return failed(
+            "quote-chain", "the policy does not accept this endorsement key",
+            expected=" or ".join((*demands.endorsement, *demands.csp_id)), found=f"{key.kind} {key.csp}".strip(),
+        )  # fmt: skip
+    return passed("quote-chain", f"{key.kind.upper()}, {issuer.label}, {path.root.name}")
+
+
+def _signed_by(spki_der: bytes, signature: bytes, tbs: bytes) -> bool:
+    try:
+        key = serialization.load_der_public_key(spki_der)
+        if not isinstance(key, rsa.RSAPublicKey):
+            return False
+        key.verify(signature, tbs, _PSS, hashes.SHA384())
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _check_revocation(path: Path, demands: SnpDemands) -> Check:
+    # AMD lists intermediates only. The serial number of every endorsement key is 0.
+    if path.crl is None:
+        tolerated = "snp.crl" if demands.crl == "if-present" else ""
+        detail = f"no revocation list of {path.root.name}"
+        return absent("quote-revocation", detail, hint=_FETCH, tolerated_by=tolerated)
+    try:
+        listed = path.crl.get_revoked_certificate_by_serial_number(path.issuer.serial)
+        signed = _signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs_certlist_bytes)
+    except LIBRARY_ERRORS as error:
+        return failed("quote-revocation", f"the revocation list cannot be read: {error}")
+    if not signed:
+        return failed("quote-revocation", f"the revocation list is not signed by {path.root.name}", hint=_FETCH)
+    if listed is not None:
+        return failed(
+            "quote-revocation", f"AMD revoked {path.issuer.label} (serial {path.issuer.serial:x})",
+            hint="get certificates of its successor from AMD's key distribution service",
+        )  # fmt: skip
+    return passed("quote-revocation", f"{path.issuer.label} (serial {path.issuer.serial:x}) is not listed")
+
+
+def _check_signature(report: SnpReport, key: EndorsementKey) -> Check:
+    raw = report.signature
+    # R and S are little-endian numbers in fields of 72 bytes; zeros fill the rest.
+    filled = raw[_P384:_NUMBER] + raw[_NUMBER + _P384 :]
+    r, s = raw[:_P384][::-1], raw[_NUMBER : _NUMBER + _P384][::-1]
+    if report.algorithm != _ECDSA_P384_SHA384:
+        return failed("quote-signature", f"signature algorithm {report.algorithm} is not known", expected="1")
+    if report.key_info & _CHIP_KEY_MASKED:
+        return failed("quote-signature", "the chip's key is masked: the report is not signed")
+    if any(filled) or not EcdsaVerifier(remember=0).verify_raw(key.spki_der, r + s, report.signed):
+        return failed(
+            "quote-signature", f"the report is not signed by this {key.kind.upper()}",
+            hint="the report was changed, or the certificate belongs to another chip or another firmware level",
+        )  # fmt: skip
+    return passed("quote-signature", f"ECDSA P-384 by the {key.kind.upper()}")
+
+
+def _generation(report: SnpReport, path: Path) -> str | None:
+    """The name of the CPU's generation, None where CPUID is unknown or contradicts the chain."""
+    if report.cpuid is None:
+        return path.root_name
+    family, model, _ = report.cpuid
+    if family == 0x19 and model <= 0x0F:
+        found = "milan"
+    elif family == 0x19 and 0x10 <= model <= 0x1F:
+        found = "genoa"
+    elif family == 0x19 and 0xA0 <= model <= 0xAF:
+        found = "siena"
+    elif family == 0x1A and model <= 0x11:
+        found = "turin"
+    else:
+        return None
+    return found if path.root_name == ("genoa" if found == "siena" else found) else None
+
+
+def _check_chip(report: SnpReport, path: Path, generation: str | None) -> Check:
+    key = path.key
+    product = key.product.partition("-")[0].lower()
+    family = "none" if report.cpuid is None else "family {:#x}, model {:#x}, stepping {:#x}".format(*report.cpuid)
+    reported = read_tcb(report.reported_tcb, path.root_name)
+    named = any(report.chip_id)
+    other = key.kind == "vcek" and report.chip_id != key.hwid.ljust(64, b"\0")
+    problems = [
+        problem
+        for wrong, *problem in (
+            (
+                generation is None or product not in {path.root_name, generation},
+                "CPUID, certificate and root do not name one known generation",
+                path.root.name, f"CPUID {family}, product {key.product}",
+            ),
+            (
+                reported != key.tcb, f"the {key.kind.upper()} was made for another firmware level",
+                str(key.tcb), str(reported),
+            ),
+            (named and key.kind == "vlek", "a report signed by a VLEK names a chip", "zeros", report.chip_id.hex()),
+            (named and other, "the VCEK is of another chip", f"chip {key.hwid.hex()}", f"chip {report.chip_id.hex()}"),
+        )
+        if wrong
+    ]  # fmt: skip
+    if problems:
+        detail, expected, found = ("; ".join(parts) for parts in zip(*problems, strict=True))
+        hint = "get the certificate for this chip and its reported firmware level"
+        return failed("quote-chip", detail, expected=expected, found=found, hint=hint)
+    chip = report.chip_id.hex()[:16] + "…" if named else "not named"
+    return passed("quote-chip", f"{generation}, {key.tcb}; chip {chip}")
+
+
+def _check_tcb(report: SnpReport, path: Path, generation: str | None, demands: SnpDemands) -> Check:
+    if generation is None:
+        return failed("quote-tcb", "no floor can be chosen: the generation is not known")
+    floor = demands.minimum_tcb.get(generation)
+    if floor is None:
+        names = ", ".join(demands.minimum_tcb) or "none"
+        return failed(
+            "quote-tcb", f"the policy has no floor for {generation}", expected=names, found=generation,
+            hint=f"write a table [snp.minimum_tcb.{generation}]",
+        )  # fmt: skip
+    least = Tcb(floor.fmc, floor.boot_loader, floor.tee, floor.snp, floor.microcode)
+    reported, launch = (read_tcb(raw, path.root_name) for raw in (report.reported_tcb, report.launch_tcb))
+    if _below(reported, least):
+        return failed(
+            "quote-tcb", f"the firmware is older than the policy's floor for {generation}", expected=str(least),
+            found=str(reported), hint="update the host's firmware and microcode",
+        )  # fmt: skip
+    warning = f"; warning: it was launched at {launch}" if _below(launch, least) else ""
+    return passed("quote-tcb", f"{generation}: {reported}{warning}", expected=f"at least {least}")
+
+
+def _below(found: Tcb, least: Tcb) -> bool:
+    return any(have < need for have, need in zip(found, least, strict=True))
+
+
+def _check_state(report: SnpReport, demands: SnpDemands) -> Check:
+    policy = report.policy
+    abi = (policy >> 8 & 0xFF, policy & 0xFF)
+    major, _, minor = (demands.minimum_abi or "0.0").partition(".")
+    for wrong, detail, expected, found in (
+        (policy & _DEBUG, "its policy allows debugging: the host can read and write it", "no debug", "debug"),
+        (not policy & _MUST_BE_ONE, "bit 17 of its policy is 0, which no guest's is", "1", "0"),
+        (policy & _MIGRATION and not demands.migration, "its policy allows a migration agent", "none", "allowed"),
+        (report.vmpl == _HOST_ASKED, "the host asked for this report, not the guest", "a guest", "the host"),
+        (
+            report.vmpl > demands.maximum_vmpl, "it asked from a level with fewer privileges",
+            f"VMPL {demands.maximum_vmpl} at most", f"VMPL {report.vmpl}",
+        ),
+        (policy & _SMT and demands.smt == "forbidden", "its policy allows SMT", "forbidden", "allowed"),
+        (
+            abi < (int(major), int(minor)), "its policy allows an older firmware ABI",
+            demands.minimum_abi or "", f"{abi[0]}.{abi[1]}",
+        ),
+        (
+            report.guest_svn < demands.minimum_guest_svn, "its security version number is too low",
+            str(demands.minimum_guest_svn), str(report.guest_svn),
+        ),
+    ):  # fmt: skip
+        if wrong:
+            return failed("guest-state", detail, expected=expected, found=found)
+    return passed("guest-state", f"no debug, VMPL {report.vmpl}, policy {policy:#x}")
