@@ -1,0 +1,322 @@
+"""Intel TDX: verify a quote with ``dcap-qvl`` (extra ``tdx``) and our own policy. Steps 27 to 34 of the story.
+
+The library verifies everything that Intel signs and refuses with texts only, so our own checks come first and give our
+names: collateral that is not current or of another platform, a chain that does not lead to Intel's root, a revoked
+certificate, a trust domain in a state that no policy accepts. What is left for the library's refusal is the signature.
+It is asked for claims alone: which TCB level counts is for ``TdxDemands`` to say.
+
+It always refuses: debug and profiling, migratable trust domains, service domains, reserved attributes, and a trust
+domain without SEPT_VE_DISABLE.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any, Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from nvattest.appraisal.check import Check, failed, passed, skipped
+from nvattest.appraisal.cpu_policy import TdxDemands
+from nvattest.appraisal.guest import GuestFacts
+from nvattest.errors import InputError, ParseError
+from nvattest.model import format_time, parse_time
+from nvattest.pki._der import OCTET_STRING, OID, SEQUENCE, DerReader, dotted
+from nvattest.pki.certificate import LIBRARY_ERRORS, Certificate, parse_pem_chain
+from nvattest.tee.anchors import CpuAnchors
+from nvattest.tee.collateral import TDX_PCK_CHAIN, TdxCollateral, collateral_windows
+from nvattest.tee.endorsement import Endorsed, check_lists, story
+from nvattest.tee.quote import ParsedQuote, TdBody, pck_chain
+
+# Intel's extensions of a PCK certificate, and the platform type (FMSPC) among them.
+_SGX: Final = "1.2.840.113741.1.13.1"
+_FMSPC: Final = f"{_SGX}.4"
+_CHAIN: Final = 3
+_DEBUG, _SEPT_VE_DISABLE, _MIGRATABLE = 0xFF, 1 << 28, 1 << 29
+_FETCH: Final = "get newer collateral (nvattest bundle fetch --tee-quote), and check the clock"
+
+
+class Platform(NamedTuple):
+    """What a quote's certificate says of its machine; nothing of it is verified.
+
+    ``fmspc`` has upper-case hexadecimal digits, ``ca`` is ``platform`` or ``processor``, as Intel's service names them.
+    """
+
+    fmspc: str
+    ca: str
+
+
+def platform_of(quote: ParsedQuote) -> Platform:
+    """The platform type and the certificate authority of a TDX quote, with which its collateral is fetched.
+
+    Raises:
+        ParseError: the quote carries no certificate chain, or its leaf names no platform type.
+    """
+    chain = parse_pem_chain(pck_chain(quote))
+    return Platform(_fmspc(chain[0]), "platform" if "Platform" in chain[0].issuer else "processor")
+
+
+def _fmspc(certificate: Certificate) -> str:
+    reader = DerReader(certificate.extension(_SGX) or b"", source="PCK certificate, Intel's extensions")
+    items = reader.inner(SEQUENCE, "extensions")
+    while not items.at_end:
+        item = items.inner(SEQUENCE, "extension")
+        if dotted(item.content(OID, "name")) == _FMSPC:
+            return item.content(OCTET_STRING, "FMSPC").hex().upper()
+    raise reader.error("no platform type (FMSPC)")
+
+
+def appraise_tdx(
+    quote: ParsedQuote, body: TdBody, collateral: TdxCollateral, demands: TdxDemands, anchors: CpuAnchors, at: datetime
+) -> Endorsed:
+    """Steps 27 to 34 for a TDX quote. Bad input raises nothing: it fails its checks.
+
+    Raises:
+        InputError: the extra ``tdx`` is not installed (code ``tdx-missing``).
+    """
+    try:
+        chain = _read_chain(quote, collateral)
+    except ParseError as error:
+        return story([failed("quote-chain", error.message)], None, "the quote has no readable certificate chain")
+    collateral_check, chain_check = _check_collateral(chain, collateral, at), _check_chain(chain, anchors, at)
+    checks = [
+        collateral_check,  # (27)
+        chain_check,  # (28)
+        _check_revocation(chain, collateral),  # (29)
+    ]
+    state = _check_state(body)
+    if not all(check.acceptable for check in checks):
+        return story(checks, None, "the quote is not verified")
+    claims = _verify(quote.data, collateral, anchors, at)
+    if isinstance(claims, str):
+        if not state.acceptable:
+            why = f"the library refuses such a trust domain before it judges all signatures ({claims})"
+            return story([*checks, skipped("quote-signature", why), state], None, "the quote is not verified")
+        return story([*checks, _refused(claims)], None, "the quote is not verified")
+    if problem := _contradiction(claims, body):
+        return story([*checks, failed("quote-signature", problem)], None, "the quote is not verified")
+    tcb = claims["tcb"]
+    checks += [
+        passed("quote-signature", "ECDSA P-256 by a key that the quoting enclave certifies"),  # (30)
+        _check_tcb(claims, demands),  # (31)
+        passed("quote-chip", f"platform type {collateral.fmspc}, as in the certificate"),  # (32)
+        state,  # (33)
+        check_lists(demands, _values(body), weakened=demands.measurements is not None),  # (34)
+    ]
+    facts = GuestFacts(
+        measurement=body.mrtd,
+        registers=body.rtmrs,
+        report_data=body.report_data,
+        level=f"{tcb['status']} on {format_time(at)[:10]}, evaluation {_evaluation(claims)}",
+        tcb={
+            "status": tcb["status"],
+            "advisories": list(tcb["advisory_ids"]),
+            "evaluation": _evaluation(claims),
+            "date": claims["platform"]["tcb_level"]["tcbDate"],
+        },
+        endorsement={
+            "kind": "pck",
+            "fmspc": collateral.fmspc,
+            "ppid": bytes(claims["platform"]["pck"]["ppid"]).hex(),
+            "not_after": format_time(chain[0].not_after),
+            "root": anchors.intel.name,
+        },
+        collateral={"good_until": _instant(claims["earliest_expiration_date"])},
+    )
+    return story(checks, facts, "")
+
+
+def _instant(seconds: int) -> str:
+    return format_time(datetime.fromtimestamp(seconds, tz=timezone.utc))
+
+
+def _values(body: TdBody) -> list[tuple[str, str]]:
+    registers = [(f"rtmr{number}", value.hex()) for number, value in enumerate(body.rtmrs)]
+    return [("mrtd", body.mrtd.hex()), *registers, ("mr_config_id", body.mr_config_id.hex()),
+            ("mr_seam", body.mr_seam.hex())]  # fmt: skip
+
+
+def _read_chain(quote: ParsedQuote, collateral: TdxCollateral) -> tuple[Certificate, ...]:
+    # As the library has it: a chain in the collateral comes before the quote's own.
+    pem = collateral.members.get(TDX_PCK_CHAIN)
+    chain = parse_pem_chain(pem.encode() if pem is not None else pck_chain(quote))
+    if len(chain) != _CHAIN:
+        raise ParseError(f"{len(chain)} certificates, expected {_CHAIN}", source="PCK chain", code="chain-size")
+    return chain
+
+
+def _check_collateral(chain: tuple[Certificate, ...], collateral: TdxCollateral, at: datetime) -> Check:
+    try:
+        fmspc = _fmspc(chain[0])
+        windows = collateral_windows(collateral)
+    except ParseError as error:
+        return failed("quote-collateral", error.message)
+    if fmspc != collateral.fmspc:
+        return failed(
+            "quote-collateral", "the collateral is about another platform type", expected=fmspc,
+            found=collateral.fmspc, hint="fetch the collateral for this quote (nvattest bundle fetch --tee-quote)",
+        )  # fmt: skip
+    for window in windows:
+        if window.until is None or not window.since <= at <= window.until:
+            until = format_time(window.until) if window.until is not None else "no end"
+            return failed(
+                "quote-collateral", f"{window.name} is not current",
+                expected=f"{format_time(window.since)} to {until}", found=format_time(at), hint=_FETCH,
+            )  # fmt: skip
+    earliest = min(window.until for window in windows if window.until is not None)
+    return passed("quote-collateral", f"platform type {fmspc}, good until {format_time(earliest)}")
+
+
+def _check_chain(chain: tuple[Certificate, ...], anchors: CpuAnchors, at: datetime) -> Check:
+    *_, root = chain
+    if not anchors.intel.matches(root):
+        return failed(
+            "quote-chain", f"the chain ends at another root than {anchors.intel.name}",
+            expected=anchors.intel.certificate_sha256.hex(), found=root.sha256.hex(),
+        )  # fmt: skip
+    for position, certificate in enumerate(chain):
+        issuer = chain[min(position + 1, len(chain) - 1)]
+        if certificate.issuer_der != issuer.subject_der or not _signed_by(certificate, issuer):
+            return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}")
+        if certificate is not chain[0] and (certificate.is_ca is not True or certificate.key_cert_sign is not True):
+            return failed("quote-chain", f"{certificate.label} is no authority")
+        if not certificate.not_before <= at <= certificate.not_after:
+            return failed(
+                "quote-chain", f"{certificate.label} is not in its validity period", found=format_time(at),
+                expected=f"{format_time(certificate.not_before)} to {format_time(certificate.not_after)}",
+            )  # fmt: skip
+    return passed("quote-chain", ", ".join(certificate.label for certificate in chain))
+
+
+def _signed_by(certificate: Certificate, issuer: Certificate) -> bool:
+    try:
+        key = serialization.load_der_public_key(issuer.spki_der)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(certificate.signature, certificate.tbs, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral) -> Check:
+    # Whether Intel signed these lists is verified with the quote.
+    members = collateral.members
+    for certificate, name in ((chain[0], "pck_crl"), (chain[1], "root_ca_crl"), (chain[2], "root_ca_crl")):
+        try:
+            crl = x509.load_der_x509_crl(bytes.fromhex(members[name]))
+            listed = crl.get_revoked_certificate_by_serial_number(certificate.serial)
+            issuer = crl.issuer.public_bytes()
+        except LIBRARY_ERRORS as error:
+            return failed("quote-revocation", f"{name} cannot be read: {error}")
+        if issuer != certificate.issuer_der:
+            return failed("quote-revocation", f"{name} is not of the issuer of {certificate.label}", hint=_FETCH)
+        if listed is not None:
+            return failed(
+                "quote-revocation", f"Intel revoked {certificate.label} (serial {certificate.serial:x})",
+                hint="this platform must not be used; ask its provider",
+            )  # fmt: skip
+    return passed("quote-revocation", "neither the PCK certificate nor its authority is listed")
+
+
+def _check_state(body: TdBody) -> Check:
+    attributes = body.attributes
+    for wrong, detail in (
+        (attributes & _DEBUG, "it is in debug or profiling mode: the host can see into it"),
+        (attributes & _MIGRATABLE, "it is migratable"),
+        (not attributes & _SEPT_VE_DISABLE, "SEPT_VE_DISABLE is not set, so that the host can take its memory away"),
+    ):
+        if wrong:
+            return failed(
+                "guest-state", f"not a trust domain that this verifier accepts: {detail}",
+                expected="no debug, not migratable, SEPT_VE_DISABLE", found=f"attributes {attributes:#x}",
+            )  # fmt: skip
+    return passed("guest-state", f"no debug, not migratable, attributes {attributes:#x}")
+
+
+def _verify(quote: bytes, collateral: TdxCollateral, anchors: CpuAnchors, at: datetime) -> dict[str, Any] | str:
+    """The claims of the library, or its words of refusal. The one place that calls it."""
+    try:
+        import dcap_qvl
+    except ImportError:
+        raise InputError(
+            "TDX quotes are verified with dcap-qvl, which is not installed",
+            code="tdx-missing",
+            hint="pip install 'nvattest[tdx]'",
+        ) from None
+    seconds = int(at.timestamp())
+    try:
+        verifier = dcap_qvl.QuoteVerifier(anchors.intel_der) if anchors.intel_der else dcap_qvl.QuoteVerifier()
+        read = dcap_qvl.QuoteCollateralV3.from_json(collateral.text)
+        policy = dcap_qvl.QuotePolicy.claims_only(seconds)
+        claims: dict[str, Any] = json.loads(verifier.verify_with_policy(quote, read, seconds, policy).to_json())
+    except (ValueError, OverflowError) as error:
+        return str(error)
+    return claims
+
+
+def _refused(words: str) -> Check:
+    reason = words.removeprefix("Verification failed: ")
+    return failed(
+        "quote-signature", f"the quote, or what Intel signed for it, is not verified: {reason}",
+        hint="the quote or the collateral was changed, or re-serialised: Intel signs the texts byte by byte",
+    )  # fmt: skip
+
+
+def _contradiction(claims: Mapping[str, Any], body: TdBody) -> str:
+    """What the library has verified is what our parser has read; anything else is no verified quote."""
+    report: Any = next(iter(claims["report"].values()), {})
+    while isinstance(report, dict) and "base" in report:
+        report = report["base"]
+    ours = {
+        "mr_td": body.mrtd,
+        "mr_seam": body.mr_seam,
+        "mr_config_id": body.mr_config_id,
+        "td_attributes": body.attributes.to_bytes(8, "little"),
+        "report_data": body.report_data,
+        **{f"rt_mr{number}": value for number, value in enumerate(body.rtmrs)},
+    }
+    wrong = [name for name, value in ours.items() if report.get(name) != value.hex()]
+    return f"the verified report differs from the quote that was read: {', '.join(wrong)}" if wrong else ""
+
+
+def _evaluation(claims: Mapping[str, Any]) -> int:
+    """The older of the evaluation numbers of TCB info and QE identity: an attester chooses both."""
+    return min(int(claims["tcb"]["eval_data_number"]), int(claims["qe"]["tcb_eval_data_number"]))
+
+
+def _check_tcb(claims: Mapping[str, Any], demands: TdxDemands) -> Check:
+    for detail, expected, found in _tcb_problems(claims, demands):
+        return failed(
+            "quote-tcb", detail, expected=expected, found=found,
+            hint="the host's firmware needs an update, or newer collateral; or allow it in the CPU policy by name",
+        )  # fmt: skip
+    tcb = claims["tcb"]
+    advisories = ", ".join(tcb["advisory_ids"]) or "none"
+    date = claims["platform"]["tcb_level"]["tcbDate"][:10]
+    said = f"{tcb['status']}, advisories {advisories}, evaluation {_evaluation(claims)}, TCB of {date}"
+    return passed("quote-tcb", said, expected=" or ".join(demands.tcb_status))
+
+
+def _tcb_problems(claims: Mapping[str, Any], demands: TdxDemands) -> Iterator[tuple[str, str, str]]:
+    status, advisories = claims["tcb"]["status"], claims["tcb"]["advisory_ids"]
+    if status not in demands.tcb_status:
+        found = f"{status} ({', '.join(advisories)})" if advisories else status
+        yield "Intel's TCB level of the platform is not accepted", " or ".join(demands.tcb_status), found
+    if standing := [name for name in advisories if name not in demands.advisories_allowed]:
+        allowed = ", ".join(demands.advisories_allowed) or "none"
+        yield "advisories are open that the policy does not allow", allowed, ", ".join(standing)
+    evaluation = _evaluation(claims)
+    if evaluation < demands.minimum_tcb_evaluation:
+        yield (
+            "the collateral is of an older evaluation than the policy accepts",
+            f"at least {demands.minimum_tcb_evaluation}", str(evaluation),
+        )  # fmt: skip
+    date = parse_time(claims["platform"]["tcb_level"]["tcbDate"]).date()
+    if demands.minimum_tcb_date is not None and date < demands.minimum_tcb_date:
+        yield "the platform's TCB level is older than the policy accepts", str(demands.minimum_tcb_date), str(date)
