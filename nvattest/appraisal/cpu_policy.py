@@ -19,6 +19,8 @@ from nvattest.appraisal.policy import demand
 from nvattest.errors import PolicyError
 
 ANY: Final = "any"
+# The weakening of a policy that demands no measurement.
+ANY_GUEST: Final = "any guest"
 UP_TO_DATE: Final = "UpToDate"
 # Intel's words for a platform's TCB level; "Revoked" never reaches a policy.
 TCB_STATUSES: Final = (
@@ -85,7 +87,7 @@ class TdxDemands:
     def weakenings(self) -> tuple[str, ...]:
         """The demands that ask less than the defaults do."""
         return (
-            *(["any guest"] if self.measurements == ANY else []),
+            *([ANY_GUEST] if self.measurements == ANY else []),
             *(["tdx.tcb_status"] if set(self.tcb_status) - {UP_TO_DATE} else []),
             *(["tdx.advisories_allowed"] if self.advisories_allowed else []),
             *(["tdx.minimum_tcb_evaluation"] if self.minimum_tcb_evaluation < MINIMUM_EVALUATION else []),
@@ -148,7 +150,7 @@ class SnpDemands:
     def weakenings(self) -> tuple[str, ...]:
         """The demands that ask less than the defaults do."""
         return (
-            *(["any guest"] if self.measurements == ANY else []),
+            *([ANY_GUEST] if self.measurements == ANY else []),
             *(["snp.maximum_vmpl"] if self.maximum_vmpl else []),
             *(["snp.migration"] if self.migration else []),
             *(["snp.crl"] if self.crl != "required" else []),

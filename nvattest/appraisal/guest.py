@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.check import REQUIRED_GUEST, Check, Outcome, decide, result_code, unacceptable
@@ -27,6 +27,23 @@ class Strength(Enum):
     KEY_AND_EVIDENCE = "key and evidence"
     NONCE_ONLY = "nonce only"
     NOTHING = "nothing"
+
+
+class DeviceSide(NamedTuple):
+    """What is known of the devices when the guest is judged, from their appraisal or from a verified token.
+
+    ``nonce`` is the one that all of them answered, ``digest`` that of their evidence (recipe 2 of
+    ``nvattest.token.binding``), ``key`` the thumbprint of the key that signed the token. ``identities`` are their
+    certified identities (``ueid``), and ``reports`` the SHA-256 of their reports where evidence was appraised.
+    """
+
+    trusted: bool
+    number: int
+    nonce: bytes | None
+    digest: bytes | None
+    key: bytes | None
+    identities: tuple[str, ...]
+    reports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +107,9 @@ class GuestAppraisal:
 
     @property
     def weakened(self) -> tuple[str, ...]:
-        """The names of the demands that ask less than the strict policy does."""
-        return self.policy.weakenings
+        """The names of the demands on this kind of quote that ask less than the strict policy does."""
+        demands = self.policy.tdx if self.kind == "tdx_guest" else self.policy.snp
+        return demands.weakenings if demands is not None else ()
 
     def check(self, id: str) -> Check | None:  # noqa: A002
         """The check of this name."""

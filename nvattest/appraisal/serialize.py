@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from datetime import datetime
+from dataclasses import asdict, fields
+from datetime import date, datetime
 from enum import Enum
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import Check
+from nvattest.appraisal.cpu_policy import CpuPolicy
+from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.appraisal.measurements import Cell, signed_versions
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
@@ -35,7 +37,36 @@ def appraisal_to_json(appraisal: Appraisal) -> JsonObject:
         "policy": policy_to_json(appraisal.policy),
         "checks": [_check(check) for check in appraisal.checks],
         "devices": [_device(device) for device in appraisal.devices],
+        **({} if appraisal.guest is None else {"guest": guest_to_json(appraisal.guest)}),
     }
+
+
+def guest_to_json(guest: GuestAppraisal) -> JsonObject:
+    """The appraisal of a guest as JSON values. What a quote says is there only where its signature was verified."""
+    facts = guest.facts
+    said = ("measurement", "registers", "report_data", "level", "tcb", "endorsement", "collateral")
+    return {
+        "kind": guest.kind or None,
+        "trusted": guest.trusted,
+        "quote_signature_verified": guest.quote_verified,
+        "sentence": guest.sentence,
+        "recipe": guest.recipe,
+        "strength": guest.strength.value,
+        "key": guest.key,
+        "at": format_time(guest.at),
+        "anchors": guest.anchors,
+        "simulated": guest.simulated,
+        "weakened": list(guest.weakened),
+        "policy": cpu_policy_to_json(guest.policy),
+        **_members(facts, *said),
+        "checks": [_check(check) for check in guest.checks],
+    }
+
+
+def cpu_policy_to_json(policy: CpuPolicy) -> JsonObject:
+    """The CPU policy as JSON values, every field named; a kind of quote that it refuses is null."""
+    tdx, snp = policy.tdx, policy.snp
+    return {"tdx": tdx and _plain(asdict(tdx)), "snp": snp and _plain(asdict(snp))}
 
 
 def policy_to_json(policy: EvidencePolicy) -> JsonObject:
@@ -50,6 +81,10 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if type(value) is date:
+        return value.isoformat()
     return format_time(value) if isinstance(value, datetime) else value
 
 

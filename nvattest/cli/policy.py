@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument(
         "file", type=input_file, metavar="FILE",
-        help="an evidence policy (TOML or JSON), a JSON policy of NVIDIA's Python SDK, or Rego",
+        help="an evidence or CPU policy (TOML or JSON), a JSON policy of NVIDIA's Python SDK, or Rego",
     )  # fmt: skip
     check.add_argument(
         "--claims", type=input_file, metavar="FILE",
@@ -75,9 +75,12 @@ def _check(path: str, claims_path: str | None) -> Answer:
 
 
 def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
+    from nvattest.policy.cpu_policy import is_cpu_policy
     from nvattest.policy.isolation import check_bounded, evaluate_bounded
     from nvattest.policy.relying_party import is_relying_party_policy, load_policy
 
+    if is_cpu_policy(data):
+        return _cpu_policy(data, path, claims_path)
     if not is_relying_party_policy(data, name=path):
         return _evidence_policy(data, path, claims_path)
     policy = load_policy(data, name=path)
@@ -119,6 +122,25 @@ def _evidence_policy(data: bytes, path: str, claims_path: str | None) -> Answer:
     if weakened:
         lines.append(f"WEAKER than the default: {', '.join(weakened)}; every appraisal and token will say so")
     facts: JsonObject = {"kind": "evidence", "weakened": weakened, "demands": demands, "policy": policy_to_json(policy)}
+    return Answer(ResultCode.OK, facts, lines)
+
+
+def _cpu_policy(data: bytes, path: str, claims_path: str | None) -> Answer:
+    from nvattest.appraisal.serialize import cpu_policy_to_json
+    from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
+
+    policy = load_cpu_policy(data, source=path)
+    if claims_path is not None:
+        raise InputError(
+            f"{path} is a CPU policy: it judges a guest's quote, not claims",
+            code="policy-kind",
+            hint=f"nvattest verify-token --tee-quote FILE --cpu-policy {path}",
+        )
+    demands, weakened = list(explain_cpu_policy(policy)), list(policy.weakenings)
+    lines = [f"{path}: a CPU policy", *(f"  {line}" for line in demands)]
+    if weakened:
+        lines.append(f"WEAKER than the default: {', '.join(weakened)}; every verdict will say so")
+    facts: JsonObject = {"kind": "cpu", "weakened": weakened, "demands": demands, "policy": cpu_policy_to_json(policy)}
     return Answer(ResultCode.OK, facts, lines)
 
 

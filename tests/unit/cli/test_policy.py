@@ -25,7 +25,9 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[
 def test_an_example_is_explained(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = ask(capsys, str(path))
     assert status == 0
-    assert said["kind"] == ("evidence" if path.suffix == ".toml" else "relying-party")
+    assert said["kind"] == (
+        "cpu" if path.name == "cpu.toml" else "evidence" if path.suffix == ".toml" else "relying-party"
+    )
     assert said["demands"]
 
 

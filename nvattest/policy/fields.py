@@ -1,0 +1,371 @@
+"""Policies as files: TOML or JSON in, the fields of a declared policy out; mistakes with line, column and suggestion.
+
+What a field may hold in a file follows from its declaration: its type, and the bounds in its metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, fields
+from datetime import date
+from enum import Enum
+from typing import Any, Final, NamedTuple, Protocol
+
+from nvattest._documents import (
+    JsonObject,
+    file_text,
+    json_positions,
+    kind_of,
+    line_and_column,
+    load_json,
+    load_toml,
+    located,
+    toml_position,
+)
+from nvattest._text import suggestion
+from nvattest.appraisal.policy import VBIOS_VERSION, VERSION_EXAMPLES, RevocationMode, TopologyRule
+from nvattest.errors import ParseError, PolicyError, ResultCode
+from nvattest.model import Architecture
+
+MAXIMUM: Final = 64 * 1024
+Path = tuple[str, ...]
+
+
+class PolicyDocument(NamedTuple):
+    """A file, read: its members, and what makes an error at the place of a key (``path`` from the outermost table)."""
+
+    members: JsonObject
+    fail: Callable[[Path, str, str, str], PolicyError]
+
+
+def load_document(data: bytes, *, source: str) -> PolicyDocument:
+    """Read a policy's file; a text that begins with ``{`` is JSON, any other is TOML.
+
+    Raises:
+        ParseError: larger than 64 KiB, or neither TOML nor JSON, with the place.
+    """
+    if len(data) > MAXIMUM:
+        raise _syntax(f"{len(data)} bytes, at most {MAXIMUM} are read", source, code="too-large")
+    try:
+        read = file_text(data)
+        text = read if isinstance(read, str) else read.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _syntax("not UTF-8", source, offset=error.start, code="encoding") from None
+    find: Callable[[Path], int | None]
+    if text.lstrip().startswith("{"):
+        members = _load_json(text, source)
+        find = json_positions(text).get
+    else:
+        members = load_toml(
+            text.encode("utf-8"), source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR
+        )
+
+        def find(path: Path) -> int | None:
+            return _toml_place(text, path)
+
+    def fail(path: Path, message: str, hint: str, code: str = "policy-value") -> PolicyError:
+        where = located(source, text, find(path))
+        return PolicyError(f"{where}: {'.'.join(path)[:80]} {message}", code=code, hint=hint)
+
+    return PolicyDocument(members, fail)
+
+
+def _toml_place(text: str, path: Path) -> int | None:
+    *tables, key = path
+    header = re.search(rf"^[ \t]*\[[ \t]*{re.escape('.'.join(tables))}[ \t]*\]", text, re.MULTILINE) if tables else None
+    start = 0 if header is None else header.end()
+    place = toml_position(text[start:], key)
+    return None if place is None else start + place
+
+
+def read_header(document: PolicyDocument, header: Mapping[str, object]) -> JsonObject:
+    """The members beside ``format``, ``version`` and ``$schema``, which are as ``header`` has them or left out.
+
+    Raises:
+        PolicyError: another format or version (code ``policy-value``).
+    """
+    rest: JsonObject = {}
+    for key, value in document.members.items():
+        if key in header:
+            if type(value) is not type(header[key]) or value != header[key]:
+                shown = repr(value)[:80] if isinstance(value, str | int) else kind_of(value)
+                message, hint = f"is {shown}, expected {header[key]!r}", "this program reads version 1"
+                raise document.fail((key,), message, hint, "policy-value")
+        elif key != "$schema":
+            rest[key] = value
+    return rest
+
+
+def read_fields(
+    document: PolicyDocument,
+    members: Mapping[str, object],
+    declared: Mapping[str, Field[Any]],
+    what: str,
+    path: Path = (),
+) -> dict[str, object]:
+    """The values of these members as those of the declared fields.
+
+    Raises:
+        PolicyError: an unknown key (code ``policy-key``) or a value that a key cannot have (``policy-value``), with
+            line, column and a suggestion.
+    """
+    values: dict[str, object] = {}
+    for key, value in members.items():
+        if key not in declared:
+            raise document.fail((*path, key), f"is not a key of {what}", suggestion(key, tuple(declared)), "policy-key")
+        try:
+            values[key] = field_kind(declared[key]).read(value)
+        except WrongError as wrong:
+            raise document.fail((*path, key), wrong.message, wrong.hint, "policy-value") from None
+    return values
+
+
+def field_schemas(declared: Mapping[str, Field[Any]], defaults: Mapping[str, object]) -> JsonObject:
+    """Each field as JSON Schema, with its meaning and its default."""
+    return {
+        name: {"description": field.metadata["meaning"], "default": defaults[name], **field_kind(field).schema()}
+        for name, field in declared.items()
+    }
+
+
+def _load_json(text: str, source: str) -> JsonObject:
+    try:
+        document = load_json(text, source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
+    except ParseError as error:
+        if error.offset is None:
+            raise
+        offset = len(text.encode()[: error.offset].decode("utf-8", "ignore"))
+        raise _syntax("not JSON", source, offset=error.offset, place=line_and_column(text, offset)) from None
+    if not isinstance(document, dict):
+        raise _syntax(f"the policy is {kind_of(document)}, expected an object", source)
+    return document
+
+
+def _syntax(
+    message: str, source: str, *, offset: int | None = None, place: tuple[int, int] | None = None, code: str = "json"
+) -> ParseError:
+    where = "" if place is None else f"line {place[0]}, column {place[1]}: "
+    return ParseError(
+        where + message, source=source, offset=offset, code=code, result_code=ResultCode.POLICY_EVALUATION_ERROR
+    )
+
+
+# --- what a field may hold in a file ----------------------------------------------------------------------------------
+
+
+class WrongError(Exception):
+    """What is wrong with a value; the reader adds the key and its place."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Kind(Protocol):
+    """What a field may hold."""
+
+    def read(self, value: object) -> object:
+        """The value of a file as that of the policy; ``WrongError`` where it is none."""
+
+    def schema(self) -> JsonObject:
+        """The same as JSON Schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """true or false."""
+
+    def read(self, value: object) -> object:
+        if type(value) is not bool:
+            raise WrongError(f"is {kind_of(value)}, expected true or false")
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number from 0."""
+
+    maximum: int
+
+    def read(self, value: object) -> object:
+        if type(value) is not int:
+            raise WrongError(f"is {kind_of(value)}, expected a whole number")
+        if not 0 <= value <= self.maximum:
+            raise WrongError(f"is {value}, expected 0 to {self.maximum}")
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "integer", "minimum": 0, "maximum": self.maximum}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a list; the values are what the words mean."""
+
+    meanings: Mapping[str, object]
+
+    def read(self, value: object) -> object:
+        words = tuple(self.meanings)
+        if not isinstance(value, str):
+            raise WrongError(f"is {kind_of(value)}, expected a text", f"one of {', '.join(words)}")
+        if value not in words:
+            raise WrongError(f"is {value[:80]!r}, which is not known", suggestion(value, words))
+        return self.meanings[value]
+
+    def schema(self) -> JsonObject:
+        return {"enum": list(self.meanings)}
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A dotted version: decimal for drivers, hexadecimal for VBIOS."""
+
+    base: int
+
+    @property
+    def pattern(self) -> str:
+        """At most eight parts of at most eight digits."""
+        digit = "[0-9A-Fa-f]" if self.base == VBIOS_VERSION else "[0-9]"
+        return rf"^{digit}{{1,8}}(\.{digit}{{1,8}}){{0,7}}$"
+
+    def read(self, value: object) -> object:
+        hint = f'write it as "{VERSION_EXAMPLES[self.base]}"'
+        if not isinstance(value, str):
+            raise WrongError(f"is {kind_of(value)}, expected a version as a text", hint)
+        if not re.fullmatch(self.pattern[1:-1], value):
+            raise WrongError(f"is {value[:80]!r}, which is not a version", hint)
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "string", "pattern": self.pattern}
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Bytes as lower-case hexadecimal digits."""
+
+    size: int
+
+    def read(self, value: object) -> object:
+        hint = f"write {2 * self.size} lower-case hexadecimal digits"
+        if not isinstance(value, str):
+            raise WrongError(f"is {kind_of(value)}, expected a text", hint)
+        if not re.fullmatch(f"[0-9a-f]{{{2 * self.size}}}", value):
+            raise WrongError(f"is {value[:80]!r}, which is not {self.size} bytes", hint)
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "string", "pattern": f"^[0-9a-f]{{{2 * self.size}}}$"}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of a given form."""
+
+    pattern: str
+
+    def read(self, value: object) -> object:
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+            shown = repr(value)[:80] if isinstance(value, str) else kind_of(value)
+            raise WrongError(f"is {shown}", f"write a text like {self.pattern}")
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A date: TOML's own, or a text in JSON."""
+
+    def read(self, value: object) -> object:
+        if type(value) is date:
+            return value
+        try:
+            if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+                return date.fromisoformat(value)
+        except ValueError:
+            pass
+        raise WrongError("is no date", "write it as 2025-05-14")
+
+    def schema(self) -> JsonObject:
+        return {"type": "string", "format": "date"}
+
+
+@dataclass(frozen=True, slots=True)
+class OrNull:
+    """A value, or null for none."""
+
+    item: Kind
+
+    def read(self, value: object) -> object:
+        return None if value is None else self.item.read(value)
+
+    def schema(self) -> JsonObject:
+        schema = self.item.schema()
+        words = schema.get("enum")
+        return {"enum": [*words, None]} if isinstance(words, list) else schema | {"type": [schema["type"], "null"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """An array of different items of one kind."""
+
+    item: Kind
+    maximum: int = 256
+
+    def read(self, value: object) -> object:
+        if not isinstance(value, list):
+            raise WrongError(f"is {kind_of(value)}, expected an array")
+        if len(value) > self.maximum:
+            raise WrongError(f"has {len(value)} items, at most {self.maximum} are read")
+        items: list[object] = []
+        for position, raw in enumerate(value):
+            try:
+                item = self.item.read(raw)
+            except WrongError as wrong:
+                raise WrongError(f"[{position}] {wrong.message}", wrong.hint) from None
+            if item in items:
+                raise WrongError(f"[{position}] is {raw!r} once more")
+            items.append(item)
+        return tuple(items)
+
+    def schema(self) -> JsonObject:
+        return {"type": "array", "maxItems": self.maximum, "uniqueItems": True, "items": self.item.schema()}
+
+
+def field_kind(field: Field[Any]) -> Kind:
+    """What a field may hold, from its declared type and its bounds."""
+    bounds, declared = field.metadata, str(field.type)
+    enums: dict[str, type[Enum]] = {kind.__name__: kind for kind in (Architecture, RevocationMode, TopologyRule)}
+    name = declared.removeprefix("tuple[").removesuffix(", ...]").removesuffix(" | None")
+    kind: Kind
+    if name in enums:
+        kind = Word({item.value: item for item in enums[name]})
+    elif name == "bool":
+        kind = Flag()
+    elif name == "int":
+        kind = Count(bounds["maximum"])
+    elif name == "date":
+        kind = Day()
+    elif "base" in bounds:
+        kind = Version(bounds["base"])
+    elif "size" in bounds:
+        kind = Digits(bounds["size"])
+    elif "pattern" in bounds:
+        kind = Text(bounds["pattern"])
+    else:
+        kind = Word({word: word for word in bounds["words"]})
+    if declared.startswith("tuple"):
+        return Several(kind)
+    return OrNull(kind) if declared.endswith("None") else kind
+
+
+def declared_fields(policy: type[Any]) -> dict[str, Field[Any]]:
+    """The fields of a policy by name."""
+    return {field.name: field for field in fields(policy)}
