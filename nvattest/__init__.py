@@ -25,6 +25,8 @@ from nvattest._version import __version__
 
 if TYPE_CHECKING:
     from nvattest.appraisal.check import Check, Outcome
+    from nvattest.appraisal.cpu_policy import CpuPolicy
+    from nvattest.appraisal.guest import GuestAppraisal, Strength
     from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
     from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRule
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
@@ -48,7 +50,11 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
+    from nvattest.policy.cpu_policy import load_cpu_policy
     from nvattest.session import attest, collect, fetch_collateral, issue_token, verify, verify_token
+    from nvattest.tee.collateral import parse_collateral
+    from nvattest.tee.guest import Guest
+    from nvattest.tee.recipes import Challenge, ExpectedReportData
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
@@ -58,17 +64,22 @@ if TYPE_CHECKING:
 _HOMES = {
     "Appraisal": "appraisal.results",
     "Architecture": "model",
+    "Challenge": "tee.recipes",
     "Check": "appraisal.check",
     "Collateral": "appraisal.inputs",
     "CollateralError": "errors",
     "CollectionError": "errors",
+    "CpuPolicy": "appraisal.cpu_policy",
     "DeviceAppraisal": "appraisal.results",
     "DeviceKind": "model",
     "DiskCache": "collateral.cache",
     "Evidence": "evidence",
     "EvidenceForm": "evidence",
     "EvidencePolicy": "appraisal.policy",
+    "ExpectedReportData": "tee.recipes",
     "GatherOptions": "collateral.gather",
+    "Guest": "tee.guest",
+    "GuestAppraisal": "appraisal.guest",
     "HttpSettings": "collateral.http",
     "InputError": "errors",
     "NVIDIA_ANCHORS": "pki.anchors",
@@ -85,6 +96,7 @@ _HOMES = {
     "RimAnswer": "appraisal.inputs",
     "SigningKey": "token.keys",
     "Source": "appraisal.inputs",
+    "Strength": "appraisal.guest",
     "TokenError": "errors",
     "TokenKind": "token.verified",
     "TopologyRule": "appraisal.policy",
@@ -102,8 +114,10 @@ _HOMES = {
     "fetch_collateral": "session",
     "issue_token": "session",
     "load_bundle": "collateral.bundle",
+    "load_cpu_policy": "policy.cpu_policy",
     "load_evidence": "evidence",
     "merge_bundles": "collateral.bundle",
+    "parse_collateral": "tee.collateral",
     "sign_detached_eat": "token.eat",
     "sign_ear": "token.ear",
     "trust_anchors_from_pem": "pki.anchors",
@@ -114,17 +128,22 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "Appraisal",
     "Architecture",
+    "Challenge",
     "Check",
     "Collateral",
     "CollateralError",
     "CollectionError",
+    "CpuPolicy",
     "DeviceAppraisal",
     "DeviceKind",
     "DiskCache",
     "Evidence",
     "EvidenceForm",
     "EvidencePolicy",
+    "ExpectedReportData",
     "GatherOptions",
+    "Guest",
+    "GuestAppraisal",
     "HttpSettings",
     "InputError",
     "NVIDIA_ANCHORS",
@@ -141,6 +160,7 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "RimAnswer",
     "SigningKey",
     "Source",
+    "Strength",
     "TokenError",
     "TokenKind",
     "TopologyRule",
@@ -159,8 +179,10 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "fetch_collateral",
     "issue_token",
     "load_bundle",
+    "load_cpu_policy",
     "load_evidence",
     "merge_bundles",
+    "parse_collateral",
     "sign_detached_eat",
     "sign_ear",
     "trust_anchors_from_pem",

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from nvattest.appraisal.guest import DeviceSide
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
@@ -22,6 +24,7 @@ from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 
 if TYPE_CHECKING:
     from nvattest.collateral.gather import GatherOptions
+    from nvattest.tee.guest import Guest
     from nvattest.token.keys import PublicKey, SigningKey
     from nvattest.token.verified import TokenKind, VerifiedToken
 
@@ -117,6 +120,7 @@ def verify(
     policy: EvidencePolicy | None = None,
     anchors: TrustAnchors | None = None,
     verifier: Verifier | None = None,
+    guest: Guest | None = None,
 ) -> Appraisal:
     """Verify evidence with collateral at hand, without a network or a driver.
 
@@ -131,17 +135,22 @@ def verify(
         policy: what is demanded; strict by default.
         anchors: the trust anchors; NVIDIA's pinned roots by default.
         verifier: one to keep for many verifications, in the place of ``policy`` and ``anchors``.
+        guest: the guest's CPU quote and what is demanded of it: then the platform is trusted only together with it.
 
     Raises:
         ParseError: evidence or collateral that is text or JSON and cannot be read.
-        InputError: no such nonce, or an instant without a time zone.
+        InputError: no such nonce, an instant without a time zone, or no library for the guest's quote.
     """
-    return _verifier(verifier, anchors, policy).appraise(
+    appraisal = _verifier(verifier, anchors, policy).appraise(
         _devices(evidence),
         nonce=nonce,
         collateral=_collateral(collateral),
         at=now() if at is None else at,
     )
+    if guest is None:
+        return appraisal
+    judged = guest.appraise(_device_side(appraisal), appraisal.at.device)
+    return replace(appraisal, guest=judged, simulated=appraisal.simulated or judged.simulated)
 
 
 def attest(
@@ -200,6 +209,7 @@ def verify_token(
     kind: TokenKind | None = None,
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
+    guest: Guest | None = None,
 ) -> VerifiedToken:
     """Verify a token. A returned one may be believed, also where its result is bad: call its ``require()``.
 
@@ -223,6 +233,8 @@ def verify_token(
         refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
             and one that says neither unless NVIDIA's own service issued it, by a key fetched there or given by you;
             otherwise look at ``weakened`` and ``foreign`` yourself.
+        guest: the guest's CPU quote and what is demanded of it; the result is in ``guest``. A bad quote raises nothing,
+            and the token is then not ``trusted``.
 
     Raises:
         TokenError: the token must not be believed; ``code`` says which rule it broke.
@@ -246,6 +258,7 @@ def verify_token(
         kind=kind,
         accept_simulated=accept_simulated,
         refuse_weakened=refuse_weakened,
+        guest=guest,
     )
 
 
@@ -304,6 +317,23 @@ def now() -> VerificationTime:
     Whole seconds, as in certificates and answers: within one of them a verifier recognises what it has judged.
     """
     return VerificationTime.at(datetime.now(timezone.utc).replace(microsecond=0))
+
+
+def _device_side(appraisal: Appraisal) -> DeviceSide:
+    """What the judgement of a guest has to know of its devices."""
+    from nvattest.token.binding import evidence_digest
+
+    devices = appraisal.devices
+    digests = [(bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in devices]
+    return DeviceSide(
+        trusted=appraisal.trusted,
+        number=len(devices),
+        nonce=appraisal.nonce.value if appraisal.nonce is not None else None,
+        digest=evidence_digest(digests) if digests else None,
+        key=None,
+        identities=tuple(device.identity.ueid for device in devices if device.identity is not None),
+        reports=tuple(device.report_sha256 for device in devices),
+    )
 
 
 def _verifier(verifier: Verifier | None, anchors: TrustAnchors | None, policy: EvidencePolicy | None) -> Verifier:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.check import REQUIRED_GUEST, Check, Outcome, decide, result_code, unacceptable
 from nvattest.appraisal.cpu_policy import CpuPolicy
 from nvattest.errors import ResultCode
-from nvattest.model import counted
+from nvattest.model import NoTruthValue, counted
 
 # The kernel's names of the providers of quotes.
 MAKERS: Final = {"tdx_guest": "Intel TDX", "sev_guest": "AMD SEV-SNP"}
@@ -64,7 +64,7 @@ class GuestFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GuestAppraisal:
+class GuestAppraisal(NoTruthValue):
     """All checks of a guest. ``trusted`` is true only if every check of the table is there and acceptable.
 
     ``kind`` is the kernel's name of the quote's provider, empty where the quote could not be read. ``recipe`` names how
@@ -83,6 +83,12 @@ class GuestAppraisal:
     at: datetime
     anchors: str
     simulated: bool
+
+    _ask: ClassVar[str] = ".trusted"
+
+    def __repr__(self) -> str:
+        verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
+        return f"<GuestAppraisal {self.kind or 'of an unreadable quote'}, {self.strength.value}: {verdict}>"
 
     @property
     def trusted(self) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import ClassVar, NamedTuple
 
 from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
+from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.policy import EvidencePolicy
@@ -117,7 +118,8 @@ class DeviceAppraisal(NoTruthValue):
 class Appraisal(NoTruthValue):
     """The appraisal of a platform: all devices of one guest, and the checks that only all of them together allow.
 
-    ``anchors`` is the label of the trust anchors; ``simulated`` says that a chain led to a simulated root.
+    ``anchors`` is the label of the trust anchors; ``simulated`` says that a chain led to a simulated root. ``guest`` is
+    there where the quote of the guest's CPU was judged, too: then the platform is trusted only together with it.
     """
 
     devices: tuple[DeviceAppraisal, ...]
@@ -127,6 +129,7 @@ class Appraisal(NoTruthValue):
     policy: EvidencePolicy
     anchors: str
     simulated: bool
+    guest: GuestAppraisal | None = None
 
     def __repr__(self) -> str:
         verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
@@ -135,7 +138,9 @@ class Appraisal(NoTruthValue):
 
     @property
     def trusted(self) -> bool:
-        """Whether the platform may be believed: every device, and every check of the platform."""
+        """Whether the platform may be believed: every device, every check of the platform, and the guest."""
+        if self.guest is not None and not self.guest.trusted:
+            return False
         return decide(self.checks, REQUIRED_PLATFORM, devices=[device.trusted for device in self.devices])
 
     @property
@@ -147,13 +152,20 @@ class Appraisal(NoTruthValue):
             if not device.trusted:
                 return device.result_code
         code = result_code(self.checks)
+        if code is ResultCode.OK and self.guest is not None:
+            code = self.guest.result_code
         return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK else code
 
     @property
     def failures(self) -> tuple[tuple[str, Check], ...]:
-        """All checks that prevent trust, each with the label of its device (``PLATFORM`` for the whole)."""
+        """All checks that prevent trust, each with the label of its device (``PLATFORM`` for the whole, ``GUEST``)."""
         of_devices = [(device.label, check) for device in self.devices for check in device.failures]
-        return (*of_devices, *(("PLATFORM", check) for check in unacceptable(self.checks)))
+        of_guest = self.guest.failures if self.guest is not None else ()
+        return (
+            *of_devices,
+            *(("PLATFORM", check) for check in unacceptable(self.checks)),
+            *(("GUEST", check) for check in of_guest),
+        )
 
     @property
     def collateral_expires(self) -> datetime | None:
@@ -167,8 +179,8 @@ class Appraisal(NoTruthValue):
 
     @property
     def weakened(self) -> tuple[str, ...]:
-        """The names of the policy's weakenings that were on, whether or not they were needed."""
-        return self.policy.weakenings
+        """The names of the policies' weakenings that were on, whether or not they were needed."""
+        return (*self.policy.weakenings, *(self.guest.weakened if self.guest is not None else ()))
 
     def require(self) -> Appraisal:
         """Return this appraisal if it is trusted.

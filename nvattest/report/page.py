@@ -20,7 +20,7 @@ from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import parse_time
 from nvattest.report.diagnosis import diagnose, disagreements, failures, telling
-from nvattest.report.reading import AppraisalView, CertificateView, ChainView, DeviceView, RimView, listed
+from nvattest.report.reading import GUEST, AppraisalView, CertificateView, ChainView, DeviceView, RimView, listed
 from nvattest.report.text import CELLS, COLUMNS, SOURCES, count_states, grid, sources_of
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
@@ -73,6 +73,7 @@ def report_page(
         sha256=clean(sha256),
         subtitle=_subtitle(view),
         failures=[(failure, diagnose(failure.check, view)) for failure in failures(view)],
+        guest=guest_diagram(view),
         topology=topology(view),
         timelines=timelines(view),
         devices=[_device(entry, view, opened=everything or entry.label in opened) for entry in view.devices],
@@ -109,6 +110,8 @@ def _subtitle(view: AppraisalView) -> str:
     word = "device" if total == 1 else "devices"
     if not total:
         return "The appraisal holds no device: nothing was proven."
+    if view.trusted and view.guest is not None:
+        return view.guest.sentence
     if view.trusted:
         return f"All required checks of {total} {word} and of the platform came out well."
     bad = [device.label for device in view.devices if not device.trusted]
@@ -117,6 +120,8 @@ def _subtitle(view: AppraisalView) -> str:
     if bad:
         return f"{len(bad)} of {total} devices failed: {listed(bad, maximum=4)}. A platform is trusted only as a whole."
     if view.causes:
+        if view.guest is not None and all(check.device == GUEST for check in view.causes):
+            return f"Each of the {total} {word} passed; the guest that asked did not."
         return f"Each of the {total} {word} passed for itself, and the platform as a whole did not."
     return "The file does not hold what a verdict needs."
 
@@ -216,6 +221,39 @@ def trust_diagram(device: DeviceView) -> Diagram:
         width=total, height=below + 50, boxes=tuple(boxes), arrows=tuple(arrows),
         columns=tuple((index * (_BOX_WIDTH + _GAP), title) for index, (title, _, _) in enumerate(columns)),
     )  # fmt: skip
+
+
+def guest_diagram(view: AppraisalView) -> Diagram | None:
+    """The guest as the root of the picture: the maker's root, the endorsement key, the quote, and below it the devices.
+
+    None where no quote was judged.
+    """
+    guest = view.guest
+    if guest is None:
+        return None
+    chain = "good" if guest.passed("quote-chain", "quote-revocation") else "bad"
+    signed = "good" if guest.passed("quote-signature") else "bad"
+    bound = guest.passed("guest-binding", "guest-nonce")
+    good = sum(device.trusted for device in view.devices)
+    said = "signature verified" if guest.quote_signature_verified else "NOT VERIFIED"
+    boxes = [
+        _box(guest.root or f"{guest.maker}: root", ("pinned root" if chain == "good" else "NOT SHOWN",), chain),
+        _box(guest.endorsement or "Endorsement key", (guest.good_until and f"until {guest.good_until[:10]}",), chain),
+        _box(f"Guest, {guest.maker}", (shorten(guest.measurement) or "measurement not known", said), signed),
+        _box(
+            f"{good} of {len(view.devices)} devices trusted",
+            (f"tied by {guest.strength}" if bound else "NOT TIED TO THIS GUEST",),
+            "good" if bound and good == len(view.devices) else "bad",
+        ),
+    ]
+    placed = [box._replace(y=_TOP + row * (_BOX_HEIGHT + _GAP)) for row, box in enumerate(boxes)]
+    centre = _BOX_WIDTH // 2
+    arrows = tuple(
+        Arrow(x1=centre, y1=above.y + _BOX_HEIGHT, x2=centre, y2=below.y, style=below.style)
+        for above, below in itertools.pairwise(placed)
+    )
+    height = placed[-1].y + _BOX_HEIGHT + 2
+    return Diagram(width=_BOX_WIDTH, height=height, boxes=tuple(placed), arrows=arrows, columns=((0, "Guest"),))
 
 
 def _golden_values(device: DeviceView, rim: RimView) -> Box:

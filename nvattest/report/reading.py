@@ -17,14 +17,17 @@ from nvattest._documents import JsonObject
 from nvattest._registry import NO_PDI
 from nvattest._text import clean
 from nvattest.appraisal import FORMAT, VERSION
-from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_PLATFORM, Outcome, acceptable, decide
+from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_GUEST, REQUIRED_PLATFORM, Outcome, acceptable, decide
+from nvattest.appraisal.guest import MAKERS
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.guest import GuestAppraisal
     from nvattest.appraisal.results import Appraisal
 
 PLATFORM: Final = "PLATFORM"
+GUEST: Final = "GUEST"
 _MAXIMUM_ITEMS: Final = 4096
 _MAXIMUM_DEVICES: Final = 256
 _MAXIMUM_INDEX: Final = 511
@@ -235,6 +238,42 @@ class DeviceView(NamedTuple):
         return all(outcomes.get(name) == "pass" for name in ids)
 
 
+class GuestView(NamedTuple):
+    """The guest, judged by its CPU's quote. ``trusted`` is decided here."""
+
+    kind: str = ""
+    trusted: bool = False
+    quote_signature_verified: bool = False
+    sentence: str = ""
+    recipe: str = ""
+    strength: str = ""
+    key: str = ""
+    at: str = ""
+    anchors: str = "not recorded"
+    weakened: tuple[str, ...] = ()
+    measurement: str = ""
+    registers: tuple[str, ...] = ()
+    level: str = ""
+    root: str = ""
+    endorsement: str = ""
+    good_until: str = ""
+    checks: tuple[CheckView, ...] = ()
+
+    @property
+    def maker(self) -> str:
+        """Intel TDX or AMD SEV-SNP."""
+        return MAKERS.get(self.kind, "unknown CPU")
+
+    @property
+    def failures(self) -> tuple[CheckView, ...]:
+        return tuple(check for check in self.checks if not check.acceptable)
+
+    def passed(self, *ids: str) -> bool:
+        """Whether all checks of these names are there and passed."""
+        outcomes = {check.id: check.outcome for check in self.checks}
+        return all(outcomes.get(name) == "pass" for name in ids)
+
+
 class At(NamedTuple):
     """The clock that validity was judged by."""
 
@@ -256,6 +295,7 @@ class AppraisalView(NamedTuple):
     weakened: tuple[str, ...] = ()
     checks: tuple[CheckView, ...] = ()
     devices: tuple[DeviceView, ...] = ()
+    guest: GuestView | None = None
     policy: tuple[tuple[str, str], ...] = ()
     notices: tuple[str, ...] = ()
 
@@ -264,14 +304,15 @@ class AppraisalView(NamedTuple):
         """All checks that prevent trust; causes before what follows from them."""
         own = [check for device in self.devices for check in device.failures]
         whole = [check for check in self.checks if not check.acceptable]
+        whole += self.guest.failures if self.guest is not None else ()
         return tuple(sorted([*own, *whole], key=lambda check: check.outcome == "skipped"))
 
     @property
     def causes(self) -> tuple[CheckView, ...]:
         """The failures that are not mere consequences of another one."""
-        return (
-            tuple(check for check in self.failures if check.failed and check.id != "devices-trusted") or self.failures
-        )
+        bad = not all(device.trusted for device in self.devices)
+        following = {"devices-trusted", *(("guest-devices",) if bad else ())}
+        return tuple(check for check in self.failures if check.failed and check.id not in following) or self.failures
 
     @property
     def clock(self) -> str:
@@ -312,6 +353,13 @@ def view_of(appraisal: Appraisal) -> AppraisalView:
     return read_appraisal(appraisal_to_json(appraisal))
 
 
+def view_of_guest(guest: GuestAppraisal) -> GuestView:
+    """A guest just judged, seen as its JSON says it."""
+    from nvattest.appraisal.serialize import guest_to_json
+
+    return _guest(guest_to_json(guest))
+
+
 def read_appraisal(document: object) -> AppraisalView:
     """Read an appraisal for display.
 
@@ -323,6 +371,7 @@ def read_appraisal(document: object) -> AppraisalView:
     members = _members(document, "devices")
     devices = tuple(_device(member, index) for index, member in enumerate(members[:_MAXIMUM_DEVICES]))
     checks = _checks(document, PLATFORM)
+    guest = _guest(item(document, "guest")) if document.get("guest") is not None else None
     claimed = flag(document, "trusted")
     trusted = (
         number(document, "result_code") == ResultCode.OK
@@ -330,6 +379,7 @@ def read_appraisal(document: object) -> AppraisalView:
         and _whole(document, "checks", checks)
         and _whole(document, "devices", devices)
         and decide(checks, REQUIRED_PLATFORM, devices=[device.trusted for device in devices])
+        and (guest is None or guest.trusted)
     )
     return _read(
         AppraisalView,
@@ -337,10 +387,31 @@ def read_appraisal(document: object) -> AppraisalView:
         trusted=trusted and claimed is True,
         checks=checks,
         devices=devices,
+        guest=guest,
         policy=tuple(
             (clean(name, 100), _words(value)) for name, value in sorted(item(document, "policy").items())[:128]
         ),
-        notices=tuple(_notices(document, claimed, trusted, [*checks, *(c for d in devices for c in d.checks)])),
+        notices=tuple(_notices(document, claimed, trusted, _every(checks, devices, guest))),
+    )
+
+
+def _every(checks: Sequence[CheckView], devices: Sequence[DeviceView], guest: GuestView | None) -> list[CheckView]:
+    own = [check for device in devices for check in device.checks]
+    return [*checks, *own, *(guest.checks if guest is not None else ())]
+
+
+def _guest(document: JsonObject) -> GuestView:
+    checks = _checks(document, GUEST)
+    trusted = _whole(document, "checks", checks) and decide(checks, REQUIRED_GUEST)
+    endorsement = item(document, "endorsement")
+    return _read(
+        GuestView,
+        document,
+        checks=checks,
+        trusted=trusted and flag(document, "trusted") is True,
+        root=text(endorsement, "root"),
+        endorsement=text(endorsement, "kind").upper(),
+        good_until=text(item(document, "collateral"), "good_until"),
     )
 
 

@@ -17,12 +17,15 @@ from nvattest.report.reading import (
     ChainView,
     CheckView,
     DeviceView,
+    GuestView,
     RimView,
     listed,
+    view_of_guest,
 )
 from nvattest.report.terminal import Terminal, fit
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.guest import GuestAppraisal
     from nvattest.policy.decision import PolicyDecision
     from nvattest.token.verified import Refusal
 
@@ -55,6 +58,8 @@ def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -
         lines += [f"  evidence from: {device.origin}"] if " " in device.origin else []
         lines += _folded(device.checks, terminal) if folding and device.trusted else _checks(device.checks, terminal)
     lines += ["", "PLATFORM", *_checks(view.checks, terminal), ""]
+    if view.guest is not None:
+        lines[-1:] = ["", *guest_account(view.guest, terminal), ""]
     if folding and any(device.trusted for device in view.devices):
         lines.append("Every check of the trusted devices too: --verbose")
     if view.failures:
@@ -146,6 +151,19 @@ def ranges(labels: Sequence[str]) -> list[str]:
     return [
         part for run in found for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)
     ]  # fmt: skip
+
+
+def guest_account(guest: GuestView, terminal: Terminal) -> list[str]:
+    """The guest check by check, then what it says in one sentence."""
+    lines = [f"GUEST  {guest.maker}, judged at {guest.at} under {guest.anchors}", *_checks(guest.checks, terminal)]
+    lines += [f"  weakened: {', '.join(guest.weakened)}"] if guest.weakened else []
+    tie = f"  the quote ties to it: {guest.strength} (recipe {guest.recipe})"
+    return [*lines, tie, f"  {guest.sentence}"]
+
+
+def saved_guest_account(guest: GuestAppraisal) -> list[str]:
+    """The same of a guest that was judged beside a token."""
+    return guest_account(view_of_guest(guest), Terminal())
 
 
 def _result(
@@ -263,6 +281,8 @@ def story(
     for item in shown:
         lines += ["", *_device(item, terminal)]
     lines += ["", *_section("PLATFORM", terminal), *_steps(view.checks, terminal)]
+    if view.guest is not None:
+        lines += ["", *_guest(view.guest, terminal)]
     hidden = [item.label for item in view.devices if item not in shown]
     if hidden:
         more = f"Use --all, or --device {hidden[0]}." if saved else "Use --verbose."
@@ -392,6 +412,19 @@ def _device(device: DeviceView, terminal: Terminal) -> list[str]:
         found = "not reported" if svn.runtime is None else str(svn.runtime)
         lines.append(f"    {mark} {svn.name}: {found}, at least {svn.minimum} is demanded")
     return lines
+
+
+def _guest(guest: GuestView, terminal: Terminal) -> list[str]:
+    lines = _section("GUEST", terminal, note=guest.maker)
+    lines += terminal.wrap(guest.sentence, first="  ")
+    lines += _row("measurement", guest.measurement, terminal)
+    lines += _row("level", guest.level, terminal)
+    lines += _row("ties to it", f"{guest.strength} (recipe {guest.recipe})", terminal)
+    lines += _row("key", guest.key, terminal)
+    lines += _row("weakened by", ", ".join(guest.weakened), terminal, style="warn")
+    lines += _row("anchors", guest.anchors, terminal)
+    lines += _row("collateral", guest.good_until and f"good until {guest.good_until}", terminal)
+    return [*lines, *_steps(guest.checks, terminal)]
 
 
 def _steps(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from nvattest.errors import InputError
 from nvattest.pki.anchors import TrustAnchor
-from nvattest.pki.certificate import parse_certificate
+from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 
 _MAKERS: Final = "Intel and AMD"
 # SubjectPublicKeyInfo of an uncompressed point on P-256, and of RSA with 4096 bits (RFC 5480, 2; RFC 3279, 2.3.1).
@@ -67,6 +67,31 @@ def cpu_anchors_from_der(*, intel: bytes | None = None, amd: Mapping[str, bytes]
         amd={**CPU_ANCHORS.amd, **{name: _anchor(der) for name, der in amd.items()}},
         label=label,
     )
+
+
+def cpu_anchors_from_pem(pem: bytes, *, label: str = "custom") -> CpuAnchors:
+    """Anchors from one PEM text: self-signed roots that are called ARK-Milan, ARK-Genoa or ARK-Turin stand for AMD's,
+    one with a P-256 key for Intel's.
+
+    Raises:
+        InputError: unreadable PEM (ParseError), or a certificate that is no such root (code ``anchor``).
+    """
+    intel: bytes | None = None
+    amd: dict[str, bytes] = {}
+    for certificate in parse_pem_chain(pem, maximum=8):
+        name = certificate.label.lower().removeprefix("ark-")
+        if certificate.subject_der != certificate.issuer_der:
+            raise InputError(f"{certificate.label} is no root: its issuer is {certificate.issuer}", code="anchor")
+        if name in CPU_ANCHORS.amd:
+            amd[name] = certificate.der
+        elif certificate.spki_der.startswith(_P256):
+            intel = certificate.der
+        else:
+            raise InputError(
+                f"{certificate.label} stands for no maker's root", code="anchor",
+                hint="give a root called ARK-Milan, ARK-Genoa or ARK-Turin, or one with a P-256 key",
+            )  # fmt: skip
+    return cpu_anchors_from_der(intel=intel, amd=amd, label=label)
 
 
 def _anchor(der: bytes) -> TrustAnchor:

@@ -82,12 +82,12 @@ class TdxCollateral:
     @property
     def fmspc(self) -> str:
         """The platform type that the TCB info is about, in upper-case hexadecimal digits."""
-        return str(self.tcb_info["fmspc"]).upper()
+        return str(self.tcb_info.get("fmspc")).upper()
 
     @property
     def evaluation(self) -> int:
         """The TCB evaluation data number of the TCB info: a higher one is newer."""
-        number = self.tcb_info["tcbEvaluationDataNumber"]
+        number = self.tcb_info.get("tcbEvaluationDataNumber")
         return number if type(number) is int else -1
 
 

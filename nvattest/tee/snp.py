@@ -12,7 +12,6 @@ Sources: AMD 56860 (firmware ABI) for the report, 57230 for certificates, extens
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Final, NamedTuple
 
@@ -103,6 +102,17 @@ class EndorsementKey(NamedTuple):
     csp: str
 
 
+class RevocationList(NamedTuple):
+    """A revocation list: when it is current, and the serial numbers that it names."""
+
+    issuer_der: bytes
+    since: datetime
+    until: datetime | None
+    serials: frozenset[int]
+    tbs: bytes
+    signature: bytes
+
+
 class Path(NamedTuple):
     """An endorsement key, its issuer, the pinned root, and the root's revocation list where there is one."""
 
@@ -110,7 +120,7 @@ class Path(NamedTuple):
     issuer: Certificate
     root_name: str
     root: TrustAnchor
-    crl: x509.CertificateRevocationList | None
+    crl: RevocationList | None
 
 
 def read_auxiliary(blob: bytes) -> SnpCollateral:
@@ -159,28 +169,23 @@ def read_endorsement_key(der: bytes) -> EndorsementKey | None:
     Raises:
         ParseError: not DER, a part or an extension missing, twice or malformed.
     """
-    outer = DerReader(der, source=_SOURCE).inner(SEQUENCE, "Certificate")
-    start = outer.position
-    body = outer.inner(SEQUENCE, "TBSCertificate")
-    tbs = der[start : outer.position]
-    algorithm = outer.inner(SEQUENCE, "signatureAlgorithm")
-    signature = outer.content(BIT_STRING, "signatureValue")
-    outer.finish("Certificate")
+    tbs, algorithm, signature = _cut(der)
+    body = DerReader(tbs, source=_SOURCE).inner(SEQUENCE, "TBSCertificate")
     body.element(_VERSION, "version")
     body.unsigned("serialNumber", max_bytes=20)
-    body.element(SEQUENCE, "signature")
+    inner = body.element(SEQUENCE, "signature")
     issuer, validity = body.element(SEQUENCE, "issuer"), body.inner(SEQUENCE, "validity")
     subject, spki = body.element(SEQUENCE, "subject"), body.element(SEQUENCE, "subjectPublicKeyInfo")
-    name = Name(der[subject.start : subject.end]).first(COMMON_NAME)
+    name = Name(tbs[subject.start : subject.end]).first(COMMON_NAME)
     kind = {"SEV-VCEK": "vcek", "SEV-VLEK": "vlek"}.get(name or "")
     if kind is None:
         return None
-    if dotted(algorithm.content(OID, "algorithm")) != _PSS_OID or signature[:1] != b"\0":
-        raise outer.error("not signed with RSASSA-PSS")
+    if algorithm != tbs[inner.start : inner.end]:
+        raise body.error("the signature algorithms inside and outside of the signed part differ")
     extensions = _extensions(body)
     hwid = extensions.get(_HWID, b"")
-    if hwid[:1] == bytes([OCTET_STRING]) and hwid[1:2] == bytes([len(hwid) - 2]):
-        # Newer certificates wrap the identifier, which no length of a bare one can be taken for.
+    if len(hwid) in (64 + 2, _TURIN_CHIP + 2) and hwid[:2] == bytes((OCTET_STRING, len(hwid) - 2)):
+        # Newer certificates wrap the identifier.
         hwid = hwid[2:]
     if len(hwid) not in ((0,) if kind == "vlek" else (64, _TURIN_CHIP)):
         raise body.error(f"a hwID of {len(hwid)} bytes in a {kind.upper()}")
@@ -189,17 +194,34 @@ def read_endorsement_key(der: bytes) -> EndorsementKey | None:
     return EndorsementKey(
         der=der,
         kind=kind,
-        issuer_der=der[issuer.start : issuer.end],
+        issuer_der=tbs[issuer.start : issuer.end],
         not_before=_time(validity),
         not_after=_time(validity),
-        spki_der=der[spki.start : spki.end],
+        spki_der=tbs[spki.start : spki.end],
         tbs=tbs,
-        signature=signature[1:],
+        signature=signature,
         product=_ia5(extensions, _PRODUCT),
         tcb=Tcb(fmc=fmc, **parts),
         hwid=hwid,
         csp=_ia5(extensions, _CSP) if kind == "vlek" else "",
     )
+
+
+def _cut(der: bytes) -> tuple[bytes, bytes, bytes]:
+    """The signed part, the algorithm outside of it and the signature of a certificate or a revocation list.
+
+    The algorithm's parameters are not read; who calls compares it with the one inside (RFC 5280, 4.1.1.2).
+    """
+    whole = DerReader(der, source=_SOURCE)
+    outer = whole.inner(SEQUENCE, "certificate or list")
+    whole.finish("certificate or list")
+    body, algorithm = outer.element(SEQUENCE, "signed part"), outer.element(SEQUENCE, "signatureAlgorithm")
+    signature = outer.content(BIT_STRING, "signatureValue")
+    outer.finish("signatureValue")
+    oid = DerReader(der, algorithm.body, algorithm.end, source=_SOURCE).content(OID, "algorithm")
+    if dotted(oid) != _PSS_OID or signature[:1] != b"\0":
+        raise outer.error("not signed with RSASSA-PSS")
+    return der[body.start : body.end], der[algorithm.start : algorithm.end], signature[1:]
 
 
 def _extensions(body: DerReader) -> dict[str, bytes]:
@@ -295,7 +317,7 @@ def appraise_snp(
 
 
 def _good_until(path: Path) -> str:
-    until = None if path.crl is None else path.crl.next_update_utc
+    until = None if path.crl is None else path.crl.until
     return format_time(min(path.key.not_after, path.issuer.not_after, until or path.key.not_after))
 
 
@@ -338,30 +360,42 @@ def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors
     root = next((name for name, anchor in anchors.amd.items() if anchor.subject == issuer.issuer), None)
     if root is None:
         return f"{issuer.label} was issued by {issuer.issuer}, which is no root of AMD's"
-    return Path(key, issuer, root, anchors.amd[root], _newest_crl(collateral.crls, issuer.issuer_der))
+    anchor = anchors.amd[root]
+    lists = [crl for crl in map(_read_crl, collateral.crls) if crl.issuer_der == issuer.issuer_der]
+    # The newest of those that the root signed: another one, which anyone can add, does not hide it.
+    crl = max(lists, key=lambda crl: (_signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since), default=None)
+    return Path(key, issuer, root, anchor, crl)
 
 
 def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:
     return any(read_tcb(report.reported_tcb, root) == key.tcb for root in ("milan", "turin"))
 
 
-def _newest_crl(crls: Iterable[bytes], issuer_der: bytes) -> x509.CertificateRevocationList | None:
-    found = []
-    for der in crls:
-        try:
-            crl = x509.load_der_x509_crl(der)
-            if crl.issuer.public_bytes() == issuer_der:
-                found.append((crl.last_update_utc, crl))
-        except LIBRARY_ERRORS as error:
-            raise ParseError(f"not a readable revocation list: {error}", source=_SOURCE, code="crl") from None
-    return max(found, key=lambda item: item[0])[1] if found else None
+def _read_crl(der: bytes) -> RevocationList:
+    tbs, algorithm, signature = _cut(der)
+    body = DerReader(tbs, source=_SOURCE).inner(SEQUENCE, "TBSCertList")
+    body.unsigned("version")
+    inner, issuer = body.element(SEQUENCE, "signature"), body.element(SEQUENCE, "issuer")
+    if algorithm != tbs[inner.start : inner.end]:
+        raise body.error("the signature algorithms inside and outside of the signed part differ")
+    try:
+        crl = x509.load_der_x509_crl(der)
+        serials = frozenset(entry.serial_number for entry in crl)
+        since, until = crl.last_update_utc, crl.next_update_utc
+        critical = any(extension.critical for extension in crl.extensions)
+    except LIBRARY_ERRORS as error:
+        raise ParseError(f"not a readable revocation list: {error}", source=_SOURCE, code="crl") from None
+    if critical:
+        # A list of a part, or of changes alone.
+        raise ParseError("a revocation list with a critical extension", source=_SOURCE, code="crl")
+    return RevocationList(tbs[issuer.start : issuer.end], since, until, serials, tbs, signature)
 
 
 def _check_collateral(path: Path, at: datetime) -> Check:
     held = f"{path.key.kind.upper()} and {path.issuer.label}"
     if path.crl is None:
         return passed("quote-collateral", f"{held}; no revocation list")
-    since, until = path.crl.last_update_utc, path.crl.next_update_utc
+    since, until = path.crl.since, path.crl.until
     if until is None or not since <= at <= until:
         window = f"{format_time(since)} to {format_time(until) if until is not None else 'no end'}"
         return failed(
@@ -420,14 +454,9 @@ def _check_revocation(path: Path, demands: SnpDemands) -> Check:
         tolerated = "snp.crl" if demands.crl == "if-present" else ""
         detail = f"no revocation list of {path.root.name}"
         return absent("quote-revocation", detail, hint=_FETCH, tolerated_by=tolerated)
-    try:
-        listed = path.crl.get_revoked_certificate_by_serial_number(path.issuer.serial)
-        signed = _signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs_certlist_bytes)
-    except LIBRARY_ERRORS as error:
-        return failed("quote-revocation", f"the revocation list cannot be read: {error}")
-    if not signed:
+    if not _signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs):
         return failed("quote-revocation", f"the revocation list is not signed by {path.root.name}", hint=_FETCH)
-    if listed is not None:
+    if path.issuer.serial in path.crl.serials:
         return failed(
             "quote-revocation", f"AMD revoked {path.issuer.label} (serial {path.issuer.serial:x})",
             hint="get certificates of its successor from AMD's key distribution service",

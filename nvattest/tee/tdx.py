@@ -83,11 +83,11 @@ def appraise_tdx(
         chain = _read_chain(quote, collateral)
     except ParseError as error:
         return story([failed("quote-chain", error.message)], None, "the quote has no readable certificate chain")
-    collateral_check, chain_check = _check_collateral(chain, collateral, at), _check_chain(chain, anchors, at)
+    path = _check_chain(chain, collateral, anchors, at)
     checks = [
-        collateral_check,  # (27)
-        chain_check,  # (28)
-        _check_revocation(chain, collateral),  # (29)
+        _check_collateral(chain, collateral, at),  # (27)
+        path,  # (28)
+        *([_check_revocation(chain, collateral)] if path.acceptable else []),  # (29)
     ]
     state = _check_state(body)
     if not all(check.acceptable for check in checks):
@@ -172,16 +172,24 @@ def _check_collateral(chain: tuple[Certificate, ...], collateral: TdxCollateral,
     return passed("quote-collateral", f"platform type {fmspc}, good until {format_time(earliest)}")
 
 
-def _check_chain(chain: tuple[Certificate, ...], anchors: CpuAnchors, at: datetime) -> Check:
-    *_, root = chain
-    if not anchors.intel.matches(root):
-        return failed(
-            "quote-chain", f"the chain ends at another root than {anchors.intel.name}",
-            expected=anchors.intel.certificate_sha256.hex(), found=root.sha256.hex(),
-        )  # fmt: skip
+def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anchors: CpuAnchors, at: datetime) -> Check:
+    # The library takes the root as given, and does not look at those in the collateral.
+    roots = {"the quote's chain": chain[-1]}
+    try:
+        for name in ("tcb_info_issuer_chain", "qe_identity_issuer_chain"):
+            roots[name] = parse_pem_chain(collateral.members[name].encode())[-1]
+    except ParseError as error:
+        return failed("quote-chain", f"{name} cannot be read: {error.message}", hint=_FETCH)
+    for name, root in roots.items():
+        if not anchors.intel.matches(root):
+            return failed(
+                "quote-chain", f"{name} ends at another root than {anchors.intel.name}",
+                expected=anchors.intel.certificate_sha256.hex(), found=root.sha256.hex(),
+            )  # fmt: skip
     for position, certificate in enumerate(chain):
         issuer = chain[min(position + 1, len(chain) - 1)]
-        if certificate.issuer_der != issuer.subject_der or not _signed_by(certificate, issuer):
+        signed = _signed_by(issuer, certificate.signature, certificate.tbs)
+        if certificate.issuer_der != issuer.subject_der or not signed:
             return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}")
         if certificate is not chain[0] and (certificate.is_ca is not True or certificate.key_cert_sign is not True):
             return failed("quote-chain", f"{certificate.label} is no authority")
@@ -193,29 +201,35 @@ def _check_chain(chain: tuple[Certificate, ...], anchors: CpuAnchors, at: dateti
     return passed("quote-chain", ", ".join(certificate.label for certificate in chain))
 
 
-def _signed_by(certificate: Certificate, issuer: Certificate) -> bool:
+def _signed_by(issuer: Certificate, signature: bytes, message: bytes) -> bool:
     try:
         key = serialization.load_der_public_key(issuer.spki_der)
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return False
-        key.verify(certificate.signature, certificate.tbs, ec.ECDSA(hashes.SHA256()))
+        key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False
     return True
 
 
 def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral) -> Check:
-    # Whether Intel signed these lists is verified with the quote.
     members = collateral.members
-    for certificate, name in ((chain[0], "pck_crl"), (chain[1], "root_ca_crl"), (chain[2], "root_ca_crl")):
+    for certificate, authority, name in (
+        (chain[0], chain[1], "pck_crl"),
+        (chain[1], chain[2], "root_ca_crl"),
+        (chain[2], chain[2], "root_ca_crl"),
+    ):
         try:
             crl = x509.load_der_x509_crl(bytes.fromhex(members[name]))
             listed = crl.get_revoked_certificate_by_serial_number(certificate.serial)
             issuer = crl.issuer.public_bytes()
+            signed = _signed_by(authority, crl.signature, crl.tbs_certlist_bytes)
         except LIBRARY_ERRORS as error:
             return failed("quote-revocation", f"{name} cannot be read: {error}")
         if issuer != certificate.issuer_der:
             return failed("quote-revocation", f"{name} is not of the issuer of {certificate.label}", hint=_FETCH)
+        if not signed:
+            return failed("quote-revocation", f"{name} is not signed by {authority.label}", hint=_FETCH)
         if listed is not None:
             return failed(
                 "quote-revocation", f"Intel revoked {certificate.label} (serial {certificate.serial:x})",

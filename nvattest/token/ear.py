@@ -7,8 +7,9 @@ them, and read both (``verify``). Submodules hold deployed labels and nothing el
 unknown members there; everything of ours is in the member ``nvattest`` at the top, which they pass over.
 
 Submodules are called as in Trustee: ``gpu0``, ``switch0``; ``platform0`` carries the checks of all devices together, so
-that a reader who demands that every submodule be affirming demands the platform too. NVIDIA's claims of a device are
-its ``ear.veraison.annotated-evidence`` under ``nvidia``, again as in Trustee. ``eat_nonce`` is base64url.
+that a reader who demands that every submodule be affirming demands the platform too. ``cpu0`` is there where the quote
+of the guest's CPU was judged, with what the quote says as its annotated evidence. NVIDIA's claims of a device are its
+``ear.veraison.annotated-evidence`` under ``nvidia``, again as in Trustee. ``eat_nonce`` is base64url.
 
 From checks to the trustworthiness vector of AR4SI (draft-ietf-rats-ar4si, 2.3):
 
@@ -20,6 +21,9 @@ hardware            architecture, report format                                 
 executables         RIMs, measurements, security versions                                      3     33     96
 configuration       debug state, mode, versions, and for the platform all of its checks        2     32     96
 ==================  =========================================================================  ====  =====  ======
+
+Of ``cpu0``: the endorsement of the quote and what it is bound to are the identity, the level of the firmware is the
+hardware, the measurements are the executables, and the guest's state and devices are the configuration.
 
 "Bad" is a check that prevents trust; "warn" one that passes only because of a named weakening of the policy. AR4SI
 has no warning for identities: there the weakening is a vulnerable configuration (32). Executables are 3, not 2: the
@@ -37,8 +41,11 @@ from typing import Final
 from nvattest._documents import JsonObject, kind_of
 from nvattest._text import base64url
 from nvattest._version import __version__
-from nvattest.appraisal.check import Check
+from nvattest.appraisal.check import Check, Outcome
+from nvattest.appraisal.cpu_policy import ANY_GUEST
+from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
+from nvattest.appraisal.serialize import cpu_policy_to_json, guest_to_json
 from nvattest.evidence import MAXIMUM_DEVICES
 from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member, verify_signature
 from nvattest.token.keyring import Keyring
@@ -48,6 +55,7 @@ from nvattest.token.provenance import (
     DEFAULT_LIFETIME,
     MEMBER,
     claims_by_device,
+    json_digest,
     policy_digest,
     provenance,
     read_provenance,
@@ -69,6 +77,7 @@ from nvattest.token.verified import TokenKind, VerifiedToken, ear_refusals
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "The nvattest developers"
 PLATFORM: Final = "platform0"
+GUEST: Final = "cpu0"
 
 
 def sign_ear(
@@ -105,6 +114,8 @@ def sign_ear(
         ),
         policy_id,
     )
+    if appraisal.guest is not None:
+        submods[GUEST] = _guest_submodule(appraisal.guest)
     payload: JsonObject = {
         **registered(),
         "eat_profile": PROFILE,
@@ -123,6 +134,15 @@ def _submodule(vector: dict[str, int], policy_id: str) -> JsonObject:
         "ear.status": worst_tier(vector).word,
         "ear.trustworthiness-vector": vector,
         "ear.appraisal-policy-id": policy_id,
+    }
+
+
+def _guest_submodule(guest: GuestAppraisal) -> JsonObject:
+    said = guest_to_json(guest)
+    evidence = {name: said[name] for name in _SAID if said[name] is not None}
+    policy_id = f"urn:nvattest:cpu-policy:sha256:{json_digest(cpu_policy_to_json(guest.policy))}"
+    return _submodule(guest_vector(guest), policy_id) | {
+        "ear.veraison.annotated-evidence": {guest.kind or "unknown": evidence}
     }
 
 
@@ -293,10 +313,14 @@ _UNRECOGNISED_INSTANCE = 97
 
 _IDENTITY = frozenset(
     {"chain-format", "chain-path", "chain-validity", "chain-revocation", "report-signature", "nonce", "fwid", "hints"}
+    | {"quote-collateral", "quote-chain", "quote-revocation", "quote-signature", "quote-chip"}
+    | {"guest-binding", "guest-key", "guest-nonce"}
 )
-_HARDWARE = frozenset({"architecture", "report-format", "report-trailing-bytes"})
-_EXECUTABLES = frozenset({"reference-values", "rim-conflict", "measurements", "minimum-svn"})
-_UNKNOWN_PATH = frozenset({"chain-format", "chain-path"})
+_HARDWARE = frozenset({"architecture", "report-format", "report-trailing-bytes", "quote-format", "quote-tcb"})
+_EXECUTABLES = frozenset({"reference-values", "rim-conflict", "measurements", "minimum-svn", "guest-measurements"})
+_UNKNOWN_PATH = frozenset({"chain-format", "chain-path", "quote-chain"})
+# What a verified quote says, in its submodule.
+_SAID = ("measurement", "registers", "report_data", "tcb", "recipe", "strength", "key", "at")
 
 
 class Tier(IntEnum):
@@ -342,6 +366,22 @@ def device_vector(device: DeviceAppraisal, *, simulated: bool) -> dict[str, int]
         vector["hardware"] = max(vector["hardware"], _WARNING["hardware"])
     # A missing check lowers no claim, and the verdict is still no.
     if not device.trusted and worst_tier(vector) is not Tier.CONTRAINDICATED:
+        vector["configuration"] = _BAD["configuration"]
+    return vector
+
+
+def guest_vector(guest: GuestAppraisal) -> dict[str, int]:
+    """The vector of the guest. A weakening of the CPU policy is a warning, whether or not it was needed."""
+    signature = guest.check("quote-signature")
+    if signature is not None and signature.outcome is Outcome.FAIL:
+        return dict.fromkeys(VECTOR_CLAIMS, CRYPTO_FAILED)
+    vector = _vector(guest.checks)
+    for name in guest.weakened:
+        claim = "executables" if name == ANY_GUEST else "hardware" if name.startswith("tdx.") else "configuration"
+        vector[claim] = max(vector[claim], _WARNING[claim])
+    if guest.simulated:
+        vector["hardware"] = max(vector["hardware"], _WARNING["hardware"])
+    if not guest.trusted and worst_tier(vector) is not Tier.CONTRAINDICATED:
         vector["configuration"] = _BAD["configuration"]
     return vector
 

@@ -86,8 +86,12 @@ def claims_by_device(
 
 def policy_digest(policy: EvidencePolicy) -> str:
     """SHA-256 (hex) of the evidence policy as JSON: all fields, sorted, without white space."""
-    text = json.dumps(policy_to_json(policy), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest(policy_to_json(policy))
+
+
+def json_digest(value: JsonObject) -> str:
+    """SHA-256 (hex) of a JSON object: members sorted, without white space."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def verdict(appraisal: Appraisal, relying_party: Mapping[str, object] | None) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 from nvattest._documents import JsonObject
 from nvattest._registry import NRAS_URL
 from nvattest._text import clean
+from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.errors import NotTrustedError, ResultCode
 from nvattest.model import NoTruthValue, VerificationTime, counted, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
@@ -87,7 +88,8 @@ class VerifiedToken(NoTruthValue):
     ``key`` is the key that signed, ``key_source`` says how it was got, and ``key_url`` where its key set was fetched,
     or None. ``refusals`` are the reasons that NVIDIA's issuers give for devices that they refuse, and ``result_code``
     is NVIDIA's number for the result. ``wrapper`` names the member of a Python SDK's token that holds this one; nothing
-    around it was verified, or proves anything.
+    around it was verified, or proves anything. ``guest`` is the appraisal of the guest whose quote was given with the
+    token: ``overall`` is the token's own result, ``trusted`` that of both.
     """
 
     kind: TokenKind
@@ -109,6 +111,7 @@ class VerifiedToken(NoTruthValue):
     refusals: tuple[Refusal, ...] = ()
     wrapper: str | None = None
     at: VerificationTime | None = None
+    guest: GuestAppraisal | None = None
 
     def __repr__(self) -> str:
         verdict = "trusted" if self.trusted else "not trusted"
@@ -120,11 +123,14 @@ class VerifiedToken(NoTruthValue):
 
     @property
     def trusted(self) -> bool:
-        """The issuer's verdict, as ``overall``. Whose word that is, ``foreign`` and ``weakened`` say."""
-        return self.overall
+        """The issuer's verdict (``overall``), and that on the guest where its quote was given.
+
+        Whose word the issuer's is, ``foreign`` and ``weakened`` say.
+        """
+        return self.overall and (self.guest is None or self.guest.trusted)
 
     def require(self) -> VerifiedToken:
-        """Return this token if its issuer trusts every device.
+        """Return this token if its issuer trusts every device, and if its guest is trusted where one was judged.
 
         Raises:
             NotTrustedError: it does not; the message has the issuer's reasons where the token has some.
@@ -132,6 +138,8 @@ class VerifiedToken(NoTruthValue):
         if self.trusted:
             return self
         reasons = "; ".join(map(str, self.refusals)) or "the issuer says that the result is bad"
+        if self.overall and self.guest is not None:
+            reasons = "; ".join(f"{check.spec.title}: {check.detail}" for check in self.guest.failures)
         raise NotTrustedError(f"not trusted; {reasons}", result_code=self.result_code)
 
     @property
@@ -157,7 +165,9 @@ class VerifiedToken(NoTruthValue):
 
     @property
     def result_code(self) -> ResultCode:
-        """The result as NVIDIA's number: 0, 12, or that of the first reason for a refusal."""
+        """The result as NVIDIA's number: 0, 12, that of the first reason for a refusal, or the guest's."""
+        if self.overall and self.guest is not None:
+            return self.guest.result_code
         return result_code(self.overall, self.refusals)
 
 

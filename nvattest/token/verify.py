@@ -18,9 +18,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from nvattest._documents import kind_of, load_json
+from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
 from nvattest.errors import InputError, ParseError, TokenError
 from nvattest.model import Nonce
 from nvattest.token.ear import verify_ear
@@ -33,6 +34,13 @@ from nvattest.token.verified import TokenKind, VerifiedToken
 
 DEFAULT_LEEWAY: Final = timedelta(seconds=60)
 _SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")
+
+
+class GuestJudge(Protocol):
+    """A guest that is judged with the token's devices: ``nvattest.tee.guest.Guest``."""
+
+    def appraise(self, devices: DeviceSide, at: datetime, /) -> GuestAppraisal:
+        """All checks of the guest."""
 
 
 def verify_token(
@@ -52,6 +60,7 @@ def verify_token(
     kind: TokenKind | None = None,
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
+    guest: GuestJudge | None = None,
 ) -> VerifiedToken:
     """Verify a token at an instant. Arguments as in ``nvattest.verify_token``; ``at`` has a zone.
 
@@ -86,7 +95,32 @@ def verify_token(
             "weakened",
             hint="ask for one made with NVIDIA's anchors and the strict policy, or by NVIDIA's own service",
         )
-    return verified
+    return verified if guest is None else _with_guest(verified, guest, nonce, at, accept_simulated=accept_simulated)
+
+
+def device_side(verified: VerifiedToken, nonce: Nonce) -> DeviceSide:
+    """What a verified token says of its devices, for the judgement of their guest; ``nonce`` is the token's."""
+    return DeviceSide(
+        trusted=verified.overall,
+        number=len(verified.labels),
+        nonce=nonce.value,
+        digest=verified.evidence_digest,
+        key=verified.key.thumbprint_bytes,
+        identities=tuple(str(claims.get("ueid")) for claims in verified.claims),
+    )
+
+
+def _with_guest(
+    verified: VerifiedToken, guest: GuestJudge, nonce: Nonce, at: datetime, *, accept_simulated: bool
+) -> VerifiedToken:
+    judged = guest.appraise(device_side(verified, nonce), at)
+    if judged.simulated and not accept_simulated:
+        raise refuse(
+            "the guest is judged by the roots of simulated CPUs: that proves nothing",
+            "simulated",
+            hint="for tests only: --accept-simulated (accept_simulated=True)",
+        )
+    return replace(verified, guest=judged, simulated=verified.simulated or judged.simulated)
 
 
 def _expected(devices: int | None, gpus: int | None, switches: int | None) -> Expected:

@@ -74,7 +74,7 @@ BREAK = {
     "a passed check that is not acceptable": lambda a: a["devices"][0]["checks"][0].update(acceptable=False),
     "a device without checks": lambda a: a["devices"][0].update(checks=[]),
     "an outcome that does not exist": lambda a: a["checks"][0].update(outcome="maybe"),
-    "a step that does not exist": lambda a: a["checks"][0].update(step=26),
+    "a step that does not exist": lambda a: a["checks"][0].update(step=39),
     "a nonce that is too short": lambda a: a.update(nonce="00"),
     "a time without a zone": lambda a: a["at"].update(rim="2026-01-01T00:00:00"),
     "a policy without a weakening": lambda a: a["policy"].pop("allow_debug"),

@@ -10,6 +10,7 @@ import pytest
 from nvattest.appraisal.check import (
     CHECKS,
     REQUIRED,
+    REQUIRED_GUEST,
     REQUIRED_PLATFORM,
     Check,
     Outcome,
@@ -160,8 +161,9 @@ def test_every_required_check_is_in_the_catalogue_and_every_step_is_required() -
     assert {CHECKS[name].step for name in REQUIRED[DeviceKind.GPU]} == set(range(1, 20))
     assert {CHECKS[name].step for name in REQUIRED[DeviceKind.NVSWITCH]} == set(range(1, 20))
     assert {CHECKS[name].step for name in REQUIRED_PLATFORM} == set(range(20, 26))
+    assert [CHECKS[name].step for name in REQUIRED_GUEST] == list(range(26, 39))
     # This one is only there for a device that it refuses.
-    assert set(CHECKS) == set().union(*ALL) | {"reference-values"}
+    assert set(CHECKS) == set().union(*ALL, REQUIRED_GUEST) | {"reference-values"}
 
 
 @pytest.mark.parametrize(

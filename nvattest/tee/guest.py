@@ -1,0 +1,237 @@
+"""The guest: its CPU's quote judged beside its devices. Steps 26 to 38 of the story; pure functions.
+
+26  the quote can be read, and the policy accepts its kind
+27  the maker's collateral is there, belongs to the quote and is current
+28  the endorsement chain leads to the maker's pinned root
+29  no certificate in it is revoked
+30  the quote's signature
+31  the firmware's level: TCB status and advisories, or floors
+32  chip, generation and firmware are those of the certificate
+33  the guest is closed to its host: not in debug, not migratable, at an allowed level
+34  its measurements
+35  the report data is what the recipe demands of challenge, key and evidence
+36  the key that speaks for the guest is the expected one
+37  the devices answered the nonce that the recipe demands
+38  the devices that the quote covers are those that were judged, and are trusted
+
+27 to 34 are the maker's (``tdx``, ``snp``). What depends on a failed step is skipped, and nothing in the quote is a
+fact before 30. No step shows that the devices are attached to this guest: evidence can be relayed until TDISP is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from nvattest.appraisal.check import Check, failed, not_made, passed, skipped
+from nvattest.appraisal.cpu_policy import CpuPolicy
+from nvattest.appraisal.guest import MAKERS, DeviceSide, GuestAppraisal, GuestFacts, Strength
+from nvattest.appraisal.identity import identity_of
+from nvattest.errors import InputError, NvattestError, ParseError
+from nvattest.evidence import Evidence, load_evidence
+from nvattest.model import counted
+from nvattest.pki.certificate import parse_pem_chain
+from nvattest.spdm.report import parse_report
+from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
+from nvattest.tee.collateral import CpuCollateral, SnpCollateral, TdxCollateral
+from nvattest.tee.endorsement import STEPS, Endorsed, story
+from nvattest.tee.quote import ParsedQuote, QuoteFile, SnpReport, TdBody, parse_quote, read_quote_file
+from nvattest.tee.recipes import Demand, Recipe
+from nvattest.tee.snp import appraise_snp, read_auxiliary
+from nvattest.tee.tdx import appraise_tdx
+
+_UNREAD: Final = ("guest-binding", "guest-key", "guest-nonce", "guest-devices")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A guest to be judged with its devices: what it gave, and what is demanded of it.
+
+    Args:
+        quote: the file of its quote, as ``--bind-tee`` writes it, or a raw one.
+        policy: what is demanded of the guest.
+        recipe: how the report data is computed, such as ``Challenge(challenge=...)``.
+        collateral: the maker's: Intel's document, or AMD's certificates and lists. What a quote file of AMD's carries
+            itself is taken, too.
+        anchors: the makers' pinned roots by default.
+        at: the instant at which quote and collateral are judged; that of the devices by default.
+    """
+
+    quote: bytes = field(repr=False)
+    policy: CpuPolicy
+    recipe: Recipe
+    collateral: CpuCollateral | None = None
+    anchors: CpuAnchors = CPU_ANCHORS
+    at: datetime | None = None
+
+    def appraise(self, devices: DeviceSide, at: datetime) -> GuestAppraisal:
+        """All steps. A bad quote, collateral or binding raises nothing: it fails its checks.
+
+        Raises:
+            InputError: TDX quotes are verified with an extra that is not installed (code ``tdx-missing``).
+        """
+        at = self.at if self.at is not None else at
+        try:
+            file = read_quote_file(self.quote)
+            quote = parse_quote(file.quote)
+        except ParseError as error:
+            why = "the quote cannot be read"
+            checks = (
+                failed("quote-format", error.message, hint=error.hint),
+                *(not_made(name, why) for name in (*STEPS, *_UNREAD)),
+            )
+            return self._appraisal("", checks, None, None, devices, at)
+        kind = quote.kind.value
+        endorsed = self._endorsed(file, quote, at)
+        try:
+            demand: Demand | str = self.recipe.demand(devices)
+        except InputError as error:
+            demand = error.message
+        checks = (self._check_format(quote), *endorsed.checks, *_check_devices(quote, endorsed.facts, demand, devices))
+        if not any(check.id == "guest-binding" and check.acceptable for check in checks):
+            demand = "the quote covers nothing that was demanded"
+        return self._appraisal(kind, checks, endorsed.facts, None if isinstance(demand, str) else demand, devices, at)
+
+    def _appraisal(
+        self,
+        kind: str,
+        checks: tuple[Check, ...],
+        facts: GuestFacts | None,
+        demand: Demand | None,
+        devices: DeviceSide,
+        at: datetime,
+    ) -> GuestAppraisal:
+        return GuestAppraisal(
+            kind=kind,
+            checks=checks,
+            facts=facts,
+            recipe=self.recipe.name,
+            strength=Strength.NOTHING if demand is None else demand.strength,
+            key=None if demand is None else demand.key,
+            devices=devices.number,
+            policy=self.policy,
+            at=at,
+            anchors=self.anchors.label,
+            simulated=self.anchors.simulated,
+        )
+
+    def _demands_nothing_of(self, quote: ParsedQuote) -> bool:
+        return (self.policy.tdx if isinstance(quote.body, TdBody) else self.policy.snp) is None
+
+    def _check_format(self, quote: ParsedQuote) -> Check:
+        maker = MAKERS[quote.kind.value]
+        if self._demands_nothing_of(quote):
+            table = "tdx" if isinstance(quote.body, TdBody) else "snp"
+            return failed(
+                "quote-format", f"the policy accepts no quote of {maker}", found=maker,
+                hint=f"write a table [{table}] into the CPU policy",
+            )  # fmt: skip
+        return passed("quote-format", f"{maker}, version {quote.version}")
+
+    def _endorsed(self, file: QuoteFile, quote: ParsedQuote, at: datetime) -> Endorsed:
+        body, collateral = quote.body, self.collateral
+        why = "there is no usable collateral"
+        if self._demands_nothing_of(quote):
+            return story([], None, "the policy accepts no such quote")
+        if isinstance(body, SnpReport) and self.policy.snp is not None and not isinstance(collateral, TdxCollateral):
+            try:
+                both = read_auxiliary(file.auxiliary) + (collateral or SnpCollateral())
+            except ParseError as error:
+                return story([failed("quote-collateral", error.message)], None, why)
+            return appraise_snp(body, both, self.policy.snp, self.anchors, at)
+        if isinstance(body, TdBody) and self.policy.tdx is not None and isinstance(collateral, TdxCollateral):
+            return appraise_tdx(quote, body, collateral, self.policy.tdx, self.anchors, at)
+        detail = "there is none" if collateral is None else "it is of the other maker"
+        hint = "get it with nvattest bundle fetch --tee-quote"
+        return story([failed("quote-collateral", detail, expected=MAKERS[quote.kind.value], hint=hint)], None, why)
+
+
+def _check_devices(
+    quote: ParsedQuote, facts: GuestFacts | None, demand: Demand | str, devices: DeviceSide
+) -> list[Check]:
+    """Steps 35 to 38."""
+    if isinstance(demand, str):
+        why = "the recipe demands nothing that can be compared"
+        return [failed("guest-binding", demand), *(not_made(name, why) for name in _UNREAD[1:])]
+    binding = _check_binding(quote, facts, demand)
+    return [
+        binding,  # (35)
+        _check_key(demand, devices, binding),  # (36)
+        _check_nonce(demand, devices),  # (37)
+        _check_covered(demand, devices),  # (38)
+    ]
+
+
+def _check_binding(quote: ParsedQuote, facts: GuestFacts | None, demand: Demand) -> Check:
+    if not hmac.compare_digest(quote.report_data, demand.report_data):
+        return failed(
+            "guest-binding", "the quote is bound to something else", expected=demand.report_data.hex(),
+            found=quote.report_data.hex(),
+            hint="the quote is of another guest or run, or challenge, key or evidence is another one",
+        )  # fmt: skip
+    if facts is None:
+        return skipped("guest-binding", "the report data agrees, but the quote is not verified")
+    return passed("guest-binding", f"the report data is as demanded: it covers {demand.strength.value}")
+
+
+def _check_key(demand: Demand, devices: DeviceSide, binding: Check) -> Check:
+    both = demand.thumbprint is not None and devices.key is not None
+    if both and demand.thumbprint != devices.key:
+        return failed(
+            "guest-key", "the token is signed by another key than the one that the quote covers",
+            expected=(demand.thumbprint or b"").hex(), found=(devices.key or b"").hex(),
+            hint="the token was not made in this guest",
+        )  # fmt: skip
+    if not binding.acceptable:
+        return not_made("guest-key", "the report data does not cover what it has to")
+    if both:
+        return passed("guest-key", f"the token is signed by the key that the quote covers, {demand.key}")
+    covered = f"the quote covers {demand.key}" if demand.key is not None else "the quote covers no key that is known"
+    said = "no token stands between" if devices.key is None else "the token is signed by its issuer's key"
+    return passed("guest-key", f"{covered}; {said}")
+
+
+def _check_nonce(demand: Demand, devices: DeviceSide) -> Check:
+    if devices.nonce is None:
+        return failed("guest-nonce", "the devices' nonce is not known", hint="say which nonce you sent")
+    if demand.nonce is None:
+        return passed("guest-nonce", "the devices answered the nonce that you sent")
+    if not hmac.compare_digest(demand.nonce, devices.nonce):
+        return failed(
+            "guest-nonce", "the devices were judged for another nonce than the recipe demands",
+            expected=demand.nonce.hex(), found=devices.nonce.hex(),
+            hint="devices and guest were asked apart, or the nonce was exchanged",
+        )  # fmt: skip
+    return passed("guest-nonce", "the devices answered the nonce that the recipe demands")
+
+
+def _check_covered(demand: Demand, devices: DeviceSide) -> Check:
+    if not devices.number or not devices.trusted:
+        detail = "the devices are not trusted" if devices.number else "there is no device"
+        return failed("guest-devices", detail, hint="see the checks of the devices")
+    seen = f"{counted(devices.number, 'device')}, trusted"
+    if not demand.evidence:
+        return passed("guest-devices", seen)
+    try:
+        covered = [item for text in demand.evidence for item in load_evidence(text)]
+        identities = sorted(identity_of(parse_pem_chain(item.certificate_chain)).ueid for item in covered)
+        nonces = {parse_report(item.report, item.kind).request.nonce for item in covered}
+    except NvattestError as error:
+        return failed("guest-devices", f"the evidence that the quote covers cannot be read: {error.message}")
+    if identities != sorted(devices.identities) or (devices.reports and _digests(covered) != sorted(devices.reports)):
+        return failed(
+            "guest-devices", "the quote covers the evidence of other devices than those that were judged",
+            expected=", ".join(identities), found=", ".join(sorted(devices.identities)),
+            hint="evidence was exchanged between the guest and the verifier",
+        )  # fmt: skip
+    if nonces != {devices.nonce}:
+        found = ", ".join(sorted(nonce.hex() for nonce in nonces))
+        return failed("guest-devices", "the evidence that the quote covers answers another nonce", found=found)
+    return passed("guest-devices", f"{seen}, those whose evidence the quote covers")
+
+
+def _digests(evidence: list[Evidence]) -> list[str]:
+    return sorted(hashlib.sha256(item.report).hexdigest() for item in evidence)
