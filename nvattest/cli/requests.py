@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
 from nvattest._text import hex_bytes
 from nvattest.cli.arguments import (
+    REQUIRED,
     VALIDATION,
     ArgumentError,
     choice,
@@ -515,6 +516,84 @@ def add_binding_options(parser: argparse.ArgumentParser) -> None:
         "--extend-rtmr", type=choice("2", "3"), metavar="N",
         help="extend this runtime register with the evidence digest first, where the kernel offers registers",
     )  # fmt: skip
+
+
+class GuestRequest(NamedTuple):
+    """What ties the devices to a guest: its CPU's quote, how its report data is computed, and what is demanded."""
+
+    challenge: bytes | None
+    tee_quote: str | None
+    tee_collateral: list[str] | None
+    cpu_policy: str | None
+    cpu_anchors: str | None
+    expected_report_data: bytes | None
+    tee_recipe: str | None
+    tee_input: list[str] | None
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Options that judge the guest beside a token."""
+        group = parser.add_argument_group("the guest")
+        group.add_argument(
+            "--tee-quote", type=input_file, metavar="FILE",
+            help="the quote of --bind-tee (or a raw one): check what it covers; with --cpu-policy also judge the guest",
+        )  # fmt: skip
+        group.add_argument(
+            "--cpu-policy", type=input_file, metavar="FILE",
+            help="what is demanded of the guest; the quote's signature and all that endorses it are then verified",
+        )  # fmt: skip
+        group.add_argument(
+            "--tee-collateral", type=input_file, action="append", metavar="FILE",
+            help="the CPU maker's collateral: Intel's JSON document, or AMD's certificates and list (repeat it)",
+        )  # fmt: skip
+        group.add_argument(
+            "--expected-report-data", type=converted(_report_data), metavar="HEX",
+            help="your own recipe's result, in the place of --challenge",
+        )  # fmt: skip
+        group.add_argument("--tee-recipe", metavar="NAME", help="a known recipe in its place: " + ", ".join(RECIPES))
+        group.add_argument(
+            "--tee-input", action="append", metavar="NAME=VALUE", help="an input of the recipe; @FILE reads its value"
+        )
+        group.add_argument(
+            "--cpu-anchors", type=input_file, metavar="PEM",
+            help="for tests: judge the quote by these roots, not by the makers'",
+        )  # fmt: skip
+
+    def check(self, nonce: str) -> None:
+        """Refuse options that miss each other.
+
+        Raises:
+            ArgumentError: see the messages.
+        """
+        ways = [self.challenge is not None, self.expected_report_data is not None, self.tee_recipe is not None]
+        if self.tee_quote is not None and sum(ways) != 1:
+            raise ArgumentError(
+                "--tee-quote is required to come with one of --challenge, --expected-report-data and --tee-recipe",
+                REQUIRED,
+            )
+        for name, given, needed, there in (
+            ("--expected-report-data", ways[1], "--tee-quote", self.tee_quote),
+            ("--tee-recipe", ways[2], "--tee-quote", self.tee_quote),
+            ("--tee-input", self.tee_input, "--tee-recipe", self.tee_recipe),
+            ("--cpu-policy", self.cpu_policy, "--tee-quote", self.tee_quote),
+            ("--tee-collateral", self.tee_collateral, "--cpu-policy", self.cpu_policy),
+            ("--cpu-anchors", self.cpu_anchors, "--cpu-policy", self.cpu_policy),
+            ("--expected-report-data", ways[1], "--nonce", nonce),
+            ("--tee-recipe", ways[2], "--nonce", nonce),
+        ):
+            if given and not there:
+                raise ArgumentError(f"{name} is required to come with {needed}", REQUIRED)
+
+
+# Named here so that --help needs no recipe; a test compares them with ``nvattest.tee.recipes``.
+RECIPES: Final = ("coco-rcar", "tinfoil-v3", "address-nonce", "near", "chutes")
+
+
+def _report_data(text: str) -> bytes:
+    value = hex_bytes(text)
+    if value is None or len(value) != 64:
+        raise InputError(f"not 64 bytes of report data: {text[:80]!r}", code="report-data", hint="give 128 hex digits")
+    return value
 
 
 def add_challenge(group: argparse._ArgumentGroup, text: str) -> None:

@@ -6,12 +6,13 @@ The recipe of the binding is in ``nvattest/token/binding.py``; here it meets fil
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import dump_json
 from nvattest._text import base64_bytes
+from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
 from nvattest.cli.sources import read_file
 from nvattest.errors import InputError, TokenError
@@ -20,12 +21,19 @@ from nvattest.token.keys import MAXIMUM_PEM, SigningKey
 from nvattest.token.provenance import DEFAULT_ISSUER
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.guest import GuestAppraisal
     from nvattest.appraisal.results import Appraisal
-    from nvattest.cli.requests import BindingRequest, TokenRequest
+    from nvattest.cli.requests import BindingRequest, GuestRequest, TokenRequest
     from nvattest.evidence import Evidence
     from nvattest.model import Nonce
+    from nvattest.tee.collateral import CpuCollateral
+    from nvattest.tee.guest import Guest
     from nvattest.tee.quote import BindingCheck
+    from nvattest.tee.recipes import Recipe
     from nvattest.token.verified import VerifiedToken
+
+# Of a recipe's input: raw evidence of a platform is the largest.
+MAXIMUM_INPUT: Final = 16 * 1024 * 1024
 
 
 def signing_key(path: str | None) -> SigningKey:
@@ -161,23 +169,101 @@ def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     return derive_device_nonce(challenge, thumbprint), thumbprint
 
 
-def check_quote(verified: VerifiedToken, challenge: bytes, path: str) -> BindingCheck:
-    """Compare a quote with what this verified token says it has to cover.
+def requested_recipe(request: GuestRequest) -> Recipe | None:
+    """How the quote's report data is computed, or None where no quote is given.
+
+    Raises:
+        InputError: a recipe or an input of it that cannot be used.
+    """
+    from nvattest.tee.recipes import Challenge, ExpectedReportData, recipe_from_inputs
+
+    if request.tee_quote is None:
+        return None
+    if request.expected_report_data is not None:
+        return ExpectedReportData(report_data=request.expected_report_data)
+    if request.tee_recipe is None:
+        return Challenge(challenge=request.challenge or b"")
+    inputs: dict[str, str | bytes] = {}
+    for given in request.tee_input or ():
+        name, _, value = given.partition("=")
+        inputs[name] = read_input(value[1:], MAXIMUM_INPUT) if value.startswith("@") else value
+    return recipe_from_inputs(request.tee_recipe, inputs)
+
+
+def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetime | None) -> Guest | None:
+    """The guest that is to be judged, or None where no CPU policy says what is demanded of it.
+
+    Raises:
+        InputError, PolicyError: a file that cannot be used.
+    """
+    if request.cpu_policy is None or request.tee_quote is None or recipe is None:
+        return None
+    from nvattest.policy.cpu_policy import load_cpu_policy
+    from nvattest.policy.fields import MAXIMUM
+    from nvattest.tee.anchors import CPU_ANCHORS, cpu_anchors_from_pem
+    from nvattest.tee.guest import Guest
+    from nvattest.tee.quote import MAXIMUM_FILE
+
+    anchors, path = CPU_ANCHORS, request.cpu_policy
+    if request.cpu_anchors is not None:
+        anchors = read_file("--cpu-anchors", request.cpu_anchors, MAXIMUM_PEM, cpu_anchors_from_pem)
+    return Guest(
+        quote=read_input(request.tee_quote, MAXIMUM_FILE),
+        policy=read_file("--cpu-policy", path, MAXIMUM, lambda data: load_cpu_policy(data, source=path)),
+        recipe=recipe,
+        collateral=_cpu_collateral(request.tee_collateral or ()),
+        anchors=anchors,
+        at=at,
+    )
+
+
+def _cpu_collateral(paths: Sequence[str]) -> CpuCollateral | None:
+    """The collateral of all files together: one document of Intel's, or certificates and lists of AMD's.
+
+    Raises:
+        InputError: several documents, or those of both makers (code ``collateral-format``).
+    """
+    from nvattest.tee.collateral import MAXIMUM_TDX, SnpCollateral, parse_collateral
+
+    read = [read_file("--tee-collateral", path, MAXIMUM_TDX, parse_collateral) for path in paths]
+    amd = [item for item in read if isinstance(item, SnpCollateral)]
+    if len(read) > 1 and len(amd) != len(read):
+        raise InputError("--tee-collateral: one document of Intel's, or files of AMD's", code="collateral-format")
+    return sum(amd, SnpCollateral()) if amd else read[0] if read else None
+
+
+def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str) -> BindingCheck:
+    """Compare a quote with what this verified token says it has to cover. The quote itself is not verified.
 
     Raises:
         TokenError: the token names no evidence digest, or the quote does not cover what it has to.
         ParseError: the file is no quote that is known here.
     """
     from nvattest.tee.quote import MAXIMUM_FILE, check_binding, read_quote
+    from nvattest.token.verify import device_side
 
-    if verified.evidence_digest is None:
-        raise TokenError("the token names no evidence digest", code="binding-digest")
-    expected = report_data(challenge, verified.key.thumbprint_bytes, verified.evidence_digest)
+    try:
+        expected = recipe.demand(device_side(verified, nonce)).report_data
+    except InputError as error:
+        raise TokenError(error.message, code=error.code, hint=error.hint) from None
     check = check_binding(read_file("--tee-quote", path, MAXIMUM_FILE, read_quote), expected)
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"
         raise TokenError(check.detail, code="binding", hint=hint)
     return check
+
+
+def guest_binding_to_json(guest: GuestAppraisal) -> dict[str, object]:
+    """The same members as ``binding_to_json`` where the quote was judged, too."""
+    facts = guest.facts
+    return {
+        "holds": guest.passed("guest-binding"),
+        "quote_signature_verified": guest.quote_verified,
+        "note": guest.sentence,
+        "kind": guest.kind or None,
+        "measurement": facts.measurement.hex() if facts is not None else None,
+        "registers": [register.hex() for register in facts.registers] if facts is not None else [],
+    }
 
 
 def binding_to_json(check: BindingCheck) -> dict[str, object]:

@@ -29,11 +29,12 @@ from nvattest.cli.arguments import (
     read_input,
 )
 from nvattest.cli.output import print_json, report_error, say, voucher
-from nvattest.cli.requests import Access
+from nvattest.cli.requests import Access, GuestRequest
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
+    from nvattest.tee.guest import Guest
     from nvattest.tee.quote import BindingCheck
     from nvattest.token.keys import PublicKey
     from nvattest.token.verified import VerifiedToken
@@ -47,20 +48,25 @@ _WIDTH = 64
 _MAXIMUM_ROOTS = 64 * 1024
 
 
+class Times(NamedTuple):
+    """The instants at which token and quote are judged; None for the token is now, for the quote the token's."""
+
+    token: datetime | None
+    quote: datetime | None
+
+
 class Request(NamedTuple):
     """The token, what is expected of it, and where its issuer's keys come from."""
 
     token_file: str
     token_type: str | None
     nonce: str
-    challenge: bytes | None
-    tee_quote: str | None
     issuer: str
     expected_devices: int | None
     expected_gpus: int | None
     expected_switches: int | None
     clock_skew_leeway_seconds: int
-    at: datetime | None
+    at: Times | None
     relying_party_policy: str | None
     accept_simulated: bool
     refuse_weakened: bool
@@ -68,6 +74,7 @@ class Request(NamedTuple):
     jwks: str
     key: str | None
     x5c_anchors: str | None
+    guest: GuestRequest
     access: Access
     as_json: bool
 
@@ -86,10 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     requests.add_challenge(
         expect, "your challenge, in the place of --nonce: the nonce is derived from it and from the token's key"
     )
-    expect.add_argument(
-        "--tee-quote", type=input_file, metavar="FILE",
-        help="the quote of --bind-tee (or a raw one): check that it covers challenge, key and evidence",
-    )  # fmt: skip
     expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
     expect.add_argument(
         "--expected-devices", type=int, metavar="N", help="refuse another number of GPUs and switches together"
@@ -100,7 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clock-skew-leeway-seconds", type=int, default=60, metavar="SECONDS", help="how far clocks may differ (60)"
     )
     expect.add_argument(
-        "--at", type=converted(parse_time), metavar="TIME", help="judge at this time; now by default"
+        "--at", type=converted(_times), metavar="TIME",
+        help="judge at this time; now by default; token=TIME,quote=TIME for one that was recorded apart",
     )  # fmt: skip
     expect.add_argument("--relying-party-policy", type=input_file, metavar="FILE", help="apply this policy too")
     expect.add_argument(
@@ -110,6 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refuse-weakened", action="store_true",
         help="refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service",
     )  # fmt: skip
+    GuestRequest.add_options(parser)
     keys = parser.add_argument_group("keys, at least one of them")
     keys.add_argument(
         "--nras-url", default="", metavar="URL",
@@ -133,20 +138,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
 
 
+def _times(text: str) -> Times:
+    """``TIME``, or one or both of ``token=TIME`` and ``quote=TIME``."""
+    if "=" not in text:
+        return Times(parse_time(text), None)
+    parts = dict(part.partition("=")[::2] for part in text.split(","))
+    if not parts.keys() <= {"token", "quote"}:
+        raise InputError(f"not a time: {text[:120]!r}", code="time", hint="give TIME or token=TIME,quote=TIME")
+    token, quote = (parse_time(parts[name]) if name in parts else None for name in ("token", "quote"))
+    return Times(token, quote)
+
+
 def run(options: argparse.Namespace) -> int:
     """Verify, print, and give the verdict as the exit status."""
-    from nvattest.cli.tokens import check_quote
+    from nvattest.cli.tokens import check_quote, requested_guest, requested_recipe
 
     request = _request(options)
     check, code, status = None, ResultCode.OK, GOOD
     try:
-        verified, at = _verify(request)
-        if request.tee_quote is not None and request.challenge is not None:
-            check = check_quote(verified, request.challenge, request.tee_quote)
+        recipe = requested_recipe(request.guest)
+        verified, nonce, at = _verify(
+            request, requested_guest(request.guest, recipe, at=request.at and request.at.quote)
+        )
+        if recipe is not None and request.guest.tee_quote is not None and verified.guest is None:
+            check = check_quote(verified, recipe, nonce, request.guest.tee_quote)
             say(f"binding: {check.detail}; {check.note}", error=True)
         if request.relying_party_policy is not None and not _policy_agrees(request.relying_party_policy, verified):
             code, status = ResultCode.RP_POLICY_MISMATCH, POLICY_MISMATCH
-        elif not verified.overall:
+        elif not verified.trusted:
             code, status = verified.result_code, RESULT_FALSE
     except NvattestError as error:
         members: dict[str, object] = {_EAR if request.token_type == _EAR else "claims": {}}
@@ -174,8 +193,8 @@ def _request(options: argparse.Namespace) -> Request:
             "exactly one of --nonce and --challenge is required: a token for no request of yours proves nothing",
             REQUIRED,
         )
-    if options.tee_quote is not None and options.challenge is None:
-        raise ArgumentError("--tee-quote is required to come with --challenge", REQUIRED)
+    guest = requests.read(GuestRequest, options)
+    guest.check(options.nonce)
     if options.issuer and options.nras_url:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
@@ -188,18 +207,20 @@ def _request(options: argparse.Namespace) -> Request:
         raise ArgumentError("FILE and --token-file: one token is verified at a time", VALIDATION)
     access = requests.read(Access, options)
     path = options.file if options.file is not None else options.token_file
-    return requests.read(Request, options, token_file=path, access=access, as_json=options.format == "json")
+    return requests.read(
+        Request, options, token_file=path, guest=guest, access=access, as_json=options.format == "json"
+    )
 
 
 def _has_key(options: argparse.Namespace) -> bool:
     return bool(options.jwks) or options.key is not None or options.x5c_anchors is not None
 
 
-def _verify(request: Request) -> tuple[VerifiedToken, datetime]:
-    """The token, and the instant at which it was checked."""
+def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
+    """The token, its nonce, and the instant at which it was checked."""
     data = _read_token(request.token_file)
     try:
-        return _verify_data(data, request)
+        return _verify_data(data, request, guest)
     except TokenError as error:
         other = None
         if error.code == "malformed":
@@ -207,8 +228,8 @@ def _verify(request: Request) -> tuple[VerifiedToken, datetime]:
         raise other or error from None
 
 
-def _verify_data(data: bytes, request: Request) -> tuple[VerifiedToken, datetime]:
-    """The token and the instant: the clock is read when token and keys are there."""
+def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
+    """The token, its nonce and the instant: the clock is read when token and keys are there."""
     from nvattest.cli.tokens import nonce_of_token
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.verified import TokenKind
@@ -217,8 +238,8 @@ def _verify_data(data: bytes, request: Request) -> tuple[VerifiedToken, datetime
     # Parsed first, so that malformed input causes no request.
     token, found = read_document(file_text(data))
     thumbprint: bytes | None = None
-    if request.challenge is not None:
-        nonce, thumbprint = nonce_of_token(token, request.challenge)
+    if request.guest.challenge is not None:
+        nonce, thumbprint = nonce_of_token(token, request.guest.challenge)
     else:
         nonce = Nonce.from_hex(request.nonce)
     kind = TokenKind(request.token_type) if request.token_type is not None else None
@@ -227,7 +248,7 @@ def _verify_data(data: bytes, request: Request) -> tuple[VerifiedToken, datetime
     if service and found is TokenKind.DETACHED_EAT and kind in (None, found):
         # What the service says of its own anchors is not what NVIDIA's service would vouch for.
         kind = TokenKind.NRAS
-    at = request.at or datetime.now(timezone.utc)
+    at = (request.at and request.at.token) or datetime.now(timezone.utc)
     verified = verify_token(
         token,
         issuer=request.issuer or service or request.nras_url.rstrip("/") or _usual_issuer(token),
@@ -244,6 +265,7 @@ def _verify_data(data: bytes, request: Request) -> tuple[VerifiedToken, datetime
         kind=kind,
         accept_simulated=request.accept_simulated,
         refuse_weakened=request.refuse_weakened,
+        guest=guest,
     )
     if service and jwks is not None:
         from nvattest.collateral.nras import check_own_chains, key_ids
@@ -251,7 +273,7 @@ def _verify_data(data: bytes, request: Request) -> tuple[VerifiedToken, datetime
         check_own_chains(load_json(jwks, source="JWKS", maximum=MAXIMUM_JWKS), key_ids(token), at)
     if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
         raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
-    return verified, at
+    return verified, nonce, at
 
 
 def _usual_issuer(token: object) -> str | None:
@@ -385,7 +407,15 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
     lines += [
         f"  {clean(label, _WIDTH)}  {word}" for label, word in verified.statuses.items() if label not in verified.labels
     ]
-    return lines + [f"  {refusal}" for refusal in verified.refusals]
+    lines += [f"  {refusal}" for refusal in verified.refusals]
+    if verified.guest is None:
+        return lines
+    from nvattest.report.text import saved_guest_account
+
+    lines += ["", *saved_guest_account(verified.guest)]
+    if verified.guest.trusted and verified.guest.passed("guest-key") and verified.guest.recipe == "nvattest":
+        lines.append("  the quote covers the token's key: a key set from the attester itself may be believed")
+    return lines
 
 
 def _service_of(verified: VerifiedToken) -> str:
@@ -398,7 +428,8 @@ def _service_of(verified: VerifiedToken) -> str:
 
 
 def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) -> dict[str, object]:
-    from nvattest.cli.tokens import binding_to_json
+    from nvattest.appraisal.serialize import guest_to_json
+    from nvattest.cli.tokens import binding_to_json, guest_binding_to_json
     from nvattest.token.verified import TokenKind
 
     facts: dict[str, object] = {"claims": list(verified.claims)}
@@ -406,6 +437,8 @@ def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) ->
         facts = {"ear": verified.payload}
     if check is not None:
         facts["binding"] = binding_to_json(check)
+    if verified.guest is not None:
+        facts |= {"binding": guest_binding_to_json(verified.guest), "guest": guest_to_json(verified.guest)}
     if verified.refusals:
         facts["refusals"] = [refusal.to_json() for refusal in verified.refusals]
     return {**facts, "token": _summary(verified, at)}
