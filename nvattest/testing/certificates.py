@@ -11,10 +11,11 @@ import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
@@ -33,6 +34,8 @@ __all__ = [
     "Template",
     "aki",
     "basic_constraints",
+    "certificate_builder",
+    "crl_builder",
     "crl_url",
     "extended_key_usage",
     "issue",
@@ -43,8 +46,10 @@ __all__ = [
     "ocsp_url",
     "other",
     "pem",
+    "signed",
     "ski",
     "tcb_flags",
+    "window",
 ]
 
 # The organization in every simulated subject: trust anchors that carry it are reported as simulated.
@@ -57,6 +62,7 @@ _ATTRIBUTES = {
     "CN": NameOID.COMMON_NAME,
     "serialNumber": NameOID.SERIAL_NUMBER,
     "C": NameOID.COUNTRY_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
     "L": NameOID.LOCALITY_NAME,
     "ST": NameOID.STATE_OR_PROVINCE_NAME,
     "O": NameOID.ORGANIZATION_NAME,
@@ -205,6 +211,31 @@ def ocsp_purposes(*, no_check_as_purpose: bool) -> tuple[x509.ObjectIdentifier, 
 # --- issuing ----------------------------------------------------------------------------------------------------------
 
 
+def certificate_builder(
+    template: Template, public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, issuer: x509.Name
+) -> x509.CertificateBuilder:
+    """What the template says about this key, to be signed.
+
+    Raises:
+        InputError: a lie gives the certificate a serial number or a validity that X.509 has no place for.
+    """
+    try:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(template.subject)
+            .issuer_name(issuer)
+            .public_key(public)
+            .serial_number(template.serial)
+            .not_valid_before(template.not_before)
+            .not_valid_after(template.not_after)
+        )
+        for item in template.extensions:
+            builder = builder.add_extension(item.value, critical=item.critical)
+    except ValueError as error:
+        raise _unsayable(error) from None
+    return builder
+
+
 def issue(
     template: Template,
     key: SigningKey,
@@ -219,25 +250,8 @@ def issue(
     Raises:
         InputError: a lie gives the certificate a serial number or a validity that X.509 has no place for.
     """
-    try:
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(template.subject)
-            .issuer_name(issuer.subject)
-            .public_key(key.public)
-            .serial_number(template.serial)
-            .not_valid_before(template.not_before)
-            .not_valid_after(template.not_after)
-        )
-        for item in template.extensions:
-            builder = builder.add_extension(item.value, critical=item.critical)
-    except ValueError as error:
-        raise _unsayable(error) from None
-    algorithm = hashes.SHA256() if sha256 else hashes.SHA384()
-    try:
-        made = builder.sign(issuer_key.private, algorithm, ecdsa_deterministic=True)
-    except UnsupportedAlgorithm:  # OpenSSL before 3.2: still a valid signature, no longer a reproducible one
-        made = builder.sign(issuer_key.private, algorithm)
+    builder = certificate_builder(template, key.public, issuer.subject)
+    made = signed(builder, issuer_key, sha256=sha256)
     der = made.public_bytes(Encoding.DER)
     if template.generalized or damage_signature:
         tbs = made.tbs_certificate_bytes
@@ -255,6 +269,35 @@ def _with_generalized_times(tbs: bytes, template: Template) -> bytes:
     usual = _der.sequence(*(_der.generalized_time(at) if at.year >= 2050 else _der.utc_time(at) for at in times))
     changed = tbs[4:].replace(usual, _der.sequence(*map(_der.generalized_time, times)), 1)
     return _der.sequence(changed)
+
+
+def signed(builder: Any, key: SigningKey, *, sha256: bool = False) -> Any:
+    """What the builder of a certificate or of a revocation list makes under this key."""
+    algorithm = key.algorithm(sha256=sha256)
+    try:
+        return builder.sign(key.private, algorithm, ecdsa_deterministic=True)
+    except UnsupportedAlgorithm:  # OpenSSL before 3.2: still a valid signature, no longer a reproducible one
+        return builder.sign(key.private, algorithm)
+
+
+def crl_builder(
+    issuer: x509.Name, authority: x509.ExtensionType, begin: datetime, end: datetime, revoked: Iterable[int]
+) -> x509.CertificateRevocationListBuilder:
+    """A revocation list with these serial numbers, to be signed; ``authority`` identifies the issuer's key."""
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer).last_update(begin).next_update(end)
+    builder = builder.add_extension(x509.CRLNumber(1), critical=False).add_extension(authority, critical=False)
+    for serial in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(begin - _DAY)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder
+
+
+def window(told: Told, clock: datetime, *, days: int) -> tuple[datetime, datetime]:
+    """When lists and signed texts are good: from yesterday on for so many days, unless a lie says otherwise."""
+    if "stale" in told:
+        return clock - days * _DAY, clock - timedelta(hours=1)
+    begin = clock + timedelta(hours=1) if "future" in told else clock - _DAY
+    return begin, begin + days * _DAY
 
 
 def pem(certificates: Iterable[bytes], *, final_newline: bool = True) -> bytes:

@@ -1,22 +1,27 @@
-"""P-384 keys from a seed and a label, with deterministic signatures (RFC 6979): a platform is the same byte for byte.
+"""Keys from a seed and a label, with deterministic signatures (RFC 6979): a platform is the same byte for byte.
 
 These keys protect nothing: they follow from the seed, and the default seed is 0.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from functools import cached_property
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from nvattest.pki.ecdsa import P384_ORDER
 
-__all__ = ["KeyRing", "SigningKey", "derive_bytes"]
+__all__ = ["KeyRing", "SigningKey", "derive_bytes", "rsa_key"]
+
+_P256 = 32
+# The order of the group of P-256 (FIPS 186-5, SP 800-186).
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def derive_bytes(seed: int, label: str, size: int) -> bytes:
@@ -32,11 +37,12 @@ def _ecdsa(algorithm: hashes.HashAlgorithm) -> ec.ECDSA:
 
 
 class SigningKey:
-    """A P-384 key pair of the simulation."""
+    """A key pair of the simulation: P-384 with SHA-384, or P-256 with SHA-256 where ``size`` is 32."""
 
     def __init__(self, private: ec.EllipticCurvePrivateKey) -> None:
         self.private = private
         self.public = private.public_key()
+        self.size = private.key_size // 8
         self.point: bytes = self.public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     @cached_property
@@ -49,14 +55,18 @@ class SigningKey:
         """SHA-1 of the public point (20 bytes), as in subject and authority key identifiers (RFC 5280, 4.2.1.2)."""
         return hashlib.sha1(self.point, usedforsecurity=False).digest()
 
+    def algorithm(self, *, sha256: bool = False) -> hashes.HashAlgorithm:
+        """The hash that goes with the curve. ``sha256`` is for the lie of a weaker one."""
+        return hashes.SHA256() if sha256 or self.size == _P256 else hashes.SHA384()
+
     def sign_der(self, message: bytes, *, sha256: bool = False) -> bytes:
-        """ECDSA with SHA-384 over ``message``, as DER. ``sha256`` is for the lie of a weaker hash."""
-        return self.private.sign(message, _ecdsa(hashes.SHA256() if sha256 else hashes.SHA384()))
+        """ECDSA over ``message``, as DER; ``sha256`` as for ``algorithm``."""
+        return self.private.sign(message, _ecdsa(self.algorithm(sha256=sha256)))
 
     def sign_raw(self, message: bytes) -> bytes:
-        """ECDSA with SHA-384 over ``message``: 96 bytes, r then s, big-endian (SPDM, XMLDSig)."""
+        """ECDSA over ``message``: r then s, big-endian, ``size`` bytes each (SPDM, XMLDSig, quotes)."""
         r, s = decode_dss_signature(self.sign_der(message))
-        return r.to_bytes(48, "big") + s.to_bytes(48, "big")
+        return r.to_bytes(self.size, "big") + s.to_bytes(self.size, "big")
 
 
 class KeyRing:
@@ -66,12 +76,13 @@ class KeyRing:
         self.seed = seed
         self._keys: dict[str, SigningKey] = {}
 
-    def key(self, label: str) -> SigningKey:
-        """The key with this label, made at its first use."""
+    def key(self, label: str, *, p256: bool = False) -> SigningKey:
+        """The key with this label, made at its first use; its curve is P-384 unless ``p256``."""
         key = self._keys.get(label)
         if key is None:
-            scalar = int.from_bytes(derive_bytes(self.seed, f"key/{label}", 64), "big") % (P384_ORDER - 1) + 1
-            key = self._keys.setdefault(label, SigningKey(ec.derive_private_key(scalar, ec.SECP384R1())))
+            curve, order = (ec.SECP256R1(), _P256_ORDER) if p256 else (ec.SECP384R1(), P384_ORDER)
+            scalar = int.from_bytes(derive_bytes(self.seed, f"key/{label}", 64), "big") % (order - 1) + 1
+            key = self._keys.setdefault(label, SigningKey(ec.derive_private_key(scalar, curve)))
         return key
 
     def bytes(self, label: str, size: int) -> bytes:
@@ -83,3 +94,37 @@ class KeyRing:
         value = bytearray(self.bytes(f"serial/{label}", size))
         value[0] = value[0] & 0x3F | 0x40
         return int.from_bytes(value, "big")
+
+
+# RSA keys of 4096 bits belong to a name and to no seed: drawing one takes seconds. Each prime is the first after the
+# digest of its name that is this far away.
+_RSA = {
+    "ARK-Milan": (1080, 1974),
+    "SEV-Milan": (548, 474),
+    "SEV-VLEK-Milan": (188, 48),
+    "ARK-Genoa": (788, 48),
+    "SEV-Genoa": (246, 1112),
+    "SEV-VLEK-Genoa": (488, 1048),
+    "ARK-Turin": (1258, 376),
+    "SEV-Turin": (4146, 3682),
+    "SEV-VLEK-Turin": (74, 400),
+}
+_EXPONENT = 65537
+
+
+@functools.cache
+def rsa_key(label: str) -> rsa.RSAPrivateKey:
+    """The RSA key of one of AMD's simulated authorities."""
+
+    def prime(which: str, distance: int) -> int:
+        text = f"nvattest simulation\0rsa\0{label} {which}"
+        return (int.from_bytes(hashlib.shake_256(text.encode()).digest(256), "big") | 3 << 2046 | 1) + distance
+
+    p, q = (prime(which, distance) for which, distance in zip("pq", _RSA[label], strict=True))
+    d = pow(_EXPONENT, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPrivateNumbers(
+        p=p, q=q, d=d, dmp1=d % (p - 1), dmq1=d % (q - 1), iqmp=pow(q, -1, p),
+        public_numbers=rsa.RSAPublicNumbers(e=_EXPONENT, n=p * q),
+    )  # fmt: skip
+    # Checking the primes again takes half a second.
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)

@@ -1,8 +1,8 @@
 """What a simulated platform can be told to lie about, and how each lie is spelled: ``gpu0:measurement=9``.
 
 A lie is ``TARGET:NAME`` or ``TARGET:NAME=ARGUMENT``. Targets are ``gpu<N>``, ``switch<N>``, ``gpu*``, ``switch*``,
-``driver-rim``, ``vbios-rim``, ``bios-rim``, ``rim*`` and ``platform``. Positions count in a certificate chain from the
-leaf, 0. Measurement indices are golden indices: index i is SPDM block i + 1.
+``driver-rim``, ``vbios-rim``, ``bios-rim``, ``rim*``, ``platform`` and ``guest``. Positions count in a chain of
+certificates from the leaf, 0. Measurement indices are golden indices: index i is SPDM block i + 1.
 
 A certificate or a RIM that several devices share lies to all of them: revoking position 2 of ``gpu0`` revokes the
 provisioner of every GPU.
@@ -18,7 +18,18 @@ from enum import Enum
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
 
-__all__ = ["LIES", "OCSP_LIES", "Lie", "LieSpec", "Scope", "Told", "find_spec", "must_find", "parse_fault"]
+__all__ = [
+    "GUEST_LIES",
+    "LIES",
+    "OCSP_LIES",
+    "Lie",
+    "LieSpec",
+    "Scope",
+    "Told",
+    "find_spec",
+    "must_find",
+    "parse_fault",
+]
 
 
 class Scope(Enum):
@@ -27,6 +38,7 @@ class Scope(Enum):
     DEVICE = "device"
     RIM = "rim"
     PLATFORM = "platform"
+    GUEST = "guest"
 
 
 class _Form(Enum):
@@ -41,6 +53,7 @@ class _Form(Enum):
     TEXT = r"[\x20-\x7e]{1,128}"
     DEVICE = r"(gpu|switch)\d{1,2}"
     WORD = r"[a-z0-9-]{1,32}"
+    LETTERS = r"[A-Za-z]{1,64}"
     TOPOLOGY = r"foreign|missing|extra"
     FLAG = r"debug|notSecure|recovery"
     TRICK = r"dtd|entity|comment|instruction|key-value|second-signature|reference|transform|digest|truncated"
@@ -52,6 +65,7 @@ class LieSpec:
 
     ``argument`` is its form for people, with ``[]`` where it may be left out; ``check`` is what has to see the
     lie ("" where it depends on the argument or where the lie is only a variant); :meth:`check_of` gives its full id.
+    ``only`` is the one kind of guest that can tell it: ``tdx`` or ``snp``.
     """
 
     name: str
@@ -61,6 +75,7 @@ class LieSpec:
     check: str
     form: _Form
     optional: bool
+    only: str = ""
 
     def check_of(self, target: str) -> str:
         """The id of the check that has to see the lie when ``target`` tells it; ``rim*`` stands for the driver RIM."""
@@ -97,11 +112,12 @@ class Lie:
             raise InputError(
                 f"a simulated platform has no target named {self.target[:40]!r}",
                 code="fault-target",
-                hint="targets are gpu<N>, switch<N>, gpu*, switch*, driver-rim, vbios-rim, bios-rim, rim*, platform",
+                hint="targets are gpu<N>, switch<N>, gpu*, switch*, driver-rim, vbios-rim, bios-rim, rim*, platform,"
+                " guest",
             )
         spec = find_spec(self.name, scope)
         if spec is None:
-            known = ", ".join(item.name for item in LIES if scope in item.scopes)
+            known = ", ".join(item.name for item in (*LIES, *GUEST_LIES) if scope in item.scopes)
             raise InputError(
                 f"{self.target} cannot lie about {self.name[:40]!r}", code="fault-name", hint=f"it can tell: {known}"
             )
@@ -169,6 +185,11 @@ class Told:
         """Those of the platform."""
         return cls(lie for lie in lies if lie.target == "platform")
 
+    @classmethod
+    def by_guest(cls, lies: Iterable[Lie]) -> Told:
+        """Those of the guest."""
+        return cls(lie for lie in lies if lie.target == "guest")
+
     def __bool__(self) -> bool:
         return bool(self._lies)
 
@@ -212,14 +233,16 @@ def _scope(target: str) -> Scope | None:
         return Scope.DEVICE
     if target in ("driver-rim", "vbios-rim", "bios-rim", "rim*"):
         return Scope.RIM
-    return Scope.PLATFORM if target == "platform" else None
+    return {"platform": Scope.PLATFORM, "guest": Scope.GUEST}.get(target)
 
 
-_D, _R, _P = Scope.DEVICE, Scope.RIM, Scope.PLATFORM
+_D, _R, _P, _G = Scope.DEVICE, Scope.RIM, Scope.PLATFORM, Scope.GUEST
 _F = _Form
 
 
-def _lie(scopes: tuple[Scope, ...], name: str, argument: str, form: _Form, check: str, meaning: str) -> LieSpec:
+def _lie(
+    scopes: tuple[Scope, ...], name: str, argument: str, form: _Form, check: str, meaning: str, only: str = ""
+) -> LieSpec:
     return LieSpec(
         name=name,
         scopes=frozenset(scopes),
@@ -228,6 +251,7 @@ def _lie(scopes: tuple[Scope, ...], name: str, argument: str, form: _Form, check
         check=check,
         form=form,
         optional=argument.startswith("["),
+        only=only,
     )
 
 
@@ -331,6 +355,50 @@ LIES: tuple[LieSpec, ...] = (
          "the driver says this of the switches: 0 off, 1 on, 2 failed, 3 locked"),
     _lie((_P,), "one-gpu-other-mode", "", _F.NONE, "one-mode", "the last GPU reports another mode than the rest"),
 )
+# What a guest lies about: its quote, and what Intel or AMD say of its machine.
+GUEST_LIES: tuple[LieSpec, ...] = (
+    _lie((_G,), "measurement", "[HEX]", _F.HEX, "guest-measurements", "has another MRTD or MEASUREMENT"),
+    _lie((_G,), "register", "INDEX[,HEX]", _F.INDEX_HEX, "guest-measurements", "has another RTMR", "tdx"),
+    _lie((_G,), "host-data", "[HEX]", _F.HEX, "guest-measurements", "has other host data", "snp"),
+    _lie((_G,), "report-data", "[HEX]", _F.HEX, "guest-binding", "gives a quote over other report data"),
+    _lie((_G,), "debug", "", _F.NONE, "guest-state", "is a debug guest"),
+    _lie((_G,), "migratable", "", _F.NONE, "guest-state", "can be moved to another machine"),
+    _lie((_G,), "sept-ve", "", _F.NONE, "guest-state", "lets its host take memory away (SEPT_VE_DISABLE unset)", "tdx"),
+    _lie((_G,), "vmpl", "NUMBER", _F.INDEX, "guest-state", "asks from this privilege level", "snp"),
+    _lie((_G,), "host-asked", "", _F.NONE, "guest-state", "shows a report that its host asked for", "snp"),
+    _lie((_G,), "policy", "HEX", _F.HEX, "", "was started with this guest policy", "snp"),
+    _lie((_G,), "version", "NUMBER", _F.INDEX, "", "has a report of this version", "snp"),
+    # What happens to a quote on its way.
+    _lie((_G,), "signature", "[BYTE]", _F.INDEX, "quote-signature", "turns over one byte of the signature"),
+    _lie((_G,), "wrong-key", "", _F.NONE, "quote-signature", "signs with a key that no certificate is about"),
+    _lie((_G,), "tamper", "OFFSET", _F.INDEX, "", "turns over the byte of the quote at this offset, after signing"),
+    _lie((_G,), "truncate", "BYTES", _F.INDEX, "quote-format", "cuts this many bytes off the end of the quote"),
+    _lie((_G,), "trailing", "HEX", _F.HEX, "quote-format", "adds bytes after the quote"),
+    _lie((_G,), "qe-signer", "", _F.NONE, "quote-signature", "has a quoting enclave of another signer", "tdx"),
+    _lie((_G,), "module-signer", "", _F.NONE, "quote-signature", "has a TDX module of another signer", "tdx"),
+    _lie((_G,), "unsigned", "", _F.NONE, "quote-collateral", "says that no key signs its report", "snp"),
+    _lie((_G,), "masked", "", _F.NONE, "quote-signature", "says that the key of its chip is masked", "snp"),
+    # Its endorsement: 0 is PCK, VCEK or VLEK, 1 their authority, 2 the root.
+    _lie((_G,), "other-root", "", _F.NONE, "quote-chain", "has a root with the right name and another key"),
+    _lie((_G,), "chain-signature", "POSITION", _F.POSITION, "quote-chain", "breaks this certificate's signature"),
+    _lie((_G,), "expired", "POSITION", _F.POSITION, "quote-chain", "shows a certificate that ended yesterday"),
+    _lie((_G,), "not-yet-valid", "POSITION", _F.POSITION, "quote-chain", "shows one that begins tomorrow"),
+    _lie((_G,), "wrong-chip", "", _F.NONE, "quote-chip", "has a certificate that names another chip", "snp"),
+    _lie((_G,), "wrong-tcb", "", _F.NONE, "quote-chip", "has a certificate for another level of firmware", "snp"),
+    _lie((_G,), "wrong-generation", "", _F.NONE, "quote-chip", "says that its CPU is of no known generation", "snp"),
+    # What the maker says of the machine.
+    _lie((_G,), "revoked", "POSITION", _F.POSITION, "quote-revocation", "has a revoked certificate"),
+    _lie((_G,), "crl-signature", "", _F.NONE, "", "comes with a revocation list that another key signed"),
+    _lie((_G,), "no-crl", "", _F.NONE, "quote-revocation", "comes without a revocation list", "snp"),
+    _lie((_G,), "stale", "", _F.NONE, "quote-collateral", "comes with collateral that ended an hour ago"),
+    _lie((_G,), "future", "", _F.NONE, "quote-collateral", "comes with collateral that begins in an hour"),
+    _lie((_G,), "other-platform", "", _F.NONE, "quote-collateral", "comes with collateral of another platform", "tdx"),
+    _lie((_G,), "tcb-info-tampered", "", _F.NONE, "quote-signature", "got its TCB info changed after signing", "tdx"),
+    _lie((_G,), "evaluation", "NUMBER", _F.INDEX, "quote-tcb", "comes with collateral of this evaluation", "tdx"),
+    _lie((_G,), "tcb-status", "STATUS", _F.LETTERS, "quote-tcb", "runs on a platform of this status", "tdx"),
+    _lie((_G,), "out-of-date", "", _F.NONE, "quote-tcb", "runs on a platform with old microcode", "tdx"),
+    _lie((_G,), "old-firmware", "", _F.NONE, "quote-tcb", "runs on a chip with old firmware and microcode", "snp"),
+)
 # fmt: on
 
 # Lies of the responder about one certificate: they need a position whose revocation is asked about.
@@ -338,7 +406,7 @@ OCSP_LIES = frozenset(spec.name for spec in LIES if spec.check == "chain-revocat
     "ocsp-no-nonce",
     "ocsp-by-issuer",
 }
-_BY_NAME = {(spec.name, scope): spec for spec in LIES for scope in spec.scopes}
+_BY_NAME = {(spec.name, scope): spec for spec in (*LIES, *GUEST_LIES) for scope in spec.scopes}
 
 
 def find_spec(name: str, scope: Scope) -> LieSpec | None:

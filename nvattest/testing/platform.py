@@ -538,7 +538,7 @@ def _check_lies(shape: _Shape, lies: Iterable[Lie]) -> None:
         elif lie.target.endswith("-rim") or lie.target == "rim*":
             here = shape.switches > 0 if lie.target == "bios-rim" else bool(shape.silicon.roles)
         else:
-            here = lie.name != "pcie-mode" or shape.switches > 0
+            here = lie.target == "platform" and (lie.name != "pcie-mode" or shape.switches > 0)
         if not here:
             raise InputError(
                 f"this platform has no {lie.target}, which should tell {str(lie)!r}",

@@ -1,0 +1,166 @@
+"""A simulated guest: the CPU's side of a confidential virtual machine, with the PKI of Intel or AMD behind it.
+
+    guest = SimulatedGuest("snp-genoa")
+    quote = guest.quote(report_data)                 # 64 bytes of your own
+    anchors, collateral = guest.anchors(), guest.collateral()
+
+Its root is in no default trust anchors, its certificates say that they are a simulation, and so do results under it.
+What a guest can lie about is in ``GUEST_LIES``: ``SimulatedGuest("tdx", lies=["guest:out-of-date"])``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from nvattest.errors import InputError
+from nvattest.testing.keys import KeyRing
+from nvattest.testing.lies import GUEST_LIES, Lie, Scope, Told, find_spec, parse_fault
+from nvattest.testing.platform import DEFAULT_CLOCK
+
+if TYPE_CHECKING:
+    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.tee.collateral import CpuCollateral
+    from nvattest.tee.tsm import TeeQuote
+    from nvattest.testing.cpu_intel import Served
+
+__all__ = ["GUESTS", "GUEST_LIES", "SimulatedGuest"]
+
+GUESTS: Mapping[str, str] = {
+    "tdx": "a trust domain of TDX 1.0, a quote of version 4",
+    "tdx-v5": "a trust domain of TDX 1.5, a quote of version 5",
+    "tdx-v5-ex": "the same with the extended report (885 bytes)",
+    "snp-milan": "an SNP guest on Milan, a report of version 2, endorsed by its chip's VCEK",
+    "snp-genoa": "the same on Genoa, version 3",
+    "snp-siena": "the same on Siena, which shares Genoa's root",
+    "snp-turin": "the same on Turin, version 5, with an FMC and another order of its TCB",
+    "snp-milan-vlek": "an SNP guest whose report a cloud provider's VLEK signs; also for genoa, siena and turin",
+}
+
+
+class SimulatedGuest:
+    """One guest with its CPU. It does not change afterwards.
+
+    Args:
+        kind: one of ``GUESTS``.
+        seed: everything random comes from it; the RSA keys of AMD's authorities depend on their name alone.
+        clock: the instant around which everything honest is valid (``DEFAULT_CLOCK``); it has a time zone.
+        lies: faults, as :class:`Lie` or as text such as ``guest:debug``; those of other targets are left to platforms.
+
+    Attributes:
+        kind: that of the argument.
+        measurement: MRTD or MEASUREMENT (48 bytes).
+        registers: RTMR 0 to 3; none on AMD.
+        provider: the kernel's name of the quote's provider.
+        root: the maker's root certificate (DER).
+        auxiliary: what the host puts beside the quote: a table of certificates on AMD, None on Intel.
+
+    Raises:
+        InputError: no such guest, a clock without a time zone, or a lie that would change nothing here.
+    """
+
+    def __init__(
+        self, kind: str = "tdx", *, seed: int = 0, clock: datetime | None = None, lies: Iterable[Lie | str] = ()
+    ) -> None:
+        moment = DEFAULT_CLOCK if clock is None else clock
+        if moment.tzinfo is None:
+            raise InputError("the clock of a guest has no time zone", code="time-zone")
+        self.kind = kind
+        self.clock = moment.astimezone(timezone.utc).replace(microsecond=0)
+        self.lies = tuple(
+            lie for lie in (lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies) if lie.target == "guest"
+        )
+        self._told = Told.by_guest(self.lies)
+        maker, _, model = kind.partition("-")
+        generation, _, endorsement = model.partition("-")
+        keys = KeyRing(seed)
+        from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
+        from nvattest.testing.cpu_intel import BODIES, IntelGuest
+
+        self._guest: AmdGuest | IntelGuest
+        if kind in BODIES:
+            self._check_lies("tdx")
+            self._guest = IntelGuest(kind, keys, self.clock, self._told)
+        elif maker == "snp" and generation in GENERATIONS and endorsement in ("", "vlek"):
+            self._check_lies("snp")
+            self._guest = AmdGuest(generation, endorsement or "vcek", keys, self.clock, self._told)
+        else:
+            raise InputError(f"no such guest: {kind[:60]!r}", code="platform", hint=f"guests are {', '.join(GUESTS)}")
+        self.measurement, self.registers = self._guest.measurement, self._guest.registers
+        self.provider, self.root = self._guest.provider, self._guest.root
+        self.auxiliary = self._guest.auxiliary
+
+    def quote(self, report_data: bytes) -> bytes:
+        """The raw quote over 64 bytes, signed now.
+
+        Raises:
+            InputError: the report data has another size.
+        """
+        if len(report_data) != _REPORT_DATA:
+            raise InputError(f"report data has exactly {_REPORT_DATA} bytes", code="report-data")
+        told = self._told
+        if (other := told.get("report-data")) is not None:
+            given = bytes.fromhex(other)[:_REPORT_DATA].ljust(_REPORT_DATA, b"\0")
+            report_data = given if other else bytes(byte ^ 0xFF for byte in report_data)
+        quote = bytearray(self._guest.quote(report_data))
+        if (place := told.get("signature", "0")) is not None:
+            quote[self._guest.signature_at + int(place) % 48] ^= 0x01
+        for argument in told.all("tamper"):
+            quote[int(argument) % len(quote)] ^= 0x01
+        if (count := told.get("truncate")) is not None:
+            del quote[max(len(quote) - int(count), 0) :]
+        return bytes(quote) + bytes.fromhex(told.get("trailing") or "")
+
+    def take_quote(self, report_data: bytes) -> TeeQuote:
+        """The same with what the kernel says beside it, as ``tee.tsm.take_quote`` gives it."""
+        from nvattest.tee.tsm import TeeQuote
+
+        return TeeQuote(
+            provider=self.provider,
+            quote=self.quote(report_data),
+            auxiliary=self.auxiliary,
+            report_data=report_data,
+            generation=1,
+        )
+
+    def collateral(self) -> CpuCollateral:
+        """What Intel's or AMD's service gives for this machine."""
+        return self._guest.collateral()
+
+    def anchors(self) -> CpuAnchors:
+        """The simulated root in the place of its maker's; it says so."""
+        from nvattest.tee.anchors import cpu_anchors_from_der
+
+        if self.provider == "tdx_guest":
+            return cpu_anchors_from_der(intel=self.root, amd={}, label="simulated")
+        generation = self.kind.split("-")[1]
+        return cpu_anchors_from_der(
+            amd={"genoa" if generation == "siena" else generation: self.root}, label="simulated"
+        )
+
+    def serve(self, path: str, query: Mapping[str, str]) -> Served | None:
+        """The answer of its maker's service to a GET, as ``Services`` gives it; None where it has nothing there."""
+        return self._guest.serve(path, query)
+
+    def _check_lies(self, maker: str) -> None:
+        for lie in self.lies:
+            spec = find_spec(lie.name, Scope.GUEST)
+            if spec is not None and spec.only not in ("", maker):
+                raise InputError(
+                    f"{str(lie)!r} is for {spec.only} guests and would change nothing here",
+                    code="fault-target",
+                    hint=f"this guest is {self.kind}",
+                )
+            if lie.position is not None:
+                most = 2 if lie.name != "revoked" else 1
+                least = 1 if lie.name == "revoked" and maker == "snp" else 0
+                if not least <= lie.position <= most:
+                    raise InputError(
+                        f"nothing would change at that certificate: {str(lie)!r}",
+                        code="fault-argument",
+                        hint=f"{lie.name} is for the positions {least} to {most} of this guest",
+                    )
+
+
+_REPORT_DATA = 64

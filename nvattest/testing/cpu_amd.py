@@ -1,0 +1,307 @@
+"""Simulated AMD chips: SEV-SNP reports of Milan, Genoa, Siena and Turin, their certificates and their service.
+
+The chain is ARK (self-signed, RSA 4096), ASK or ASVK, and the endorsement key (P-384): the VCEK of a chip at a firmware
+level, or the VLEK of a cloud provider. Names are AMD's, and the organization says that it is a simulation. Everything
+follows from the seed, the clock and the lies, but for the salts of RSASSA-PSS, which the library draws.
+
+Sources: AMD 56860 (firmware ABI), 57230 (certificates and key distribution service), 56421 (table of certificates).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from nvattest.tee.collateral import SnpCollateral
+from nvattest.testing import _der
+from nvattest.testing.certificates import (
+    SIMULATION,
+    Extension,
+    Template,
+    basic_constraints,
+    certificate_builder,
+    crl_builder,
+    crl_url,
+    key_usage,
+    name,
+    other,
+    pem,
+    window,
+)
+from nvattest.testing.cpu_intel import Served, measured
+from nvattest.testing.keys import KeyRing, SigningKey, rsa_key
+from nvattest.testing.lies import Told
+
+__all__ = ["GENERATIONS", "AmdGuest"]
+
+_PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
+_AMD = "1.3.6.1.4.1.3704.1"
+_DAY = timedelta(days=1)
+_SIZE, _SIGNED = 0x4A0, 0x2A0
+# Guest policy: ABI 1.51, SMT allowed, the bit that is always one.
+_POLICY = 51 | 1 << 8 | 1 << 16 | 1 << 17
+_MIGRATION, _DEBUG = 1 << 18, 1 << 19
+_HOST_ASKED = 0xFFFFFFFF
+_MASKED, _VLEK, _UNSIGNED = 1 << 1, 1 << 2, 7 << 2
+_CSP = "CN=simulation.nvattest.invalid"
+# Of the certificate table: VCEK, VLEK, ASK or ASVK, ARK.
+_GUIDS = {
+    "vcek": bytes.fromhex("63da758de6644564adc5f4b93be8accd"),
+    "vlek": bytes.fromhex("a8074bc2a25a483eaae639c045a0b8a1"),
+    "ask": bytes.fromhex("4ab7b379bbac4fe4a02f05aef327c782"),
+    "ark": bytes.fromhex("c0b406a4a803495297433fb6014cd0ae"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What differs between the CPUs. ``tcb`` is FMC, boot loader, TEE, SNP and microcode; only Turin has an FMC."""
+
+    root: str
+    product: str
+    cpuid: tuple[int, int, int]
+    tcb: tuple[int, int, int, int, int]
+    report: int
+    serial: int
+
+    @property
+    def turin(self) -> bool:
+        """Whether the layouts are Turin's."""
+        return self.root == "Turin"
+
+    def packed(self, tcb: tuple[int, int, int, int, int]) -> bytes:
+        """A TCB version as its eight bytes."""
+        fmc, boot_loader, tee, snp, microcode = tcb
+        if self.turin:
+            return bytes((fmc, boot_loader, tee, snp, 0, 0, 0, microcode))
+        return bytes((boot_loader, tee, 0, 0, 0, 0, snp, microcode))
+
+
+_GENOA = Generation(
+    root="Genoa", product="Genoa", cpuid=(0x19, 0x11, 1), tcb=(0, 10, 0, 23, 84), report=3, serial=0x20000
+)
+GENERATIONS = {
+    "milan": Generation(
+        root="Milan", product="Milan-B0", cpuid=(0x19, 0x01, 1), tcb=(0, 4, 0, 24, 219), report=2, serial=0x10000
+    ),
+    "genoa": _GENOA,
+    "siena": replace(_GENOA, cpuid=(0x19, 0xA0, 2), tcb=(0, 10, 0, 23, 27)),
+    "turin": Generation(
+        root="Turin", product="Turin", cpuid=(0x1A, 0x02, 1), tcb=(1, 2, 1, 4, 75), report=5, serial=0x30000
+    ),
+}
+
+
+class AmdGuest:
+    """An SNP guest with its chip. ``kind`` is the endorsement key: ``vcek`` or ``vlek``."""
+
+    provider = "sev_guest"
+    registers: tuple[bytes, ...] = ()
+
+    def __init__(self, generation: str, kind: str, keys: KeyRing, clock: datetime, told: Told) -> None:
+        self._generation, self._kind = GENERATIONS[generation], kind
+        self._keys, self._clock, self._told = keys, clock, told
+        self.measurement = measured(keys, "MEASUREMENT", told.get("measurement"))
+        root = self._generation.root
+        self._names = {"ark": f"ARK-{root}", "ask": f"SEV-{root}" if kind == "vcek" else f"SEV-VLEK-{root}"}
+        self._chip = keys.bytes("chip", 8 if self._generation.turin else 64)
+        fmc, boot_loader, tee, snp, microcode = self._generation.tcb
+        old = "old-firmware" in told
+        self._tcb = (fmc, boot_loader, tee, snp - old, microcode - old)
+        self._window = window(told, clock, days=46)
+        self.root = self._authority("ark", rsa_key(self._names["ark"]))
+        rogue = "other-root" in told
+        self._shown_root = self._authority("ark", rsa_key(_ROGUE)) if rogue else self.root
+        self._ask = self._authority("ask", rsa_key(_ROGUE if rogue else self._names["ark"]))
+        self._endorsement = self._endorse(self._tcb)
+
+    # --- the report -----------------------------------------------------------------------------------------------
+
+    def quote(self, report_data: bytes) -> bytes:
+        """The report over 64 bytes of report data."""
+        told, generation = self._told, self._generation
+        version = int(told.get("version") or generation.report)
+        fmc, boot_loader, tee, snp, microcode = self._tcb
+        reported = generation.packed(self._tcb)
+        # The machine runs newer microcode than it reports, as some do: the certificate belongs to what is reported.
+        current = generation.packed((fmc, boot_loader, tee, snp, microcode + 1))
+        policy = int(told.get("policy") or f"{_POLICY:x}", 16)
+        policy |= (_DEBUG if "debug" in told else 0) | (_MIGRATION if "migratable" in told else 0)
+        family, model, stepping = (0x19, 0x60, 1) if "wrong-generation" in told else generation.cpuid
+        key_info = _UNSIGNED if "unsigned" in told else _VLEK if self._kind == "vlek" else 0
+        report = bytearray(_SIZE)
+        for offset, content in (
+            (0x000, struct.pack("<IIQ", version, 0, policy)),
+            (0x030, struct.pack("<II", _HOST_ASKED if "host-asked" in told else int(told.get("vmpl") or 0), 1)),
+            (0x038, current),
+            (0x040, struct.pack("<QI", 0x25, key_info | (_MASKED if "masked" in told else 0))),
+            (0x050, report_data),
+            (0x090, self.measurement),
+            (0x0C0, measured(self._keys, "host data", told.get("host-data"))[:32] if "host-data" in told else b""),
+            (0x140, self._keys.bytes("report id", 32)),
+            (0x160, b"\xff" * 32),
+            (0x180, reported),
+            (0x188, bytes((family, model, stepping)) if version >= 3 else b""),
+            (0x1A0, self._chip if self._kind == "vcek" else b""),
+            (0x1E0, reported + bytes((41, 55, 1, 0, 41, 55, 1, 0)) + reported),
+        ):
+            report[offset : offset + len(content)] = content
+        key = self._keys.key("uncertified") if "wrong-key" in told else self._key(self._tcb)
+        raw = key.sign_raw(bytes(report[:_SIGNED]))
+        for offset, number in ((_SIGNED, raw[:48]), (_SIGNED + 72, raw[48:])):
+            report[offset : offset + 48] = number[::-1]
+        return bytes(report)
+
+    @property
+    def signature_at(self) -> int:
+        """Where the signature begins: R, 48 bytes that are used."""
+        return _SIGNED
+
+    # --- certificates ---------------------------------------------------------------------------------------------
+
+    def _key(self, tcb: tuple[int, ...]) -> SigningKey:
+        """A VCEK depends on the firmware's level; a VLEK belongs to the provider."""
+        return self._keys.key("vlek" if self._kind == "vlek" else f"vcek {tcb}")
+
+    def _authority(self, which: str, signer: rsa.RSAPrivateKey) -> bytes:
+        """The certificate of ARK or ASK. A root that signs itself has the key of ``signer``."""
+        root = which == "ark"
+        own = signer if root else rsa_key(self._names["ask"])
+        serial = self._generation.serial + (0 if root else 0x101 if self._kind == "vlek" else 2)
+        template = Template(
+            subject=_name(self._names[which]),
+            serial=serial,
+            not_before=self._clock - 1000 * _DAY,
+            not_after=self._clock + 8000 * _DAY,
+            extensions=(
+                x509.Extension(
+                    x509.SubjectKeyIdentifier.oid, False, x509.SubjectKeyIdentifier.from_public_key(own.public_key())
+                ),
+                _aki(signer),
+                basic_constraints(ca=True, path_length=None if root else 0),
+                key_usage("keyCertSign,cRLSign" if root else "keyCertSign"),
+                crl_url("crl"),
+            ),
+        )
+        return self._sign(template, own.public_key(), self._names["ark"], signer, position=2 if root else 1)
+
+    def _endorse(self, tcb: tuple[int, int, int, int, int]) -> bytes:
+        """The VCEK or VLEK for this level of firmware."""
+        told, generation = self._told, self._generation
+        shown = tuple(value + ("wrong-tcb" in told and place == 3) for place, value in enumerate(tcb))
+        fmc, boot_loader, tee, snp, microcode = shown
+        parts = {"3.1": boot_loader, "3.2": tee, "3.3": snp, "3.8": microcode} | (
+            {"3.9": fmc} if generation.turin else {}
+        )
+        chip = self._keys.bytes("another chip", len(self._chip)) if "wrong-chip" in told else self._chip
+        vlek = self._kind == "vlek"
+        template = Template(
+            subject=_name("SEV-VLEK" if vlek else "SEV-VCEK"),
+            serial=1,
+            not_before=self._clock - 30 * _DAY,
+            not_after=self._clock + (335 if vlek else 2500) * _DAY,
+            extensions=(
+                _own("1", _der.integer(1 if generation.turin else 0)),
+                _own("2", _der.tlv(0x16, generation.product.encode())),
+                *(_own(part, _der.integer(value)) for part, value in parts.items()),
+                _own("5", _der.tlv(0x16, _CSP.encode())) if vlek else _own("4", chip),
+            ),
+        )
+        return self._sign(template, self._key(tcb).public, self._names["ask"], rsa_key(self._names["ask"]), position=0)
+
+    def _sign(
+        self,
+        template: Template,
+        public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        issuer: str,
+        signer: rsa.RSAPrivateKey,
+        *,
+        position: int,
+    ) -> bytes:
+        told = self._told
+        if position in told.indexed("expired"):
+            template = replace(template, not_after=self._clock - _DAY)
+        if position in told.indexed("not-yet-valid"):
+            template = replace(template, not_before=self._clock + _DAY)
+        made = certificate_builder(template, public, _name(issuer)).sign(signer, hashes.SHA384(), rsa_padding=_PSS)
+        der, tbs = made.public_bytes(Encoding.DER), made.tbs_certificate_bytes
+        damaged = position in told.indexed("chain-signature")
+        if template.serial > 1 and not damaged:
+            return der
+        # The library refuses to write serial number 0, which all endorsement keys have.
+        size = len(made.signature) + 5
+        algorithm = der[4 + len(tbs) : -size]
+        if template.serial == 1:
+            tbs = tbs.replace(_SERIAL_1, _SERIAL_0, 1)
+        signature = signer.sign(tbs + b"\0" if damaged else tbs, _PSS, hashes.SHA384())
+        return _der.sequence(tbs, algorithm, _der.bit_string(signature))
+
+    # --- collateral -----------------------------------------------------------------------------------------------
+
+    def collateral(self) -> SnpCollateral:
+        """What AMD's service gives for this chip: endorsement certificate, ASK and ARK, and the revocation list."""
+        crls = () if "no-crl" in self._told else (self._crl(),)
+        return SnpCollateral(certificates=(self._endorsement, self._ask, self._shown_root), crls=crls)
+
+    @property
+    def auxiliary(self) -> bytes:
+        """The table of certificates that a host puts beside the report (AMD 56421)."""
+        items = ((self._kind, self._endorsement), ("ask", self._ask), ("ark", self._shown_root))
+        offset, table, contents = 24 * (len(items) + 1), b"", b""
+        for label, der in items:
+            table += _GUIDS[label] + struct.pack("<II", offset + len(contents), len(der))
+            contents += der
+        return table + bytes(24) + contents
+
+    def serve(self, path: str, query: Mapping[str, str]) -> Served | None:
+        """The answer of AMD's key distribution service to a GET; None where it has nothing there."""
+        match = re.fullmatch(r"/(vcek|vlek)/v1/([A-Za-z]+)/(cert_chain|crl|[0-9a-fA-F]+)", path)
+        if match is None or match[2] != self._generation.root or match[1] != self._kind:
+            return None
+        if match[3] == "cert_chain":
+            return "application/x-pem-file", {}, pem((self._ask, self._shown_root))
+        if match[3] == "crl":
+            return "application/pkix-crl", {}, self._crl()
+        parts = ("fmcSPL", "blSPL", "teeSPL", "snpSPL", "ucodeSPL")
+        numbers = [query.get(part, "0" if part == "fmcSPL" and not self._generation.turin else "") for part in parts]
+        if self._kind == "vlek" or match[3].lower() != self._chip.hex() or not all(map(str.isdigit, numbers)):
+            return None
+        fmc, boot_loader, tee, snp, microcode = map(int, numbers)
+        level = (fmc, boot_loader, tee, snp, microcode)
+        known = level == self._tcb
+        return "application/octet-stream", {}, self._endorsement if known else self._endorse(level)
+
+    def _crl(self) -> bytes:
+        """The list of the ARK. It names ASKs, and no endorsement key: all of these have one serial number."""
+        begin, end = self._window
+        signer = rsa_key(_ROGUE if "crl-signature" in self._told else self._names["ark"])
+        serial = x509.load_der_x509_certificate(self._ask).serial_number
+        revoked = [serial] if "revoked" in self._told else []
+        builder = crl_builder(_name(self._names["ark"]), _aki(signer).value, begin, end, revoked)
+        return builder.sign(signer, hashes.SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
+
+
+_ROGUE = "SEV-VLEK-Turin"
+_SERIAL_1, _SERIAL_0 = bytes.fromhex("a003020102020101"), bytes.fromhex("a003020102020100")
+
+
+def _name(common_name: str) -> x509.Name:
+    place = (("OU", "Engineering"), ("C", "US"), ("L", "Santa Clara"), ("ST", "CA"))
+    return name(*place, ("O", SIMULATION), ("CN", common_name))
+
+
+def _own(part: str, value: bytes) -> Extension:
+    return other(f"{_AMD}.{part}", value)
+
+
+def _aki(signer: rsa.RSAPrivateKey) -> Extension:
+    value = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    return x509.Extension(value.oid, False, value)
