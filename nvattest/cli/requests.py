@@ -550,7 +550,12 @@ class GuestRequest(NamedTuple):
             "--expected-report-data", type=converted(_report_data), metavar="HEX",
             help="your own recipe's result, in the place of --challenge",
         )  # fmt: skip
-        group.add_argument("--tee-recipe", metavar="NAME", help="a known recipe in its place: " + ", ".join(RECIPES))
+        group.add_argument(
+            "--tee-recipe",
+            type=choice(*RECIPES),
+            metavar="NAME",
+            help="a known recipe in its place: " + ", ".join(RECIPES),
+        )
         group.add_argument(
             "--tee-input", action="append", metavar="NAME=VALUE", help="an input of the recipe; @FILE reads its value"
         )

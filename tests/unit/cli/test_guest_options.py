@@ -1,0 +1,186 @@
+"""``verify-token`` with a guest: one command from challenge to verdict, what it prints, and options that miss others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvattest.cli import main
+from nvattest.tee import tsm
+from nvattest.tee.collateral import SnpCollateral, TdxCollateral
+from nvattest.testing.certificates import pem
+from nvattest.testing.cpu import SimulatedGuest
+
+pytest.importorskip("dcap_qvl")
+
+CHALLENGE = "c0ffee" * 8
+CLOCK = "quote=2026-11-01T00:00:00Z"
+
+
+@pytest.fixture(params=["tdx", "snp-genoa"])
+def cpu(request: pytest.FixtureRequest) -> SimulatedGuest:
+    return SimulatedGuest(request.param)
+
+
+@pytest.fixture
+def folder(cpu: SimulatedGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What an attester in a simulated guest hands out, and what its relying party demands."""
+    monkeypatch.setattr(tsm, "take_quote", lambda data, **_: cpu.take_quote(data))
+    files = ["--bind-tee", f"{tmp_path}/quote.json", "--token-out", f"{tmp_path}/token.json"]
+    status = main(
+        ["attest", "--simulate", "hopper-1", "--challenge", CHALLENGE, *files, "--jwks-out", f"{tmp_path}/jwks.json"]
+    )
+    assert status == 0
+    collateral = cpu.collateral()
+    if isinstance(collateral, TdxCollateral):
+        (tmp_path / "intel.json").write_text(collateral.text)
+        policy = f'[tdx]\nmrtd = ["{cpu.measurement.hex()}"]\n'
+    else:
+        assert isinstance(collateral, SnpCollateral)
+        (tmp_path / "chain.pem").write_bytes(pem(collateral.certificates))
+        (tmp_path / "list.der").write_bytes(collateral.crls[0])
+        policy = f'[snp]\nmeasurement = ["{cpu.measurement.hex()}"]\n[snp.minimum_tcb.genoa]\nsnp = 23\n'
+    (tmp_path / "cpu.toml").write_text(policy)
+    (tmp_path / "roots.pem").write_bytes(pem([cpu.root]))
+    return tmp_path
+
+
+def collateral_files(folder: Path) -> list[str]:
+    names = [name for name in ("intel.json", "chain.pem", "list.der") if (folder / name).exists()]
+    return [part for name in names for part in ("--tee-collateral", f"{folder / name}")]
+
+
+def verify(folder: Path, *more: str, challenge: str = CHALLENGE) -> int:
+    return main(
+        [
+            "verify-token", "--token-file", f"{folder}/token.json", "--jwks", f"{folder}/jwks.json",
+            "--challenge", challenge, "--tee-quote", f"{folder}/quote.json", "--accept-simulated", "--at", CLOCK, *more,
+        ]
+    )  # fmt: skip
+
+
+def judged(folder: Path, *more: str, **named: Any) -> int:
+    files = ["--cpu-policy", f"{folder}/cpu.toml", "--cpu-anchors", f"{folder}/roots.pem"]
+    return verify(folder, *files, *collateral_files(folder), *more, **named)
+
+
+def test_one_challenge_leads_to_one_verdict_for_guest_and_devices(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judged(folder) == 0
+    said = capsys.readouterr()
+    assert "Result: TRUSTED (simulated), code 0" in said.out
+    assert "the quote ties to it: key and evidence (recipe nvattest)" in said.out
+    assert "asked this device with your challenge, and it is trusted" in said.out
+    assert "a key set from the attester itself may be believed" in said.out
+    assert "not verified by nvattest" not in said.err, "the note of an unverified quote is for unverified quotes"
+    for step in range(26, 39):
+        assert f"  ok     {step}  " in said.out
+
+
+def test_without_a_policy_the_binding_is_checked_as_before_and_says_what_is_not_verified(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(folder, "--format", "json") == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert document["binding"]["quote_signature_verified"] is False
+    assert "guest" not in document
+    assert "signature is not verified" in said.err
+
+
+def test_json_says_that_the_signature_was_verified_and_everything_that_was_judged(
+    folder: Path, cpu: SimulatedGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judged(folder, "--format", "json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["binding"]["quote_signature_verified"] is True
+    assert said["binding"]["measurement"] == cpu.measurement.hex()
+    guest = said["guest"]
+    assert (guest["trusted"], guest["strength"], guest["simulated"]) == (True, "key and evidence", True)
+    assert guest["tcb"]
+    assert guest["collateral"]["good_until"]
+    assert guest["policy"]["tdx" if cpu.registers else "snp"]
+    assert guest["at"] == "2026-11-01T00:00:00Z"
+
+
+def test_a_guest_that_the_policy_refuses_is_exit_status_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = (folder / "cpu.toml").read_text()
+    (folder / "cpu.toml").write_text(policy.replace(policy.split('"')[1], "0" * 96))
+    assert judged(folder) == 3
+    said = capsys.readouterr().out
+    assert "FAIL   34" in said
+    assert "Result: NOT TRUSTED" in said
+    assert "may be believed" not in said
+
+
+def test_a_simulated_guest_under_the_makers_roots_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(folder, "--cpu-policy", f"{folder}/cpu.toml", *collateral_files(folder)) == 3
+    said = capsys.readouterr().out
+    assert "under Intel and AMD" in said
+    assert "Nothing is proven about the guest" in said
+
+
+def test_without_its_collateral_a_quote_is_not_judged_good(
+    folder: Path, cpu: SimulatedGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--cpu-policy", f"{folder}/cpu.toml", "--cpu-anchors", f"{folder}/roots.pem"]
+    assert verify(folder, *files) == 3
+    assert ("FAIL   27" if cpu.registers else "ABSENT 29") in capsys.readouterr().out
+
+
+def test_collateral_of_two_makers_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = SimulatedGuest("tdx" if (folder / "list.der").exists() else "snp-genoa").collateral()
+    if isinstance(other, TdxCollateral):
+        (folder / "other").write_text(other.text)
+    else:
+        (folder / "other").write_bytes(other.crls[0])
+    assert judged(folder, "--tee-collateral", f"{folder}/other") == 1
+    assert "--tee-collateral" in capsys.readouterr().out
+
+
+def test_a_challenge_of_another_request_is_not_believed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert judged(folder, challenge="00" * 16) == 1
+    assert "nonce" in capsys.readouterr().out
+
+
+QUOTE = ["--tee-quote", "pyproject.toml"]
+DATA = "00" * 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--nonce", "ab" * 32, *QUOTE], "--tee-quote is required to come with one of"),
+        (
+            ["--challenge", CHALLENGE, "--expected-report-data", DATA, *QUOTE],
+            "--tee-quote is required to come with one",
+        ),
+        (["--nonce", "ab" * 32, "--expected-report-data", DATA], "required to come with --tee-quote"),
+        (["--nonce", "ab" * 32, "--tee-recipe", "near"], "required to come with --tee-quote"),
+        (["--challenge", CHALLENGE, "--cpu-policy", "pyproject.toml"], "required to come with --tee-quote"),
+        (
+            ["--challenge", CHALLENGE, *QUOTE, "--tee-collateral", "pyproject.toml"],
+            "required to come with --cpu-policy",
+        ),
+        (["--challenge", CHALLENGE, *QUOTE, "--cpu-anchors", "pyproject.toml"], "required to come with --cpu-policy"),
+        (["--challenge", CHALLENGE, *QUOTE, "--tee-input", "a=b"], "required to come with --tee-recipe"),
+        (["--nonce", "ab" * 32, "--expected-report-data", "00", *QUOTE], "not 64 bytes of report data"),
+        (["--nonce", "ab" * 32, "--tee-recipe", "others", *QUOTE], "others"),
+        (["--nonce", "ab" * 32, "--at", "gpu=2026-11-01T00:00:00Z"], "not a time"),
+    ],
+)
+def test_options_that_miss_each_other_are_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[3])
+    with pytest.raises(SystemExit) as caught:
+        raise SystemExit(
+            main(["verify-token", "--token-file", "pyproject.toml", "--key", "pyproject.toml", *arguments])
+        )
+    assert caught.value.code != 0
+    said = capsys.readouterr()
+    assert says in said.err + said.out
