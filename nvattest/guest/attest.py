@@ -4,7 +4,7 @@
  2  the GPUs are not ready: if they were, another program set them, and that is reported
  3  what an earlier run left is withdrawn
  4  the driver keeps the GPUs up when we end; the configuration can be read; the clock shows an instant that can be
- 5  evidence of all devices over one new nonce
+ 5  evidence of all devices over one new nonce; the CPU's quote over it and the token's key, where that is required
  6  RIMs and revocation answers: bundle, cache, network
  7  the appraisal of the whole platform, every check on disk
  8  the devices on the bus are still those that were there at the start, and all of them were attested
@@ -45,7 +45,17 @@ from nvattest.guest.driver import (
     says_protected,
 )
 from nvattest.guest.journal import Journal, account, stamp, write_log
-from nvattest.guest.ready import ReadyGate, publish, sign, take_away, withdraw, write_appraisal
+from nvattest.guest.ready import (
+    Quote,
+    ReadyGate,
+    bind,
+    publish,
+    quote_over,
+    sign,
+    take_away,
+    withdraw,
+    write_appraisal,
+)
 from nvattest.guest.record import (
     NO_GPU,
     NOT_TRUSTED,
@@ -69,6 +79,8 @@ from nvattest.model import DeviceKind, Nonce, format_time
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
 
+# The kernel's interface for quotes (configfs-tsm), below the root of the guest.
+TSM_ROOT: Final = "/sys/kernel/config/tsm/report"
 _READY_ON_ENTRY = (
     "the GPUs were ready before anything was attested: another program set them (look for nvrc.smi.srs on the kernel's "
     "command line, or nvidia-smi conf-compute -srs)"
@@ -102,6 +114,7 @@ _PHASES: Final = {
     "verifier": "for loading the verifier",
     "clock": "for configuration and clock",
     "evidence": "for the evidence",
+    "quote": "for the CPU's quote",
     "collateral": "for RIMs and revocation answers",
     "appraisal": "for the verification",
     "token": "for the token",
@@ -136,6 +149,7 @@ class Run:
     ready_on_entry: bool | None = None
     token_sha256: str | None = None
     token_before_sha256: str | None = None
+    quote: Quote | None = None
     times: dict[str, float] = field(default_factory=dict)
 
     def find(self, code: str, message: str) -> None:
@@ -205,6 +219,8 @@ class Run:
                 "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
             }
             record = record._replace(gpus=state.gpu_count, driver=driver)
+        if self.quote is not None and self.token_sha256 is not None:
+            record = record._replace(tee=self.quote.said)
         if appraisal is not None:
             record = record._replace(
                 switches=sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
@@ -336,13 +352,18 @@ def _story(run: Run, termination: Termination) -> str:
     started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     run.mark("clock")
     # (5) evidence
-    nonce = Nonce(secrets.token_bytes(32))
+    bound = bind() if config.tee_required else None
+    nonce = Nonce(secrets.token_bytes(32)) if bound is None else bound.nonce
     protected = run.driver.state.protected_pcie
     asked = expected_devices(config, pci, protected_pcie=protected)
     verifier = Verifier(anchors=anchors, policy=policy)
     devices = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, verifier=verifier, budget=budget)
     expected = expected_devices(config, pci, protected_pcie=protected or says_protected(devices))
     run.mark("evidence")
+    if bound is not None:
+        evidence = [device.evidence for device in devices]
+        run.quote = quote_over(bound, evidence, root=paths.at(TSM_ROOT), seconds=budget.for_phase())
+    run.mark("quote")
     # (6) collateral
     verifier.policy = demands.with_expectations(policy, expected, config)
     collateral = demands.gather_collateral(
@@ -373,11 +394,11 @@ def _story(run: Run, termination: Termination) -> str:
     require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, devices)
     budget.require("the attestation")
     # (9) the token
-    token = sign(platform, config)
+    token = sign(platform, config, None if bound is None else bound.key)
     run.token_before_sha256, run.token_sha256 = run.token_sha256, token.sha256
     # Killed from here on, the next run recognises whichever token is there, and with it the ready state, as ours.
     _record_start(run)
-    published = publish(platform, token, folder, keep_old_key=gate.closed is False)
+    published = publish(platform, token, folder, keep_old_key=gate.closed is False, quote=run.quote)
     run.token_before_sha256 = None
     run.mark("token")
     # (10) ready

@@ -61,7 +61,8 @@ class Paths:
     ``configuration`` is the configuration as a path of the guest: the usual one, or the one that ``--config`` names.
     ``RUN`` is the folder of all outputs. It has the record of the last run (``STATE``, ``schemas/hook-state-1.json``);
     the token, which exists only while its verdict stands (``TOKEN``), and the public key to verify it with (``JWKS``);
-    and every check of the last appraisal, also of one that failed (``APPRAISAL``).
+    every check of the last appraisal, also of one that failed (``APPRAISAL``); and where the configuration asks for it
+    the CPU's quote over the key and the evidence of that token (``QUOTE``).
     """
 
     __slots__ = ("configuration", "root")
@@ -73,6 +74,7 @@ class Paths:
     TOKEN: Final = "token.json"  # noqa: S105 - a file name
     APPRAISAL: Final = "appraisal.json"
     JWKS: Final = "jwks.json"
+    QUOTE: Final = "quote.json"
     LOG: Final = "/var/log/nvattest/hook.log"
     # The usual guest_hook_path. The guest layer puts the program below it.
     HOOKS: Final = "/usr/share/oci/hooks"
@@ -148,6 +150,7 @@ class HookConfig(NamedTuple):
     token_claims_version: str = "4.0"  # noqa: S105 - a version
     token_lifetime: int = 3600
     token_issuer: str | None = None
+    tee_required: bool = False
     reuse_max_age: int = 3600
     watch_interval: float = 600.0
     watch_retry: float = 60.0
@@ -403,6 +406,7 @@ KEYS: Final[Mapping[str, Mapping[str, Check]]] = {
         "ca_file": _path,
     },
     "token": {"claims_version": _word("3.0", "4.0"), "lifetime": _integer(60, 86400), "issuer": _issuer},
+    "tee": {"required": _boolean},
     "reuse": {"max_age": _integer(0, 86400)},
     "watch": {"interval": _seconds(1, 86400), "retry": _seconds(1, 3600)},
     "clock": {"not_before": _instant, "wait_hook": _seconds(0, 5), "wait_init": _seconds(0, 600)},

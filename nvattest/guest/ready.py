@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
@@ -25,7 +25,10 @@ from nvattest.guest.config import Paths
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
+    from nvattest.evidence import Evidence
     from nvattest.guest.config import HookConfig
+    from nvattest.model import Nonce
+    from nvattest.token.keys import SigningKey
 
 _ASK_SECONDS: Final = 2.0
 _ASK_LEAST: Final = 0.2
@@ -49,15 +52,54 @@ class Token(NamedTuple):
         return sha256(self.data).hexdigest()
 
 
-def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
-    """Sign the token of a trusted platform.
+class Bound(NamedTuple):
+    """A token's key, made before the devices are asked, and the nonce that follows from it and a challenge."""
 
-    The key is made here and kept nowhere, so it signs nothing else.
+    key: SigningKey
+    challenge: bytes
+    nonce: Nonce
+
+
+class Quote(NamedTuple):
+    """The file of a quote over key and evidence, and what the record says of it."""
+
+    data: bytes
+    said: dict[str, str]
+
+
+def bind() -> Bound:
+    """A key and a challenge of our own. A relying party that wants a fresh answer asks with its own challenge."""
+    from nvattest.token.binding import derive_device_nonce
+    from nvattest.token.keys import SigningKey
+
+    key, challenge = SigningKey.generate(), os.urandom(32)
+    return Bound(key, challenge, derive_device_nonce(challenge, key.public.thumbprint_bytes))
+
+
+def quote_over(bound: Bound, evidence: Sequence[Evidence], *, root: str, seconds: float) -> Quote:
+    """Have the CPU quote the key and the evidence. It is not judged here: a guest cannot vouch for itself.
+
+    Raises:
+        CollectionError: no quote, or none in time (``tsm-...``).
     """
+    from nvattest.tee import tsm
+    from nvattest.tee.quote import dump_quote
+    from nvattest.token.binding import evidence_digest_of, report_data
+
+    digest = evidence_digest_of([(item.report, item.certificate_chain) for item in evidence])
+    covered = report_data(bound.challenge, bound.key.public.thumbprint_bytes, digest)
+    quote = tsm.take_quote(covered, root=root, seconds=seconds)
+    challenge = bound.challenge.hex()
+    data = json.dumps({**dump_quote(quote), "challenge": challenge}, indent=1).encode() + b"\n"
+    return Quote(data, {"provider": quote.provider, "challenge": challenge, "sha256": sha256(data).hexdigest()})
+
+
+def sign(platform: TrustedPlatform, config: HookConfig, key: SigningKey | None = None) -> Token:
+    """Sign the token of a trusted platform, by ``key`` or a new one, which signs nothing else and is kept nowhere."""
     from nvattest.session import issue_token
     from nvattest.token.keys import SigningKey
 
-    key = SigningKey.generate()
+    key = key if key is not None else SigningKey.generate()
     token = issue_token(
         platform.appraisal,
         key,
@@ -69,9 +111,14 @@ def sign(platform: TrustedPlatform, config: HookConfig) -> Token:
 
 
 def publish(
-    platform: TrustedPlatform, token: Token, folder: TrustedFolder, *, keep_old_key: bool = False
+    platform: TrustedPlatform,
+    token: Token,
+    folder: TrustedFolder,
+    *,
+    keep_old_key: bool = False,
+    quote: Quote | None = None,
 ) -> PublishedPlatform:
-    """Put the token of a trusted platform on disk, its key set first.
+    """Put the token of a trusted platform on disk, its key set and its quote first.
 
     With ``keep_old_key`` the key set also has the key of the token that is being replaced, so that whichever token a
     reader finds, or a run that is killed between the two leaves, can be verified.
@@ -81,6 +128,8 @@ def publish(
     """
     keys = [token.key, *(_first_key(folder) if keep_old_key else ())]
     try:
+        if quote is not None:
+            folder.write(Paths.QUOTE, quote.data)
         folder.write(Paths.JWKS, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
         # A bearer's: whoever can read it can use it.
         folder.write(Paths.TOKEN, token.data, mode=0o600)
@@ -113,13 +162,13 @@ def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
 
 
 def withdraw(folder: TrustedFolder) -> None:
-    """Remove token, key set and appraisal of an earlier run.
+    """Remove token, key set, quote and appraisal of an earlier run.
 
     Raises:
         InputError: a file is there and cannot be removed (``output``).
     """
     try:
-        for name in (Paths.TOKEN, Paths.JWKS, Paths.APPRAISAL):
+        for name in (Paths.TOKEN, Paths.JWKS, Paths.QUOTE, Paths.APPRAISAL):
             folder.remove(name)
     except OSError as error:
         raise _failed(error) from None

@@ -222,6 +222,7 @@ class Record(NamedTuple):
     simulated: bool | None = None
     weakened: tuple[str, ...] = ()
     collateral_expires: str | None = None
+    tee: dict[str, Any] | None = None
     log: dict[str, Any] = {}  # noqa: RUF012 - as above
 
     @property
@@ -406,7 +407,7 @@ _KINDS: Final[dict[_Read, str]] = {
     _of(str, _NULL): "token_sha256 token_before_sha256 anchors collateral_expires",
     _of(bool, _NULL): "ready ready_on_entry simulated",
     _of(int, _NULL): "gpus switches result_code",
-    _of(dict, _NULL): "driver",
+    _of(dict, _NULL): "driver tee",
     _inputs: "inputs",
     _reason: "reason",
     _findings: "findings",

@@ -30,7 +30,7 @@ from nvattest.guest.record import (
 from nvattest.model import counted, parse_time
 
 _SECONDS = 5.0
-_OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches", "collateral_expires")
+_OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches", "collateral_expires", "tee")
 _OF_THE_DRIVER = ("ready", "cc_on", "dev_tools", "protected_pcie")
 
 
@@ -196,6 +196,10 @@ def render_status(status: dict[str, Any]) -> str:
         lines.append(f"Devices: {counted(status['gpus'], 'GPU')}, {switches}")
     if status["collateral_expires"]:
         lines.append(f"Collateral ends: {status['collateral_expires']}")
+    if isinstance(status["tee"], dict):
+        said = status["tee"]
+        where = f"in {Paths.RUN}/{Paths.QUOTE}, challenge {said.get('challenge')}"
+        lines.append(f"Binding: a quote of {said.get('provider')} over the token's key and the evidence, {where}")
     if status["weakened"]:
         lines.append(f"Weakened by policy: {', '.join(status['weakened'])}")
     if isinstance(status["reason"], dict):
