@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from nvattest import Challenge, CpuPolicy, Guest, Nonce, verify_token
+from nvattest._schemas import schema_bytes
 from nvattest.appraisal.cpu_policy import SnpDemands, TcbFloor
 from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.binding import derive_device_nonce
@@ -90,6 +92,10 @@ def test_status_shows_the_binding_and_judges_nothing(guest: HookWorld) -> None:
     said = guest.run("status").stdout
     assert "Binding: a quote of sev_guest over the token's key and the evidence, in /run/nvattest/quote.json" in said
     document = json.loads(guest.run("status", "-f", "json").stdout)
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("hook-status-1.json"))).validate(document)
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("hook-state-1.json"))).validate(guest.state)
+    quote = json.loads(guest.file("run/nvattest/quote.json").read_text())
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("tee-quote-1.json"))).validate(quote)
     assert document["tee"] == guest.state["tee"]
     assert "trusted" not in document["tee"]
 

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from nvattest._schemas import schema_bytes
 from nvattest.cli import main
 from nvattest.tee import tsm
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral
@@ -97,6 +99,7 @@ def test_json_says_that_the_signature_was_verified_and_everything_that_was_judge
 ) -> None:
     assert judged(folder, "--format", "json") == 0
     said = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(json.loads(schema_bytes("verify-token-1.json"))).validate(said)
     assert said["binding"]["quote_signature_verified"] is True
     assert said["binding"]["measurement"] == cpu.measurement.hex()
     guest = said["guest"]
