@@ -121,7 +121,8 @@ def _subtitle(view: AppraisalView) -> str:
         return f"{len(bad)} of {total} devices failed: {listed(bad, maximum=4)}. A platform is trusted only as a whole."
     if view.causes:
         if view.guest is not None and all(check.device == GUEST for check in view.causes):
-            return f"Each of the {total} {word} passed; the guest that asked did not."
+            passed = "The device" if total == 1 else f"Each of the {total} devices"
+            return f"{passed} passed; the guest that asked did not."
         return f"Each of the {total} {word} passed for itself, and the platform as a whole did not."
     return "The file does not hold what a verdict needs."
 
@@ -232,14 +233,20 @@ def guest_diagram(view: AppraisalView) -> Diagram | None:
     if guest is None:
         return None
     chain = "good" if guest.passed("quote-chain", "quote-revocation") else "bad"
-    signed = "good" if guest.passed("quote-signature") else "bad"
+    own = [check.id for check in guest.failures if not check.id.startswith("quote-") and check.id != "guest-devices"]
+    accepted = guest.quote_signature_verified and not own
     bound = guest.passed("guest-binding", "guest-nonce")
     good = sum(device.trusted for device in view.devices)
     said = "signature verified" if guest.quote_signature_verified else "NOT VERIFIED"
+    said = f"REFUSED BY {', '.join(own[:2]).upper()}" if guest.quote_signature_verified and own else said
     boxes = [
         _box(guest.root or f"{guest.maker}: root", ("pinned root" if chain == "good" else "NOT SHOWN",), chain),
         _box(guest.endorsement or "Endorsement key", (guest.good_until and f"until {guest.good_until[:10]}",), chain),
-        _box(f"Guest, {guest.maker}", (shorten(guest.measurement) or "measurement not known", said), signed),
+        _box(
+            f"Guest, {guest.maker}",
+            (shorten(guest.measurement, 32) or "measurement not known", said),
+            "good" if accepted else "bad",
+        ),
         _box(
             f"{good} of {len(view.devices)} devices trusted",
             (f"tied by {guest.strength}" if bound else "NOT TIED TO THIS GUEST",),

@@ -273,7 +273,11 @@ def story(
     """
     if device is not None:
         return terminal.finish(_device(view.demand(device), terminal))
-    lines = [*_heading(view, terminal, saved=saved), *_failures(view, terminal), *_overview(view, terminal)]
+    lines = [*_heading(view, terminal, saved=saved), *_failures(view, terminal)]
+    if view.guest is not None:
+        # The root of the picture: the devices are what it asked.
+        lines += ["", *_guest(view.guest, terminal), ""]
+    lines += _overview(view, terminal)
     chosen = telling(view)
     shown = [item for item in view.devices if everything or item.label in chosen]
     # With nothing wrong one device stands for all: people want to see what was checked.
@@ -281,8 +285,6 @@ def story(
     for item in shown:
         lines += ["", *_device(item, terminal)]
     lines += ["", *_section("PLATFORM", terminal), *_steps(view.checks, terminal)]
-    if view.guest is not None:
-        lines += ["", *_guest(view.guest, terminal)]
     hidden = [item.label for item in view.devices if item not in shown]
     if hidden:
         more = f"Use --all, or --device {hidden[0]}." if saved else "Use --verbose."

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, file_text, kind_of, load_json
@@ -54,27 +55,27 @@ class Window(NamedTuple):
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TdxCollateral:
     """Intel's collateral for one platform type (FMSPC) and certificate authority.
 
-    ``text`` is the JSON document as it came. Make it with ``parse_tdx_collateral`` or ``tdx_collateral``.
+    ``text`` is the JSON document as it came, read once. Make it with ``parse_tdx_collateral`` or ``tdx_collateral``.
     """
 
     text: str
 
-    @property
+    @cached_property
     def members(self) -> dict[str, str]:
         """The nine texts of the document, and the tenth where it is there; members of other names are left out."""
         document = json.loads(self.text)
         return {name: document[name] for name in (*TDX_MEMBERS, TDX_PCK_CHAIN) if document.get(name) is not None}
 
-    @property
+    @cached_property
     def tcb_info(self) -> JsonObject:
         """Intel's TCB info as an object. Its signature was not verified."""
         return _inner(self.members["tcb_info"], "tcb_info")
 
-    @property
+    @cached_property
     def qe_identity(self) -> JsonObject:
         """Intel's identity of the quoting enclave as an object. Its signature was not verified."""
         return _inner(self.members["qe_identity"], "qe_identity")

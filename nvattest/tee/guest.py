@@ -43,6 +43,11 @@ from nvattest.tee.recipes import Demand, Recipe
 from nvattest.tee.snp import appraise_snp, read_auxiliary
 from nvattest.tee.tdx import appraise_tdx
 
+_COVERED: Final = {
+    Strength.KEY_AND_EVIDENCE: "it covers the key and this evidence",
+    Strength.NONCE_ONLY: "it covers the nonce, and no evidence",
+    Strength.NOTHING: "it is what you expect; what it covers cannot be seen here",
+}
 _UNREAD: Final = ("guest-binding", "guest-key", "guest-nonce", "guest-devices")
 
 
@@ -174,7 +179,7 @@ def _check_binding(quote: ParsedQuote, facts: GuestFacts | None, demand: Demand)
         )  # fmt: skip
     if facts is None:
         return skipped("guest-binding", "the report data agrees, but the quote is not verified")
-    return passed("guest-binding", f"the report data is as demanded: it covers {demand.strength.value}")
+    return passed("guest-binding", _COVERED[demand.strength])
 
 
 def _check_key(demand: Demand, devices: DeviceSide, binding: Check) -> Check:
@@ -198,14 +203,14 @@ def _check_nonce(demand: Demand, devices: DeviceSide) -> Check:
     if devices.nonce is None:
         return failed("guest-nonce", "the devices' nonce is not known", hint="say which nonce you sent")
     if demand.nonce is None:
-        return passed("guest-nonce", "the devices answered the nonce that you sent")
+        return passed("guest-nonce", f"{devices.nonce.hex()[:16]}…, which you sent; the recipe leaves it to you")
     if not hmac.compare_digest(demand.nonce, devices.nonce):
         return failed(
             "guest-nonce", "the devices were judged for another nonce than the recipe demands",
             expected=demand.nonce.hex(), found=devices.nonce.hex(),
             hint="devices and guest were asked apart, or the nonce was exchanged",
         )  # fmt: skip
-    return passed("guest-nonce", "the devices answered the nonce that the recipe demands")
+    return passed("guest-nonce", f"{devices.nonce.hex()[:16]}…")
 
 
 def _check_covered(demand: Demand, devices: DeviceSide) -> Check:
