@@ -18,6 +18,7 @@ from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
+from nvattest.errors import InputError
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
@@ -196,7 +197,7 @@ def verify_token(
     token: object,
     *,
     issuer: str | None,
-    nonce: AnyNonce,
+    nonce: AnyNonce | None,
     at: AnyTime | None = None,
     jwks: bytes | str | Mapping[str, object] | None = None,
     jwks_url: str | None = None,
@@ -218,7 +219,8 @@ def verify_token(
             ``get_token()`` of NVIDIA's Python SDK returns for its remote verifier is taken apart.
         issuer: the whole ``iss``. None compares it with nothing, and takes an EAR without one: then the key alone
             identifies the issuer.
-        nonce: the nonce that was asked for, 32 bytes or 64 hexadecimal digits; compared in every token.
+        nonce: the nonce that was asked for, 32 bytes or 64 hexadecimal digits; compared in every token. None only
+            with a guest whose recipe is a challenge of yours: the nonce then follows from it and the token's key.
         at: the clock; now by default.
         jwks: keys of the issuer by ``kid``, as JSON or as its object.
         jwks_url: where you fetched them, if you did; the result names it. Nothing is fetched here.
@@ -240,8 +242,14 @@ def verify_token(
         TokenError: the token must not be believed; ``code`` says which rule it broke.
         InputError: an argument cannot be used.
     """
-    from nvattest.token.verify import verify_token
+    from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
+    if nonce is None:
+        from nvattest.tee.recipes import Challenge
+
+        if guest is None or not isinstance(guest.recipe, Challenge):
+            raise InputError("a token is verified against the nonce that was asked for", code="nonce-type")
+        nonce = nonce_of_token(read_document(token)[0], guest.recipe.challenge)[0]
     return verify_token(
         token,
         issuer=issuer,

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import dump_json
-from nvattest._text import base64_bytes
 from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
 from nvattest.cli.sources import read_file
@@ -148,25 +147,6 @@ def requested_binding(request: BindingRequest, nonce: str, key: SigningKey | Non
         )
     thumbprint = key.public.thumbprint_bytes
     return Binding(request, request.challenge, thumbprint, derive_device_nonce(request.challenge, thumbprint))
-
-
-def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
-    """The nonce that a token has to carry if its header names its key truly, and that key's thumbprint.
-
-    The header is not believed: the caller compares the thumbprint with the key that verified the token.
-
-    Raises:
-        TokenError: the header names no thumbprint (RFC 7638).
-    """
-    from nvattest.token.verify import unverified_kid
-
-    try:
-        thumbprint = base64_bytes(unverified_kid(token), url=True)
-    except ValueError:
-        thumbprint = b""
-    if len(thumbprint) != 32:
-        raise TokenError("the token's kid is no key thumbprint (RFC 7638)", code="binding-key")
-    return derive_device_nonce(challenge, thumbprint), thumbprint
 
 
 def requested_recipe(request: GuestRequest) -> Recipe | None:

@@ -230,10 +230,9 @@ def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce
 
 def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
     """The token, its nonce and the instant: the clock is read when token and keys are there."""
-    from nvattest.cli.tokens import nonce_of_token
     from nvattest.token.keyring import MAXIMUM_JWKS
     from nvattest.token.verified import TokenKind
-    from nvattest.token.verify import read_document, verify_token
+    from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
     # Parsed first, so that malformed input causes no request.
     token, found = read_document(file_text(data))

@@ -63,6 +63,9 @@ class Guest:
             itself is taken, too.
         anchors: the makers' pinned roots by default.
         at: the instant at which quote and collateral are judged; that of the devices by default.
+
+    Raises:
+        InputError: a quote that is not bytes, or an instant without a time zone.
     """
 
     quote: bytes = field(repr=False)
@@ -71,6 +74,12 @@ class Guest:
     collateral: CpuCollateral | None = None
     anchors: CpuAnchors = CPU_ANCHORS
     at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.quote) is not bytes:
+            raise InputError(f"a quote is the bytes of its file, not {type(self.quote).__name__}", code="format")
+        if self.at is not None and self.at.utcoffset() is None:
+            raise InputError("the time of the quote has no time zone", code="time-zone")
 
     def appraise(self, devices: DeviceSide, at: datetime) -> GuestAppraisal:
         """All steps. A bad quote, collateral or binding raises nothing: it fails its checks.

@@ -320,7 +320,7 @@ _HARDWARE = frozenset({"architecture", "report-format", "report-trailing-bytes",
 _EXECUTABLES = frozenset({"reference-values", "rim-conflict", "measurements", "minimum-svn", "guest-measurements"})
 _UNKNOWN_PATH = frozenset({"chain-format", "chain-path", "quote-chain"})
 # What a verified quote says, in its submodule.
-_SAID = ("measurement", "registers", "report_data", "tcb", "recipe", "strength", "key", "at")
+_SAID = ("measurement", "registers", "report_data", "tcb", "recipe", "strength", "key", "at", "anchors", "weakened")
 
 
 class Tier(IntEnum):

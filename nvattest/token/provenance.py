@@ -144,6 +144,9 @@ def provenance(
         "at": {"device": format_time(appraisal.at.device), "rim": format_time(appraisal.at.rim)},
         "evidence": {"algorithm": "SHA-384", "digest": evidence_digest(digests).hex(), "devices": len(digests)},
     }
+    if appraisal.guest is not None:
+        guest = appraisal.guest
+        made["guest"] = {"trusted": guest.trusted, "anchors": guest.anchors, "strength": guest.strength.value}
     if relying_party is not None:
         made["relying_party_policy"] = dict(relying_party)
     return made

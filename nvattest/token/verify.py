@@ -21,9 +21,11 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from nvattest._documents import kind_of, load_json
+from nvattest._text import base64_bytes
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
 from nvattest.errors import InputError, ParseError, TokenError
 from nvattest.model import Nonce
+from nvattest.token.binding import derive_device_nonce
 from nvattest.token.ear import verify_ear
 from nvattest.token.eat import verify_eat
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
@@ -220,6 +222,25 @@ def unverified(token: object) -> Jws:
     if not isinstance(compact, str):
         raise refuse("the token holds no compact JWT", "malformed")
     return read_jws(compact, what="the token")
+
+
+def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
+    """The nonce that a token has to carry if its header names its key truly, and that key's thumbprint.
+
+    The header is not believed: the caller compares the thumbprint with the key that verified the token.
+
+    Raises:
+        TokenError: the header names no thumbprint (RFC 7638).
+    """
+    from nvattest.token.verify import unverified_kid
+
+    try:
+        thumbprint = base64_bytes(unverified_kid(token), url=True)
+    except ValueError:
+        thumbprint = b""
+    if len(thumbprint) != 32:
+        raise TokenError("the token's kid is no key thumbprint (RFC 7638)", code="binding-key")
+    return derive_device_nonce(challenge, thumbprint), thumbprint
 
 
 def unverified_kid(token: object) -> str:

@@ -17,7 +17,7 @@ from nvattest._schemas import schema_bytes
 from nvattest.appraisal.check import CHECKS, REQUIRED_GUEST, Outcome
 from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal, Strength
-from nvattest.errors import InputError, ResultCode, TokenError
+from nvattest.errors import InputError, NotTrustedError, ResultCode, TokenError
 from nvattest.report.page import report_page
 from nvattest.report.reading import read_appraisal, view_of
 from nvattest.report.terminal import Terminal
@@ -163,6 +163,57 @@ def test_every_kind_of_guest_is_trusted_under_its_own_strict_policy(kind: str) -
 
 
 DEVICES = DeviceSide(trusted=True, number=2, nonce=bytes(32), digest=None, key=None, identities=("1", "2"))
+
+
+def test_the_nonce_follows_from_the_challenge_where_the_caller_gives_none(bound: Bound) -> None:
+    arguments: dict[str, Any] = {"issuer": None, "nonce": None, "at": bound.clock, "key": bound.key.public}
+    verified = verify_token(bound.token(), guest=bound.guest(), accept_simulated=True, **arguments)
+    assert verified.trusted
+    assert verified.require() is verified
+    for guest in (None, bound.guest(recipe=ExpectedReportData(report_data=bytes(64)))):
+        with pytest.raises(InputError, match="the nonce that was asked for"):
+            verify_token(bound.token(), guest=guest, accept_simulated=True, **arguments)
+
+
+def test_a_verdict_has_no_truth_value_and_says_on_one_line_what_it_is(bound: Bound) -> None:
+    guest = bound.verified(bound.guest()).guest
+    assert repr(guest) == f"<GuestAppraisal {bound.cpu.provider}, key and evidence: trusted>"
+    with pytest.raises(TypeError, match="trusted"):
+        bool(guest)
+    bad = bound.verified(lying("guest:debug")(bound))
+    assert "not trusted, " in repr(bad.guest)
+    with pytest.raises(NotTrustedError, match="closed to its host"):
+        bad.require()
+
+
+@pytest.mark.parametrize("change", [{"quote": "text"}, {"at": datetime(2026, 1, 1)}])  # noqa: DTZ001
+def test_a_guest_is_made_of_bytes_and_instants_with_a_zone(change: dict[str, Any]) -> None:
+    values: dict[str, Any] = {
+        "quote": b"", "policy": policy_of(SimulatedGuest()), "recipe": ExpectedReportData(report_data=bytes(64))
+    }  # fmt: skip
+    with pytest.raises(InputError):
+        Guest(**values | change)
+
+
+def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dcap_qvl
+
+    class PanicException(BaseException):
+        pass
+
+    class Verifier:
+        def __init__(self, *_: object) -> None:
+            raise PanicException
+
+    cpu = SimulatedGuest("tdx")
+    guest = Guest(
+        quote=cpu.quote(bytes(64)), policy=policy_of(cpu), recipe=ExpectedReportData(report_data=bytes(64)),
+        collateral=cpu.collateral(), anchors=cpu.anchors(),
+    )  # fmt: skip
+    monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
+    appraisal = guest.appraise(DEVICES, cpu.clock)
+    assert refusing(appraisal) == {"quote-signature"}
+    assert "gave up" in (appraisal.check("quote-signature") or pytest.fail("no check")).detail
 
 
 # --- the attack table ---------------------------------------------------------------------------------------------------
@@ -663,7 +714,10 @@ def test_an_ear_has_a_submodule_of_the_cpu_whose_status_follows_its_checks(bound
     cpu = token.payload["submods"]["cpu0"]  # type: ignore[index]
     said = cpu["ear.veraison.annotated-evidence"][bound.cpu.provider]
     assert said["measurement"] == bound.cpu.measurement.hex()
-    assert said["strength"] == "key and evidence"
+    assert (said["strength"], said["anchors"]) == ("key and evidence", "simulated")
+    assert token.payload["nvattest"]["guest"] == {  # type: ignore[index]
+        "trusted": True, "anchors": "simulated", "strength": "key and evidence"
+    }  # fmt: skip
     assert cpu["ear.appraisal-policy-id"].startswith("urn:nvattest:cpu-policy:sha256:")
     jsonschema.Draft202012Validator(json.loads(schema_bytes("token-ear-1.json"))).validate(token.payload)
     for attack, vector in (("a changed signature", 99), ("another guest's quote over our report data", 96)):
