@@ -103,6 +103,21 @@ ROOMS = {
         "unit/token unit/cli/test_verify_token.py unit/cli/test_binding.py unit/tee vectors/test_real_tokens.py "
         "integration/test_verify_token_nras.py",
     ),
+    "tee": Room(
+        {
+            "appraisal/guest.py": "unit/tee/test_guest.py",
+            "appraisal/cpu_policy.py": "unit/policy/test_cpu_policy.py unit/tee/test_guest.py",
+            "tee/anchors.py": "unit/tee/test_guest.py",
+            "tee/collateral.py": "unit/tee/test_collateral.py",
+            "tee/endorsement.py": "unit/tee/test_guest.py",
+            "tee/guest.py": "unit/tee/test_guest.py",
+            "tee/quote.py": "unit/tee/test_quote.py unit/tee/test_guest.py",
+            "tee/recipes.py": "unit/tee/test_recipes.py",
+            "tee/snp.py": "unit/tee/test_guest.py unit/tee/test_collateral.py",
+            "tee/tdx.py": "unit/tee/test_guest.py",
+        },
+        "unit/tee unit/cli/test_guest_options.py vectors/test_real_quotes.py unit/policy/test_cpu_policy.py",
+    ),
     "model": Room(
         {
             "model.py": "unit/test_model.py",

@@ -35,6 +35,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.pki.dice import chip_of_chain, parse_tcb_info, pdi_of_chain, read_fwid
     from nvattest.pki.ecdsa import EcdsaVerifier
     from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_ocsp_response
+    from nvattest.policy.cpu_policy import load_cpu_policy
     from nvattest.policy.evidence_policy import load_evidence_policy
     from nvattest.policy.json_policy import load_json_policy
     from nvattest.rim.document import parse_rim
@@ -42,6 +43,10 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.rim.verify import verify_rim
     from nvattest.spdm.opaque import parse_opaque
     from nvattest.spdm.report import feature_mode, parse_report
+    from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral
+    from nvattest.tee.guest import Guest
+    from nvattest.tee.recipes import ExpectedReportData
+    from nvattest.tee.snp import read_auxiliary
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
@@ -54,7 +59,10 @@ import itertools
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
+from nvattest.appraisal.guest import DeviceSide
 from nvattest.testing import DEFAULT_NONCE, Platform
+from nvattest.testing.cpu import SimulatedGuest
 
 SECONDS_PER_64K = 0.25
 Target = Callable[[bytes], object]
@@ -286,6 +294,56 @@ _JSON_POLICIES = [
 ]
 _HOOK_CONFIGS = [b'[attest]\nmode = "local"\n', b'{"version": 1}', b""]
 
+# --- the guest --------------------------------------------------------------------------------------------------------
+
+_CPUS = {kind: SimulatedGuest(kind) for kind in ("tdx", "snp-genoa", "snp-turin")}
+_QUOTES = {kind: cpu.quote(bytes(64)) for kind, cpu in _CPUS.items()}
+_FLOORS = {"genoa": TcbFloor(), "turin": TcbFloor()}
+_CPU_POLICY = CpuPolicy(tdx=TdxDemands(measurements="any"), snp=SnpDemands(measurements="any", minimum_tcb=_FLOORS))
+_DEVICES = DeviceSide(trusted=True, number=1, nonce=bytes(32), digest=None, key=None, identities=("1",))
+
+
+def _quote(kind: str) -> Target:
+    cpu = _CPUS[kind]
+
+    def run(data: bytes) -> object:
+        guest = Guest(
+            quote=data, policy=_CPU_POLICY, recipe=ExpectedReportData(report_data=bytes(64)),
+            collateral=cpu.collateral(), anchors=cpu.anchors(),
+        )  # fmt: skip
+        appraisal = guest.appraise(_DEVICES, cpu.clock)
+        honest = data.rstrip(b"\0") == _QUOTES[kind].rstrip(b"\0")
+        assert honest or not appraisal.trusted or kind == "tdx", "a report that no chip has signed is trusted"
+        assert appraisal.sentence
+        return appraisal
+
+    return run
+
+
+def _collateral_file(data: bytes) -> object:
+    read = parse_collateral(data)
+    kind = "tdx" if isinstance(read, TdxCollateral) else "snp-genoa"
+    cpu = _CPUS[kind]
+    guest = Guest(
+        quote=_QUOTES[kind], policy=_CPU_POLICY, recipe=ExpectedReportData(report_data=bytes(64)), collateral=read,
+        anchors=cpu.anchors(),
+    )  # fmt: skip
+    return guest.appraise(_DEVICES, cpu.clock).sentence
+
+
+def _collateral_seeds() -> list[bytes]:
+    intel, amd = _CPUS["tdx"].collateral(), _CPUS["snp-genoa"].collateral()
+    assert isinstance(intel, TdxCollateral)
+    assert isinstance(amd, SnpCollateral)
+    return [intel.text.encode(), *amd.certificates, *amd.crls]
+
+
+_CPU_POLICIES = [
+    b'[tdx]\nmrtd = ["' + b"0" * 96 + b'"]\ntcb_status = ["UpToDate"]\nminimum_tcb_date = 2025-05-14\n',
+    b'[snp]\nmeasurements = "any"\nminimum_abi = "1.51"\n[snp.minimum_tcb.genoa]\nsnp = 23\n',
+    b'{"kinds": ["tdx"], "tdx": {"measurements": "any", "advisories_allowed": ["INTEL-SA-01036"]}}',
+]
+
 TARGETS: dict[str, tuple[Target, tuple[type[NvattestError], ...], Callable[[], list[bytes]]]] = {
     "spdm-gpu": (
         _report(DeviceKind.GPU),
@@ -318,6 +376,15 @@ TARGETS: dict[str, tuple[Target, tuple[type[NvattestError], ...], Callable[[], l
     "hook-config": (parse_config, (InputError,), lambda: _HOOK_CONFIGS),
     "token": (_token, (TokenError,), lambda: _signed_tokens),
     "jwks": (_jwks_target, (ParseError,), lambda: [json.dumps(_jwks).encode()]),
+    "cpu-policy": (lambda data: load_cpu_policy(data, source="fuzz"), (NvattestError,), lambda: _CPU_POLICIES),
+    "cpu-collateral": (_collateral_file, (ParseError,), _collateral_seeds),
+    "certificate-table": (
+        read_auxiliary,
+        (ParseError,),
+        lambda: [_CPUS[kind].auxiliary or b"" for kind in ("snp-genoa", "snp-turin")],
+    ),
+    "quote-tdx": (_quote("tdx"), (), lambda: [_QUOTES["tdx"]]),
+    "quote-snp": (_quote("snp-genoa"), (), lambda: [_QUOTES["snp-genoa"]]),
     "verification": (_whole, (), lambda: [_honest]),
     "verification-chain": (_whole_chain, (), lambda: [_chain]),
     "verification-evidence": (
