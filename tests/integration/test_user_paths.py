@@ -31,7 +31,8 @@ def test_the_path_of_a_user_is_as_the_transcript_says(path: Path) -> None:
         pytest.skip("there is no bash, or nvattest is not installed beside this Python")
     if "nvattest simulate" in path.read_text(encoding="utf-8") and not any(map(shutil.which, ("cc", "gcc", "clang"))):
         pytest.skip("there is no C compiler for the simulated driver library")
-    assert REPLAY.replay(path) == []
+    wrong = REPLAY.replay(path)
+    assert not wrong, "\n\n".join(wrong)
 
 
 def test_there_is_one_for_each_of_the_six() -> None:
@@ -51,7 +52,8 @@ def test_lines_are_compared_whole_and_dots_take_any() -> None:
 def test_another_output_another_status_and_a_fault_of_the_shell_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "path.txt"
     path.write_text("A path.\n\n$ echo one\n> echo two\none\ntwo\n\n$ false\n[status 1]\n")
-    assert REPLAY.replay(path) == []
+    wrong = REPLAY.replay(path)
+    assert not wrong, "\n\n".join(wrong)
     path.write_text("$ echo two\none\n\n$ false\n")
     assert REPLAY.replay(path) == ["path.txt: $ echo two\ntwo", "path.txt: $ false\n[status 1]"]
     assert REPLAY.replay(path, record=True) == []
