@@ -606,3 +606,14 @@ def test_the_gpus_are_set_ready_from_two_rooms_and_each_gives_a_trusted_platform
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "set_ready"
     )
     assert calls == [("compat", "TrustedPlatform(appraisal)"), ("guest", "published.platform")]
+
+
+def test_the_top_of_the_checkout_has_what_the_design_names_and_no_more() -> None:
+    root = PACKAGE.parent
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no checkout")
+    assert {name.partition("/")[0] for name in listed.stdout.splitlines()} == {
+        *("nvattest", "schemas", "tests", "examples", ".ci", ".gitignore", "pyproject.toml", "Makefile"),
+        *("README.md", "LIMITATIONS.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"),
+    }
