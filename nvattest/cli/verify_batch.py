@@ -26,7 +26,6 @@ from nvattest.model import VerificationTime
 
 # Answers of a compressed output that a kill may cost: they are judged again.
 _FLUSHED = 64
-_ELSEWHERE = "write somewhere else"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,10 +134,6 @@ def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, targ
     """Refuse to write over what is read: all of it would be lost with exit status 0."""
     if source is None or target is None:
         return
-    if isinstance(source, str) and os.path.isdir(source):
-        if os.path.dirname(os.path.realpath(target)) == os.path.realpath(source):
-            raise InputError(f"{option} lies in the folder of {name}: {target}", code="file", hint=_ELSEWHERE)
-        return
     try:
         read = os.stat(source) if isinstance(source, str) else os.fstat(source.fileno())
         written = os.fstat(sys.stdout.fileno()) if target == "-" else os.stat(target)
@@ -147,4 +142,4 @@ def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, targ
         # One of them is not there yet.
         same = isinstance(source, str) and os.path.realpath(source) == os.path.realpath(target)
     if same:
-        raise InputError(f"{name} and {option} are one file: {target}", code="file", hint=_ELSEWHERE)
+        raise InputError(f"{name} and {option} are one file: {target}", code="file", hint="write somewhere else")

@@ -308,24 +308,6 @@ def test_answers_and_sums_go_into_two_files(fleet: SimpleNamespace, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["--output", "--summary", "--metrics"])
-def test_nothing_is_written_into_the_folder_of_a_bundle(fleet: SimpleNamespace, tmp_path: Path, option: str) -> None:
-    write_lines(tmp_path / "in.jsonl", fleet, 1)
-    whole = fleet.made.collateral()
-    folder = tmp_path / "bundle"
-    write_folder(str(folder), whole.rims, 1, lambda _: whole.ocsp)
-    (tmp_path / "link").symlink_to(folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    written = () if option == "--output" else ("--output", str(tmp_path / "out"))
-    for name in ("manifest.json", next(name for name in before if name.startswith("ocsp-")), "new"):
-        done = main(
-            ["verify-batch", "--bundle", str(folder), *fleet.options[2:], "--input", str(tmp_path / "in.jsonl"),
-             *written, option, str(tmp_path / "link" / name)]
-        )  # fmt: skip
-        assert done == InputError("").result_code.exit_status
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
 def test_a_fleet_is_judged_with_bundles_in_files_and_folders(fleet: SimpleNamespace, tmp_path: Path) -> None:
     whole = fleet.made.collateral()
     rims = tmp_path / "rims.json"
