@@ -227,7 +227,7 @@ def open_lines(path: str) -> BinaryIO:
     import gzip
 
     # An output that was killed at its start is empty.
-    if file.peek(2)[:2] not in (b"", b"\x1f\x8b"):
+    if not b"\x1f\x8b".startswith(file.peek(2)[:2]):
         file.close()
         raise InputError(f"{path}: not a gzip file", code="file")
     packed = gzip.GzipFile(filename="", fileobj=file, mode="rb")
@@ -531,7 +531,7 @@ class Resumed:
                 except _UNREADABLE as error:
                     raise InputError(f"{self.path}: {error}", code="resume") from None
                 if not line.endswith(b"\n"):
-                    if not line.startswith(_BEGINNING) and not _BEGINNING.startswith(line):
+                    if not _is_beginning(line):
                         raise InputError(f"{self.path}: no output of verify-batch; it was left as it is", code="resume")
                     return
                 yield line
@@ -566,15 +566,32 @@ class Resumed:
         )  # fmt: skip
 
 
+def _is_beginning(text: bytes) -> bool:
+    """Whether it can be what a killed run left of an answer. A whole document is none, unless it is an answer."""
+    if len(text) == _MAXIMUM_ANSWER or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text)):
+        return False
+    try:
+        document = load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
+    except ParseError:
+        return True
+    return isinstance(document, dict) and _is_answer(document)
+
+
 def _is_answer(value: JsonObject) -> bool:
-    """Whether it has what ``Sums`` reads, for a file is input."""
+    """Whether it has what ``Sums`` reads, for a file is input, and says "trusted" only where nothing is against it."""
     devices, ends, error = value.get("devices"), value.get("collateral_expires"), value.get("error", {})
     if type(value.get("trusted")) is not bool or not isinstance(devices, list) or not isinstance(error, dict):
         return False
+    if value.get("format") != "nvattest-batch" or value.get("version") != 1:
+        return False
+    failed = "error" in value
     for part in (value, *devices):
         failures = part.get("failures", []) if isinstance(part, dict) else None
         if not isinstance(failures, list) or not all(isinstance(item, dict) and "id" in item for item in failures):
             return False
+        failed = failed or bool(failures) or part.get("trusted") is not True
+    if value["trusted"] and failed:
+        return False
     try:
         return ends is None or (isinstance(ends, str) and format_time(parse_time(ends)) == ends)
     except InputError:

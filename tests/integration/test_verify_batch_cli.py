@@ -229,6 +229,7 @@ def test_only_an_output_of_the_same_lines_and_settings_is_resumed(fleet: SimpleN
     assert resumed(b"".join(answers)).lines == 3
     assert resumed(b"".join(answers) + b'{"id":"no').lines == 3
     assert resumed(b"").lines == 0
+    assert resumed(b"".join(answers).removesuffix(b"\n")).lines == 2
     other = Judge(replace(settings, at=None))
     for content, given, said in (
         (answers[1] + answers[0], lines, "answer 1 is not that of line 1"),
@@ -247,9 +248,16 @@ def test_only_an_output_of_the_same_lines_and_settings_is_resumed(fleet: SimpleN
                 {"failures": [{}]},
                 {"error": 1},
                 {"collateral_expires": "soon"},
+                {"format": "another"},
+                {"version": 2},
+                {"failures": [{"id": "nonce", "detail": ""}]},
+                {"devices": [{"label": "GPU-0", "trusted": False, "failures": []}]},
+                {"error": {"code": "bundle", "message": ""}},
             )
         ),
         (b"not even a line", lines, "no output of verify-batch"),
+        (b'{"id":"a node","nonce":"' + b"0" * 64 + b'","evidence":[]}', lines, "no output of verify-batch"),
+        (b'{"id":"' + b"A" * (17 << 20), lines, "no output of verify-batch"),
         (b"\n", lines, "answer 1 is no answer"),
     ):
         with pytest.raises(InputError, match=said):
