@@ -36,6 +36,7 @@ CHAPTERS = {
         "From NVIDIA's tools": "examples/migrate.md",
     },
     "Tasks": {
+        "One verdict for guest and GPUs": "examples/one-verdict.md",
         "Tokens in a web service": "examples/web-service/README.md",
         "Without a network": "examples/air-gapped.md",
         "The guest layer": "examples/guest-layer/README.md",
@@ -79,7 +80,7 @@ MODULES = (
 )
 GROUPS = {
     "session": "Verify", "evidence": "Evidence", "collateral": "Collateral", "appraisal": "Appraisals and policies",
-    "token": "Tokens", "pki": "Trust anchors", "model": "Shared words", "errors": "Errors",
+    "token": "Tokens", "tee": "The CPU's quote", "pki": "Trust anchors", "model": "Shared words", "errors": "Errors",
 }  # fmt: skip
 
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?(?=\))")
@@ -249,9 +250,11 @@ def api_page(module: str, documented: set[object]) -> str:
         home = value.__module__ if defined else type(value).__module__
         groups.setdefault(home.split(".")[1] if module == "nvattest" else "", []).append(name)
     parts = [module, "=" * len(module), "", f".. py:module:: {module}", "", with_code(inspect.getdoc(public) or ""), ""]
-    for room in sorted(groups, key=lambda room: list(GROUPS).index(room) if room else -1):
+    order = list(GROUPS)
+    for room in sorted(groups, key=lambda room: (room != "", order.index(room) if room in order else len(order))):
         if room:
-            parts += [GROUPS[room], "-" * len(GROUPS[room]), ""]
+            title = GROUPS.get(room, room)
+            parts += [title, "-" * len(title), ""]
         # What is a value comes last: its name says most of it.
         for name in sorted(groups[room], key=lambda name: not callable(getattr(public, name))):
             parts += [*_directive(f"{module}.{name}", getattr(public, name)), ""]

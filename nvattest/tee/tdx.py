@@ -261,7 +261,7 @@ def _verify(quote: bytes, collateral: TdxCollateral, anchors: CpuAnchors, at: da
         raise InputError(
             "TDX quotes are verified with dcap-qvl, which is not installed",
             code="tdx-missing",
-            hint="pip install 'nvattest[tdx]'",
+            hint="pip install 'dcap-qvl>=0.7,<0.8' (the extra tdx)",
         ) from None
     seconds = int(at.timestamp())
     try:

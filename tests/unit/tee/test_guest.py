@@ -558,7 +558,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(monkeypatch: pyte
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match="dcap-qvl") as caught:
         guest.appraise(DEVICES, cpu.clock)
-    assert (caught.value.code, caught.value.hint) == ("tdx-missing", "pip install 'nvattest[tdx]'")
+    assert (caught.value.code, caught.value.hint) == ("tdx-missing", "pip install 'dcap-qvl>=0.7,<0.8' (the extra tdx)")
     assert "\n" not in caught.value.message
 
 
