@@ -3,7 +3,9 @@
     python simulated_files.py FOLDER [PLATFORM] [FAULT ...]
 
 writes gpu.json and switch.json (evidence, as collect-evidence prints it), bundle.json (RIMs and revocation answers),
-roots.pem (the test roots, which no default trusts), nonce (64 hexadecimal digits) and clock (when all of it is valid).
+roots.pem (the test roots, which no default trusts), nonce (64 hexadecimal digits) and clock (when all of it is valid);
+and for the quote of nvattest attest --simulate --bind-tee, which is valid now: cpu-collateral.json, cpu-root.pem
+and cpu-policy.json.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import datetime, timezone
 
 from nvattest import DeviceKind
-from nvattest.testing import Platform
+from nvattest.testing import Platform, SimulatedGuest
 
 
 def main(folder: str, name: str = "hopper-8-ppcie", *faults: str) -> None:
@@ -32,6 +35,7 @@ def main(folder: str, name: str = "hopper-8-ppcie", *faults: str) -> None:
     for file_name, text in files.items():
         with open(os.path.join(folder, file_name), "w", encoding="ascii") as file:
             file.write(text)
+    SimulatedGuest("tdx", clock=datetime.now(timezone.utc)).write(folder)
 
 
 if __name__ == "__main__":

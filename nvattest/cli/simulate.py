@@ -199,7 +199,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _catalogue() -> str:
     import textwrap
 
-    from nvattest.testing import LIES, PLATFORMS
+    from nvattest.testing import GUEST_LIES, GUESTS, LIES, PLATFORMS
     from nvattest.testing.native.state import CALLS
     from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
     from nvattest.testing.silicon import BRANCHES, MODELS
@@ -212,6 +212,12 @@ def _catalogue() -> str:
         spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
         targets = "/".join(sorted(scope.value for scope in spec.scopes))
         lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
+    lines.append("guests (nvattest attest --simulate --bind-tee FILE --simulate-guest GUEST):")
+    lines += [f"  {name:16} {text}" for name, text in GUESTS.items()]
+    lines.append("faults of a guest (guest:LIE):")
+    for spec in GUEST_LIES:
+        spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
+        lines.append(f"  {spelled:34} {spec.meaning} ({spec.only or 'tdx/snp'})")
     lines.append(
         "driver faults (CALL=CODE of NVML, CALL=hang, CALL=delay:SECONDS, CALL=size:N; CALL@2 is that of GPU 2):"
     )

@@ -10,7 +10,8 @@
 In pytest the fixture ``nvattest_platform`` builds them; ``BuildPlatform`` is its type.
 
 Simulated devices chain to a test root that no default configuration trusts. What a platform can be told to lie about is
-in ``LIES``; ``parse_fault("gpu0:measurement=9")`` reads one lie. Nothing heavy is imported before it is used.
+in ``LIES``; ``parse_fault("gpu0:measurement=9")`` reads one lie. ``SimulatedGuest("tdx")`` is the CPU's side:
+quotes under a test root. Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nvattest.testing.cpu import GUESTS as GUESTS
+    from nvattest.testing.cpu import SimulatedGuest as SimulatedGuest
     from nvattest.testing.device import SimulatedDevice as SimulatedDevice
     from nvattest.testing.fleet import SimulatedFleet as SimulatedFleet
+    from nvattest.testing.lies import GUEST_LIES as GUEST_LIES
     from nvattest.testing.lies import LIES as LIES
     from nvattest.testing.lies import Lie as Lie
     from nvattest.testing.lies import LieSpec as LieSpec
@@ -35,6 +39,8 @@ _HOMES = {
     "BuildPlatform": "pytest_plugin",
     "DEFAULT_CLOCK": "platform",
     "DEFAULT_NONCE": "platform",
+    "GUESTS": "cpu",
+    "GUEST_LIES": "lies",
     "LIES": "lies",
     "PLATFORMS": "silicon",
     "Lie": "lies",
@@ -43,12 +49,15 @@ _HOMES = {
     "Scope": "lies",
     "SimulatedDevice": "device",
     "SimulatedFleet": "fleet",
+    "SimulatedGuest": "cpu",
     "parse_fault": "lies",
 }
 
 __all__ = [
     "DEFAULT_CLOCK",
     "DEFAULT_NONCE",
+    "GUESTS",
+    "GUEST_LIES",
     "LIES",
     "PLATFORMS",
     "BuildPlatform",
@@ -58,6 +67,7 @@ __all__ = [
     "Scope",
     "SimulatedDevice",
     "SimulatedFleet",
+    "SimulatedGuest",
     "parse_fault",
 ]
 

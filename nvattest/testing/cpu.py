@@ -10,11 +10,20 @@ What a guest can lie about is in ``GUEST_LIES``: ``SimulatedGuest("tdx", lies=["
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from nvattest.errors import InputError
+from nvattest.tee.collateral import TdxCollateral
+from nvattest.testing.certificates import pem
+from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
+from nvattest.testing.cpu_intel import BODIES, IntelGuest
 from nvattest.testing.keys import KeyRing
 from nvattest.testing.lies import GUEST_LIES, Lie, Scope, Told, find_spec, parse_fault
 from nvattest.testing.platform import DEFAULT_CLOCK
@@ -46,7 +55,7 @@ class SimulatedGuest:
         kind: one of ``GUESTS``.
         seed: everything random comes from it; the RSA keys of AMD's authorities depend on their name alone.
         clock: the instant around which everything honest is valid (``DEFAULT_CLOCK``); it has a time zone.
-        lies: faults, as :class:`Lie` or as text such as ``guest:debug``; those of other targets are left to platforms.
+        lies: faults of the guest, as :class:`Lie` or as text such as ``guest:debug``.
 
     Attributes:
         kind: that of the argument.
@@ -68,16 +77,11 @@ class SimulatedGuest:
             raise InputError("the clock of a guest has no time zone", code="time-zone")
         self.kind = kind
         self.clock = moment.astimezone(timezone.utc).replace(microsecond=0)
-        self.lies = tuple(
-            lie for lie in (lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies) if lie.target == "guest"
-        )
+        self.lies = tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies)
         self._told = Told.by_guest(self.lies)
         maker, _, model = kind.partition("-")
         generation, _, endorsement = model.partition("-")
         keys = KeyRing(seed)
-        from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
-        from nvattest.testing.cpu_intel import BODIES, IntelGuest
-
         self._guest: AmdGuest | IntelGuest
         if kind in BODIES:
             self._check_lies("tdx")
@@ -139,22 +143,50 @@ class SimulatedGuest:
             amd={"genoa" if generation == "siena" else generation: self.root}, label="simulated"
         )
 
+    def cpu_policy(self) -> bytes:
+        """A CPU policy (JSON) that counts this guest alone, as it would be without its lies."""
+        table = "tdx" if self.provider == "tdx_guest" else "snp"
+        header = {"format": "nvattest-cpu-policy", "version": 1, "kinds": [table]}
+        return json.dumps({**header, table: self._guest.demands}, indent=1).encode() + b"\n"
+
+    def write(self, folder: str | os.PathLike[str]) -> list[str]:
+        """Write what a relying party needs besides the quote: the maker's collateral, its root, and a CPU policy.
+
+        Returns the paths written: ``cpu-collateral.json`` or ``.pem``, ``cpu-root.pem``, ``cpu-policy.json``. Files of
+        the same name are overwritten.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
+        collateral = self.collateral()
+        if isinstance(collateral, TdxCollateral):
+            files = {"cpu-collateral.json": collateral.text.encode()}
+        else:
+            lists = (x509.load_der_x509_crl(der).public_bytes(Encoding.PEM) for der in collateral.crls)
+            files = {"cpu-collateral.pem": pem(collateral.certificates) + b"".join(lists)}
+        files |= {"cpu-root.pem": pem([self.root]), "cpu-policy.json": self.cpu_policy()}
+        os.makedirs(folder, exist_ok=True)
+        for name, content in files.items():
+            with open(os.path.join(folder, name), "wb") as out:
+                out.write(content)
+        return [os.path.join(folder, name) for name in files]
+
     def serve(self, path: str, query: Mapping[str, str]) -> Served | None:
         """The answer of its maker's service to a GET, as ``Services`` gives it; None where it has nothing there."""
         return self._guest.serve(path, query)
 
     def _check_lies(self, maker: str) -> None:
         for lie in self.lies:
-            spec = find_spec(lie.name, Scope.GUEST)
-            if spec is not None and spec.only not in ("", maker):
+            spec = find_spec(lie.name, Scope.GUEST) if lie.target == "guest" else None
+            chipless = lie.name == "wrong-chip" and self.kind.endswith("vlek")
+            if spec is None or spec.only not in ("", maker) or chipless:
                 raise InputError(
-                    f"{str(lie)!r} is for {spec.only} guests and would change nothing here",
-                    code="fault-target",
-                    hint=f"this guest is {self.kind}",
+                    f"{str(lie)!r} would change nothing here", code="fault-target", hint=f"this is a guest: {self.kind}"
                 )
             if lie.position is not None:
-                most = 2 if lie.name != "revoked" else 1
-                least = 1 if lie.name == "revoked" and maker == "snp" else 0
+                # A root of AMD's is only compared with the pinned one, and its lists name authorities alone.
+                most = 1 if maker == "snp" or lie.name == "revoked" else 2
+                least = 1 if maker == "snp" and lie.name == "revoked" else 0
                 if not least <= lie.position <= most:
                     raise InputError(
                         f"nothing would change at that certificate: {str(lie)!r}",

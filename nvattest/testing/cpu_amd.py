@@ -2,18 +2,19 @@
 
 The chain is ARK (self-signed, RSA 4096), ASK or ASVK, and the endorsement key (P-384): the VCEK of a chip at a firmware
 level, or the VLEK of a cloud provider. Names are AMD's, and the organization says that it is a simulation. Everything
-follows from the seed, the clock and the lies, but for the salts of RSASSA-PSS, which the library draws.
+follows from the seed, the clock and the lies, and the RSA keys from their names.
 
 Sources: AMD 56860 (firmware ABI), 57230 (certificates and key distribution service), 56421 (table of certificates).
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -37,7 +38,7 @@ from nvattest.testing.certificates import (
     window,
 )
 from nvattest.testing.cpu_intel import Served, measured
-from nvattest.testing.keys import KeyRing, SigningKey, rsa_key
+from nvattest.testing.keys import KeyRing, SigningKey, rsa_key, sign_pss
 from nvattest.testing.lies import Told
 
 __all__ = ["GENERATIONS", "AmdGuest"]
@@ -107,7 +108,7 @@ class AmdGuest:
     registers: tuple[bytes, ...] = ()
 
     def __init__(self, generation: str, kind: str, keys: KeyRing, clock: datetime, told: Told) -> None:
-        self._generation, self._kind = GENERATIONS[generation], kind
+        self._name, self._generation, self._kind = generation, GENERATIONS[generation], kind
         self._keys, self._clock, self._told = keys, clock, told
         self.measurement = measured(keys, "MEASUREMENT", told.get("measurement"))
         root = self._generation.root
@@ -117,18 +118,33 @@ class AmdGuest:
         old = "old-firmware" in told
         self._tcb = (fmc, boot_loader, tee, snp - old, microcode - old)
         self._window = window(told, clock, days=46)
-        self.root = self._authority("ark", rsa_key(self._names["ark"]))
+        self.root = self._authority("ark", self._names["ark"])
         rogue = "other-root" in told
-        self._shown_root = self._authority("ark", rsa_key(_ROGUE)) if rogue else self.root
-        self._ask = self._authority("ask", rsa_key(_ROGUE if rogue else self._names["ark"]))
+        self._shown_root = self._authority("ark", _ROGUE) if rogue else self.root
+        self._ask = self._authority("ask", _ROGUE if rogue else self._names["ark"])
         self._endorsement = self._endorse(self._tcb)
+
+    @property
+    def demands(self) -> dict[str, object]:
+        """The table of a CPU policy that counts this guest alone, had it no lies."""
+        floor = dict(zip(("fmc", "boot_loader", "tee", "snp", "microcode"), GENERATIONS[self._name].tcb, strict=True))
+        if not self._generation.turin:
+            del floor["fmc"]
+        endorsement = {"endorsement": ["vlek"], "csp_id": [_CSP]} if self._kind == "vlek" else {}
+        measurement = measured(self._keys, "MEASUREMENT", None).hex()
+        return {
+            "measurement": [measurement], "host_data": [bytes(32).hex()], **endorsement,
+            "minimum_tcb": {self._name: floor},
+        }  # fmt: skip
 
     # --- the report -----------------------------------------------------------------------------------------------
 
     def quote(self, report_data: bytes) -> bytes:
         """The report over 64 bytes of report data."""
         told, generation = self._told, self._generation
-        version = int(told.get("version") or generation.report)
+        # Before version 3 a report names no CPU.
+        usual = max(generation.report, 3) if "wrong-generation" in told else generation.report
+        version = int(told.get("version") or usual)
         fmc, boot_loader, tee, snp, microcode = self._tcb
         reported = generation.packed(self._tcb)
         # The machine runs newer microcode than it reports, as some do: the certificate belongs to what is reported.
@@ -171,27 +187,25 @@ class AmdGuest:
         """A VCEK depends on the firmware's level; a VLEK belongs to the provider."""
         return self._keys.key("vlek" if self._kind == "vlek" else f"vcek {tcb}")
 
-    def _authority(self, which: str, signer: rsa.RSAPrivateKey) -> bytes:
+    def _authority(self, which: str, signer: str) -> bytes:
         """The certificate of ARK or ASK. A root that signs itself has the key of ``signer``."""
         root = which == "ark"
-        own = signer if root else rsa_key(self._names["ask"])
+        public = rsa_key(signer if root else self._names["ask"]).public_key()
         serial = self._generation.serial + (0 if root else 0x101 if self._kind == "vlek" else 2)
         template = Template(
             subject=_name(self._names[which]),
             serial=serial,
-            not_before=self._clock - 1000 * _DAY,
-            not_after=self._clock + 8000 * _DAY,
+            not_before=datetime(2020, 10, 22, tzinfo=timezone.utc),
+            not_after=datetime(2055, 10, 22, tzinfo=timezone.utc),
             extensions=(
-                x509.Extension(
-                    x509.SubjectKeyIdentifier.oid, False, x509.SubjectKeyIdentifier.from_public_key(own.public_key())
-                ),
+                x509.Extension(x509.SubjectKeyIdentifier.oid, False, x509.SubjectKeyIdentifier.from_public_key(public)),
                 _aki(signer),
                 basic_constraints(ca=True, path_length=None if root else 0),
                 key_usage("keyCertSign,cRLSign" if root else "keyCertSign"),
                 crl_url("crl"),
             ),
         )
-        return self._sign(template, own.public_key(), self._names["ark"], signer, position=2 if root else 1)
+        return self._sign(template, public, self._names["ark"], signer, position=2 if root else 1)
 
     def _endorse(self, tcb: tuple[int, int, int, int, int]) -> bytes:
         """The VCEK or VLEK for this level of firmware."""
@@ -206,8 +220,8 @@ class AmdGuest:
         template = Template(
             subject=_name("SEV-VLEK" if vlek else "SEV-VCEK"),
             serial=1,
-            not_before=self._clock - 30 * _DAY,
-            not_after=self._clock + (335 if vlek else 2500) * _DAY,
+            not_before=self._clock - 300 * _DAY,
+            not_after=self._clock + (65 if vlek else 2200) * _DAY,
             extensions=(
                 _own("1", _der.integer(1 if generation.turin else 0)),
                 _own("2", _der.tlv(0x16, generation.product.encode())),
@@ -215,14 +229,14 @@ class AmdGuest:
                 _own("5", _der.tlv(0x16, _CSP.encode())) if vlek else _own("4", chip),
             ),
         )
-        return self._sign(template, self._key(tcb).public, self._names["ask"], rsa_key(self._names["ask"]), position=0)
+        return self._sign(template, self._key(tcb).public, self._names["ask"], self._names["ask"], position=0)
 
     def _sign(
         self,
         template: Template,
         public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         issuer: str,
-        signer: rsa.RSAPrivateKey,
+        signer: str,
         *,
         position: int,
     ) -> bytes:
@@ -231,24 +245,19 @@ class AmdGuest:
             template = replace(template, not_after=self._clock - _DAY)
         if position in told.indexed("not-yet-valid"):
             template = replace(template, not_before=self._clock + _DAY)
-        made = certificate_builder(template, public, _name(issuer)).sign(signer, hashes.SHA384(), rsa_padding=_PSS)
-        der, tbs = made.public_bytes(Encoding.DER), made.tbs_certificate_bytes
-        damaged = position in told.indexed("chain-signature")
-        if template.serial > 1 and not damaged:
-            return der
-        # The library refuses to write serial number 0, which all endorsement keys have.
-        size = len(made.signature) + 5
-        algorithm = der[4 + len(tbs) : -size]
-        if template.serial == 1:
-            tbs = tbs.replace(_SERIAL_1, _SERIAL_0, 1)
-        signature = signer.sign(tbs + b"\0" if damaged else tbs, _PSS, hashes.SHA384())
-        return _der.sequence(tbs, algorithm, _der.bit_string(signature))
+        builder = certificate_builder(template, public, _name(issuer))
+        made = builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=_PSS)
+        tbs = made.tbs_certificate_bytes
+        # The library writes no serial number 0, which all endorsement keys have.
+        honest = tbs.replace(_SERIAL_1, _SERIAL_0, 1) if template.serial == 1 else tbs
+        damaged = honest + b"\0" if position in told.indexed("chain-signature") else honest
+        return _signed_again(made.public_bytes(Encoding.DER), tbs, honest, sign_pss(signer, damaged))
 
     # --- collateral -----------------------------------------------------------------------------------------------
 
     def collateral(self) -> SnpCollateral:
         """What AMD's service gives for this chip: endorsement certificate, ASK and ARK, and the revocation list."""
-        crls = () if "no-crl" in self._told else (self._crl(),)
+        crls = () if "no-crl" in self._told else (self._crl,)
         return SnpCollateral(certificates=(self._endorsement, self._ask, self._shown_root), crls=crls)
 
     @property
@@ -269,7 +278,7 @@ class AmdGuest:
         if match[3] == "cert_chain":
             return "application/x-pem-file", {}, pem((self._ask, self._shown_root))
         if match[3] == "crl":
-            return "application/pkix-crl", {}, self._crl()
+            return "application/pkix-crl", {}, self._crl
         parts = ("fmcSPL", "blSPL", "teeSPL", "snpSPL", "ucodeSPL")
         numbers = [query.get(part, "0" if part == "fmcSPL" and not self._generation.turin else "") for part in parts]
         if self._kind == "vlek" or match[3].lower() != self._chip.hex() or not all(map(str.isdigit, numbers)):
@@ -279,14 +288,17 @@ class AmdGuest:
         known = level == self._tcb
         return "application/octet-stream", {}, self._endorsement if known else self._endorse(level)
 
+    @functools.cached_property
     def _crl(self) -> bytes:
         """The list of the ARK. It names ASKs, and no endorsement key: all of these have one serial number."""
         begin, end = self._window
-        signer = rsa_key(_ROGUE if "crl-signature" in self._told else self._names["ark"])
+        signer = _ROGUE if "crl-signature" in self._told else self._names["ark"]
         serial = x509.load_der_x509_certificate(self._ask).serial_number
         revoked = [serial] if "revoked" in self._told else []
         builder = crl_builder(_name(self._names["ark"]), _aki(signer).value, begin, end, revoked)
-        return builder.sign(signer, hashes.SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
+        crl = builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=_PSS)
+        tbs = crl.tbs_certlist_bytes
+        return _signed_again(crl.public_bytes(Encoding.DER), tbs, tbs, sign_pss(signer, tbs))
 
 
 _ROGUE = "SEV-VLEK-Turin"
@@ -302,6 +314,13 @@ def _own(part: str, value: bytes) -> Extension:
     return other(f"{_AMD}.{part}", value)
 
 
-def _aki(signer: rsa.RSAPrivateKey) -> Extension:
-    value = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+def _aki(signer: str) -> Extension:
+    value = x509.AuthorityKeyIdentifier.from_issuer_public_key(rsa_key(signer).public_key())
     return x509.Extension(value.oid, False, value)
+
+
+def _signed_again(der: bytes, tbs: bytes, content: bytes, signature: bytes) -> bytes:
+    """A certificate or list with other content to sign, or the same, and this signature in the place of its own."""
+    end = _der.bit_string(signature)
+    algorithm = der[der.index(tbs) + len(tbs) : -len(end)]
+    return _der.sequence(content, algorithm, end)

@@ -95,6 +95,12 @@ class IntelGuest:
         self._tcb_chain = issue_chain((signer, self._root()), Told(()), clock, keys, {})
         self._window = window(told, clock, days=30)
 
+    @property
+    def demands(self) -> dict[str, object]:
+        """The table of a CPU policy that counts this guest alone, had it no lies."""
+        registers = {f"rtmr{index}": [measured(self._keys, f"RTMR {index}", None).hex()] for index in range(4)}
+        return {"mrtd": [measured(self._keys, "MRTD", None).hex()], **registers}
+
     # --- the quote ------------------------------------------------------------------------------------------------
 
     def quote(self, report_data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from nvattest.pki.ecdsa import P384_ORDER
 
-__all__ = ["KeyRing", "SigningKey", "derive_bytes", "rsa_key"]
+__all__ = ["KeyRing", "SigningKey", "derive_bytes", "rsa_key", "sign_pss"]
 
 _P256 = 32
 # The order of the group of P-256 (FIPS 186-5, SP 800-186).
@@ -128,3 +128,24 @@ def rsa_key(label: str) -> rsa.RSAPrivateKey:
     )  # fmt: skip
     # Checking the primes again takes half a second.
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+@functools.lru_cache(maxsize=256)
+def sign_pss(label: str, message: bytes) -> bytes:
+    """RSASSA-PSS with SHA-384 (RFC 8017, 8.1.1 and 9.1.1) by ``rsa_key(label)``.
+
+    The salt follows from the message, as the nonces of ECDSA do here: the library draws one, and a root would be
+    another certificate in each process.
+    """
+    digest = hashlib.sha384(message).digest()
+    salt = hashlib.sha384(b"salt" + digest).digest()
+    last = hashlib.sha384(bytes(8) + digest + salt).digest()
+    size = 512 - len(last) - 1
+    mask = b"".join(hashlib.sha384(last + number.to_bytes(4, "big")).digest() for number in range(size // 48 + 1))
+    block = bytearray(x ^ y for x, y in zip((b"\x01" + salt).rjust(size, b"\0"), mask, strict=False))
+    block[0] &= 0x7F
+    numbers = rsa_key(label).private_numbers()
+    value = int.from_bytes(bytes(block) + last + b"\xbc", "big")
+    modulo_p, modulo_q = pow(value, numbers.dmp1, numbers.p), pow(value, numbers.dmq1, numbers.q)
+    signed = modulo_q + (modulo_p - modulo_q) * numbers.iqmp % numbers.p * numbers.q
+    return signed.to_bytes(512, "big")

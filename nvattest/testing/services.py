@@ -1,4 +1,5 @@
-"""NVIDIA's services on the loopback, over a simulated platform: RIM service, OCSP responder, NRAS with its JWKS.
+"""NVIDIA's services on the loopback, over a simulated platform: RIM service, OCSP responder, NRAS with its JWKS; for a
+simulated guest also the service of its CPU's maker: Intel's PCS (or a PCCS), or AMD's KDS.
 
     with Services(platform, faults=("rim:status=500*2",)) as services:
         ...  # services.rim_url, services.ocsp_url, services.nras_url
@@ -29,7 +30,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -41,11 +43,16 @@ from nvattest.testing.keys import KeyRing
 from nvattest.testing.platform import Platform
 from nvattest.testing.services_faults import Exchange, ServiceFault, ServiceFaultKind, count_waves
 
+if TYPE_CHECKING:
+    from nvattest.testing.cpu import SimulatedGuest
+
 __all__ = ["Services", "wall_clock"]
 
 _JSON, _OCSP = "application/json", "application/ocsp-response"
 _NRAS_PATH = re.compile(r"/v[34]/attest/(gpu|switch)")
 _KINDS = {"gpu": DeviceKind.GPU, "switch": DeviceKind.NVSWITCH}
+_PCS_PATH = re.compile(r"/(tdx|sgx)/certification/.+|/IntelSGXRootCA\.der")
+_KDS_PATH = re.compile(r"/(vcek|vlek)/v1/.+")
 _NEEDS_KEY = frozenset({"rim", "ocsp", "nras"})
 _MAXIMUM_BODY = 16 * 1024 * 1024
 _TOO_LARGE = "the body is too large"
@@ -61,6 +68,7 @@ class Services:
 
     Args:
         platform: whose RIMs, answers and verdicts they give; its lies are theirs.
+        guest: whose CPU the maker's service answers about; without one it answers 404.
         faults: what goes wrong on the wire, as objects or as text.
         delay: seconds before every answer, or those of each service by its name.
         service_key: what every request has to carry as a bearer token; with an empty text none has to.
@@ -73,6 +81,7 @@ class Services:
         self,
         platform: Platform,
         *,
+        guest: SimulatedGuest | None = None,
         faults: Iterable[ServiceFault | str] = (),
         delay: float | Mapping[str, float] = 0.0,
         service_key: str = "",
@@ -80,6 +89,7 @@ class Services:
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self.platform = platform
+        self.guest = guest
         self.delay = delay
         self._service_key = service_key
         self._faults = [fault if isinstance(fault, ServiceFault) else ServiceFault.parse(fault) for fault in faults]
@@ -96,7 +106,7 @@ class Services:
         if tls:
             self.ca_pem, context = _loopback_tls()
         self._scheme = "https" if tls else "http"
-        self._rim, self._ocsp, self._remote = self._servers = [_Server(self, context) for _ in range(3)]
+        self._rim, self._ocsp, self._remote, self._maker = self._servers = [_Server(self, context) for _ in range(4)]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.02,), name="nvattest-services", daemon=True)
             for server in self._servers
@@ -144,6 +154,11 @@ class Services:
     def nras_url(self) -> str:
         """For ``--nras-url``; the issuer of its tokens."""
         return self._base(self._remote)
+
+    @property
+    def maker_url(self) -> str:
+        """The base URL of Intel's or AMD's service: of PCS, of the host with the root's list, and of KDS."""
+        return self._base(self._maker)
 
     @property
     def nras_ca_pem(self) -> bytes:
@@ -252,6 +267,14 @@ class Services:
         except InputError as error:
             return 400, _JSON, json.dumps({"error": str(error)[:200]}).encode()
         return 200, _JSON, token
+
+    def maker_answer(self, target: str) -> tuple[int, str, bytes, dict[str, str]]:
+        url = urlsplit(target)
+        found = None if self.guest is None else self.guest.serve(url.path, dict(parse_qsl(url.query)))
+        if found is None:
+            return 404, "text/plain", b"", {}
+        kind, headers, content = found
+        return 200, kind, content, {"Request-ID": "simulated", **headers}
 
     def jwks_answer(self, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
         with self._lock:
@@ -402,10 +425,10 @@ class _Handler(BaseHTTPRequestHandler):
         service, key = self._route(body)
         faults = services.faults_for(service, key)
         services.wait(services.delay_of(service) + float(faults.get(ServiceFaultKind.SLOW) or 0))
-        status, kind, content = self._answer(services, service, key, body, faults)
+        status, kind, content, *more = self._answer(services, service, key, body, faults)
         if refused := services.refuses(service, self.headers.get("Authorization", "")):
             status, kind, content = refused, _JSON, b'{"message": "Unauthorized"}'
-        headers = {"Content-Type": kind, "x-request-id": "simulated"}
+        headers = {"Content-Type": kind, "x-request-id": "simulated", **(more[0] if more else {})}
         if ServiceFaultKind.RATE_LIMITED in faults:
             status, content = 429, b"slow down"
             headers["Retry-After"] = faults[ServiceFaultKind.RATE_LIMITED] or "1"
@@ -444,6 +467,10 @@ class _Handler(BaseHTTPRequestHandler):
             return "jwks", ""
         if reads and self.path in ("/", "/health"):
             return "health", self.path
+        if reads and _PCS_PATH.match(self.path):
+            return "pcs", self.path
+        if reads and _KDS_PATH.match(self.path):
+            return "kds", self.path
         if self.command == "POST" and (attest := _NRAS_PATH.fullmatch(self.path)):
             return "nras", attest[1]
         if self.command == "POST" and self.path.rstrip("/") == "/ocsp":
@@ -452,7 +479,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(
         self, services: Services, service: str, key: str, body: bytes, faults: dict[ServiceFaultKind, str]
-    ) -> tuple[int, str, bytes]:
+    ) -> tuple[int, str, bytes] | tuple[int, str, bytes, dict[str, str]]:
+        if service in ("pcs", "kds"):
+            return services.maker_answer(key)
         if service == "rim":
             return services.rim_answer(key, faults)
         if service == "ocsp":

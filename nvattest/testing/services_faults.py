@@ -11,8 +11,8 @@ from nvattest.errors import InputError
 __all__ = ["Exchange", "ServiceFault", "ServiceFaultKind"]
 
 _SECONDS = r"[0-9]+(\.[0-9]+)?"
-SERVICES = ("rim", "ocsp", "nras", "jwks")
-_TEXT = re.compile(r"(?:(rim|ocsp|nras|jwks):)?([a-z0-9-]+)(?:=([^*@]+))?(?:@([^*]+))?(?:\*(\d+))?")
+SERVICES = ("rim", "ocsp", "nras", "jwks", "pcs", "kds")
+_TEXT = re.compile(r"(?:(rim|ocsp|nras|jwks|pcs|kds):)?([a-z0-9-]+)(?:=([^*@]+))?(?:@([^*]+))?(?:\*(\d+))?")
 
 
 class ServiceFaultKind(Enum):
@@ -58,7 +58,7 @@ class ServiceFaultKind(Enum):
 class ServiceFault:
     """A fault: of one service or of all, for requests with ``key`` in them, the first ``times`` such requests or all.
 
-    ``key`` is a RIM id or the serial number of a certificate in lower-case hexadecimal.
+    ``key`` is a RIM id, the serial number of a certificate in lower-case hexadecimal, or a path of PCS or KDS.
     """
 
     kind: ServiceFaultKind

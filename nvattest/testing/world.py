@@ -61,7 +61,7 @@ class World:
         platform: what is simulated; its clock should be now, for live revocation answers to be in their window.
         driver_faults: faults of driver calls, as ``nvmlDeviceGetName@2=hang`` (see ``Fault.parse``).
         service_faults: faults of the services, see ``nvattest.testing.services``.
-        delay: seconds before each answer of a service, by its name: ``rim``, ``ocsp``, ``nras``, ``jwks``.
+        delay: seconds before each answer of a service, by its name: ``rim``, ``ocsp``, ``nras``, ``jwks``, ``pcs``...
         service_key: the bearer key that RIM service, responder and remote service demand, if any.
         cache: folder of the compiled libraries, and below it the caches of the worlds. By default it is
             ``library_cache()``, or a temporary folder where that cannot be written or must not be believed.
