@@ -58,6 +58,7 @@ class Request(NamedTuple):
     binding: BindingRequest
     remote: RemoteRequest | None
     simulate: str | None
+    simulate_guest: str
     fault: list[str]
     as_json: bool
     explain: bool
@@ -103,6 +104,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--simulate", type=suggested(platform_names), nargs="?", const="hopper-8-ppcie", metavar="PLATFORM",
         help="attest a simulated platform (see nvattest simulate --list); proves nothing but that the program works",
+    )  # fmt: skip
+    group.add_argument(
+        "--simulate-guest", default="tdx", metavar="GUEST",
+        help="with --simulate and --bind-tee: the guest that gives the quote, such as snp-genoa (tdx)",
     )  # fmt: skip
     group.add_argument(
         "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
@@ -159,6 +164,13 @@ def _request(options: argparse.Namespace) -> Request:
         )
     if options.simulate is None and options.fault:
         raise ArgumentError(f"--fault: {options.fault[0]} needs --simulate: no real device can be given it", VALIDATION)
+    if (lies := [text for text in options.fault if text.startswith("guest:")]) and (
+        not options.bind_tee or options.tsm_root
+    ):
+        raise ArgumentError(
+            f"--fault: {lies[0]} is seen in the quote of a simulated guest: it needs --bind-tee and no --tsm-root",
+            VALIDATION,
+        )
     if options.simulate is not None:
         other = _named(options, _SIMULATED) + ["--verifier remote"] * remote
         other += [f"--device {options.device}"] * (options.device != "all" and bool(_named(options, ("device",))))
@@ -255,14 +267,22 @@ def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding 
 
 def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:
     """The one-word demonstration: simulated devices and collateral in this process; no GPU, no network, no compiler."""
+    from datetime import datetime, timezone
+
     from nvattest.session import verify
-    from nvattest.testing.platform import Platform
+    from nvattest.testing import Platform, SimulatedGuest, parse_fault
 
     if binding is not None:
         nonce = binding.nonce
     else:
         nonce = Nonce.from_hex(request.evidence.nonce) if request.evidence.nonce else Nonce(os.urandom(32))
-    platform = Platform.build(request.simulate or "", lies=request.fault)
+    faults = [parse_fault(text) for text in request.fault]
+    platform = Platform.build(request.simulate or "", lies=[lie for lie in faults if lie.target != "guest"])
+    guest = None
+    if request.binding.bind_tee and not request.binding.tsm_root:
+        # The token is issued now, and who verifies it judges the quote at the same time.
+        lies = [lie for lie in faults if lie.target == "guest"]
+        guest = SimulatedGuest(request.simulate_guest, clock=datetime.now(timezone.utc), lies=lies)
     for lie in platform.lies:
         # A lie of the responder would show in no check.
         if lie.name in ("ocsp-nonce", "ocsp-no-nonce"):
@@ -273,7 +293,7 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
             )
     evidence = platform.collect(nonce)
     if binding is not None:
-        binding.take_quote(evidence)
+        binding.take_quote(evidence, guest=guest)
     return verify(
         evidence,
         collateral=platform.collateral(),

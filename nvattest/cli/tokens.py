@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nvattest.tee.guest import Guest
     from nvattest.tee.quote import BindingCheck
     from nvattest.tee.recipes import Recipe
+    from nvattest.testing import SimulatedGuest
     from nvattest.token.verified import VerifiedToken
 
 # Of a recipe's input: raw evidence of a platform is the largest.
@@ -109,8 +110,10 @@ class Binding(NamedTuple):
     thumbprint: bytes
     nonce: Nonce
 
-    def take_quote(self, evidence: tuple[Evidence, ...]) -> None:
+    def take_quote(self, evidence: tuple[Evidence, ...], *, guest: SimulatedGuest | None = None) -> None:
         """Take the quote over the evidence and write it beside the token, before anything is verified.
+
+        A simulated guest gives it in the place of the kernel.
 
         Raises:
             CollectionError: no quote, or no register to extend.
@@ -125,7 +128,8 @@ class Binding(NamedTuple):
         if self.request.extend_rtmr is not None:
             rtmr.extend(digest, register=int(self.request.extend_rtmr))
         covered = report_data(self.challenge, self.thumbprint, digest)
-        quote = tsm.take_quote(covered, root=self.request.tsm_root or tsm.DEFAULT_ROOT)
+        root = self.request.tsm_root or tsm.DEFAULT_ROOT
+        quote = tsm.take_quote(covered, root=root) if guest is None else guest.take_quote(covered)
         write_file(self.request.bind_tee, dump_json(dump_quote(quote)) + "\n", mode=0o600)
 
 

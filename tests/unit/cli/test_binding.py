@@ -86,18 +86,45 @@ def test_json_says_what_the_quote_is_and_that_nobody_verified_it(
     assert said["measurement"] == "00" * 48
 
 
-def test_simulated_devices_answer_a_challenge_too(guest: list[str], tmp_path: Path) -> None:
-    arguments = [
-        "--challenge",
-        CHALLENGE,
-        "--token-out",
-        f"{tmp_path}/token.json",
-        "--jwks-out",
-        f"{tmp_path}/jwks.json",
-    ]
-    assert main(["attest", "--simulate", "hopper-1", *arguments, "--bind-tee", f"{tmp_path}/quote.json"]) == 0
+def simulate(folder: Path, *more: str) -> int:
+    return main(
+        [
+            "attest", "--simulate", "hopper-1", "--challenge", CHALLENGE, "--bind-tee", f"{folder}/quote.json",
+            "--token-out", f"{folder}/token.json", "--jwks-out", f"{folder}/jwks.json", *more,
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["tdx", "tdx-v5-ex", "snp-genoa", "snp-turin-vlek"])
+def test_a_simulated_guest_binds_on_any_machine(tmp_path: Path, kind: str) -> None:
+    assert simulate(tmp_path, "--simulate-guest", kind) == 0
+    assert verify(tmp_path) == 0
+    file = json.loads((tmp_path / "quote.json").read_text())
+    assert (file["provider"] == "tdx_guest", file["auxblob"] is None) == (
+        (True,) * 2 if "tdx" in kind else (False,) * 2
+    )
+
+
+@pytest.mark.usefixtures("guest")
+def test_a_named_kernel_gives_the_quote_for_simulated_devices(guest: list[str], tmp_path: Path) -> None:
+    assert simulate(tmp_path, "--tsm-root", str(tmp_path)) == 0
     assert guest == ["quote"]
     assert verify(tmp_path) == 0
+
+
+@pytest.mark.parametrize(("lie", "said"), [("report-data", "bound to something else"), ("debug", "debug guest")])
+def test_a_simulated_guest_that_lies_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str, said: str
+) -> None:
+    assert simulate(tmp_path, "--fault", f"guest:{lie}") == 0
+    assert verify(tmp_path) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_a_guest_that_gives_no_quote_cannot_lie(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attest", "--simulate", "hopper-1", "--fault", "guest:debug"]) == 105
+    assert "it needs --bind-tee" in capsys.readouterr().err
+    assert simulate(tmp_path, "--tsm-root", str(tmp_path), "--fault", "guest:debug") == 105
 
 
 @pytest.mark.usefixtures("guest")

@@ -31,7 +31,14 @@ def cpu(request: pytest.FixtureRequest) -> SimulatedGuest:
 def folder(cpu: SimulatedGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What an attester in a simulated guest hands out, and what its relying party demands."""
     monkeypatch.setattr(tsm, "take_quote", lambda data, **_: cpu.take_quote(data))
-    files = ["--bind-tee", f"{tmp_path}/quote.json", "--token-out", f"{tmp_path}/token.json"]
+    files = [
+        "--tsm-root",
+        str(tmp_path),
+        "--bind-tee",
+        f"{tmp_path}/quote.json",
+        "--token-out",
+        f"{tmp_path}/token.json",
+    ]
     status = main(
         ["attest", "--simulate", "hopper-1", "--challenge", CHALLENGE, *files, "--jwks-out", f"{tmp_path}/jwks.json"]
     )
