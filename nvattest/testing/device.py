@@ -29,7 +29,7 @@ __all__ = ["Body", "SimulatedDevice"]
 Entry = tuple[int, bytes]
 
 _VERSION_1_1 = 0x11
-# DMTF measurement value types that stand beside opaque entries in the versioned layout (DSP0274, table 48).
+# DMTF measurement value types of opaque entries in the versioned layout (DSP0274, table 48).
 _VALUE_TYPES: dict[int, int] = {
     GpuField.VBIOS_VERSION: 0x86,
     GpuField.DRIVER_VERSION: 0x86,
@@ -63,7 +63,7 @@ class SimulatedDevice:
     """A device of a simulated platform.
 
     ``architecture`` is the number that NVML (GPU) or NSCQ (switch) gives, ``family`` our word for it. The versions are
-    those that the driver tells beside the report. ``pdi`` is 16 hexadecimal digits, ``chain_pem`` PEM text, leaf first.
+    those that the driver gives beside the report. ``pdi`` is 16 hexadecimal digits, ``chain_pem`` PEM text, leaf first.
     """
 
     kind: DeviceKind

@@ -114,7 +114,7 @@ class GuestFolder:
         """Load the driver, again where it is loaded."""
         module = self._at("sys/module/nvidia")
         if os.path.isdir(module):
-            # A folder of the same name that takes the inode of the old one would be none of the kernel's.
+            # Kept, for a new folder with the inode of the old one would look like the same driver.
             os.rename(module, self._at(f"tmp/unloaded-{time.monotonic_ns()}"))
         os.makedirs(module)
         self._write("sys/module/nvidia/version", "580.95.05\n")

@@ -328,8 +328,8 @@ LIES: tuple[LieSpec, ...] = (
     # Among devices, and beside the report.
     _lie((_D,), "duplicate", "DEVICE", _F.DEVICE, "devices-distinct", "answers with that device's report and chain"),
     _lie((_D,), "missing", "", _F.NONE, "devices-present", "has fallen off the bus; seen where a count is expected"),
-    _lie((_D,), "hint-driver", "TEXT", _F.TEXT, "hints", "the driver tells another driver version than the signed one"),
-    _lie((_D,), "hint-firmware", "TEXT", _F.TEXT, "hints", "the driver tells another firmware version"),
+    _lie((_D,), "hint-driver", "TEXT", _F.TEXT, "hints", "the driver names another driver version than the signed one"),
+    _lie((_D,), "hint-firmware", "TEXT", _F.TEXT, "hints", "the driver names another firmware version"),
     # Reference manifests.
     _lie((_R,), "missing", "", _F.NONE, "rim-available", "the service does not have it"),
     _lie((_R,), "golden", "INDEX[,HEX]", _F.INDEX_HEX, "measurements", "is well signed and expects another value"),

@@ -121,7 +121,7 @@ class _Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Query:
-    """The CertID of a request as it stands there, and the nonce extension (raw extnValue content)."""
+    """The CertID of a request, byte by byte, and the nonce extension (raw extnValue content)."""
 
     algorithm: str
     name_hash: bytes

@@ -5,7 +5,7 @@ simulated guest also the service of its CPU's maker: Intel's PCS (or a PCCS), or
         ...  # services.rim_url, services.ocsp_url, services.nras_url
         print(services.log)
 
-Each service has a port of its own, as NVIDIA's have hosts of their own: an outage of one is none of another. All
+Each service has a port of its own, as NVIDIA's have hosts of their own: an outage of one leaves the others up. All
 answer in threads and log every request. ``ServiceFault`` says what can go wrong. Nothing waits on a clock: a slow
 answer ends at once when the services are closed.
 """
@@ -71,7 +71,7 @@ class Services:
         guest: whose CPU the maker's service answers about; without one it answers 404.
         faults: what goes wrong on the wire, as objects or as text.
         delay: seconds before every answer, or those of each service by its name.
-        service_key: what every request has to carry as a bearer token; with an empty text none has to.
+        service_key: what every request has to carry as a bearer token; an empty text demands none.
         tls: speak https, under a CA of its own (``ca_pem``).
         now: the services' clock, which stamps answers and tokens. By default it stands still at the platform's; give
             ``wall_clock`` where a live client asks.
@@ -405,7 +405,7 @@ class _Handler(BaseHTTPRequestHandler):
         return data
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - its signature
-        """A request that is none gets an answer as others do, in JSON. No other method is known, so 501 is 405."""
+        """Answer a malformed request in JSON, as NVIDIA's services do; an unknown method is 405, not 501."""
         server = self.server
         assert isinstance(server, _Server)  # noqa: S101 - the type of our own value
         self.close_connection = True

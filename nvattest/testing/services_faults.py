@@ -72,7 +72,7 @@ class ServiceFault:
         """Read ``[SERVICE:]FAULT[=VALUE][@KEY][*TIMES]``, such as ``rim:status=500*2``.
 
         Raises:
-            InputError: not such a text, no such fault, one that this service cannot have, or a value that is none.
+            InputError: not such a text, no such fault, one that this service cannot have, or a value of another form.
         """
         match = _TEXT.fullmatch(text)
         known = {kind.value: kind for kind in ServiceFaultKind}

@@ -110,7 +110,7 @@ class NrasIssuer:
         ``kind`` is that of the path. Revocation is asked of the platform's responder, with nonces, as the service does.
 
         Raises:
-            InputError: the body is no request, or one about devices of the other kind, or its claims version is none.
+            InputError: the body is no request, is about devices of the other kind, or names an unknown claims version.
         """
         from nvattest.appraisal.verifier import Verifier
         from nvattest.evidence import load_evidence
