@@ -493,13 +493,14 @@ def test_ctrl_c_at_a_terminal_is_the_commands_and_not_the_simulations() -> None:
 
 
 def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[str]) -> None:
-    from nvattest.testing import LIES, PLATFORMS
+    from nvattest.testing import GUEST_LIES, GUESTS, LIES, PLATFORMS
     from nvattest.testing.services_faults import ServiceFaultKind
 
     assert main(["simulate", "--list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in PLATFORMS)
-    assert all(spec.name in out for spec in LIES)
+    assert all(name in out for name in GUESTS)
+    assert all(spec.name in out and spec.meaning in out for spec in (*LIES, *GUEST_LIES))
     assert " nvmlDeviceGetConfComputeGpuCertificate," in out
     # Every fault of a service with its value and its meaning: the words alone do not say what the value is.
     assert all(f"  {kind.value}" in out and kind.meaning in out for kind in ServiceFaultKind)
