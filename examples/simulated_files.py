@@ -4,8 +4,8 @@
 
 writes gpu.json and switch.json (evidence, as collect-evidence prints it), bundle.json (RIMs and revocation answers),
 roots.pem (the test roots, which no default trusts), nonce (64 hexadecimal digits) and clock (when all of it is valid);
-and for the quote of nvattest attest --simulate --bind-tee, which is valid now: cpu-collateral.json, cpu-root.pem
-and cpu-policy.json.
+and for the quote of nvattest attest --simulate --bind-tee FILE --simulate-guest snp-genoa, which is valid now:
+cpu-collateral.pem, cpu-root.pem and cpu-policy.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(folder: str, name: str = "hopper-8-ppcie", *faults: str) -> None:
     for file_name, text in files.items():
         with open(os.path.join(folder, file_name), "w", encoding="ascii") as file:
             file.write(text)
-    SimulatedGuest("tdx", clock=datetime.now(timezone.utc)).write(folder)
+    SimulatedGuest("snp-genoa", clock=datetime.now(timezone.utc)).write(folder)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DOCUMENTS = (
-    "quick-start.md", "relying-party.md", "air-gapped.md", "fleet.md", "migrate.md", "web-service/README.md",
+    "quick-start.md", "relying-party.md", "air-gapped.md", "fleet.md", "migrate.md", "one-verdict.md",
+    "web-service/README.md",
 )  # fmt: skip
 
 
