@@ -31,7 +31,7 @@ class Endorsed(NamedTuple):
 def story(checks: Iterable[Check], facts: GuestFacts | None, why: str) -> Endorsed:
     """The checks in the order of the story; those that were not made are skipped because of ``why``."""
     made = {check.id: check for check in checks}
-    return Endorsed(tuple(made.get(name) or not_made(name, why) for name in STEPS), facts)
+    return Endorsed(tuple(made[name] if name in made else not_made(name, why) for name in STEPS), facts)
 
 
 def check_lists(demands: object, values: Sequence[tuple[str, str]], *, weakened: bool) -> Check:
