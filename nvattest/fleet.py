@@ -62,6 +62,8 @@ __all__ = [
 ]
 
 MAXIMUM_LINE = 16 * 1024 * 1024
+# As JSON. An answer repeats it, and stays so short that --resume can read it.
+_MAXIMUM_ID = 4096
 _CHUNK_LINES = 16
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNKS_PER_WORKER = 3
@@ -164,11 +166,13 @@ def read_line(line: bytes) -> JsonObject:
     """The members of one line, of which ``evidence`` is there.
 
     Raises:
-        ParseError: not an object, unknown members, or no evidence.
+        ParseError: not an object, unknown members, a long id, or no evidence.
     """
     document = load_json(line, source="line", maximum=MAXIMUM_LINE)
     if not isinstance(document, dict):
         raise _malformed("expected an object")
+    if len(json.dumps(document.get("id"))) > _MAXIMUM_ID:
+        raise _malformed(f"its 'id' has more than {_MAXIMUM_ID} characters")
     unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
     if unknown:
         raise _LineError(document.get("id"), f"unknown keys: {', '.join(unknown)[:200]}")
@@ -407,13 +411,8 @@ def _after_a_death(waiting: deque[_Chunk], digest: str) -> None:
 
 
 def _died(line: bytes, digest: str) -> str:
-    try:
-        document = load_json(line, source="line", maximum=MAXIMUM_LINE)
-    except ParseError:
-        document = None
-    name = document.get("id") if isinstance(document, dict) else None
     answer = _error_answer(ResultCode.INTERNAL_ERROR, "worker-died", "the worker process died twice on this line")
-    return _dump(name, answer, line, digest)
+    return _dump(_name(line), answer, line, digest)
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:

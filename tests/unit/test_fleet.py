@@ -7,12 +7,13 @@ import os
 import signal
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
 from nvattest import fleet
 from nvattest.errors import InputError, ParseError
-from nvattest.fleet import BatchSettings, Judge, verify_batch
+from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, verify_batch
 from nvattest.model import VerificationTime
 from nvattest.testing import DEFAULT_NONCE, Platform
 
@@ -60,6 +61,22 @@ def test_bad_lines_are_answered_and_stop_nothing(platform: Platform, settings: B
     assert [answer["id"] for answer in answers][2:] == ["extra", "nonce", "other", "time", "empty", "good"]
     assert answers[4]["result_code"] == 504
     assert answers[4]["devices"][0]["failures"][0]["id"] == "nonce"
+
+
+@pytest.mark.parametrize("name", ["é" * (5 << 20), list(range(20_000)), {"a": "b" * 5000}])
+def test_a_long_id_makes_no_answer_that_an_interrupted_run_cannot_read(
+    platform: Platform, settings: BatchSettings, name: object, tmp_path: Path
+) -> None:
+    spelled_out = json.dumps({"id": name, "nonce": "", "evidence": []}, ensure_ascii=False).encode()
+    judge, lines = Judge(settings), [spelled_out, line(platform, "x" * 4000), b"[]"]
+    answers = [judge.judge(text).encode() + b"\n" for text in lines]
+    assert len(answers[0]) < 1000
+    assert json.loads(answers[0])["error"]["code"] == "batch-line"
+    output = tmp_path / "out.jsonl"
+    output.write_bytes(b"".join(answers))
+    sums = Sums()
+    Resumed(str(output), judge.digest).compare(iter(lines), sums)
+    assert (sums.lines, sums.trusted, sums.bad) == (3, 1, 2)
 
 
 def test_a_line_chooses_its_clock_only_where_that_is_allowed(platform: Platform, settings: BatchSettings) -> None:
