@@ -339,9 +339,14 @@ def read_tcb(raw: bytes, root: str) -> Tcb:
     return Tcb(0, raw[0], raw[1], raw[6], raw[7])
 
 
+def signing_key_of(report: SnpReport) -> str | None:
+    """The kind of the endorsement key, ``vcek`` or ``vlek``; None where the report is not signed."""
+    return _SIGNING_KEYS.get(report.key_info >> 2 & 0b111)
+
+
 def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors) -> Path | str:
     """The certificates for this report, by name and not yet verified; or what is missing."""
-    kind = _SIGNING_KEYS.get(report.key_info >> 2 & 0b111)
+    kind = signing_key_of(report)
     if kind is None:
         return "the report names no signing key: it is not signed"
     keys = [key for key in map(read_endorsement_key, collateral.certificates) if key is not None and key.kind == kind]
@@ -361,9 +366,9 @@ def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors
     if root is None:
         return f"{issuer.label} was issued by {issuer.issuer}, which is no root of AMD's"
     anchor = anchors.amd[root]
-    lists = [crl for crl in map(_read_crl, collateral.crls) if crl.issuer_der == issuer.issuer_der]
+    lists = [crl for crl in map(read_crl, collateral.crls) if crl.issuer_der == issuer.issuer_der]
     # The newest of those that the root signed: another one, which anyone can add, does not hide it.
-    crl = max(lists, key=lambda crl: (_signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since), default=None)
+    crl = max(lists, key=lambda crl: (signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since), default=None)
     return Path(key, issuer, root, anchor, crl)
 
 
@@ -371,7 +376,12 @@ def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:
     return any(read_tcb(report.reported_tcb, root) == key.tcb for root in ("milan", "turin"))
 
 
-def _read_crl(der: bytes) -> RevocationList:
+def read_crl(der: bytes) -> RevocationList:
+    """A revocation list of AMD's.
+
+    Raises:
+        ParseError: not DER, or a list that the X.509 library does not read, or of a part alone (code ``crl``).
+    """
     tbs, algorithm, signature = _cut(der)
     body = DerReader(tbs, source=_SOURCE).inner(SEQUENCE, "TBSCertList")
     body.unsigned("version")
@@ -408,13 +418,13 @@ def _check_collateral(path: Path, at: datetime) -> Check:
 def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
     key, issuer = path.key, path.issuer
     problem = ""
-    if not _signed_by(path.root.spki_der, issuer.signature, issuer.tbs):
+    if not signed_by(path.root.spki_der, issuer.signature, issuer.tbs):
         problem = f"{issuer.label} is not signed by {path.root.name}"
     elif issuer.is_ca is not True or issuer.key_cert_sign is not True or issuer.path_length != 0:
         problem = f"{issuer.label} is no authority for end certificates alone"
     elif ("VLEK" in issuer.label.upper()) != (key.kind == "vlek"):
         problem = f"{issuer.label} does not issue a {key.kind.upper()}"
-    elif not _signed_by(issuer.spki_der, key.signature, key.tbs):
+    elif not signed_by(issuer.spki_der, key.signature, key.tbs):
         problem = f"the {key.kind.upper()} is not signed by {issuer.label}"
     elif not is_p384(key.spki_der):
         problem = f"the key of the {key.kind.upper()} is not P-384"
@@ -437,7 +447,8 @@ def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
     return passed("quote-chain", f"{key.kind.upper()}, {issuer.label}, {path.root.name}")
 
 
-def _signed_by(spki_der: bytes, signature: bytes, tbs: bytes) -> bool:
+def signed_by(spki_der: bytes, signature: bytes, tbs: bytes) -> bool:
+    """Whether this RSA key signed these bytes as AMD signs certificates and lists."""
     try:
         key = serialization.load_der_public_key(spki_der)
         if not isinstance(key, rsa.RSAPublicKey):
@@ -454,7 +465,7 @@ def _check_revocation(path: Path, demands: SnpDemands) -> Check:
         tolerated = "snp.crl" if demands.crl == "if-present" else ""
         detail = f"no revocation list of {path.root.name}"
         return absent("quote-revocation", detail, hint=_FETCH, tolerated_by=tolerated)
-    if not _signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs):
+    if not signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs):
         return failed("quote-revocation", f"the revocation list is not signed by {path.root.name}", hint=_FETCH)
     if path.issuer.serial in path.crl.serials:
         return failed(
@@ -481,21 +492,25 @@ def _check_signature(report: SnpReport, key: EndorsementKey) -> Check:
     return passed("quote-signature", f"ECDSA P-384 by the {key.kind.upper()}")
 
 
+def generation_of(cpuid: tuple[int, int, int]) -> str | None:
+    """The name of the CPU's generation, None where family and model are of none that is known."""
+    family, model, _ = cpuid
+    for name, known, first, last in (
+        ("milan", 0x19, 0x00, 0x0F),
+        ("genoa", 0x19, 0x10, 0x1F),
+        ("siena", 0x19, 0xA0, 0xAF),
+        ("turin", 0x1A, 0x00, 0x11),
+    ):
+        if family == known and first <= model <= last:
+            return name
+    return None
+
+
 def _generation(report: SnpReport, path: Path) -> str | None:
     """The name of the CPU's generation, None where CPUID is unknown or contradicts the chain."""
     if report.cpuid is None:
         return path.root_name
-    family, model, _ = report.cpuid
-    if family == 0x19 and model <= 0x0F:
-        found = "milan"
-    elif family == 0x19 and 0x10 <= model <= 0x1F:
-        found = "genoa"
-    elif family == 0x19 and 0xA0 <= model <= 0xAF:
-        found = "siena"
-    elif family == 0x1A and model <= 0x11:
-        found = "turin"
-    else:
-        return None
+    found = generation_of(report.cpuid)
     return found if path.root_name == ("genoa" if found == "siena" else found) else None
 
 

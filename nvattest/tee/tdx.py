@@ -188,7 +188,7 @@ def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anch
             )  # fmt: skip
     for position, certificate in enumerate(chain):
         issuer = chain[min(position + 1, len(chain) - 1)]
-        signed = _signed_by(issuer, certificate.signature, certificate.tbs)
+        signed = signed_by(issuer, certificate.signature, certificate.tbs)
         if certificate.issuer_der != issuer.subject_der or not signed:
             return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}")
         if certificate is not chain[0] and (certificate.is_ca is not True or certificate.key_cert_sign is not True):
@@ -201,7 +201,8 @@ def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anch
     return passed("quote-chain", ", ".join(certificate.label for certificate in chain))
 
 
-def _signed_by(issuer: Certificate, signature: bytes, message: bytes) -> bool:
+def signed_by(issuer: Certificate, signature: bytes, message: bytes) -> bool:
+    """Whether the issuer's EC key signed these bytes, the signature in DER, as Intel's do."""
     try:
         key = serialization.load_der_public_key(issuer.spki_der)
         if not isinstance(key, ec.EllipticCurvePublicKey):
@@ -223,7 +224,7 @@ def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral)
             crl = x509.load_der_x509_crl(bytes.fromhex(members[name]))
             listed = crl.get_revoked_certificate_by_serial_number(certificate.serial)
             issuer = crl.issuer.public_bytes()
-            signed = _signed_by(authority, crl.signature, crl.tbs_certlist_bytes)
+            signed = signed_by(authority, crl.signature, crl.tbs_certlist_bytes)
         except LIBRARY_ERRORS as error:
             return failed("quote-revocation", f"{name} cannot be read: {error}")
         if issuer != certificate.issuer_der:
