@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from nvattest._text import clean, decimal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RETRIES",
+    "Answer",
     "HttpClient",
     "HttpSettings",
     "Service",
@@ -131,6 +132,8 @@ class Service:
     ``unreachable``: no connection or no whole answer in time. ``forbidden``: 401 and 403. ``missing``: 404.
     ``failed``: any other status. ``invalid``: an answer that does not follow the protocol. ``option`` sets its URL.
 
+    ``keyed`` says that NVIDIA's service key opens it.
+
     ``begins`` is set for a service that gives each request an answer that begins so, whatever it is asked. Another
     program is there where a few requests have had other answers only; then the rest is not asked.
     """
@@ -143,6 +146,7 @@ class Service:
     failed: ResultCode
     invalid: ResultCode
     begins: bytes = b""
+    keyed: bool = True
 
     def error(
         self, message: str, *, code: str, result_code: ResultCode, hint: str = "", passing: bool = False
@@ -158,6 +162,13 @@ class Service:
             f"another program than the {self.name} answered, or the answer is damaged; check {self.option} and proxies"
         )
         return self.error(f"{url}: {message}", code="answer", result_code=self.invalid, hint=hint)
+
+
+class Answer(NamedTuple):
+    """A body with status 200, and the headers that came with it, whose names have no case."""
+
+    content: bytes
+    headers: Mapping[str, str]
 
 
 class HttpClient:
@@ -212,7 +223,26 @@ class HttpClient:
         headers: Mapping[str, str],
         body: bytes | None = None,
     ) -> bytes:
-        """The body of the answer with status 200, of at most ``maximum`` bytes.
+        """The body of the answer of ``ask``.
+
+        Raises:
+            CollateralError: as ``ask``.
+        """
+        answer = self.ask(service, method, url, deadline=deadline, maximum=maximum, headers=headers, body=body)
+        return answer.content
+
+    def ask(
+        self,
+        service: Service,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        maximum: int,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> Answer:
+        """The answer with status 200, whose body has at most ``maximum`` bytes.
 
         No time limit of a socket ends an answer that comes byte by byte: callers give it up (``fetch``, ``run_all``).
 
@@ -239,17 +269,17 @@ class HttpClient:
                 pause = max(pause, self._until_slot())
                 if pause >= _SHORTEST_PAUSE:
                     self._sleep(min(pause, deadline.remaining()))
-                content = self._once(method, url, deadline, maximum, headers, body)
+                answer = self._once(method, url, deadline, maximum, headers, body)
             except Failed as error:
                 failed = error
             except BaseException:
                 host.answered()
                 raise
             else:
-                if content.startswith(service.begins):
+                if answer.content.startswith(service.begins):
                     host.answered()
-                    return content
-                failed = Failed(f"not an answer: it begins with {content[:40]!r}", "answer", again=False)
+                    return answer
+                failed = Failed(f"not an answer: it begins with {answer.content[:40]!r}", "answer", again=False)
             if failed.again or failed.code == "tls":
                 delay = self._judge(host, request, entered, attempts, failed, deadline)
             else:
@@ -325,7 +355,7 @@ class HttpClient:
 
     def _once(
         self, method: str, url: str, deadline: Deadline, maximum: int, headers: Mapping[str, str], body: bytes | None
-    ) -> bytes:
+    ) -> Answer:
         """One attempt.
 
         Raises:
@@ -338,7 +368,7 @@ class HttpClient:
 
         try:
             with waiting("http", f"{method} {url}"), self._request(method, url, deadline, headers, body) as response:
-                return _read(response, maximum, deadline)
+                return Answer(_read(response, maximum, deadline), response.headers)
         except requests.exceptions.SSLError as error:
             raise Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
@@ -477,11 +507,13 @@ def _error(
         result, code, hint = (
             ResultCode.RATE_LIMITED,
             "rate-limited",
-            "wait, use a service key, or keep a cache or bundle",
+            f"wait{', use a service key' * service.keyed}, or keep a cache or bundle",
         )
     elif failed.status in (401, 403):
         result, code, hint = service.forbidden, "forbidden", "check --service-key (NV_ATTESTATION_SERVICE_KEY)"
-        if withheld:
+        if not service.keyed:
+            hint = f"check {service.option} and proxies"
+        elif withheld:
             hint = "the service key was not sent: it goes to the configured hosts only, and only over https"
     elif failed.status == 404:
         result, code, hint = service.missing, "not-found", "check the URL"
