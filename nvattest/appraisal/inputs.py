@@ -1,4 +1,4 @@
-"""What an appraisal is made from besides evidence: RIMs and revocation answers, as bytes with their source."""
+"""What an appraisal is made from besides evidence: RIMs, revocation answers, CPU collateral, as bytes with a source."""
 
 from __future__ import annotations
 
@@ -46,6 +46,14 @@ class OcspAnswer:
     origin: str = ""
 
 
+class CpuAnswer(NamedTuple):
+    """The bytes of one file of a CPU maker's collateral (``nvattest.tee.collateral.parse_collateral``)."""
+
+    content: bytes
+    source: Source
+    origin: str = ""
+
+
 class Unavailable(NamedTuple):
     """Why a piece of collateral could not be had: NVIDIA's code for it, what happened, and what to do.
 
@@ -64,11 +72,13 @@ class Collateral:
     """Everything that was gathered for a verification; nothing in it is believed before its signature is checked.
 
     ``rims`` is keyed by RIM id. ``unavailable`` is keyed by ``rim:<id>`` and by ``ocsp:<SHA-256 of the certificate>``.
+    ``cpu`` is for the quotes of guests; devices need none of it.
     """
 
     rims: Mapping[str, RimAnswer] = field(default_factory=dict)
     ocsp: tuple[OcspAnswer, ...] = ()
     unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
+    cpu: tuple[CpuAnswer, ...] = ()
 
     def __post_init__(self) -> None:
         # A verifier keeps what it read from the answers of this object: a list must not change under it.
@@ -86,4 +96,5 @@ class Collateral:
             rims={**other.rims, **self.rims},
             ocsp=self.ocsp + other.ocsp,
             unavailable={**other.unavailable, **self.unavailable},
+            cpu=self.cpu + other.cpu,
         )

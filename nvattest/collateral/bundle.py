@@ -1,7 +1,8 @@
-"""A bundle: RIMs and revocation answers in one JSON file, for guests without a network (``schemas/bundle-1.json``).
+"""A bundle: RIMs, revocation answers and CPU collateral in one JSON file, for verification without a network.
 
-A bundle needs no signature of its own: every RIM and every answer in it is signed by NVIDIA, and is verified on each
-use like something from the network. Its digests only distinguish a damaged file from a refused one.
+A bundle (``schemas/bundle-1.json``) needs no signature of its own: all that is in it is signed by NVIDIA or by the
+maker of a CPU, and is verified on each use like something from the network. Its digests only distinguish a damaged file
+from a refused one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from nvattest._documents import JsonObject, kind_of, load_json
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.rim.ids import is_rim_id
 
@@ -24,6 +25,9 @@ MAXIMUM_RIMS: Final = 1024
 MAXIMUM_ANSWERS: Final = 8192
 MAXIMUM_RIM: Final = 1024 * 1024
 MAXIMUM_ANSWER: Final = 64 * 1024
+# Files of CPU collateral, one for each kind of platform or chip.
+MAXIMUM_CPUS: Final = 1024
+MAXIMUM_CPU: Final = 1024 * 1024
 
 
 def load_bundle(data: bytes | str | Mapping[str, object], *, origin: str = "") -> Collateral:
@@ -54,17 +58,24 @@ def load_bundle(data: bytes | str | Mapping[str, object], *, origin: str = "") -
         OcspAnswer(content=_content(item, f"ocsp[{index}]", MAXIMUM_ANSWER), source=Source.BUNDLE, origin=origin)
         for index, item in enumerate(_list(document, "ocsp", MAXIMUM_ANSWERS))
     )
-    return Collateral(rims=rims, ocsp=answers)
+    # Older bundles have none; an older program passes over it.
+    cpu = tuple(
+        CpuAnswer(content=_content(item, f"cpu[{index}]", MAXIMUM_CPU), source=Source.BUNDLE, origin=origin)
+        for index, item in enumerate(_list(document, "cpu", MAXIMUM_CPUS))
+    )
+    return Collateral(rims=rims, ocsp=answers, cpu=cpu)
 
 
 def dump_bundle(collateral: Collateral) -> JsonObject:
-    """The RIMs and answers of ``collateral`` as a bundle, in a fixed order, so that equal content gives equal bytes."""
+    """What ``collateral`` holds as a bundle, in a fixed order, so that equal content gives equal bytes."""
     answers = sorted({answer.content for answer in collateral.ocsp})
+    cpu = sorted({answer.content for answer in collateral.cpu})
     return {
         "format": FORMAT,
         "version": VERSION,
         "rims": [{"id": name, **encoded(collateral.rims[name].content)} for name in sorted(collateral.rims)],
         "ocsp": [encoded(content) for content in answers],
+        **({"cpu": [encoded(content) for content in cpu]} if cpu else {}),
     }
 
 
@@ -75,7 +86,7 @@ def _refuse(_: RimAnswer, error: InputError) -> None:
 def merge_bundles(
     parts: Iterable[Collateral], *, conflict: Callable[[RimAnswer, InputError], None] = _refuse
 ) -> Collateral:
-    """All RIMs and answers of several bundles.
+    """All that several bundles hold.
 
     ``conflict`` is called with each RIM whose id an earlier bundle has with another document; NVIDIA re-issues some, so
     one must be chosen.
@@ -85,6 +96,7 @@ def merge_bundles(
     """
     rims: dict[str, RimAnswer] = {}
     answers: dict[bytes, OcspAnswer] = {}
+    cpu: dict[bytes, CpuAnswer] = {}
     for part in parts:
         for rim in part.rims.values():
             try:
@@ -93,7 +105,9 @@ def merge_bundles(
                 conflict(rim, error)
         for answer in part.ocsp:
             answers.setdefault(answer.content, answer)
-    return Collateral(rims=rims, ocsp=tuple(answers.values()))
+        for item in part.cpu:
+            cpu.setdefault(item.content, item)
+    return Collateral(rims=rims, ocsp=tuple(answers.values()), cpu=tuple(cpu.values()))
 
 
 def add_rim(rims: dict[str, RimAnswer], rim: RimAnswer) -> None:
