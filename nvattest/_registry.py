@@ -14,6 +14,13 @@ RIM_URL: Final = "https://rim.attestation.nvidia.com"
 OCSP_URL: Final = "https://ocsp.ndis.nvidia.com"
 NRAS_URL: Final = "https://nras.attestation.nvidia.com"
 
+# --- the services of the makers of CPUs ---------------------------------------------------------------------------
+
+# Intel's provisioning certification service and the revocation list of its root; AMD's key distribution service.
+PCS_URL: Final = "https://api.trustedservices.intel.com"
+INTEL_ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+KDS_URL: Final = "https://kdsintf.amd.com"
+
 # --- opaque data of the MEASUREMENTS response ---------------------------------------------------------------------
 
 OPAQUE_MAGIC: Final = b"NVDAOD"

@@ -1,4 +1,6 @@
-"""Collateral on disk: RIMs by id and digest, OCSP answers by CertID. A convenience, never an authority.
+"""Collateral on disk: RIMs by id and digest, OCSP answers by CertID, a CPU maker's files by platform or chip.
+
+A convenience, never an authority.
 
 Everything read here is verified like something from the network. A file that is damaged, foreign, too old or from the
 future counts as missing. Files are written beside and renamed, under one lock, into a ``TrustedFolder``; they are not
@@ -18,7 +20,7 @@ from typing import Final
 
 from nvattest._documents import load_json
 from nvattest._folder import HAS_FOLDERS, Lock, TrustedFolder
-from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, decoded, encoded
 from nvattest.errors import InputError
 from nvattest.model import format_time, parse_time
 from nvattest.rim.ids import is_rim_id
@@ -28,7 +30,8 @@ VERSION: Final = 1
 RIM_AGE: Final = timedelta(hours=24)
 MAXIMUM_FILES: Final = 4096
 MAXIMUM_BYTES: Final = 128 * 1024 * 1024
-_MAXIMUM_ENTRY: Final = MAXIMUM_RIM * 4 // 3 + 4096
+_MAXIMUM_ENTRY: Final = max(MAXIMUM_RIM, MAXIMUM_CPU) * 4 // 3 + 4096
+_PARTS: Final = ("rims", "ocsp", "cpu")
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _LOCK_PATIENCE: Final = 1.0
 
@@ -74,7 +77,7 @@ class DiskCache:
         self._patience = _LOCK_PATIENCE
         try:
             self._home = TrustedFolder(folder, make=True)
-            self._parts = {name: TrustedFolder(name, make=True, inside=self._home) for name in ("rims", "ocsp")}
+            self._parts = {name: TrustedFolder(name, make=True, inside=self._home) for name in _PARTS}
         except (OSError, ValueError) as error:
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{error}"
             raise InputError(
@@ -98,6 +101,21 @@ class DiskCache:
         """The OCSP answer kept for this CertID key (``pki.ocsp.cert_id_key``). Its signed window is for the caller."""
         entry = self._read("ocsp", f"{key}.json", key, MAXIMUM_ANSWER)
         return entry[1] if entry is not None else None
+
+    def cpu(self, key: str, *, aged: bool) -> bytes | None:
+        """The file of a CPU maker kept under this key; with ``aged`` one that was fetched as long ago as a RIM may."""
+        entry = self._read("cpu", f"{key}.json", key, MAXIMUM_CPU)
+        if entry is None or (aged and entry[0] + self._rim_age <= self._now()):
+            return None
+        return entry[1]
+
+    def store_cpu(self, key: str, content: bytes) -> bool:
+        """Keep a verified file of a CPU maker; whether it was kept. A failure raises nothing."""
+        with self._locked() as locked:
+            if not locked or len(content) > MAXIMUM_CPU or not self._write("cpu", f"{key}.json", key, content):
+                return False
+            self._prune()
+            return True
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
         """Keep a verified RIM in place of what this id had; whether it was kept. A failure raises nothing."""
@@ -172,7 +190,7 @@ class DiskCache:
     def _prune(self) -> None:
         """Keep the folder small: the files that were written longest ago go first."""
         files = []
-        for part in ("rims", "ocsp"):
+        for part in _PARTS:
             for name in self._names(part):
                 with contextlib.suppress(OSError):
                     facts = self._parts[part].facts(name)

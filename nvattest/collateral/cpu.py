@@ -1,0 +1,503 @@
+"""The collateral of a guest's quote, from the maker of its CPU: Intel's certification service or any PCCS, AMD's KDS.
+
+What the caller has is preferred, then the cache, then the network. Nothing is kept that its maker did not sign
+(``nvattest.tee.issued``). Intel's texts are cut out of the answers as they are: their signatures cover the bytes.
+
+Intel: ``GET <base>/tdx/certification/v4/tcb?fmspc=``, ``/tdx/certification/v4/qe/identity`` and
+``/sgx/certification/v4/pckcrl?ca=``, each with its issuer chain in a header; the root's list is published elsewhere,
+and a PCCS hands it on. AMD: ``GET <base>/vcek/v1/<product>/<chip>?blSPL=…``, and ``cert_chain`` and ``crl`` of
+``/{vcek,vlek}/v1/<product>`` (AMD 57230). A VLEK is not public: it comes with the quote or not at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote
+
+from nvattest._documents import load_json
+from nvattest._registry import INTEL_ROOT_CRL_URL, KDS_URL, PCS_URL
+from nvattest._waiting import Deadline, Late, run_all
+from nvattest.appraisal.inputs import CpuAnswer, Source
+from nvattest.collateral.http import Answer, HttpClient, HttpSettings, Service, check_seconds, check_url
+from nvattest.errors import CollateralError, ParseError, ResultCode
+from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
+from nvattest.tee.collateral import (
+    CpuCollateral,
+    SnpCollateral,
+    TdxCollateral,
+    parse_collateral,
+    parse_snp_collateral,
+    snp_collateral,
+    tdx_collateral,
+)
+from nvattest.tee.issued import Issued, authority_of, endorsement_keys, judge
+from nvattest.tee.quote import SnpReport, parse_quote, read_quote_file
+from nvattest.tee.snp import EndorsementKey, generation_of, read_auxiliary, read_tcb, signing_key_of
+from nvattest.tee.tdx import Platform, platform_of
+
+if TYPE_CHECKING:
+    from nvattest.collateral.cache import DiskCache
+
+__all__ = ["Chip", "CpuOptions", "Wanted", "choose", "fetch_cpu", "issued_cpu", "renew_cpu", "wanted_of"]
+
+TIMEOUT: Final = 60.0
+
+
+def _service(name: str, option: str) -> Service:
+    # NVIDIA has no codes for other makers' services.
+    return Service(
+        name=name,
+        option=option,
+        unreachable=ResultCode.RIM_CONNECTION_ERROR,
+        forbidden=ResultCode.RIM_FORBIDDEN,
+        missing=ResultCode.RIM_NOT_FOUND,
+        failed=ResultCode.RIM_INTERNAL_ERROR,
+        invalid=ResultCode.RIM_INTERNAL_ERROR,
+        keyed=False,
+    )
+
+
+INTEL_SERVICE: Final = _service("Intel's certification service", "--pcs-url")
+AMD_SERVICE: Final = _service("AMD's key distribution service", "--kds-url")
+
+_MAXIMUM_BODY: Final = 512 * 1024
+# Two certificates, percent-encoded.
+_MAXIMUM_CHAIN: Final = 32 * 1024
+_PRODUCTS: Final = {"milan": "Milan", "genoa": "Genoa", "turin": "Turin"}
+_TURIN_CHIP: Final = 8
+# Between the parts of a JSON object.
+_SPACE, _COLON, _COMMA = (re.compile(rf"[ \t\r\n]*{sign}[ \t\r\n]*") for sign in ("", ":", ","))
+_PCCS_BASE: Final = re.compile(r"(?:/(?:sgx|tdx)/certification/v4)?/*$")
+_KDS_BASE: Final = re.compile(r"(?:/v[cl]ek)?(?:/v1)?/*$")
+_FMSPC: Final = re.compile("[0-9A-F]{12}")
+_HEX: Final = re.compile(rb"\s*((?:[0-9A-Fa-f]{2})+)\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuOptions:
+    """Where to ask and how. The service key of ``http`` is NVIDIA's: none of these services may see it.
+
+    Args:
+        pcs_url, kds_url: base URLs; they may end as others write them, in ``/sgx/certification/v4`` or ``/vcek/v1``.
+        http: roots and limits of a single exchange.
+        timeout: seconds for everything together, retries included.
+        cache: where to look first and what to fill; None for none.
+        offline: ask no service.
+
+    Raises:
+        InputError: a URL or a time limit that cannot be used.
+    """
+
+    pcs_url: str = PCS_URL
+    kds_url: str = KDS_URL
+    http: HttpSettings = field(default_factory=HttpSettings)
+    timeout: float = TIMEOUT
+    cache: DiskCache | None = None
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        check_seconds(self.timeout)
+        check_url(self.pcs_url, INTEL_SERVICE.option)
+        check_url(self.kds_url, AMD_SERVICE.option)
+
+
+class Chip(NamedTuple):
+    """An AMD chip at one firmware level, with the roots that its generation may have, and what its quote brought along.
+
+    ``kind`` is that of the key that signs its reports: ``vcek``, or ``vlek`` of a cloud provider.
+    """
+
+    kind: str
+    chip_id: bytes
+    tcb: bytes
+    roots: tuple[str, ...]
+    held: SnpCollateral
+
+
+Wanted = Platform | Chip
+"""What collateral is wanted for: an Intel platform type, or an AMD chip."""
+
+
+def wanted_of(quote: bytes) -> Wanted:
+    """What the quote in this file (of ``--bind-tee``, or a raw one) needs collateral for.
+
+    Raises:
+        ParseError: it cannot be read, or names no platform and no known generation.
+    """
+    file = read_quote_file(quote)
+    parsed = parse_quote(file.quote)
+    report = parsed.body
+    if not isinstance(report, SnpReport):
+        platform = platform_of(parsed)
+        if _FMSPC.fullmatch(platform.fmspc) is None:
+            raise ParseError(
+                "the platform type (FMSPC) has not 6 bytes", source="TEE quote", code="quote-certification"
+            )
+        return platform
+    kind, generation = signing_key_of(report), generation_of(report.cpuid) if report.cpuid is not None else "any"
+    if kind is None:
+        raise ParseError("the report names no signing key: it is not signed", source="TEE quote", code="quote-key")
+    if generation is None:
+        raise ParseError("the CPUID of the report is of no known generation", source="TEE quote", code="quote-key")
+    # A report before version 3 has no CPUID, and Turin's have one.
+    roots = {"any": ("milan", "genoa"), "siena": ("genoa",)}.get(generation, (generation,))
+    return Chip(kind, report.chip_id, report.reported_tcb, roots, read_auxiliary(file.auxiliary))
+
+
+def fetch_cpu(wanted: Wanted, options: CpuOptions, *, at: datetime, anchors: CpuAnchors = CPU_ANCHORS) -> CpuAnswer:
+    """The maker's collateral from quote, cache and service. It is verified that the maker issued it for now (``at``).
+
+    Raises:
+        CollateralError: it cannot be had, or what came is not the maker's, not current or of another platform.
+        InputError: a certificate beside the quote that cannot be read, or roots of TLS.
+    """
+    with HttpClient(options.http) as client:
+        fetching = _Fetching(options, client, at, anchors)
+        return fetching.intel(wanted) if isinstance(wanted, Platform) else fetching.amd(wanted)
+
+
+def renew_cpu(
+    answer: CpuAnswer, options: CpuOptions, *, at: datetime, within: timedelta, anchors: CpuAnchors = CPU_ANCHORS
+) -> CpuAnswer:
+    """The same, or collateral asked for anew where a part of it ends ``within`` this time and in its second half.
+
+    Raises:
+        CollateralError, InputError: as ``fetch_cpu``; or it cannot be read.
+    """
+    collateral = parse_collateral(answer.content)
+    issued = judge(collateral, anchors)
+    if not issued.problem and not any(_ends_soon(window.since, window.until, at, within) for window in issued.windows):
+        return answer
+    with HttpClient(options.http) as client:
+        fetching = _Fetching(replace(options, cache=None), client, at, anchors)
+        if isinstance(collateral, TdxCollateral):
+            return fetching.intel(Platform(collateral.fmspc, authority_of(collateral)))
+        # The certificates stay: a VCEK is good for years, and a VLEK cannot be asked for. What ends is the list.
+        for key in endorsement_keys(collateral):
+            return fetching.complete(key, collateral)
+    raise AMD_SERVICE.error("there is no VCEK and no VLEK in it", code="answer", result_code=AMD_SERVICE.invalid)
+
+
+def _ends_soon(since: datetime, until: datetime | None, at: datetime, within: timedelta) -> bool:
+    return until is not None and until - at < min(within, (until - since) / 2)
+
+
+def choose(answers: Iterable[CpuAnswer], quote: bytes) -> CpuCollateral | None:
+    """Of all this collateral what belongs to the quote in this file; None where nothing does.
+
+    Of several documents of Intel's the newest, of AMD's all together. Nothing is verified.
+
+    Raises:
+        ParseError: the quote or the collateral cannot be read.
+    """
+    wanted = wanted_of(quote)
+    found = [parse_collateral(answer.content) for answer in answers]
+    if isinstance(wanted, Platform):
+        documents = [
+            item
+            for item in found
+            if isinstance(item, TdxCollateral) and (item.fmspc, authority_of(item)) == (wanted.fmspc, wanted.ca)
+        ]
+        return max(documents, key=lambda item: (item.evaluation, str(item.tcb_info["issueDate"])), default=None)
+    both: SnpCollateral | None = None
+    for item in found:
+        if isinstance(item, SnpCollateral) and any(_signs(key, wanted) for key in endorsement_keys(item)):
+            both = item if both is None else both + item
+    return both
+
+
+def issued_cpu(answer: CpuAnswer, anchors: CpuAnchors = CPU_ANCHORS) -> Issued:
+    """The judgement of one file (``nvattest.tee.issued``); that it cannot be read is a problem of it."""
+    try:
+        return judge(parse_collateral(answer.content), anchors)
+    except ParseError as error:
+        return Issued(about="", windows=(), problem=error.message)
+
+
+def _signs(key: EndorsementKey, chip: Chip) -> bool:
+    """Whether this key signs the reports of this chip at this level. Which chip has a VLEK it does not say."""
+    if key.kind != chip.kind or (key.kind == "vcek" and key.hwid.ljust(64, b"\0") != chip.chip_id):
+        return False
+    return any(read_tcb(chip.tcb, root) == key.tcb for root in chip.roots)
+
+
+def _root_of(key: EndorsementKey) -> str:
+    """The name of the root, as the certificate says it: Siena has Genoa's."""
+    product = key.product.partition("-")[0].lower()
+    return "genoa" if product == "siena" else product
+
+
+class _Fetching:
+    def __init__(self, options: CpuOptions, client: HttpClient, at: datetime, anchors: CpuAnchors) -> None:
+        self._options = options
+        self._client = client
+        self._at = at
+        self._anchors = anchors
+        self._deadline = Deadline(options.timeout)
+        self._asked = False
+
+    # --- Intel --------------------------------------------------------------------------------------------------------
+
+    def intel(self, platform: Platform) -> CpuAnswer:
+        key = f"tdx-{platform.fmspc}-{platform.ca}"
+        kept = self._kept(key, aged=True)
+        if kept is not None and not self._refused(kept, platform):
+            return self._answer(kept, "")
+        base = _PCCS_BASE.sub("", self._options.pcs_url)
+        urls = (
+            f"{base}/tdx/certification/v4/tcb?fmspc={platform.fmspc}",
+            f"{base}/tdx/certification/v4/qe/identity",
+            f"{base}/sgx/certification/v4/pckcrl?ca={platform.ca}&encoding=der",
+            INTEL_ROOT_CRL_URL if base == PCS_URL else f"{base}/sgx/certification/v4/rootcacrl",
+        )
+        tcb, identity, pck, root = self._ask(INTEL_SERVICE, *urls)
+        members = {
+            **_signed_text(tcb, urls[0], "tcbInfo", "tcb_info", "TCB-Info-Issuer-Chain"),
+            **_signed_text(identity, urls[1], "enclaveIdentity", "qe_identity", "SGX-Enclave-Identity-Issuer-Chain"),
+            "pck_crl_issuer_chain": _chain(pck, urls[2], "SGX-PCK-CRL-Issuer-Chain"),
+            "pck_crl": _revocation_list(pck.content, INTEL_SERVICE, urls[2]).hex(),
+            "root_ca_crl": _revocation_list(root.content, INTEL_SERVICE, urls[3]).hex(),
+        }
+        try:
+            content = tdx_collateral(members).text.encode()
+        except ParseError as error:
+            raise INTEL_SERVICE.unusable(base, error.message) from None
+        self._require(content, platform, INTEL_SERVICE, base)
+        self._keep({key: content})
+        return self._answer(content, base)
+
+    # --- AMD ----------------------------------------------------------------------------------------------------------
+
+    def amd(self, chip: Chip) -> CpuAnswer:
+        for key in endorsement_keys(chip.held):
+            if _signs(key, chip):
+                return self.complete(key, chip.held)
+        if chip.kind == "vlek" or not any(chip.chip_id):
+            signer = {"vlek": "a VLEK, which AMD gives to the provider alone"}.get(
+                chip.kind, "a chip that is not named"
+            )
+            raise AMD_SERVICE.error(
+                f"the report is signed by {signer}", code="not-found", result_code=ResultCode.CERT_NOT_FOUND,
+                hint="the host has to put the certificate beside the quote (auxblob); ask its operator",
+            )  # fmt: skip
+        missing: CollateralError | None = None
+        for root in chip.roots:
+            name = f"vcek-{root}-{chip.chip_id.hex()}-{chip.tcb.hex()}"
+            url = self._kds(f"vcek/v1/{_vcek_path(chip, root)}")
+            try:
+                der = self._kept(name) or self._ask(AMD_SERVICE, url)[0].content
+            except CollateralError as error:
+                # Without CPUID the generation shows in which of them AMD knows the chip.
+                if error.code != "not-found":
+                    raise
+                missing = missing or error
+                continue
+            try:
+                found = [key for key in endorsement_keys(snp_collateral([der])) if _signs(key, chip)]
+            except ParseError as error:
+                raise AMD_SERVICE.unusable(url, error.message) from None
+            if not found:
+                raise AMD_SERVICE.unusable(url, "the VCEK is of another chip or firmware level")
+            return self.complete(found[0], chip.held, {name: der})
+        assert missing is not None  # noqa: S101 - each root ends otherwise
+        raise missing
+
+    def complete(self, key: EndorsementKey, held: SnpCollateral, new: dict[str, bytes] | None = None) -> CpuAnswer:
+        """The key with its issuer and the root's revocation list. ``held`` comes with the quote, ``new`` from AMD."""
+        root = _root_of(key)
+        product = _PRODUCTS.get(root)
+        if product is None:
+            what = f"the {key.kind.upper()} is of the unknown product {key.product}"
+            raise AMD_SERVICE.unusable(self._options.kds_url, what)
+        new = dict(new or {})
+        service = f"{key.kind}/v1/{product}"
+        of_chain, of_list = f"{key.kind}-{root}-chain", f"{key.kind}-{root}-crl"
+        issuers = [SnpCollateral(certificates=_issuers(held)), self._kept_snp(of_chain)]
+        lists = [*self._kept_snp(of_list, aged=True).crls, *(held.crls if self._options.offline else ())]
+        content = self._together(key, issuers, lists)
+        if content is None:
+            url = self._kds(f"{service}/crl")
+            new[of_list] = _revocation_list(self._ask(AMD_SERVICE, url)[0].content, AMD_SERVICE, url)
+            content = self._together(key, issuers, [new[of_list]])
+        if content is None:
+            # What the host put beside the quote is missing, not AMD's, or revoked and has a successor.
+            url = self._kds(f"{service}/cert_chain")
+            new[of_chain] = self._ask(AMD_SERVICE, url)[0].content
+            try:
+                chain = parse_snp_collateral(new[of_chain])
+                content = _pem(snp_collateral([key.der, new[of_list]]) + chain)
+            except ParseError as error:
+                raise AMD_SERVICE.unusable(url, error.message) from None
+            self._require(content, None, AMD_SERVICE, self._options.kds_url)
+        self._keep(new)
+        return self._answer(content, self._options.kds_url)
+
+    def _together(self, key: EndorsementKey, issuers: Iterable[SnpCollateral], lists: Iterable[bytes]) -> bytes | None:
+        """The first of these issuers and lists that make usable collateral with the key."""
+        for crl in lists:
+            for item in issuers:
+                content = _pem(SnpCollateral(certificates=(key.der, *item.certificates), crls=(crl,)))
+                if not self._refused(content, None):
+                    return content
+        return None
+
+    def _kept_snp(self, name: str, *, aged: bool = False) -> SnpCollateral:
+        content = self._kept(name, aged=aged)
+        try:
+            return SnpCollateral() if content is None else parse_snp_collateral(content)
+        except ParseError:
+            return SnpCollateral()
+
+    def _kds(self, path: str) -> str:
+        return f"{_KDS_BASE.sub('', self._options.kds_url)}/{path}"
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    def _ask(self, service: Service, *urls: str) -> list[Answer]:
+        if self._options.offline:
+            raise service.error(
+                "collateral of the CPU is not at hand, and --offline asks no service", code="not-found",
+                result_code=service.missing, hint="leave out --offline, or fill the cache while there is a network",
+            )  # fmt: skip
+        self._asked = True
+        ask = partial(
+            self._client.ask, service, "GET", deadline=self._deadline, maximum=_MAXIMUM_BODY, headers={"Accept": "*/*"}
+        )
+        answers: list[Answer] = []
+        for url, result in zip(urls, run_all([partial(ask, url) for url in urls], self._deadline), strict=True):
+            if isinstance(result, Late):
+                raise service.error(
+                    f"{url}: no whole answer within {self._deadline.seconds:g} s", code="deadline",
+                    result_code=service.unreachable, hint="give more time with --timeout",
+                )  # fmt: skip
+            if isinstance(result, Exception):
+                raise result
+            answers.append(result)
+        return answers
+
+    def _refused(self, content: bytes, platform: Platform | None) -> str:
+        try:
+            collateral = parse_collateral(content)
+            if isinstance(collateral, TdxCollateral) and platform is not None:
+                found = (collateral.fmspc, authority_of(collateral))
+                if found != (platform.fmspc, platform.ca):
+                    return f"it is about {' '.join(found)}, asked was {platform.fmspc} {platform.ca}"
+        except ParseError as error:
+            return error.message
+        issued = judge(collateral, self._anchors)
+        return issued.problem or issued.current(self._at)
+
+    def _require(self, content: bytes, platform: Platform | None, service: Service, where: str) -> None:
+        if problem := self._refused(content, platform):
+            raise service.error(
+                f"{where}: the collateral cannot be used: {problem}", code="answer", result_code=service.invalid,
+                hint=f"check the clock (--at), and {service.option}: a mirror may hand on what is old or another's",
+            )  # fmt: skip
+
+    def _kept(self, key: str, *, aged: bool = False) -> bytes | None:
+        cache = self._options.cache
+        return None if cache is None else cache.cpu(key, aged=aged and not self._options.offline)
+
+    def _keep(self, new: dict[str, bytes]) -> None:
+        if self._options.cache is not None and self._asked:
+            for key, content in new.items():
+                self._options.cache.store_cpu(key, content)
+
+    def _answer(self, content: bytes, url: str) -> CpuAnswer:
+        if self._asked:
+            return CpuAnswer(content=content, source=Source.LIVE, origin=url)
+        folder = self._options.cache.folder if self._options.cache is not None else ""
+        return CpuAnswer(content=content, source=Source.CACHE, origin=folder)
+
+
+def _issuers(collateral: SnpCollateral) -> tuple[bytes, ...]:
+    keys = {key.der for key in endorsement_keys(collateral)}
+    return tuple(der for der in collateral.certificates if der not in keys)
+
+
+def _vcek_path(chip: Chip, root: str) -> str:
+    tcb = read_tcb(chip.tcb, root)
+    levels = {"blSPL": tcb.boot_loader, "teeSPL": tcb.tee, "snpSPL": tcb.snp, "ucodeSPL": tcb.microcode}
+    if root == "turin":
+        levels = {"fmcSPL": tcb.fmc, **levels}
+    chip_id = chip.chip_id[:_TURIN_CHIP] if root == "turin" else chip.chip_id
+    return f"{_PRODUCTS[root]}/{chip_id.hex()}?" + "&".join(f"{name}={value:02}" for name, value in levels.items())
+
+
+def _signed_text(answer: Answer, url: str, member: str, name: str, header: str) -> dict[str, str]:
+    """A text of Intel's with its signature and issuer chain, under the names of the collateral document."""
+    try:
+        document = load_json(answer.content, source=INTEL_SERVICE.name, maximum=_MAXIMUM_BODY)
+        text = answer.content.decode()
+    except (ParseError, UnicodeDecodeError) as error:
+        raise INTEL_SERVICE.unusable(url, f"{error}; it begins with {answer.content[:40]!r}") from None
+    signature = document.get("signature") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(document.get(member), dict) or not isinstance(signature, str):
+        raise INTEL_SERVICE.unusable(url, f"{member!r} and 'signature' are not an object and a text")
+    return {
+        name: _cut(text, member),
+        f"{name}_signature": signature,
+        f"{name}_issuer_chain": _chain(answer, url, header, f"SGX-{header}"),
+    }
+
+
+def _cut(text: str, member: str) -> str:
+    """The text of a member of a JSON object, which was read before, as it is: its signature covers the bytes."""
+    decoder = json.JSONDecoder()
+    end = text.index("{") + 1
+    while True:
+        name, end = decoder.raw_decode(text, _past(_SPACE, text, end))
+        start = _past(_COLON, text, end)
+        _, end = decoder.raw_decode(text, start)
+        if name == member:
+            return text[start:end]
+        end = _past(_COMMA, text, end)
+
+
+def _past(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    assert found is not None  # noqa: S101 - the text is JSON
+    return found.end()
+
+
+def _chain(answer: Answer, url: str, *headers: str) -> str:
+    """A chain of certificates in a header, which is percent-encoded PEM."""
+    value = next((answer.headers[name] for name in headers if name in answer.headers), None)
+    if value is None:
+        raise INTEL_SERVICE.unusable(url, f"there is no header {headers[0]}")
+    if len(value) > _MAXIMUM_CHAIN:
+        raise INTEL_SERVICE.unusable(
+            url, f"{headers[0]} has {len(value)} characters, at most {_MAXIMUM_CHAIN} are read"
+        )
+    return unquote(value)
+
+
+def _revocation_list(body: bytes, service: Service, url: str) -> bytes:
+    """The DER of a revocation list: as it is, as PEM, or in hexadecimal digits, as some PCCS give it."""
+    if body[:1] == b"\x30":
+        return body
+    if (digits := _HEX.fullmatch(body)) is not None:
+        return bytes.fromhex(digits[1].decode())
+    try:
+        [der] = parse_snp_collateral(body).crls
+    except (ParseError, ValueError):
+        raise service.unusable(url, f"no revocation list; it begins with {body[:40]!r}") from None
+    return der
+
+
+def _pem(collateral: SnpCollateral) -> bytes:
+    blocks = [("CERTIFICATE", der) for der in collateral.certificates] + [("X509 CRL", der) for der in collateral.crls]
+    return "".join(_block(label, der) for label, der in blocks).encode()
+
+
+def _block(label: str, der: bytes) -> str:
+    text = base64.b64encode(der).decode()
+    lines = "\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+    return f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"
