@@ -66,6 +66,15 @@ def load_bundle(data: bytes | str | Mapping[str, object], *, origin: str = "") -
     return Collateral(rims=rims, ocsp=answers, cpu=cpu)
 
 
+def is_bundle(data: bytes) -> bool:
+    """Whether this is the text of a bundle, of whatever version, and not of another file."""
+    try:
+        document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE, file=True)
+    except ParseError:
+        return False
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
 def dump_bundle(collateral: Collateral) -> JsonObject:
     """What ``collateral`` holds as a bundle, in a fixed order, so that equal content gives equal bytes."""
     answers = sorted({answer.content for answer in collateral.ocsp})

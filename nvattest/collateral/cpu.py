@@ -499,5 +499,5 @@ def _pem(collateral: SnpCollateral) -> bytes:
 
 def _block(label: str, der: bytes) -> str:
     text = base64.b64encode(der).decode()
-    lines = "\n".join(text[start : start + 64] for start in range(0, len(text), 64))
-    return f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"
+    lines = "".join(f"{text[start : start + 64]}\n" for start in range(0, len(text), 64))
+    return f"-----BEGIN {label}-----\n{lines}-----END {label}-----\n"

@@ -18,10 +18,10 @@ from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, load_json
 from nvattest._folder import flags
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded, encoded
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, decoded, encoded
 from nvattest.collateral.gather import GatherOptions, gather_needs
 from nvattest.collateral.http import HttpClient
 from nvattest.collateral.plan import Needs, certificates_to_ask, needs_of
@@ -35,7 +35,7 @@ from nvattest.pki.ocsp import CertIdHash, OcspResponse, RevocationStatus, cert_i
 
 JOURNAL: Final = "journal.jsonl"
 _HEADER: Final = b'{"format": "nvattest-bundle-journal", "version": 1}\n'
-_MAXIMUM_LINE: Final = MAXIMUM_RIM * 4 // 3 + 4096
+_MAXIMUM_LINE: Final = max(MAXIMUM_RIM, MAXIMUM_CPU) * 4 // 3 + 4096
 # All of a group is asked at once and judged when it is there.
 _DEVICES_IN_GROUP: Final = 64
 # One certificate can be unavailable by itself; so many groups in a row to which nothing came are an outage.
@@ -68,6 +68,7 @@ class FetchJournal:
         self._places: dict[str, tuple[int, int]] = {}
         self._arrived: dict[str, tuple[int, int]] = {}
         self._rims: dict[str, bytes] = {}
+        self._cpu: list[bytes] = []
         self._used: dict[str, int] = {}
         self._used_rims: set[str] = set()
         self._outdone: set[str] = set()
@@ -97,7 +98,7 @@ class FetchJournal:
     @property
     def empty(self) -> bool:
         """Whether nothing has come."""
-        return not self._places and not self._arrived and not self._rims
+        return not self._places and not self._arrived and not self._rims and not self._cpu
 
     @property
     def used(self) -> int:
@@ -142,6 +143,7 @@ class FetchJournal:
         for part in bundle:
             for rim in part.rims.values():
                 self.store_rim(rim.id, rim.content)
+            self._store_cpu(part.cpu)
             for answer in part.ocsp:
                 with suppress(ParseError):
                     if (key := parse_ocsp_response(answer.content).key) is not None:
@@ -158,6 +160,7 @@ class FetchJournal:
         """
         for rim in part.rims.values():
             self.store_rim(rim.id, rim.content)
+        self._store_cpu(part.cpu)
         self.use(part.rims, {})
         for answer in part.ocsp:
             response = parse_ocsp_response(answer.content)
@@ -199,7 +202,8 @@ class FetchJournal:
                 if (content := self.answer(key)) is not None:
                     yield OcspAnswer(content=content, source=Source.BUNDLE)
 
-        written = write_folder(self.folder, rims, shards, answers)
+        cpu = tuple(CpuAnswer(content=content, source=Source.BUNDLE) for content in self._cpu)
+        written = write_folder(self.folder, rims, shards, answers, cpu=cpu)
         self.discard()
         return written
 
@@ -209,6 +213,12 @@ class FetchJournal:
             # Windows removes no open file; an empty one is a new one.
             self._file.truncate(0)
             os.unlink(self._path)
+
+    def _store_cpu(self, answers: Iterable[CpuAnswer]) -> None:
+        for answer in answers:
+            if answer.content not in self._cpu:
+                self._cpu.append(answer.content)
+                self._append({"cpu": True, **encoded(answer.content)})
 
     def _append(self, entry: JsonObject) -> tuple[int, int]:
         line = json.dumps(entry).encode() + b"\n"
@@ -251,6 +261,8 @@ class FetchJournal:
             self._rims[rim_id] = _content(entry, MAXIMUM_RIM, self._path)
         elif isinstance(key, str):
             self._places[key] = place
+        elif entry.get("cpu") is True:
+            self._cpu.append(_content(entry, MAXIMUM_CPU, self._path))
         self.seeded = self.seeded or entry.get("seeded") is True
 
 

@@ -173,10 +173,11 @@ class _Gathering:
         self._rims: dict[str, RimAnswer] = dict(known.rims)
         self._given = Collateral(ocsp=known.ocsp)
         self._answers: list[OcspAnswer] = list(known.ocsp)
+        self._cpu = known.cpu
         self.unavailable: dict[str, Unavailable] = dict(known.unavailable)
 
     def collateral(self) -> Collateral:
-        return Collateral(rims=self._rims, ocsp=tuple(self._answers), unavailable=self.unavailable)
+        return Collateral(rims=self._rims, ocsp=tuple(self._answers), unavailable=self.unavailable, cpu=self._cpu)
 
     def wave(self, rim_ids: Iterable[str], questions: Sequence[Question]) -> None:
         """Get these RIMs and answers: from what is at hand, from the cache, the rest from the network all at once."""

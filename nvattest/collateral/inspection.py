@@ -17,11 +17,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer
 from nvattest.appraisal.revocation import MAXIMUM_ANSWERS
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.plan import Question, certificates_to_ask
@@ -31,9 +31,13 @@ from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation
 from nvattest.rim.ids import fits_rim_id
 
+if TYPE_CHECKING:
+    from nvattest.tee.anchors import CpuAnchors
+
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"
 NOT_VERIFIED: Final = "not verified"
+_SIMULATED: Final = "   *** SIMULATED: this proves nothing ***"
 _OF_A_DEVICE: Final = "no RIM here has the certificate that it is about; give the evidence of the devices to check it"
 # Of more answers people see the sums.
 _LISTED: Final = 64
@@ -55,15 +59,22 @@ class Inspection(NamedTuple):
 
 
 def inspect_bundle(
-    collateral: Collateral, verifier: Verifier, at: VerificationTime, *, chains: Iterable[ValidatedChain] = ()
+    collateral: Collateral,
+    verifier: Verifier,
+    at: VerificationTime,
+    *,
+    chains: Iterable[ValidatedChain] = (),
+    cpu_anchors: CpuAnchors | None = None,
 ) -> Inspection:
-    """Verify each RIM and each answer at the instant ``at``.
+    """Verify each RIM, each answer and all CPU collateral at the instant ``at``, the last by the makers' own roots.
 
     An answer can be verified if its certificate is known: from the RIMs, or from ``chains``, those of devices. Without
     them the answers about devices are neither verified nor bad.
     """
     usable: list[Collateral] = []
-    facts, bad = inspect_parts([collateral], verifier, at, chains=chains, use=lambda part, _: usable.append(part))
+    facts, bad = inspect_parts(
+        [collateral], verifier, at, chains=chains, cpu_anchors=cpu_anchors, use=lambda part, _: usable.append(part)
+    )
     return Inspection(facts=facts, bad=bad, usable=usable[0])
 
 
@@ -73,6 +84,7 @@ def inspect_parts(
     at: VerificationTime,
     *,
     chains: Iterable[ValidatedChain] = (),
+    cpu_anchors: CpuAnchors | None = None,
     use: Callable[[Collateral, Collection[bytes]], None] = lambda *_: None,
 ) -> tuple[JsonObject, tuple[tuple[str, str], ...]]:
     """The same for a bundle in parts, the RIMs first, of which one is in memory at a time: the facts and the bad.
@@ -80,20 +92,23 @@ def inspect_parts(
     ``use`` is called with what of each part can be used, and with those answers in it that count if they are genuine,
     which shows only when their device is verified: a revocation, or what is current.
     """
-    inspector = _Inspector(verifier, at)
+    inspector = _Inspector(verifier, at, cpu_anchors)
     inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
     rims: list[JsonObject] = []
     answers: list[JsonObject] = []
+    cpu: list[JsonObject] = []
     for part in parts:
         inspector.refused.clear()
         inspector.open.clear()
         rims += [inspector.rim(part.rims[name]) for name in sorted(part.rims)]
         inspector.surplus = _surplus(part.ocsp, memory_of(verifier).parse_answer)
         answers += [inspector.answer(answer) for answer in part.ocsp]
+        cpu += [inspector.cpu(answer) for answer in part.cpu]
         use(
             Collateral(
                 rims={name: rim for name, rim in part.rims.items() if name not in inspector.refused},
                 ocsp=tuple(answer for answer in part.ocsp if answer.content not in inspector.refused),
+                cpu=tuple(answer for answer in part.cpu if answer.content not in inspector.refused),
             ),
             inspector.open,
         )
@@ -101,6 +116,7 @@ def inspect_parts(
     facts: JsonObject = {
         "rims": rims,
         "ocsp": answers,
+        **({"cpu": cpu} if cpu else {}),
         "at": str(at),
         "anchors": verifier.anchors.label,
         "simulated": verifier.anchors.simulated,
@@ -110,9 +126,10 @@ def inspect_parts(
 
 
 class _Inspector:
-    def __init__(self, verifier: Verifier, at: VerificationTime) -> None:
+    def __init__(self, verifier: Verifier, at: VerificationTime, cpu_anchors: CpuAnchors | None) -> None:
         self._verifier = verifier
         self._at = at
+        self._cpu_anchors = cpu_anchors
         self._questions: dict[int, list[Question]] = {}
         self.ends: list[tuple[datetime, str]] = []
         self.bad: list[tuple[str, str]] = []
@@ -187,6 +204,32 @@ class _Inspector:
         entry["certificate"] = questions[0].certificate.label
         return entry | {"state": state}
 
+    def cpu(self, answer: CpuAnswer) -> JsonObject:
+        from nvattest.collateral.cpu import issued_cpu
+        from nvattest.tee.anchors import CPU_ANCHORS
+
+        entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
+        anchors = self._cpu_anchors if self._cpu_anchors is not None else CPU_ANCHORS
+        issued = issued_cpu(answer, anchors)
+        name = issued.about or f"CPU collateral {entry['sha256']}"[:28]
+        if issued.problem:
+            return self._refuse(entry, name, answer, issued.problem)
+        until, at = issued.until, self._at.device
+        entry |= {
+            "about": issued.about,
+            "until": format_time(until) if until is not None else None,
+            "anchors": anchors.label,
+            "simulated": anchors.simulated,
+        }
+        if not_current := issued.current(at):
+            if until is None or until >= at:
+                return self._refuse(entry, name, answer, not_current)
+            self.ends.append((until, name))
+            return entry | {"state": EXPIRED}
+        if until is not None:
+            self.ends.append((until, name))
+        return entry | {"state": VERIFIED}
+
     def _judged(self, response: OcspResponse, questions: list[Question]) -> tuple[Revocation | None, str | None]:
         """How the answer is judged, and its state, or None where it is bad."""
         judged = None
@@ -217,7 +260,7 @@ class _Inspector:
         if response.next_update is not None:
             self.ends.append((response.next_update, name))
 
-    def _refuse(self, entry: JsonObject, name: str, of: RimAnswer | OcspAnswer, reason: str) -> JsonObject:
+    def _refuse(self, entry: JsonObject, name: str, of: RimAnswer | OcspAnswer | CpuAnswer, reason: str) -> JsonObject:
         self.bad.append((f"{name} ({of.origin})" if of.origin else name, reason))
         self.refused.add(of.id if isinstance(of, RimAnswer) else of.content)
         return entry | {"state": NOT_VERIFIED, "reason": reason}
@@ -251,9 +294,12 @@ def render_inspection(facts: JsonObject) -> str:
     rims, answers, first = facts["rims"], facts["ocsp"], facts["earliest_expiry"]
     assert isinstance(rims, list)  # noqa: S101 - the type of our own value
     assert isinstance(answers, list)  # noqa: S101
-    mark = "   *** SIMULATED: this proves nothing ***" if facts["simulated"] is True else ""
+    cpu = facts.get("cpu", [])
+    assert isinstance(cpu, list)  # noqa: S101
+    mark = _SIMULATED if facts["simulated"] is True else ""
+    files = f", {counted(len(cpu), 'file')} of CPU collateral" if cpu else ""
     lines = [
-        f"{counted(len(rims), 'RIM')}, {counted(len(answers), 'revocation answer')}",
+        f"{counted(len(rims), 'RIM')}, {counted(len(answers), 'revocation answer')}{files}",
         f"  checked at {facts['at']}, trust anchors: {facts['anchors']}{mark}",
     ]
     for rim in rims:
@@ -276,6 +322,12 @@ def render_inspection(facts: JsonObject) -> str:
             name = f"OCSP answer for {answer['serial']}{of}"
             what = f", {answer['status']}, {answer['this_update']} to {answer['next_update']}"
         lines.append(f"  {name}: {_state(answer)}{what if answer['state'] != NOT_VERIFIED else ''}")
+    for item in cpu:
+        what = ""
+        if item["state"] != NOT_VERIFIED:
+            what = f", under the roots of {item['anchors']}, good until {item['until']}"
+        name = item.get("about") or f"CPU collateral {item['sha256'][:12]}"
+        lines.append(f"  {name}: {_state(item)}{what}{_SIMULATED if item.get('simulated') is True else ''}")
     if isinstance(first, dict):
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
     return joined(lines)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
 from nvattest._documents import JsonObject
 from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, CpuAnswer
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.plan import Needs, Question, certificates_to_ask
@@ -18,9 +19,23 @@ from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import RevocationStatus
 
+if TYPE_CHECKING:
+    from nvattest.tee.anchors import CpuAnchors
 
-def preflight(needs: Needs, collateral: Collateral, verifier: Verifier, at: VerificationTime) -> JsonObject:
-    """Facts about each RIM and each device chain; ``ready`` says whether an appraisal would find all of it good.
+_SIMULATED: Final = "   *** SIMULATED: this proves nothing ***"
+# What ``CpuAnchors`` call the pinned ones.
+_MAKERS: Final = "Intel and AMD"
+
+
+def preflight(
+    needs: Needs,
+    collateral: Collateral,
+    verifier: Verifier,
+    at: VerificationTime,
+    *,
+    cpu_anchors: CpuAnchors | None = None,
+) -> JsonObject:
+    """Facts about each RIM, each device chain and CPU collateral; ``ready``: an appraisal would find all of it good.
 
     Unlike the appraisal of a device this compares nothing with a report. ``result_code`` is the first problem's.
     """
@@ -29,7 +44,10 @@ def preflight(needs: Needs, collateral: Collateral, verifier: Verifier, at: Veri
     chains = [report.chain(chain, at) for chain in needs.chains]
     for key, missing in needs.refused.items():
         report.problem(missing.code, missing.message, missing.hint, key)
-    if not needs.rim_ids and not needs.chains:
+    if (missing_cpu := collateral.unavailable.get("cpu")) is not None:
+        report.problem(missing_cpu.code, missing_cpu.message, missing_cpu.hint, "cpu")
+    cpu = [report.cpu(answer, at.device, cpu_anchors) for answer in collateral.cpu]
+    if not needs.rim_ids and not needs.chains and not cpu and missing_cpu is None:
         report.problem(ResultCode.BAD_ARGUMENT, "there is nothing to look for", "", "")
     first = report.problems[0] if report.problems else None
     return {
@@ -37,6 +55,7 @@ def preflight(needs: Needs, collateral: Collateral, verifier: Verifier, at: Veri
         "result_code": int(first["result_code"]) if first is not None else 0,
         "rims": rims,
         "devices": chains,
+        **({"cpu": cpu} if cpu else {}),
         "problems": report.problems,
         "first_to_expire": format_time(min(report.ends)) if report.ends else None,
         "at": {"device": format_time(at.device), "rim": format_time(at.rim)},
@@ -55,6 +74,27 @@ class _Report:
     def problem(self, code: ResultCode, message: str, hint: str, of: str) -> str:
         self.problems.append({"result_code": int(code), "of": of, "message": message, "hint": hint})
         return message
+
+    def cpu(self, answer: CpuAnswer, at: datetime, anchors: CpuAnchors | None) -> JsonObject:
+        from nvattest.collateral.cpu import issued_cpu
+        from nvattest.tee.anchors import CPU_ANCHORS
+
+        anchors = anchors if anchors is not None else CPU_ANCHORS
+        issued = issued_cpu(answer, anchors)
+        until = issued.until
+        facts: JsonObject = {
+            "about": issued.about or f"CPU collateral {hashlib.sha256(answer.content).hexdigest()[:12]}",
+            "source": answer.source.value,
+            "until": format_time(until) if until is not None else None,
+            "anchors": anchors.label,
+            "simulated": anchors.simulated,
+        }
+        if problem := issued.problem or issued.current(at):
+            code = ResultCode.CERT_CHAIN_VERIFICATION_FAILURE
+            facts["problem"] = self.problem(code, f"{facts['about']}: {problem}", "", "cpu")
+        elif until is not None:
+            self.ends.append(until)
+        return facts
 
     def rim(self, rim_id: str, at: VerificationTime) -> JsonObject:
         answer = self._collateral.rims.get(rim_id)
@@ -146,6 +186,11 @@ def render_preflight(facts: JsonObject) -> str:
     for device in _items(facts["devices"]):
         lines.append(f"  device  {device['certificate']} {device['serial']}")
         lines += _revocation_lines(device)
+    for item in _items(facts.get("cpu", [])):
+        mark = "ok     " if "problem" not in item else "BAD    "
+        lines.append(f"  {mark} {item['about']}, from the {item['source']}, good until {item['until']}")
+        if item["anchors"] != _MAKERS:
+            lines.append(f"          roots: {item['anchors']}, not the makers'" + _SIMULATED * bool(item["simulated"]))
     for problem in _items(facts["problems"]):
         lines.append(f"  problem {problem['result_code']}: {problem['message']}")
         if problem["hint"]:
@@ -163,7 +208,7 @@ def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
     """A line that names other trust anchors than NVIDIA's, or none."""
     if label == NVIDIA_ANCHORS.label:
         return []
-    return [f"  trust anchors: {label}, not NVIDIA's" + "   *** SIMULATED: this proves nothing ***" * simulated]
+    return [f"  trust anchors: {label}, not NVIDIA's" + _SIMULATED * simulated]
 
 
 def _revocation_lines(of: JsonObject) -> list[str]:

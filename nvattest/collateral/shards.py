@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, load_json
 from nvattest._folder import read_bounded, replace_file
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer
 from nvattest.appraisal.memory import Memory, ReadEvidence
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, add_rim, dump_bundle, load_bundle
 from nvattest.collateral.plan import rim_ids_of
@@ -60,7 +60,9 @@ class BundleFolder:
         self._rims_file, self._shards = _manifest(self.content, path)
         self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
         self._left = kept_bytes
-        self.rims: Mapping[str, RimAnswer] = self._read(self._rims_file).rims
+        whole = self._read(self._rims_file)
+        self.rims: Mapping[str, RimAnswer] = whole.rims
+        self.cpu: tuple[CpuAnswer, ...] = whole.cpu
 
     def answers(self, serials: Iterable[int]) -> tuple[OcspAnswer, ...]:
         """The answers about certificates with these serial numbers.
@@ -75,12 +77,12 @@ class BundleFolder:
         )
 
     def parts(self) -> Iterator[Collateral]:
-        """All of it, one shard in memory at a time; the RIMs come first.
+        """All of it, one shard in memory at a time; the RIMs and the CPU collateral come first.
 
         Raises:
             InputError: as ``answers``.
         """
-        yield Collateral(rims=self.rims)
+        yield Collateral(rims=self.rims, cpu=self.cpu)
         for file in self._shards:
             if file is not None:
                 yield self._read(file)
@@ -142,6 +144,11 @@ class BundleFile:
     def rims(self) -> Mapping[str, RimAnswer]:
         """Its RIMs by id."""
         return self.whole.rims
+
+    @property
+    def cpu(self) -> tuple[CpuAnswer, ...]:
+        """Its CPU collateral."""
+        return self.whole.cpu
 
     def parts(self) -> Iterator[Collateral]:
         """All of it."""
@@ -248,9 +255,16 @@ def shard_count(answers: int) -> int:
 
 
 def write_folder(
-    path: str, rims: Mapping[str, RimAnswer], shards: int, answers: Callable[[int], Iterable[OcspAnswer]]
+    path: str,
+    rims: Mapping[str, RimAnswer],
+    shards: int,
+    answers: Callable[[int], Iterable[OcspAnswer]],
+    *,
+    cpu: tuple[CpuAnswer, ...] = (),
 ) -> BundleFolder:
     """Write a folder bundle; ``answers`` gives those of one shard (``shard_of``), and is asked for one at a time.
+
+    CPU collateral goes into the file of the RIMs.
 
     The manifest is replaced last: a reader finds the old bundle or the new one. The files of the bundle before stay
     until the next is written, so that a process that has opened it can go on.
@@ -265,7 +279,7 @@ def write_folder(
         os.makedirs(path, exist_ok=True)
         files: list[JsonObject | None] = []
         manifest: JsonObject = {"format": FORMAT, "version": VERSION}
-        manifest["rims"] = _write(path, "rims", Collateral(rims=rims))
+        manifest["rims"] = _write(path, "rims", Collateral(rims=rims, cpu=cpu))
         for number in range(shards):
             found = tuple(answers(number))
             name = f"ocsp-{number:04}"
