@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
     from nvattest.collateral.cache import DiskCache
+    from nvattest.collateral.cpu import CpuOptions
     from nvattest.collateral.gather import GatherOptions
     from nvattest.collateral.http import HttpSettings
     from nvattest.errors import (
@@ -51,7 +52,15 @@ if TYPE_CHECKING:
     from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
     from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
     from nvattest.policy.cpu_policy import load_cpu_policy
-    from nvattest.session import attest, collect, fetch_collateral, issue_token, verify, verify_token
+    from nvattest.session import (
+        attest,
+        collect,
+        fetch_collateral,
+        fetch_cpu_collateral,
+        issue_token,
+        verify,
+        verify_token,
+    )
     from nvattest.tee.collateral import parse_collateral
     from nvattest.tee.guest import Guest
     from nvattest.tee.recipes import Challenge, ExpectedReportData
@@ -69,6 +78,7 @@ _HOMES = {
     "Collateral": "appraisal.inputs",
     "CollateralError": "errors",
     "CollectionError": "errors",
+    "CpuOptions": "collateral.cpu",
     "CpuPolicy": "appraisal.cpu_policy",
     "DeviceAppraisal": "appraisal.results",
     "DeviceKind": "model",
@@ -112,6 +122,7 @@ _HOMES = {
     "dump_bundle": "collateral.bundle",
     "dump_evidence": "evidence",
     "fetch_collateral": "session",
+    "fetch_cpu_collateral": "session",
     "issue_token": "session",
     "load_bundle": "collateral.bundle",
     "load_cpu_policy": "policy.cpu_policy",
@@ -133,6 +144,7 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "Collateral",
     "CollateralError",
     "CollectionError",
+    "CpuOptions",
     "CpuPolicy",
     "DeviceAppraisal",
     "DeviceKind",
@@ -177,6 +189,7 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "dump_bundle",
     "dump_evidence",
     "fetch_collateral",
+    "fetch_cpu_collateral",
     "issue_token",
     "load_bundle",
     "load_cpu_policy",

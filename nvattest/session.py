@@ -24,7 +24,10 @@ from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 
 if TYPE_CHECKING:
+    from nvattest.collateral.cpu import CpuOptions
     from nvattest.collateral.gather import GatherOptions
+    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.guest import Guest
     from nvattest.token.keys import PublicKey, SigningKey
     from nvattest.token.verified import TokenKind, VerifiedToken
@@ -110,6 +113,40 @@ def fetch_collateral(
         known=None if known is None else _collateral(known),
         verifier=verifier,
     )
+
+
+def fetch_cpu_collateral(
+    quote: bytes,
+    *,
+    options: CpuOptions | None = None,
+    anchors: CpuAnchors | None = None,
+    at: datetime | None = None,
+) -> CpuCollateral:
+    """What the maker of the CPU signs about the guest in this quote's file, for ``Guest(collateral=…)``.
+
+    From what the quote brings along, the cache of ``options``, and Intel's or AMD's service.
+
+    Args:
+        quote: the file of ``--bind-tee``, or a raw quote.
+        options: where to ask and how; nothing is cached by default.
+        anchors: the makers' pinned roots by default.
+        at: the instant at which it has to be current, by default this machine's clock.
+
+    Raises:
+        ParseError: the quote cannot be read.
+        CollateralError: it cannot be had, or what came is not the maker's or not current.
+    """
+    from nvattest.collateral.cpu import CpuOptions, fetch_cpu, wanted_of
+    from nvattest.tee.anchors import CPU_ANCHORS
+    from nvattest.tee.collateral import parse_collateral
+
+    answer = fetch_cpu(
+        wanted_of(quote),
+        options if options is not None else CpuOptions(),
+        at=at if at is not None else now().device,
+        anchors=anchors if anchors is not None else CPU_ANCHORS,
+    )
+    return parse_collateral(answer.content)
 
 
 def verify(

@@ -1,4 +1,4 @@
-"""``nvattest bundle``: RIMs and revocation answers in one file, or for a fleet in one folder."""
+"""``nvattest bundle``: RIMs, revocation answers and CPU collateral in one file, or for a fleet in one folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject, dump_json
 from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral, Source
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import (
     REQUIRED,
@@ -18,13 +18,23 @@ from nvattest.cli.arguments import (
     ArgumentError,
     existing_directory,
     existing_path,
+    input_file,
     input_path,
+    read_input,
     seconds,
 )
 from nvattest.cli.output import print_json, say, write_file
-from nvattest.cli.preflight import Outlook, Targets, add_target_options, evidence_of_files, look_ahead, targets_of
+from nvattest.cli.preflight import (
+    OF_DEVICES,
+    Outlook,
+    Targets,
+    add_target_options,
+    evidence_of_files,
+    look_ahead,
+    targets_of,
+)
 from nvattest.cli.requests import Judgement
-from nvattest.collateral.bundle import dump_bundle, merge_bundles
+from nvattest.collateral.bundle import MAXIMUM_CPU, dump_bundle, merge_bundles
 from nvattest.collateral.folders import RIM_SUFFIXES, Unused, other_files, read_ocsp_folder, read_rim_folder
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.model import VerificationTime, counted
@@ -33,11 +43,9 @@ if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.inspection import Inspection
     from nvattest.pki.chain import ValidatedChain
+    from nvattest.tee.anchors import CpuAnchors
 
-_OF_ONE_PLATFORM: Final = (
-    "gpu_evidence_file", "nvswitch_evidence_file", "rim_id", "device", "architecture", "driver", "chip_info", "vbios",
-    "project", "project_sku", "chip_sku", "bios",
-)  # fmt: skip
+_OF_ONE_PLATFORM: Final = (*OF_DEVICES, "tee_quote")
 
 
 class Output(NamedTuple):
@@ -54,6 +62,7 @@ class Inspector(NamedTuple):
     verifier: Verifier
     at: VerificationTime
     files: tuple[str, ...]
+    cpu_anchors: CpuAnchors
 
     def chains(self) -> tuple[ValidatedChain, ...]:
         """The chains of the devices in the evidence."""
@@ -65,7 +74,7 @@ class Inspector(NamedTuple):
         """What the collateral holds, whether it verifies and until when."""
         from nvattest.collateral.inspection import inspect_bundle
 
-        return inspect_bundle(collateral, self.verifier, self.at, chains=self.chains())
+        return inspect_bundle(collateral, self.verifier, self.at, chains=self.chains(), cpu_anchors=self.cpu_anchors)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of RIMs: *.xml, *.swidtag, or the RIM service's *.json",
     )  # fmt: skip
     create.add_argument("--ocsp-dir", type=existing_directory, metavar="DIR", help="folder of OCSP responses (*.der)")
+    create.add_argument(
+        "--tee-collateral", type=input_file, action="append", default=[], metavar="FILE",
+        help="a CPU maker's collateral: Intel's JSON document, or AMD's certificates and list; may be repeated",
+    )  # fmt: skip
     _writes(create)
     fetch = actions.add_parser("fetch", help="make a bundle from NVIDIA's services, for guests without a network")
     fetch.add_argument(
@@ -110,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (create, inspect, merge):
         requests.add_judgement_options(action)
         requests.add_evidence_files(action.add_argument_group("devices whose revocation answers are to be verified"))
+        requests.add_cpu_anchors(action)
 
 
 def _rate(text: str) -> float:
@@ -145,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
         return _inspect(options.file, _inspector(options), as_json=as_json)
     output = requests.read(Output, options, as_json=as_json)
     if options.action == "create":
-        collateral, unused = _from_folders(options.rim_dir, options.ocsp_dir)
+        collateral, unused = _from_folders(options.rim_dir, options.ocsp_dir, options.tee_collateral)
     elif os.path.isdir(options.output) or options.output.endswith("/") or any(map(os.path.isdir, options.files)):
         return _merge_into_folder(options.files, _inspector(options), output)
     else:
@@ -193,14 +207,19 @@ def _inspector(options: argparse.Namespace) -> Inspector:
 
     judgement = requests.read(Judgement, options)
     verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
-    return Inspector(verifier, judgement.at or now(), requests.evidence_files(options))
+    anchors = sources.cpu_anchors(options.cpu_anchors)
+    return Inspector(verifier, judgement.at or now(), requests.evidence_files(options), anchors)
 
 
-def _from_folders(rim_dir: str | None, ocsp_dir: str | None) -> tuple[Collateral, list[Unused]]:
-    if rim_dir is None and ocsp_dir is None:
-        raise ArgumentError("at least one of --rim-dir and --ocsp-dir is required", REQUIRED)
+def _from_folders(
+    rim_dir: str | None, ocsp_dir: str | None, cpu_files: Sequence[str]
+) -> tuple[Collateral, list[Unused]]:
+    if rim_dir is None and ocsp_dir is None and not cpu_files:
+        raise ArgumentError("at least one of --rim-dir, --ocsp-dir and --tee-collateral is required", REQUIRED)
     unused: list[Unused] = []
-    collateral = Collateral()
+    collateral = Collateral(
+        cpu=tuple(CpuAnswer(read_input(path, MAXIMUM_CPU), Source.FILE, path) for path in cpu_files)
+    )
     suffixes: dict[str, tuple[str, ...]] = {}
     if rim_dir is not None:
         collateral = collateral.merged(read_rim_folder(rim_dir, unused=unused.append))
@@ -223,7 +242,7 @@ def _merged(paths: Sequence[str]) -> tuple[Collateral, list[Unused]]:
         except InputError as error:
             unused.append(Unused(path, error.message.removeprefix(f"{path}: ")))
             continue
-        if not part.rims and not part.ocsp:
+        if not part.rims and not part.ocsp and not part.cpu:
             unused.append(Unused(path, "a bundle with nothing in it"))
         parts.append(part)
     merged = merge_bundles(parts, conflict=lambda rim, error: unused.append(Unused(rim.origin, error.message)))
@@ -237,7 +256,9 @@ def _fetch(outlook: Outlook, output: str, *, as_json: bool) -> int:
 
     facts, verifier = outlook.facts, outlook.verifier
     # In a bundle an answer has no nonce of ours that could stand in for a window.
-    inspection = inspect_bundle(outlook.collateral, verifier, outlook.at, chains=outlook.needs.chains)
+    inspection = inspect_bundle(
+        outlook.collateral, verifier, outlook.at, chains=outlook.needs.chains, cpu_anchors=outlook.cpu_anchors
+    )
     if facts["ready"] is not True or inspection.bad:
         code = facts["result_code"] or ResultCode.OCSP_STATUS_NOT_GOOD
         bad = joined([f"  NOT VERIFIED {name}: {why}" for name, why in inspection.bad])
@@ -272,7 +293,9 @@ def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
     from nvattest.collateral.shards import open_bundle
 
     parts = open_bundle(path).parts() if os.path.isdir(path) else iter([sources.read_bundle(path, "FILE")])
-    facts, bad = inspect_parts(parts, inspector.verifier, inspector.at, chains=inspector.chains())
+    facts, bad = inspect_parts(
+        parts, inspector.verifier, inspector.at, chains=inspector.chains(), cpu_anchors=inspector.cpu_anchors
+    )
     _print(facts, path, as_json=as_json)
     return ResultCode.OVERALL_RESULT_FALSE.exit_status if bad else 0
 
@@ -288,7 +311,7 @@ def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Outpu
             hint = "end it, name another folder, or remove the journal in this one"
             raise InputError(f"{folder}: a fetch into it was interrupted", code="journal", hint=hint)
         try:
-            merged = merge_into(journal, paths, inspector.verifier, inspector.at, chains)
+            merged = merge_into(journal, paths, inspector.verifier, inspector.at, chains, inspector.cpu_anchors)
             _refuse_left(merged.unused, merged.bad, output)
             if journal.empty:
                 raise _nothing(folder)
@@ -309,9 +332,10 @@ def _write_verified(collateral: Collateral, unused: Sequence[Unused], inspector:
     """
     inspection = inspector.look_into(collateral)
     _refuse_left(unused, inspection.bad, output)
-    if not inspection.usable.rims and not inspection.usable.ocsp:
+    usable = inspection.usable
+    if not usable.rims and not usable.ocsp and not usable.cpu:
         raise _nothing(output.output)
-    return _write(inspector.look_into(inspection.usable), output.output, as_json=output.as_json)
+    return _write(inspector.look_into(usable), output.output, as_json=output.as_json)
 
 
 def _nothing(output: str) -> InputError:

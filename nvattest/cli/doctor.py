@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nvattest._documents import dump_json
-from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
+from nvattest._registry import KDS_URL, NRAS_URL, OCSP_URL, PCS_URL, RIM_URL
 from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_options
@@ -27,11 +27,19 @@ _SERVICES = {
     "OCSP service": ("NVAT_OCSP_BASE_URL", OCSP_URL),
     "NRAS": ("NVAT_NRAS_BASE_URL", NRAS_URL),
 }
+# Of the makers of CPUs: only verifying a guest needs them.
+_CPU_SERVICES = {
+    "Intel PCS": ("NVATTEST_PCS_URL", PCS_URL),
+    "AMD KDS": ("NVATTEST_KDS_URL", KDS_URL),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How far to look, and where to write."""
     parser.add_argument("--online", action="store_true", help="also ask whether NVIDIA's services can be reached")
+    parser.add_argument(
+        "--cpu-services", action="store_true", help="with --online, also those of Intel and AMD, for quotes of guests"
+    )
     parser.add_argument("--json", action="store_true", help="the same as -f json (schema doctor-1.json)")
     parser.add_argument(
         "--bundle", metavar="FILE", help="also write everything into a .tar.gz or .zip for a support ticket; no secrets"
@@ -52,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
             from nvattest.collateral.http import HttpSettings
 
             progress.update("asking NVIDIA's services")
-            addresses = {name: os.environ.get(variable) or url for name, (variable, url) in _SERVICES.items()}
+            services = {**_SERVICES, **(_CPU_SERVICES if options.cpu_services else {})}
+            addresses = {name: os.environ.get(variable) or url for name, (variable, url) in services.items()}
             http = HttpSettings(tls_ca_cert=options.tls_ca_cert, tls_ca_path=options.tls_ca_path)
             items += reach(addresses, http=http)
     report = report_json(items, at=format_time(machine.clock()))

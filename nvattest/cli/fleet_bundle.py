@@ -28,6 +28,7 @@ from nvattest.fleet import open_lines, read_line, read_lines
 from nvattest.model import VerificationTime, counted
 from nvattest.pki.chain import ValidatedChain
 from nvattest.session import now
+from nvattest.tee.anchors import CpuAnchors
 
 _SHOWN: Final = 10
 
@@ -145,6 +146,7 @@ def merge_into(
     verifier: Verifier,
     at: VerificationTime,
     chains: Sequence[ValidatedChain],
+    cpu_anchors: CpuAnchors,
 ) -> Merged:
     """Merge bundles of any size into the journal of a folder, one part in memory at a time.
 
@@ -159,7 +161,7 @@ def merge_into(
         except InputError as error:
             unused.append(Unused(path, error.message))
     rims = merge_bundles(
-        [Collateral(rims=bundle.rims) for bundle in bundles],
+        [Collateral(rims=bundle.rims, cpu=bundle.cpu) for bundle in bundles],
         conflict=lambda rim, error: unused.append(Unused(rim.origin, error.message)),
     )
 
@@ -168,5 +170,5 @@ def merge_into(
         for bundle in bundles:
             yield from (Collateral(ocsp=part.ocsp) for part in bundle.parts())
 
-    facts, bad = inspect_parts(parts(), verifier, at, chains=chains, use=journal.merge)
+    facts, bad = inspect_parts(parts(), verifier, at, chains=chains, cpu_anchors=cpu_anchors, use=journal.merge)
     return Merged(facts, bad, unused)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.cli import requests, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice
 from nvattest.cli.output import print_json, say, say_how_read
-from nvattest.cli.requests import EvidenceSource, Judgement, Services
+from nvattest.cli.requests import EvidenceSource, GuestSource, Judgement, Services
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, VerificationTime
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.plan import Needs
+    from nvattest.tee.anchors import CpuAnchors
+
+# The options that name devices.
+OF_DEVICES: Final = (
+    "gpu_evidence_file", "nvswitch_evidence_file", "rim_id", "device", "architecture", "driver", "chip_info", "vbios",
+    "project", "project_sku", "chip_sku", "bios",
+)  # fmt: skip
 
 
 class Targets(NamedTuple):
@@ -43,6 +50,8 @@ class Targets(NamedTuple):
     bios: str | None
     services: Services
     judgement: Judgement
+    guest: GuestSource
+    devices_named: bool
 
 
 class Outlook(NamedTuple):
@@ -53,6 +62,7 @@ class Outlook(NamedTuple):
     verifier: Verifier
     at: VerificationTime
     facts: JsonObject
+    cpu_anchors: CpuAnchors | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
-    """Which devices; without any of these options the devices of this machine."""
+    """Which devices, and which guest; without any of these options the devices of this machine."""
     group = parser.add_argument_group("what for")
     requests.add_evidence_files(group)
     group.add_argument("--rim-id", action="append", default=[], metavar="ID", help="this RIM; may be repeated")
@@ -80,6 +90,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--project-sku", metavar="TEXT", help="board project SKU, such as 0200")
     group.add_argument("--chip-sku", metavar="TEXT", help="chip SKU, such as 882")
     group.add_argument("--bios", metavar="VERSION", help="NVSwitch BIOS version, such as 96.10.55.00.01")
+    requests.add_guest_source(parser.add_argument_group("the CPU of a guest"))
     requests.add_judgement_options(parser)
 
 
@@ -109,6 +120,8 @@ def targets_of(options: argparse.Namespace) -> Targets:
         live=EvidenceSource(requests.kinds_of(options.device), {}),
         services=requests.services(options),
         judgement=requests.read(Judgement, options),
+        guest=requests.read(GuestSource, options),
+        devices_named=bool(requests.given(options) & set(OF_DEVICES)),
     )
 
 
@@ -122,12 +135,16 @@ def look_ahead(targets: Targets, *, known: Collateral | None = None, renew: floa
     """
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.gather import gather_needs
+    from nvattest.collateral.plan import Needs
     from nvattest.collateral.preflight import preflight
     from nvattest.session import now
 
     services, judgement = targets.services, targets.judgement
     verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
-    needs = needs_of_targets(targets, verifier, judgement.at or now())
+    guest_alone = targets.guest.tee_quote is not None or (known is not None and not known.rims and not known.ocsp)
+    needs = Needs()
+    if targets.devices_named or not guest_alone:
+        needs = needs_of_targets(targets, verifier, judgement.at or now())
     # What the responders say now is the question, and answers of now have the longest window before them.
     mode = RevocationMode.WITHIN_WINDOW if services.offline else RevocationMode.FRESH
     if known is not None:
@@ -135,8 +152,14 @@ def look_ahead(targets: Targets, *, known: Collateral | None = None, renew: floa
     settings = replace(sources.gather_options(services, mode), renew=renew)
     collateral = gather_needs(needs, settings, at=judgement.at or now(), known=known, verifier=verifier)
     sources.warn_of_services_not_asked(services, collateral)
+    began = (judgement.at or now()).device
+    guest, cpu_anchors = targets.guest, None
+    if guest.tee_quote is not None or collateral.cpu:
+        cpu_anchors = sources.cpu_anchors(guest.cpu_anchors)
+        collateral = sources.cpu_collateral(guest, services, collateral, cpu_anchors, at=began, renew=renew or 0.0)
     at = judgement.at or now()
-    return Outlook(needs, collateral, verifier, at, preflight(needs, collateral, verifier, at))
+    facts = preflight(needs, collateral, verifier, at, cpu_anchors=cpu_anchors)
+    return Outlook(needs, collateral, verifier, at, facts, cpu_anchors)
 
 
 def needs_of_targets(targets: Targets, verifier: Verifier, at: VerificationTime) -> Needs:

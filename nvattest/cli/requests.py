@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
+from nvattest._registry import KDS_URL, NRAS_URL, OCSP_URL, PCS_URL, RIM_URL
 from nvattest._text import hex_bytes
 from nvattest.cli.arguments import (
     REQUIRED,
@@ -248,6 +248,41 @@ def _service_key(text: str) -> str:
         # Not the value: a warning must not publish a key.
         raise argparse.ArgumentTypeError("it has characters that a header cannot carry")
     return text
+
+
+class GuestSource(NamedTuple):
+    """The quote of a guest whose CPU's collateral is wanted, where the makers of CPUs are asked, and their roots."""
+
+    tee_quote: str | None
+    cpu_anchors: str | None
+    pcs_url: str
+    kds_url: str
+
+
+def add_cpu_anchors(group: argparse._ActionsContainer) -> None:
+    """Other roots of CPUs."""
+    group.add_argument(
+        "--cpu-anchors", type=input_file, metavar="PEM",
+        help="for tests: judge CPU collateral by these roots, not by the makers'",
+    )  # fmt: skip
+
+
+def add_guest_source(group: argparse._ArgumentGroup) -> None:
+    """The options of ``GuestSource``."""
+    group.add_argument(
+        "--tee-quote", type=input_file, metavar="FILE",
+        help="the quote of a guest (of --bind-tee, or a raw one), for its CPU's collateral; where no device is named, "
+        "for that alone",
+    )  # fmt: skip
+    add_cpu_anchors(group)
+    group.add_argument(
+        "--pcs-url", default=from_environment("NVATTEST_PCS_URL", PCS_URL), metavar="URL",
+        help="Intel's certification service, or a PCCS (NVATTEST_PCS_URL)",
+    )  # fmt: skip
+    group.add_argument(
+        "--kds-url", default=from_environment("NVATTEST_KDS_URL", KDS_URL), metavar="URL",
+        help="AMD's key distribution service (NVATTEST_KDS_URL)",
+    )  # fmt: skip
 
 
 class Services(NamedTuple):
@@ -544,7 +579,7 @@ class GuestRequest(NamedTuple):
         )  # fmt: skip
         group.add_argument(
             "--tee-collateral", type=input_file, action="append", metavar="FILE",
-            help="the CPU maker's collateral: Intel's JSON document, or AMD's certificates and list (repeat it)",
+            help="the CPU maker's collateral: Intel's JSON document, AMD's certificates and list (repeat it), a bundle",
         )  # fmt: skip
         group.add_argument(
             "--expected-report-data", type=converted(_report_data), metavar="HEX",

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nvattest._text import clean
 from nvattest.cli.arguments import read_input
 from nvattest.cli.output import say
-from nvattest.errors import InputError, NvattestError, ResultCode
+from nvattest.errors import CollateralError, InputError, NvattestError, ResultCode
 from nvattest.evidence import MAXIMUM_TEXT, load_evidence
 from nvattest.model import DeviceKind, Nonce
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, Services
+    from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, GuestSource, Services
     from nvattest.collateral.cache import DiskCache
     from nvattest.collateral.gather import GatherOptions
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.policy.relying_party import RelyingPartyPolicy
+    from nvattest.tee.anchors import CpuAnchors
 
 _MAXIMUM_ANCHORS = 64 * 1024
 _MAXIMUM_POLICY = 1024 * 1024
@@ -177,6 +182,56 @@ def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
                 "both is named in both, with --device all",
             )
     return items
+
+
+# --- the CPU of a guest -----------------------------------------------------------------------------------------------
+
+
+def cpu_anchors(path: str | None) -> CpuAnchors:
+    """The roots of CPUs in a file, or the makers' pinned ones.
+
+    Raises:
+        InputError: the file holds no usable root.
+    """
+    from nvattest.tee.anchors import CPU_ANCHORS, cpu_anchors_from_pem
+
+    if path is None:
+        return CPU_ANCHORS
+    return read_file("--cpu-anchors", path, _MAXIMUM_ANCHORS, cpu_anchors_from_pem, "certificates")
+
+
+def cpu_collateral(
+    source: GuestSource, services: Services, known: Collateral, anchors: CpuAnchors, *, at: datetime, renew: float
+) -> Collateral:
+    """``known``, with the collateral of the quote's CPU, and with what ends within ``renew`` seconds asked for anew.
+
+    What cannot be had is in ``unavailable`` under ``cpu``.
+
+    Raises:
+        InputError: a quote, a URL or a cache that cannot be used.
+    """
+    from nvattest.appraisal.inputs import Unavailable
+    from nvattest.collateral.cpu import CpuOptions, choose, fetch_cpu, renew_cpu, wanted_of
+    from nvattest.tee.quote import MAXIMUM_FILE
+
+    options = CpuOptions(
+        pcs_url=source.pcs_url,
+        kds_url=source.kds_url,
+        http=services.access._replace(service_key="").http(),
+        timeout=services.timeout,
+        cache=_cache(services),
+        offline=services.offline,
+    )
+    answers, unavailable = list(known.cpu), dict(known.unavailable)
+    quote = read_input(source.tee_quote, MAXIMUM_FILE) if source.tee_quote is not None else None
+    try:
+        for index, answer in enumerate(known.cpu):
+            answers[index] = renew_cpu(answer, options, at=at, within=timedelta(seconds=renew), anchors=anchors)
+        if quote is not None and choose(answers, quote) is None:
+            answers.append(fetch_cpu(wanted_of(quote), options, at=at, anchors=anchors))
+    except CollateralError as error:
+        unavailable["cpu"] = Unavailable(code=error.result_code, message=error.message, hint=error.hint)
+    return replace(known, cpu=tuple(answers), unavailable=unavailable)
 
 
 # --- what evidence is judged with -------------------------------------------------------------------------------------

@@ -189,27 +189,44 @@ def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetim
     from nvattest.tee.quote import MAXIMUM_FILE
 
     anchors, path = CPU_ANCHORS, request.cpu_policy
+    quote = read_input(request.tee_quote, MAXIMUM_FILE)
     if request.cpu_anchors is not None:
         anchors = read_file("--cpu-anchors", request.cpu_anchors, MAXIMUM_PEM, cpu_anchors_from_pem)
     return Guest(
-        quote=read_input(request.tee_quote, MAXIMUM_FILE),
+        quote=quote,
         policy=read_file("--cpu-policy", path, MAXIMUM, lambda data: load_cpu_policy(data, source=path)),
         recipe=recipe,
-        collateral=_cpu_collateral(request.tee_collateral or ()),
+        collateral=_cpu_collateral(request.tee_collateral or (), quote),
         anchors=anchors,
         at=at,
     )
 
 
-def _cpu_collateral(paths: Sequence[str]) -> CpuCollateral | None:
+def _cpu_collateral(paths: Sequence[str], quote: bytes) -> CpuCollateral | None:
     """The collateral of all files together: one document of Intel's, or certificates and lists of AMD's.
 
-    Raises:
-        InputError: several documents, or those of both makers (code ``collateral-format``).
-    """
-    from nvattest.tee.collateral import MAXIMUM_TDX, SnpCollateral, parse_collateral
+    Of a bundle it is what belongs to the quote.
 
-    read = [read_file("--tee-collateral", path, MAXIMUM_TDX, parse_collateral) for path in paths]
+    Raises:
+        InputError: several documents, those of both makers, or a bundle with nothing for the quote (code
+            ``collateral-format``).
+    """
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, is_bundle, load_bundle
+    from nvattest.tee.collateral import SnpCollateral, parse_collateral
+
+    def parse(data: bytes) -> CpuCollateral:
+        if not is_bundle(data):
+            return parse_collateral(data)
+        from nvattest.collateral.cpu import choose
+
+        if (chosen := choose(load_bundle(data).cpu, quote)) is None:
+            raise InputError(
+                "a bundle without collateral for the CPU of this quote", code="collateral-format",
+                hint="nvattest bundle fetch --tee-quote",
+            )  # fmt: skip
+        return chosen
+
+    read = [read_file("--tee-collateral", path, MAXIMUM_BUNDLE, parse) for path in paths]
     amd = [item for item in read if isinstance(item, SnpCollateral)]
     if len(read) > 1 and len(amd) != len(read):
         raise InputError("--tee-collateral: one document of Intel's, or files of AMD's", code="collateral-format")

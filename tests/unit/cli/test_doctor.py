@@ -303,6 +303,13 @@ def test_the_roots_of_a_mirror_or_proxy_can_be_named(
             monkeypatch.setenv(f"NVAT_{name}_BASE_URL", services.nras_url)
         (tmp_path / "ca.pem").write_bytes(services.ca_pem)
         assert online("--tls-ca-cert", str(tmp_path / "ca.pem"))["nras"]["status"] == "ok"
+        monkeypatch.setenv("NVATTEST_PCS_URL", services.nras_url)
+        monkeypatch.setenv("NVATTEST_KDS_URL", services.nras_url)
+        # The makers of CPUs are asked only where that is asked for.
+        for named, options in ((set(), []), ({"intel-pcs", "amd-kds"}, ["--cpu-services"])):
+            found = online("--tls-ca-cert", str(tmp_path / "ca.pem"), *options)
+            assert found.keys() & {"intel-pcs", "amd-kds"} == named
+            assert all(found[name]["status"] == "ok" for name in named)
         refused = online()["nras"]
         assert (refused["status"], "name its CA with --tls-ca-cert" in refused["detail"]) == ("fault", True)
         # Roots that are not there keep the doctor from nothing else.

@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 
 from nvattest._schemas import schema_bytes
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.cli import main
+from nvattest.collateral.bundle import dump_bundle
 from nvattest.tee import tsm
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.testing.certificates import pem
@@ -194,3 +196,21 @@ def test_options_that_miss_each_other_are_refused(
     assert caught.value.code != 0
     said = capsys.readouterr()
     assert says in said.err + said.out
+
+
+def test_a_bundle_gives_what_belongs_to_the_quote(
+    folder: Path, cpu: SimulatedGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bundle(name: str, *guests: SimulatedGuest) -> list[str]:
+        files = [next(path for path in guest.write(folder / guest.kind) if "cpu-coll" in path) for guest in guests]
+        answers = tuple(CpuAnswer(Path(path).read_bytes(), Source.FILE) for path in files)
+        (folder / name).write_text(json.dumps(dump_bundle(Collateral(cpu=answers))))
+        return ["--tee-collateral", f"{folder / name}"]
+
+    others = [SimulatedGuest("tdx" if cpu.kind != "tdx" else "snp-genoa"), SimulatedGuest("snp-turin")]
+    files = ["--cpu-policy", f"{folder}/cpu.toml", "--cpu-anchors", f"{folder}/roots.pem"]
+    assert verify(folder, *files, *bundle("all.json", *others, cpu)) == 0
+    capsys.readouterr()
+    assert verify(folder, *files, *bundle("others.json", *others)) != 0
+    said = "".join(capsys.readouterr().out.split())
+    assert "withoutcollateralfortheCPUofthisquote" in said

@@ -13,8 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
+import jsonschema
 import pytest
 
+from nvattest._schemas import schema_bytes
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
 from nvattest.collateral.cache import DiskCache
@@ -424,6 +426,7 @@ def test_a_bundle_holds_cpu_collateral_byte_by_byte_and_one_without_it_is_as_bef
     content = json.dumps(document, indent=3).encode()
     collateral = Collateral(cpu=(CpuAnswer(content, Source.FILE), CpuAnswer(content, Source.FILE)))
     written = dump_bundle(collateral)
+    jsonschema.validate(written, json.loads(schema_bytes("bundle-1.json")))
     read = load_bundle(json.dumps(written).encode(), origin="b.json")
     assert read.cpu == (CpuAnswer(content, Source.BUNDLE, "b.json"),)
     assert merge_bundles([read, read]).cpu == read.cpu
