@@ -152,7 +152,8 @@ class Guest:
             return story([], None, "the policy accepts no such quote")
         if isinstance(body, SnpReport) and self.policy.snp is not None and not isinstance(collateral, TdxCollateral):
             try:
-                both = read_auxiliary(file.auxiliary) + (collateral or SnpCollateral())
+                # The caller's first: what the host put beside the quote does not hide it.
+                both = (collateral or SnpCollateral()) + read_auxiliary(file.auxiliary)
             except ParseError as error:
                 return story([failed("quote-collateral", error.message)], None, why)
             return appraise_snp(body, both, self.policy.snp, self.anchors, at)

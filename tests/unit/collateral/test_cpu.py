@@ -17,14 +17,18 @@ import jsonschema
 import pytest
 
 from nvattest._schemas import schema_bytes
+from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor
+from nvattest.appraisal.guest import DeviceSide
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.cpu import CpuOptions, choose, fetch_cpu, issued_cpu, renew_cpu, wanted_of
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, ParseError, ResultCode
-from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral, parse_snp_collateral
+from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral, parse_snp_collateral, snp_collateral
+from nvattest.tee.guest import Guest
 from nvattest.tee.quote import parse_quote
+from nvattest.tee.recipes import ExpectedReportData
 
 Answer = tuple[int, dict[str, str], bytes]
 SUMMER = datetime(2025, 6, 20, tzinfo=timezone.utc)
@@ -445,3 +449,19 @@ def test_of_several_documents_the_newest_of_the_quotes_platform_is_chosen(tee: P
     assert (found.fmspc, found.evaluation) == ("B0C06F000000", 20)
     assert choose(answers[3:], raw) is None
     assert choose(answers, snp(tee, "s1-milan-v2.report.bin")) is None
+
+
+def test_a_damaged_certificate_beside_the_quote_does_not_hide_the_callers(tee: Path) -> None:
+    report = snp(tee, "s3-genoa-v3.report.bin")
+    chain = parse_snp_collateral(snp(tee, "chain-genoa-vcek.pem"))
+    damaged = chain.certificates[0][:-1] + bytes([chain.certificates[0][-1] ^ 1])
+    given = [snp(tee, "s3-genoa-v3.vcek.der"), snp(tee, "crl-genoa.der")]
+    guest = Guest(
+        quote=quote_file(report, (ASK, damaged)),
+        policy=CpuPolicy(snp=SnpDemands(measurements="any", minimum_tcb={"genoa": TcbFloor()})),
+        recipe=ExpectedReportData(report_data=parse_quote(report).report_data),
+        collateral=snp_collateral(given) + chain,
+    )
+    devices = DeviceSide(trusted=True, number=1, nonce=bytes(32), digest=None, key=None, identities=("1",))
+    appraisal = guest.appraise(devices, AUTUMN)
+    assert [check.id for check in appraisal.checks if not check.acceptable] == []
