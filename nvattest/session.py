@@ -12,7 +12,6 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from nvattest.appraisal.guest import DeviceSide
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
@@ -24,6 +23,7 @@ from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.guest import DeviceSide
     from nvattest.collateral.cpu import CpuOptions
     from nvattest.collateral.gather import GatherOptions
     from nvattest.tee.anchors import CpuAnchors
@@ -366,6 +366,7 @@ def now() -> VerificationTime:
 
 def _device_side(appraisal: Appraisal) -> DeviceSide:
     """What the judgement of a guest has to know of its devices."""
+    from nvattest.appraisal.guest import DeviceSide
     from nvattest.token.binding import evidence_digest
 
     devices = appraisal.devices

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
-from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.appraisal.inputs import Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
 from nvattest.appraisal.policy import EvidencePolicy
@@ -20,6 +19,9 @@ from nvattest.pki.ocsp import Revocation
 from nvattest.rim.document import RimDocument
 from nvattest.rim.ids import RimRole
 from nvattest.spdm.report import Report
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.guest import GuestAppraisal
 
 
 class CertificateRevocation(NamedTuple):
