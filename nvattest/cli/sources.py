@@ -316,8 +316,6 @@ def fetch_collateral(
         return Bundles(source.bundles).collateral(devices, memory_of(verifier))
     from nvattest import session
     from nvattest.appraisal.policy import RevocationMode
-    from nvattest.collateral.folders import rims_by_id
-    from nvattest.collateral.plan import rim_ids_of
 
     mode = verifier.policy.revocation
     if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):
@@ -325,6 +323,9 @@ def fetch_collateral(
         mode = RevocationMode.FRESH
     known = None
     if source.rim_dir is not None:
+        from nvattest.collateral.folders import rims_by_id
+        from nvattest.collateral.plan import rim_ids_of
+
         known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=memory_of(verifier).parse_rim)
     collateral = session.fetch_collateral(
         devices, options=gather_options(source.services, mode), known=known, at=demands.at, verifier=verifier
