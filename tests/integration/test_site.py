@@ -11,6 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def test_the_extra_of_the_site_brings_what_the_documented_modules_import() -> None:
+    # pytest is no dependency of the library, and nvattest.testing documents its fixture.
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"pytest>' in next(line for line in text.splitlines() if line.startswith("docs = "))
+
+
 def test_the_site_is_built_whole(tmp_path: Path) -> None:
     for name in ("sphinx", "furo", "myst_parser"):
         pytest.importorskip(name, reason="the extra docs is not installed: make docs builds the site")
