@@ -32,6 +32,8 @@ _DEMANDED: Final = re.compile(r"input\.guest_hook_path\s*==\s*(\"[^\"\n]*\"|[A-Z
 _KEYS: Final = {"snp": "sev-snp.amd.com/esids", "tdx": "tdx.intel.com/keys"}
 _LABELS: Final = {"snp": "amd.feature.node.kubernetes.io/snp", "tdx": "intel.feature.node.kubernetes.io/tdx"}
 _READY_LABEL: Final = "nvidia.com/cc.ready.state"
+# A file of another kind has nothing that could be wrong with it, and must not count as good.
+_FOREIGN: Final = Finding("file", "error", "no object of Kubernetes and no values of its charts")
 
 
 class _Deployment:
@@ -85,7 +87,10 @@ def _look(
     elif path.endswith(".rego"):
         yield from _policy(_read(path).decode("utf-8", "replace"), path, deployment)
     else:
-        for item in _yaml(_read(path), path):
+        documents = _yaml(_read(path), path)
+        if not documents:
+            yield _FOREIGN
+        for item in documents:
             yield from _kubernetes(item, path, deployment)
 
 
@@ -251,8 +256,10 @@ def _kubernetes(document: Table, path: str, deployment: _Deployment) -> Iterator
         yield from _operator_values(document)
     elif "shims" in document or "customRuntimes" in document:
         yield from _deploy_values(document)
+    elif isinstance(kind, str):
+        yield Finding("file", "warning", f"nothing is known of {kind}")
     else:
-        yield Finding("file", "warning", f"nothing is known of {kind or 'this document'}")
+        yield _FOREIGN
 
 
 def _operator_values(values: Table) -> Iterator[Finding]:

@@ -337,3 +337,16 @@ def test_a_file_of_no_known_kind_and_a_broken_one_are_errors(tmp_path: Path) -> 
     assert errors(tmp_path, a_toml="x = 1") == ["no runtime configuration, no extension manifest and no initdata"]
     for name, text in (("b_toml", "x ="), ("c_yaml", "{"), ("d_json", "\x00")):
         assert len(errors(tmp_path, **{name: text})) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "- a list", "just words", '["JWT", "a.b.c"]', '{"result_code": 0}'])
+def test_a_file_of_another_kind_is_an_error_and_never_good(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.json").write_text(text)
+    findings = lint_files([str(tmp_path / "file.json")])
+    assert [item.severity for item in findings] == ["error"]
+    assert main(["hook", "lint", str(tmp_path / "file.json")]) == 1
+
+
+def test_an_unknown_object_beside_a_known_one_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text('{"kind": "Service"}')
+    assert [item.severity for item in lint_files([str(tmp_path / "file.json")])] == ["warning"]
