@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nvattest._documents import JsonObject
 from nvattest._text import joined
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import add_terminal_options, input_file, read_input
+from nvattest.cli.arguments import add_terminal_options, input_path, read_input
 from nvattest.cli.output import print_json, say, terminal_for
 from nvattest.cli.requests import Judgement
 from nvattest.errors import InputError, ParseError
@@ -27,9 +27,9 @@ _RESULTS = ("appraisal", "token", "claims", "bundle", "result", "error")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, and what it is verified with where it can be verified alone."""
     parser.add_argument(
-        "file", nargs="?", default="-", type=input_file, metavar="FILE",
-        help="evidence, bundle, RIM, OCSP answer, token, certificates, key, policy, appraisal, or output of a command; "
-        "- or nothing is standard input",
+        "file", nargs="?", default="-", type=input_path, metavar="FILE",
+        help="evidence, bundle (a folder too), RIM, OCSP answer, token, certificates, key, policy, appraisal, lines of "
+        "verify-batch, CPU quote, or output of a command; also .gz; - or nothing is standard input",
     )  # fmt: skip
     requests.add_judgement_options(parser)
     add_terminal_options(parser)
@@ -41,11 +41,14 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: it is none of the files that nvattest reads or writes (``explain-format``), or cannot be read.
     """
+    from nvattest.collateral.shards import MANIFEST
     from nvattest.report.kinds import KINDS, kind_of_file
     from nvattest.report.subjects import MAXIMUM
 
-    data = read_input(options.file, MAXIMUM)
     name = "standard input" if options.file == "-" else options.file
+    # What a folder that is a bundle holds stands in its manifest.
+    path = os.path.join(options.file, MANIFEST) if os.path.isdir(options.file) else options.file
+    data = _unpacked(read_input(path, MAXIMUM), name, MAXIMUM)
     kind = kind_of_file(data)
     if kind is None:
         raise InputError(
@@ -67,6 +70,24 @@ def run(options: argparse.Namespace) -> int:
         return 0
     say(f"{name}: {words}", text, f"use: {use.replace('FILE', name)}", colour=terminal.color)
     return 0
+
+
+def _unpacked(data: bytes, name: str, maximum: int) -> bytes:
+    """The content of a file that gzip may have compressed, as verify-batch reads and writes it."""
+    if data[:2] != b"\x1f\x8b":
+        return data
+    import gzip
+    import io
+    import zlib
+
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            content = packed.read(maximum + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"FILE: {name}: not a whole gzip file: {error}", code="file") from None
+    if len(content) > maximum:
+        raise InputError(f"FILE: {name} unpacks to more than {maximum} bytes", code="file")
+    return content
 
 
 def _result(data: bytes, name: str, terminal: Terminal) -> tuple[object, str]:
@@ -124,6 +145,41 @@ def _evidence(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, l
         lines.append(f"  {item.kind.label} {item.architecture.value}")
         lines += _members(facts, leave=("kind", "architecture"))
     return {"devices": devices}, lines
+
+
+def _report(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.report.kinds import report_of
+
+    report = report_of(data)
+    if report is None:
+        raise InputError("FILE: no report", code="explain-format")
+    fields = report.fields._asdict()
+    facts: JsonObject = {"device": report.kind.value, "report_sha256": hashlib.sha256(report.raw).hexdigest()}
+    facts |= {
+        "nonce": report.request.nonce.hex(),
+        **{n: v for n, v in sorted(fields.items()) if n.endswith("_version")},
+    }
+    return facts, ["  NOT VERIFIED: without its certificates nothing vouches for it", *_members(facts)]
+
+
+def _quote(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.tee.quote import parse_quote, read_quote
+
+    quote = parse_quote(read_quote(data))
+    facts: JsonObject = {
+        "provider": quote.kind.value,
+        "version": quote.version,
+        "report_data": quote.report_data.hex(),
+        "measurement": quote.measurement.hex(),
+        "registers": [register.hex() for register in quote.registers],
+        "debug": quote.debug,
+    }
+    return facts, ["  NOT VERIFIED: what the quote says", *_members(facts)]
+
+
+def _batch_lines(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    facts: JsonObject = {"lines": sum(1 for line in data.split(b"\n") if line.strip())}
+    return facts, _members(facts)
 
 
 def _rim(data: bytes, name: str, judgement: Judgement) -> tuple[object, list[str]]:
@@ -274,6 +330,12 @@ _READERS: Mapping[str, Callable[[bytes, str, Judgement], tuple[object, list[str]
     "evidence-policy": _evidence_policy,
     "record": _document,
     "doctor": _document,
+    "report": _report,
+    "quote": _quote,
+    "nodes": _batch_lines,
+    "answers": _batch_lines,
+    "summary": _document,
+    "bundle-folder": _document,
 }
 
 

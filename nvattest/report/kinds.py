@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import file_text, load_json
+from nvattest._text import hex_bytes
 from nvattest.errors import NvattestError, ParseError
+from nvattest.model import DeviceKind
 from nvattest.report.subjects import MAXIMUM, recognise
+
+if TYPE_CHECKING:
+    from nvattest.spdm.report import Report
 
 
 class Kind(NamedTuple):
@@ -26,9 +32,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     "result": Kind("the output of a command", "nvattest explain FILE"),
     "error": Kind("the error of a command", "nvattest explain FILE"),
     "evidence": Kind("evidence", "nvattest attest --gpu-evidence-file FILE, of switches --nvswitch-evidence-file FILE"),
+    "report": Kind("a report without its certificates", "the report and its chain, in JSON, are evidence"),
+    "nodes": Kind("lines of nodes", "nvattest verify-batch --input FILE"),
+    "answers": Kind("answers of verify-batch", "nvattest verify-batch --resume --output FILE"),
+    "summary": Kind("the sums of verify-batch", "nvattest verify-batch --summary FILE"),
+    "bundle-folder": Kind("the manifest of a bundle", "nvattest attest --bundle FOLDER, with the manifest in it"),
+    "quote": Kind("a quote of the CPU", "nvattest verify-token --tee-quote FILE"),
     "rim": Kind("a RIM", "nvattest attest --rim-dir FOLDER, with the RIM in it"),
     "ocsp": Kind("an OCSP answer", "nvattest bundle create --ocsp-dir FOLDER, with the answer in it as *.der"),
-    "certificates": Kind("certificates", "roots are for --trust-anchors FILE"),
+    "certificates": Kind("certificates", "nvattest attest --trust-anchors FILE, of roots"),
     "private-key": Kind("a private key", "nvattest attest --signing-key FILE"),
     "public-key": Kind("a public key", "nvattest verify-token --key FILE"),
     "jwks": Kind("a key set", "nvattest verify-token --jwks FILE"),
@@ -40,6 +52,9 @@ KINDS: Final[Mapping[str, Kind]] = {
 _FORMATS: Final = {
     "nvattest-hook-state": "record",
     "nvattest-doctor": "doctor",
+    "nvattest-batch-summary": "summary",
+    "nvattest-bundle-folder": "bundle-folder",
+    "nvattest-tee-quote": "quote",
     "nvattest-evidence-policy": "evidence-policy",
 }
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
@@ -52,13 +67,17 @@ def kind_of_file(data: bytes) -> str | None:
     start = (text.encode() if isinstance(text, str) else text).lstrip()
     if data[:1] == b"\x30" and not start.startswith(b"0 "):
         return _kind_of_der(data)
+    if report_of(data) is not None:
+        return "report"
+    if _is_quote(data):
+        return "quote"
     if start.startswith(b"<"):
         return "rim" if b"SoftwareIdentity" in start[:_LOOKED_AT] else None
     if (label := _PEM.search(start[:_LOOKED_AT])) is not None and not start.startswith((b"{", b"[")):
         words = label[1].decode("ascii")
         of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key"}
         return "private-key" if words.endswith("PRIVATE KEY") else of.get(words)
-    return _kind_of_json(data, start) or _kind_of_policy(start)
+    return _kind_of_lines(start) or _kind_of_json(data, start) or _kind_of_policy(start)
 
 
 def _kind_of_der(data: bytes) -> str | None:
@@ -96,6 +115,45 @@ def _kind_of_json(data: bytes, start: bytes) -> str | None:
         return recognise(data, source="file").kind
     except NvattestError:
         return None
+
+
+def _kind_of_lines(start: bytes) -> str | None:
+    """The input or the output of ``verify-batch``, as its first line says."""
+    first = start.split(b"\n", 1)[0]
+    if b'"id"' not in first:
+        return None
+    try:
+        line = load_json(first, source="line", maximum=MAXIMUM)
+    except ParseError:
+        return None
+    if not isinstance(line, dict) or "id" not in line:
+        return None
+    if line.get("format") == "nvattest-batch" or {"trusted", "result_code", "devices"} <= line.keys():
+        return "answers"
+    return "nodes" if {"nonce", "evidence"} <= line.keys() else None
+
+
+def report_of(data: bytes) -> Report | None:
+    """The report that a file holds as bytes or as hexadecimal digits, without any certificate."""
+    from nvattest.spdm.report import MAXIMUM_SIZE, parse_report
+
+    if len(data) > 3 * MAXIMUM_SIZE:
+        return None
+    raw = hex_bytes(data.strip().decode("ascii", "replace")) or data
+    for kind in DeviceKind:
+        with suppress(ParseError):
+            return parse_report(raw, kind)
+    return None
+
+
+def _is_quote(data: bytes) -> bool:
+    from nvattest.tee.quote import parse_quote
+
+    try:
+        parse_quote(data)
+    except ParseError:
+        return False
+    return True
 
 
 def _kind_of_policy(start: bytes) -> str | None:

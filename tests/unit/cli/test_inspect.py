@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from nvattest.cli import main
 from nvattest.evidence import dump_evidence
 from nvattest.report.kinds import KINDS, kind_of_file
 from nvattest.testing import Platform
+from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.claims import claims_of
 from nvattest.token.keys import SigningKey
 
@@ -74,6 +76,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "policy": (POLICIES / "gpu-4.0.json").read_bytes(),
         "record": b'{"format": "nvattest-hook-state", "version": 1, "verdict": "trusted"}',
         "doctor": b'{"format": "nvattest-doctor", "version": 1, "items": []}',
+        "report": evidence[0].report.hex().encode() + b"\n",
+        "quote": SimulatedGuest("tdx").quote(bytes(64)),
+        "nodes": b'{"id": 1, "nonce": "00", "evidence": []}\n{"id": 2}\n',
+        "answers": b'{"id": 1, "trusted": true, "result_code": 0, "devices": []}\n',
+        "summary": b'{"format": "nvattest-batch-summary", "version": 1, "lines": 0}',
+        "bundle-folder": b'{"format": "nvattest-bundle-folder", "version": 1, "files": {}}',
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -98,6 +106,37 @@ def test_each_kind_of_file_is_recognised_shown_and_has_its_use(
     said = json.loads(capsys.readouterr().out)
     SCHEMA.validate(said)
     assert said["kind"] == kind
+
+
+def test_a_report_is_recognised_as_bytes_too(files: dict[str, Path]) -> None:
+    assert kind_of_file(bytes.fromhex(files["report"].read_text())) == "report"
+
+
+def test_a_compressed_file_is_one_of_its_content(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    packed = files["nodes"].with_suffix(".gz")
+    packed.write_bytes(gzip.compress(files["nodes"].read_bytes()))
+    assert main(["inspect", str(packed)]) == 0
+    assert "lines of nodes" in capsys.readouterr().out
+    packed.write_bytes(packed.read_bytes()[:20])
+    assert main(["inspect", str(packed)]) == 4
+    assert "not a whole gzip file" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_bundle_is_shown_and_another_folder_is_refused(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tmp_path)]) == 4
+    assert "manifest.json" in capsys.readouterr().err
+    (tmp_path / "manifest.json").write_bytes(files["bundle-folder"].read_bytes())
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert "the manifest of a bundle" in capsys.readouterr().out
+
+
+def test_every_real_report_and_quote_is_recognised(real_data: Path) -> None:
+    for path in sorted(real_data.glob("evidence/*.report.hex")):
+        assert kind_of_file(path.read_bytes()) == "report", path
+    for path in (*real_data.glob("tee/*/*.quote.bin"), *real_data.glob("tee/*/*.report.bin")):
+        assert kind_of_file(path.read_bytes()) == "quote", path
 
 
 @pytest.mark.parametrize("name", ["default.rego", "gpu-2.0.json"])
