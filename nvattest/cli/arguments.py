@@ -149,6 +149,15 @@ class Parser(argparse.ArgumentParser):
         near = suggestion(name, known, several=False) if name.strip("-") else ""
         return f"; {near}" * bool(near)
 
+    def _choices_of(self, message: str) -> str:
+        """The words of the required argument, where it is one of a few: the actions of a command, say."""
+        for action in self._actions:
+            if action.choices and isinstance(action.metavar, str) and message.endswith(f": {action.metavar}"):
+                # Actions for the program itself have no help.
+                shown = [str(item.dest) for item in getattr(action, "_choices_actions", ())] or map(str, action.choices)
+                return f", one of {', '.join(shown)}"
+        return ""
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the actions of a command, and the nearest, in the same words for every version of Python."""
         if action.choices is not None and value not in action.choices:
@@ -171,7 +180,7 @@ class Parser(argparse.ArgumentParser):
             status = UNEXPECTED
         elif "required" in message:
             status = REQUIRED
-            message += self._meant(self._words)
+            message += self._meant(self._words) or self._choices_of(message)
         elif "expected" in message and "argument" in message:
             status = VALUES
         elif re.search(r"invalid (int|float|\w*integer\w*) value|ignored explicit argument", message):

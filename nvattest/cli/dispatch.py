@@ -83,6 +83,8 @@ ANY_STATUS = (
     ("1", "the output could not be written"),
     ("130", "interrupted"),
 )
+# What these print is no JSON document: lines, or the output of another program.
+NO_DOCUMENT = ("verify-batch", "simulate", "gate", "completion")
 _GLOBAL_WITH_VALUE = ("-l", "--log-level", "-f", "--format")
 
 
@@ -121,15 +123,16 @@ def split_command(argv: list[str]) -> tuple[str | None, list[str]]:
 def run(argv: list[str]) -> int:
     """Run one command; the exit status is NVIDIA's result code modulo 256, or CLI11's code for a wrong argument."""
     name, rest = split_command(argv)
+    as_json = False
     try:
         if name is None:
             return _help(rest)
         if name == "help":
             # As "nvattest COMMAND --help", and without a command the overview.
-            topics = [word for word in rest if not word.startswith("-")]
-            name, rest = (topics[0], [*topics[1:], "--help"]) if topics else (None, [])
+            name, rest = split_command(rest)
             if name is None:
                 return _help(rest)
+            rest = [*rest, "--help"]
         if name not in COMMANDS:
             near = suggestion(name, tuple(COMMANDS), several=False)
             raise ArgumentError(
@@ -138,6 +141,7 @@ def run(argv: list[str]) -> int:
         options = command_parser(name).parse_args(rest)
         if options.format != "text":
             write_utf_8()
+        as_json = options.format == "json" and name not in NO_DOCUMENT
         with _watched(name, options):
             status: int = importlib.import_module(COMMANDS[name][0]).run(options)
         # A caller that closed stdout wants the status alone.
@@ -149,6 +153,8 @@ def run(argv: list[str]) -> int:
         return error.status
     except NvattestError as error:
         # Commands report their own failures in their own format; this is for what fails before they can.
+        if as_json:
+            _print_error(error)
         _complain(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}")
         if error.hint:
             _complain(f"  {error.hint}")
@@ -215,6 +221,21 @@ def _help(rest: list[str]) -> int:
         return version.run(options)
     say(overview())
     return 0
+
+
+def _print_error(error: NvattestError) -> None:
+    from nvattest.cli.output import print_json
+
+    said = {"code": error.code, "message": str(error), "hint": error.hint}
+    try:
+        print_json(
+            "error",
+            {"result_code": int(error.result_code), "result_message": error.result_code.message, "error": said},
+        )
+        sys.stdout.flush()
+    except OSError:
+        # The status and stderr say it too.
+        give_up_stdout()
 
 
 def _complain(*lines: str) -> None:

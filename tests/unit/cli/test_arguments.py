@@ -469,3 +469,18 @@ def test_an_output_that_cannot_be_written_is_a_failure(words: list[str]) -> None
         done = subprocess.run([sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, timeout=60)
     assert done.returncode == 1
     assert b"could not be written" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "actions"), [("bundle", "create, fetch, refresh"), ("policy", "check")])
+def test_a_missing_action_names_those_that_there_are(run, command: str, actions: str) -> None:
+    status, out, err = run(command)
+    assert (status, out) == (106, "")
+    assert f"ACTION, one of {actions}" in err
+    assert "worker" not in err
+
+
+def test_global_options_beside_help_are_no_command(run) -> None:
+    status, out, _ = run("help", "-f", "json")
+    assert status == 0
+    assert out.startswith("usage: nvattest ")
+    assert run("-f", "json", "help", "attest")[1].startswith("usage: nvattest attest ")

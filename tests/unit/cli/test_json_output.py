@@ -148,6 +148,24 @@ def test_what_a_command_prints_follows_the_schema_that_it_names(
     assert len(forms - {"nvattest-fleet-fetch"}) == 1
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "preflight --gpu-evidence-file @roots.pem", "explain no-such-word", "inspect @clock", "bundle inspect @gpu.json",
+        "bundle create --output @none.json --rim-dir @guest", "hook drop-in @clock",
+    ],
+)  # fmt: skip
+def test_a_command_that_fails_before_it_has_a_result_prints_the_error_as_json(
+    place: Path, validate: Validate, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    status = main(["-f", "json", *arguments(place, line)])
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert validate(document)["format"] == "nvattest-error"
+    assert status == document["result_code"] % 256 != 0
+    assert document["error"]["message"] in said.err
+
+
 def made(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What later commands read of earlier ones."""
     if (place / "result.json").exists():
