@@ -353,7 +353,7 @@ def test_a_service_that_asks_to_wait_is_asked_again_after_that_time(tee: Path) -
         assert maker.log.count(path) == 2
         maker.first[path] = [(429, {"Retry-After": "3600"}, b"")]
         with pytest.raises(CollateralError, match="the service asks to wait 3600 s") as caught:
-            fetch_cpu(wanted_of(snp(tee, report)), CpuOptions(kds_url=maker.url, timeout=5.0), at=AUTUMN)
+            fetch_cpu(wanted_of(snp(tee, report)), CpuOptions(kds_url=maker.url), at=AUTUMN)
         assert maker.log.count(path) == 3
     assert (caught.value.code, caught.value.result_code) == ("rate-limited", ResultCode.RATE_LIMITED)
     assert caught.value.hint == "wait, or keep a cache or bundle"
