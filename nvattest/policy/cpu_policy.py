@@ -73,7 +73,7 @@ def load_cpu_policy(data: bytes, *, source: str) -> CpuPolicy:
 def _kinds(document: PolicyDocument, members: JsonObject) -> list[str]:
     tables = [name for name in _TABLES if name in members]
     kinds = members.get(_KINDS, tables)
-    if not isinstance(kinds, list) or not kinds or any(kind not in _TABLES for kind in kinds):
+    if not isinstance(kinds, list) or not kinds or any(kind not in [*_TABLES] for kind in kinds):
         raise document.fail((_KINDS,), "is no list of kinds of quotes", 'write kinds = ["tdx", "snp"]', "policy-value")
     for name in tables:
         if name not in kinds:

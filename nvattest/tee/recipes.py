@@ -52,8 +52,24 @@ class Recipe(Protocol):
         """What the quote and the devices have to say."""
 
 
+class _Inputs:
+    """The inputs of a recipe: bytes, and texts that UTF-8 can write; anything else is an InputError when it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if type(value).__name__ != item.type:
+                found = type(value).__name__
+                raise InputError(f"{item.name} is {found}, expected {item.type}", code="recipe-input")
+            if isinstance(value, str) and not value.isascii():
+                # A text from the command line holds lone surrogates where its bytes are not UTF-8.
+                _utf8(item.name, value.encode("utf-8", "surrogatepass"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Challenge:
+class Challenge(_Inputs):
     """Ours: the relying party's challenge, the key that signs the token, and the digest of all device evidence.
 
     ``key_thumbprint`` (32 bytes) is needed where evidence is verified without a token; with a token it has to be the
@@ -84,7 +100,7 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedReportData:
+class ExpectedReportData(_Inputs):
     """The caller's own recipe: all that is known of it is its result."""
 
     name: ClassVar[str] = "expected-report-data"
@@ -99,7 +115,7 @@ class ExpectedReportData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CocoRcar:
+class CocoRcar(_Inputs):
     """Confidential Containers' RCAR handshake, with SHA-384: SHA-384 of JCS, filled up with zeros.
 
     ``nonce`` is KBS' text, ``tee_pubkey`` the guest's JWK as JSON, ``additional_evidence`` the text as it was sent.
@@ -126,7 +142,7 @@ class CocoRcar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TinfoilV3:
+class TinfoilV3(_Inputs):
     """Tinfoil, version 3: SHA-256 over TLS key, HPKE key, nonce and the digest of the device evidence; then zeros.
 
     ``gpu`` and ``nvswitch`` are the raw texts of the evidence, byte for byte as they were sent.
@@ -156,7 +172,7 @@ class TinfoilV3:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddressNonce:
+class AddressNonce(_Inputs):
     """An account's address (20 bytes, filled up to 32 with zeros), then the nonce: older dstack proxies and others."""
 
     name: ClassVar[str] = "address-nonce"
@@ -172,7 +188,7 @@ class AddressNonce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Near:
+class Near(_Inputs):
     """SHA-256 over the signing key's address (20 or 32 bytes) and the TLS certificate's fingerprint; then the nonce."""
 
     name: ClassVar[str] = "near"
@@ -191,7 +207,7 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chutes:
+class Chutes(_Inputs):
     """SHA-256 over two texts (nonce as hexadecimal digits, key as base64), which the devices answer; then SHA-256 of
     the TLS key (SubjectPublicKeyInfo, DER).
     """
@@ -247,10 +263,7 @@ def _listed(kind: type[Any]) -> str:
 
 def _read(item: Field[Any], value: str | bytes) -> str | bytes:
     if item.type == "str":
-        try:
-            return value.decode() if isinstance(value, bytes) else value
-        except UnicodeDecodeError:
-            raise InputError(f"{item.name} is not UTF-8", code="recipe-input") from None
+        return _utf8(item.name, value) if isinstance(value, bytes) else value
     if isinstance(value, bytes):
         return value
     data = hex_bytes(value)
@@ -259,7 +272,14 @@ def _read(item: Field[Any], value: str | bytes) -> str | bytes:
     return data
 
 
+def _utf8(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{name} is not UTF-8", code="recipe-input") from None
+
+
 def _sized(value: bytes, sizes: tuple[int, ...], name: str) -> None:
-    if type(value) is not bytes or len(value) not in sizes:
+    if len(value) not in sizes:
         wanted = " or ".join(map(str, sizes))
         raise InputError(f"{name} has {len(value)} bytes, expected {wanted}", code="recipe-input")

@@ -37,6 +37,7 @@ from nvattest.tee.quote import ParsedQuote, TdBody, pck_chain
 _SGX: Final = "1.2.840.113741.1.13.1"
 _FMSPC: Final = f"{_SGX}.4"
 _CHAIN: Final = 3
+_LIBRARY: Final = "0.7."
 _DEBUG, _SEPT_VE_DISABLE, _MIGRATABLE = 0xFF, 1 << 28, 1 << 29
 _FETCH: Final = "get newer collateral (nvattest bundle fetch --tee-quote), and check the clock"
 
@@ -77,7 +78,7 @@ def appraise_tdx(
     """Steps 27 to 34 for a TDX quote. Bad input raises nothing: it fails its checks.
 
     Raises:
-        InputError: the extra ``tdx`` is not installed (code ``tdx-missing``).
+        InputError: the extra ``tdx`` is not installed, or another version of its library (code ``tdx-missing``).
     """
     try:
         chain = _read_chain(quote, collateral)
@@ -259,11 +260,12 @@ def _verify(quote: bytes, collateral: TdxCollateral, anchors: CpuAnchors, at: da
     try:
         import dcap_qvl
     except ImportError:
-        raise InputError(
-            "TDX quotes are verified with dcap-qvl, which is not installed",
-            code="tdx-missing",
-            hint="pip install 'dcap-qvl>=0.7,<0.8' (the extra tdx)",
-        ) from None
+        raise _unusable("is not installed") from None
+    # Versions before 0.3.9 do not verify the quoting enclave's identity (CVE-2026-22696), and each minor one has
+    # another interface.
+    version = getattr(dcap_qvl, "__version__", "without a number")
+    if not version.startswith(_LIBRARY):
+        raise _unusable(f"is here in version {version}")
     seconds = int(at.timestamp())
     try:
         verifier = dcap_qvl.QuoteVerifier(anchors.intel_der) if anchors.intel_der else dcap_qvl.QuoteVerifier()
@@ -278,6 +280,11 @@ def _verify(quote: bytes, collateral: TdxCollateral, anchors: CpuAnchors, at: da
             raise
         return "the library gave up"
     return claims
+
+
+def _unusable(how: str) -> InputError:
+    hint = "pip install 'dcap-qvl>=0.7,<0.8' (the extra tdx)"
+    return InputError(f"TDX quotes are verified with dcap-qvl 0.7, which {how}", code="tdx-missing", hint=hint)
 
 
 def _refused(words: str) -> Check:

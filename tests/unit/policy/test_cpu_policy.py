@@ -151,6 +151,8 @@ MISTAKES = [
     (b"version = 2\n[tdx]\n", "version is 2, expected 1", "policy-value"),
     (b'format = "nvattest-evidence-policy"', "format is 'nvattest-evidence-policy'", "policy-value"),
     (b"kinds = []", "kinds is no list", "policy-value"),
+    (b'kinds = [["tdx"]]', "kinds is no list", "policy-value"),
+    (b"kinds = [{}]", "kinds is no list", "policy-value"),
     (b'kinds = ["sgx"]', "kinds is no list", "policy-value"),
     (b"", "kinds is no list", "policy-value"),
 ]  # fmt: skip

@@ -568,6 +568,22 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(monkeypatch: pyte
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("version", ["0.3.8", "0.6.2", "0.8.0", "0.70.1"])
+def test_another_version_of_the_library_is_not_asked(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dcap_qvl
+
+    # Before 0.3.9 it took any quoting enclave for Intel's, and its interface is another one in each minor version.
+    monkeypatch.setattr(dcap_qvl, "__version__", version)
+    cpu = SimulatedGuest("tdx")
+    guest = Guest(
+        quote=cpu.quote(bytes(64)), policy=policy_of(cpu), recipe=ExpectedReportData(report_data=bytes(64)),
+        collateral=cpu.collateral(), anchors=cpu.anchors(),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=f"here in version {version}") as caught:
+        guest.appraise(DEVICES, cpu.clock)
+    assert caught.value.code == "tdx-missing"
+
+
 def test_the_host_s_table_of_certificates_is_taken_with_the_list_that_the_caller_has() -> None:
     bound = Bound.make("snp-genoa")
     whole = bound.cpu.collateral()

@@ -123,6 +123,24 @@ def test_inputs_of_another_size_or_form_are_refused(recipe: Any) -> None:
         recipe.demand(DEVICES)
 
 
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        (Challenge, {"challenge": None}),
+        (Challenge, {"challenge": NONCE, "key_thumbprint": bytearray(KEY)}),
+        (ExpectedReportData, {"report_data": None}),
+        (ExpectedReportData, {"report_data": [0] * 64}),
+        (TinfoilV3, {"nonce": NONCE, "tls_key_fp": KEY, "hpke_key": OTHER, "gpu": "text"}),
+        (Chutes, {"nonce": NONCE, "e2e_pubkey": "\udc80", "tls_spki": b""}),
+        (CocoRcar, {"nonce": "\udc80", "tee_pubkey": "{}", "additional_evidence": ""}),
+    ],
+)
+def test_a_recipe_is_made_of_bytes_and_texts_alone(kind: Any, inputs: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(**inputs)
+    assert caught.value.code == "recipe-input"
+
+
 def test_named_inputs_are_bytes_from_files_and_hexadecimal_or_plain_text() -> None:
     made = recipe_from_inputs(
         "tinfoil-v3", {"nonce": NONCE.hex(), "tls_key_fp": "0x" + KEY.hex(), "hpke_key": OTHER, "gpu": b"raw"}
