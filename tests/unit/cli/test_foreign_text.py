@@ -136,6 +136,7 @@ def test_texts_of_a_record_cannot_steer_a_terminal_or_forge_a_line() -> None:
         "findings": [{"code": EVIL, "message": EVIL}], "simulated": None, "weakened": [EVIL], "gpus": 1, "switches": 0,
         "ready": None, "cc_on": None, "dev_tools": None, "protected_pcie": None, "driver_fault": EVIL,
         "configuration_fault": EVIL, "record_fault": EVIL, "collateral_expires": EVIL, "phases_s": {EVIL: 1.0},
+        "tee": {"provider": EVIL, "challenge": EVIL},
     }  # fmt: skip
     assert harmless(render_status(status))
     assert harmless(status_metrics(status))
