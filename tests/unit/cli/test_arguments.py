@@ -483,4 +483,6 @@ def test_global_options_beside_help_are_no_command(run) -> None:
     status, out, _ = run("help", "-f", "json")
     assert status == 0
     assert out.startswith("usage: nvattest ")
-    assert run("-f", "json", "help", "attest")[1].startswith("usage: nvattest attest ")
+    with pytest.raises(SystemExit) as ended:
+        main(["-f", "json", "help", "attest"])
+    assert ended.value.code == 0
