@@ -403,10 +403,14 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
         words = [f"{name} {clean(str(claims[name]), _WIDTH)}" for name in _SHOWN if name in claims]
         status = verified.statuses.get(label, "")
         lines.append("  ".join(("", label, *([status] if status else []), *words)))
+        if not verified.overall:
+            lines += [f"    false: {clean(name, _WIDTH)}" for name, value in claims.items() if value is False]
     lines += [
         f"  {clean(label, _WIDTH)}  {word}" for label, word in verified.statuses.items() if label not in verified.labels
     ]
     lines += [f"  {refusal}" for refusal in verified.refusals]
+    if not verified.overall:
+        lines.append("  next: the attester's own result has every check: nvattest explain result.json")
     if verified.guest is None:
         return lines
     from nvattest.report.text import saved_guest_account

@@ -364,3 +364,15 @@ def test_a_key_file_that_is_no_key_is_refused(folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         issue("--signing-key", str(folder / "public.pem"))
     assert caught.value.code == "signing-key"
+
+
+def test_a_token_of_a_refused_device_names_the_claims_that_are_false(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # NVIDIA's measres says nothing of the signature, so that a list of good words would stand above the refusal.
+    refused = replace(minting.appraisal("hopper-1", ("gpu0:wrong-key",)), simulated=False)
+    (folder / "refused.json").write_text(json.dumps(minting.eat(refused)))
+    assert verify(folder, "refused.json") == 3
+    said = capsys.readouterr().out
+    assert "    false: x-nvidia-gpu-attestation-report-signature-verified\n" in said
+    assert "next: the attester's own result has every check: nvattest explain" in said
