@@ -22,6 +22,7 @@ from nvattest.cli.arguments import (
     suggested,
 )
 from nvattest.cli.output import say
+from nvattest.cli.requests import ignored
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def _latency(text: str) -> tuple[str, float]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command in the world and return its exit status, or stay up until interrupted."""
+    ignored(options, ["format"], "the command prints, or lines for a shell and a list have one form")
     if options.list:
+        if words := command_of(options):
+            raise ArgumentError(f"--list runs no command: {' '.join(words)}", VALIDATION)
         say(_catalogue())
         return 0
     if options.root is not None and not options.hook:

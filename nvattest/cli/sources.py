@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -295,6 +296,18 @@ def read_bundle(path: str, option: str = "--bundle") -> Collateral:
     return read_file(option, path, MAXIMUM_BUNDLE, partial(load_bundle, origin=path), "bundle")
 
 
+@contextmanager
+def naming_bundles(paths: Sequence[str]) -> Iterator[None]:
+    """Where several bundles cannot be opened: the error of the file that is to blame, with option and file."""
+    try:
+        yield
+    except NvattestError:
+        for path in paths:
+            if not os.path.isdir(path):
+                read_bundle(path)
+        raise
+
+
 def fetch_collateral(
     source: CollateralSource, devices: tuple[ReadEvidence, ...], verifier: Verifier, demands: Demands
 ) -> Collateral:
@@ -313,7 +326,9 @@ def fetch_collateral(
     if source.bundles:
         from nvattest.collateral.shards import Bundles
 
-        return Bundles(source.bundles).collateral(devices, memory_of(verifier))
+        with naming_bundles(source.bundles):
+            bundles = Bundles(source.bundles)
+        return bundles.collateral(devices, memory_of(verifier))
     from nvattest import session
     from nvattest.appraisal.policy import RevocationMode
 

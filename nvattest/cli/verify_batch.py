@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
         backend=options.backend,
         allow_line_time=options.allow_line_time,
     )
-    judge = Judge(settings, check=True)
+    with sources.naming_bundles(options.bundle):
+        judge = Judge(settings, check=True)
     if options.resume and options.output == "-":
         raise InputError("--resume needs an --output file", code="resume")
     sums = Sums()

@@ -149,6 +149,15 @@ def test_answers_are_not_written_over_the_lines(fleet: SimpleNamespace, tmp_path
         assert source.read_bytes() == before
 
 
+def test_a_bundle_of_another_kind_is_named_with_option_and_kind(
+    fleet: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = str(fleet.folder / "roots.pem")
+    for before in ([], ["--bundle", str(fleet.folder / "bundle.json")]):
+        assert main(["verify-batch", *before, "--bundle", roots, "--input", roots]) == 4
+        assert f"--bundle: {roots} is certificates, expected a bundle" in capsys.readouterr().err
+
+
 def test_resume_without_a_file_is_refused(fleet: SimpleNamespace) -> None:
     done = run(fleet, "--resume")
     assert done.returncode != 0

@@ -120,3 +120,12 @@ def test_a_warning_leaves_the_output_as_it_is(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr()
     assert json.loads(said.out)["result_code"] == 0
     assert said.err.splitlines()[0].startswith("warning: --explain is ignored: ")
+
+
+def test_the_simulation_lists_without_a_command_and_in_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--list", "hopper"]) == 105
+    assert "--list runs no command: hopper" in capsys.readouterr().err
+    assert main(["-f", "json", "simulate", "--list"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("platforms ")
+    assert "warning: --format is ignored" in said.err
