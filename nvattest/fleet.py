@@ -605,12 +605,22 @@ def _name(line: bytes) -> object:
 
 
 def open_output(path: str, before: Resumed | None, new_file: Callable[[str], BinaryIO]) -> BinaryIO:
-    """The output, after the answers that stay."""
+    """The output, after the answers that stay.
+
+    Raises:
+        InputError: it cannot be opened, or another process writes it.
+    """
+    if os.path.isfile(path):
+        with suppress(OSError), open(path, "rb") as known:
+            _claim(known, path)
     if before is None:
-        return _compressed(new_file(path)) if path.endswith(".gz") else new_file(path)
+        new = new_file(path)
+        _claim(new, path)
+        return _compressed(new) if path.endswith(".gz") else new
     try:
         if not path.endswith(".gz"):
             file = open(path, "r+b")  # noqa: SIM115 - likewise
+            _claim(file, path)
             file.truncate(before.end)
             file.seek(before.end)
             return file
@@ -619,11 +629,31 @@ def open_output(path: str, before: Resumed | None, new_file: Callable[[str], Bin
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
 
 
+def _claim(file: BinaryIO, path: str) -> None:
+    """Be the one process that writes this file, until it is closed. Of two, one would write holes into the other's.
+
+    Raises:
+        InputError: another one writes it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another process writes this output", code="output") from None
+    except OSError:
+        # A file system or a device that has no locks.
+        return
+
+
 def _rewritten(path: str, before: Resumed) -> BinaryIO:
     """A new file in the place of a compressed one, where what follows a break is lost; for the same readers."""
     new = os.path.join(os.path.dirname(path), f".nvattest-{os.urandom(8).hex()}")
     output = _compressed(open(new, "xb", opener=lambda name, given: os.open(name, given, 0o600)))  # noqa: SIM115
     try:
+        _claim(output, new)
         old, made = os.stat(path), os.fstat(output.fileno())
         if old.st_uid == made.st_uid:
             os.chmod(new, old.st_mode & (0o777 if old.st_gid == made.st_gid else 0o707))

@@ -24,10 +24,11 @@ from nvattest._schemas import schema_bytes
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli import main
+from nvattest.cli.output import open_stream
 from nvattest.collateral.bundle import dump_bundle
 from nvattest.collateral.shards import write_folder
 from nvattest.errors import InputError
-from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, read_lines, verify_batch
+from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, open_output, read_lines, verify_batch
 from nvattest.model import format_time
 from nvattest.testing import SimulatedFleet
 
@@ -187,6 +188,29 @@ def test_the_sums_stand_at_the_end_and_decide_the_status_where_that_is_asked(
     assert (good.returncode, good.stderr) == (0, b"")
     # No line is no success.
     assert run(fleet, "--fail-on-untrusted", data=b"\n").returncode == 12
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_of_two_runs_one_writes_an_output(
+    fleet: SimpleNamespace, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / name
+    write_lines(source, fleet, 2)
+    files = [*fleet.options, "--input", str(source), "--output", str(output), "--workers", "1"]
+    assert main(["verify-batch", *files]) == 0
+    with open_lines(str(output)) as file:
+        written = file.read()
+    first = open_output(str(output), Resumed(str(output), ""), open_stream)
+    before = output.read_bytes()
+    for more in ((), ("--resume",)):
+        assert main(["verify-batch", *files, *more]) != 0
+        assert "another process writes this output" in capsys.readouterr().err
+        assert output.read_bytes() == before
+    first.close()
+    assert main(["verify-batch", *files, "--resume"]) == 0
+    with open_lines(str(output)) as file:
+        assert file.read() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", name]
 
 
 def test_a_compressed_run_that_is_killed_is_resumed_to_the_same_answers(fleet: SimpleNamespace, tmp_path: Path) -> None:
