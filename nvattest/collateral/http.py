@@ -492,7 +492,7 @@ def _cause(error: BaseException) -> str:
     if type(reason).__name__ == "BadStatusLine":
         # Its text is what came, which says nothing about the cause.
         return f"not an answer in HTTP: it begins with {str(reason)[:40]!r}"
-    text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(reason)) or type(reason).__name__
+    text = re.sub(r"^(<[^<>]*object at 0x[0-9a-f]+>|\w+\(host=[^()]*\)):? ?", "", str(reason)) or type(reason).__name__
     # It may quote what a server wrote.
     text = clean(" ".join(text.split()), 300)
     return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)

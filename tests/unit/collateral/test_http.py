@@ -178,6 +178,7 @@ def test_nobody_listening_is_a_connection_error(platform) -> None:
     error = failure(services)
     assert error.result_code is ResultCode.RIM_CONNECTION_ERROR
     assert "refused" in str(error)
+    assert "host=" not in str(error)
     assert "6 attempts" in str(error)
 
 
