@@ -57,12 +57,15 @@ def collect(
         allow_devtools: also ask GPUs in DevTools mode. The default policy does not trust them.
 
     Raises:
-        InputError: no such nonce.
+        InputError: no such nonce, or a kind that is no ``DeviceKind``.
         CollectionError: the driver gave no evidence.
     """
     from nvattest._pci import require_linux
 
-    value = Nonce.of(nonce)
+    value, kinds = Nonce.of(nonce), tuple(kinds)
+    if not all(isinstance(kind, DeviceKind) for kind in kinds):
+        # The word for a switch would be taken for a GPU.
+        raise InputError("kinds are members of DeviceKind", code="device-kind")
     require_linux("asking a device for evidence")
     from nvattest.devices.collect import collect_gpus, collect_switches
 

@@ -160,6 +160,17 @@ def test_collect_asks_each_kind_in_the_order_given(monkeypatch: pytest.MonkeyPat
     assert seen == [{"timeout": 7.0, "allow_devtools": True}]
 
 
+@pytest.mark.parametrize("kinds", ["nvswitch", ["nvswitch"], [DeviceKind.GPU, "gpu"], [None]])
+def test_a_word_is_no_kind_of_device(monkeypatch: pytest.MonkeyPatch, kinds: object) -> None:
+    asked: list[object] = []
+    for name in ("collect_gpus", "collect_switches"):
+        monkeypatch.setattr(f"nvattest.devices.collect.{name}", lambda *_, **__: asked.append(1) or [])
+    with pytest.raises(InputError) as refused:
+        nvattest.collect(bytes(32), kinds=kinds)  # type: ignore[arg-type]
+    assert refused.value.code == "device-kind"
+    assert not asked
+
+
 def test_the_clock_is_read_again_after_the_collateral_is_there(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
