@@ -55,7 +55,7 @@ def test_the_library_example_runs_and_tells_a_bad_node_from_a_good_one(tmp_path:
         assert result.returncode == status, result.stderr
 
 
-@pytest.mark.parametrize("name", ["one-verdict.md", *DOCUMENTS])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_and_options_in_the_text_exist(name: str) -> None:
     from nvattest.cli.dispatch import COMMANDS, command_parser
 
