@@ -275,7 +275,7 @@ def appraise_snp(
 ) -> Endorsed:
     """Steps 27 to 34 for an SNP report. Bad input raises nothing: it fails its checks."""
     try:
-        path = _find_path(report, collateral, anchors)
+        path = _find_path(report, collateral, anchors, at)
     except ParseError as error:
         path = f"the collateral cannot be read: {error.message}"
     if isinstance(path, str):
@@ -344,32 +344,68 @@ def signing_key_of(report: SnpReport) -> str | None:
     return _SIGNING_KEYS.get(report.key_info >> 2 & 0b111)
 
 
-def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors) -> Path | str:
+def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors, at: datetime) -> Path | str:
     """The certificates for this report, by name and not yet verified; or what is missing."""
     kind = signing_key_of(report)
     if kind is None:
         return "the report names no signing key: it is not signed"
-    keys = [key for key in map(read_endorsement_key, collateral.certificates) if key is not None and key.kind == kind]
+    read = [(der, read_endorsement_key(der)) for der in collateral.certificates]
+    keys = [key for _, key in read if key is not None and key.kind == kind]
     if not keys:
         return f"it holds no {kind.upper()}, which has to sign this report"
-    # Of several the one for this chip and firmware; where there is none, any shows what differs.
-    key = min(keys, key=lambda key: (not report.chip_id.startswith(key.hwid), not _same_tcb(report, key)))
-    for der in collateral.certificates:
-        if der != key.der and read_endorsement_key(der) is None:
-            issuer = parse_certificate(der)
-            if issuer.subject_der == key.issuer_der and issuer.issuer_der != issuer.subject_der:
-                break
-    else:
-        name = Name(key.issuer_der).first(COMMON_NAME) or "its issuer"
+
+    def fit(key: EndorsementKey) -> tuple[bool, bool]:
+        return not report.chip_id.startswith(key.hwid), not _same_tcb(report, key)
+
+    # Of several those for this chip and firmware; where there is none, any shows what differs.
+    best = min(keys, key=fit)
+    others = [parse_certificate(der) for der, key in read if key is None]
+    pairs = [
+        (key, issuer)
+        for key in keys
+        for issuer in others
+        if fit(key) == fit(best) and issuer.subject_der == key.issuer_der != issuer.issuer_der
+    ]
+    if not pairs:
+        name = Name(best.issuer_der).first(COMMON_NAME) or "its issuer"
         return f"it holds no certificate of {name}, which issued the {kind.upper()}"
-    root = next((name for name, anchor in anchors.amd.items() if anchor.subject == issuer.issuer), None)
-    if root is None:
-        return f"{issuer.label} was issued by {issuer.issuer}, which is no root of AMD's"
+    roots = {anchor.subject: name for name, anchor in anchors.amd.items()}
+    lists = [read_crl(der) for der in collateral.crls]
+    paths = [_path(*pair, roots[pair[1].issuer], lists, anchors, at) for pair in pairs if pair[1].issuer in roots]
+    if not paths:
+        return f"{pairs[0][1].label} was issued by {pairs[0][1].issuer}, which is no root of AMD's"
+    # What anyone can add, or what is old, does not hide the path that is good.
+    return paths[0] if len(paths) == 1 else min(paths, key=lambda path: _flaws(report, path, at))
+
+
+def _path(
+    key: EndorsementKey,
+    issuer: Certificate,
+    root: str,
+    lists: list[RevocationList],
+    anchors: CpuAnchors,
+    at: datetime,
+) -> Path:
     anchor = anchors.amd[root]
-    lists = [crl for crl in map(read_crl, collateral.crls) if crl.issuer_der == issuer.issuer_der]
-    # The newest of those that the root signed: another one, which anyone can add, does not hide it.
-    crl = max(lists, key=lambda crl: (signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since), default=None)
+
+    def rank(crl: RevocationList) -> tuple[bool, bool, datetime]:
+        return signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since <= at, crl.since
+
+    # The newest of those that the root signed until then.
+    crl = max((crl for crl in lists if crl.issuer_der == issuer.issuer_der), key=rank, default=None)
     return Path(key, issuer, root, anchor, crl)
+
+
+def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
+    """What is wrong with a path, gravest first: signatures, validity, revocation."""
+    key, issuer = path.key, path.issuer
+    return (
+        not signed_by(path.root.spki_der, issuer.signature, issuer.tbs),
+        not signed_by(issuer.spki_der, key.signature, key.tbs),
+        not _check_signature(report, key).acceptable,
+        not max(key.not_before, issuer.not_before) <= at <= min(key.not_after, issuer.not_after),
+        path.crl is not None and issuer.serial in path.crl.serials,
+    )
 
 
 def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:

@@ -605,6 +605,26 @@ def test_a_list_that_the_root_did_not_sign_does_not_hide_the_one_that_it_did() -
     assert bound.verified(bound.guest(collateral=both)).trusted
 
 
+@pytest.mark.parametrize("lie", ["chain-signature=0", "chain-signature=1", "expired=0", "expired=1", "not-yet-valid=0"])
+def test_a_certificate_that_is_forged_or_old_does_not_hide_the_good_one_whoever_gives_it(lie: str) -> None:
+    lied, good = Bound.make("snp-genoa", lies=[f"guest:{lie}"]), Bound.make("snp-genoa")
+    assert not lied.verified(lied.guest()).trusted
+    assert lied.verified(lied.guest(collateral=good.cpu.collateral())).trusted
+    assert good.verified(good.guest(collateral=lied.cpu.collateral())).trusted
+
+
+def test_a_newer_list_does_not_hide_the_one_that_was_current_at_the_instant() -> None:
+    bound = Bound.make("snp-genoa")
+    whole, later = bound.cpu.collateral(), SimulatedGuest("snp-genoa", clock=bound.clock + timedelta(days=90))
+    newer = later.collateral()
+    assert isinstance(whole, SnpCollateral)
+    assert isinstance(newer, SnpCollateral)
+    assert refusing(bound.verified(bound.guest(collateral=SnpCollateral(crls=newer.crls))).guest) == {
+        "quote-collateral"
+    }
+    assert bound.verified(bound.guest(collateral=SnpCollateral(crls=newer.crls + whole.crls))).trusted
+
+
 def test_an_instant_of_its_own_judges_the_quote_apart_from_the_token(bound: Bound) -> None:
     late = bound.clock + timedelta(days=400)
     assert refusing(bound.verified(bound.guest(at=late)).guest) >= {"quote-collateral"}
