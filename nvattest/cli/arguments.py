@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from nvattest._text import suggestion
@@ -394,6 +394,28 @@ def _read_pipe(path: str, maximum: int) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(parts)
+
+
+def require_own_files(options: argparse.Namespace, outputs: Sequence[str], inputs: Sequence[str]) -> None:
+    """Require that no file which is written is read too, or written twice: one content would be lost.
+
+    Raises:
+        ArgumentError: two options name one file.
+    """
+    named: list[tuple[str, str]] = []
+    for name in (*inputs, *outputs):
+        value = getattr(options, name, None)
+        for path in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(path, str) and path:
+                if name in outputs and (other := next((o for o, p in named if _is_one_file(p, path)), None)):
+                    raise ArgumentError(f"--{name.replace('_', '-')} and {other} are one file: {path}", VALIDATION)
+                named.append((f"--{name.replace('_', '-')}", path))
+
+
+def _is_one_file(path: str, other: str) -> bool:
+    if not os.path.exists(path) or not os.path.exists(other):
+        return os.path.realpath(path) == os.path.realpath(other)
+    return os.path.isfile(path) and os.path.samefile(path, other)
 
 
 def existing_file(text: str) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import VALIDATION, ArgumentError, fault_names, platform_names, suggested
+from nvattest.cli.arguments import VALIDATION, ArgumentError, fault_names, platform_names, require_own_files, suggested
 from nvattest.cli.output import print_json, report_error, say, say_how_read, voucher
 from nvattest.cli.requests import BindingRequest, CollateralSource, Demands, EvidenceSource, RemoteRequest, TokenRequest
 from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
@@ -41,8 +41,12 @@ _LOCAL = (
     "bundle", "trust_anchors", "token_format", "signing_key", "issuer", "jwks_out", "token_lifetime",
     "challenge", "bind_tee", "extend_rtmr",
 )  # fmt: skip
-
-
+# Files: no one of them may be written that is read, or written twice.
+_WRITTEN = ("token_out", "jwks_out")
+_READ = (
+    "gpu_evidence_file", "nvswitch_evidence_file", "bundle", "policy", "relying_party_policy", "trust_anchors",
+    "signing_key", "tls_ca_cert",
+)  # fmt: skip
 # Options about what is gathered for the local verifier.
 _COLLATERAL = ("rim_store", "rim_dir", "rim_url", "ocsp_url", "ocsp_cert_id_hash", "cache_dir", "no_cache")
 _LIVE = ("driver_timeout", "timeout", "ocsp_cert_id_hash", "service_key", "tls_ca_cert", "tls_ca_path")
@@ -149,9 +153,11 @@ def _request(options: argparse.Namespace) -> Request:
     """The request, without options that would have no effect: no result is about something else than was meant.
 
     Raises:
-        ArgumentError: an option of the local verifier with the remote one, a fault without a simulation, or a
-            simulation with devices or collateral of another origin; or as ``evidence_source``.
+        ArgumentError: a file that is read and written, or written twice; an option of the local verifier with the
+            remote one, a fault without a simulation, or a simulation with devices or collateral of another origin; or
+            as ``evidence_source``.
     """
+    require_own_files(options, _WRITTEN, _READ)
     remote = options.verifier == "remote"
     if options.refuse_weakened and not remote:
         raise ArgumentError(

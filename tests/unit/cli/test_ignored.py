@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,23 @@ def test_the_simulation_lists_without_a_command_and_in_one_form(capsys: pytest.C
     said = capsys.readouterr()
     assert said.out.startswith("platforms ")
     assert "warning: --format is ignored" in said.err
+
+
+@pytest.mark.parametrize("read", ["--gpu-evidence-file", "--bundle", "--signing-key", "--trust-anchors"])
+@pytest.mark.parametrize("written", ["--token-out", "--jwks-out"])
+def test_no_output_is_written_over_a_file_that_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], read: str, written: str
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("file")
+    os.link(tmp_path / "file", tmp_path / "name")
+    for name in ("file", "link", "name"):
+        assert main(["attest", read, str(tmp_path / "file"), written, str(tmp_path / name)]) == 105
+        assert f"{written} and {read} are one file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_token_and_its_key_go_into_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attest", "--token-out", str(tmp_path / "new"), "--jwks-out", f"{tmp_path}/./new"]) == 105
+    assert "--jwks-out and --token-out are one file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
