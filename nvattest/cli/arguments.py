@@ -139,7 +139,12 @@ class Parser(argparse.ArgumentParser):
         """As argparse does; an option that there is not gets the one that it may be meant for."""
         namespace, surplus = self.parse_known_args(args, namespace)
         if surplus:
-            self.error(f"unrecognized arguments: {' '.join(surplus)}" + self._meant(surplus))
+            evidence = "--gpu-evidence-file" in self._option_string_actions and os.path.isfile(surplus[0])
+            near = (
+                self._meant(surplus)
+                or "; evidence is given with --gpu-evidence-file or --nvswitch-evidence-file" * evidence
+            )
+            self.error(f"unrecognized arguments: {' '.join(surplus)}{near}")
         return namespace
 
     def _meant(self, words: list[str]) -> str:

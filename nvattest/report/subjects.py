@@ -69,7 +69,11 @@ def recognise(data: bytes, *, source: str) -> Subject:
     single = stripped.decode("ascii", "replace")
     if _JWT.fullmatch(single):
         return Subject(kind="token", tokens=(_token("", single),))
-    document = load_json(data, source=source, maximum=MAXIMUM, file=True)
+    try:
+        document = load_json(data, source=source, maximum=MAXIMUM, file=True)
+    except ParseError as error:
+        error.hint = error.hint or "results are saved with -f json: nvattest -f json attest > result.json"
+        raise
     if isinstance(document, dict):
         return _object(document, data, source)
     tokens = _tokens(document)

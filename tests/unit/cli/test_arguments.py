@@ -486,3 +486,10 @@ def test_global_options_beside_help_are_no_command(run) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["-f", "json", "help", "attest"])
     assert ended.value.code == 0
+
+
+def test_evidence_without_its_option_is_refused_with_the_option(run) -> None:
+    status, _, err = run("attest", __file__)
+    assert status == UNEXPECTED
+    assert "--gpu-evidence-file" in err
+    assert "--gpu-evidence-file" not in run("attest", "no-such-file")[2]

@@ -324,3 +324,11 @@ def test_the_page_opens_what_is_asked_for(
     status, _, error = explain(capsys, saved, "--html", str(out), "--device", "GPU-99")
     assert status == 4
     assert "GPU-99" in error
+
+
+def test_the_text_of_a_result_is_refused_with_how_to_save_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "result.txt").write_text("Result: NOT TRUSTED\n")
+    assert main(["explain", str(tmp_path / "result.txt")]) == 4
+    assert "nvattest -f json attest > result.json" in capsys.readouterr().err
