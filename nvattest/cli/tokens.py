@@ -170,6 +170,8 @@ def requested_recipe(request: GuestRequest) -> Recipe | None:
     inputs: dict[str, str | bytes] = {}
     for given in request.tee_input or ():
         name, _, value = given.partition("=")
+        if name in inputs:
+            raise InputError(f"--tee-input {name[:80]} is given twice", code="recipe-input")
         inputs[name] = read_input(value[1:], MAXIMUM_INPUT) if value.startswith("@") else value
     return recipe_from_inputs(request.tee_recipe, inputs)
 
@@ -240,17 +242,22 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
         TokenError: the token names no evidence digest, or the quote does not cover what it has to.
         ParseError: the file is no quote that is known here.
     """
+    from nvattest.tee.guest import check_answers
     from nvattest.tee.quote import MAXIMUM_FILE, check_binding, read_quote
     from nvattest.token.verify import device_side
 
+    devices = device_side(verified, nonce)
     try:
-        expected = recipe.demand(device_side(verified, nonce)).report_data
+        demand = recipe.demand(devices)
     except InputError as error:
         raise TokenError(error.message, code=error.code, hint=error.hint) from None
-    check = check_binding(read_file("--tee-quote", path, MAXIMUM_FILE, read_quote), expected)
+    check = check_binding(read_file("--tee-quote", path, MAXIMUM_FILE, read_quote), demand.report_data)
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"
         raise TokenError(check.detail, code="binding", hint=hint)
+    answers = check_answers(demand, devices)
+    if not answers.acceptable:
+        raise TokenError(answers.detail, code="binding", hint=answers.hint)
     return check
 
 

@@ -142,8 +142,9 @@ def _times(text: str) -> Times:
     """``TIME``, or one or both of ``token=TIME`` and ``quote=TIME``."""
     if "=" not in text:
         return Times(parse_time(text), None)
-    parts = dict(part.partition("=")[::2] for part in text.split(","))
-    if not parts.keys() <= {"token", "quote"}:
+    given = [part.partition("=")[::2] for part in text.split(",")]
+    parts = dict(given)
+    if not parts.keys() <= {"token", "quote"} or len(parts) != len(given):
         raise InputError(f"not a time: {text[:120]!r}", code="time", hint="give TIME or token=TIME,quote=TIME")
     token, quote = (parse_time(parts[name]) if name in parts else None for name in ("token", "quote"))
     return Times(token, quote)

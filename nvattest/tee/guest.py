@@ -164,6 +164,12 @@ class Guest:
         return story([failed("quote-collateral", detail, expected=MAKERS[quote.kind.value], hint=hint)], None, why)
 
 
+def check_answers(demand: Demand, devices: DeviceSide) -> Check:
+    """What a demand says of the devices alone, for a quote that is not judged: 37, and of trusted devices 38."""
+    nonce = _check_nonce(demand, devices)
+    return _check_covered(demand, devices) if nonce.acceptable and devices.trusted else nonce
+
+
 def _check_devices(
     quote: ParsedQuote, facts: GuestFacts | None, demand: Demand | str, devices: DeviceSide
 ) -> list[Check]:

@@ -640,6 +640,31 @@ def test_a_pair_by_the_command_line(
         assert "the quote ties to it: key and evidence (recipe tinfoil-v3)" in said
 
 
+@pytest.mark.parametrize(
+    ("token", "quote", "status", "says"),
+    [
+        ("p1", "p1", 0, "carries the expected report data"),
+        ("p2", "p2", 0, "carries the expected report data"),
+        ("p2", "p3", 1, "another nonce than the recipe demands"),
+        ("p2", "p1", 1, "another nonce than the recipe demands"),
+    ],
+)
+def test_a_quote_that_is_not_judged_binds_no_devices_that_answered_another_nonce(
+    pairs: dict[str, Pair], token: str, quote: str, status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without a CPU policy the recipe alone is compared: its nonce has to be the token's.
+    ours, theirs = (f"{pairs[name].folder / pairs[name].name}" for name in (token, quote))
+    recipe, *inputs = OPTIONS[quote](pairs[quote])
+    arguments = [
+        "verify-token", "--token-file", f"{ours}.nras.json", "--jwks", f"{ours}.jwks.json", "--issuer", SERVICE,
+        "--nonce", f"{pairs[token].nonce}", "--at", pairs[token].said["captured_at"],
+        "--tee-quote", f"{theirs}.quote.bin", "--tee-recipe", recipe,
+    ]  # fmt: skip
+    assert main([*arguments, *(part for value in inputs for part in ("--tee-input", value))]) == status
+    said = capsys.readouterr()
+    assert says in said.out + said.err
+
+
 def test_the_evidence_itself_beside_a_quote_is_refused_for_its_own_missing_manifests(pairs: dict[str, Pair]) -> None:
     # RIMs for this driver are not at hand, so the devices are not trusted; the quote covers this very evidence.
     from nvattest import Collateral, load_evidence, verify

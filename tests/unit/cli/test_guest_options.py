@@ -182,7 +182,22 @@ DATA = "00" * 64
         (["--challenge", CHALLENGE, *QUOTE, "--tee-input", "a=b"], "required to come with --tee-recipe"),
         (["--nonce", "ab" * 32, "--expected-report-data", "00", *QUOTE], "not 64 bytes of report data"),
         (["--nonce", "ab" * 32, "--tee-recipe", "others", *QUOTE], "others"),
+        (
+            [
+                "--nonce",
+                "ab" * 32,
+                "--tee-recipe",
+                "near",
+                "--tee-input",
+                "nonce=00",
+                "--tee-input",
+                "nonce=11",
+                *QUOTE,
+            ],
+            "--tee-input nonce is given twice",
+        ),
         (["--nonce", "ab" * 32, "--at", "gpu=2026-11-01T00:00:00Z"], "not a time"),
+        (["--nonce", "ab" * 32, "--at", "quote=2026-11-01T00:00:00Z,quote=2026-12-01T00:00:00Z"], "not a time"),
     ],
 )
 def test_options_that_miss_each_other_are_refused(
