@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", nargs="?", default="-", type=input_path, metavar="FILE",
         help="evidence, bundle (a folder too), RIM, OCSP answer, token, certificates, key, policy, appraisal, lines of "
-        "verify-batch, CPU quote, or output of a command; also .gz; - or nothing is standard input",
+        "verify-batch, CPU quote or its collateral, or output of a command; also .gz; - or nothing is standard input",
     )  # fmt: skip
     requests.add_judgement_options(parser)
     add_terminal_options(parser)
@@ -309,6 +309,27 @@ def _evidence_policy(data: bytes, name: str, _judgement: Judgement) -> tuple[obj
     return {"demands": list(demands), "weakened": list(policy.weakenings)}, [f"  {line}" for line in demands]
 
 
+def _cpu_collateral(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.tee.collateral import TdxCollateral, collateral_windows, parse_collateral
+
+    collateral = parse_collateral(data)
+    facts: JsonObject = {"maker": "AMD"}
+    if isinstance(collateral, TdxCollateral):
+        facts = {"maker": "Intel", "fmspc": collateral.fmspc, "tcb_evaluation": collateral.evaluation}
+    facts |= {
+        f"{item.name.replace(' ', '_')}_until": format_time(item.until) if item.until is not None else None
+        for item in collateral_windows(collateral)
+    }
+    return facts, ["  NOT VERIFIED: it is judged together with a quote", *_members(facts)]
+
+
+def _cpu_policy(data: bytes, name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
+
+    demands = explain_cpu_policy(load_cpu_policy(data, source=name))
+    return {"demands": list(demands)}, [f"  {line}" for line in demands]
+
+
 def _document(data: bytes, name: str, _judgement: Judgement) -> tuple[object, list[str]]:
     from nvattest._documents import load_json
     from nvattest.report.subjects import MAXIMUM
@@ -328,6 +349,8 @@ _READERS: Mapping[str, Callable[[bytes, str, Judgement], tuple[object, list[str]
     "jwks": _jwks,
     "policy": _policy,
     "evidence-policy": _evidence_policy,
+    "cpu-collateral": _cpu_collateral,
+    "cpu-policy": _cpu_policy,
     "record": _document,
     "doctor": _document,
     "report": _report,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import dump_json
@@ -193,10 +194,10 @@ def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetim
     anchors, path = CPU_ANCHORS, request.cpu_policy
     quote = read_input(request.tee_quote, MAXIMUM_FILE)
     if request.cpu_anchors is not None:
-        anchors = read_file("--cpu-anchors", request.cpu_anchors, MAXIMUM_PEM, cpu_anchors_from_pem)
+        anchors = read_file("--cpu-anchors", request.cpu_anchors, MAXIMUM_PEM, cpu_anchors_from_pem, "certificates")
     return Guest(
         quote=quote,
-        policy=read_file("--cpu-policy", path, MAXIMUM, lambda data: load_cpu_policy(data, source=path)),
+        policy=read_file("--cpu-policy", path, MAXIMUM, partial(load_cpu_policy, source=path), "cpu-policy"),
         recipe=recipe,
         collateral=_cpu_collateral(request.tee_collateral or (), quote),
         anchors=anchors,
@@ -228,7 +229,8 @@ def _cpu_collateral(paths: Sequence[str], quote: bytes) -> CpuCollateral | None:
             )  # fmt: skip
         return chosen
 
-    read = [read_file("--tee-collateral", path, MAXIMUM_BUNDLE, parse) for path in paths]
+    wanted = ("cpu-collateral", "certificates", "bundle")
+    read = [read_file("--tee-collateral", path, MAXIMUM_BUNDLE, parse, *wanted) for path in paths]
     amd = [item for item in read if isinstance(item, SnpCollateral)]
     if len(read) > 1 and len(amd) != len(read):
         raise InputError("--tee-collateral: one document of Intel's, or files of AMD's", code="collateral-format")
@@ -251,7 +253,9 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
         demand = recipe.demand(devices)
     except InputError as error:
         raise TokenError(error.message, code=error.code, hint=error.hint) from None
-    check = check_binding(read_file("--tee-quote", path, MAXIMUM_FILE, read_quote), demand.report_data)
+    check = read_file(
+        "--tee-quote", path, MAXIMUM_FILE, lambda data: check_binding(read_quote(data), demand.report_data), "quote"
+    )
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"
         raise TokenError(check.detail, code="binding", hint=hint)

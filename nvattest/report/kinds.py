@@ -38,6 +38,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "summary": Kind("the sums of verify-batch", "nvattest verify-batch --summary FILE"),
     "bundle-folder": Kind("the manifest of a bundle", "nvattest attest --bundle FOLDER, with the manifest in it"),
     "quote": Kind("a quote of the CPU", "nvattest verify-token --tee-quote FILE"),
+    "cpu-collateral": Kind("collateral of CPU quotes", "nvattest verify-token --tee-collateral FILE"),
+    "cpu-policy": Kind("a CPU policy", "nvattest verify-token --cpu-policy FILE"),
     "rim": Kind("a RIM", "nvattest attest --rim-dir FOLDER, with the RIM in it"),
     "ocsp": Kind("an OCSP answer", "nvattest bundle create --ocsp-dir FOLDER, with the answer in it as *.der"),
     "certificates": Kind("certificates", "nvattest attest --trust-anchors FILE, of roots"),
@@ -56,6 +58,7 @@ _FORMATS: Final = {
     "nvattest-bundle-folder": "bundle-folder",
     "nvattest-tee-quote": "quote",
     "nvattest-evidence-policy": "evidence-policy",
+    "nvattest-cpu-policy": "cpu-policy",
 }
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _LOOKED_AT: Final = 64 * 1024
@@ -75,7 +78,7 @@ def kind_of_file(data: bytes) -> str | None:
         return "rim" if b"SoftwareIdentity" in start[:_LOOKED_AT] else None
     if (label := _PEM.search(start[:_LOOKED_AT])) is not None and not start.startswith((b"{", b"[")):
         words = label[1].decode("ascii")
-        of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key"}
+        of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key", "X509 CRL": "cpu-collateral"}
         return "private-key" if words.endswith("PRIVATE KEY") else of.get(words)
     return _kind_of_lines(start) or _kind_of_json(data, start) or _kind_of_policy(start)
 
@@ -83,6 +86,7 @@ def kind_of_file(data: bytes) -> str | None:
 def _kind_of_der(data: bytes) -> str | None:
     from nvattest.pki.certificate import parse_certificate
     from nvattest.pki.ocsp import parse_ocsp_response
+    from nvattest.tee.collateral import parse_snp_collateral
 
     try:
         parse_ocsp_response(data)
@@ -92,6 +96,11 @@ def _kind_of_der(data: bytes) -> str | None:
     try:
         parse_certificate(data)
         return "certificates"
+    except ParseError:
+        pass
+    try:
+        parse_snp_collateral(data)
+        return "cpu-collateral"
     except ParseError:
         return None
 
@@ -109,6 +118,8 @@ def _kind_of_json(data: bytes, start: bytes) -> str | None:
                 return "policy"
             if isinstance(document.get("keys"), list):
                 return "jwks"
+            if "tcb_info" in document and "qe_identity" in document:
+                return "cpu-collateral"
             if isinstance(document.get("rim"), str) and "id" in document:
                 return "rim"
     try:
@@ -157,11 +168,18 @@ def _is_quote(data: bytes) -> bool:
 
 
 def _kind_of_policy(start: bytes) -> str | None:
+    from nvattest.policy.cpu_policy import is_cpu_policy, load_cpu_policy
     from nvattest.policy.evidence_policy import FIELDS, load_evidence_policy
     from nvattest.policy.relying_party import is_relying_party_policy
 
     if is_relying_party_policy(start, name=""):
         return "policy"
+    if is_cpu_policy(start):
+        try:
+            load_cpu_policy(start, source="file")
+            return "cpu-policy"
+        except NvattestError:
+            return None
     # A text without any key is the strict policy, and says nothing of what the file is.
     if not any(name.encode() in start for name in FIELDS):
         return None

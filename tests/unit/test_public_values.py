@@ -11,8 +11,9 @@ import pytest
 import nvattest
 from nvattest import Nonce
 from nvattest.policy import PolicyDecision
-from nvattest.tee.quote import BindingCheck, ParsedQuote, QuoteKind
+from nvattest.tee.quote import BindingCheck, check_binding
 from nvattest.testing import DEFAULT_NONCE, Platform
+from nvattest.testing.cpu import SimulatedGuest
 
 KEY = nvattest.SigningKey.generate()
 
@@ -33,8 +34,12 @@ def appraisal_of(*lies: str) -> nvattest.Appraisal:
     return Platform.build("hopper-1", lies=lies).appraise()
 
 
+def binding_of(data: bytes) -> BindingCheck:
+    """What the quote over ``data`` gives where zeros are expected."""
+    return check_binding(SimulatedGuest("tdx").take_quote(data.ljust(64, b"\0")).quote, bytes(64))
+
+
 LIE = "gpu0:measurement=9"
-QUOTE = ParsedQuote(kind=QuoteKind.TDX, version=4, report_data=bytes(64), measurement=b"", registers=(), debug=False)
 RESULTS: list[tuple[Callable[[], object], str]] = [
     (appraisal_of, ".trusted, or call .require()"),
     (lambda: appraisal_of(LIE), ".trusted, or call .require()"),
@@ -42,7 +47,7 @@ RESULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: token_of(appraisal_of(LIE)), ".trusted, or call .require()"),
     (lambda: appraisal_of(LIE).devices[0], ".trusted"),
     (lambda: PolicyDecision(matched=False), ".matched"),
-    (lambda: BindingCheck(quote=QUOTE, expected=bytes(64), matches=False), ".ok"),
+    (lambda: binding_of(b"\x01"), ".ok"),
 ]
 
 

@@ -18,6 +18,7 @@ from nvattest._schemas import schema_bytes
 from nvattest.cli import main
 from nvattest.evidence import dump_evidence
 from nvattest.report.kinds import KINDS, kind_of_file
+from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.testing import Platform
 from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.claims import claims_of
@@ -26,6 +27,12 @@ from nvattest.token.keys import SigningKey
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_bytes("inspection-1.json")))
 NONCE = "11" * 32
 POLICIES = Path(__file__).parents[3] / "examples" / "policies"
+
+
+def collateral_text(guest: SimulatedGuest) -> bytes:
+    collateral = guest.collateral()
+    assert isinstance(collateral, TdxCollateral)
+    return collateral.text.encode()
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "jwks": json.dumps(key.public.jwks()).encode(),
         "evidence-policy": (POLICIES / "evidence.toml").read_bytes(),
         "policy": (POLICIES / "gpu-4.0.json").read_bytes(),
+        "cpu-collateral": collateral_text(SimulatedGuest("tdx")),
+        "cpu-policy": (POLICIES / "cpu.toml").read_bytes(),
         "record": b'{"format": "nvattest-hook-state", "version": 1, "verdict": "trusted"}',
         "doctor": b'{"format": "nvattest-doctor", "version": 1, "items": []}',
         "report": evidence[0].report.hex().encode() + b"\n",
@@ -139,6 +148,23 @@ def test_every_real_report_and_quote_is_recognised(real_data: Path) -> None:
         assert kind_of_file(path.read_bytes()) == "quote", path
 
 
+@pytest.mark.parametrize("pattern", ["*collateral.json", "crl-*.der", "*.vcek.der"])
+def test_real_collateral_of_cpus_is_recognised(pattern: str, real_data: Path) -> None:
+    paths = sorted((real_data / "tee").rglob(pattern))
+    assert {kind_of_file(path.read_bytes()) for path in paths} == {"cpu-collateral"}
+
+
+def test_a_list_of_revoked_certificates_is_shown_with_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collateral = SimulatedGuest("snp-milan").collateral()
+    assert isinstance(collateral, SnpCollateral)
+    path = tmp_path / "list.der"
+    path.write_bytes(collateral.crls[0])
+    assert main(["inspect", str(path)]) == 0
+    assert "revocation list 0 until" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["default.rego", "gpu-2.0.json"])
 def test_policies_in_every_language_are_recognised(name: str) -> None:
     assert kind_of_file((POLICIES / name).read_bytes()) == "policy"
@@ -178,6 +204,10 @@ def test_a_real_rim_is_verified_and_a_simulated_one_is_not(
     assert json.loads(capsys.readouterr().out)["content"]["status"] == "good"
 
 
+DEMANDED = [
+    "verify-token", "TOKEN", "--nonce", NONCE, "--jwks", "JWKS", "--accept-simulated",
+    "--expected-report-data", "00" * 64,
+]  # fmt: skip
 # Of each option: the command line, where FILE is the file, and the kind that belongs there.
 OPTIONS = {
     "--gpu-evidence-file": (["attest", "--offline", "--gpu-evidence-file", "FILE"], "evidence"),
@@ -198,6 +228,11 @@ OPTIONS = {
     "FILE": (["verify-token", "FILE", "--nonce", NONCE], "token"),
     "--key": (["verify-token", "TOKEN", "--nonce", NONCE, "--key", "FILE"], "public-key"),
     "--jwks": (["verify-token", "TOKEN", "--nonce", NONCE, "--jwks", "FILE"], "jwks"),
+    "--tee-quote": ([*DEMANDED, "--tee-quote", "FILE"], "quote"),
+    "--tee-collateral": (
+        [*DEMANDED, "--tee-quote", "QUOTE", "--cpu-policy", "CPU", "--tee-collateral", "FILE"], "cpu-collateral",
+    ),
+    "--cpu-policy": ([*DEMANDED, "--tee-quote", "QUOTE", "--cpu-policy", "FILE"], "cpu-policy"),
     "--x5c-anchors": (["verify-token", "TOKEN", "--nonce", NONCE, "--x5c-anchors", "FILE"], "certificates"),
 }  # fmt: skip
 
@@ -208,9 +243,10 @@ def test_a_file_of_another_kind_is_named_with_its_option_and_its_use(
 ) -> None:
     argv, wanted = OPTIONS[option]
     for other in ("token", "bundle", "evidence", "public-key", "private-key"):
-        if other == wanted:
+        if other == wanted or (option, other) == ("--tee-collateral", "bundle"):
             continue
         words = {"FILE": str(files[other]), "EVIDENCE": str(files["evidence"]), "TOKEN": str(files["token"])}
+        words |= {"QUOTE": str(files["quote"]), "CPU": str(files["cpu-policy"]), "JWKS": str(files["jwks"])}
         assert main([words.get(word, word) for word in argv]) != 0
         said = capsys.readouterr()
         text = said.out + said.err
