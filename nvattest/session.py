@@ -274,7 +274,7 @@ def verify_token(
         accept_simulated: also accept tokens about simulated devices, which prove nothing.
         refuse_weakened: refuse a token that says that its policy was weakened or that its anchors were not NVIDIA's,
             and one that says neither unless NVIDIA's own service issued it, by a key fetched there or given by you;
-            otherwise look at ``weakened`` and ``foreign`` yourself.
+            otherwise look at ``weakened`` and ``foreign`` yourself. Of a guest, a weakened CPU policy is refused.
         guest: the guest's CPU quote and what is demanded of it; the result is in ``guest``. A bad quote raises nothing,
             and the token is then not ``trusted``.
 

@@ -71,7 +71,7 @@ def _check(path: str, claims_path: str | None) -> Answer:
     except NvattestError as error:
         from nvattest.cli.sources import wrong_kind
 
-        raise wrong_kind(error, data, "FILE", path, "policy", "evidence-policy") or error from None
+        raise wrong_kind(error, data, "FILE", path, "policy", "evidence-policy", "cpu-policy") or error from None
 
 
 def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:

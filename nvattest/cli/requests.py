@@ -608,7 +608,8 @@ class GuestRequest(NamedTuple):
         ways = [self.challenge is not None, self.expected_report_data is not None, self.tee_recipe is not None]
         if self.tee_quote is not None and sum(ways) != 1:
             raise ArgumentError(
-                "--tee-quote is required to come with one of --challenge, --expected-report-data and --tee-recipe",
+                "--tee-quote is required to come with exactly one of --challenge, --expected-report-data and "
+                "--tee-recipe",
                 REQUIRED,
             )
         for name, given, needed, there in (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nvattest._documents import dump_json
 from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
-from nvattest.cli.sources import read_file
+from nvattest.cli.sources import read_file, wrong_kind
 from nvattest.errors import InputError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
 from nvattest.token.keys import MAXIMUM_PEM, SigningKey
@@ -170,9 +170,10 @@ def requested_recipe(request: GuestRequest) -> Recipe | None:
         return Challenge(challenge=request.challenge or b"")
     inputs: dict[str, str | bytes] = {}
     for given in request.tee_input or ():
-        name, _, value = given.partition("=")
-        if name in inputs:
-            raise InputError(f"--tee-input {name[:80]} is given twice", code="recipe-input")
+        name, equals, value = given.partition("=")
+        if not equals or name in inputs:
+            wrong = "is given twice" if equals else "has no value"
+            raise InputError(f"--tee-input {name[:80]} {wrong}", code="recipe-input", hint="write NAME=VALUE once")
         inputs[name] = read_input(value[1:], MAXIMUM_INPUT) if value.startswith("@") else value
     return recipe_from_inputs(request.tee_recipe, inputs)
 
@@ -193,6 +194,10 @@ def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetim
 
     anchors, path = CPU_ANCHORS, request.cpu_policy
     quote = read_input(request.tee_quote, MAXIMUM_FILE)
+    # A quote that cannot be read is a verdict on its guest; another kind of file is a slip of the caller.
+    other = wrong_kind(InputError("", code="format"), quote, "--tee-quote", request.tee_quote, "quote")
+    if other is not None:
+        raise other
     if request.cpu_anchors is not None:
         anchors = read_file("--cpu-anchors", request.cpu_anchors, MAXIMUM_PEM, cpu_anchors_from_pem, "certificates")
     return Guest(

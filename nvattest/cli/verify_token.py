@@ -29,7 +29,7 @@ from nvattest.cli.arguments import (
     read_input,
 )
 from nvattest.cli.output import print_json, report_error, say, voucher
-from nvattest.cli.requests import Access, GuestRequest
+from nvattest.cli.requests import Access, GuestRequest, warns
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
 from nvattest.model import Nonce, format_time, parse_time
 
@@ -112,7 +112,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     expect.add_argument(
         "--refuse-weakened", action="store_true",
-        help="refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service",
+        help="refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service; "
+        "and a weakened CPU policy",
     )  # fmt: skip
     GuestRequest.add_options(parser)
     keys = parser.add_argument_group("keys, at least one of them")
@@ -201,6 +202,8 @@ def _request(options: argparse.Namespace) -> Request:
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
     ignored = partial(requests.ignored, options)
+    if options.at is not None and options.at.quote is not None and guest.cpu_policy is None and warns(options):
+        say("warning: quote= of --at is ignored: no guest is judged without --cpu-policy", error=True)
     ignored(_COMMON, "it is about evidence; a token is verified with its issuer's keys")
     if not options.nras_url and not options.jwks.startswith("https://") and (options.issuer or _has_key(options)):
         ignored(["service_key", "tls_ca_cert", "tls_ca_path"], "no key is fetched")

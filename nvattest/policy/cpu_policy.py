@@ -125,6 +125,8 @@ def explain_cpu_policy(policy: CpuPolicy) -> tuple[str, ...]:
             mark = "  WEAKER" if weaker else "" if value == _default(field) else "  changed"
             shown = "not set" if value in (None, [], {}) else json.dumps(value)
             lines.append(f"{name}.{field.name} = {shown}{mark}: {field.metadata['meaning']}")
+    if policy.snp is not None and not policy.snp.minimum_tcb:
+        lines.append(f"snp.{_FLOORS} names no generation, so that every SNP guest is refused")
     return tuple(lines)
 
 

@@ -30,6 +30,7 @@ from nvattest.model import Architecture
 
 MAXIMUM: Final = 64 * 1024
 Path = tuple[str, ...]
+_ANOTHER: Final = "it is another kind of file: nvattest inspect FILE says which"
 
 
 class PolicyDocument(NamedTuple):
@@ -90,8 +91,8 @@ def read_header(document: PolicyDocument, header: Mapping[str, object]) -> JsonO
         if key in header:
             if type(value) is not type(header[key]) or value != header[key]:
                 shown = repr(value)[:80] if isinstance(value, str | int) else kind_of(value)
-                message, hint = f"is {shown}, expected {header[key]!r}", "this program reads version 1"
-                raise document.fail((key,), message, hint, "policy-value")
+                hint = f"this program reads version {header[key]}" if key == "version" else _ANOTHER
+                raise document.fail((key,), f"is {shown}, expected {header[key]!r}", hint, "policy-value")
         elif key != "$schema":
             rest[key] = value
     return rest

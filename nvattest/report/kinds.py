@@ -79,6 +79,8 @@ def kind_of_file(data: bytes) -> str | None:
     if (label := _PEM.search(start[:_LOOKED_AT])) is not None and not start.startswith((b"{", b"[")):
         words = label[1].decode("ascii")
         of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key", "X509 CRL": "cpu-collateral"}
+        if words == "CERTIFICATE" and _is_amd(data):
+            return "cpu-collateral"
         return "private-key" if words.endswith("PRIVATE KEY") else of.get(words)
     return _kind_of_lines(start) or _kind_of_json(data, start) or _kind_of_policy(start)
 
@@ -165,6 +167,18 @@ def _is_quote(data: bytes) -> bool:
     except ParseError:
         return False
     return True
+
+
+def _is_amd(data: bytes) -> bool:
+    """Whether PEM holds a revocation list or an endorsement key of AMD's among its certificates."""
+    from nvattest.tee.collateral import parse_snp_collateral
+    from nvattest.tee.snp import read_endorsement_key
+
+    try:
+        held = parse_snp_collateral(data)
+        return bool(held.crls) or any(read_endorsement_key(der) is not None for der in held.certificates)
+    except ParseError:
+        return False
 
 
 def _kind_of_policy(start: bytes) -> str | None:

@@ -48,6 +48,9 @@ _COVERED: Final = {
     Strength.NONCE_ONLY: "it covers the nonce, and no evidence",
     Strength.NOTHING: "it is what you expect; what it covers cannot be seen here",
 }
+_QUOTE: Final = "take it as attest --bind-tee writes it, or raw from the kernel, whole and unchanged"
+_INPUT: Final = "check the recipe's inputs, and whether this token is one for it"
+_AGAIN: Final = "ask the guest again, with a new challenge"
 _UNREAD: Final = ("guest-binding", "guest-key", "guest-nonce", "guest-devices")
 
 
@@ -94,7 +97,7 @@ class Guest:
         except ParseError as error:
             why = "the quote cannot be read"
             checks = (
-                failed("quote-format", error.message, hint=error.hint),
+                failed("quote-format", error.message, hint=error.hint or _QUOTE),
                 *(not_made(name, why) for name in (*STEPS, *_UNREAD)),
             )
             return self._appraisal("", checks, None, None, devices, at)
@@ -141,7 +144,7 @@ class Guest:
             table = "tdx" if isinstance(quote.body, TdBody) else "snp"
             return failed(
                 "quote-format", f"the policy accepts no quote of {maker}", found=maker,
-                hint=f"write a table [{table}] into the CPU policy",
+                hint=f"to accept them, write a table [{table}] into the CPU policy, and {table!r} into its kinds",
             )  # fmt: skip
         return passed("quote-format", f"{maker}, version {quote.version}")
 
@@ -155,7 +158,7 @@ class Guest:
                 # The caller's first: what the host put beside the quote does not hide it.
                 both = (collateral or SnpCollateral()) + read_auxiliary(file.auxiliary)
             except ParseError as error:
-                return story([failed("quote-collateral", error.message)], None, why)
+                return story([failed("quote-collateral", error.message, hint=_QUOTE)], None, why)
             return appraise_snp(body, both, self.policy.snp, self.anchors, at)
         if isinstance(body, TdBody) and self.policy.tdx is not None and isinstance(collateral, TdxCollateral):
             return appraise_tdx(quote, body, collateral, self.policy.tdx, self.anchors, at)
@@ -176,7 +179,7 @@ def _check_devices(
     """Steps 35 to 38."""
     if isinstance(demand, str):
         why = "the recipe demands nothing that can be compared"
-        return [failed("guest-binding", demand), *(not_made(name, why) for name in _UNREAD[1:])]
+        return [failed("guest-binding", demand, hint=_INPUT), *(not_made(name, why) for name in _UNREAD[1:])]
     binding = _check_binding(quote, facts, demand)
     return [
         binding,  # (35)
@@ -204,7 +207,7 @@ def _check_key(demand: Demand, devices: DeviceSide, binding: Check) -> Check:
         return failed(
             "guest-key", "the token is signed by another key than the one that the quote covers",
             expected=(demand.thumbprint or b"").hex(), found=(devices.key or b"").hex(),
-            hint="the token was not made in this guest",
+            hint="the token was not made in this guest: ask it for its own",
         )  # fmt: skip
     if not binding.acceptable:
         return not_made("guest-key", "the report data does not cover what it has to")
@@ -224,7 +227,7 @@ def _check_nonce(demand: Demand, devices: DeviceSide) -> Check:
         return failed(
             "guest-nonce", "the devices were judged for another nonce than the recipe demands",
             expected=demand.nonce.hex(), found=devices.nonce.hex(),
-            hint="devices and guest were asked apart, or the nonce was exchanged",
+            hint=f"devices and guest were asked apart, or the nonce was exchanged: {_AGAIN}",
         )  # fmt: skip
     return passed("guest-nonce", f"{devices.nonce.hex()[:16]}…")
 
@@ -241,16 +244,21 @@ def _check_covered(demand: Demand, devices: DeviceSide) -> Check:
         identities = sorted(identity_of(parse_pem_chain(item.certificate_chain)).ueid for item in covered)
         nonces = {parse_report(item.report, item.kind).request.nonce for item in covered}
     except NvattestError as error:
-        return failed("guest-devices", f"the evidence that the quote covers cannot be read: {error.message}")
+        return failed(
+            "guest-devices", f"the evidence that the quote covers cannot be read: {error.message}", hint=_INPUT
+        )
     if identities != sorted(devices.identities) or (devices.reports and _digests(covered) != sorted(devices.reports)):
         return failed(
             "guest-devices", "the quote covers the evidence of other devices than those that were judged",
             expected=", ".join(identities), found=", ".join(sorted(devices.identities)),
-            hint="evidence was exchanged between the guest and the verifier",
+            hint=f"evidence was exchanged between the guest and the verifier: {_AGAIN}",
         )  # fmt: skip
     if nonces != {devices.nonce}:
         found = ", ".join(sorted(nonce.hex() for nonce in nonces))
-        return failed("guest-devices", "the evidence that the quote covers answers another nonce", found=found)
+        return failed(
+            "guest-devices", "the evidence that the quote covers answers another nonce",
+            expected=(devices.nonce or b"").hex(), found=found, hint=_AGAIN,
+        )  # fmt: skip
     return passed("guest-devices", f"{seen}, those whose evidence the quote covers")
 
 

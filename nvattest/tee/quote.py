@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from nvattest.tee.tsm import TeeQuote
 
 NOT_VERIFIED: Final = (
-    "the quote's own signature is not verified by nvattest; verify it with a tool made for that before believing this"
+    "the quote's own signature is not verified: judge the guest by a CPU policy, too (--cpu-policy, nvattest.Guest), "
+    "before believing this"
 )
 
 FORMAT: Final = "nvattest-tee-quote"

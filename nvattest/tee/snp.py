@@ -56,6 +56,9 @@ _NUMBER: Final = 72
 _P384: Final = 48
 _TURIN_CHIP: Final = 8
 _FETCH: Final = "get it from AMD's key distribution service (nvattest bundle fetch --tee-quote)"
+# AMD's service gives no VLEK: the provider's host puts it beside the quote.
+_UNSIGNED: Final = "no firmware key signs reports on this host: ask its provider"
+_VLEK: Final = "take a new quote: the provider's host puts its VLEK beside it"
 
 # The auxiliary blob beside a report (AMD 56421, certificate table): GUIDs in the order of their text.
 _ENTRY: Final = 24
@@ -277,9 +280,9 @@ def appraise_snp(
     try:
         path = _find_path(report, collateral, anchors, at)
     except ParseError as error:
-        path = f"the collateral cannot be read: {error.message}"
-    if isinstance(path, str):
-        return story([failed("quote-collateral", path, hint=_FETCH)], None, "there is no usable collateral")
+        path = failed("quote-collateral", f"the collateral cannot be read: {error.message}", hint=_FETCH)
+    if isinstance(path, Check):
+        return story([path], None, "there is no usable collateral")
     generation = _generation(report, path)
     checks = [
         _check_collateral(path, at),  # (27)
@@ -344,15 +347,17 @@ def signing_key_of(report: SnpReport) -> str | None:
     return _SIGNING_KEYS.get(report.key_info >> 2 & 0b111)
 
 
-def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors, at: datetime) -> Path | str:
-    """The certificates for this report, by name and not yet verified; or what is missing."""
+def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors, at: datetime) -> Path | Check:
+    """The certificates for this report, by name and not yet verified; or the check that says what is missing."""
     kind = signing_key_of(report)
     if kind is None:
-        return "the report names no signing key: it is not signed"
+        detail = "the report names no signing key: it is not signed"
+        return failed("quote-collateral", detail, hint=_UNSIGNED)
     read = [(der, read_endorsement_key(der)) for der in collateral.certificates]
     keys = [key for _, key in read if key is not None and key.kind == kind]
     if not keys:
-        return f"it holds no {kind.upper()}, which has to sign this report"
+        detail = f"it holds no {kind.upper()}, which has to sign this report"
+        return failed("quote-collateral", detail, hint=_VLEK if kind == "vlek" else _FETCH)
 
     def fit(key: EndorsementKey) -> tuple[bool, bool]:
         return not report.chip_id.startswith(key.hwid), not _same_tcb(report, key)
@@ -368,12 +373,14 @@ def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors
     ]
     if not pairs:
         name = Name(best.issuer_der).first(COMMON_NAME) or "its issuer"
-        return f"it holds no certificate of {name}, which issued the {kind.upper()}"
+        detail = f"it holds no certificate of {name}, which issued the {kind.upper()}"
+        return failed("quote-collateral", detail, hint=_FETCH)
     roots = {anchor.subject: name for name, anchor in anchors.amd.items()}
     lists = [read_crl(der) for der in collateral.crls]
     paths = [_path(*pair, roots[pair[1].issuer], lists, anchors, at) for pair in pairs if pair[1].issuer in roots]
     if not paths:
-        return f"{pairs[0][1].label} was issued by {pairs[0][1].issuer}, which is no root of AMD's"
+        detail = f"{pairs[0][1].label} was issued by {pairs[0][1].issuer}, which is no root of AMD's"
+        return failed("quote-collateral", detail, hint="the certificates are not AMD's")
     # What anyone can add, or what is old, does not hide the path that is good.
     return paths[0] if len(paths) == 1 else min(paths, key=lambda path: _flaws(report, path, at))
 
@@ -473,12 +480,14 @@ def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
         if not since <= at <= until:
             return failed(
                 "quote-chain", f"{label} is {'expired' if at > until else 'not yet valid'}",
-                expected=f"{format_time(since)} to {format_time(until)}", found=format_time(at), hint=_FETCH,
+                expected=f"{format_time(since)} to {format_time(until)}", found=format_time(at),
+                hint=_VLEK if label == "VLEK" else _FETCH,
             )  # fmt: skip
     if key.kind not in demands.endorsement or (key.kind == "vlek" and key.csp not in demands.csp_id):
         return failed(
             "quote-chain", "the policy does not accept this endorsement key",
             expected=" or ".join((*demands.endorsement, *demands.csp_id)), found=f"{key.kind} {key.csp}".strip(),
+            hint="accept it in the CPU policy (snp.endorsement, and snp.csp_id for a VLEK), or use another host",
         )  # fmt: skip
     return passed("quote-chain", f"{key.kind.upper()}, {issuer.label}, {path.root.name}")
 
@@ -517,9 +526,12 @@ def _check_signature(report: SnpReport, key: EndorsementKey) -> Check:
     filled = raw[_P384:_NUMBER] + raw[_NUMBER + _P384 :]
     r, s = raw[:_P384][::-1], raw[_NUMBER : _NUMBER + _P384][::-1]
     if report.algorithm != _ECDSA_P384_SHA384:
-        return failed("quote-signature", f"signature algorithm {report.algorithm} is not known", expected="1")
+        return failed(
+            "quote-signature", f"signature algorithm {report.algorithm} is not known", expected="1",
+            found=str(report.algorithm), hint="a newer nvattest may know it",
+        )  # fmt: skip
     if report.key_info & _CHIP_KEY_MASKED:
-        return failed("quote-signature", "the chip's key is masked: the report is not signed")
+        return failed("quote-signature", "the chip's key is masked: the report is not signed", hint=_UNSIGNED)
     if any(filled) or not EcdsaVerifier(remember=0).verify_raw(key.spki_der, r + s, report.signed):
         return failed(
             "quote-signature", f"the report is not signed by this {key.kind.upper()}",
@@ -584,7 +596,8 @@ def _check_chip(report: SnpReport, path: Path, generation: str | None) -> Check:
 
 def _check_tcb(report: SnpReport, path: Path, generation: str | None, demands: SnpDemands) -> Check:
     if generation is None:
-        return failed("quote-tcb", "no floor can be chosen: the generation is not known")
+        hint = "a newer nvattest may know this CPU"
+        return failed("quote-tcb", "no floor can be chosen: the generation is not known", hint=hint)
     floor = demands.minimum_tcb.get(generation)
     if floor is None:
         names = ", ".join(demands.minimum_tcb) or "none"
@@ -597,7 +610,7 @@ def _check_tcb(report: SnpReport, path: Path, generation: str | None, demands: S
     if _below(reported, least):
         return failed(
             "quote-tcb", f"the firmware is older than the policy's floor for {generation}", expected=str(least),
-            found=str(reported), hint="update the host's firmware and microcode",
+            found=str(reported), hint="let the provider update the host's firmware and microcode",
         )  # fmt: skip
     warning = f"; warning: it was launched at {launch}" if _below(launch, least) else ""
     return passed("quote-tcb", f"{generation}: {reported}{warning}", expected=f"at least {least}")
@@ -611,25 +624,41 @@ def _check_state(report: SnpReport, demands: SnpDemands) -> Check:
     policy = report.policy
     abi = (policy >> 8 & 0xFF, policy & 0xFF)
     major, _, minor = (demands.minimum_abi or "0.0").partition(".")
-    for wrong, detail, expected, found in (
-        (policy & _DEBUG, "its policy allows debugging: the host can read and write it", "no debug", "debug"),
-        (not policy & _MUST_BE_ONE, "bit 17 of its policy is 0, which no guest's is", "1", "0"),
-        (policy & _MIGRATION and not demands.migration, "its policy allows a migration agent", "none", "allowed"),
-        (report.vmpl == _HOST_ASKED, "the host asked for this report, not the guest", "a guest", "the host"),
+    for wrong, detail, expected, found, hint in (
+        (
+            policy & _DEBUG, "its policy allows debugging: the host can read and write it", "no debug", "debug",
+            "start the guest with a policy without debug (bit 19)",
+        ),
+        (
+            not policy & _MUST_BE_ONE, "bit 17 of its policy is 0, which no guest's is", "1", "0",
+            "start the guest with bit 17 set in its policy",
+        ),
+        (
+            policy & _MIGRATION and not demands.migration, "its policy allows a migration agent", "none", "allowed",
+            "start the guest with a policy without migration (bit 18)",
+        ),
+        (
+            report.vmpl == _HOST_ASKED, "the host asked for this report, not the guest", "a guest", "the host",
+            "ask from inside the guest (attest --bind-tee)",
+        ),
         (
             report.vmpl > demands.maximum_vmpl, "it asked from a level with fewer privileges",
             f"VMPL {demands.maximum_vmpl} at most", f"VMPL {report.vmpl}",
+            "ask from the guest's most privileged level, or accept this one in the CPU policy (snp.maximum_vmpl)",
         ),
-        (policy & _SMT and demands.smt == "forbidden", "its policy allows SMT", "forbidden", "allowed"),
+        (
+            policy & _SMT and demands.smt == "forbidden", "its policy allows SMT", "forbidden", "allowed",
+            "start the guest with a policy without SMT (bit 16)",
+        ),
         (
             abi < (int(major), int(minor)), "its policy allows an older firmware ABI",
-            demands.minimum_abi or "", f"{abi[0]}.{abi[1]}",
+            f"{demands.minimum_abi} or later", f"{abi[0]}.{abi[1]}", "start the guest with a policy that demands it",
         ),
         (
             report.guest_svn < demands.minimum_guest_svn, "its security version number is too low",
-            str(demands.minimum_guest_svn), str(report.guest_svn),
+            f"at least {demands.minimum_guest_svn}", str(report.guest_svn), "start a newer build of the guest",
         ),
     ):  # fmt: skip
         if wrong:
-            return failed("guest-state", detail, expected=expected, found=found)
+            return failed("guest-state", detail, expected=expected, found=found, hint=hint)
     return passed("guest-state", f"no debug, VMPL {report.vmpl}, policy {policy:#x}")

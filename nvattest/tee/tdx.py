@@ -40,6 +40,9 @@ _CHAIN: Final = 3
 _LIBRARY: Final = "0.7."
 _DEBUG, _SEPT_VE_DISABLE, _MIGRATABLE = 0xFF, 1 << 28, 1 << 29
 _FETCH: Final = "get newer collateral (nvattest bundle fetch --tee-quote), and check the clock"
+_CHANGED: Final = "the quote or the collateral was changed, or re-serialised: Intel signs the texts byte by byte"
+_UPDATE: Final = "let the provider update the host's firmware, or accept it by name in the CPU policy ({})"
+_CHAIN_HINT: Final = "the certificates are not Intel's, or not intact: take the quote again"
 
 
 class Platform(NamedTuple):
@@ -83,7 +86,11 @@ def appraise_tdx(
     try:
         chain = _read_chain(quote, collateral)
     except ParseError as error:
-        return story([failed("quote-chain", error.message)], None, "the quote has no readable certificate chain")
+        return story(
+            [failed("quote-chain", error.message, hint=_CHAIN_HINT)],
+            None,
+            "the quote has no readable certificate chain",
+        )
     path = _check_chain(chain, collateral, anchors, at)
     checks = [
         _check_collateral(chain, collateral, at),  # (27)
@@ -96,11 +103,11 @@ def appraise_tdx(
     claims = _verify(quote.data, collateral, anchors, at)
     if isinstance(claims, str):
         if not state.acceptable:
-            why = f"the library refuses such a trust domain before it judges all signatures ({claims})"
+            why = f"dcap-qvl refuses such a trust domain before it judges all signatures ({claims})"
             return story([*checks, skipped("quote-signature", why), state], None, "the quote is not verified")
         return story([*checks, _refused(claims)], None, "the quote is not verified")
     if problem := _contradiction(claims, body):
-        return story([*checks, failed("quote-signature", problem)], None, "the quote is not verified")
+        return story([*checks, failed("quote-signature", problem, hint=_CHANGED)], None, "the quote is not verified")
     tcb = claims["tcb"]
     checks += [
         passed("quote-signature", "ECDSA P-256 by a key that the quoting enclave certifies"),  # (30)
@@ -156,7 +163,7 @@ def _check_collateral(chain: tuple[Certificate, ...], collateral: TdxCollateral,
         fmspc = _fmspc(chain[0])
         windows = collateral_windows(collateral)
     except ParseError as error:
-        return failed("quote-collateral", error.message)
+        return failed("quote-collateral", error.message, hint=_FETCH)
     if fmspc != collateral.fmspc:
         return failed(
             "quote-collateral", "the collateral is about another platform type", expected=fmspc,
@@ -186,18 +193,20 @@ def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anch
             return failed(
                 "quote-chain", f"{name} ends at another root than {anchors.intel.name}",
                 expected=anchors.intel.certificate_sha256.hex(), found=root.sha256.hex(),
+                hint="it is not Intel's: a platform that is simulated or was made up",
             )  # fmt: skip
     for position, certificate in enumerate(chain):
         issuer = chain[min(position + 1, len(chain) - 1)]
         signed = signed_by(issuer, certificate.signature, certificate.tbs)
         if certificate.issuer_der != issuer.subject_der or not signed:
-            return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}")
+            return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}", hint=_CHAIN_HINT)
         if certificate is not chain[0] and (certificate.is_ca is not True or certificate.key_cert_sign is not True):
-            return failed("quote-chain", f"{certificate.label} is no authority")
+            return failed("quote-chain", f"{certificate.label} is no authority", hint=_CHAIN_HINT)
         if not certificate.not_before <= at <= certificate.not_after:
             return failed(
                 "quote-chain", f"{certificate.label} is not in its validity period", found=format_time(at),
                 expected=f"{format_time(certificate.not_before)} to {format_time(certificate.not_after)}",
+                hint="check the clock; the platform has to be provisioned anew if it is right",
             )  # fmt: skip
     return passed("quote-chain", ", ".join(certificate.label for certificate in chain))
 
@@ -227,7 +236,7 @@ def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral)
             issuer = crl.issuer.public_bytes()
             signed = signed_by(authority, crl.signature, crl.tbs_certlist_bytes)
         except LIBRARY_ERRORS as error:
-            return failed("quote-revocation", f"{name} cannot be read: {error}")
+            return failed("quote-revocation", f"{name} cannot be read: {error}", hint=_FETCH)
         if issuer != certificate.issuer_der:
             return failed("quote-revocation", f"{name} is not of the issuer of {certificate.label}", hint=_FETCH)
         if not signed:
@@ -242,15 +251,22 @@ def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral)
 
 def _check_state(body: TdBody) -> Check:
     attributes = body.attributes
-    for wrong, detail in (
-        (attributes & _DEBUG, "it is in debug or profiling mode: the host can see into it"),
-        (attributes & _MIGRATABLE, "it is migratable"),
-        (not attributes & _SEPT_VE_DISABLE, "SEPT_VE_DISABLE is not set, so that the host can take its memory away"),
-    ):
+    for wrong, detail, hint in (
+        (
+            attributes & _DEBUG, "it is in debug or profiling mode: the host can see into it",
+            "start the guest without debug",
+        ),
+        (attributes & _MIGRATABLE, "it is migratable", "start the guest without migration"),
+        (
+            not attributes & _SEPT_VE_DISABLE, "SEPT_VE_DISABLE is not set, so that the host can take its memory away",
+            "start the guest with sept-ve-disable",
+        ),
+    ):  # fmt: skip
         if wrong:
             return failed(
                 "guest-state", f"not a trust domain that this verifier accepts: {detail}",
                 expected="no debug, not migratable, SEPT_VE_DISABLE", found=f"attributes {attributes:#x}",
+                hint=hint,
             )  # fmt: skip
     return passed("guest-state", f"no debug, not migratable, attributes {attributes:#x}")
 
@@ -273,7 +289,7 @@ def _verify(quote: bytes, collateral: TdxCollateral, anchors: CpuAnchors, at: da
         policy = dcap_qvl.QuotePolicy.claims_only(seconds)
         claims: dict[str, Any] = json.loads(verifier.verify_with_policy(quote, read, seconds, policy).to_json())
     except (ValueError, OverflowError) as error:
-        return str(error)
+        return str(error).removeprefix("Verification failed: ")
     except BaseException as error:
         # A panic of the library is no Exception, and no verdict either.
         if type(error).__name__ != "PanicException":
@@ -287,11 +303,10 @@ def _unusable(how: str) -> InputError:
     return InputError(f"TDX quotes are verified with dcap-qvl 0.7, which {how}", code="tdx-missing", hint=hint)
 
 
-def _refused(words: str) -> Check:
-    reason = words.removeprefix("Verification failed: ")
+def _refused(reason: str) -> Check:
     return failed(
         "quote-signature", f"the quote, or what Intel signed for it, is not verified: {reason}",
-        hint="the quote or the collateral was changed, or re-serialised: Intel signs the texts byte by byte",
+        hint=_CHANGED,
     )  # fmt: skip
 
 
@@ -318,11 +333,8 @@ def _evaluation(claims: Mapping[str, Any]) -> int:
 
 
 def _check_tcb(claims: Mapping[str, Any], demands: TdxDemands) -> Check:
-    for detail, expected, found in _tcb_problems(claims, demands):
-        return failed(
-            "quote-tcb", detail, expected=expected, found=found,
-            hint="the host's firmware needs an update, or newer collateral; or allow it in the CPU policy by name",
-        )  # fmt: skip
+    for detail, expected, found, hint in _tcb_problems(claims, demands):
+        return failed("quote-tcb", detail, expected=expected, found=found, hint=hint)
     tcb = claims["tcb"]
     advisories = ", ".join(tcb["advisory_ids"]) or "none"
     date = claims["platform"]["tcb_level"]["tcbDate"][:10]
@@ -330,20 +342,29 @@ def _check_tcb(claims: Mapping[str, Any], demands: TdxDemands) -> Check:
     return passed("quote-tcb", said, expected=" or ".join(demands.tcb_status))
 
 
-def _tcb_problems(claims: Mapping[str, Any], demands: TdxDemands) -> Iterator[tuple[str, str, str]]:
+def _tcb_problems(claims: Mapping[str, Any], demands: TdxDemands) -> Iterator[tuple[str, str, str, str]]:
     status, advisories = claims["tcb"]["status"], claims["tcb"]["advisory_ids"]
     if status not in demands.tcb_status:
         found = f"{status} ({', '.join(advisories)})" if advisories else status
-        yield "Intel's TCB level of the platform is not accepted", " or ".join(demands.tcb_status), found
+        yield (
+            "Intel's TCB level of the platform is not accepted", " or ".join(demands.tcb_status), found,
+            _UPDATE.format("tcb_status and advisories_allowed"),
+        )  # fmt: skip
     if standing := [name for name in advisories if name not in demands.advisories_allowed]:
         allowed = ", ".join(demands.advisories_allowed) or "none"
-        yield "advisories are open that the policy does not allow", allowed, ", ".join(standing)
+        yield (
+            "advisories are open that the policy does not allow", allowed, ", ".join(standing),
+            _UPDATE.format("advisories_allowed"),
+        )  # fmt: skip
     evaluation = _evaluation(claims)
     if evaluation < demands.minimum_tcb_evaluation:
         yield (
             "the collateral is of an older evaluation than the policy accepts",
-            f"at least {demands.minimum_tcb_evaluation}", str(evaluation),
+            f"at least {demands.minimum_tcb_evaluation}", str(evaluation), _FETCH,
         )  # fmt: skip
     date = parse_time(claims["platform"]["tcb_level"]["tcbDate"]).date()
     if demands.minimum_tcb_date is not None and date < demands.minimum_tcb_date:
-        yield "the platform's TCB level is older than the policy accepts", str(demands.minimum_tcb_date), str(date)
+        yield (
+            "the platform's TCB level is older than the policy accepts", f"{demands.minimum_tcb_date} or later",
+            str(date), _UPDATE.format("minimum_tcb_date"),
+        )  # fmt: skip

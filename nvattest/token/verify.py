@@ -97,7 +97,11 @@ def verify_token(
             "weakened",
             hint="ask for one made with NVIDIA's anchors and the strict policy, or by NVIDIA's own service",
         )
-    return verified if guest is None else _with_guest(verified, guest, nonce, at, accept_simulated=accept_simulated)
+    return (
+        verified
+        if guest is None
+        else _with_guest(verified, guest, nonce, at, accept_simulated=accept_simulated, refuse_weakened=refuse_weakened)
+    )
 
 
 def device_side(verified: VerifiedToken, nonce: Nonce) -> DeviceSide:
@@ -113,7 +117,13 @@ def device_side(verified: VerifiedToken, nonce: Nonce) -> DeviceSide:
 
 
 def _with_guest(
-    verified: VerifiedToken, guest: GuestJudge, nonce: Nonce, at: datetime, *, accept_simulated: bool
+    verified: VerifiedToken,
+    guest: GuestJudge,
+    nonce: Nonce,
+    at: datetime,
+    *,
+    accept_simulated: bool,
+    refuse_weakened: bool,
 ) -> VerifiedToken:
     judged = guest.appraise(device_side(verified, nonce), at)
     if judged.simulated and not accept_simulated:
@@ -121,6 +131,12 @@ def _with_guest(
             "the guest is judged by the roots of simulated CPUs: that proves nothing",
             "simulated",
             hint="for tests only: --accept-simulated (accept_simulated=True)",
+        )
+    if refuse_weakened and judged.weakened:
+        raise refuse(
+            f"the guest was judged by a weakened CPU policy: {', '.join(judged.weakened)}",
+            "weakened",
+            hint="demand it in the CPU policy; nvattest policy check shows what weakens it",
         )
     return replace(verified, guest=judged, simulated=verified.simulated or judged.simulated)
 

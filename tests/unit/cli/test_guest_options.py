@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+import nvattest
 from nvattest._schemas import schema_bytes
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.cli import main
 from nvattest.collateral.bundle import dump_bundle
+from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.tee import tsm
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.testing.certificates import pem
 from nvattest.testing.cpu import SimulatedGuest
+from nvattest.token.verify import _with_guest
 
 pytest.importorskip("dcap_qvl")
 
@@ -159,6 +163,79 @@ def test_a_challenge_of_another_request_is_not_believed(folder: Path, capsys: py
     assert "nonce" in capsys.readouterr().out
 
 
+def test_a_weakened_cpu_policy_is_refused_where_weakened_ones_are(
+    folder: Path, cpu: SimulatedGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = (folder / "cpu.toml").read_text()
+    measured = policy.split("\n")[1]
+    (folder / "cpu.toml").write_text(policy.replace(measured, 'measurements = "any"'))
+    assert judged(folder) == 0
+    assert "weakened: any guest" in capsys.readouterr().out
+    # The simulated token is weakened itself, so that the guest is asked alone.
+    verified = nvattest.verify_token(
+        (folder / "token.json").read_text(),
+        issuer="NVATTEST-LOCAL-VERIFIER",
+        nonce=None,
+        jwks=(folder / "jwks.json").read_text(),
+        accept_simulated=True,
+        guest=guest_of(folder, cpu),
+    )
+    assert verified.guest is not None
+    assert verified.guest.trusted
+    clean = replace(verified, weakened=(), anchors=NVIDIA_ANCHORS.label, guest=None)
+    with pytest.raises(nvattest.TokenError, match="any guest") as caught:
+        _with_guest(
+            clean, guest_of(folder, cpu), nvattest.Nonce.from_hex("00" * 32), cpu.clock,
+            accept_simulated=True, refuse_weakened=True,
+        )  # fmt: skip
+    assert caught.value.code == "weakened"
+
+
+def guest_of(folder: Path, cpu: SimulatedGuest) -> nvattest.Guest:
+    return nvattest.Guest(
+        quote=(folder / "quote.json").read_bytes(),
+        policy=nvattest.load_cpu_policy((folder / "cpu.toml").read_bytes(), source="cpu.toml"),
+        recipe=nvattest.Challenge(challenge=bytes.fromhex(CHALLENGE)),
+        collateral=cpu.collateral(),
+        anchors=cpu.anchors(),
+        at=cpu.clock,
+    )
+
+
+def test_a_file_of_another_kind_is_named_where_a_guest_is_to_be_judged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, name, kind, wanted in (
+        ("--tee-quote", "token.json", "a token", "a quote of the CPU"),
+        ("--tee-collateral", "quote.json", "a quote of the CPU", "collateral of CPU quotes"),
+        ("--tee-collateral", "cpu.toml", "a CPU policy", "collateral of CPU quotes"),
+        ("--cpu-policy", "quote.json", "a quote of the CPU", "a CPU policy"),
+    ):
+        words = {"--tee-quote": f"{folder}/quote.json", "--cpu-policy": f"{folder}/cpu.toml"}
+        words[option] = f"{folder}/{name}"
+        files = ["--token-file", f"{folder}/token.json", "--jwks", f"{folder}/jwks.json", "--challenge", CHALLENGE]
+        assert main(["verify-token", *files, *(part for pair in words.items() for part in pair)]) == 1
+        said = capsys.readouterr().out
+        assert f"{option}: {folder}/{name} is {kind}, expected {wanted}" in said
+        assert "next: it is for:" in said
+
+
+def test_an_input_of_a_recipe_is_given_once_and_with_a_value(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for inputs, wrong in ((["nonce"], "has no value"), (["nonce=00", "nonce=01"], "is given twice")):
+        words = [word for name in inputs for word in ("--tee-input", name)]
+        files = ["--token-file", f"{folder}/token.json", "--jwks", f"{folder}/jwks.json"]
+        quote = ["--tee-quote", f"{folder}/quote.json", "--tee-recipe", "near"]
+        assert main(["verify-token", *files, "--nonce", "00" * 32, *quote, *words]) == 1
+        assert wrong in capsys.readouterr().out
+
+
+def test_a_time_for_the_quote_of_a_guest_that_is_not_judged_is_no_silent_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(folder) == 0
+    assert "warning: quote= of --at is ignored" in capsys.readouterr().err
+
+
 QUOTE = ["--tee-quote", "pyproject.toml"]
 DATA = "00" * 64
 
@@ -166,10 +243,10 @@ DATA = "00" * 64
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--nonce", "ab" * 32, *QUOTE], "--tee-quote is required to come with one of"),
+        (["--nonce", "ab" * 32, *QUOTE], "--tee-quote is required to come with exactly one of"),
         (
             ["--challenge", CHALLENGE, "--expected-report-data", DATA, *QUOTE],
-            "--tee-quote is required to come with one",
+            "--tee-quote is required to come with exactly one of",
         ),
         (["--nonce", "ab" * 32, "--expected-report-data", DATA], "required to come with --tee-quote"),
         (["--nonce", "ab" * 32, "--tee-recipe", "near"], "required to come with --tee-quote"),

@@ -97,6 +97,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in contents}
 
 
+def test_certificates_with_an_endorsement_key_of_amd_are_collateral_and_roots_are_not(tmp_path: Path) -> None:
+    SimulatedGuest("snp-genoa").write(tmp_path)
+    assert kind_of_file((tmp_path / "cpu-collateral.pem").read_bytes()) == "cpu-collateral"
+    assert kind_of_file((tmp_path / "cpu-root.pem").read_bytes()) == "certificates"
+    assert main(["inspect", str(tmp_path / "cpu-collateral.pem")]) == 0
+
+
 def test_there_is_a_file_of_each_kind(files: dict[str, Path]) -> None:
     assert files.keys() == KINDS.keys()
 

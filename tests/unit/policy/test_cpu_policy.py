@@ -266,6 +266,22 @@ def test_policy_check_explains_the_example(capsys: pytest.CaptureFixture[str]) -
     assert "snp.minimum_tcb" in said
 
 
+def test_a_policy_without_any_floor_says_that_it_refuses_every_snp_guest() -> None:
+    without = load_cpu_policy(b'[snp]\nmeasurements = "any"\n', source="p")
+    assert explain_cpu_policy(without)[-1] == "snp.minimum_tcb names no generation, so that every SNP guest is refused"
+    floor = load_cpu_policy(b'[snp]\nmeasurements = "any"\n[snp.minimum_tcb.milan]\n', source="p")
+    assert "every SNP guest is refused" not in "".join(explain_cpu_policy(floor))
+
+
+def test_a_file_of_another_format_leads_to_inspect_and_another_version_to_the_version() -> None:
+    with pytest.raises(PolicyError) as caught:
+        load_cpu_policy(b'format = "nvattest-evidence-policy"\n[tdx]\nmeasurements = "any"\n', source="p")
+    assert "nvattest inspect" in str(caught.value.hint)
+    with pytest.raises(PolicyError) as caught:
+        load_cpu_policy(b'version = 2\n[tdx]\nmeasurements = "any"\n', source="p")
+    assert caught.value.hint == "this program reads version 1"
+
+
 def test_policy_check_finds_a_mistake_and_refuses_claims(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cpu.toml").write_text("[tdx]\n")
     assert main(["policy", "check", f"{tmp_path}/cpu.toml"]) != 0

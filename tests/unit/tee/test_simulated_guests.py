@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
 from nvattest.policy.cpu_policy import load_cpu_policy
 from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
@@ -84,6 +85,10 @@ def test_a_lie_of_a_guest_is_refused_by_the_check_that_has_to_see_it(kind: str, 
     appraisal = judge(kind, lie)
     assert not appraisal.trusted
     assert check in failures(appraisal) if check else failures(appraisal)
+    for failed in appraisal.checks:
+        if failed.outcome in (Outcome.FAIL, Outcome.ABSENT):
+            assert failed.hint, f"{failed.id} says no next step: {failed.detail}"
+            assert bool(failed.expected) == bool(failed.found), f"{failed.id} says only one of expected and found"
 
 
 @pytest.mark.parametrize(("kind", "version"), [("snp-milan", 3), ("snp-genoa", 5), ("snp-turin", 4)])
