@@ -16,6 +16,8 @@ NRAS_URL: Final = "https://nras.attestation.nvidia.com"
 
 # --- the services of the makers of CPUs ---------------------------------------------------------------------------
 
+# What results call the pinned roots of both makers.
+CPU_MAKERS: Final = "Intel and AMD"
 # Intel's provisioning certification service and the revocation list of its root; AMD's key distribution service.
 PCS_URL: Final = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"

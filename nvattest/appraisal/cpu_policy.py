@@ -134,7 +134,7 @@ class SnpDemands:
     crl: str = demand("required", "Whether AMD's revocation list must be there.", words=("required", "if-present"))
     minimum_tcb: Mapping[str, TcbFloor] = field(
         default_factory=dict,
-        metadata={"meaning": "Floors of the reported TCB by generation; a generation without one is refused."},
+        metadata={"meaning": "Floors of the reported TCB by generation; one without is refused. Weakening: all zeros."},
     )
 
     def __post_init__(self) -> None:
@@ -154,6 +154,7 @@ class SnpDemands:
             *(["snp.maximum_vmpl"] if self.maximum_vmpl else []),
             *(["snp.migration"] if self.migration else []),
             *(["snp.crl"] if self.crl != "required" else []),
+            *(["snp.minimum_tcb"] if TcbFloor() in self.minimum_tcb.values() else []),
         )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from nvattest._registry import CPU_MAKERS
 from nvattest.errors import InputError
 from nvattest.pki.anchors import TrustAnchor
 from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 
-_MAKERS: Final = "Intel and AMD"
 # SubjectPublicKeyInfo of an uncompressed point on P-256, and of RSA with 4096 bits (RFC 5480, 2; RFC 3279, 2.3.1).
 _P256: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 _RSA_4096: Final = bytes.fromhex("30820222300d06092a864886f70d01010105000382020f003082020a0282020100")
@@ -42,8 +42,8 @@ class CpuAnchors:
     def __post_init__(self) -> None:
         # Results under other roots must say so, and the label is where they say it.
         pinned = {anchor.certificate_sha256 for anchor in (self.intel, *self.amd.values())} == _PINNED
-        if self.label == _MAKERS and (self.intel_der or not pinned):
-            raise InputError(f"only the makers' pinned roots may be called {_MAKERS!r}", code="anchor")
+        if self.label == CPU_MAKERS and (self.intel_der or not pinned):
+            raise InputError(f"only the makers' pinned roots may be called {CPU_MAKERS!r}", code="anchor")
 
     @property
     def simulated(self) -> bool:
@@ -174,5 +174,5 @@ CPU_ANCHORS: Final = CpuAnchors(
             "a0005ff81e1516d3d5117d3282b61a15a23d8b9001af19d5066cd7a516f6d622353653427ce1943c8855a561",
         ),
     },
-    label=_MAKERS,
+    label=CPU_MAKERS,
 )

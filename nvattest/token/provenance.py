@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject
+from nvattest._registry import CPU_MAKERS
 from nvattest._version import __version__
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
@@ -29,6 +30,9 @@ FORMAT_VERSION: Final = 1
 OVERRIDE: Final = "policy_overrides_appraisal"
 # The weakening of a token whose issuer judged validity and revocation at another time than that of issue.
 ANOTHER_TIME: Final = "judged-at-another-time"
+# That of a token about a guest whose quote was judged by other roots than the makers'.
+GUEST_ANCHORS: Final = "guest-anchors"
+_OF_GUESTS: Final = ("any guest", "tdx.", "snp.", GUEST_ANCHORS)
 _SAME_TIME: Final = timedelta(hours=1)
 _ISSUER = re.compile(r"[!-~]{1,256}")
 _ID = re.compile(r"[!-~]{16,128}")
@@ -115,7 +119,11 @@ def weakenings(appraisal: Appraisal, *, issued: datetime, relying_party: Mapping
     names = list(appraisal.weakened)
     if relying_party is not None and relying_party.get("overrides_appraisal") is True:
         names.append(OVERRIDE)
-    if judged_at_another_time(appraisal.at, issued):
+    guest = appraisal.guest
+    if guest is not None and guest.anchors != CPU_MAKERS:
+        names.append(GUEST_ANCHORS)
+    instants = (appraisal.at, *([VerificationTime.at(guest.at)] if guest is not None else []))
+    if any(judged_at_another_time(at, issued) for at in instants):
         names.append(ANOTHER_TIME)
     return names
 
@@ -167,8 +175,10 @@ class Provenance(NamedTuple):
 
     @property
     def lenient(self) -> bool:
-        """Whether a policy let checks pass that the claims show as failed. Another time changes no claim."""
-        return any(name != ANOTHER_TIME for name in self.weakened)
+        """Whether a policy let checks pass that the claims of a device show as failed: what is said of the instant and
+        of the guest changes no such claim.
+        """
+        return any(name != ANOTHER_TIME and not name.startswith(_OF_GUESTS) for name in self.weakened)
 
 
 def read_provenance(token: Jws, key: PublicKey) -> Provenance:
@@ -202,6 +212,9 @@ def _read(member: object, issued: object) -> Provenance:
         raise TypeError
     if ANOTHER_TIME not in weakened and judged_at_another_time(at, instant(issued)):
         weakened = [*weakened, ANOTHER_TIME]
+    guest = member.get("guest")
+    if guest is not None and guest["anchors"] != CPU_MAKERS and GUEST_ANCHORS not in weakened:
+        weakened = [*weakened, GUEST_ANCHORS]
     digest = bytes.fromhex(member["evidence"]["digest"])
     if len(digest) != 48:
         raise ValueError

@@ -216,6 +216,9 @@ def test_every_weakening_is_named() -> None:
     )  # fmt: skip
     lower = TdxDemands(mrtd=(A,), minimum_tcb_evaluation=MINIMUM_EVALUATION - 1)
     assert lower.weakenings == ("tdx.minimum_tcb_evaluation",)
+    # AMD publishes no status of firmware: a floor of zeros counts every one.
+    for floor, names in ((TcbFloor(), ("snp.minimum_tcb",)), (TcbFloor(snp=1), ())):
+        assert SnpDemands(measurement=(A,), minimum_tcb={"genoa": floor}).weakenings == names
 
 
 def test_the_schema_beside_the_loader_is_the_one_that_ships() -> None:

@@ -775,6 +775,37 @@ def test_an_ear_has_a_submodule_of_the_cpu_whose_status_follows_its_checks(bound
         assert executables == vector
 
 
+@pytest.mark.parametrize("ear", [True, False])
+def test_a_token_about_a_guest_under_other_roots_says_so_and_is_refused_where_that_is_asked_for(
+    bound: Bound, ear: bool
+) -> None:
+    # Roots that are neither the makers' nor simulated: only their label tells them from the makers'.
+    made = with_guest(bound)
+    assert made.guest is not None
+    real = replace(made, simulated=False, anchors="NVIDIA")
+    arguments: dict[str, Any] = {"issuer": None, "nonce": bound.nonce, "at": bound.clock, "key": bound.key.public}
+    for label, weakened in (("custom", ("guest-anchors",)), (CPU_ANCHORS.label, ())):
+        named = replace(real, guest=replace(made.guest, simulated=False, anchors=label))
+        token = issue_token(named, bound.key, ear=ear, now=bound.clock)
+        verified = verify_token(token, **arguments)
+        assert verified.weakened == weakened
+        assert verified.trusted == (not (ear and weakened))
+        if weakened:
+            with pytest.raises(TokenError) as caught:
+                verify_token(token, refuse_weakened=True, **arguments)
+            assert caught.value.code == "weakened"
+        else:
+            verify_token(token, refuse_weakened=True, **arguments)
+
+
+def test_a_guest_judged_at_another_time_makes_a_token_of_another_time(bound: Bound) -> None:
+    recipe = Challenge(challenge=bound.challenge, key_thumbprint=bound.key.public.thumbprint_bytes)
+    made = with_guest(bound, bound.guest(recipe=recipe, at=bound.clock - timedelta(hours=2)))
+    assert made.trusted
+    token = issue_token(made, bound.key, now=bound.clock)
+    assert "judged-at-another-time" in bound.verified(bound.guest(), token=token).weakened
+
+
 def test_a_detached_token_of_a_platform_with_a_bad_guest_is_not_good(bound: Bound) -> None:
     recipe = Challenge(challenge=bound.challenge, key_thumbprint=bound.key.public.thumbprint_bytes)
     bad = with_guest(bound, replace(lying("guest:debug")(bound), recipe=recipe))
