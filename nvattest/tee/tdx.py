@@ -38,6 +38,20 @@ _SGX: Final = "1.2.840.113741.1.13.1"
 _FMSPC: Final = f"{_SGX}.4"
 _CHAIN: Final = 3
 _LIBRARY: Final = "0.7."
+# Refusals of the library, by how they begin, that genuine quotes meet, too: there the hint must not say that something
+# was changed. A reason of other words is one of the signature.
+_NO_FORGERY: Final = (
+    (
+        ("TCB status is invalid", "No matching TCB level", "TDX module TCB level", "QE ISVSVN"),
+        "quote-tcb", "Intel revoked the TCB level of the platform, or lists none for it",
+        "ask the platform's provider; firmware newer than the collateral needs newer collateral",
+    ),
+    (
+        ("Reserved bits in TD attributes", "Invalid MR service TD"),
+        "guest-state", "not a trust domain that this verifier accepts",
+        "start the guest without service domains and attributes that TDX reserves",
+    ),
+)  # fmt: skip
 _DEBUG, _SEPT_VE_DISABLE, _MIGRATABLE = 0xFF, 1 << 28, 1 << 29
 _FETCH: Final = "get newer collateral (nvattest bundle fetch --tee-quote), and check the clock"
 _CHANGED: Final = "the quote or the collateral was changed, or re-serialised: Intel signs the texts byte by byte"
@@ -105,7 +119,7 @@ def appraise_tdx(
         if not state.acceptable:
             why = f"dcap-qvl refuses such a trust domain before it judges all signatures ({claims})"
             return story([*checks, skipped("quote-signature", why), state], None, "the quote is not verified")
-        return story([*checks, _refused(claims)], None, "the quote is not verified")
+        return story([*checks, *_refused(claims)], None, "the quote is not verified")
     if problem := _contradiction(claims, body):
         return story([*checks, failed("quote-signature", problem, hint=_CHANGED)], None, "the quote is not verified")
     tcb = claims["tcb"]
@@ -303,11 +317,13 @@ def _unusable(how: str) -> InputError:
     return InputError(f"TDX quotes are verified with dcap-qvl 0.7, which {how}", code="tdx-missing", hint=hint)
 
 
-def _refused(reason: str) -> Check:
-    return failed(
-        "quote-signature", f"the quote, or what Intel signed for it, is not verified: {reason}",
-        hint=_CHANGED,
-    )  # fmt: skip
+def _refused(reason: str) -> list[Check]:
+    for beginnings, name, detail, hint in _NO_FORGERY:
+        if reason.startswith(beginnings):
+            why = f"dcap-qvl refuses it before it gives a result ({reason})"
+            return [skipped("quote-signature", why), failed(name, f"{detail}: {reason}", hint=hint)]
+    detail = f"the quote, or what Intel signed for it, is not verified: {reason}"
+    return [failed("quote-signature", detail, hint=_CHANGED)]
 
 
 def _contradiction(claims: Mapping[str, Any], body: TdBody) -> str:

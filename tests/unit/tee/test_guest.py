@@ -337,6 +337,42 @@ def test_what_only_one_maker_has_is_refused_too(kind: str, lie: str, refused_by:
     assert refusing(verified.guest) == refused_by
 
 
+@pytest.mark.parametrize("level", ["Revoked", "unlisted"])
+def test_a_level_that_intel_revoked_or_does_not_list_is_not_called_a_changed_quote(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nvattest.testing import cpu_intel
+
+    if level == "unlisted":
+        # The platform's firmware is below every level of the collateral.
+        monkeypatch.setattr(cpu_intel, "_PCE_SVN", cpu_intel._PCE_SVN + 1)
+        made = SimulatedGuest("tdx").collateral()
+        monkeypatch.undo()
+    cpu = SimulatedGuest("tdx", lies=["guest:tcb-status=Revoked"] if level == "Revoked" else [])
+    guest = Guest(
+        quote=cpu.quote(bytes(64)), policy=policy_of(cpu), recipe=ExpectedReportData(report_data=bytes(64)),
+        collateral=cpu.collateral() if level == "Revoked" else made, anchors=cpu.anchors(),
+    )  # fmt: skip
+    appraisal = guest.appraise(DEVICES, cpu.clock)
+    assert refusing(appraisal) == {"quote-tcb"}
+    assert not appraisal.quote_verified
+    check = appraisal.check("quote-tcb")
+    assert check is not None
+    assert "Intel revoked the TCB level of the platform, or lists none" in check.detail
+    assert "changed" not in check.hint
+
+
+@pytest.mark.parametrize("attribute", [8, 32])
+def test_attributes_that_tdx_reserves_are_a_state_and_not_a_changed_quote(
+    attribute: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nvattest.testing import cpu_intel
+
+    monkeypatch.setattr(cpu_intel, "_SEPT_VE_DISABLE", cpu_intel._SEPT_VE_DISABLE | 1 << attribute)
+    bound = Bound.make("tdx")
+    assert refusing(bound.verified(bound.guest()).guest) == {"guest-state"}
+
+
 def test_a_nonce_in_the_devices_alone_binds_nothing(bound: Bound) -> None:
     # The guest quotes a challenge, and the devices were asked with a nonce of their own.
     nonce = Nonce(bytes(31) + b"\1")
