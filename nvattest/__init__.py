@@ -58,12 +58,12 @@ if TYPE_CHECKING:
         fetch_collateral,
         fetch_cpu_collateral,
         issue_token,
+        parse_collateral,
         verify,
         verify_token,
     )
-    from nvattest.tee.collateral import parse_collateral
     from nvattest.tee.guest import Guest
-    from nvattest.tee.recipes import Challenge, ExpectedReportData
+    from nvattest.tee.recipes import Challenge, ExpectedReportData, recipe_from_inputs
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
@@ -128,7 +128,8 @@ _HOMES = {
     "load_cpu_policy": "policy.cpu_policy",
     "load_evidence": "evidence",
     "merge_bundles": "collateral.bundle",
-    "parse_collateral": "tee.collateral",
+    "parse_collateral": "session",
+    "recipe_from_inputs": "tee.recipes",
     "sign_detached_eat": "token.eat",
     "sign_ear": "token.ear",
     "trust_anchors_from_pem": "pki.anchors",
@@ -196,6 +197,7 @@ __all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
     "load_evidence",
     "merge_bundles",
     "parse_collateral",
+    "recipe_from_inputs",
     "sign_detached_eat",
     "sign_ear",
     "trust_anchors_from_pem",

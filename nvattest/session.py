@@ -152,6 +152,33 @@ def fetch_cpu_collateral(
     return parse_collateral(answer.content)
 
 
+def parse_collateral(data: bytes, *, quote: bytes | None = None) -> CpuCollateral:
+    """The collateral of a CPU in a file, for ``Guest(collateral=…)``. Nothing is verified.
+
+    Args:
+        data: Intel's JSON document, AMD's certificates and lists (PEM or DER), or a bundle that has such.
+        quote: the file of the quote: of a bundle, what belongs to it is taken.
+
+    Raises:
+        ParseError: neither of them, or the quote of a bundle cannot be read.
+        InputError: a bundle without a quote, or with nothing for it (code ``collateral-format``).
+    """
+    from nvattest.collateral.bundle import is_bundle, load_bundle
+    from nvattest.tee import collateral
+
+    if not is_bundle(data):
+        return collateral.parse_collateral(data)
+    from nvattest.collateral.cpu import choose
+
+    if quote is None:
+        detail, hint = "of a bundle, the quote says what belongs to it", "give the quote, too"
+    elif (chosen := choose(load_bundle(data).cpu, quote)) is not None:
+        return chosen
+    else:
+        detail, hint = "a bundle without collateral for the CPU of this quote", "nvattest bundle fetch --tee-quote"
+    raise InputError(detail, code="collateral-format", hint=hint)
+
+
 def verify(
     evidence: AnyEvidence,
     *,

@@ -26,6 +26,9 @@ from nvattest.cli.requests import ignored
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from nvattest.testing import SimulatedGuest
     from nvattest.testing.world import World
 
 _SECONDS_TO_END = 5.0
@@ -56,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", metavar="DIR", help="with --hook: an empty folder for the guest's files, which then stay"
     )
+    parser.add_argument(
+        "--guest", metavar="GUEST", help="Intel's or AMD's service knows the CPU of this guest, such as snp-genoa"
+    )
+    parser.add_argument(
+        "--guest-files", metavar="DIR",
+        help="with --guest: write its maker's root and collateral, and a policy that counts this guest alone, here",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the platforms and faults, and end")
     add_command(parser, "the command to run in the simulated world")
 
@@ -105,6 +115,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.root is not None and not options.hook:
         raise ArgumentError("--root is the folder of the guest of --hook", VALIDATION)
+    lies = [text for text in options.fault if text.startswith("guest:")]
+    for option, given in (("--guest-files", options.guest_files), ("--fault", lies[0] if lies else None)):
+        if given is not None and options.guest is None:
+            raise ArgumentError(f"{option}: {given} is about a guest: it needs --guest", VALIDATION)
     from nvattest._pci import require_linux
 
     require_linux("a simulated world")
@@ -114,13 +128,15 @@ def run(options: argparse.Namespace) -> int:
     from nvattest.testing.platform import Platform
     from nvattest.testing.world import World
 
+    clock = datetime.now(timezone.utc)
+    guest = _guest(options, lies, clock)
     platform = Platform.build(
         options.platform,
         seed=options.seed,
-        clock=datetime.now(timezone.utc),
+        clock=clock,
         driver_version=options.driver_version,
         nvdec0=None if options.nvdec0 is None else options.nvdec0 == "on",
-        lies=options.fault,
+        lies=[text for text in options.fault if text not in lies],
     )
     # SIGTERM ends the world as an interrupt does, so that its files and processes are removed.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -130,6 +146,7 @@ def run(options: argparse.Namespace) -> int:
         service_faults=options.service_fault,
         delay=dict(options.latency),
         service_key=options.service_key,
+        guest=guest,
     ) as world:
         if options.hook:
             return _run_hook(world, command, options.root)
@@ -148,6 +165,21 @@ def run(options: argparse.Namespace) -> int:
         )
         while True:
             signal.pause()
+
+
+def _guest(options: argparse.Namespace, lies: list[str], clock: datetime) -> SimulatedGuest | None:
+    """The guest that ``attest --simulate --bind-tee`` has, and its files."""
+    if options.guest is None:
+        return None
+    from nvattest.testing import SimulatedGuest
+
+    guest = SimulatedGuest(options.guest, clock=clock, lies=lies)
+    if options.guest_files is not None:
+        try:
+            guest.write(options.guest_files)
+        except OSError as error:
+            raise InputError(f"--guest-files: {error.strerror or error}", code="file") from None
+    return guest
 
 
 def _run_hook(world: World, words: list[str], root: str | None) -> int:
@@ -216,7 +248,7 @@ def _catalogue() -> str:
         spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
         targets = "/".join(sorted(scope.value for scope in spec.scopes))
         lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
-    lines.append("guests (nvattest attest --simulate --bind-tee FILE --simulate-guest GUEST):")
+    lines.append("guests (nvattest attest --simulate --bind-tee FILE --simulate-guest GUEST; simulate --guest GUEST):")
     lines += [f"  {name:16} {text}" for name, text in GUESTS.items()]
     lines.append("faults of a guest (guest:LIE):")
     for spec in GUEST_LIES:

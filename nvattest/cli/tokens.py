@@ -15,7 +15,7 @@ from nvattest._documents import dump_json
 from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
 from nvattest.cli.sources import read_file, wrong_kind
-from nvattest.errors import InputError, TokenError
+from nvattest.errors import InputError, ParseError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
 from nvattest.token.keys import MAXIMUM_PEM, SigningKey
 from nvattest.token.provenance import DEFAULT_ISSUER
@@ -219,21 +219,17 @@ def _cpu_collateral(paths: Sequence[str], quote: bytes) -> CpuCollateral | None:
         InputError: several documents, those of both makers, or a bundle with nothing for the quote (code
             ``collateral-format``).
     """
-    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, is_bundle, load_bundle
-    from nvattest.tee.collateral import SnpCollateral, parse_collateral
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE
+    from nvattest.session import parse_collateral
+    from nvattest.tee.collateral import SnpCollateral
+    from nvattest.tee.quote import parse_quote, read_quote
 
-    def parse(data: bytes) -> CpuCollateral:
-        if not is_bundle(data):
-            return parse_collateral(data)
-        from nvattest.collateral.cpu import choose
-
-        if (chosen := choose(load_bundle(data).cpu, quote)) is None:
-            raise InputError(
-                "a bundle without collateral for the CPU of this quote", code="collateral-format",
-                hint="nvattest bundle fetch --tee-quote",
-            )  # fmt: skip
-        return chosen
-
+    try:
+        parse_quote(read_quote(quote))
+    except ParseError:
+        # What belongs to it cannot be known. Its own check says why.
+        return None
+    parse = partial(parse_collateral, quote=quote)
     wanted = ("cpu-collateral", "certificates", "bundle")
     read = [read_file("--tee-collateral", path, MAXIMUM_BUNDLE, parse, *wanted) for path in paths]
     amd = [item for item in read if isinstance(item, SnpCollateral)]

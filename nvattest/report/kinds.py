@@ -76,7 +76,9 @@ def kind_of_file(data: bytes) -> str | None:
         return "quote"
     if start.startswith(b"<"):
         return "rim" if b"SoftwareIdentity" in start[:_LOOKED_AT] else None
-    if (label := _PEM.search(start[:_LOOKED_AT])) is not None and not start.startswith((b"{", b"[")):
+    label = _PEM.search(start[:_LOOKED_AT])
+    # Tools write text before PEM. Behind other bytes it is a part of them, as in a quote that is cut off.
+    if label is not None and not start.startswith((b"{", b"[")) and b"\0" not in start[: label.start()]:
         words = label[1].decode("ascii")
         of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key", "X509 CRL": "cpu-collateral"}
         if words == "CERTIFICATE" and _is_amd(data):

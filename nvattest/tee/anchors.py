@@ -45,6 +45,9 @@ class CpuAnchors:
         if self.label == CPU_MAKERS and (self.intel_der or not pinned):
             raise InputError(f"only the makers' pinned roots may be called {CPU_MAKERS!r}", code="anchor")
 
+    def __repr__(self) -> str:
+        return f"<CpuAnchors {self.label}>"
+
     @property
     def simulated(self) -> bool:
         """Whether any root belongs to simulated CPUs: then no result says anything about real ones."""

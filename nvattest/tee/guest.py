@@ -68,7 +68,7 @@ class Guest:
         at: the instant at which quote and collateral are judged; that of the devices by default.
 
     Raises:
-        InputError: a quote that is not bytes, or an instant without a time zone.
+        InputError: an argument of another type, or an instant without a time zone.
     """
 
     quote: bytes = field(repr=False)
@@ -81,6 +81,15 @@ class Guest:
     def __post_init__(self) -> None:
         if type(self.quote) is not bytes:
             raise InputError(f"a quote is the bytes of its file, not {type(self.quote).__name__}", code="format")
+        for name, value, kinds, make in (
+            ("policy", self.policy, CpuPolicy, "load_cpu_policy"),
+            ("collateral", self.collateral, TdxCollateral | SnpCollateral | None, "parse_collateral"),
+            ("anchors", self.anchors, CpuAnchors, "testing.SimulatedGuest.anchors"),
+        ):
+            if not isinstance(value, kinds):
+                raise InputError(
+                    f"the {name} of a guest cannot be {type(value).__name__}", code="format", hint=f"nvattest.{make}"
+                )
         if self.at is not None and self.at.utcoffset() is None:
             raise InputError("the time of the quote has no time zone", code="time-zone")
 

@@ -27,6 +27,7 @@ from nvattest._folder import TrustedFolder
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
+    from nvattest.testing.cpu import SimulatedGuest
     from nvattest.testing.native.build import DriverLibraries
     from nvattest.testing.native.server import DriverServer
     from nvattest.testing.platform import Platform
@@ -63,6 +64,7 @@ class World:
         service_faults: faults of the services, see ``nvattest.testing.services``.
         delay: seconds before each answer of a service, by its name: ``rim``, ``ocsp``, ``nras``, ``jwks``, ``pcs``...
         service_key: the bearer key that RIM service, responder and remote service demand, if any.
+        guest: whose CPU Intel's or AMD's service knows; without one that service has nothing.
         cache: folder of the compiled libraries, and below it the caches of the worlds. By default it is
             ``library_cache()``, or a temporary folder where that cannot be written or must not be believed.
 
@@ -78,6 +80,7 @@ class World:
         service_faults: Iterable[str] = (),
         delay: Mapping[str, float] | None = None,
         service_key: str = "",
+        guest: SimulatedGuest | None = None,
         cache: str | None = None,
     ) -> None:
         self.platform = platform
@@ -85,6 +88,7 @@ class World:
         self._service_faults = tuple(service_faults)
         self._delay = dict(delay or {})
         self._service_key = service_key
+        self._guest = guest
         self._cache = cache
         self._stack = ExitStack()
         self._libraries: DriverLibraries | None = None
@@ -114,6 +118,7 @@ class World:
             self._services = stack.enter_context(
                 Services(
                     self.platform,
+                    guest=self._guest,
                     faults=self._service_faults,
                     delay=self._delay,
                     service_key=self._service_key,
@@ -153,6 +158,8 @@ class World:
             "NVAT_RIM_SERVICE_BASE_URL": services.rim_url,
             "NVAT_OCSP_BASE_URL": services.ocsp_url,
             "NVAT_NRAS_BASE_URL": services.nras_url,
+            "NVATTEST_PCS_URL": services.maker_url,
+            "NVATTEST_KDS_URL": services.maker_url,
             # The same for programs on NVIDIA's Python packages, which have whole URLs and would ask NVIDIA otherwise.
             "NV_RIM_URL": f"{services.rim_url}/v1/rim/",
             "NV_OCSP_URL": services.ocsp_url,

@@ -319,6 +319,45 @@ def test_programs_on_nvidias_python_packages_find_every_service_in_the_world(lib
     assert not {value for value in variables.values() if "nvidia.com" in value}
 
 
+@pytest.mark.parametrize("kind", ["tdx", "snp-genoa"])
+def test_in_a_world_with_a_guest_the_service_of_its_maker_is_asked_and_a_verdict_follows(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "tdx":
+        pytest.importorskip("dcap_qvl", reason="dcap-qvl (extra tdx) is not here")
+    token = ["--challenge", "c0ffee" * 8, "--token-out", f"{tmp_path}/token", "--jwks-out", f"{tmp_path}/jwks"]
+    quote, root = f"{tmp_path}/quote", f"{tmp_path}/guest/cpu-root.pem"
+    guest = ["attest", "--simulate", "hopper-1", "--simulate-guest", kind, "--bind-tee", quote]
+    assert main([*guest, *token]) == 0
+    fetch = ["bundle", "fetch", "--tee-quote", quote, "--cpu-anchors", root, "--output", f"{tmp_path}/bundle"]
+    world = ["--platform", "hopper-1", "--guest", kind, "--guest-files", f"{tmp_path}/guest"]
+    done = simulate(*world, "--", *PROGRAM, *fetch)
+    assert done.returncode == 0, done.stderr
+    demands = ["--cpu-policy", f"{tmp_path}/guest/cpu-policy.json", "--tee-collateral", f"{tmp_path}/bundle"]
+    said = ["--token-file", f"{tmp_path}/token", "--jwks", f"{tmp_path}/jwks", "--challenge", "c0ffee" * 8]
+    roots = ["--cpu-anchors", root, "--accept-simulated"]
+    assert main(["verify-token", *said, "--tee-quote", quote, *demands, *roots]) == 0
+    capsys.readouterr()
+    # Without a guest no maker's service knows anything, and the real ones are not asked.
+    done = simulate("--platform", "hopper-1", "--", *PROGRAM, *fetch)
+    assert done.returncode == 104
+    assert "http://127.0.0.1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--fault", "guest:debug"], "needs --guest"),
+        (["--guest-files", "x"], "needs --guest"),
+        (["--guest", "other"], "no such guest"),
+        (["--guest", "tdx", "--guest-files", "/proc/none"], "--guest-files"),
+    ],
+)
+def test_what_no_guest_has_is_an_error(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", *options, "--", "true"]) not in (0, None)
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("latency", ["ocsp", "ocsp=-1", "ocsp=x", "mail=1", "rim=99999"])
 def test_a_latency_that_is_none_is_an_argument_error(latency: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--latency", latency, "--", "true"]) == 105

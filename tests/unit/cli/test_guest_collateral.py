@@ -12,11 +12,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+import nvattest
 from nvattest._schemas import schema_bytes
-from nvattest.appraisal.inputs import CpuAnswer, Source
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.cli import main
 from nvattest.collateral import cpu
-from nvattest.collateral.bundle import load_bundle
+from nvattest.collateral.bundle import dump_bundle, load_bundle
 from nvattest.collateral.cpu import CpuOptions, choose, fetch_cpu, wanted_of
 from nvattest.collateral.http import HttpClient
 from nvattest.errors import CollateralError
@@ -264,6 +265,12 @@ def test_the_library_gives_what_belongs_to_a_quote(world, platform: Platform, tm
     assert found == parse_collateral(found.text.encode())
     other = SimulatedGuest("snp-milan")
     assert choose([CpuAnswer(found.text.encode(), Source.FILE)], other.quote(REPORT_DATA)) is None
+    bundle = json.dumps(dump_bundle(Collateral(cpu=(CpuAnswer(found.text.encode(), Source.FILE),)))).encode()
+    assert nvattest.parse_collateral(bundle, quote=quote) == found
+    for others in (None, other.quote(REPORT_DATA)):
+        with pytest.raises(nvattest.InputError) as caught:
+            nvattest.parse_collateral(bundle, quote=others)
+        assert caught.value.code == "collateral-format"
     late = datetime(2040, 1, 1, tzinfo=timezone.utc)
     with pytest.raises(CollateralError, match="is good from"):
         fetch_cpu(wanted_of(quote), options, at=late, anchors=anchors)

@@ -229,6 +229,19 @@ def test_an_input_of_a_recipe_is_given_once_and_with_a_value(folder: Path, capsy
         assert wrong in capsys.readouterr().out
 
 
+def test_a_quote_that_cannot_be_read_is_a_verdict_beside_a_bundle_too(
+    folder: Path, cpu: SimulatedGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collateral = cpu.collateral()
+    content = collateral.text.encode() if isinstance(collateral, TdxCollateral) else pem(collateral.certificates)
+    bundle = dump_bundle(Collateral(cpu=(CpuAnswer(content, Source.FILE),)))
+    (folder / "bundle.json").write_text(json.dumps(bundle))
+    (folder / "quote.json").write_bytes(cpu.quote(bytes(64))[:-1])
+    demands = ["--cpu-policy", f"{folder}/cpu.toml", "--tee-collateral", f"{folder}/bundle.json"]
+    assert verify(folder, *demands) == 3
+    assert "FAIL   26" in capsys.readouterr().out
+
+
 def test_a_time_for_the_quote_of_a_guest_that_is_not_judged_is_no_silent_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

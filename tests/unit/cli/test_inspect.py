@@ -104,6 +104,12 @@ def test_certificates_with_an_endorsement_key_of_amd_are_collateral_and_roots_ar
     assert main(["inspect", str(tmp_path / "cpu-collateral.pem")]) == 0
 
 
+def test_a_quote_that_is_cut_off_is_no_file_of_certificates() -> None:
+    quote = SimulatedGuest("tdx").quote(bytes(64))
+    assert b"BEGIN CERTIFICATE" in quote
+    assert kind_of_file(quote[:-1]) is None
+
+
 def test_there_is_a_file_of_each_kind(files: dict[str, Path]) -> None:
     assert files.keys() == KINDS.keys()
 

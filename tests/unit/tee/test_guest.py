@@ -201,6 +201,18 @@ def test_a_guest_is_made_of_bytes_and_instants_with_a_zone(change: dict[str, Any
         Guest(**values | change)
 
 
+@pytest.mark.parametrize(("name", "value"), [("policy", b"[tdx]"), ("collateral", b"{}"), ("anchors", None)])
+def test_an_argument_of_another_type_is_named_with_what_makes_it(name: str, value: object) -> None:
+    bound = Bound.make("tdx")
+    with pytest.raises(InputError, match=f"the {name} of a guest cannot be") as caught:
+        replace(bound.guest(), **{name: value})
+    assert caught.value.hint.startswith("nvattest.")
+
+
+def test_the_makers_roots_are_short_to_look_at() -> None:
+    assert repr(CPU_ANCHORS) == "<CpuAnchors Intel and AMD>"
+
+
 def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     import dcap_qvl
 
