@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -13,6 +14,8 @@ from nvattest.appraisal.cpu_policy import CpuPolicy
 from nvattest.errors import ResultCode
 from nvattest.model import NoTruthValue, counted
 
+# What a verified quote is: its collateral belongs to it, and chain, revocation and signature are good.
+VERIFIED: Final = ("quote-collateral", "quote-chain", "quote-revocation", "quote-signature")
 # The kernel's names of the providers of quotes.
 MAKERS: Final = {"tdx_guest": "Intel TDX", "sev_guest": "AMD SEV-SNP"}
 
@@ -128,13 +131,12 @@ class GuestAppraisal(NoTruthValue):
     @property
     def sentence(self) -> str:
         """The result in words. It claims nothing about attachment."""
-        maker = MAKERS.get(self.kind, "an unknown CPU")
         if self.facts is None:
-            return f"Nothing is proven about the guest: its quote ({maker}) was not verified."
-        guest = f"The guest measured {self.facts.measurement.hex()[:16]}… ({maker}, {self.facts.level})"
+            return unproven(self.kind)
+        measurement, level = self.facts.measurement.hex(), self.facts.level
         if not self.trusted:
-            names = ", ".join(check.id for check in self.failures)
-            return f"{guest} is not trusted together with its devices: {names}."
+            return refused(self.kind, measurement, level, [check.id for check in self.failures])
+        guest = _guest(self.kind, measurement, level)
         one = self.devices == 1
         devices = "this device" if one else f"these {counted(self.devices, 'device')}"
         verdict = "it is trusted" if one else "all are trusted"
@@ -145,3 +147,21 @@ class GuestAppraisal(NoTruthValue):
             tie = f"names the nonce that {devices} answered, and {verdict}. It covers no evidence"
             return f"{guest} {tie}: devices of another machine could have answered."
         return f"{guest} has the report data that you expect. What ties {devices} to it is yours to know; {verdict}."
+
+
+def unproven(kind: str) -> str:
+    """The sentence for a guest whose quote was not verified."""
+    return f"Nothing is proven about the guest: its quote ({_maker(kind)}) was not verified."
+
+
+def refused(kind: str, measurement: str, level: str, failures: Sequence[str]) -> str:
+    """The sentence for a guest whose quote was verified, and that is not trusted because of these checks."""
+    return f"{_guest(kind, measurement, level)} is not trusted together with its devices: {', '.join(failures)}."
+
+
+def _guest(kind: str, measurement: str, level: str) -> str:
+    return f"The guest measured {measurement[:16]}… ({_maker(kind)}, {level})"
+
+
+def _maker(kind: str) -> str:
+    return MAKERS.get(kind, "an unknown CPU")

@@ -18,7 +18,7 @@ from nvattest._registry import NO_PDI
 from nvattest._text import clean
 from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_GUEST, REQUIRED_PLATFORM, Outcome, acceptable, decide
-from nvattest.appraisal.guest import MAKERS
+from nvattest.appraisal.guest import MAKERS, VERIFIED, refused, unproven
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 
@@ -400,15 +400,32 @@ def _every(checks: Sequence[CheckView], devices: Sequence[DeviceView], guest: Gu
     return [*checks, *own, *(guest.checks if guest is not None else ())]
 
 
+# The members of a guest that are its verified quote's.
+_SAID: Final = ("measurement", "registers", "report_data", "level", "tcb", "endorsement", "collateral")
+
+
 def _guest(document: JsonObject) -> GuestView:
     checks = _checks(document, GUEST)
-    trusted = _whole(document, "checks", checks) and decide(checks, REQUIRED_GUEST)
+    good = {check.id for check in checks if check.acceptable}
+    verified = flag(document, "quote_signature_verified") is True and good.issuperset(VERIFIED)
+    kind = text(document, "kind")
+    if not verified:
+        # Nothing that a quote says is shown whose checks do not say that it was verified, whatever the file holds.
+        document = {name: value for name, value in document.items() if name not in _SAID} | {
+            "quote_signature_verified": False, "sentence": unproven(kind)
+        }  # fmt: skip
+    trusted = verified and _whole(document, "checks", checks) and decide(checks, REQUIRED_GUEST)
+    trusted = trusted and flag(document, "trusted") is True
+    if verified and not trusted:
+        failures = [check.id for check in checks if not check.acceptable]
+        sentence = refused(kind, text(document, "measurement"), text(document, "level"), failures)
+        document = {**document, "sentence": sentence}
     endorsement = item(document, "endorsement")
     return _read(
         GuestView,
         document,
         checks=checks,
-        trusted=trusted and flag(document, "trusted") is True,
+        trusted=trusted,
         root=text(endorsement, "root"),
         endorsement=text(endorsement, "kind").upper(),
         good_until=text(item(document, "collateral"), "good_until"),

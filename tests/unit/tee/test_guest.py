@@ -771,6 +771,28 @@ def test_a_file_cannot_claim_more_of_a_guest_than_its_checks_say(
     assert not schema.is_valid(document), "a trusted platform has a trusted guest"
 
 
+@pytest.mark.parametrize("lie", [None, "a changed signature", "a debug guest"])
+def test_a_file_s_words_about_a_guest_are_not_shown_against_its_checks(bound: Bound, lie: str | None) -> None:
+    recipe = Challenge(challenge=bound.challenge, key_thumbprint=bound.key.public.thumbprint_bytes)
+    good = json.loads(json.dumps(appraisal_to_json(with_guest(bound))))["guest"]
+    made = {
+        None: lambda: bound.guest(anchors=CPU_ANCHORS),
+        "a changed signature": lambda: ATTACKS["a changed signature"][0](bound),
+        "a debug guest": lambda: lying("guest:debug")(bound),
+    }[lie]()
+    document = json.loads(json.dumps(appraisal_to_json(with_guest(bound, replace(made, recipe=recipe)))))
+    # The words of a good guest over the checks of a bad one.
+    document["guest"] |= {name: value for name, value in good.items() if name != "checks"}
+    view = read_appraisal(document)
+    assert view.guest is not None
+    assert not view.guest.trusted
+    assert "your challenge" not in view.guest.sentence
+    verified = bound.cpu.registers == () and lie == "a debug guest"
+    assert view.guest.quote_signature_verified == verified
+    assert bool(view.guest.measurement) == verified
+    assert ("Nothing is proven" in view.guest.sentence) != verified
+
+
 def test_text_story_and_page_show_the_guest_as_the_root_of_the_picture(bound: Bound) -> None:
     pytest.importorskip("jinja2")
     view = view_of(with_guest(bound))
