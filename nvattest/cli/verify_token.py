@@ -420,7 +420,9 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
     from nvattest.report.text import saved_guest_account
 
     lines += ["", *saved_guest_account(verified.guest)]
-    if verified.guest.trusted and verified.guest.passed("guest-key") and verified.guest.recipe == "nvattest":
+    guest = verified.guest
+    # A guest that anyone may have made, or whose host reads it, could write any token and name its key.
+    if guest.trusted and guest.passed("guest-key") and guest.recipe == "nvattest" and not guest.weakened:
         lines.append("  the quote covers the token's key: a key set from the attester itself may be believed")
     return lines
 

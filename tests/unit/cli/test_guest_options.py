@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,18 @@ def test_json_says_that_the_signature_was_verified_and_everything_that_was_judge
     assert guest["collateral"]["good_until"]
     assert guest["policy"]["tdx" if cpu.registers else "snp"]
     assert guest["at"] == "2026-11-01T00:00:00Z"
+
+
+def test_the_attester_s_key_set_is_not_recommended_where_any_guest_counts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Anyone can start a guest that names its own key and signs what it likes.
+    policy = (folder / "cpu.toml").read_text()
+    (folder / "cpu.toml").write_text(re.sub(r"(mrtd|measurement) = .*", 'measurements = "any"', policy))
+    assert judged(folder) == 0
+    said = capsys.readouterr().out
+    assert "weakened: any guest" in said
+    assert "may be believed" not in said
 
 
 def test_a_guest_that_the_policy_refuses_is_exit_status_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
