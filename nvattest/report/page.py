@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
+from nvattest._registry import CPU_MAKERS
 from nvattest._text import clean
 from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
@@ -237,11 +238,12 @@ def guest_diagram(view: AppraisalView) -> Diagram | None:
     accepted = guest.quote_signature_verified and not own
     bound = guest.passed("guest-binding", "guest-nonce")
     good = sum(device.trusted for device in view.devices)
+    root = "pinned root" if guest.anchors == CPU_MAKERS else f"root of {shorten(guest.anchors, 24)} anchors"
     said = "signature verified" if guest.quote_signature_verified else "NOT VERIFIED"
     said = f"REFUSED BY {', '.join(own[:2]).upper()}" if guest.quote_signature_verified and own else said
     boxes = [
-        _box(guest.root or f"{guest.maker}: root", ("pinned root" if chain == "good" else "NOT SHOWN",), chain),
-        _box(guest.endorsement or "Endorsement key", (guest.good_until and f"until {guest.good_until[:10]}",), chain),
+        _box(guest.root or f"{guest.maker}: root", (root if chain == "good" else "NOT SHOWN",), chain),
+        _box(guest.endorsement or "Endorsement key", (guest.not_after and f"until {guest.not_after[:10]}",), chain),
         _box(
             f"Guest, {guest.maker}",
             (shorten(guest.measurement, 32) or "measurement not known", said),

@@ -256,6 +256,7 @@ class GuestView(NamedTuple):
     level: str = ""
     root: str = ""
     endorsement: str = ""
+    not_after: str = ""
     good_until: str = ""
     checks: tuple[CheckView, ...] = ()
 
@@ -357,7 +358,7 @@ def view_of_guest(guest: GuestAppraisal) -> GuestView:
     """A guest just judged, seen as its JSON says it."""
     from nvattest.appraisal.serialize import guest_to_json
 
-    return _guest(guest_to_json(guest))
+    return read_guest(guest_to_json(guest))
 
 
 def read_appraisal(document: object) -> AppraisalView:
@@ -371,7 +372,7 @@ def read_appraisal(document: object) -> AppraisalView:
     members = _members(document, "devices")
     devices = tuple(_device(member, index) for index, member in enumerate(members[:_MAXIMUM_DEVICES]))
     checks = _checks(document, PLATFORM)
-    guest = _guest(item(document, "guest")) if document.get("guest") is not None else None
+    guest = read_guest(item(document, "guest")) if document.get("guest") is not None else None
     claimed = flag(document, "trusted")
     trusted = (
         number(document, "result_code") == ResultCode.OK
@@ -404,7 +405,8 @@ def _every(checks: Sequence[CheckView], devices: Sequence[DeviceView], guest: Gu
 _SAID: Final = ("measurement", "registers", "report_data", "level", "tcb", "endorsement", "collateral")
 
 
-def _guest(document: JsonObject) -> GuestView:
+def read_guest(document: JsonObject) -> GuestView:
+    """Read the appraisal of a guest for display; ``trusted`` is decided anew."""
     checks = _checks(document, GUEST)
     good = {check.id for check in checks if check.acceptable}
     verified = flag(document, "quote_signature_verified") is True and good.issuperset(VERIFIED)
@@ -428,6 +430,7 @@ def _guest(document: JsonObject) -> GuestView:
         trusted=trusted,
         root=text(endorsement, "root"),
         endorsement=text(endorsement, "kind").upper(),
+        not_after=text(endorsement, "not_after"),
         good_until=text(item(document, "collateral"), "good_until"),
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TIMES: Final = ("iat", "nbf", "exp")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_VOUCHERS: Final = ("token", "guest", "verified_by")
 _MAXIMUM_CLAIMS: Final = 200
 MAXIMUM: Final = 64 * 1024 * 1024
 _MAXIMUM_TOKENS: Final = 512
@@ -202,6 +203,7 @@ def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
     elif subject.kind == "claims":
         lines = _banner("These are claims without a token around them.", terminal)
         lines += _result(subject.result, terminal) if subject.result is not None else []
+        lines += _guest(subject.result or {}, terminal)
         for name, claims in subject.claims:
             lines += ["", terminal.paint(f"  {clean(name)}", "bold"), *_claims(claims, terminal)]
     elif subject.kind == "bundle":
@@ -256,6 +258,22 @@ def _appraisal_to_json(view: AppraisalView) -> dict[str, object]:
         "notices": view.notices,
         "failures": found,
     }
+
+
+def _guest(result: JsonObject, terminal: Terminal) -> list[str]:
+    """The guest that verify-token judged beside the token, with what to do where it is refused."""
+    if not isinstance(result.get("guest"), dict):
+        return []
+    from nvattest.report.reading import read_guest
+    from nvattest.report.text import guest_story
+
+    guest = read_guest(item(result, "guest"))
+    lines = ["", *guest_story(guest, terminal)]
+    for check in guest.failures:
+        if check.hint:
+            lines += ["", *terminal.wrap(f"{check.id}: {check.hint}", first="  next: ")]
+            lines += terminal.action(f"$ nvattest explain {check.id}", indent="        ")
+    return lines
 
 
 def _banner(what: str, terminal: Terminal) -> list[str]:
@@ -355,9 +373,10 @@ def _result(result: JsonObject, terminal: Terminal) -> list[str]:
     code = number(result, "result_code")
     message = text(result, "result_message")
     lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
-    if any(flag(part, "simulated") for part in (result, item(result, "token"), item(result, "verified_by"))):
+    if any(flag(part, "simulated") for part in (result, *(item(result, name) for name in _VOUCHERS))):
         lines.append(terminal.paint("  *** SIMULATED: this proves nothing ***", "warn", "bold"))
-    rest = {name: value for name, value in result.items() if name not in ("result_code", "result_message")}
+    apart = ("result_code", "result_message", *(("guest", "binding") if isinstance(result.get("guest"), dict) else ()))
+    rest = {name: value for name, value in result.items() if name not in apart}
     return [*lines, *_claims(rest, terminal)]
 
 

@@ -276,7 +276,7 @@ def story(
     lines = [*_heading(view, terminal, saved=saved), *_failures(view, terminal)]
     if view.guest is not None:
         # The root of the picture: the devices are what it asked.
-        lines += ["", *_guest(view.guest, terminal), ""]
+        lines += ["", *guest_story(view.guest, terminal), ""]
     lines += _overview(view, terminal)
     chosen = telling(view)
     shown = [item for item in view.devices if everything or item.label in chosen]
@@ -416,7 +416,8 @@ def _device(device: DeviceView, terminal: Terminal) -> list[str]:
     return lines
 
 
-def _guest(guest: GuestView, terminal: Terminal) -> list[str]:
+def guest_story(guest: GuestView, terminal: Terminal) -> list[str]:
+    """What the quote says, then every check of the guest."""
     lines = _section("GUEST", terminal, note=guest.maker)
     lines += terminal.wrap(guest.sentence, first="  ")
     lines += _row("measurement", guest.measurement, terminal)

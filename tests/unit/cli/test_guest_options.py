@@ -136,6 +136,26 @@ def test_the_attester_s_key_set_is_not_recommended_where_any_guest_counts(
     assert "may be believed" not in said
 
 
+def test_explain_shows_the_guest_of_a_saved_verdict_as_a_story_with_what_to_do(
+    folder: Path, cpu: SimulatedGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = (folder / "cpu.toml").read_text()
+    for good in (True, False):
+        if not good:
+            (folder / "cpu.toml").write_text(policy.replace(policy.split('"')[1], "0" * 96))
+        capsys.readouterr()
+        assert judged(folder, "--format", "json") == (0 if good else 3)
+        (folder / "result.json").write_text(capsys.readouterr().out)
+        assert main(["explain", f"{folder}/result.json"]) == 0
+        said = capsys.readouterr().out
+        assert "SIMULATED" in said
+        assert "\nGUEST  " in said
+        assert "ties to it  key and evidence (recipe nvattest)" in said
+        assert '"quote-format"' not in said, "no check is shown as JSON"
+        assert ("next: guest-measurements: this is another guest" in " ".join(said.split())) is not good
+        assert max(map(len, said.splitlines())) <= 80
+
+
 def test_a_guest_that_the_policy_refuses_is_exit_status_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = (folder / "cpu.toml").read_text()
     (folder / "cpu.toml").write_text(policy.replace(policy.split('"')[1], "0" * 96))

@@ -805,6 +805,12 @@ def test_text_story_and_page_show_the_guest_as_the_root_of_the_picture(bound: Bo
     page = report_page(view)
     assert page.index("<h2>Guest</h2>") < page.index("<h2>Platform</h2>")
     assert "Nothing here shows that the devices are plugged into this guest" in page
+    # A simulated root is not the maker's pinned one, and the key ends with its certificate, not with its collateral.
+    picture = page[page.index("<h2>Guest</h2>") : page.index("<h2>Platform</h2>")]
+    assert "root of simulated anchors" in picture
+    assert "pinned root" not in picture
+    assert f"until {view.guest.not_after[:10]}" in picture
+    assert view.guest.not_after[:10] != view.guest.good_until[:10]
 
 
 def test_the_page_of_a_refused_guest_says_which_part_failed(bound: Bound) -> None:
