@@ -117,13 +117,17 @@ class RevocationList(NamedTuple):
 
 
 class Path(NamedTuple):
-    """An endorsement key, its issuer, the pinned root, and the root's revocation list where there is one."""
+    """An endorsement key, its issuer, the pinned root, and the root's revocation list where there is one.
+
+    ``revoked`` says that any list of the root names the issuer, the newest or another.
+    """
 
     key: EndorsementKey
     issuer: Certificate
     root_name: str
     root: TrustAnchor
     crl: RevocationList | None
+    revoked: bool
 
 
 def read_auxiliary(blob: bytes) -> SnpCollateral:
@@ -395,12 +399,12 @@ def _path(
 ) -> Path:
     anchor = anchors.amd[root]
 
-    def rank(crl: RevocationList) -> tuple[bool, bool, datetime]:
-        return signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since <= at, crl.since
-
-    # The newest of those that the root signed until then.
-    crl = max((crl for crl in lists if crl.issuer_der == issuer.issuer_der), key=rank, default=None)
-    return Path(key, issuer, root, anchor, crl)
+    named = [crl for crl in lists if crl.issuer_der == issuer.issuer_der]
+    ranked = [(signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since <= at, crl.since, crl) for crl in named]
+    # The newest of those that the root signed until then; one for VLEKs may not name what one for VCEKs does.
+    crl = max(ranked, key=lambda item: item[:3])[3] if ranked else None
+    revoked = any(signed and issuer.serial in crl.serials for signed, _, _, crl in ranked)
+    return Path(key, issuer, root, anchor, crl, revoked)
 
 
 def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
@@ -411,7 +415,7 @@ def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
         not signed_by(issuer.spki_der, key.signature, key.tbs),
         not _check_signature(report, key).acceptable,
         not max(key.not_before, issuer.not_before) <= at <= min(key.not_after, issuer.not_after),
-        path.crl is not None and issuer.serial in path.crl.serials,
+        path.revoked,
     )
 
 
@@ -512,7 +516,7 @@ def _check_revocation(path: Path, demands: SnpDemands) -> Check:
         return absent("quote-revocation", detail, hint=_FETCH, tolerated_by=tolerated)
     if not signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs):
         return failed("quote-revocation", f"the revocation list is not signed by {path.root.name}", hint=_FETCH)
-    if path.issuer.serial in path.crl.serials:
+    if path.revoked:
         return failed(
             "quote-revocation", f"AMD revoked {path.issuer.label} (serial {path.issuer.serial:x})",
             hint="get certificates of its successor from AMD's key distribution service",

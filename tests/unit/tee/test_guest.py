@@ -673,6 +673,17 @@ def test_a_newer_list_does_not_hide_the_one_that_was_current_at_the_instant() ->
     assert bound.verified(bound.guest(collateral=SnpCollateral(crls=newer.crls + whole.crls))).trusted
 
 
+def test_a_newer_list_that_names_nothing_does_not_hide_that_another_revoked_the_issuer() -> None:
+    # AMD publishes a list for VCEKs and one for VLEKs, both by the same root.
+    bound = Bound.make("snp-genoa")
+    whole = bound.cpu.collateral()
+    told = SimulatedGuest("snp-genoa", clock=bound.clock - timedelta(days=1), lies=["guest:revoked=1"]).collateral()
+    assert isinstance(whole, SnpCollateral)
+    assert isinstance(told, SnpCollateral)
+    both = whole + SnpCollateral(crls=told.crls)
+    assert refusing(bound.verified(bound.guest(collateral=both)).guest) == {"quote-revocation"}
+
+
 def test_an_instant_of_its_own_judges_the_quote_apart_from_the_token(bound: Bound) -> None:
     late = bound.clock + timedelta(days=400)
     assert refusing(bound.verified(bound.guest(at=late)).guest) >= {"quote-collateral"}
