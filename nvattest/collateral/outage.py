@@ -104,7 +104,7 @@ class Host:
         if self._answered:
             return float("inf")
         # Without retries the first failure is the last, so one request finds out for all.
-        return _UNPROVEN - self._refusals if self._retries else 1
+        return min(_UNPROVEN, OUTAGE_REQUESTS - self._refusals) if self._retries else 1
 
     def answered(self) -> None:
         """The request got an answer, good or bad: the host is there."""
@@ -118,11 +118,15 @@ class Host:
             self._changed.notify_all()
 
     def refused(self, cause: Failed) -> None:
-        """The request got an answer that the service never gives. After a few and no other, nothing more is asked."""
+        """The request got an answer that the service never gives.
+
+        A responder may not know a few certificates and all others. After as many requests as an outage costs, and no
+        answer of the service among them, nothing more is asked.
+        """
         with self._changed:
             self._in_flight -= 1
             self._refusals += 1
-            if not self._answered and self._refusals >= _UNPROVEN:
+            if not self._answered and self._refusals >= OUTAGE_REQUESTS:
                 self._give_up(cause, self._refusals)
             self._changed.notify_all()
 

@@ -11,7 +11,7 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.gather import GatherOptions, gather
 from nvattest.collateral.http import HttpClient, HttpSettings
 from nvattest.collateral.nras import NrasClient
-from nvattest.collateral.outage import OUTAGE_REQUESTS, OUTAGE_SECONDS
+from nvattest.collateral.outage import OUTAGE_REQUESTS, OUTAGE_SECONDS, Failed, Host
 from nvattest.collateral.plan import needs_of
 from nvattest.collateral.services import RIM_SERVICE
 from nvattest.errors import CollateralError, ResultCode
@@ -190,10 +190,10 @@ def test_a_responder_that_gives_nothing_but_foreign_answers_is_asked_a_few_times
     with Services(node, faults=[f"ocsp:{fault}"]) as services:
         options = GatherOptions(rim_url=services.rim_url, ocsp_url=services.ocsp_url)
         found = gather(node.evidence(NONCE), options, at=node.time, verifier=verifier)
-        assert len(services.requests("ocsp")) == 4
+        assert len(services.requests("ocsp")) == OUTAGE_REQUESTS
     assert not found.ocsp
     assert {int(missing.code) for missing in found.unavailable.values()} == {code}
-    assert sum("not asked: the host was given up after 4" in item.message for item in found.unavailable.values()) > 4
+    assert sum("not asked: the host was given up after 8" in item.message for item in found.unavailable.values()) > 4
 
 
 def test_a_foreign_answer_about_one_certificate_stops_no_other(node) -> None:
@@ -205,6 +205,24 @@ def test_a_foreign_answer_about_one_certificate_stops_no_other(node) -> None:
         found = gather(node.evidence(NONCE), options, at=node.time, verifier=verifier)
     assert len(found.unavailable) == 6
     assert len(found.ocsp) > 6
+
+
+def test_a_host_whose_first_answers_are_foreign_is_asked_on_and_one_with_no_other_is_given_up() -> None:
+    deadline, foreign = Deadline(60), Failed("HTTP status 404", "http-status", again=False, status=404)
+    host, silent = Host(5), Host(5)
+    for _ in range(OUTAGE_REQUESTS - 1):
+        for asked in (host, silent):
+            asked.enter(object(), deadline)
+            asked.refused(foreign)
+    host.enter(object(), deadline)
+    host.answered()
+    for _ in range(OUTAGE_REQUESTS):
+        host.enter(object(), deadline)
+        host.refused(foreign)
+    assert not host.given_up
+    silent.enter(object(), deadline)
+    silent.refused(foreign)
+    assert silent.given_up
 
 
 def test_a_certificate_that_is_not_believed_is_not_looked_at_twice_as_often_as_there_are_things_to_ask(node) -> None:
@@ -221,8 +239,6 @@ def test_a_host_that_stays_silent_is_given_up_after_two_limits(platform) -> None
 
     class Silent(HttpClient):
         def _once(self, *_args, **_more):
-            from nvattest.collateral.outage import Failed
-
             attempts.append(clock.now)
             clock.sleep(5.0)
             raise Failed("timed out", "connection", again=True)
