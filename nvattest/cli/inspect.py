@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     kind = kind_of_file(data)
     if kind is None:
         raise InputError(
-            f"FILE: {name} is no file that nvattest reads or writes",
+            f"FILE: {name} is no file that nvattest reads or writes{_fault(data)}",
             code="explain-format",
             hint=f"known are {', '.join(item.words for item in KINDS.values())}",
         )
@@ -70,6 +70,19 @@ def run(options: argparse.Namespace) -> int:
         return 0
     say(f"{name}: {words}", text, f"use: {use.replace('FILE', name)}", colour=terminal.color)
     return 0
+
+
+def _fault(data: bytes) -> str:
+    """Why a file that begins as JSON cannot be read as such."""
+    from nvattest._documents import load_json
+    from nvattest.report.subjects import MAXIMUM
+
+    if data.lstrip()[:1] in (b"{", b"["):
+        try:
+            load_json(data, source="as JSON", maximum=MAXIMUM, file=True)
+        except ParseError as error:
+            return f"; {error}"
+    return ""
 
 
 def _unpacked(data: bytes, name: str, maximum: int) -> bytes:
@@ -235,10 +248,16 @@ def _ocsp(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[
 
 
 def _certificates(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest._documents import load_json
     from nvattest.pki.anchors import NVIDIA_ANCHORS
     from nvattest.pki.certificate import parse_certificate, parse_pem_chain
+    from nvattest.token.keyring import parse_x5c
 
-    chain = (parse_certificate(data),) if data[:1] == b"\x30" else parse_pem_chain(_blocks(data))
+    if data.lstrip()[:1] == b"{":
+        document = load_json(data, source="x5c", maximum=len(data), file=True)
+        chain = parse_x5c(document["x5c"] if isinstance(document, dict) else None, what="the file")
+    else:
+        chain = (parse_certificate(data),) if data[:1] == b"\x30" else parse_pem_chain(_blocks(data))
     found = [_certificate(item) for item in chain]
     pinned = [a.name for a in (*NVIDIA_ANCHORS.device, *NVIDIA_ANCHORS.rim) if any(a.matches(item) for item in chain)]
     lines = [f"  holds NVIDIA's pinned root {name}" for name in pinned] or ["  NVIDIA's pinned roots are not in it"]
@@ -310,17 +329,27 @@ def _evidence_policy(data: bytes, name: str, _judgement: Judgement) -> tuple[obj
 
 
 def _cpu_collateral(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
-    from nvattest.tee.collateral import TdxCollateral, collateral_windows, parse_collateral
+    from nvattest.pki.certificate import Name
+    from nvattest.tee.anchors import CPU_ANCHORS
+    from nvattest.tee.collateral import TdxCollateral, parse_collateral
+    from nvattest.tee.issued import judge
+    from nvattest.tee.snp import read_crl
 
     collateral = parse_collateral(data)
-    facts: JsonObject = {"maker": "AMD"}
+    issued = judge(collateral, CPU_ANCHORS)
+    facts: JsonObject = {"maker": "AMD", "about": issued.about}
     if isinstance(collateral, TdxCollateral):
-        facts = {"maker": "Intel", "fmspc": collateral.fmspc, "tcb_evaluation": collateral.evaluation}
+        facts |= {"maker": "Intel", "fmspc": collateral.fmspc, "tcb_evaluation": collateral.evaluation}
+    else:
+        lists = [read_crl(der) for der in collateral.crls]
+        facts["revocation_lists"] = [f"{len(crl.serials)} revoked of {Name(crl.issuer_der).rfc4514()}" for crl in lists]
     facts |= {
         f"{item.name.replace(' ', '_')}_until": format_time(item.until) if item.until is not None else None
-        for item in collateral_windows(collateral)
+        for item in issued.windows
     }
-    return facts, ["  NOT VERIFIED: it is judged together with a quote", *_members(facts)]
+    facts |= {"issued_by_maker": not issued.problem, "detail": issued.problem}
+    state = f"NOT VERIFIED: {issued.problem}" if issued.problem else "all of it is signed below the maker's root"
+    return facts, [f"  {state}; it is judged together with a quote", *_members(facts, leave=("detail",))]
 
 
 def _cpu_policy(data: bytes, name: str, _judgement: Judgement) -> tuple[object, list[str]]:

@@ -80,6 +80,8 @@ def kind_of_file(data: bytes) -> str | None:
     # Tools write text before PEM. Behind other bytes it is a part of them, as in a quote that is cut off.
     if label is not None and not start.startswith((b"{", b"[")) and b"\0" not in start[: label.start()]:
         words = label[1].decode("ascii")
+        if words == "CERTIFICATE" and _holds_endorsement_key(data):
+            return "cpu-collateral"
         of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key", "X509 CRL": "cpu-collateral"}
         if words == "CERTIFICATE" and _is_amd(data):
             return "cpu-collateral"
@@ -109,6 +111,17 @@ def _kind_of_der(data: bytes) -> str | None:
         return None
 
 
+def _holds_endorsement_key(data: bytes) -> bool:
+    """Whether these PEM blocks hold a VCEK or VLEK, whose serial number of zero no other reader takes."""
+    from nvattest.tee.collateral import parse_snp_collateral
+    from nvattest.tee.issued import endorsement_keys
+
+    try:
+        return bool(endorsement_keys(parse_snp_collateral(data)))
+    except ParseError:
+        return False
+
+
 def _kind_of_json(data: bytes, start: bytes) -> str | None:
     if start.startswith(b"{"):
         try:
@@ -124,6 +137,8 @@ def _kind_of_json(data: bytes, start: bytes) -> str | None:
                 return "jwks"
             if "tcb_info" in document and "qe_identity" in document:
                 return "cpu-collateral"
+            if isinstance(document.get("x5c"), list):
+                return "certificates"
             if isinstance(document.get("rim"), str) and "id" in document:
                 return "rim"
     try:

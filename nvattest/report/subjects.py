@@ -119,6 +119,9 @@ def _object(document: JsonObject, data: bytes, source: str) -> Subject:
         return Subject(kind="result", result=result)
     if _looks_like_claims(document):
         return Subject(kind="claims", claims=(("claims", document),))
+    by_name = [(name[:80], entry) for name, entry in document.items() if isinstance(entry, dict)]
+    if document and len(by_name) == len(document) and all(_looks_like_claims(entry) for _, entry in by_name):
+        return Subject(kind="claims", claims=tuple(by_name[:_MAXIMUM_TOKENS]))
     if _holds_evidence(document):
         return Subject(kind="evidence", data=data)
     kind = document.get("format")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -165,6 +166,49 @@ def test_every_real_report_and_quote_is_recognised(real_data: Path) -> None:
 def test_real_collateral_of_cpus_is_recognised(pattern: str, real_data: Path) -> None:
     paths = sorted((real_data / "tee").rglob(pattern))
     assert {kind_of_file(path.read_bytes()) for path in paths} == {"cpu-collateral"}
+
+
+def test_a_real_endorsement_key_in_pem_is_named_with_its_chip_and_verified_with_its_chain(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    der = (real_data / "tee" / "snp" / "s1-milan-v2.vcek.der").read_bytes()
+    text = base64.encodebytes(der).decode()
+    key = f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n".encode()
+    path = tmp_path / "key.pem"
+    path.write_bytes(key)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "VCEK of chip d49554ec717f4e5b… (Milan-B0)" in out
+    assert "NOT VERIFIED: there is no certificate of the issuer of the VCEK" in out
+    path.write_bytes(key + (real_data / "tee" / "snp" / "chain-milan-vcek.pem").read_bytes())
+    main(["-f", "json", "inspect", str(path)])
+    assert json.loads(capsys.readouterr().out)["content"]["issued_by_maker"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("claims/attsdk-hopper-claims-v3-decoded.json", "GPU-0"),
+        ("claims/attsdk-switch-decoded.json", "SWITCH-0"),
+        ("claims/nvtrust/gpu-overall_claims_remote.json", "x-nvidia-overall-att-result"),
+        ("tokens/nras-gpu-x5c-chain.json", "NVIDIA Attestation Service GPU Intermediate 004"),
+        ("tee/snp/crl-milan.der", "0 revoked of CN=ARK-Milan"),
+    ],
+)
+def test_real_claims_chains_and_lists_are_shown(
+    name: str, words: str, real_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(real_data / name)]) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_json_that_cannot_be_read_is_refused_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "claims.json"
+    path.write_text('{"exp": 1, "eat_nonce": "00", "exp": 2}')
+    assert main(["inspect", str(path)]) == 4
+    assert "reads or writes; as JSON: the key 'exp' appears twice in one object" in capsys.readouterr().err
 
 
 def test_a_list_of_revoked_certificates_is_shown_with_its_end(
