@@ -310,10 +310,12 @@ def render_inspection(facts: JsonObject) -> str:
                 f"signed by {rim['signer']}, signers until {rim['expires']}"
             )
         lines.append(f"  {rim['id']}: {_state(rim)}{what}")
+    open_answers = [answer for answer in answers if answer.get("reason") == _OF_A_DEVICE]
+    answers = [answer for answer in answers if answer.get("reason") != _OF_A_DEVICE]
     if len(answers) > _LISTED:
-        sums = Counter("of devices" if a.get("reason") == _OF_A_DEVICE else str(a["state"]) for a in answers)
+        sums = Counter(str(answer["state"]) for answer in answers)
         lines.append("  revocation answers: " + ", ".join(f"{count} {what}" for what, count in sums.items()))
-        answers = [a for a in answers if a["state"] == NOT_VERIFIED and a["reason"] != _OF_A_DEVICE][:_LISTED]
+        answers = [answer for answer in answers if answer["state"] == NOT_VERIFIED][:_LISTED]
     for answer in answers:
         name = f"OCSP answer {answer['sha256'][:12]}"
         what = ""
@@ -322,6 +324,7 @@ def render_inspection(facts: JsonObject) -> str:
             name = f"OCSP answer for {answer['serial']}{of}"
             what = f", {answer['status']}, {answer['this_update']} to {answer['next_update']}"
         lines.append(f"  {name}: {_state(answer)}{what if answer['state'] != NOT_VERIFIED else ''}")
+    lines += _of_devices(open_answers)
     for item in cpu:
         what = ""
         if item["state"] != NOT_VERIFIED:
@@ -331,6 +334,21 @@ def render_inspection(facts: JsonObject) -> str:
     if isinstance(first, dict):
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
     return joined(lines)
+
+
+def _of_devices(answers: list[JsonObject]) -> list[str]:
+    """What these answers say, in one line: without the devices they are neither verified nor bad."""
+    if not answers:
+        return []
+    said = Counter(str(answer["status"]) for answer in answers)
+    ends = sorted(str(answer["next_update"]) for answer in answers if answer["next_update"] is not None)
+    until = f", the first until {ends[0]}" if ends else ""
+    sums = ", ".join(f"{count} {what}" for what, count in said.items())
+    number = counted(len(answers), "revocation answer")
+    return [
+        f"  {number} about certificates that no RIM here has, not verified: {sums}{until}",
+        "    the evidence of the devices verifies them: nvattest bundle inspect FILE --gpu-evidence-file EVIDENCE",
+    ]
 
 
 def _state(entry: JsonObject) -> str:

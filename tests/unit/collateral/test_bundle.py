@@ -225,6 +225,18 @@ def test_answers_about_devices_are_not_verified_and_not_bad_without_the_devices(
     states = [entry["state"] for entry in facts["ocsp"]]
     assert set(states) == {"verified", "not verified"}
     assert (bad, len(usable.ocsp)) == ((), len(states))
+    lines = render_inspection(facts).split("\n")
+    [line] = [line for line in lines if "certificates that no RIM here has" in line]
+    assert f"  {states.count('not verified')} revocation answers about" in line
+    assert f": {states.count('not verified')} good, the first until 2026-" in line
+    assert not [line for line in lines if "NOT VERIFIED" in line]
+    assert sum("--gpu-evidence-file" in line for line in lines) == 1
+
+
+def test_a_revocation_stands_in_the_sums_of_what_is_not_verified(platform) -> None:
+    facts, _, _ = inspected(platform, platform.bundle())
+    next(answer for answer in facts["ocsp"] if answer["state"] == "not verified")["status"] = "revoked"
+    assert "1 revoked" in render_inspection(facts)
 
 
 def test_inspection_lists_what_cannot_be_read(platform) -> None:
