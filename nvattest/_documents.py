@@ -225,6 +225,8 @@ def kind_of(value: object) -> str:
         float: "a number",
     }
     # A program may hand over what no JSON holds.
+    if hasattr(value, "__fspath__"):
+        return f"the name of a file ({type(value).__name__}) and not what is in it"
     return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "counted",
     "format_time",
     "parse_time",
+    "require_type",
 ]
 
 NONCE_SIZE = 32
@@ -28,6 +29,16 @@ NONCE_SIZE = 32
 _INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt]((?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-]\d\d:[0-5]\d))", re.ASCII
 )
+
+
+def require_type(value: object, kind: type, argument: str) -> None:
+    """Refuse a value of another type by the argument's name; ``bool`` takes no text, since "no" would count as true.
+
+    Raises:
+        InputError: it is of another type (``argument-type``).
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{argument} is a {kind.__name__}, not {type(value).__name__}", code="argument-type")
 
 
 class NoTruthValue:

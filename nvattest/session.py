@@ -19,7 +19,7 @@ from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import InputError
 from nvattest.evidence import Evidence, load_evidence
-from nvattest.model import DeviceKind, Nonce, VerificationTime
+from nvattest.model import DeviceKind, Nonce, VerificationTime, require_type
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def collect(
     """
     from nvattest._pci import require_linux
 
+    require_type(allow_devtools, bool, "allow_devtools")
+    require_type(kinds, Iterable, "kinds")
     value, kinds = Nonce.of(nonce), tuple(kinds)
     if not all(isinstance(kind, DeviceKind) for kind in kinds):
         # The word for a switch would be taken for a GPU.
@@ -109,9 +111,11 @@ def fetch_collateral(
     from nvattest.collateral.gather import GatherOptions, gather
 
     verifier = _verifier(verifier, anchors, policy)
+    options = options if options is not None else GatherOptions(revocation=verifier.policy.revocation)
+    require_type(options, GatherOptions, "options")
     return gather(
         _devices(evidence),
-        options if options is not None else GatherOptions(revocation=verifier.policy.revocation),
+        options,
         at=now() if at is None else VerificationTime.of(at),
         known=None if known is None else _collateral(known),
         verifier=verifier,
@@ -143,6 +147,7 @@ def fetch_cpu_collateral(
     from nvattest.tee.anchors import CPU_ANCHORS
     from nvattest.tee.collateral import parse_collateral
 
+    require_type(quote, bytes, "quote")
     answer = fetch_cpu(
         wanted_of(quote),
         options if options is not None else CpuOptions(),
@@ -209,6 +214,8 @@ def verify(
         ParseError: evidence or collateral that is text or JSON and cannot be read.
         InputError: no such nonce, an instant without a time zone, or no library for the guest's quote.
     """
+    if guest is not None:
+        _require_guest(guest)
     appraisal = _verifier(verifier, anchors, policy).appraise(
         _devices(evidence),
         nonce=nonce,
@@ -311,6 +318,8 @@ def verify_token(
     """
     from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
+    if guest is not None:
+        _require_guest(guest)
     if nonce is None:
         from nvattest.tee.recipes import Challenge
 
@@ -364,8 +373,12 @@ def issue_token(
         InputError: no device, or an argument that cannot be used.
     """
     from nvattest.token.claims import claims_of
+    from nvattest.token.keys import SigningKey
     from nvattest.token.provenance import DEFAULT_ISSUER
 
+    require_type(appraisal, Appraisal, "appraisal")
+    require_type(key, SigningKey, "key")
+    require_type(ear, bool, "ear")
     claims, issuer = claims_of(appraisal, version=claims_version), issuer or DEFAULT_ISSUER
     sign: Callable[..., list[object] | str]
     if ear:
@@ -415,9 +428,16 @@ def _device_side(appraisal: Appraisal) -> DeviceSide:
 def _verifier(verifier: Verifier | None, anchors: TrustAnchors | None, policy: EvidencePolicy | None) -> Verifier:
     if verifier is None:
         return Verifier(anchors=NVIDIA_ANCHORS if anchors is None else anchors, policy=policy)
+    require_type(verifier, Verifier, "verifier")
     if anchors is not None or policy is not None:
         raise TypeError("a verifier has its own anchors and policy: give them to it, or leave it out")
     return verifier
+
+
+def _require_guest(guest: object) -> None:
+    from nvattest.tee.guest import Guest
+
+    require_type(guest, Guest, "guest")
 
 
 def _devices(evidence: AnyEvidence) -> Sequence[Evidence | ReadEvidence]:

@@ -12,7 +12,7 @@ from nvattest.appraisal.platform import appraise_platform
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.evidence import Evidence
-from nvattest.model import DeviceKind, Nonce, VerificationTime
+from nvattest.model import DeviceKind, Nonce, VerificationTime, require_type
 from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors
 from nvattest.pki.ecdsa import EcdsaVerifier
 
@@ -27,6 +27,9 @@ class Verifier:
         anchors: the trust anchors; NVIDIA's pinned roots by default.
         policy: what is demanded of a device; strict by default.
         backend: ``"cryptography"`` or ``"aws-lc"`` (extra ``fast``) for ECDSA; the answers are the same.
+
+    Raises:
+        InputError: an argument of another type, or a backend that is not installed.
     """
 
     def __init__(
@@ -36,8 +39,11 @@ class Verifier:
         policy: EvidencePolicy | None = None,
         backend: str = "cryptography",
     ) -> None:
+        require_type(anchors, TrustAnchors, "anchors")
+        policy = EvidencePolicy() if policy is None else policy
+        require_type(policy, EvidencePolicy, "policy")
         self.anchors = anchors
-        self.policy = policy if policy is not None else EvidencePolicy()
+        self.policy = policy
         self._memory = Memory(EcdsaVerifier(backend=backend))
 
     def __repr__(self) -> str:

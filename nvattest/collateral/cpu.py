@@ -27,6 +27,7 @@ from nvattest._waiting import Deadline, Late, run_all
 from nvattest.appraisal.inputs import CpuAnswer, Source
 from nvattest.collateral.http import Answer, HttpClient, HttpSettings, Service, check_seconds, check_url
 from nvattest.errors import CollateralError, ParseError, ResultCode
+from nvattest.model import require_type
 from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.tee.collateral import (
     CpuCollateral,
@@ -92,7 +93,7 @@ class CpuOptions:
         offline: ask no service.
 
     Raises:
-        InputError: a URL or a time limit that cannot be used.
+        InputError: a URL, a time limit or a flag that cannot be used.
     """
 
     pcs_url: str = PCS_URL
@@ -103,6 +104,7 @@ class CpuOptions:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        require_type(self.offline, bool, "offline")
         check_seconds(self.timeout)
         check_url(self.pcs_url, INTEL_SERVICE.option)
         check_url(self.kds_url, AMD_SERVICE.option)

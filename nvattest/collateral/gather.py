@@ -33,7 +33,7 @@ from nvattest.collateral.services import (
 )
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
-from nvattest.model import VerificationTime
+from nvattest.model import VerificationTime, require_type
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import CertIdHash, NonceOutcome, Revocation, RevocationStatus, cert_id_key
 
@@ -83,7 +83,7 @@ class GatherOptions:
         offline: ask no service; what is neither at hand nor in the cache is unavailable.
 
     Raises:
-        InputError: a URL or a time limit that cannot be used.
+        InputError: a URL, a time limit or a flag that cannot be used.
     """
 
     rim_url: str = RIM_URL
@@ -99,6 +99,7 @@ class GatherOptions:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        require_type(self.offline, bool, "offline")
         check_seconds(self.timeout)
         check_url(self.rim_url, "--rim-url")
         if self.ocsp_url is not None:

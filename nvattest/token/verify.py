@@ -24,7 +24,7 @@ from nvattest._documents import kind_of, load_json
 from nvattest._text import base64_bytes
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
 from nvattest.errors import InputError, ParseError, TokenError
-from nvattest.model import Nonce
+from nvattest.model import Nonce, require_type
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.ear import verify_ear
 from nvattest.token.eat import verify_eat
@@ -70,6 +70,10 @@ def verify_token(
         TokenError: the token must not be believed; ``code`` says which rule it broke.
         InputError: an argument cannot be used.
     """
+    require_type(accept_simulated, bool, "accept_simulated")
+    require_type(refuse_weakened, bool, "refuse_weakened")
+    if kind is not None:
+        require_type(kind, TokenKind, "kind")
     document, found = read_document(token)
     if kind is not None and found is not (TokenKind.DETACHED_EAT if kind is TokenKind.NRAS else kind):
         raise refuse(f"this is a token of kind {found.value}, expected {kind.value}", "kind")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -310,3 +311,54 @@ def test_a_token_holds_nothing_that_json_does_not_have(platform: Platform, ear: 
         with pytest.raises(InputError) as refused:
             nvattest.issue_token(appraisal, platform.token_key, ear=ear, relying_party=wrong)
         assert refused.value.code == "payload"
+
+
+MISTAKES: dict[str, tuple[str, dict[str, object]]] = {
+    "evidence": ("verify", {"evidence": Path("evidence.json")}),
+    "bundle": ("verify", {"collateral": Path("bundle.json")}),
+    "policy": ("verify", {"policy": "strict.toml"}),
+    "anchors": ("verify", {"anchors": "roots.pem"}),
+    "verifier": ("verify", {"verifier": "nvidia"}),
+    "guest": ("verify", {"guest": b"quote"}),
+    "options": ("fetch_collateral", {"options": {"offline": True}}),
+    "allow_devtools": ("collect", {"allow_devtools": "no"}),
+    "kinds": ("collect", {"kinds": DeviceKind.GPU}),
+    "quote": ("fetch_cpu_collateral", {"quote": "quote.bin"}),
+    "appraisal": ("issue_token", {"appraisal": True}),
+    "key": ("issue_token", {"key": "key.pem"}),
+    "ear": ("issue_token", {"ear": "no"}),
+    "accept_simulated": ("verify_token", {"accept_simulated": "no"}),
+    "refuse_weakened": ("verify_token", {"refuse_weakened": "yes"}),
+    "kind": ("verify_token", {"kind": "ear"}),
+}
+
+
+@pytest.mark.parametrize("argument", MISTAKES)
+def test_an_argument_of_another_type_is_refused_by_its_name(platform: Platform, argument: str) -> None:
+    name, wrong = MISTAKES[argument]
+    right: dict[str, dict[str, object]] = {
+        "verify": {
+            "evidence": platform.evidence(DEFAULT_NONCE), "collateral": platform.collateral(), "nonce": DEFAULT_NONCE,
+        },
+        "fetch_collateral": {"evidence": platform.evidence(DEFAULT_NONCE)},
+        "collect": {"nonce": DEFAULT_NONCE},
+        "fetch_cpu_collateral": {},
+        "issue_token": {"appraisal": platform.appraise(), "key": nvattest.SigningKey.generate()},
+        "verify_token": {"token": "a.b.c", "issuer": None, "nonce": DEFAULT_NONCE},
+    }  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        getattr(nvattest, name)(**(right[name] | wrong))
+    assert str(caught.value).startswith(argument)
+    assert type(wrong[min(wrong)]).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [nvattest.GatherOptions, nvattest.CpuOptions])
+def test_a_text_is_no_flag_of_options(options: Callable[..., object]) -> None:
+    with pytest.raises(InputError, match="offline is a bool, not str"):
+        options(offline="no")
+
+
+def test_a_verifier_is_made_of_anchors_and_a_policy() -> None:
+    for wrong in ({"anchors": "roots.pem"}, {"policy": b"x"}):
+        with pytest.raises(InputError, match=f"{min(wrong)} is a "):
+            nvattest.Verifier(**wrong)  # type: ignore[arg-type]  # the mistake
