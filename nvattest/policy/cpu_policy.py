@@ -84,6 +84,11 @@ def _kinds(document: PolicyDocument, members: JsonObject) -> list[str]:
 
 def _demands(document: PolicyDocument, name: str, table: object) -> Any:
     members = dict(_table(document, (name,), table))
+    known = tuple(declared_fields(_TABLES[name]))
+    for key in members:
+        if key not in known:
+            hint = "no policy accepts debug" if key == "debug" else suggestion(key, known)
+            raise document.fail((name, key), f"is not a key of {_WHAT}", hint, "policy-key")
     floors = members.pop(_FLOORS, None) if name == "snp" else None
     values = read_fields(document, members, _plain_fields(_TABLES[name]), _WHAT, (name,))
     if floors is not None:

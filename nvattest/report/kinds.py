@@ -181,8 +181,9 @@ def _is_quote(data: bytes) -> bool:
 
     try:
         parse_quote(data)
-    except ParseError:
-        return False
+    except ParseError as error:
+        # Azure's report is known for what it is, and its reader says why it is not supported.
+        return error.code == "quote-hcl"
     return True
 
 

@@ -105,6 +105,14 @@ def test_certificates_with_an_endorsement_key_of_amd_are_collateral_and_roots_ar
     assert main(["inspect", str(tmp_path / "cpu-collateral.pem")]) == 0
 
 
+def test_a_report_of_azure_s_paravisor_is_known_and_said_to_be_unsupported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hcl").write_bytes(b"HCLA".ljust(2600, b"\0"))
+    assert main(["inspect", str(tmp_path / "hcl")]) == 16
+    assert "not supported: its MEASUREMENT is the paravisor's" in capsys.readouterr().err
+
+
 def test_a_quote_that_is_cut_off_is_no_file_of_certificates() -> None:
     quote = SimulatedGuest("tdx").quote(bytes(64))
     assert b"BEGIN CERTIFICATE" in quote

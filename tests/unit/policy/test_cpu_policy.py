@@ -269,6 +269,20 @@ def test_policy_check_explains_the_example(capsys: pytest.CaptureFixture[str]) -
     assert "snp.minimum_tcb" in said
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (b'[snp]\nmeasurements = "any"\n[snp.minimum_tbc.genoa]\nsnp = 1\n', "did you mean 'minimum_tcb'?"),
+        (b"[tdx]\nmrdt = []\n", "did you mean 'mrtd'?"),
+        (b'[snp]\nmeasurements = "any"\ndebug = true\n', "no policy accepts debug"),
+    ],
+)
+def test_an_unknown_key_leads_to_the_one_that_was_meant(text: bytes, hint: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load_cpu_policy(text, source="p")
+    assert (caught.value.code, caught.value.hint) == ("policy-key", hint)
+
+
 def test_a_policy_without_any_floor_says_that_it_refuses_every_snp_guest() -> None:
     without = load_cpu_policy(b'[snp]\nmeasurements = "any"\n', source="p")
     assert explain_cpu_policy(without)[-1] == "snp.minimum_tcb names no generation, so that every SNP guest is refused"
