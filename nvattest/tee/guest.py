@@ -163,12 +163,19 @@ class Guest:
         if self._demands_nothing_of(quote):
             return story([], None, "the policy accepts no such quote")
         if isinstance(body, SnpReport) and self.policy.snp is not None and not isinstance(collateral, TdxCollateral):
+            caller = collateral or SnpCollateral()
             try:
                 # The caller's first: what the host put beside the quote does not hide it.
-                both = (collateral or SnpCollateral()) + read_auxiliary(file.auxiliary)
+                both = caller + read_auxiliary(file.auxiliary)
+                endorsed = appraise_snp(body, both, self.policy.snp, self.anchors, at)
             except ParseError as error:
-                return story([failed("quote-collateral", error.message, hint=_QUOTE)], None, why)
-            return appraise_snp(body, both, self.policy.snp, self.anchors, at)
+                both = None
+                endorsed = story([failed("quote-collateral", error.message, hint=_QUOTE)], None, why)
+            if endorsed.checks[0].acceptable or collateral is None or both == caller:
+                return endorsed
+            # Nor does what of it cannot be read.
+            alone = appraise_snp(body, caller, self.policy.snp, self.anchors, at)
+            return alone if alone.checks[0].acceptable else endorsed
         if isinstance(body, TdBody) and self.policy.tdx is not None and isinstance(collateral, TdxCollateral):
             return appraise_tdx(quote, body, collateral, self.policy.tdx, self.anchors, at)
         detail = "there is none" if collateral is None else "it is of the other maker"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import builtins
 import json
 from collections.abc import Callable
@@ -659,6 +660,26 @@ def test_a_certificate_that_is_forged_or_old_does_not_hide_the_good_one_whoever_
     assert not lied.verified(lied.guest()).trusted
     assert lied.verified(lied.guest(collateral=good.cpu.collateral())).trusted
     assert good.verified(good.guest(collateral=lied.cpu.collateral())).trusted
+
+
+@pytest.mark.parametrize(
+    "blob", [b"\x01" * 24, b"\x01" * 200, "63da758de6644564adc5f4b93be8accd"], ids=["short", "endless", "VCEK"]
+)
+def test_a_table_of_the_host_s_that_cannot_be_read_does_not_hide_the_caller_s_collateral(blob: bytes | str) -> None:
+    if isinstance(blob, str):
+        # A table of one entry that is no certificate.
+        blob = bytes.fromhex(blob) + (48).to_bytes(4, "little") + (4).to_bytes(4, "little") + bytes(24) + b"none"
+    bound = Bound.make("snp-genoa")
+    quote = json.loads(bound.quote) | {"auxblob": base64.b64encode(blob).decode()}
+    changed = json.dumps(quote).encode()
+    whole = bound.cpu.collateral()
+    assert isinstance(whole, SnpCollateral)
+    assert bound.verified(bound.guest(quote=changed)).trusted
+    for part in (None, SnpCollateral(crls=whole.crls)):
+        refused = bound.verified(bound.guest(quote=changed, collateral=part)).guest
+        assert refusing(refused) == {"quote-collateral"}
+        assert refused is not None
+        assert "holds no VCEK" not in detail_of(refused, "quote-collateral"), "the table's own fault is named"
 
 
 def test_a_newer_list_does_not_hide_the_one_that_was_current_at_the_instant() -> None:
