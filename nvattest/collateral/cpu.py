@@ -224,8 +224,11 @@ def issued_cpu(answer: CpuAnswer, anchors: CpuAnchors = CPU_ANCHORS) -> Issued:
 
 
 def _signs(key: EndorsementKey, chip: Chip) -> bool:
-    """Whether this key signs the reports of this chip at this level. Which chip has a VLEK it does not say."""
-    if key.kind != chip.kind or (key.kind == "vcek" and key.hwid.ljust(64, b"\0") != chip.chip_id):
+    """Whether this key may sign the reports of this chip at this level. A VLEK names no chip, and neither does a report
+    whose chip id is masked: its signature says whose it is.
+    """
+    named = key.kind == "vcek" and any(chip.chip_id)
+    if key.kind != chip.kind or (named and key.hwid.ljust(64, b"\0") != chip.chip_id):
         return False
     return any(read_tcb(chip.tcb, root) == key.tcb for root in chip.roots)
 

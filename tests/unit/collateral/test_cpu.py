@@ -22,13 +22,14 @@ from nvattest.appraisal.guest import DeviceSide
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.cpu import CpuOptions, choose, fetch_cpu, issued_cpu, renew_cpu, wanted_of
+from nvattest.collateral.cpu import Chip, CpuOptions, choose, fetch_cpu, issued_cpu, renew_cpu, wanted_of
 from nvattest.collateral.http import HttpClient, Service
 from nvattest.errors import CollateralError, ParseError, ResultCode
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral, parse_snp_collateral, snp_collateral
 from nvattest.tee.guest import Guest
 from nvattest.tee.quote import parse_quote
 from nvattest.tee.recipes import ExpectedReportData
+from nvattest.testing.cpu import SimulatedGuest
 
 Answer = tuple[int, dict[str, str], bytes]
 SUMMER = datetime(2025, 6, 20, tzinfo=timezone.utc)
@@ -449,6 +450,22 @@ def test_of_several_documents_the_newest_of_the_quotes_platform_is_chosen(tee: P
     assert (found.fmspc, found.evaluation) == ("B0C06F000000", 20)
     assert choose(answers[3:], raw) is None
     assert choose(answers, snp(tee, "s1-milan-v2.report.bin")) is None
+
+
+def test_a_report_whose_chip_id_is_masked_takes_the_certificate_that_the_host_put_beside_it() -> None:
+    cpu = SimulatedGuest("snp-genoa")
+    whole = cpu.collateral()
+    assert isinstance(whole, SnpCollateral)
+    report = bytearray(cpu.quote(bytes(64)))
+    report[0x1A0:0x1E0] = bytes(64)
+    masked = bytes(report)
+    chip = wanted_of(masked)
+    assert isinstance(chip, Chip)
+    answer = fetch_cpu(chip._replace(held=whole), CpuOptions(offline=True), at=cpu.clock, anchors=cpu.anchors())
+    found = choose([answer], masked)
+    assert isinstance(found, SnpCollateral)
+    assert whole.certificates[0] in found.certificates
+    assert found.crls == whole.crls
 
 
 def test_a_damaged_certificate_beside_the_quote_does_not_hide_the_callers(tee: Path) -> None:
