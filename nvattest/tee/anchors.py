@@ -41,8 +41,7 @@ class CpuAnchors:
 
     def __post_init__(self) -> None:
         # Results under other roots must say so, and the label is where they say it.
-        pinned = {anchor.certificate_sha256 for anchor in (self.intel, *self.amd.values())} == _PINNED
-        if self.label == CPU_MAKERS and (self.intel_der or not pinned):
+        if self.label == CPU_MAKERS and self.simulated:
             raise InputError(f"only the makers' pinned roots may be called {CPU_MAKERS!r}", code="anchor")
 
     def __repr__(self) -> str:
@@ -50,8 +49,11 @@ class CpuAnchors:
 
     @property
     def simulated(self) -> bool:
-        """Whether any root belongs to simulated CPUs: then no result says anything about real ones."""
-        return any(anchor.simulated for anchor in (self.intel, *self.amd.values()))
+        """Whether any root is not the maker's own: only simulated CPUs have such, and no result is about real ones."""
+        return (
+            bool(self.intel_der)
+            or {anchor.certificate_sha256 for anchor in (self.intel, *self.amd.values())} != _PINNED
+        )
 
 
 def cpu_anchors_from_der(*, intel: bytes | None = None, amd: Mapping[str, bytes], label: str = "custom") -> CpuAnchors:

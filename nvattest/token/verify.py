@@ -132,7 +132,7 @@ def _with_guest(
     judged = guest.appraise(device_side(verified, nonce), at)
     if judged.simulated and not accept_simulated:
         raise refuse(
-            "the guest is judged by the roots of simulated CPUs: that proves nothing",
+            "the guest is judged by other roots than its maker's, as simulated CPUs are: that proves nothing",
             "simulated",
             hint="for tests only: --accept-simulated (accept_simulated=True)",
         )

@@ -737,6 +737,14 @@ def test_only_the_makers_own_roots_bear_the_makers_name() -> None:
         replace(CPU_ANCHORS, amd={**CPU_ANCHORS.amd, "genoa": root})
 
 
+def test_any_root_that_is_not_the_maker_s_makes_a_verdict_simulated() -> None:
+    # A root of any other name than the simulation's: only the makers endorse real CPUs.
+    assert not CPU_ANCHORS.simulated
+    amd = SimulatedGuest("snp-genoa").anchors().amd["genoa"]
+    other = replace(amd, subject="CN=ARK-Genoa,O=Another", name="ARK-Genoa")
+    assert CpuAnchors(intel=CPU_ANCHORS.intel, amd={**CPU_ANCHORS.amd, "genoa": other}, label="custom").simulated
+
+
 def test_anchors_from_pem_take_the_place_of_the_maker_that_their_names_say() -> None:
     from nvattest.testing.certificates import pem
 
