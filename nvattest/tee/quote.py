@@ -48,7 +48,7 @@ _TD_BODIES: Final = {2: _TD_BODY_1_0, 3: _TD_BODY_1_5, 4: _TD_BODY_1_5_EX}
 _SNP_SIZE: Final = 0x4A0
 _SNP_VERSIONS: Final = (2, 3, 4, 5)
 _SNP_CPUID: Final = 3
-SNP_SIGNED: Final = 0x2A0
+_SNP_SIGNED: Final = 0x2A0
 _SNP_DEBUG: Final = 1 << 19
 # The whole group "TD under debug": DEBUG itself and the profiling bits; with any of them the host sees into the guest.
 _TD_DEBUG: Final = 0xFF
@@ -67,22 +67,18 @@ class QuoteKind(Enum):
 
 
 class TdBody(NamedTuple):
-    """The fields of a trust domain's report (TDX 1.0) that a policy can demand; the sizes are the names' usual ones."""
+    """The fields of a trust domain's report (TDX 1.0) that a policy can demand."""
 
-    tee_tcb_svn: bytes
     mr_seam: bytes
     attributes: int
-    xfam: int
     mrtd: bytes
     mr_config_id: bytes
-    mr_owner: bytes
-    mr_owner_config: bytes
     rtmrs: tuple[bytes, ...]
     report_data: bytes
 
 
 class SnpReport(NamedTuple):
-    """The fields of an ATTESTATION_REPORT. A TCB is its eight bytes, whose meaning depends on the generation.
+    """The fields of an ATTESTATION_REPORT that are used. A TCB is its eight bytes, which each generation reads its way.
 
     ``cpuid`` is family, model and stepping, None before report version 3. ``signature`` is all that follows the signed
     part.
@@ -96,14 +92,12 @@ class SnpReport(NamedTuple):
     vmpl: int
     algorithm: int
     current_tcb: bytes
-    platform_info: int
     key_info: int
     report_data: bytes
     measurement: bytes
     host_data: bytes
     id_key_digest: bytes
     author_key_digest: bytes
-    report_id: bytes
     reported_tcb: bytes
     cpuid: tuple[int, int, int] | None
     chip_id: bytes
@@ -302,21 +296,19 @@ def _snp(data: bytes) -> ParsedQuote:
         vmpl=number(0x30, 4),
         algorithm=number(0x34, 4),
         current_tcb=data[0x38:0x40],
-        platform_info=number(0x40, 8),
         key_info=number(0x48, 4),
         report_data=data[0x50:0x90],
         measurement=data[0x90:0xC0],
         host_data=data[0xC0:0xE0],
         id_key_digest=data[0xE0:0x110],
         author_key_digest=data[0x110:0x140],
-        report_id=data[0x140:0x160],
         reported_tcb=data[0x180:0x188],
         cpuid=(data[0x188], data[0x189], data[0x18A]) if version >= _SNP_CPUID else None,
         chip_id=data[0x1A0:0x1E0],
         committed_tcb=data[0x1E0:0x1E8],
         launch_tcb=data[0x1F0:0x1F8],
-        signed=data[:SNP_SIGNED],
-        signature=data[SNP_SIGNED:],
+        signed=data[:_SNP_SIGNED],
+        signature=data[_SNP_SIGNED:],
     )
     return ParsedQuote(
         kind=QuoteKind.SNP,
@@ -379,17 +371,18 @@ def _tdx(data: bytes) -> ParsedQuote:
 
 
 def _td_body(body: Cursor) -> TdBody:
-    tee_tcb_svn, mr_seam = body.take(16, "TEE TCB SVN"), body.take(48, "MRSEAM")
+    body.take(16, "TEE TCB SVN")
+    mr_seam = body.take(48, "MRSEAM")
     body.take(48 + 8, "MRSIGNERSEAM and SEAM attributes")
+    attributes = body.uint(8, "TD attributes")
+    body.take(8, "XFAM")
+    mrtd, mr_config_id = body.take(48, "MRTD"), body.take(48, "MRCONFIGID")
+    body.take(2 * 48, "MROWNER and MROWNERCONFIG")
     return TdBody(
-        tee_tcb_svn=tee_tcb_svn,
         mr_seam=mr_seam,
-        attributes=body.uint(8, "TD attributes"),
-        xfam=body.uint(8, "XFAM"),
-        mrtd=body.take(48, "MRTD"),
-        mr_config_id=body.take(48, "MRCONFIGID"),
-        mr_owner=body.take(48, "MROWNER"),
-        mr_owner_config=body.take(48, "MROWNERCONFIG"),
+        attributes=attributes,
+        mrtd=mrtd,
+        mr_config_id=mr_config_id,
         rtmrs=tuple(body.take(48, f"RTMR {number}") for number in range(4)),
         report_data=body.take(64, "report data"),
     )
