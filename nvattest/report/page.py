@@ -148,8 +148,8 @@ class Box(NamedTuple):
     style: str
 
 
-class Arrow(NamedTuple):
-    """A line with a head from one point to another."""
+class Line(NamedTuple):
+    """A line from one point to another: an arrow of a diagram, or a link of the topology."""
 
     x1: int
     y1: int
@@ -164,7 +164,7 @@ class Diagram(NamedTuple):
     width: int
     height: int
     boxes: tuple[Box, ...]
-    arrows: tuple[Arrow, ...]
+    arrows: tuple[Line, ...]
     columns: tuple[tuple[int, str], ...]
 
 
@@ -190,7 +190,7 @@ def trust_diagram(device: DeviceView) -> Diagram:
         columns.append((title, rim.chain, _golden_values(device, rim)))
     debug = next((check.found for check in device.checks if check.id == "debug" and check.outcome == "fail"), "")
     boxes: list[Box] = []
-    arrows: list[Arrow] = []
+    arrows: list[Line] = []
     deepest = max([len(chain.certificates) if chain else 1 for _, chain, _ in columns])
     bottom = _TOP + deepest * (_BOX_HEIGHT + _GAP)
     ends = []
@@ -203,10 +203,7 @@ def trust_diagram(device: DeviceView) -> Diagram:
             placed.append(box._replace(x=x, y=y))
             y += _BOX_HEIGHT + _GAP
         placed.append(last._replace(x=x, y=bottom))
-        arrows += [
-            Arrow(x1=centre, y1=above.y + _BOX_HEIGHT, x2=centre, y2=below.y, style=below.style)
-            for above, below in itertools.pairwise(placed)
-        ]
+        arrows += _arrows(centre, placed)
         boxes += placed
     total = len(columns) * (_BOX_WIDTH + _GAP) - _GAP
     matched = device.passed("measurements")
@@ -216,7 +213,7 @@ def trust_diagram(device: DeviceView) -> Diagram:
         Box(x=0, y=below, width=total, height=48, title="Measurements", lines=(_compared(device),), style=style)
     )
     arrows += [
-        Arrow(x1=centre, y1=bottom + _BOX_HEIGHT, x2=centre, y2=below, style=style if matched else "bad")
+        Line(x1=centre, y1=bottom + _BOX_HEIGHT, x2=centre, y2=below, style=style if matched else "bad")
         for centre, style in ends
     ]
     return Diagram(
@@ -256,13 +253,18 @@ def guest_diagram(view: AppraisalView) -> Diagram | None:
         ),
     ]
     placed = [box._replace(y=_TOP + row * (_BOX_HEIGHT + _GAP)) for row, box in enumerate(boxes)]
-    centre = _BOX_WIDTH // 2
-    arrows = tuple(
-        Arrow(x1=centre, y1=above.y + _BOX_HEIGHT, x2=centre, y2=below.y, style=below.style)
-        for above, below in itertools.pairwise(placed)
+    return Diagram(
+        width=_BOX_WIDTH, height=placed[-1].y + _BOX_HEIGHT + 2, boxes=tuple(placed),
+        arrows=_arrows(_BOX_WIDTH // 2, placed), columns=((0, "Guest"),),
+    )  # fmt: skip
+
+
+def _arrows(x: int, boxes: Sequence[Box]) -> tuple[Line, ...]:
+    """From each box of a column to the one below it."""
+    return tuple(
+        Line(x1=x, y1=above.y + _BOX_HEIGHT, x2=x, y2=below.y, style=below.style)
+        for above, below in itertools.pairwise(boxes)
     )
-    height = placed[-1].y + _BOX_HEIGHT + 2
-    return Diagram(width=_BOX_WIDTH, height=height, boxes=tuple(placed), arrows=arrows, columns=((0, "Guest"),))
 
 
 def _golden_values(device: DeviceView, rim: RimView) -> Box:
@@ -384,23 +386,16 @@ class DeviceBox(NamedTuple):
     style: str
 
 
-class LinkLine(NamedTuple):
-    """A link that both ends name (good), that only one end names (bad), or to a device that is not here (bad)."""
-
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    style: str
-
-
 class Topology(NamedTuple):
-    """The picture: GPUs above, switches below, and in words what is wrong."""
+    """The picture: GPUs above, switches below, and in words what is wrong.
+
+    A link that both ends name is good; one that a single end names, or to a device that is not here, is bad.
+    """
 
     width: int
     height: int
     nodes: tuple[DeviceBox, ...]
-    links: tuple[LinkLine, ...]
+    links: tuple[Line, ...]
     good: int
     problems: tuple[str, ...]
 
@@ -448,7 +443,7 @@ def topology(view: AppraisalView) -> Topology | None:
     pairs |= {(gpu.label, pdi): False for gpu in gpus for pdi in gpu.report.neighbours if pdi in lost_switches}
     pairs |= {(pdi, switch.label): False for switch in switches for pdi in switch.report.neighbours if pdi in lost_gpus}
     links = [
-        LinkLine(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
+        Line(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
         for (upper, lower), good in sorted(pairs.items(), key=lambda pair: not pair[1])
     ]
     return Topology(
