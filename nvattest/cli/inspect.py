@@ -20,8 +20,7 @@ from nvattest.model import format_time
 if TYPE_CHECKING:
     from nvattest.pki.certificate import Certificate
     from nvattest.report.terminal import Terminal
-
-_RESULTS = ("appraisal", "token", "claims", "bundle", "result", "error")
+    from nvattest.spdm.report import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +58,10 @@ def run(options: argparse.Namespace) -> int:
     words, use = KINDS[kind]
     terminal = terminal_for(color=options.color, width=options.width)
     facts: JsonObject = {"kind": kind, "sha256": hashlib.sha256(data).hexdigest()}
-    if kind in _RESULTS and kind != "bundle":
+    if (reader := _READERS.get(kind)) is None:
         facts["content"], text = _result(data, name, terminal)
     else:
-        judgement = requests.read(Judgement, options)
-        facts["content"], lines = _READERS[kind](data, os.path.basename(name), judgement)
+        facts["content"], lines = reader(data, os.path.basename(name), requests.read(Judgement, options))
         text = joined(lines)
     if options.format == "json":
         print_json("inspection", facts)
@@ -143,8 +141,7 @@ def _evidence(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, l
         try:
             report = parse_report(item.report, item.kind)
             facts["nonce"] = report.request.nonce.hex()
-            fields = report.fields._asdict()
-            facts |= {name: fields[name] for name in sorted(fields) if name.endswith("_version")}
+            facts |= _versions(report)
         except ParseError as error:
             facts["report_error"] = str(error)
         try:
@@ -166,13 +163,17 @@ def _report(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, lis
     report = report_of(data)
     if report is None:
         raise InputError("FILE: no report", code="explain-format")
-    fields = report.fields._asdict()
-    facts: JsonObject = {"device": report.kind.value, "report_sha256": hashlib.sha256(report.raw).hexdigest()}
-    facts |= {
+    facts: JsonObject = {
+        "device": report.kind.value,
+        "report_sha256": hashlib.sha256(report.raw).hexdigest(),
         "nonce": report.request.nonce.hex(),
-        **{n: v for n, v in sorted(fields.items()) if n.endswith("_version")},
+        **_versions(report),
     }
     return facts, ["  NOT VERIFIED: without its certificates nothing vouches for it", *_members(facts)]
+
+
+def _versions(report: Report) -> JsonObject:
+    return {name: value for name, value in sorted(report.fields._asdict().items()) if name.endswith("_version")}
 
 
 def _quote(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:

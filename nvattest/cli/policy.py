@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import joined
@@ -12,6 +12,15 @@ from nvattest.cli.output import print_json, say
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 
 MAXIMUM_CLAIMS = 16 * 1024 * 1024
+# Of the policies that judge no claims: what they are called, what they judge, with which command, and where it is said.
+_JUDGES: Final = {
+    "evidence": (
+        "an evidence policy", "evidence", "nvattest attest --policy {} with the evidence", "every appraisal and token"
+    ),
+    "cpu": (
+        "a CPU policy", "a guest's quote", "nvattest verify-token --tee-quote FILE --cpu-policy {}", "every verdict"
+    ),
+}  # fmt: skip
 
 
 class Answer(NamedTuple):
@@ -80,9 +89,9 @@ def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
     from nvattest.policy.relying_party import is_relying_party_policy, load_policy
 
     if is_cpu_policy(data):
-        return _cpu_policy(data, path, claims_path)
+        return _demands(data, path, claims_path, "cpu")
     if not is_relying_party_policy(data, name=path):
-        return _evidence_policy(data, path, claims_path)
+        return _demands(data, path, claims_path, "evidence")
     policy = load_policy(data, name=path)
     check_bounded(policy)
     demands = policy.explain()
@@ -106,41 +115,29 @@ def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
     return Answer(ResultCode.OK if decision.matched else ResultCode.RP_POLICY_MISMATCH, facts, lines)
 
 
-def _evidence_policy(data: bytes, path: str, claims_path: str | None) -> Answer:
-    from nvattest.appraisal.serialize import policy_to_json
-    from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
+def _demands(data: bytes, path: str, claims_path: str | None, kind: str) -> Answer:
+    """What an evidence policy or a CPU policy demands; neither is tried on claims."""
+    if kind == "cpu":
+        from nvattest.appraisal.serialize import cpu_policy_to_json
+        from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
 
-    policy = load_evidence_policy(data, source=path)
+        cpu = load_cpu_policy(data, source=path)
+        demands, weakened, policy = list(explain_cpu_policy(cpu)), list(cpu.weakenings), cpu_policy_to_json(cpu)
+    else:
+        from nvattest.appraisal.serialize import policy_to_json
+        from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
+
+        own = load_evidence_policy(data, source=path)
+        demands, weakened, policy = list(explain_evidence_policy(own)), list(own.weakenings), policy_to_json(own)
+    words, subject, command, results = _JUDGES[kind]
     if claims_path is not None:
         raise InputError(
-            f"{path} is an evidence policy: it judges evidence, not claims",
-            code="policy-kind",
-            hint=f"nvattest attest --policy {path} with the evidence",
+            f"{path} is {words}: it judges {subject}, not claims", code="policy-kind", hint=command.format(path)
         )
-    demands, weakened = list(explain_evidence_policy(policy)), list(policy.weakenings)
-    lines = [f"{path}: an evidence policy", *(f"  {line}" for line in demands)]
+    lines = [f"{path}: {words}", *(f"  {line}" for line in demands)]
     if weakened:
-        lines.append(f"WEAKER than the default: {', '.join(weakened)}; every appraisal and token will say so")
-    facts: JsonObject = {"kind": "evidence", "weakened": weakened, "demands": demands, "policy": policy_to_json(policy)}
-    return Answer(ResultCode.OK, facts, lines)
-
-
-def _cpu_policy(data: bytes, path: str, claims_path: str | None) -> Answer:
-    from nvattest.appraisal.serialize import cpu_policy_to_json
-    from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
-
-    policy = load_cpu_policy(data, source=path)
-    if claims_path is not None:
-        raise InputError(
-            f"{path} is a CPU policy: it judges a guest's quote, not claims",
-            code="policy-kind",
-            hint=f"nvattest verify-token --tee-quote FILE --cpu-policy {path}",
-        )
-    demands, weakened = list(explain_cpu_policy(policy)), list(policy.weakenings)
-    lines = [f"{path}: a CPU policy", *(f"  {line}" for line in demands)]
-    if weakened:
-        lines.append(f"WEAKER than the default: {', '.join(weakened)}; every verdict will say so")
-    facts: JsonObject = {"kind": "cpu", "weakened": weakened, "demands": demands, "policy": cpu_policy_to_json(policy)}
+        lines.append(f"WEAKER than the default: {', '.join(weakened)}; {results} will say so")
+    facts: JsonObject = {"kind": kind, "weakened": weakened, "demands": demands, "policy": policy}
     return Answer(ResultCode.OK, facts, lines)
 
 

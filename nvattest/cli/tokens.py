@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nvattest._documents import dump_json
 from nvattest.cli.arguments import read_input
 from nvattest.cli.output import write_file
-from nvattest.cli.sources import read_file, wrong_kind
+from nvattest.cli.sources import cpu_anchors, read_file, wrong_kind
 from nvattest.errors import InputError, ParseError, TokenError
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
 from nvattest.token.keys import MAXIMUM_PEM, SigningKey
@@ -188,24 +188,21 @@ def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetim
         return None
     from nvattest.policy.cpu_policy import load_cpu_policy
     from nvattest.policy.fields import MAXIMUM
-    from nvattest.tee.anchors import CPU_ANCHORS, cpu_anchors_from_pem
     from nvattest.tee.guest import Guest
     from nvattest.tee.quote import MAXIMUM_FILE
 
-    anchors, path = CPU_ANCHORS, request.cpu_policy
+    path = request.cpu_policy
     quote = read_input(request.tee_quote, MAXIMUM_FILE)
     # A quote that cannot be read is a verdict on its guest; another kind of file is a slip of the caller.
     other = wrong_kind(InputError("", code="format"), quote, "--tee-quote", request.tee_quote, "quote")
     if other is not None:
         raise other
-    if request.cpu_anchors is not None:
-        anchors = read_file("--cpu-anchors", request.cpu_anchors, MAXIMUM_PEM, cpu_anchors_from_pem, "certificates")
     return Guest(
         quote=quote,
         policy=read_file("--cpu-policy", path, MAXIMUM, partial(load_cpu_policy, source=path), "cpu-policy"),
         recipe=recipe,
         collateral=_cpu_collateral(request.tee_collateral or (), quote),
-        anchors=anchors,
+        anchors=cpu_anchors(request.cpu_anchors),
         at=at,
     )
 
@@ -267,7 +264,7 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
 
 
 def guest_binding_to_json(guest: GuestAppraisal) -> dict[str, object]:
-    """The same members as ``binding_to_json`` where the quote was judged, too."""
+    """The members of ``binding_to_json``, but for ``version``, where the quote itself was judged."""
     facts = guest.facts
     return {
         "holds": guest.passed("guest-binding"),

@@ -285,9 +285,8 @@ class _Fetching:
             if _signs(key, chip):
                 return self.complete(key, chip.held)
         if chip.kind == "vlek" or not any(chip.chip_id):
-            signer = {"vlek": "a VLEK, which AMD gives to the provider alone"}.get(
-                chip.kind, "a chip that is not named"
-            )
+            vlek = "a VLEK, which AMD gives to the provider alone"
+            signer = vlek if chip.kind == "vlek" else "a chip that is not named"
             raise AMD_SERVICE.error(
                 f"the report is signed by {signer}", code="not-found", result_code=ResultCode.CERT_NOT_FOUND,
                 hint="the host has to put the certificate beside the quote (auxblob); ask its operator",
