@@ -109,7 +109,9 @@ _PLATFORM = (
 )
 
 _GUEST = (
-    _spec("quote-format", 26, "the CPU's quote can be read", 1100, _C.EVIDENCE_MALFORMED),
+    _spec(
+        "quote-format", 26, "the CPU's quote can be read, and the policy accepts its kind", 1100, _C.EVIDENCE_MALFORMED
+    ),
     _spec("quote-collateral", 27, "the maker's collateral is there, belongs to the quote and is current", 1101),
     _spec(
         "quote-chain", 28, "the CPU's certificate chain leads to its maker's root", 1102,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from nvattest._text import clean, joined
@@ -155,7 +156,15 @@ def ranges(labels: Sequence[str]) -> list[str]:
 
 def guest_account(guest: GuestView, terminal: Terminal) -> list[str]:
     """The guest check by check, then what it says in one sentence."""
-    lines = [f"GUEST  {guest.maker}, judged at {guest.at} under {guest.anchors}", *_checks(guest.checks, terminal)]
+    lines = [f"GUEST  {guest.maker}, judged at {guest.at} under {guest.anchors}"]
+    # What one failure left unmade is one line: the cause stays in sight.
+    for _, alike in groupby(guest.checks, lambda check: check.detail if check.outcome == "skipped" else check.id):
+        checks = list(alike)
+        if len(checks) == 1:
+            lines += _checks(checks, terminal)
+        else:
+            word = terminal.paint("skip", "dim")
+            lines.append(f"  {word}   {checks[0].step or ''} to {checks[-1].step or ''}  {checks[0].detail}")
     lines += [f"  weakened: {', '.join(guest.weakened)}"] if guest.weakened else []
     tie = f"  the quote ties to it: {guest.strength} (recipe {guest.recipe})"
     return [*lines, tie, f"  {guest.sentence}"]

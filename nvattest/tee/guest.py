@@ -151,8 +151,9 @@ class Guest:
         maker = MAKERS[quote.kind.value]
         if self._demands_nothing_of(quote):
             table = "tdx" if isinstance(quote.body, TdBody) else "snp"
+            accepted = (name for name in MAKERS.values() if name != maker)
             return failed(
-                "quote-format", f"the policy accepts no quote of {maker}", found=maker,
+                "quote-format", f"the policy accepts no quote of {maker}", expected=" or ".join(accepted), found=maker,
                 hint=f"to accept them, write a table [{table}] into the CPU policy, and {table!r} into its kinds",
             )  # fmt: skip
         return passed("quote-format", f"{maker}, version {quote.version}")
