@@ -139,6 +139,11 @@ def suggestion(word: str, known: tuple[str, ...], *, several: bool = True) -> st
     return f"one of {', '.join(known)}" if several else ""
 
 
+def with_suggestion(word: str, known: Iterable[str], rule: str) -> str:
+    """The rule for a word, behind ``did you mean …?`` where one of the known words is near."""
+    return f"{suggestion(word, tuple(known), several=False)} {rule}".lstrip()
+
+
 def _line(line: str, *, colour: bool) -> str:
     if line.isascii() and line.isprintable():
         return line

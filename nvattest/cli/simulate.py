@@ -22,7 +22,6 @@ from nvattest.cli.arguments import (
     suggested,
 )
 from nvattest.cli.output import say
-from nvattest.cli.requests import ignored
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,7 +106,6 @@ def _latency(text: str) -> tuple[str, float]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command in the world and return its exit status, or stay up until interrupted."""
-    ignored(options, ["format"], "the command prints, or lines for a shell and a list have one form")
     if options.list:
         if words := command_of(options):
             raise ArgumentError(f"--list runs no command: {' '.join(words)}", VALIDATION)
@@ -221,7 +219,17 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
                     process.kill()
                     return _status(process.wait())
     except OSError as error:
-        raise InputError(f"{command[0]}: {error.strerror or error}", code="command") from None
+        raise InputError(
+            f"{command[0][:200]}: {error.strerror or error}", code="command", hint=_meant(command)
+        ) from None
+
+
+def _meant(command: list[str]) -> str:
+    """What to write where the command is the name of a platform, or nearly."""
+    from nvattest._text import suggestion
+
+    near = suggestion(command[0], tuple(platform_names()), several=False) if len(command) == 1 else ""
+    return f"a platform is named with --platform; {near}" if near else ""
 
 
 def _status(code: int) -> int:

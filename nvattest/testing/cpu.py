@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.tee.collateral import TdxCollateral
 from nvattest.testing.certificates import pem
@@ -90,7 +91,11 @@ class SimulatedGuest:
             self._check_lies("snp")
             self._guest = AmdGuest(generation, endorsement or "vcek", keys, self.clock, self._told)
         else:
-            raise InputError(f"no such guest: {kind[:60]!r}", code="platform", hint=f"guests are {', '.join(GUESTS)}")
+            raise InputError(
+                f"no such guest: {kind[:60]!r}",
+                code="platform",
+                hint=with_suggestion(kind, GUESTS, f"guests are {', '.join(GUESTS)}"),
+            )
         self.measurement, self.registers = self._guest.measurement, self._guest.registers
         self.provider, self.root = self._guest.provider, self._guest.root
         self.auxiliary = self._guest.auxiliary

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
 
@@ -117,9 +118,11 @@ class Lie:
             )
         spec = find_spec(self.name, scope)
         if spec is None:
-            known = ", ".join(item.name for item in (*LIES, *GUEST_LIES) if scope in item.scopes)
+            known = tuple(item.name for item in (*LIES, *GUEST_LIES) if scope in item.scopes)
             raise InputError(
-                f"{self.target} cannot lie about {self.name[:40]!r}", code="fault-name", hint=f"it can tell: {known}"
+                f"{self.target} cannot lie about {self.name[:40]!r}",
+                code="fault-name",
+                hint=with_suggestion(self.name, known, f"it can tell: {', '.join(known)}"),
             )
         if not spec.accepts(self.argument):
             raise InputError(
@@ -156,8 +159,13 @@ def parse_fault(text: str) -> Lie:
     """
     target, colon, rest = text.strip().partition(":")
     if not colon:
+        known = (item.name for item in (*LIES, *GUEST_LIES))
         raise InputError(
-            f"not a fault: {text[:80]!r}", code="fault", hint="write TARGET:NAME or TARGET:NAME=ARGUMENT, as gpu0:fwid"
+            f"not a fault: {text[:80]!r}",
+            code="fault",
+            hint=with_suggestion(
+                text.partition("=")[0], known, "write TARGET:NAME or TARGET:NAME=ARGUMENT, as gpu0:fwid"
+            ),
         )
     name, equals, argument = rest.partition("=")
     return Lie(target, name, argument if equals else None)

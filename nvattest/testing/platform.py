@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from nvattest._registry import PDI_SIZE
+from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, counted, format_time
 from nvattest.testing.certificates import Certificate, pem
@@ -33,6 +34,7 @@ from nvattest.testing.silicon import (
     BRANCHES,
     LINKS,
     MODELS,
+    PLATFORMS,
     SILICON,
     Silicon,
     default_driver,
@@ -99,11 +101,14 @@ class _Shape:
             if fits and (branch is None or branch in BRANCHES):
                 driver = default_driver(model, mode if count > 1 else "spt") if branch is None else BRANCHES[branch]
                 return cls(model=model, gpus=count, mode=mode, driver=driver)
+        rule = (
+            f"write MODEL-COUNT[-(spt|mpt)][-rBRANCH] with 1 to {_MAX_GPUS} GPUs, or MODEL-8-ppcie for Hoppers; "
+            f"models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}"
+        )
         raise InputError(
             f"no such platform: {name[:60]!r}",
             code="platform",
-            hint=f"write MODEL-COUNT[-(spt|mpt)][-rBRANCH] with 1 to {_MAX_GPUS} GPUs, or MODEL-8-ppcie for "
-            f"Hoppers; models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}",
+            hint=with_suggestion(name, PLATFORMS, rule),
         )
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 
 __all__ = ["Exchange", "ServiceFault", "ServiceFaultKind"]
@@ -77,11 +78,14 @@ class ServiceFault:
         match = _TEXT.fullmatch(text)
         known = {kind.value: kind for kind in ServiceFaultKind}
         if match is None or match[2] not in known:
+            rule = (
+                f"write [SERVICE:]FAULT[=VALUE][@KEY][*TIMES]; services are {', '.join(SERVICES)}, "
+                f"faults are {', '.join(known)}"
+            )
             raise InputError(
                 f"not a fault of a service: {text[:80]!r}",
                 code="fault",
-                hint=f"write [SERVICE:]FAULT[=VALUE][@KEY][*TIMES]; services are {', '.join(SERVICES)}, "
-                f"faults are {', '.join(known)}",
+                hint=with_suggestion(match[2] if match is not None else "", known, rule),
             )
         kind = known[match[2]]
         if kind.only and match[1] not in (None, kind.only):
