@@ -144,7 +144,10 @@ class Parser(argparse.ArgumentParser):
                 self._meant(surplus)
                 or "; evidence is given with --gpu-evidence-file or --nvswitch-evidence-file" * evidence
             )
-            self.error(f"unrecognized arguments: {' '.join(surplus)}{near}")
+            if surplus == ["help"]:
+                near = f"; nvattest help{self.prog.removeprefix('nvattest')}, or --help, prints the help"
+            shown = " ".join(word[:80] for word in surplus[:10]) + " …" * (len(surplus) > 10)
+            self.error(f"unrecognized arguments: {shown}{near}")
         return namespace
 
     def _meant(self, words: list[str]) -> str:
@@ -166,7 +169,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the actions of a command, and the nearest, in the same words for every version of Python."""
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, _not_one_of(str(value), tuple(map(str, action.choices))))
+            asked = f"; nvattest help{self.prog.removeprefix('nvattest')} prints the help" * (value == "help")
+            raise argparse.ArgumentError(action, _not_one_of(str(value), tuple(map(str, action.choices))) + asked)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print, and let an error be one: argparse passes over a help that could not be written."""
@@ -421,6 +425,15 @@ def _is_one_file(path: str, other: str) -> bool:
     if not os.path.exists(path) or not os.path.exists(other):
         return os.path.realpath(path) == os.path.realpath(other)
     return os.path.isfile(path) and os.path.samefile(path, other)
+
+
+def output_file(text: str) -> str:
+    """A type for argparse: where a file is written whole. ``-`` is none: a file of that name would be a surprise."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "- is no name of a file here; write /dev/stdout for standard output, ./- for a file of that name"
+        )
+    return text
 
 
 def existing_file(text: str) -> str:

@@ -49,7 +49,9 @@ _READ = (
 )  # fmt: skip
 # Options about what is gathered for the local verifier.
 _COLLATERAL = ("rim_store", "rim_dir", "rim_url", "ocsp_url", "ocsp_cert_id_hash", "cache_dir", "no_cache")
-_LIVE = ("driver_timeout", "timeout", "ocsp_cert_id_hash", "service_key", "tls_ca_cert", "tls_ca_path")
+_LIVE = (
+    "allow_devtools", "driver_timeout", "timeout", "ocsp_cert_id_hash", "service_key", "tls_ca_cert", "tls_ca_path",
+)  # fmt: skip
 
 
 class Request(NamedTuple):
@@ -218,6 +220,9 @@ def _warn_of_ignored(options: argparse.Namespace, *, remote: bool) -> None:
             ignored(["token_format", "issuer", "token_lifetime"], "no token is made; --token-out writes one")
     if not options.bind_tee and options.extend_rtmr is None:
         ignored(["tsm_root"], "no quote is made; --bind-tee makes one")
+    goes_out = options.token_out or options.signing_key or options.format == "json"
+    if options.jwks_out and not goes_out and requests.warns(options):
+        say("warning: --jwks-out: no token goes out, and its key is forgotten; name --token-out", error=True)
     if options.simulate is not None:
         ignored(_LIVE, "--simulate asks no driver and no service")
     if options.format == "json":
@@ -278,10 +283,8 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
     from nvattest.session import verify
     from nvattest.testing import Platform, SimulatedGuest, parse_fault
 
-    if binding is not None:
-        nonce = binding.nonce
-    else:
-        nonce = Nonce.from_hex(request.evidence.nonce) if request.evidence.nonce else Nonce(os.urandom(32))
+    nonce = binding.nonce if binding is not None else sources.requester_nonce(request.evidence)
+    nonce = nonce or Nonce(os.urandom(32))
     faults = [parse_fault(text) for text in request.fault]
     platform = Platform.build(request.simulate or "", lies=[lie for lie in faults if lie.target != "guest"])
     guest = None

@@ -20,6 +20,7 @@ from nvattest.cli.arguments import (
     existing_path,
     input_file,
     input_path,
+    output_file,
     read_input,
     seconds,
 )
@@ -93,7 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _writes(create)
     fetch = actions.add_parser("fetch", help="make a bundle from NVIDIA's services, for guests without a network")
     fetch.add_argument(
-        "--output", required=True, metavar="FILE", help="where to write the bundle; with --input the name of a folder"
+        "--output",
+        type=output_file,
+        required=True,
+        metavar="FILE",
+        help="where to write the bundle; with --input the name of a folder",
     )
     refresh = actions.add_parser("refresh", help="ask NVIDIA's services for what of a bundle ends soon")
     refresh.add_argument("file", type=existing_path, metavar="FILE")
@@ -140,7 +145,7 @@ def _writes(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--keep-going", action="store_true", help="leave out what cannot be used, and write the bundle all the same"
     )
-    action.add_argument("--output", required=True, metavar="FILE", help="where to write the bundle")
+    action.add_argument("--output", type=output_file, required=True, metavar="FILE", help="where to write the bundle")
 
 
 def run(options: argparse.Namespace) -> int:

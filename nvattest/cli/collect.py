@@ -12,7 +12,7 @@ from typing import NamedTuple
 from nvattest._documents import JsonObject, load_json
 from nvattest._text import hex_bytes
 from nvattest.cli import requests, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, input_file, read_input
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, input_file, output_file, read_input
 from nvattest.cli.output import print_json, say, write_file
 from nvattest.cli.requests import EvidenceSource
 from nvattest.errors import CollectionError, InputError, NvattestError, ResultCode
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='JSON with "nonce" and "tee-pubkey" of the KBS handshake: gives the report data of devices and CPU',
     )  # fmt: skip
     group.add_argument(
-        "--additional-evidence", default="", metavar="FILE",
+        "--additional-evidence", type=output_file, default="", metavar="FILE",
         help="write the exact text that the CPU's quote covers and KBS gets",
     )  # fmt: skip
     if isinstance(parser, Parser):

@@ -85,6 +85,13 @@ ANY_STATUS = (
 )
 # What these print is no JSON document: lines, or the output of another program.
 NO_DOCUMENT = ("verify-batch", "simulate", "gate", "completion")
+# Those of them whose output is no JSON at all, and what it is.
+ONE_FORM: Mapping[str, str] = {
+    "simulate": "the command prints, or lines for a shell and a list have one form",
+    "gate": "the command prints, or the hook says why it does not run",
+    "completion": "a script has one form",
+}
+_LONGEST_WORD = 1000
 _GLOBAL_WITH_VALUE = ("-l", "--log-level", "-f", "--format")
 
 
@@ -136,12 +143,16 @@ def run(argv: list[str]) -> int:
         if name not in COMMANDS:
             near = suggestion(name, tuple(COMMANDS), several=False)
             raise ArgumentError(
-                f"there is no command {name!r}; {near or 'there are ' + ', '.join(COMMANDS)}", UNEXPECTED
+                f"there is no command {name[:80]!r}; {near or 'there are ' + ', '.join(COMMANDS)}", UNEXPECTED
             )
         options = command_parser(name).parse_args(rest)
         if options.format != "text":
             write_utf_8()
         as_json = options.format == "json" and name not in NO_DOCUMENT
+        if options.format == "json" and name in ONE_FORM:
+            from nvattest.cli.requests import ignored
+
+            ignored(options, ["format"], ONE_FORM[name])
         with _watched(name, options):
             status: int = importlib.import_module(COMMANDS[name][0]).run(options)
         # A caller that closed stdout wants the status alone.
@@ -149,7 +160,9 @@ def run(argv: list[str]) -> int:
             sys.stdout.flush()
         return status
     except ArgumentError as error:
-        _complain(str(error), "Run with --help for more information.")
+        # What was typed may be a whole file by mistake; no path has words as long.
+        words = [word if len(word) < _LONGEST_WORD else f"{word[:100]}…" for word in str(error).split(" ")]
+        _complain(" ".join(words), "Run with --help for more information.")
         return error.status
     except NvattestError as error:
         # Commands report their own failures in their own format; this is for what fails before they can.
@@ -160,8 +173,11 @@ def run(argv: list[str]) -> int:
             _complain(f"  {error.hint}")
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     except OSError as error:
-        # Commands turn the errors of their files into their own messages, so this is stdout: its reader went away, or
-        # its disk is full. The verdict was not delivered.
+        # Commands turn the errors of their files into their own messages or name the file, so this is an output: its
+        # reader went away, or its disk is full. The verdict was not delivered.
+        if error.filename is not None:
+            _complain(f"the result could not be written to {error.filename}: {error.strerror or error}")
+            return ResultCode.UNKNOWN.exit_status
         give_up_stdout()
         if not isinstance(error, BrokenPipeError):
             _complain(f"the result could not be written: {error.strerror or error}")
@@ -213,7 +229,7 @@ def _help(rest: list[str]) -> int:
     parser = Parser(prog="nvattest", add_help=False)
     add_global_options(parser)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-V", "--version", action="store_true")
     options = parser.parse_args(rest)
     if options.version:
         from nvattest.cli import version

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import add_terminal_options, read_input
+from nvattest.cli.arguments import add_terminal_options, output_file, read_input
 from nvattest.cli.output import is_terminal, print_json, say, terminal_for, write_file
 from nvattest.cli.requests import ignored
 from nvattest.errors import InputError
@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="LABEL", help="only this device, as GPU-3")
     parser.add_argument(
-        "--html", metavar="FILE", help="write one self-contained page (needs the extra 'report'); open on it is "
-        "what failed, with --all everything",
+        "--html", type=output_file, metavar="FILE",
+        help="write one self-contained page (needs the extra 'report'); open on it is what failed, with --all "
+        "everything",
     )  # fmt: skip
     add_terminal_options(parser)
 
@@ -56,7 +57,12 @@ def run(options: argparse.Namespace) -> int:
     from nvattest.report.subjects import MAXIMUM, recognise, refuse_evidence, render_subject, subject_to_json
 
     source = "stdin" if name in (None, "-") else name
-    data = read_input(name or "-", MAXIMUM)
+    try:
+        data = read_input(name or "-", MAXIMUM)
+    except InputError as error:
+        if name is None:
+            error.hint = "give a saved result (nvattest -f json attest > result.json), or the word of a code or check"
+        raise
     try:
         subject = recognise(data, source=source)
     except InputError as error:

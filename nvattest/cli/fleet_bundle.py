@@ -63,7 +63,8 @@ def fetch_fleet(request: FleetRequest) -> int:
     settings = sources.gather_options(request.services._replace(no_cache=True), RevocationMode.WITHIN_WINDOW)
     settings = replace(settings, http=replace(settings.http, rate=request.rate), renew=request.renew)
     with ExitStack() as stack:
-        source = stack.enter_context(open_lines(request.input))
+        with sources.naming("--input"):
+            source = stack.enter_context(open_lines(request.input))
         journal = stack.enter_context(FetchJournal(request.folder))
         # Looked at under the lock: a bundle that another process has just written counts.
         before = None

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._folder import read_bounded
-from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file
+from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file, output_file
 from nvattest.cli.output import say, write_file
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     status = actions.add_parser("status", help="in the guest: the last verdict and the ready state")
     status.add_argument(
-        "--metrics", default="", metavar="FILE",
+        "--metrics", type=output_file, default="", metavar="FILE",
         help="also write them for Prometheus: a .prom file in the folder of node exporter's textfile collector",
     )  # fmt: skip
     check = actions.add_parser("check", help="in the guest: what silently keeps the hook from working")
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the agent serve nothing before a verdict stands; the image needs a bundle then",
     )  # fmt: skip
     for action in (write, manifest):
-        action.add_argument("--output", metavar="FILE", help="where to write it (default: print it)")
+        action.add_argument("--output", type=output_file, metavar="FILE", help="where to write it (default: print it)")
 
 
 def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> None:

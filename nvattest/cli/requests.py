@@ -23,6 +23,7 @@ from nvattest.cli.arguments import (
     from_environment,
     input_file,
     input_path,
+    output_file,
     seconds,
 )
 from nvattest.cli.output import say
@@ -509,14 +510,18 @@ def add_token_options(parser: argparse.ArgumentParser) -> None:
         help="detached-eat (the default; NVIDIA's shape) or ear (EAT attestation result)",
     )  # fmt: skip
     group.add_argument(
-        "--token-out", default="", metavar="FILE", help="write the token here, whole or not at all, for its owner only"
-    )
+        "--token-out", type=output_file, default="", metavar="FILE",
+        help="write the token here, whole or not at all, for its owner only",
+    )  # fmt: skip
     group.add_argument(
         "--signing-key", type=input_file, metavar="PEM",
         help="sign with this P-384 key; without it a key is made for this run and forgotten",
     )  # fmt: skip
     group.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
-    group.add_argument("--jwks-out", default="", metavar="FILE", help="write the public half of the key here, as JWKS")
+    group.add_argument(
+        "--jwks-out", type=output_file, default="", metavar="FILE",
+        help="write the public half of the key here, as JWKS",
+    )  # fmt: skip
     group.add_argument(
         "--token-lifetime", type=int, default=3600, metavar="SECONDS", help="how long the token is good (3600)"
     )
@@ -543,7 +548,7 @@ def add_binding_options(parser: argparse.ArgumentParser) -> None:
         group, "the relying party's challenge; the devices' nonce is derived from it and from the token's key"
     )
     group.add_argument(
-        "--bind-tee", default="", metavar="FILE",
+        "--bind-tee", type=output_file, default="", metavar="FILE",
         help="write a quote of the CPU here that covers the challenge, the token's key and all raw evidence",
     )  # fmt: skip
     group.add_argument("--tsm-root", default="", metavar="DIR", help="where the kernel gives quotes (configfs-tsm)")

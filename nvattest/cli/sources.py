@@ -68,6 +68,15 @@ def named(error: NvattestError, option: str, path: str = "") -> NvattestError:
     return error
 
 
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """An error within has the option in its message."""
+    try:
+        yield
+    except InputError as error:
+        raise named(error, option) from None
+
+
 def wrong_kind(error: NvattestError, data: bytes, option: str, path: str, *wanted: str) -> InputError | None:
     """The error for a file of another kind than the option wants, with the code of ``error``; None for other files."""
     from nvattest.report.kinds import KINDS, kind_of_file
@@ -120,7 +129,8 @@ def requester_nonce(source: EvidenceSource) -> Nonce | None:
         InputError: not 64 hexadecimal digits.
     """
     if source.nonce:
-        return Nonce.from_hex(source.nonce)
+        with naming("--nonce"):
+            return Nonce.from_hex(source.nonce)
     return Nonce(os.urandom(32)) if source.live else None
 
 

@@ -11,14 +11,15 @@ import os
 import stat
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from typing import BinaryIO
 
 from nvattest._documents import dump_json
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
-from nvattest.cli.arguments import choice, converted, existing_file
+from nvattest.cli.arguments import choice, converted, existing_file, output_file
 from nvattest.cli.output import Progress, open_stream, say, write_file
 from nvattest.cli.requests import add_bundle_option, warns
 from nvattest.errors import InputError, ResultCode
@@ -56,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", type=choice("cryptography", "aws-lc"), default="cryptography", metavar="NAME",
         help="cryptography (the default) or aws-lc (extra fast)",
     )  # fmt: skip
-    parser.add_argument("--summary", metavar="FILE", help="write the sums as JSON (schema batch-summary-1.json)")
     parser.add_argument(
-        "--metrics", metavar="FILE",
+        "--summary", type=output_file, metavar="FILE", help="write the sums as JSON (schema batch-summary-1.json)"
+    )
+    parser.add_argument(
+        "--metrics", type=output_file, metavar="FILE",
         help="write the sums for Prometheus: a .prom file in the folder of node exporter's textfile collector",
     )  # fmt: skip
     parser.add_argument(
@@ -86,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--resume needs an --output file", code="resume")
     sums = Sums()
     with ExitStack() as stack:
-        source = stack.enter_context(open_lines(options.input))
+        with sources.naming("--input"):
+            source = stack.enter_context(open_lines(options.input))
         read = [
             ("--input", source), ("--policy", options.policy), ("--trust-anchors", options.trust_anchors),
             *(("--bundle", path) for bundle in options.bundle for path in _files(bundle)),
@@ -105,16 +109,19 @@ def run(options: argparse.Namespace) -> int:
         answers = verify_batch(lines, settings, workers=options.workers, judge=judge)
         output: BinaryIO = sys.stdout.buffer
         if options.output != "-":
-            output = stack.enter_context(open_output(options.output, before, open_stream))
+            output = stack.enter_context(_closed(open_output(options.output, before, open_stream), options.output))
         progress = stack.enter_context(Progress("verifying"))
         marks.append(time.monotonic())
         for answer in answers:
-            output.write(answer.encode() + b"\n")
+            with _naming(options.output):
+                output.write(answer.encode() + b"\n")
             sums.add(json.loads(answer))
             if not options.output.endswith(".gz") or sums.lines % _FLUSHED == 0:
-                output.flush()
+                with _naming(options.output):
+                    output.flush()
             progress.update(f"{sums.lines} platforms")
-        output.flush()
+        with _naming(options.output):
+            output.flush()
     if options.summary is not None:
         write_file(options.summary, dump_json(sums.document(judge.digest)) + "\n")
     if options.metrics is not None:
@@ -125,6 +132,28 @@ def run(options: argparse.Namespace) -> int:
     if options.fail_on_untrusted and (sums.trusted < sums.lines or not sums.lines):
         return ResultCode.OVERALL_RESULT_FALSE.exit_status
     return 0
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """An output that cannot be written has its name in the error; standard output is named by who reports it."""
+    try:
+        yield
+    except OSError as error:
+        raise error if path == "-" else OSError(error.errno, error.strerror, path) from None
+
+
+@contextmanager
+def _closed(output: BinaryIO, path: str) -> Iterator[BinaryIO]:
+    """The output, closed at the end. What a full disk left in its buffer fails again there, after the first error."""
+    try:
+        yield output
+    except BaseException:
+        with suppress(OSError):
+            output.close()
+        raise
+    with _naming(path):
+        output.close()
 
 
 def _files(bundle: str) -> list[str]:

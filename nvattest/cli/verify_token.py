@@ -244,7 +244,8 @@ def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[Ve
     if request.guest.challenge is not None:
         nonce, thumbprint = nonce_of_token(token, request.guest.challenge)
     else:
-        nonce = Nonce.from_hex(request.nonce)
+        with sources.naming("--nonce"):
+            nonce = Nonce.from_hex(request.nonce)
     kind = TokenKind(request.token_type) if request.token_type is not None else None
     service = _service(request)
     jwks, jwks_url = _keys(request, service)

@@ -349,6 +349,19 @@ def test_answers_and_sums_go_into_two_files(fleet: SimpleNamespace, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device without room here")
+def test_an_output_on_a_full_disk_is_named(
+    fleet: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, full = tmp_path / "lines", tmp_path / "full.gz"
+    full.symlink_to("/dev/full")
+    for count, output in ((1, "/dev/full"), (8, "/dev/full"), (1, str(full))):
+        lines.write_bytes(b"\n".join(fleet.lines[:count]) + b"\n")
+        words = ["verify-batch", *fleet.options, "--input", str(lines), "--output", output, "--workers", "1"]
+        assert main(words) == 1
+        assert f"the result could not be written to {output}: No space left on device" in capsys.readouterr().err
+
+
 def test_a_fleet_is_judged_with_bundles_in_files_and_folders(fleet: SimpleNamespace, tmp_path: Path) -> None:
     whole = fleet.made.collateral()
     rims = tmp_path / "rims.json"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nvattest.cli import main
-from nvattest.testing import Platform
+from nvattest.errors import InputError
+from nvattest.testing import Platform, SimulatedGuest
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
@@ -437,12 +438,87 @@ def test_what_there_is_not_gets_the_word_that_it_may_be_meant_for(run, argv: lis
     assert said in err
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["attest", "--simulate", "hoper-1"], "did you mean 'hopper-1'?"),
+        (["simulate", "--platform", "hoper-1", "--", "true"], "did you mean 'hopper-1'?"),
+        (["simulate", "hoper-1"], "a platform is named with --platform; did you mean 'hopper-1'?"),
+        (["attest", "--simulate", "hopper-1", "--fault", "mesurement"], "did you mean 'measurement'?"),
+        (["attest", "--simulate", "hopper-1", "--fault", "gpu0:mesurement"], "did you mean 'measurement'?"),
+        (["simulate", "--service-fault", "rim:statu=500", "--", "true"], "did you mean 'status'?"),
+    ],
+)
+def test_simulated_things_get_the_word_that_they_may_be_meant_for(run, argv: list[str], said: str) -> None:
+    status, out, err = run(*argv)
+    assert status == 4
+    assert said in out + err
+
+
+def test_a_guest_gets_the_word_that_it_may_be_meant_for() -> None:
+    with pytest.raises(InputError) as caught:
+        SimulatedGuest("spn-milan")
+    assert caught.value.hint.startswith("did you mean 'snp-milan'? guests are ")
+
+
+@pytest.mark.parametrize(("argv", "said"), [(["attest", "help"], "help attest"), (["bundle", "help"], "help bundle")])
+def test_help_behind_a_command_names_the_way_to_it(run, argv: list[str], said: str) -> None:
+    assert f"nvattest {said}" in run(*argv)[2]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["{}"], ["help", "{}"], ["attest", "--{}"], ["attest", "-d", "{}"], ["attest", "--policy", "{}"], ["inspect", "{}"],
+     ["attest", "--explain={}"], ["attest", "--timeout", "{}"], ["explain", "{}"], ["attest", *["{}"] * 40]],
+)  # fmt: skip
+def test_a_word_that_is_a_whole_file_is_cut_where_it_is_echoed(run, argv: list[str]) -> None:
+    status, out, err = run(*[word.format("x" * 50_000) for word in argv])
+    assert status in (4, CONVERSION, VALIDATION, UNEXPECTED, VALUES)
+    assert len(out + err) < 1200
+
+
+@pytest.mark.parametrize("words", [
+    ["verify-batch", "--bundle", __file__, "--summary"], ["verify-batch", "--bundle", __file__, "--metrics"],
+    ["attest", "--token-out"], ["attest", "--jwks-out"], ["attest", "--bind-tee"], ["explain", "--html"],
+    ["bundle", "create", "--output"], ["bundle", "fetch", "--output"], ["bundle", "merge", __file__, "--output"],
+    ["hook", "manifest", "--output"], ["hook", "status", "--metrics"], ["collect-evidence", "--additional-evidence"],
+])  # fmt: skip
+def test_a_dash_names_no_output_file(run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(*words, "-")
+    assert status == VALIDATION
+    assert f"{words[-1]}: - is no name of a file here; write /dev/stdout" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["attest", "--simulate", "hopper-1"], ["attest"], ["collect-evidence"], ["verify-token", "a.b.c"]],
+)
+def test_a_nonce_that_cannot_be_read_is_named_with_its_option(run, argv: list[str], tmp_path: Path) -> None:
+    words = [str(tmp_path / "token") if word == "a.b.c" else word for word in argv]
+    (tmp_path / "token").write_text("e30.e30.AA")
+    for nonce in ("12", "zz"):
+        _, out, err = run(*words, "--nonce", nonce)
+        assert "--nonce: " in out + err
+
+
+def test_lines_that_are_not_there_are_named_with_their_option(run, tmp_path: Path) -> None:
+    (tmp_path / "bundle").write_text(json.dumps(Platform.build("hopper-1").bundle()))
+    missing = str(tmp_path / "none")
+    for argv in (
+        ("verify-batch", "--input", missing, "--bundle", str(tmp_path / "bundle")),
+        ("bundle", "fetch", "--input", missing, "--output", str(tmp_path / "folder")),
+    ):
+        assert f"--input: {missing}: No such file" in run(*argv)[2]
+
+
 def test_a_word_that_is_near_nothing_gets_no_guess(run) -> None:
     assert "did you mean" not in run("attest", "--xyzzy")[2]
     assert "did you mean" not in run("xyzzy")[2]
 
 
-@pytest.mark.parametrize("argv", [["--version"], ["-f", "text", "--version"], ["-l", "error", "--version"]])
+@pytest.mark.parametrize("argv", [["--version"], ["-V"], ["-f", "text", "--version"], ["-l", "error", "--version"]])
 def test_the_version_is_an_option_too(run, argv: list[str]) -> None:
     assert run(*argv) == run("version")
     assert json.loads(run("--version", "-f", "json")[1]) == json.loads(run("version", "-f", "json")[1])

@@ -58,6 +58,7 @@ IGNORED: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "a quote that is not made": (("--tsm-root", "/t"), ["--tsm-root"]),
     "text options of JSON": (("-f", "json", "--explain", "--verbose"), ["--explain", "--verbose"]),
     "limits of a simulation": (("--simulate", "--driver-timeout", "3"), ["--driver-timeout"]),
+    "modes of a device in a simulation": (("--simulate", "--allow-devtools"), ["--allow-devtools"]),
     "nothing": ((*FILE, "--bundle", __file__, "--offline", "--no-cache", "--verbose"), []),
     "a flag taken back": (("--cached-revocation", "--cached-revocation=false"), []),
 }  # fmt: skip
@@ -70,6 +71,23 @@ def test_attest_says_which_option_has_no_effect(
     argv, expected = IGNORED[name]
     assert sorted(warnings(monkeypatch, capsys, "attest", *argv)) == sorted(expected)
     assert warnings(monkeypatch, capsys, "-l", "error", "attest", *argv) == []
+
+
+def test_a_key_set_without_its_token_is_said_to_be_of_no_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, said = ["attest", "--simulate", "hopper-1", "--jwks-out", str(tmp_path / "jwks")], "no token goes out"
+    assert main(words) == 0
+    assert said in capsys.readouterr().err
+    for more in (["--token-out", str(tmp_path / "token")], ["-f", "json"]):
+        assert main([*words, *more]) == 0
+        assert said not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["completion", "fish"], ["gate"]])
+def test_a_format_that_an_output_cannot_have_is_said(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["-f", "json", *argv])
+    assert "warning: --format is ignored: " in capsys.readouterr().err
 
 
 def test_verify_token_says_which_option_has_no_effect(
