@@ -34,12 +34,9 @@ from typing import BinaryIO, cast
 
 from nvattest._documents import JsonObject, Metric, Samples, dump_metrics, load_json
 from nvattest.appraisal.check import Check
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.bundle import load_bundle
 from nvattest.collateral.shards import Bundles
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
@@ -75,15 +72,13 @@ _UNREADABLE = (OSError, EOFError, zlib.error)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    """What every line is judged with. ``bundle`` and ``anchors`` are file contents; ``bundles`` are paths of bundles,
-    files or folders, that each worker opens by itself, instead of ``bundle``.
+    """What every line is judged with. ``bundles`` are paths of files or folders, ``anchors`` the content of a file.
 
     Lines are judged at ``at``; where it is None, at the time they are read. ``allow_line_time`` lets a line bring an
     instant of its own; where that lies more than an hour away, the answer is weakened (``judged-at-another-time``).
     """
 
-    bundle: bytes = b""
-    bundles: tuple[str, ...] = ()
+    bundles: tuple[str, ...]
     at: VerificationTime | None = None
     anchors: bytes | None = None
     policy: EvidencePolicy | None = None
@@ -107,16 +102,10 @@ class Judge:
         self._allow_line_time = settings.allow_line_time
         self._verifier = Verifier(anchors=anchors, policy=settings.policy, backend=settings.backend)
         self._policy = policy_digest(self._verifier.policy)
-        self._bundles: Bundles | None = None
-        self._whole = Collateral()
-        if settings.bundles:
-            self._bundles = Bundles(settings.bundles, contents)
-            if check:
-                self._bundles.check()
-            self.contents = self._bundles.contents
-        else:
-            self._whole = load_bundle(settings.bundle, origin="bundle")
-            self.contents = (settings.bundle,)
+        self._bundles = Bundles(settings.bundles, contents)
+        if check:
+            self._bundles.check()
+        self.contents = self._bundles.contents
         facts = {
             "bundles": [hashlib.sha256(content).hexdigest() for content in self.contents],
             "anchors": hashlib.sha256(settings.anchors).hexdigest() if settings.anchors is not None else None,
@@ -153,13 +142,10 @@ class Judge:
         appraisal = self._verifier.appraise(
             devices,
             nonce=Nonce.from_hex(nonce),
-            collateral=self._collateral(devices),
+            collateral=self._bundles.collateral(devices, memory_of(self._verifier)),
             at=VerificationTime.parse(at) if at is not None else usual,
         )
         return {**_answer(appraisal, usual), "policy": self._policy}
-
-    def _collateral(self, devices: tuple[ReadEvidence, ...]) -> Collateral:
-        return self._whole if self._bundles is None else self._bundles.collateral(devices, memory_of(self._verifier))
 
 
 def read_line(line: bytes) -> JsonObject:

@@ -286,6 +286,15 @@ def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
         if demands.policy_overrides_appraisal:
             raise InputError("--policy-overrides-appraisal needs a --relying-party-policy", code="policy")
         return None
+    return read_policy(path)
+
+
+def read_policy(path: str) -> RelyingPartyPolicy:
+    """The relying party's policy in a file.
+
+    Raises:
+        InputError, PolicyError: it cannot be used.
+    """
     from nvattest.policy.relying_party import load_policy
 
     load = partial(load_policy, name=os.path.basename(path))

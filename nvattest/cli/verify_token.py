@@ -7,7 +7,6 @@ relying party's policy says no, 3 the token is genuine and says that the result 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -370,11 +369,9 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     """What the relying party's policy says of the claims array, or of the whole EAR as NVIDIA has it."""
     from nvattest.policy.isolation import evaluate_bounded
-    from nvattest.policy.relying_party import MAXIMUM, load_policy
     from nvattest.token.verified import TokenKind
 
-    load = partial(load_policy, name=os.path.basename(path))
-    policy = sources.read_file("--relying-party-policy", path, MAXIMUM, load, "policy")
+    policy = sources.read_policy(path)
     document = verified.payload if verified.kind is TokenKind.EAR else verified.claims
     decision = evaluate_bounded(policy, document, verified.payload)
     for reason in decision.reasons:

@@ -9,6 +9,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter, process_time
 
 import pytest
@@ -93,14 +94,15 @@ def test_gpus_in_a_running_process(fleet: SimulatedFleet) -> None:
             )
 
 
-def test_nodes_per_second(fleet: SimulatedFleet) -> None:
+def test_nodes_per_second(fleet: SimulatedFleet, tmp_path: Path) -> None:
     lines = [fleet.line(index) for index in range(NODES)]
-    bundle = fleet.bundle()
+    (tmp_path / "bundle.json").write_bytes(fleet.bundle())
+    bundles = (str(tmp_path / "bundle.json"),)
     rates: list[tuple[float, float]] = []
     print(f"\nverify-batch, {NODES} never-seen nodes of one GPU, a judge alone {ALONE}")
     settings_of = {
         backend: BatchSettings(
-            bundle=bundle, anchors=fleet.platform.anchors_pem, at=fleet.platform.time, backend=backend
+            bundles=bundles, anchors=fleet.platform.anchors_pem, at=fleet.platform.time, backend=backend
         )
         for backend in BACKENDS
     }

@@ -162,7 +162,8 @@ def test_a_token_of_the_remote_service_is_judged_when_it_has_come(
 
 
 def test_a_batch_without_a_time_judges_each_line_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = Judge(BatchSettings(bundle=json.dumps(PLATFORM.bundle()).encode(), anchors=PLATFORM.anchors_pem))
+    settings = BatchSettings(bundles=("bundle.json",), anchors=PLATFORM.anchors_pem)
+    judge = Judge(settings, contents=[json.dumps(PLATFORM.bundle()).encode()])
     line = json.dumps(
         {"id": 1, "nonce": NONCE.hex(), "evidence": json.loads(PLATFORM.evidence_json(None, NONCE))}
     ).encode()

@@ -246,9 +246,8 @@ def test_a_compressed_input_that_was_cut_off_is_an_error_after_its_lines(tmp_pat
 
 
 def test_only_an_output_of_the_same_lines_and_settings_is_resumed(fleet: SimpleNamespace, tmp_path: Path) -> None:
-    settings = BatchSettings(
-        bundle=fleet.made.bundle(), anchors=fleet.made.platform.anchors_pem, at=fleet.made.platform.time
-    )
+    bundles = (str(fleet.folder / "bundle.json"),)
+    settings = BatchSettings(bundles=bundles, anchors=fleet.made.platform.anchors_pem, at=fleet.made.platform.time)
     judge, lines = Judge(settings), [fleet.lines[0], fleet.lines[1], fleet.lines[3]]
     answers = [judge.judge(line).encode() + b"\n" for line in lines]
     output = tmp_path / "out.jsonl"
@@ -419,9 +418,8 @@ def test_an_endless_line_is_one_error_and_the_next_line_is_judged(fleet: SimpleN
 
 def test_only_a_few_chunks_are_read_ahead(fleet: SimpleNamespace) -> None:
     """Memory is bounded: what was read and not yet answered never exceeds a few chunks per worker."""
-    settings = BatchSettings(
-        bundle=fleet.made.bundle(), anchors=fleet.made.platform.anchors_pem, at=fleet.made.platform.time
-    )
+    bundles = (str(fleet.folder / "bundle.json"),)
+    settings = BatchSettings(bundles=bundles, anchors=fleet.made.platform.anchors_pem, at=fleet.made.platform.time)
     taken = 0
 
     def source() -> Iterator[bytes]:

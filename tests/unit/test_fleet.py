@@ -24,8 +24,10 @@ def platform() -> Platform:
 
 
 @pytest.fixture(scope="module")
-def settings(platform: Platform) -> BatchSettings:
-    return BatchSettings(bundle=json.dumps(platform.bundle()).encode(), anchors=platform.anchors_pem, at=platform.time)
+def settings(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> BatchSettings:
+    bundle = tmp_path_factory.mktemp("fleet") / "bundle.json"
+    bundle.write_text(json.dumps(platform.bundle()), encoding="utf-8")
+    return BatchSettings(bundles=(str(bundle),), anchors=platform.anchors_pem, at=platform.time)
 
 
 def line(platform: Platform, name: object, **changes: object) -> bytes:
@@ -110,9 +112,10 @@ def test_the_batchs_own_clock_may_have_two_instants(platform: Platform, settings
     assert (answer["weakened"], answer["at"]["rim"]) == ([], "2026-10-31T22:00:00Z")
 
 
-def test_unreadable_settings_are_told_before_any_line(settings: BatchSettings) -> None:
+def test_unreadable_settings_are_told_before_any_line(settings: BatchSettings, tmp_path: Path) -> None:
+    (tmp_path / "empty.json").write_bytes(b"{}")
     with pytest.raises(ParseError):
-        list(verify_batch([b"{}"], BatchSettings(bundle=b"{}", at=settings.at)))
+        list(verify_batch([b"{}"], replace(settings, bundles=(str(tmp_path / "empty.json"),))))
     with pytest.raises(InputError):
         list(verify_batch([b"{}"], settings, workers=0))
 

@@ -12,7 +12,8 @@ from nvattest.testing import SimulatedFleet
 
 def test_every_node_has_its_own_identity_and_is_trusted() -> None:
     fleet = SimulatedFleet(4)
-    judge = Judge(BatchSettings(bundle=fleet.bundle(), anchors=fleet.platform.anchors_pem, at=fleet.platform.time))
+    settings = BatchSettings(bundles=("fleet",), anchors=fleet.platform.anchors_pem, at=fleet.platform.time)
+    judge = Judge(settings, contents=[fleet.bundle()])
     answers = [json.loads(judge.judge(fleet.line(index))) for index in range(4)]
     assert [answer["id"] for answer in answers] == [f"node-{index}" for index in range(4)]
     assert all(answer["trusted"] and answer["simulated"] for answer in answers)
