@@ -332,3 +332,13 @@ def test_the_text_of_a_result_is_refused_with_how_to_save_one(
     (tmp_path / "result.txt").write_text("Result: NOT TRUSTED\n")
     assert main(["explain", str(tmp_path / "result.txt")]) == 4
     assert "nvattest -f json attest > result.json" in capsys.readouterr().err
+
+
+def test_an_empty_standard_input_says_what_to_give(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    assert main(["explain"]) == 4
+    said = capsys.readouterr().err
+    assert "standard input is empty" in said
+    assert "give a saved result (nvattest -f json attest > result.json), or the word of a code or check" in said
