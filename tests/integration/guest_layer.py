@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import os
 import re
@@ -52,6 +53,13 @@ def build_layer(folder: Path, *options: str) -> Path:
             pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def build_module(name: str) -> Any:
+    """One of the modules beside build.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BUILD.parent))
+        return importlib.import_module(name)
 
 
 def shared_layer(factory: pytest.TempPathFactory) -> Path:

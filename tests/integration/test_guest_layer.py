@@ -20,7 +20,18 @@ from nvattest.guest.extension import BLOCK, check_extension, parse_verity_params
 from nvattest.testing.native import DriverLibraries, Fault
 from nvattest.testing.services import Services, wall_clock
 
-from .guest_layer import HOME, HOOK, ROOT, ChrootGuest, NewGuest, build_layer, elf_files, shared_layer
+from .guest_layer import (
+    BUILD,
+    HOME,
+    HOOK,
+    ROOT,
+    ChrootGuest,
+    NewGuest,
+    build_layer,
+    build_module,
+    elf_files,
+    shared_layer,
+)
 
 MOST_BYTES = 40_000_000
 IMPORT_ALL = """
@@ -155,6 +166,7 @@ def test_every_module_of_the_layer_can_be_imported_from_the_layer_alone(layer: P
 # --- the same twice ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_two_builds_are_the_same_byte_for_byte(layer: Path, tmp_path: Path) -> None:
     again = build_layer(tmp_path / "again")
     names = sorted(path.name for path in layer.iterdir() if path.is_file())
@@ -163,6 +175,56 @@ def test_two_builds_are_the_same_byte_for_byte(layer: Path, tmp_path: Path) -> N
     assert (any(name.endswith(".extension.img") for name in names)) == (shutil.which("mkfs.erofs") is not None)
     for name in names:
         assert (layer / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_the_tree_of_a_layer_is_packed_into_the_same_bytes_again(layer: Path, tmp_path: Path) -> None:
+    """Copied to another place, at another time, with other modes: what the quick suite has of two builds."""
+    packing = build_module("layer_pack")
+    tree = shutil.copytree(layer / "root", tmp_path / "tree", symlinks=True, copy_function=shutil.copyfile)
+    for path in tree.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o777 if ".so" in path.name or path.name == "nvattest-hook" else 0o666)
+    epoch = manifest_of(layer)["source_date_epoch"]
+    packing.settle(str(tree), epoch)
+    (tmp_path / "again").mkdir()
+    name = str(tmp_path / "again" / next(layer.glob("*.tar.zst")).name.removesuffix(".tar.zst"))
+    packing.write_tar(str(tree), f"{name}.tar.zst", epoch, 1)
+    assert packing.write_squashfs(str(tree), f"{name}.squashfs", epoch, 1) == (shutil.which("mksquashfs") is not None)
+    fields = build_module("extension").extension_of(str(tree), f"{name}.extension.img")
+    assert (fields is None) == (shutil.which("mkfs.erofs") is None)
+    if fields is not None:
+        [verity] = layer.glob("*.extension.verity")
+        assert verity.read_text() == f"{fields}\n"
+    made = sorted((tmp_path / "again").iterdir())
+    assert {path.name.partition(".tar.")[0] for path in layer.glob("*.tar.zst")} == {os.path.basename(name)}
+    assert len(made) == 1 + (layer / f"{os.path.basename(name)}.squashfs").exists() + (fields is not None)
+    for path in made:
+        assert path.read_bytes() == (layer / path.name).read_bytes(), path.name
+
+
+def test_byte_code_and_launcher_are_the_same_from_another_process(layer: Path, tmp_path: Path) -> None:
+    again = """
+import os, sys
+home, launcher = sys.argv[1:]
+import nvattest
+from layer_modules import compile_module, find_modules
+from layer_native import build_launcher, library_of_interpreter
+source = os.path.dirname(os.path.dirname(os.path.abspath(nvattest.__file__)))
+build_launcher(os.path.join(home, "launcher.c"), launcher, library_of_interpreter())
+modules = find_modules(["nvattest.model", "nvattest.errors"], [source], network=False)
+for module in modules.values():
+    if module.name.startswith("nvattest"):
+        print(module.target, compile_module(module).hex())
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONNODEBUGRANGES": "1", "PYTHONPATH": str(BUILD.parent)}
+    command = [sys.executable, "-c", again, str(BUILD.parent), str(tmp_path / "launcher")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "launcher").read_bytes() == (layer / "root" / HOOK.lstrip("/")).read_bytes()
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert {"nvattest/__init__.pyc", "nvattest/model.pyc", "nvattest/errors.pyc"} <= {target for target, _ in lines}
+    for target, code in lines:
+        assert (layer / "root" / HOME / "modules" / target).read_bytes().hex() == code, target
 
 
 def test_the_extension_image_has_the_tree_of_the_layer_and_the_root_hash_beside_it(layer: Path, tmp_path: Path) -> None:
