@@ -135,6 +135,18 @@ FORBIDDEN_BUILTINS: Mapping[str, str] = {
 }
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a text, made once for all rules."""
+    return ast.parse(source)
+
+
+@cache
+def walk(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, collected once for all rules."""
+    return tuple(ast.walk(tree))
+
+
 def room_of(module: str) -> str:
     """``nvattest.spdm.report`` is in the room ``spdm``; ``nvattest`` itself is the facade."""
     parts = module.split(".")
@@ -157,7 +169,7 @@ def imported_modules(node: ast.Import | ast.ImportFrom, module: str, *, is_packa
 def bound_names(tree: ast.Module) -> set[str]:
     """Names that the module itself gives a meaning somewhere, so that they are not the builtins."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.arg):
@@ -172,7 +184,7 @@ def bound_names(tree: ast.Module) -> set[str]:
 def import_aliases(tree: ast.Module) -> dict[str, str]:
     """What a name means that an import bound: ``dt`` is ``datetime.datetime``."""
     aliases: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first = alias.name.partition(".")[0]
@@ -207,7 +219,7 @@ def upward_imports(module: str, tree: ast.Module, where: str, *, is_package: boo
     """Imports that point upwards or sideways, wherever in the file and for whatever purpose they stand."""
     room = room_of(module)
     level = LEVELS[room]
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         for name in imported_modules(node, module, is_package=is_package):
@@ -237,7 +249,7 @@ def io_uses(module: str, tree: ast.Module, where: str, *, is_package: bool) -> I
     rule = f"{module} is below level {IO_LEVEL} and must not touch"
     aliases = import_aliases(tree)
     shadowed = bound_names(tree)
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for name in imported_modules(node, module, is_package=is_package):
                 found = forbidden_prefix(name)
@@ -266,7 +278,7 @@ def violations(module: str, source: str, *, where: str = "fake.py", is_package: 
         return [
             f"{where}:1: {module} is in the room {room!r}, which has no level: give it a level in {__name__}.LEVELS"
         ]
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = list(upward_imports(module, tree, where, is_package=is_package))
     if module in PURE or (LEVELS[room] < IO_LEVEL and module not in IO_EXEMPT):
         found += io_uses(module, tree, where, is_package=is_package)
@@ -285,10 +297,8 @@ def modules() -> list[tuple[str, Path]]:
 MODULES = modules()
 
 
-@cache
 def tree_of(path: Path) -> ast.Module:
-    """The syntax tree of a module, read once."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return parsed(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(("module", "path"), MODULES, ids=[name for name, _ in MODULES])
@@ -318,7 +328,7 @@ def circles(sources: Mapping[str, tuple[str, bool]]) -> list[list[str]]:
     for module, (source, is_package) in sources.items():
         names = {
             name
-            for node in ast.walk(ast.parse(source))
+            for node in walk(parsed(source))
             if isinstance(node, ast.Import | ast.ImportFrom)
             for name in imported_modules(node, module, is_package=is_package)
         }
@@ -368,7 +378,7 @@ def nodes(kind: type[Node], *rooms: str) -> Iterator[tuple[str, Node]]:
     """The nodes of one kind in some rooms, or in all but the simulation, each with its module."""
     for module, path in MODULES:
         if (room := room_of(module)) in rooms or (not rooms and room != "testing"):
-            for node in ast.walk(tree_of(path)):
+            for node in walk(tree_of(path)):
                 if isinstance(node, kind):
                     yield module.removeprefix("nvattest."), node
 
@@ -567,7 +577,7 @@ def rooms_of_constant(text: str) -> set[str]:
     return {
         room_of(module)
         for module, path in MODULES
-        for node in ast.walk(tree_of(path))
+        for node in walk(tree_of(path))
         if isinstance(node, ast.Constant) and node.value == text
     }
 
@@ -590,7 +600,7 @@ def test_one_function_calls_the_driver_s_switch_of_the_ready_state() -> None:
         node.name
         for module, path in MODULES
         if room_of(module) != "testing"
-        for node in ast.walk(tree_of(path))
+        for node in walk(tree_of(path))
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(item, ast.Constant) and item.value == SET_READY for item in ast.walk(node))
     ]
@@ -602,7 +612,7 @@ def test_the_gpus_are_set_ready_from_two_rooms_and_each_gives_a_trusted_platform
     calls = sorted(
         (room_of(module), ast.unparse(node.args[1]))
         for module, path in MODULES
-        for node in ast.walk(tree_of(path))
+        for node in walk(tree_of(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "set_ready"
     )
     assert calls == [("compat", "TrustedPlatform(appraisal)"), ("guest", "published.platform")]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -144,19 +145,34 @@ def test_the_same_appraisal_gives_the_same_bytes(appraise: Appraise) -> None:
     assert report_page(appraise()) == report_page(appraise())
 
 
-# Each value is put into each of some thirty places; the suite takes two of them.
-ODD = [None, "x", *(pytest.param(value, marks=pytest.mark.exhaustive) for value in ([], 5, {}, [1, None], True))]
+ODD: tuple[object, ...] = (None, "x", [], 5, {}, [1, None], True)
 
 
-@pytest.mark.parametrize("value", ODD)
-def test_any_value_in_any_place_gives_a_page(appraise: Appraise, value: object) -> None:
+def changed_at_each_place(appraise: Appraise) -> Iterator[Callable[[object], dict[str, object]]]:
+    """For each of some thirty places of an appraisal what puts a value there."""
     for key in appraise()["devices"][0]:
-        changed = appraise()
-        changed["devices"][0][key] = value
-        read(report_page(changed))
+
+        def in_the_device(value: object, key: str = key) -> dict[str, object]:
+            document = appraise()
+            document["devices"][0][key] = value
+            return document
+
+        yield in_the_device
     for key in appraise():
         if key != "format":
-            read(report_page({**appraise(), key: value}))
+            yield lambda value, key=key: {**appraise(), key: value}
+
+
+def test_a_value_of_another_kind_in_each_place_gives_a_page(appraise: Appraise) -> None:
+    for place, value in zip(changed_at_each_place(appraise), itertools.cycle(ODD), strict=False):
+        read(report_page(place(value)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("value", ODD)
+def test_any_value_in_any_place_gives_a_page(appraise: Appraise, value: object) -> None:
+    for place in changed_at_each_place(appraise):
+        read(report_page(place(value)))
 
 
 def test_what_is_no_appraisal_gives_no_page() -> None:
