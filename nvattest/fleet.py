@@ -40,7 +40,7 @@ from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.shards import Bundles
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
-from nvattest.model import Nonce, VerificationTime, counted, format_time, parse_time
+from nvattest.model import SIMULATED, Nonce, VerificationTime, counted, format_time, parse_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 from nvattest.session import now
 from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time, policy_digest
@@ -448,7 +448,7 @@ class Sums:
     def text(self) -> list[str]:
         """The sums for people."""
         refused = self.lines - self.trusted - self.bad
-        mark = "   *** SIMULATED: this proves nothing ***" if self.simulated else ""
+        mark = f"   {SIMULATED}" * self.simulated
         first = f"{counted(self.lines, 'line')}: {self.trusted} trusted, {refused} not trusted"
         lines = [f"{first}, {counted(self.bad, 'bad line')}{mark}"]
         for what, counts in (("not trusted", self.failures), ("bad line", self.errors)):

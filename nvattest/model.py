@@ -24,6 +24,8 @@ __all__ = [
 ]
 
 NONCE_SIZE = 32
+# Where people read a result under simulated roots.
+SIMULATED = "*** SIMULATED: this proves nothing ***"
 
 # RFC 3339, narrower than what datetime.fromisoformat takes, and the same on every version of Python.
 _INSTANT = re.compile(

@@ -30,7 +30,7 @@ from nvattest.cli.arguments import (
 from nvattest.cli.output import print_json, report_error, say, voucher
 from nvattest.cli.requests import Access, GuestRequest, warns
 from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
-from nvattest.model import Nonce, format_time, parse_time
+from nvattest.model import SIMULATED, Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
     from nvattest.tee.guest import Guest
@@ -395,7 +395,7 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
     if verified.wrapper is not None:
         lines.append(f"taken out of {verified.wrapper} of a Python SDK's token, whose own signature proves nothing")
     if verified.anchors is not None:
-        marked = "   *** SIMULATED: this proves nothing ***" * verified.simulated
+        marked = f"   {SIMULATED}" * verified.simulated
         lines.append(f"trust anchors: {clean(verified.anchors, _WIDTH)}{marked}")
     if verified.at is not None:
         lines.append(f"judged at {verified.at}")

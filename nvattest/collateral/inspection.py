@@ -26,7 +26,7 @@ from nvattest.appraisal.revocation import MAXIMUM_ANSWERS
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.plan import Question, certificates_to_ask
 from nvattest.errors import ParseError
-from nvattest.model import VerificationTime, counted, format_time
+from nvattest.model import SIMULATED, VerificationTime, counted, format_time
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation
 from nvattest.rim.ids import fits_rim_id
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"
 NOT_VERIFIED: Final = "not verified"
-_SIMULATED: Final = "   *** SIMULATED: this proves nothing ***"
 _OF_A_DEVICE: Final = "no RIM here has the certificate that it is about; give the evidence of the devices to check it"
 # Of more answers people see the sums.
 _LISTED: Final = 64
@@ -296,7 +295,7 @@ def render_inspection(facts: JsonObject) -> str:
     assert isinstance(answers, list)  # noqa: S101
     cpu = facts.get("cpu", [])
     assert isinstance(cpu, list)  # noqa: S101
-    mark = _SIMULATED if facts["simulated"] is True else ""
+    mark = f"   {SIMULATED}" if facts["simulated"] is True else ""
     files = f", {counted(len(cpu), 'file')} of CPU collateral" if cpu else ""
     lines = [
         f"{counted(len(rims), 'RIM')}, {counted(len(answers), 'revocation answer')}{files}",
@@ -330,7 +329,7 @@ def render_inspection(facts: JsonObject) -> str:
         if item["state"] != NOT_VERIFIED:
             what = f", under the roots of {item['anchors']}, good until {item['until']}"
         name = item.get("about") or f"CPU collateral {item['sha256'][:12]}"
-        lines.append(f"  {name}: {_state(item)}{what}{_SIMULATED if item.get('simulated') is True else ''}")
+        lines.append(f"  {name}: {_state(item)}{what}" + f"   {SIMULATED}" * (item.get("simulated") is True))
     if isinstance(first, dict):
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
     return joined(lines)

@@ -5,26 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nvattest._documents import JsonObject
+from nvattest._registry import CPU_MAKERS
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, CpuAnswer
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.plan import Needs, Question, certificates_to_ask
 from nvattest.errors import ParseError, ResultCode
-from nvattest.model import VerificationTime, format_time
+from nvattest.model import SIMULATED, VerificationTime, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import RevocationStatus
 
 if TYPE_CHECKING:
     from nvattest.tee.anchors import CpuAnchors
-
-_SIMULATED: Final = "   *** SIMULATED: this proves nothing ***"
-# What ``CpuAnchors`` call the pinned ones.
-_MAKERS: Final = "Intel and AMD"
 
 
 def preflight(
@@ -189,8 +186,9 @@ def render_preflight(facts: JsonObject) -> str:
     for item in _items(facts.get("cpu", [])):
         mark = "ok     " if "problem" not in item else "BAD    "
         lines.append(f"  {mark} {item['about']}, from the {item['source']}, good until {item['until']}")
-        if item["anchors"] != _MAKERS:
-            lines.append(f"          roots: {item['anchors']}, not the makers'" + _SIMULATED * bool(item["simulated"]))
+        if item["anchors"] != CPU_MAKERS:
+            mark = f"   {SIMULATED}" * bool(item["simulated"])
+            lines.append(f"          roots: {item['anchors']}, not the makers'{mark}")
     for problem in _items(facts["problems"]):
         lines.append(f"  problem {problem['result_code']}: {problem['message']}")
         if problem["hint"]:
@@ -208,7 +206,7 @@ def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
     """A line that names other trust anchors than NVIDIA's, or none."""
     if label == NVIDIA_ANCHORS.label:
         return []
-    return [f"  trust anchors: {label}, not NVIDIA's" + _SIMULATED * simulated]
+    return [f"  trust anchors: {label}, not NVIDIA's" + f"   {SIMULATED}" * simulated]
 
 
 def _revocation_lines(of: JsonObject) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import clean
 from nvattest.errors import InputError, ParseError, TokenError
-from nvattest.model import format_time
+from nvattest.model import SIMULATED, format_time
 from nvattest.report.catalogue import entry_lines, find_entry
 from nvattest.report.diagnosis import diagnose, failures
 from nvattest.report.reading import AppraisalView, flag, is_appraisal, item, number, read_appraisal, text
@@ -377,7 +377,7 @@ def _result(result: JsonObject, terminal: Terminal) -> list[str]:
     message = text(result, "result_message")
     lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
     if any(flag(part, "simulated") for part in (result, *(item(result, name) for name in _VOUCHERS))):
-        lines.append(terminal.paint("  *** SIMULATED: this proves nothing ***", "warn", "bold"))
+        lines.append(terminal.paint(f"  {SIMULATED}", "warn", "bold"))
     apart = ("result_code", "result_message", *(("guest", "binding") if isinstance(result.get("guest"), dict) else ()))
     rest = {name: value for name, value in result.items() if name not in apart}
     return [*lines, *_claims(rest, terminal)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from nvattest._text import clean, joined
 from nvattest._version import __version__
 from nvattest.errors import ResultCode
-from nvattest.model import counted
+from nvattest.model import SIMULATED, counted
 from nvattest.report.diagnosis import Failure, diagnose, failures, telling
 from nvattest.report.reading import (
     AppraisalView,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # -- the account: every check as one line, then the verdict -----------------------------------------------------------
 
-_SIMULATED: Final = "*** SIMULATED: this proves nothing ***"
 _WORDS: Final = {
     "pass": ("ok", "good"),
     "fail": ("FAIL", "bad"),
@@ -70,7 +69,7 @@ def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -
 
 
 def _head(view: AppraisalView, terminal: Terminal) -> list[str]:
-    simulated = terminal.paint(_SIMULATED, "warn")
+    simulated = terminal.paint(SIMULATED, "warn")
     lines = [
         f"nvattest {__version__}: {counted(len(view.devices), 'device')} judged at {view.clock}",
         f"trust anchors: {view.anchors}" + f"   {simulated}" * view.simulated,
@@ -232,7 +231,7 @@ def claims_account(
     service = "NVIDIA's remote service" if verified_by.get("nvidia") else "a remote service that is not NVIDIA's"
     simulated = bool(verified_by.get("simulated"))
     lines = [
-        f"verified by {service}: {clean(str(verified_by.get('issuer')), 256)}" + f"   {_SIMULATED}" * simulated,
+        f"verified by {service}: {clean(str(verified_by.get('issuer')), 256)}" + f"   {SIMULATED}" * simulated,
         "its signature, nonce and digests were checked here",
         f"key: {verified_by.get('key_source')}",
         f"issued {verified_by.get('issued')}",
