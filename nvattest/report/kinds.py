@@ -80,8 +80,6 @@ def kind_of_file(data: bytes) -> str | None:
     # Tools write text before PEM. Behind other bytes it is a part of them, as in a quote that is cut off.
     if label is not None and not start.startswith((b"{", b"[")) and b"\0" not in start[: label.start()]:
         words = label[1].decode("ascii")
-        if words == "CERTIFICATE" and _holds_endorsement_key(data):
-            return "cpu-collateral"
         of = {"CERTIFICATE": "certificates", "PUBLIC KEY": "public-key", "X509 CRL": "cpu-collateral"}
         if words == "CERTIFICATE" and _is_amd(data):
             return "cpu-collateral"
@@ -109,17 +107,6 @@ def _kind_of_der(data: bytes) -> str | None:
         return "cpu-collateral"
     except ParseError:
         return None
-
-
-def _holds_endorsement_key(data: bytes) -> bool:
-    """Whether these PEM blocks hold a VCEK or VLEK, whose serial number of zero no other reader takes."""
-    from nvattest.tee.collateral import parse_snp_collateral
-    from nvattest.tee.issued import endorsement_keys
-
-    try:
-        return bool(endorsement_keys(parse_snp_collateral(data)))
-    except ParseError:
-        return False
 
 
 def _kind_of_json(data: bytes, start: bytes) -> str | None:
@@ -188,13 +175,13 @@ def _is_quote(data: bytes) -> bool:
 
 
 def _is_amd(data: bytes) -> bool:
-    """Whether PEM holds a revocation list or an endorsement key of AMD's among its certificates."""
+    """Whether PEM holds a revocation list among its certificates, or a VCEK or VLEK, which no other reader takes."""
     from nvattest.tee.collateral import parse_snp_collateral
-    from nvattest.tee.snp import read_endorsement_key
+    from nvattest.tee.issued import endorsement_keys
 
     try:
         held = parse_snp_collateral(data)
-        return bool(held.crls) or any(read_endorsement_key(der) is not None for der in held.certificates)
+        return bool(held.crls) or bool(endorsement_keys(held))
     except ParseError:
         return False
 
