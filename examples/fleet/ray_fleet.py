@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -31,10 +31,10 @@ AHEAD = 4  # chunks in flight for each actor: enough to keep it busy, and all th
 
 
 class Worker:
-    """What runs in the cluster: one Judge for each process."""
+    """What runs in the cluster: one Judge for each process. ``contents`` are the bundles of the machine that asks."""
 
-    def __init__(self, settings: BatchSettings) -> None:
-        self._judge = Judge(settings)
+    def __init__(self, settings: BatchSettings, contents: Sequence[bytes]) -> None:
+        self._judge = Judge(settings, contents=contents)
 
     def judge(self, lines: list[bytes]) -> list[str]:
         return [self._judge.judge(line) for line in lines]
@@ -56,10 +56,10 @@ def judge_on_cluster(
     Raises:
         NvattestError: the bundle or the anchors cannot be read; told here, once, instead of by every worker.
     """
-    Judge(settings)
+    contents = Judge(settings).contents
     remote = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=2)(worker)
-    shared = ray.put(settings)  # once for each machine; held here for actors that start again
-    pool = [remote.remote(shared) for _ in range(actors)]
+    shared = ray.put(settings), ray.put(contents)  # once for each machine; held here for actors that start again
+    pool = [remote.remote(*shared) for _ in range(actors)]
     turns = _turns(pool)
     source = iter(lines)
     waiting: deque[_Chunk] = deque()
@@ -126,13 +126,8 @@ def main() -> int:
     if options.trust_anchors:
         with open(options.trust_anchors, "rb") as file:
             anchors = file.read()
-    bundle = b""
-    if not os.path.isdir(options.bundle):
-        with open(options.bundle, "rb") as file:
-            bundle = file.read()
     settings = BatchSettings(
-        bundle=bundle,
-        bundles=() if bundle else (os.path.abspath(options.bundle),),
+        bundles=(os.path.abspath(options.bundle),),
         anchors=anchors,
         at=VerificationTime.parse(options.at) if options.at else now(),
         backend=options.backend,

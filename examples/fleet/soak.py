@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ray
 from ray_fleet import Worker, judge_on_cluster
@@ -29,8 +29,8 @@ ODD = 100
 class Mortal(Worker):
     """A worker that dies of SIGKILL, as one that is out of memory does, the first time that it meets a certain node."""
 
-    def __init__(self, settings: BatchSettings, grave: str, victim: bytes) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: BatchSettings, contents: Sequence[bytes], grave: str, victim: bytes) -> None:
+        super().__init__(settings, contents)
         self._grave = grave
         self._victim = victim
 
@@ -66,8 +66,8 @@ def main() -> int:
             yield line
 
     class Soaked(Mortal):
-        def __init__(self, settings: BatchSettings) -> None:
-            super().__init__(settings, grave, victim)
+        def __init__(self, settings: BatchSettings, contents: Sequence[bytes]) -> None:
+            super().__init__(settings, contents, grave, victim)
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": _search_path()})
     start = time.perf_counter()
