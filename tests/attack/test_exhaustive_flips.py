@@ -43,7 +43,7 @@ TARGETS = (
     *(f"ocsp:{name}" for name in ANSWERS),
 )
 AT = VerificationTime.parse("device=2025-08-21T07:00:00Z,rim=2025-10-24T12:00:00Z")
-SAMPLE = 60
+SAMPLE = 30
 
 
 @dataclass
