@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.check import REQUIRED_GUEST, Check, Outcome, decide, result_code, unacceptable
-from nvattest.appraisal.cpu_policy import CpuPolicy
 from nvattest.errors import ResultCode
 from nvattest.model import NoTruthValue, counted
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.cpu_policy import CpuPolicy
 
 # What a verified quote is: its collateral belongs to it, and chain, revocation and signature are good.
 VERIFIED: Final = ("quote-collateral", "quote-chain", "quote-revocation", "quote-signature")
