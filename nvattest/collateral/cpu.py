@@ -40,7 +40,7 @@ from nvattest.tee.collateral import (
 )
 from nvattest.tee.issued import Issued, authority_of, endorsement_keys, judge
 from nvattest.tee.quote import SnpReport, parse_quote, read_quote_file
-from nvattest.tee.snp import EndorsementKey, generation_of, read_auxiliary, read_tcb, signing_key_of
+from nvattest.tee.snp import TURIN_CHIP, EndorsementKey, generation_of, read_auxiliary, read_tcb, signing_key_of
 from nvattest.tee.tdx import Platform, platform_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ _MAXIMUM_BODY: Final = 512 * 1024
 # Two certificates, percent-encoded.
 _MAXIMUM_CHAIN: Final = 32 * 1024
 _PRODUCTS: Final = {"milan": "Milan", "genoa": "Genoa", "turin": "Turin"}
-_TURIN_CHIP: Final = 8
 # Between the parts of a JSON object.
 _SPACE, _COLON, _COMMA = (re.compile(rf"[ \t\r\n]*{sign}[ \t\r\n]*") for sign in ("", ":", ","))
 _PCCS_BASE: Final = re.compile(r"(?:/(?:sgx|tdx)/certification/v4)?/*$")
@@ -372,7 +371,12 @@ class _Fetching:
             )  # fmt: skip
         self._asked = True
         ask = partial(
-            self._client.ask, service, "GET", deadline=self._deadline, maximum=_MAXIMUM_BODY, headers={"Accept": "*/*"}
+            self._client.exchange,
+            service,
+            "GET",
+            deadline=self._deadline,
+            maximum=_MAXIMUM_BODY,
+            headers={"Accept": "*/*"},
         )
         answers: list[Answer] = []
         for url, result in zip(urls, run_all([partial(ask, url) for url in urls], self._deadline), strict=True):
@@ -431,7 +435,7 @@ def _vcek_path(chip: Chip, root: str) -> str:
     levels = {"blSPL": tcb.boot_loader, "teeSPL": tcb.tee, "snpSPL": tcb.snp, "ucodeSPL": tcb.microcode}
     if root == "turin":
         levels = {"fmcSPL": tcb.fmc, **levels}
-    chip_id = chip.chip_id[:_TURIN_CHIP] if root == "turin" else chip.chip_id
+    chip_id = chip.chip_id[:TURIN_CHIP] if root == "turin" else chip.chip_id
     return f"{_PRODUCTS[root]}/{chip_id.hex()}?" + "&".join(f"{name}={value:02}" for name, value in levels.items())
 
 

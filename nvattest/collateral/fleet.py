@@ -24,6 +24,7 @@ from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, decoded, encoded
 from nvattest.collateral.gather import GatherOptions, gather_needs
 from nvattest.collateral.http import HttpClient
+from nvattest.collateral.inspection import weight
 from nvattest.collateral.plan import Needs, certificates_to_ask, needs_of
 from nvattest.collateral.preflight import preflight
 from nvattest.collateral.shards import BundleFolder, shard_count, shard_of, write_folder
@@ -31,7 +32,7 @@ from nvattest.errors import CollateralError, InputError, NvattestError, ParseErr
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import CertIdHash, OcspResponse, RevocationStatus, cert_id_key, parse_ocsp_response
+from nvattest.pki.ocsp import CertIdHash, RevocationStatus, cert_id_key, parse_ocsp_response
 
 JOURNAL: Final = "journal.jsonl"
 _HEADER: Final = b'{"format": "nvattest-bundle-journal", "version": 1}\n'
@@ -171,7 +172,7 @@ class FetchJournal:
                 self._outdone.add(key)
                 key += f"/{response.sha256.hex()}"
             known = self.answer(key)
-            if known is None or _weight(parse_ocsp_response(known)) < _weight(response):
+            if known is None or weight(parse_ocsp_response(known)) < weight(response):
                 self.arrived(key, answer.content)
                 self.store_answers({key: answer.content})
             self.use((), {key: response.serial})
@@ -264,11 +265,6 @@ class FetchJournal:
         elif entry.get("cpu") is True:
             self._cpu.append(_content(entry, MAXIMUM_CPU, self._path))
         self.seeded = self.seeded or entry.get("seeded") is True
-
-
-def _weight(response: OcspResponse) -> tuple[bool, float]:
-    made = response.this_update.timestamp() if response.this_update is not None else 0.0
-    return response.status is RevocationStatus.REVOKED, made
 
 
 def _parse(line: bytes, path: str) -> JsonObject:

@@ -222,25 +222,6 @@ class HttpClient:
         maximum: int,
         headers: Mapping[str, str],
         body: bytes | None = None,
-    ) -> bytes:
-        """The body of the answer of ``ask``.
-
-        Raises:
-            CollateralError: as ``ask``.
-        """
-        answer = self.ask(service, method, url, deadline=deadline, maximum=maximum, headers=headers, body=body)
-        return answer.content
-
-    def ask(
-        self,
-        service: Service,
-        method: str,
-        url: str,
-        *,
-        deadline: Deadline,
-        maximum: int,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
     ) -> Answer:
         """The answer with status 200, whose body has at most ``maximum`` bytes.
 
@@ -302,7 +283,7 @@ class HttpClient:
         try:
             return Work(
                 "fetch",
-                lambda: self.exchange(service, "GET", url, deadline=deadline, maximum=maximum, headers=headers),
+                lambda: self.exchange(service, "GET", url, deadline=deadline, maximum=maximum, headers=headers).content,
             ).result(deadline)
         except Late:
             # Without its connection the late thread ends.

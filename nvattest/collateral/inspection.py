@@ -265,6 +265,12 @@ class _Inspector:
         return entry | {"state": NOT_VERIFIED, "reason": reason}
 
 
+def weight(response: OcspResponse) -> tuple[bool, float]:
+    """What a statement counts among others about one certificate: a revocation first, then the newest."""
+    made = response.this_update.timestamp() if response.this_update is not None else 0.0
+    return response.status is RevocationStatus.REVOKED, made
+
+
 def _surplus(answers: Iterable[OcspAnswer], parse: Callable[[bytes], OcspResponse]) -> dict[bytes, int]:
     """Answers beyond the number of which an appraisal refuses to read any, with how many there are.
 
@@ -277,9 +283,7 @@ def _surplus(answers: Iterable[OcspAnswer], parse: Callable[[bytes], OcspRespons
         except ParseError:
             continue
         if response.serial is not None:
-            made = response.this_update.timestamp() if response.this_update is not None else 0.0
-            revoked = response.status is RevocationStatus.REVOKED
-            about.setdefault(response.serial, []).append((revoked, made, answer.content))
+            about.setdefault(response.serial, []).append((*weight(response), answer.content))
     return {
         content: len(found)
         for found in about.values()

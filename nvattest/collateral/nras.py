@@ -175,8 +175,10 @@ class NrasClient:
         body = request_body(group, nonce, self._claims_version)
         url = self.base_url + _PATHS[group[0].kind]
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        return lambda: self._client.exchange(
-            NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
+        return lambda: (
+            self._client.exchange(
+                NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
+            ).content
         )
 
     def _key_set(self, deadline: Deadline) -> bytes:

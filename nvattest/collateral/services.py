@@ -71,7 +71,7 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
             deadline=deadline,
             maximum=MAXIMUM_RIM_ANSWER,
             headers={"Accept": "application/json"},
-        )
+        ).content
     except CollateralError as error:
         if error.code != "not-found":
             raise
@@ -141,10 +141,10 @@ def ask_responder(
     """
     nonce = random_bytes(NONCE_SIZE)
     request = build_ocsp_request(certificate, issuer, nonce=nonce, hash=hash)
-    body = client.exchange(
+    answer = client.exchange(
         OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
     )
-    return body, nonce
+    return answer.content, nonce
 
 
 def check_answer(

@@ -54,7 +54,8 @@ _HOST_ASKED: Final = 0xFFFFFFFF
 _SMT, _MUST_BE_ONE, _MIGRATION, _DEBUG = 1 << 16, 1 << 17, 1 << 18, 1 << 19
 _NUMBER: Final = 72
 _P384: Final = 48
-_TURIN_CHIP: Final = 8
+# Bytes of a chip id that Turin uses.
+TURIN_CHIP: Final = 8
 _FETCH: Final = "get it from AMD's key distribution service (nvattest bundle fetch --tee-quote)"
 # AMD's service gives no VLEK: the provider's host puts it beside the quote.
 _UNSIGNED: Final = "no firmware key signs reports on this host: ask its provider"
@@ -191,10 +192,10 @@ def read_endorsement_key(der: bytes) -> EndorsementKey | None:
         raise body.error("the signature algorithms inside and outside of the signed part differ")
     extensions = _extensions(body)
     hwid = extensions.get(_HWID, b"")
-    if len(hwid) in (64 + 2, _TURIN_CHIP + 2) and hwid[:2] == bytes((OCTET_STRING, len(hwid) - 2)):
+    if len(hwid) in (64 + 2, TURIN_CHIP + 2) and hwid[:2] == bytes((OCTET_STRING, len(hwid) - 2)):
         # Newer certificates wrap the identifier.
         hwid = hwid[2:]
-    if len(hwid) not in ((0,) if kind == "vlek" else (64, _TURIN_CHIP)):
+    if len(hwid) not in ((0,) if kind == "vlek" else (64, TURIN_CHIP)):
         raise body.error(f"a hwID of {len(hwid)} bytes in a {kind.upper()}")
     parts = {part: _svn(extensions, oid) for part, oid in _PARTS.items()}
     fmc = _svn(extensions, _FMC) if _AMD + _FMC in extensions else 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from nvattest._documents import kind_of, load_json
 from nvattest._text import base64url
 from nvattest._waiting import Deadline
+from nvattest.collateral.http import Answer
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.testing.certificates import (
@@ -235,8 +236,8 @@ class _Responder:
         self._platform = platform
         self._now = now
 
-    def exchange(self, *_place: object, body: bytes, **_how: object) -> bytes:
-        return self._platform.ocsp(body, self._now)
+    def exchange(self, *_place: object, body: bytes, **_how: object) -> Answer:
+        return Answer(self._platform.ocsp(body, self._now), {})
 
 
 def _as_the_service_types(claims: dict[str, object], kind: DeviceKind, version: str) -> dict[str, object]:

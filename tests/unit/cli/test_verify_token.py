@@ -22,7 +22,7 @@ from nvattest.cli import verify_token
 from nvattest.cli.dispatch import run
 from nvattest.cli.requests import TokenRequest, add_token_options, read
 from nvattest.cli.tokens import make_token, signing_key
-from nvattest.collateral.http import HttpClient
+from nvattest.collateral.http import Answer, HttpClient
 from nvattest.errors import CollateralError, InputError, ResultCode
 
 from ..token import minting  # noqa: TID252 - one writer of forged tokens for all folders
@@ -223,13 +223,13 @@ def test_a_jwks_is_fetched_only_where_a_url_says_so(
 ) -> None:
     asked: list[tuple[str, Any]] = []
 
-    def exchange(_client: object, _service: object, method: str, url: str, **how: Any) -> bytes:
+    def exchange(_client: object, _service: object, method: str, url: str, **how: Any) -> Answer:
         assert how["deadline"].seconds == 30, "a server that drips is left in the end"
         assert how["maximum"] == 1024 * 1024
         asked.append((method, url))
         if isinstance(answer, Exception):
             raise answer
-        return bytes(answer)
+        return Answer(bytes(answer), {})
 
     monkeypatch.setattr(HttpClient, "exchange", exchange)
     url = "https://verifier.example/jwks.json"

@@ -251,7 +251,7 @@ def test_by_default_the_makers_own_hosts_are_asked(t1, tee: Path, monkeypatch: p
         asked.append(f"{method} {url}")
         raise service.error("stopped", code="connection", result_code=service.unreachable)
 
-    monkeypatch.setattr(HttpClient, "ask", ask)
+    monkeypatch.setattr(HttpClient, "exchange", ask)
     for raw in (t1[0], snp(tee, "s3-genoa-v3.report.bin")):
         with pytest.raises(CollateralError, match="stopped"):
             fetch_cpu(wanted_of(raw), CpuOptions(), at=SUMMER)

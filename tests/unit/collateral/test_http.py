@@ -45,7 +45,7 @@ def get(services, *, client=None, seconds=60.0, clock=None, path=None, maximum=2
             deadline=Deadline(seconds, clock=clock),
             maximum=maximum,
             headers={"Accept": "application/json"},
-        )
+        ).content
 
 
 def failure(*args, **settings) -> CollateralError:
