@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from nvattest._version import __version__
+from nvattest.cli import ANY_STATUS, COMMANDS, STATUSES, command_parser
 from nvattest.cli.arguments import choice
-from nvattest.cli.dispatch import ANY_STATUS, COMMANDS, STATUSES, command_parser
 from nvattest.cli.output import say, write_file
 from nvattest.guest.arguments import USAGE
 from nvattest.guest.record import EXIT

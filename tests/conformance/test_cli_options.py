@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from nvattest._version import __version__
-from nvattest.cli import main
-from nvattest.cli.dispatch import command_parser
+from nvattest.cli import command_parser, main
 
 from .world import Stage, without_nvat
 

@@ -57,7 +57,7 @@ def test_the_library_example_runs_and_tells_a_bad_node_from_a_good_one(tmp_path:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_and_options_in_the_text_exist(name: str) -> None:
-    from nvattest.cli.dispatch import COMMANDS, command_parser
+    from nvattest.cli import COMMANDS, command_parser
 
     text = re.sub(r"^```.*?^```$", "", (EXAMPLES / name).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for span in re.findall(r"`(?:nvattest )?([a-z][a-z-]+ [^`]*)`", text.replace("\n", " ")):

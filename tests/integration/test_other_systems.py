@@ -197,7 +197,7 @@ def test_json_that_goes_into_a_file_is_utf_8_unless_an_encoding_is_chosen(
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setenv("PYTHONIOENCODING", chosen)
     monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr("nvattest.cli.version.run", lambda _: print("Gr\u00fcn\u2026") or 0)
+    monkeypatch.setattr("nvattest.cli._version", lambda _: print("Gr\u00fcn\u2026") or 0)
     assert main(["-f", form, "version"]) == 0
     assert stream.buffer.getvalue() == "Gr\u00fcn\u2026\n".encode(expected)  # type: ignore[attr-defined]
 

@@ -167,7 +167,7 @@ def test_commands_for_the_guest_have_arguments_that_exist() -> None:
 
 
 def test_commands_in_the_text_exist() -> None:
-    from nvattest.cli.dispatch import COMMANDS
+    from nvattest.cli import COMMANDS
 
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     text = re.sub(r"^```.*?^```$", "", pages, flags=re.DOTALL | re.MULTILINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.cli.dispatch import run
+from nvattest.cli import run
 from nvattest.collateral.http import HttpClient
 from nvattest.collateral.nras import request_body
 from nvattest.model import Nonce

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nvattest._version import __version__
-from nvattest.cli.dispatch import COMMANDS
+from nvattest.cli import COMMANDS
 from nvattest.cli.manual import share
 
 ROOT = Path(__file__).resolve().parents[2]

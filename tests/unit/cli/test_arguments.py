@@ -180,11 +180,11 @@ def test_what_the_command_names_itself_is_never_ignored(run, monkeypatch: pytest
     ],
 )
 def test_a_flag_may_have_a_value_as_in_cli11(words: list[str], offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nvattest.cli import attest, dispatch
+    from nvattest.cli import attest, run
 
     seen = []
     monkeypatch.setattr(attest, "run", lambda options: seen.append(options.offline) or 0)
-    assert dispatch.run(["attest", *words]) == 0
+    assert run(["attest", *words]) == 0
     assert seen == [offline]
 
 
@@ -407,9 +407,8 @@ def test_a_nul_in_a_path_is_a_clear_mistake(run) -> None:
 def test_a_command_to_run_begins_at_the_first_word_that_is_no_option(
     words: list[str], expected: tuple[list[str], str, str]
 ) -> None:
-    from nvattest.cli import gate
+    from nvattest.cli import gate, split_command
     from nvattest.cli.arguments import Parser, add_global_options, command_of
-    from nvattest.cli.dispatch import split_command
 
     parser = Parser(prog="nvattest gate")
     gate.add_arguments(parser)

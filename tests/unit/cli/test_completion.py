@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.cli import main
-from nvattest.cli.dispatch import COMMANDS
+from nvattest.cli import COMMANDS, main
 from nvattest.cli.manual import SHELLS, all_commands, escape, pages, script, walk
 from nvattest.cli.manual import main as write_pages
 

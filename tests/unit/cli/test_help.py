@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nvattest.cli import main
-from nvattest.cli.dispatch import COMMANDS, MOST_USED, STATUSES, command_parser, overview
+from nvattest.cli import COMMANDS, MOST_USED, STATUSES, command_parser, main, overview
 from nvattest.cli.manual import escape, pages, status_table
 
 

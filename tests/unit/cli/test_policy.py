@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.appraisal.policy import EvidencePolicy
-from nvattest.cli.dispatch import run
+from nvattest.cli import run
 from nvattest.policy import dump_evidence_policy
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "policies"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nvattest.cli import command_parser
 from nvattest.cli.arguments import ArgumentError
-from nvattest.cli.dispatch import command_parser
 from nvattest.cli.requests import Access, BindingRequest, collateral_source, evidence_source, read, services
 from nvattest.model import DeviceKind
 

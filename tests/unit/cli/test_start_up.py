@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nvattest.cli.dispatch import COMMANDS
+from nvattest.cli import COMMANDS
 from nvattest.testing import DEFAULT_NONCE, Platform
 
 # Only a verification, a request or a driver call needs these.

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from nvattest.cli import verify_token
-from nvattest.cli.dispatch import run
+from nvattest.cli import run, verify_token
 from nvattest.cli.requests import TokenRequest, add_token_options, read
 from nvattest.cli.tokens import make_token, signing_key
 from nvattest.collateral.http import Answer, HttpClient

@@ -11,7 +11,7 @@ import nvattest
 from nvattest import errors
 from nvattest.appraisal.check import CHECKS
 from nvattest.appraisal.policy import EvidencePolicy
-from nvattest.cli.dispatch import COMMANDS
+from nvattest.cli import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
 from nvattest.guest.kata import kernel_log_failure
 from nvattest.report.catalogue import (
