@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.cli import main
-from nvattest.compat.migrate import Verdict, check_path, check_source
+from nvattest.cli.migrate import Verdict, check_path, check_source
 
 OLD = """
 from nv_attestation_sdk import attestation
