@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nvattest.compat._errors import NoEvidenceError
+from nvattest.compat import NoEvidenceError
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, read_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce

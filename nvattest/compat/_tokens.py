@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 import jwt
 
 from nvattest._documents import load_json
+from nvattest.compat import PolicyFormatError, PolicyJsonError
 from nvattest.compat._engine import LOCAL_ISSUERS, Settings, nras_base, nras_keys
-from nvattest.compat._errors import PolicyFormatError, PolicyJsonError
 from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.model import DeviceKind, Nonce
 from nvattest.policy.json_policy import JsonPolicy, load_json_policy

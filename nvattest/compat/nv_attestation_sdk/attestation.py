@@ -22,21 +22,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from nvattest._text import joined
-from nvattest.compat import _handles, _progress
-from nvattest.compat._engine import (
-    NO_NONCE,
-    Result,
-    Settings,
-    check_claims_version,
-    collect,
-    new_key,
-    new_nonce,
-    nras_default,
-    read_nonce,
-    verify_at_nras,
-    verify_locally,
-)
-from nvattest.compat._errors import (
+from nvattest.compat import (
     CompatValueError,
     InvalidNonceError,
     MigrationWarning,
@@ -46,7 +32,22 @@ from nvattest.compat._errors import (
     PolicyFormatError,
     PolicyJsonError,
     UnsupportedVerifierError,
+    _handles,
     migrated,
+)
+from nvattest.compat._engine import (
+    NO_NONCE,
+    Result,
+    Settings,
+    check_claims_version,
+    collect,
+    fetched,
+    new_key,
+    new_nonce,
+    nras_default,
+    read_nonce,
+    verify_at_nras,
+    verify_locally,
 )
 from nvattest.errors import CollateralError, TokenError
 from nvattest.model import DeviceKind, Nonce, VerificationTime
@@ -334,7 +335,7 @@ class Attestation:
             ppcie_mode=bool(asked["ppcie_mode"]),
             no_gpu_mode=bool(asked["no_gpu_mode"]),
         )
-        self._say(_progress.fetched(evidence))
+        self._say(fetched(evidence))
         return _handles.dictionaries(evidence) if _is_remote(entry) else _handles.handles(evidence)
 
     @class_or_instance

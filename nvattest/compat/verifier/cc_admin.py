@@ -17,6 +17,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nvattest._text import joined
+from nvattest.compat import (
+    InvalidNonceError,
+    MigrationWarning,
+    MissingParameterError,
+    NoEvidenceError,
+    migrated,
+)
 from nvattest.compat._engine import (
     CLAIMS_VERSIONS,
     NO_NONCE,
@@ -27,13 +34,6 @@ from nvattest.compat._engine import (
     new_nonce,
     read_nonce,
     verify_locally,
-)
-from nvattest.compat._errors import (
-    InvalidNonceError,
-    MigrationWarning,
-    MissingParameterError,
-    NoEvidenceError,
-    migrated,
 )
 from nvattest.compat._handles import dictionaries, evidence_of, handles
 from nvattest.errors import CollectionError, NvattestError
