@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.guest import DeviceSide
     from nvattest.collateral.cpu import CpuOptions
     from nvattest.collateral.gather import GatherOptions
-    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.pki.anchors import CpuAnchors
     from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.guest import Guest
     from nvattest.token.keys import PublicKey, SigningKey
@@ -144,7 +144,7 @@ def fetch_cpu_collateral(
         CollateralError: it cannot be had, or what came is not the maker's or not current.
     """
     from nvattest.collateral.cpu import CpuOptions, fetch_cpu, wanted_of
-    from nvattest.tee.anchors import CPU_ANCHORS
+    from nvattest.pki.anchors import CPU_ANCHORS
     from nvattest.tee.collateral import parse_collateral
 
     require_type(quote, bytes, "quote")

@@ -43,8 +43,8 @@ from nvattest.model import VerificationTime, counted
 if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.inspection import Inspection
+    from nvattest.pki.anchors import CpuAnchors
     from nvattest.pki.chain import ValidatedChain
-    from nvattest.tee.anchors import CpuAnchors
 
 _OF_ONE_PLATFORM: Final = (*OF_DEVICES, "tee_quote")
 

@@ -26,9 +26,9 @@ from nvattest.errors import CollateralError, InputError, NvattestError, ResultCo
 from nvattest.evidence import read_evidence
 from nvattest.fleet import open_lines, read_line, read_lines
 from nvattest.model import VerificationTime, counted
+from nvattest.pki.anchors import CpuAnchors
 from nvattest.pki.chain import ValidatedChain
 from nvattest.session import now
-from nvattest.tee.anchors import CpuAnchors
 
 _SHOWN: Final = 10
 

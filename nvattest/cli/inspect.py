@@ -330,8 +330,8 @@ def _evidence_policy(data: bytes, name: str, _judgement: Judgement) -> tuple[obj
 
 
 def _cpu_collateral(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
+    from nvattest.pki.anchors import CPU_ANCHORS
     from nvattest.pki.certificate import Name
-    from nvattest.tee.anchors import CPU_ANCHORS
     from nvattest.tee.collateral import TdxCollateral, parse_collateral
     from nvattest.tee.issued import judge
     from nvattest.tee.snp import read_crl

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.plan import Needs
-    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.pki.anchors import CpuAnchors
 
 # The options that name devices.
 OF_DEVICES: Final = (

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from nvattest.collateral.cache import DiskCache
     from nvattest.collateral.gather import GatherOptions
     from nvattest.evidence import Evidence
-    from nvattest.pki.anchors import TrustAnchors
+    from nvattest.pki.anchors import CpuAnchors, TrustAnchors
     from nvattest.policy.relying_party import RelyingPartyPolicy
-    from nvattest.tee.anchors import CpuAnchors
 
 _MAXIMUM_ANCHORS = 64 * 1024
 _MAXIMUM_POLICY = 1024 * 1024
@@ -204,7 +203,7 @@ def cpu_anchors(path: str | None) -> CpuAnchors:
     Raises:
         InputError: the file holds no usable root.
     """
-    from nvattest.tee.anchors import CPU_ANCHORS, cpu_anchors_from_pem
+    from nvattest.pki.anchors import CPU_ANCHORS, cpu_anchors_from_pem
 
     if path is None:
         return CPU_ANCHORS

@@ -28,7 +28,7 @@ from nvattest.appraisal.inputs import CpuAnswer, Source
 from nvattest.collateral.http import Answer, HttpClient, HttpSettings, Service, check_seconds, check_url
 from nvattest.errors import CollateralError, ParseError, ResultCode
 from nvattest.model import require_type
-from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
+from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.tee.collateral import (
     CpuCollateral,
     SnpCollateral,

@@ -32,7 +32,7 @@ from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_
 from nvattest.rim.ids import fits_rim_id
 
 if TYPE_CHECKING:
-    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.pki.anchors import CpuAnchors
 
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"
@@ -205,7 +205,7 @@ class _Inspector:
 
     def cpu(self, answer: CpuAnswer) -> JsonObject:
         from nvattest.collateral.cpu import issued_cpu
-        from nvattest.tee.anchors import CPU_ANCHORS
+        from nvattest.pki.anchors import CPU_ANCHORS
 
         entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
         anchors = self._cpu_anchors if self._cpu_anchors is not None else CPU_ANCHORS

@@ -21,7 +21,7 @@ from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import RevocationStatus
 
 if TYPE_CHECKING:
-    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.pki.anchors import CpuAnchors
 
 
 def preflight(
@@ -74,7 +74,7 @@ class _Report:
 
     def cpu(self, answer: CpuAnswer, at: datetime, anchors: CpuAnchors | None) -> JsonObject:
         from nvattest.collateral.cpu import issued_cpu
-        from nvattest.tee.anchors import CPU_ANCHORS
+        from nvattest.pki.anchors import CPU_ANCHORS
 
         anchors = anchors if anchors is not None else CPU_ANCHORS
         issued = issued_cpu(answer, anchors)

@@ -33,9 +33,9 @@ from nvattest.appraisal.identity import identity_of
 from nvattest.errors import InputError, NvattestError, ParseError
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import counted
+from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.spdm.report import parse_report
-from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.tee.collateral import CpuCollateral, SnpCollateral, TdxCollateral
 from nvattest.tee.endorsement import STEPS, Endorsed, story
 from nvattest.tee.quote import ParsedQuote, QuoteFile, SnpReport, TdBody, parse_quote, read_quote_file

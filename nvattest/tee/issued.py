@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from nvattest.errors import ParseError
 from nvattest.model import format_time
+from nvattest.pki.anchors import CpuAnchors
 from nvattest.pki.certificate import LIBRARY_ERRORS, Certificate, parse_certificate, parse_pem_chain
 from nvattest.tee import snp, tdx
-from nvattest.tee.anchors import CpuAnchors
 from nvattest.tee.collateral import CpuCollateral, SnpCollateral, TdxCollateral, Window, collateral_windows
 
 # The issuers of Intel's collateral stand directly below the root.

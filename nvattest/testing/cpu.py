@@ -30,7 +30,7 @@ from nvattest.testing.lies import GUEST_LIES, Lie, Scope, Told, find_spec, parse
 from nvattest.testing.platform import DEFAULT_CLOCK
 
 if TYPE_CHECKING:
-    from nvattest.tee.anchors import CpuAnchors
+    from nvattest.pki.anchors import CpuAnchors
     from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.tsm import TeeQuote
     from nvattest.testing.cpu_intel import Served
@@ -139,7 +139,7 @@ class SimulatedGuest:
 
     def anchors(self) -> CpuAnchors:
         """The simulated root in the place of its maker's; it says so."""
-        from nvattest.tee.anchors import cpu_anchors_from_der
+        from nvattest.pki.anchors import cpu_anchors_from_der
 
         if self.provider == "tdx_guest":
             return cpu_anchors_from_der(intel=self.root, amd={}, label="simulated")

@@ -15,10 +15,10 @@ import pytest
 from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
 from nvattest.appraisal.guest import DeviceSide
 from nvattest.model import parse_time
+from nvattest.pki.anchors import CPU_ANCHORS
 from nvattest.pki.certificate import parse_certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.tee import snp, tdx
-from nvattest.tee.anchors import CPU_ANCHORS
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral
 from nvattest.tee.guest import Guest
 from nvattest.tee.quote import SnpReport, parse_quote

@@ -19,12 +19,12 @@ from nvattest.appraisal.check import CHECKS, REQUIRED_GUEST, Outcome
 from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal, Strength
 from nvattest.errors import InputError, NotTrustedError, ResultCode, TokenError
+from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors, cpu_anchors_from_pem
 from nvattest.report.page import report_page
 from nvattest.report.reading import read_appraisal, view_of
 from nvattest.report.terminal import Terminal
 from nvattest.report.text import account, story
 from nvattest.session import issue_token
-from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors, cpu_anchors_from_pem
 from nvattest.tee.collateral import SnpCollateral, snp_collateral
 from nvattest.tee.guest import Guest
 from nvattest.tee.quote import dump_quote

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.errors import ParseError
-from nvattest.tee.anchors import CPU_ANCHORS
+from nvattest.pki.anchors import CPU_ANCHORS
 from nvattest.tee.collateral import (
     TDX_MEMBERS,
     SnpCollateral,

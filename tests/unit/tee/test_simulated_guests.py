@@ -8,8 +8,8 @@ import pytest
 
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
+from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.policy.cpu_policy import load_cpu_policy
-from nvattest.tee.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.tee.guest import Guest
 from nvattest.tee.recipes import Challenge
 from nvattest.testing import GUEST_LIES, GUESTS, SimulatedGuest

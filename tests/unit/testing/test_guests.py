@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from nvattest.errors import InputError
-from nvattest.pki.anchors import SIMULATION_ORGANIZATION
-from nvattest.tee.anchors import CPU_ANCHORS
+from nvattest.pki.anchors import CPU_ANCHORS, SIMULATION_ORGANIZATION
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.tee.quote import QuoteKind, parse_quote
 from nvattest.testing import GUEST_LIES, GUESTS, Platform, SimulatedGuest, parse_fault
