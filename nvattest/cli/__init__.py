@@ -244,9 +244,9 @@ def _watched(name: str, options: argparse.Namespace) -> AbstractContextManager[o
     forced = shown and options.progress
     if not debug and not forced and not (shown and sys.stderr is not None and sys.stderr.isatty()):
         return nullcontext()
-    from nvattest.cli.logs import Logged
+    from nvattest.cli.output import logged
 
-    return Logged(debug=debug)
+    return logged(debug=debug)
 
 
 def overview(commands: Mapping[str, tuple[str, str]] = COMMANDS) -> str:

@@ -7,11 +7,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
-from nvattest._text import block
+from nvattest._text import block, clean
 from nvattest.errors import InputError, NvattestError
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ _MINIMUM: Final = 60
 _MAXIMUM: Final = 120
 _DELAY: Final = 1.0
 _INTERVAL: Final = 0.25
+# Without a terminal a line cannot be overwritten.
+_LINE_INTERVAL: Final = 5.0
 _CLEAR: Final = "\r\x1b[K"
 
 
@@ -253,58 +256,110 @@ def shows_unicode(stream: TextIO) -> bool:
 
 
 class Progress:
-    """Show what the program waits for: ``with Progress("asking the service") as progress: progress.update("3 of 7")``.
+    """The line on stderr that says what is waited for, after a second of it; it is erased when the wait ends.
 
-    It writes nothing within the first second and nothing where stderr is no terminal, and erases its line at the end.
+    ``with Progress("asking the service") as progress: progress.update("3 of 7")``. Several waits share the line.
+    Nothing is written where stderr is no terminal, unless ``lines`` asks for a line of its own now and then.
     """
 
-    def __init__(self, what: str, *, stream: TextIO | None = None, quiet: bool = False, delay: float = _DELAY) -> None:
-        self._what = what
-        self._detail = ""
-        self._stream = sys.stderr if stream is None else stream
-        self._shown = not quiet and is_terminal(self._stream)
-        self._delay = delay
+    def __init__(
+        self, what: str = "", *, stream: TextIO | None = None, quiet: bool = False, lines: bool = False,
+        delay: float = _DELAY,
+    ) -> None:  # fmt: skip
         import threading
 
-        self._done = threading.Event()
+        self._what = what
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = is_terminal(self._stream)
+        self._shown = not quiet and (self._terminal or lines)
+        self._delay = delay
+        self._waits: dict[object, tuple[float, str]] = {}
+        self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._written = False
 
-    def update(self, detail: str) -> None:
-        """Show the current step, in a few words."""
-        self._detail = detail
-
-    def __enter__(self) -> Progress:
-        if self._shown:
+    def begin(self, wait: object, words: str) -> None:
+        """A wait begins. No line is written within its first second."""
+        self._waits[wait] = (time.monotonic(), words)
+        if self._shown and self._thread is None:
             import threading
 
             self._thread = threading.Thread(target=self._run, name="nvattest-progress", daemon=True)
             self._thread.start()
+
+    def end(self, wait: object) -> None:
+        """The wait is over."""
+        self._waits.pop(wait, None)
+
+    def update(self, detail: str) -> None:
+        """Show the current step, in a few words."""
+        began, _ = self._waits.get(self, (time.monotonic(), ""))
+        self._waits[self] = (began, f"{self._what}: {detail}"[:66])
+
+    def __enter__(self) -> Progress:
+        if self._what:
+            self.begin(self, self._what)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._done.set()
+        self._over.set()
         if self._thread is not None:
             self._thread.join(1.0)
-        if self._written:
-            self._write(_CLEAR)
+        self._erase()
 
     def _run(self) -> None:
-        start = time.monotonic()
-        wait = self._delay
-        while not self._done.wait(wait):
-            wait = _INTERVAL
-            seconds = time.monotonic() - start
-            detail = f": {self._detail}" if self._detail else ""
-            self._written = True
-            self._write(f"{_CLEAR}{f'{self._what}{detail}'[:66]} ({seconds:.0f} s)")
+        interval = _INTERVAL if self._terminal else min(_LINE_INTERVAL, max(self._delay, _INTERVAL))
+        while not self._over.wait(interval):
+            now = time.monotonic()
+            slow = [item for item in list(self._waits.values()) if now - item[0] >= self._delay]
+            if not slow:
+                self._erase()
+                continue
+            began, words = min(slow)
+            more = f" and {len(slow) - 1} more" if len(slow) > 1 else ""
+            line = f"{words}{more} ({now - began:.0f} s)"
+            self._write(f"{_CLEAR}{line}" if self._terminal else f"{line}\n")
+            self._written = self._terminal
+
+    def _erase(self) -> None:
+        if self._written:
+            self._written = False
+            self._write(_CLEAR)
 
     def _write(self, text: str) -> None:
-        try:
+        # The terminal may go away; the work goes on without it.
+        with suppress(OSError, ValueError, AttributeError):
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):
-            # The terminal went away; the work goes on without it.
-            self._shown = False
+
+
+@contextmanager
+def logged(*, debug: bool, delay: float = _DELAY) -> Iterator[None]:
+    """Say on stderr what the loggers ``nvattest.*`` say: every record with ``debug``, else what is waited for."""
+    import logging
+
+    progress = Progress(lines=True, delay=delay)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message, wait = record.getMessage(), getattr(record, "wait", None)
+            if debug:
+                seconds = time.strftime("%H:%M:%S", time.localtime(record.created))
+                say(f"{seconds}.{int(record.msecs):03d} {record.name}: {clean(message)}", error=True)
+            elif getattr(record, "over", True):
+                progress.end(wait)
+            elif wait is not None:
+                progress.begin(wait, f"waiting for {clean(message, 200)[:56]}")
+
+    logger, handler = logging.getLogger("nvattest"), Handler(logging.DEBUG)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        with progress:
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

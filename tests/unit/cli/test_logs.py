@@ -11,7 +11,7 @@ import pytest
 
 from nvattest._waiting import debug, waiting
 from nvattest.cli import main
-from nvattest.cli.logs import Logged
+from nvattest.cli.output import logged
 
 
 class Terminal(io.StringIO):
@@ -31,7 +31,7 @@ def test_a_long_wait_says_what_is_asked_and_leaves_nothing_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, stream: io.StringIO
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
-    with Logged(debug=False, delay=0.0), waiting("http", "GET https://rim.example/v1/rim/X\x1b[2J"):
+    with logged(debug=False, delay=0.0), waiting("http", "GET https://rim.example/v1/rim/X\x1b[2J"):
         waits_until_shown(stream, "waiting for")
     text = stream.getvalue()
     assert "waiting for GET https://rim.example/v1/rim/X\\x1b[2J (0 s)" in text
@@ -40,13 +40,13 @@ def test_a_long_wait_says_what_is_asked_and_leaves_nothing_on_a_terminal(
 
 
 def test_a_short_wait_is_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
-    with Logged(debug=False), waiting("http", "GET https://rim.example/"):
+    with logged(debug=False), waiting("http", "GET https://rim.example/"):
         pass
     assert capsys.readouterr().err == ""
 
 
 def test_debug_says_every_wait_with_its_time_and_every_hit_of_the_cache(capsys: pytest.CaptureFixture[str]) -> None:
-    with Logged(debug=True):
+    with logged(debug=True):
         with pytest.raises(OSError, match="refused"), waiting("http", "GET https://rim.example/"):
             raise OSError("refused")
         debug("cache", "the RIM X is in /cache")
