@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _no_result(error: InputError, data: bytes, source: str) -> InputError:
     """The error, or what the file is where it is one that ``nvattest inspect`` knows."""
-    from nvattest.report.kinds import KINDS, kind_of_file
+    from nvattest.report.subjects import KINDS, kind_of_file
 
     found = kind_of_file(data)
     if found is None:

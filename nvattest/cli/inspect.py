@@ -41,8 +41,7 @@ def run(options: argparse.Namespace) -> int:
         InputError: it is none of the files that nvattest reads or writes (``explain-format``), or cannot be read.
     """
     from nvattest.collateral.shards import MANIFEST
-    from nvattest.report.kinds import KINDS, kind_of_file
-    from nvattest.report.subjects import MAXIMUM
+    from nvattest.report.subjects import KINDS, MAXIMUM, kind_of_file
 
     name = "standard input" if options.file == "-" else options.file
     # What a folder that is a bundle holds stands in its manifest.
@@ -158,7 +157,7 @@ def _evidence(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, l
 
 
 def _report(data: bytes, _name: str, _judgement: Judgement) -> tuple[object, list[str]]:
-    from nvattest.report.kinds import report_of
+    from nvattest.report.subjects import report_of
 
     report = report_of(data)
     if report is None:

@@ -78,7 +78,7 @@ def naming(option: str) -> Iterator[None]:
 
 def wrong_kind(error: NvattestError, data: bytes, option: str, path: str, *wanted: str) -> InputError | None:
     """The error for a file of another kind than the option wants, with the code of ``error``; None for other files."""
-    from nvattest.report.kinds import KINDS, kind_of_file
+    from nvattest.report.subjects import KINDS, kind_of_file
 
     found = kind_of_file(data) if wanted else None
     if found is None or found in wanted:

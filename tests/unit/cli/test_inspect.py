@@ -18,7 +18,7 @@ import pytest
 from nvattest._schemas import schema_bytes
 from nvattest.cli import main
 from nvattest.evidence import dump_evidence
-from nvattest.report.kinds import KINDS, kind_of_file
+from nvattest.report.subjects import KINDS, kind_of_file
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.testing import Platform
 from nvattest.testing.cpu import SimulatedGuest
