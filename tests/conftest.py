@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.testing.native import DriverLibraries, build_driver_libraries
+from nvattest.testing.driver import DriverLibraries, build_driver_libraries
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "real-data"

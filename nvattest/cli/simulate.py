@@ -199,7 +199,7 @@ def _run_hook(world: World, words: list[str], root: str | None) -> int:
 
 
 def _run_command(command: list[str], environment: dict[str, str]) -> int:
-    from nvattest.testing.native import end_with_parent
+    from nvattest.testing.driver import end_with_parent
 
     try:
         if os.isatty(0) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -244,7 +244,7 @@ def _catalogue() -> str:
     import textwrap
 
     from nvattest.testing import GUEST_LIES, GUESTS, LIES, PLATFORMS
-    from nvattest.testing.native.state import CALLS
+    from nvattest.testing.driver_answers import CALLS
     from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
     from nvattest.testing.silicon import BRANCHES, MODELS
 

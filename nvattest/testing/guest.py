@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
-    from nvattest.testing.native.build import DriverLibraries
+    from nvattest.testing.driver import DriverLibraries
     from nvattest.testing.platform import Platform
 
 __all__ = ["GuestFolder"]
@@ -47,7 +47,7 @@ class GuestFolder:
         address: str,
         bundle: bool = True,
     ) -> None:
-        from nvattest.testing.native.build import place_driver_libraries
+        from nvattest.testing.driver import place_driver_libraries
 
         self.folder = os.path.abspath(os.fspath(root))
         self.platform = platform

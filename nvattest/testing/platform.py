@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
-    from nvattest.testing.native.state import DriverState
+    from nvattest.testing.driver_answers import DriverState
     from nvattest.token.keys import SigningKey
 
 __all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "Platform"]
@@ -235,7 +235,7 @@ class Platform:
     @property
     def driver_state(self) -> DriverState:
         """What the driver says about this machine: for the simulated driver library."""
-        from nvattest.testing.native.state import DriverState
+        from nvattest.testing.driver_answers import DriverState
 
         told = Told.by_platform(self.lies)
         state = DriverState.cc_off() if "cc-off" in told else DriverState.of(self)

@@ -28,8 +28,7 @@ from nvattest.errors import InputError
 
 if TYPE_CHECKING:
     from nvattest.testing.cpu import SimulatedGuest
-    from nvattest.testing.native.build import DriverLibraries
-    from nvattest.testing.native.server import DriverServer
+    from nvattest.testing.driver import DriverLibraries, DriverServer
     from nvattest.testing.platform import Platform
     from nvattest.testing.services import Services
 
@@ -98,7 +97,8 @@ class World:
         self._collateral = ""
 
     def __enter__(self) -> World:
-        from nvattest.testing.native import DriverServer, Fault, build_driver_libraries
+        from nvattest.testing.driver import DriverServer, build_driver_libraries
+        from nvattest.testing.driver_answers import Fault
         from nvattest.testing.services import Services, wall_clock
 
         with ExitStack() as stack:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.testing.native import DriverLibraries
+from nvattest.testing.driver import DriverLibraries
 
 from .hook_world import HookWorld
 

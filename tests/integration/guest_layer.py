@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.testing.native import DriverLibraries, place_driver_libraries
+from nvattest.testing.driver import DriverLibraries, place_driver_libraries
 
 from .hook_world import HookWorld
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nvattest.testing import Platform
+from nvattest.testing.driver import DriverLibraries, DriverServer
 from nvattest.testing.guest import GuestFolder
-from nvattest.testing.native import DriverLibraries, DriverServer
 
 AGENT_SECONDS = 10
 KEY = "io.katacontainers.pkg.oci.container_type"

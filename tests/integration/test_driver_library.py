@@ -16,17 +16,15 @@ from types import SimpleNamespace
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.testing.native import (
+from nvattest.testing.driver import (
+    NSCQ_NAME,
+    NVML_NAME,
     DriverLibraries,
     DriverServer,
-    DriverState,
-    Fault,
     build_driver_libraries,
     place_driver_libraries,
 )
-from nvattest.testing.native.answers import switch_uuid
-from nvattest.testing.native.build import NSCQ_NAME, NVML_NAME
-from nvattest.testing.native.state import board_answer
+from nvattest.testing.driver_answers import DriverState, Fault, board_answer, switch_uuid
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = SimpleNamespace(
@@ -283,7 +281,7 @@ def test_a_library_without_an_address_says_that_no_driver_is_loaded(libraries: D
 
 
 def test_a_process_with_a_hanging_call_still_ends(libraries: DriverLibraries, server: DriverServer) -> None:
-    from nvattest.testing.native import Fault
+    from nvattest.testing.driver_answers import Fault
 
     server.faults["nvmlDeviceGetConfComputeGpuAttestationReport"] = Fault(hang=True)
     # The limit is also for opening the driver first; a process that does not end is killed by the helper's own.
@@ -302,7 +300,7 @@ def test_a_killed_simulation_leaves_no_child_no_socket_and_no_file(tmp_path: Pat
     code = """
 import subprocess, sys, time
 from types import SimpleNamespace
-from nvattest.testing.native import DriverServer, end_with_parent
+from nvattest.testing.driver import DriverServer, end_with_parent
 server = DriverServer(SimpleNamespace(gpus=(), switches=()))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=end_with_parent())
 print(child.pid, server.address, flush=True)

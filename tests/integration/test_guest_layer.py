@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from nvattest.guest.extension import BLOCK, check_extension, parse_verity_params
-from nvattest.testing.native import DriverLibraries, Fault
+from nvattest.testing.driver import DriverLibraries
+from nvattest.testing.driver_answers import Fault
 from nvattest.testing.services import Services, wall_clock
 
 from .guest_layer import (

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.testing.native import Fault
+from nvattest.testing.driver_answers import Fault
 
 from .hook_world import HookWorld
 

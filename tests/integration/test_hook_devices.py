@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nvattest.testing import Platform
-from nvattest.testing.native import Fault
+from nvattest.testing.driver_answers import Fault
 from nvattest.testing.world import World
 
 from .hook_world import HookWorld

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.guest.record import boottime
-from nvattest.testing.native import DriverLibraries
+from nvattest.testing.driver import DriverLibraries
 
 from .hook_world import HookWorld
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.testing.native import Fault
+from nvattest.testing.driver_answers import Fault
 
 from .hook_world import HookWorld
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nvattest.testing.native import Fault
+from nvattest.testing.driver_answers import Fault
 
 from .hook_world import HookWorld
 

@@ -22,7 +22,7 @@ import requests
 
 from nvattest.cli import main
 from nvattest.testing import Platform
-from nvattest.testing.native import DriverLibraries, build_driver_libraries
+from nvattest.testing.driver import DriverLibraries, build_driver_libraries
 from nvattest.testing.world import World, library_cache
 
 PROGRAM = [sys.executable, "-m", "nvattest"]

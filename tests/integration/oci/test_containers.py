@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from nvattest.testing import LIES, Scope
-from nvattest.testing.native import Fault
+from nvattest.testing.driver_answers import Fault
 
 from ..guest_layer import ROOT, shared_layer  # noqa: TID252
 from ..hook_world import HookWorld  # noqa: TID252

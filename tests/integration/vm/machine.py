@@ -27,7 +27,8 @@ from typing import Any
 import pytest
 
 from nvattest.testing import Platform
-from nvattest.testing.native import DriverLibraries, DriverServer, Fault, place_driver_libraries
+from nvattest.testing.driver import DriverLibraries, DriverServer, place_driver_libraries
+from nvattest.testing.driver_answers import Fault
 
 from ..guest_layer import HOME, HOOK, ROOT, elf_files, place_glibc  # noqa: TID252
 

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from nvattest.testing.native import DriverLibraries, Fault
+from nvattest.testing.driver import DriverLibraries
+from nvattest.testing.driver_answers import Fault
 from nvattest.testing.services import Services
 
 from ..guest_layer import HOOK, ROOT, shared_layer  # noqa: TID252

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nvattest.devices import NvmlLibrary
-from nvattest.testing.native import DriverLibraries, DriverServer
+from nvattest.testing.driver import DriverLibraries, DriverServer
 
 
 @dataclass

@@ -14,7 +14,7 @@ from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import dump_evidence, load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 from nvattest.testing import Platform
-from nvattest.testing.native import DriverState, Fault
+from nvattest.testing.driver_answers import DriverState, Fault
 
 NONCE = bytes(range(32))
 REPORT = "nvmlDeviceGetConfComputeGpuAttestationReport"

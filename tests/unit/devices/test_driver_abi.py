@@ -12,7 +12,7 @@ import pynvml
 import pytest
 
 from nvattest.devices import NvmlLibrary
-from nvattest.testing.native import DriverState, Fault
+from nvattest.testing.driver_answers import DriverState, Fault
 
 NONCE = bytes(range(32))
 

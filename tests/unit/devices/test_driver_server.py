@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.testing.native import DriverServer, DriverState, Fault, build
-from nvattest.testing.native.state import CALLS
+from nvattest.testing import driver
+from nvattest.testing.driver import DriverServer
+from nvattest.testing.driver_answers import CALLS, DriverState, Fault
 
 NOBODY = SimpleNamespace(gpus=(), switches=())
 
@@ -157,7 +158,7 @@ def test_a_fault_of_a_call_that_nobody_makes_is_refused_with_the_right_name() ->
 
 
 def test_the_calls_that_faults_may_name_are_those_that_the_libraries_make() -> None:
-    native = Path(build.__file__).parent
+    native = Path(driver.__file__).parent / "native"
     source = (native / "nvml.c").read_text() + (native / "nscq.c").read_text()
     asked = set(re.findall(r'(?:ask|ask_device|sim_call)\(\s*"([\w:]+)"', source))
     asked |= set(re.findall(r"^(?:SYSTEM_|DEVICE_|FINDER)\w*\((?:\w+, )?\"?(\w+)", source, re.MULTILINE))

@@ -14,7 +14,7 @@ from nvattest import Appraisal, Nonce, Verifier
 from nvattest.devices import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, NotTrustedError
 from nvattest.testing import Platform
-from nvattest.testing.native import DriverState, Fault
+from nvattest.testing.driver_answers import DriverState, Fault
 
 GET = "nvmlSystemGetConfComputeGpusReadyState"
 SET = "nvmlSystemSetConfComputeGpusReadyState"

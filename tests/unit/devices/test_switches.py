@@ -9,7 +9,7 @@ import pytest
 from nvattest.devices import collect_switches
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.model import Architecture, DeviceKind
-from nvattest.testing.native import DriverState, Fault
+from nvattest.testing.driver_answers import DriverState, Fault
 
 NONCE = bytes(range(32, 64))
 
