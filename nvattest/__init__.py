@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nvattest._version import __version__
+from nvattest._package import __version__
 
 if TYPE_CHECKING:
     from nvattest.appraisal.check import Check, Outcome

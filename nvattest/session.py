@@ -60,7 +60,7 @@ def collect(
         InputError: no such nonce, or a kind that is no ``DeviceKind``.
         CollectionError: the driver gave no evidence.
     """
-    from nvattest._pci import require_linux
+    from nvattest._system import require_linux
 
     require_type(allow_devtools, bool, "allow_devtools")
     require_type(kinds, Iterable, "kinds")

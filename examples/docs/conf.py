@@ -3,7 +3,7 @@
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from nvattest._version import __version__
+from nvattest._package import __version__
 
 project = "nvattest"
 author = "The nvattest developers"

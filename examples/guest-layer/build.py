@@ -103,7 +103,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _assemble(root: str, options: argparse.Namespace) -> dict[str, Any]:
     """Fill ``root`` with the layer; what the manifest says of it."""
     import nvattest
-    from nvattest._version import __version__
+    from nvattest._package import __version__
 
     network = not options.no_network
     source = os.path.dirname(os.path.dirname(os.path.abspath(nvattest.__file__)))

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
-from nvattest._streams import give_up_stdout, open_closed_streams, write_utf_8
+from nvattest._package import __version__
+from nvattest._system import give_up_stdout, open_closed_streams, write_utf_8
 from nvattest._text import suggestion
-from nvattest._version import __version__
 from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options
 from nvattest.errors import NvattestError, ResultCode
 

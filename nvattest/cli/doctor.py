@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from nvattest._documents import dump_json
+from nvattest._package import __version__
 from nvattest._registry import KDS_URL, NRAS_URL, OCSP_URL, PCS_URL, RIM_URL
 from nvattest._text import clean
-from nvattest._version import __version__
 from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_options
 from nvattest.cli.doctor_probes import FAULT, OK, WARNING, Item, Machine, examine, reach
 from nvattest.cli.output import Progress, say, terminal_for, write_file

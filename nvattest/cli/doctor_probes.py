@@ -16,8 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from nvattest._pci import pci_devices
-from nvattest._version import __version__
+from nvattest._package import __version__
+from nvattest._system import pci_devices
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest.clock import EARLIEST
 from nvattest.model import counted, format_time, parse_time

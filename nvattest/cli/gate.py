@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Attest; then become the command, or return the hook's exit status (see ``nvattest.guest.record``)."""
-    from nvattest._pci import require_linux
+    from nvattest._system import require_linux
 
     require_linux("a gate")
     from nvattest.guest.entry import run_on_attested

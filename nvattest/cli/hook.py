@@ -99,7 +99,7 @@ def guest_paths(root: str, config: str) -> Paths:
 def run(options: argparse.Namespace) -> int:
     """Print or write what is asked for; 0 for a current verdict, or where no finding is an error."""
     if options.action in ("status", "check"):
-        from nvattest._pci import require_linux
+        from nvattest._system import require_linux
 
         require_linux(f"hook {options.action}")
         from nvattest.guest.entry import print_check, print_status

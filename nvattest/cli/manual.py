@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nvattest._version import __version__
+from nvattest._package import __version__
 from nvattest.cli import ANY_STATUS, COMMANDS, STATUSES, command_parser
 from nvattest.cli.arguments import choice
 from nvattest.cli.output import say, write_file

@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     for option, given in (("--guest-files", options.guest_files), ("--fault", lies[0] if lies else None)):
         if given is not None and options.guest is None:
             raise ArgumentError(f"{option}: {given} is about a guest: it needs --guest", VALIDATION)
-    from nvattest._pci import require_linux
+    from nvattest._system import require_linux
 
     require_linux("a simulated world")
     command = command_of(options)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from nvattest._package import __version__
 from nvattest._text import clean, decimal
-from nvattest._version import __version__
 from nvattest._waiting import LONGEST, Deadline, Late, Work, waiting
 from nvattest.collateral.outage import Failed, GivenUp, Host
 from nvattest.errors import CollateralError, InputError, ResultCode

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from nvattest._streams import open_closed_streams
+from nvattest._system import open_closed_streams
 
 __all__ = ["main"]
 

@@ -27,7 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from nvattest._folder import TrustedFolder
-from nvattest._pci import MODULE, PciDevices, pci_devices
+from nvattest._system import MODULE, PciDevices, pci_devices
 from nvattest._waiting import Deadline, Work
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from nvattest._folder import open_now, read_bounded, read_start
-from nvattest._pci import PciDevices, pci_devices
+from nvattest._system import PciDevices, pci_devices
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.config import Paths, Settings, load_settings, own_configuration
 from nvattest.guest.extension import MANIFEST, manifest_findings, our_process, parse_verity_params, read_manifest

@@ -1,7 +1,7 @@
 """The places of the hook, and its configuration.
 
 Every place in the file system that the hook reads or writes is in ``Paths``; nothing else in ``guest/`` names one.
-``nvattest._pci`` has those of the devices and their driver.
+``nvattest._system`` has those of the devices and their driver.
 
 The configuration (``schemas/hook-config-1.json``) is ``/etc/nvattest/hook.toml``, without which all defaults hold, or
 the file that ``--config`` names, which has to be there.
@@ -25,7 +25,7 @@ from nvattest.errors import InputError
 from nvattest.guest.arguments import Stage
 
 if TYPE_CHECKING:
-    from nvattest._pci import PciDevices
+    from nvattest._system import PciDevices
 
 LOOK_SECONDS: Final = 2.0
 """How often the watch looks whether the devices are still those of the verdict, also while it attests them again."""

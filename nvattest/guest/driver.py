@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nvattest._pci import PciDevices
+from nvattest._system import PciDevices
 from nvattest._waiting import Deadline
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary

@@ -27,9 +27,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TextIO
 
 from nvattest._folder import Lock, TrustedFolder
-from nvattest._pci import pci_devices
+from nvattest._package import __version__
+from nvattest._system import pci_devices
 from nvattest._text import block, clean
-from nvattest._version import __version__
 from nvattest.guest.arguments import (
     AGENT_SECONDS,
     COMMANDS,

@@ -27,8 +27,8 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from nvattest._folder import TrustedFolder, open_now
-from nvattest._pci import device_digest, read_small
-from nvattest._version import __version__
+from nvattest._package import __version__
+from nvattest._system import device_digest, read_small
 from nvattest.guest.config import Paths
 
 # --- how a run ends ---------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
+from nvattest._package import __version__
 from nvattest._registry import CPU_MAKERS
 from nvattest._text import clean
-from nvattest._version import __version__
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import parse_time
 from nvattest.report.diagnosis import diagnose, disagreements, failures, telling

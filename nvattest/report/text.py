@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from nvattest._package import __version__
 from nvattest._text import clean, joined
-from nvattest._version import __version__
 from nvattest.errors import ResultCode
 from nvattest.model import SIMULATED, counted
 from nvattest.report.diagnosis import Failure, diagnose, failures, telling

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from nvattest._schemas import schema_path
+from nvattest._package import schema_path
 from nvattest._text import joined
 from nvattest.errors import ParseError, ResultCode
 

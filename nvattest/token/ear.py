@@ -39,8 +39,8 @@ from enum import IntEnum
 from typing import Final
 
 from nvattest._documents import JsonObject, kind_of
+from nvattest._package import __version__
 from nvattest._text import base64url
-from nvattest._version import __version__
 from nvattest.appraisal.check import Check, Outcome
 from nvattest.appraisal.cpu_policy import ANY_GUEST
 from nvattest.appraisal.guest import GuestAppraisal

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject
+from nvattest._package import __version__
 from nvattest._registry import CPU_MAKERS
-from nvattest._version import __version__
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.serialize import policy_to_json

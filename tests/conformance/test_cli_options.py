@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest._version import __version__
+from nvattest._package import __version__
 from nvattest.cli import command_parser, main
 
 from .world import Stage, without_nvat

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.cli import gate, hook
 from nvattest.testing.services import Services, wall_clock
 

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 from referencing import Registry, Resource
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli import main

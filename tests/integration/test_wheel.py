@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest._version import __version__
+from nvattest._package import __version__
 from nvattest.cli import COMMANDS
 from nvattest.cli.manual import share
 
@@ -82,7 +82,7 @@ def test_pip_puts_everything_below_the_prefix_and_the_installed_program_finds_it
         assert (tmp_path / place).read_text() == text
     assert (tmp_path / "lib/systemd/system/nvattest-init.service").is_file()
     [package] = tmp_path.rglob("site-packages/nvattest/__init__.py")
-    code = "from nvattest._schemas import schema_path; print(schema_path('hook-state-1.json'))"
+    code = "from nvattest._package import schema_path; print(schema_path('hook-state-1.json'))"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(package.parents[1])}, cwd=tmp_path,
         capture_output=True, text=True, check=True,

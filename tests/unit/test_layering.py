@@ -30,8 +30,7 @@ Node = TypeVar("Node", bound=ast.AST)
 FACADE = "nvattest"
 
 LEVELS: Mapping[str, float] = {
-    "_version": 0,
-    "_schemas": 0,
+    "_package": 0,
     "_registry": 0,
     "_wire": 0,
     "_documents": 0,
@@ -72,7 +71,7 @@ SHARED_LEVEL = 0
 IO_LEVEL = 6
 
 # These modules may do IO: one reads the schemas that ship in the package, the other runs Rego in a child process.
-IO_EXEMPT = frozenset({"nvattest._schemas", "nvattest.policy.isolation"})
+IO_EXEMPT = frozenset({"nvattest._package", "nvattest.policy.isolation"})
 
 # These modules of rooms that may do IO do none: they parse and verify.
 PURE = frozenset(
@@ -510,7 +509,7 @@ def test_the_reader_of_imports_sees_a_breach(module: str, source: str, said: str
         ("nvattest.spdm.report", "from . import opaque\nfrom .opaque import parse_opaque"),
         ("nvattest.spdm.report", "from nvattest.errors import ParseError\nfrom nvattest import _wire"),
         ("nvattest._wire", "from nvattest.errors import ParseError"),
-        ("nvattest._schemas", "import os\nx = open('f')"),
+        ("nvattest._package", "import os\nx = open('f')"),
         ("nvattest.policy.isolation", "import os, subprocess, time"),
         ("nvattest.pki.chain", "from datetime import datetime, timezone\ndef f(at: datetime): return at.astimezone()"),
         ("nvattest.pki.chain", "from urllib.parse import urlsplit"),

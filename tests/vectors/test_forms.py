@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
 from nvattest.appraisal.results import DeviceAppraisal

@@ -187,7 +187,7 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
 
 def _set_ready(appraisal: Appraisal, items: Sequence[Evidence], *, held: Sequence[str] = ()) -> None:
     """Set the ready state. ``held`` are the devices that are trusted because the environment says so."""
-    from nvattest._pci import device_digest
+    from nvattest._system import device_digest
     from nvattest.devices.nvml import NvmlLibrary
     from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
     from nvattest.devices.state import read_state
@@ -266,7 +266,7 @@ def _of_this_machine(items: Sequence[Evidence], library: NvmlLibrary) -> bool:
 
 def main() -> int:
     """Collect from this machine's GPUs, verify, set the ready state unless ``--user_mode``, and print the result."""
-    from nvattest._streams import open_closed_streams
+    from nvattest._system import open_closed_streams
 
     open_closed_streams()
     return _main(sys.argv[1:])
@@ -279,7 +279,7 @@ def _main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except OSError as error:
         # Errors of files are those of the package; this is stdout, whose reader went away or whose disk is full.
-        from nvattest._streams import give_up_stdout
+        from nvattest._system import give_up_stdout
 
         give_up_stdout()
         print(f"the result could not be written: {error.strerror or error}", file=sys.stderr)

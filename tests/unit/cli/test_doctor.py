@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.cli import main
 from nvattest.cli.doctor import contents, render, report_json, write_bundle
 from nvattest.cli.doctor_probes import EARLIEST_CLOCK, Item, Machine, _ready, _state, examine, public, reach

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.cli import main
 from nvattest.collateral.fleet import FetchJournal
 from nvattest.collateral.shards import BundleFolder

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 import nvattest
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.cli import main
 from nvattest.collateral import cpu

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 import nvattest
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.cli import main
 from nvattest.collateral.bundle import dump_bundle

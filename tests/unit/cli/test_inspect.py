@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.cli import main
 from nvattest.evidence import dump_evidence
 from nvattest.report.subjects import KINDS, kind_of_file

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.cli import main
 from nvattest.cli.manual import all_commands, walk
 from nvattest.model import DeviceKind, Nonce, parse_time

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from nvattest._documents import dump_json
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles

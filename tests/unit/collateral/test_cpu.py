@@ -16,7 +16,7 @@ from urllib.parse import quote
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor
 from nvattest.appraisal.guest import DeviceSide
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral import shards

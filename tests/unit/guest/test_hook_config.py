@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.errors import InputError
 from nvattest.guest.arguments import Stage
 from nvattest.guest.config import KEYS, HookConfig, Paths, Settings, load_settings, own_configuration, parse_config

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.cpu_policy import (
     GENERATIONS,
     MINIMUM_EVALUATION,

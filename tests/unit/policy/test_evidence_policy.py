@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRule
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import NvattestError, ParseError, PolicyError, ResultCode

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.errors import PolicyError
 from nvattest.policy.relying_party import RelyingPartyPolicy, load_policy
 

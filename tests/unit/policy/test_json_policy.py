@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.errors import NvattestError, ParseError, PolicyError, ResultCode
 from nvattest.policy.relying_party import PolicyLanguage, load_policy
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest._text import clean
 from nvattest.errors import InputError
 from nvattest.report import reading

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from nvattest._schemas import schema_path
+from nvattest._package import schema_path
 from nvattest.errors import ParseError
 from nvattest.pki.anchors import trust_anchors_from_pem
 from nvattest.pki.ecdsa import EcdsaVerifier

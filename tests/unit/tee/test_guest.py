@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from nvattest import Nonce, SigningKey, VerifiedToken, appraisal_to_json, verify, verify_token
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.check import CHECKS, REQUIRED_GUEST, Outcome
 from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal, Strength

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt as jose_jwt
 from joserfc.jwk import ECKey
 
-from nvattest._schemas import schema_bytes
+from nvattest._package import schema_bytes
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.collateral.folders import read_ocsp_folder, read_rim_folder
 from nvattest.errors import InputError, TokenError

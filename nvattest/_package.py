@@ -1,8 +1,10 @@
-"""The schemas that ship with the package: the XSD profile of the RIMs and the JSON Schemas of every file format."""
+"""What ships with the code: the version, the XSD profile of the RIMs, and the JSON Schemas of every file format."""
 
 from __future__ import annotations
 
 import os
+
+__version__ = "1.1.0"
 
 
 def schema_path(name: str) -> str:
