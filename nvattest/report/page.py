@@ -20,8 +20,9 @@ from nvattest._registry import CPU_MAKERS
 from nvattest._text import clean
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import parse_time
-from nvattest.report.diagnosis import diagnose, disagreements, failures, telling
-from nvattest.report.reading import GUEST, AppraisalView, CertificateView, ChainView, DeviceView, RimView, listed
+from nvattest.report.catalogue import diagnose, disagreements, failures, telling
+from nvattest.report.reading import GUEST, AppraisalView, CertificateView, ChainView, DeviceView, RimView
+from nvattest.report.terminal import listed
 from nvattest.report.text import CELLS, COLUMNS, SOURCES, count_states, grid, sources_of
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))

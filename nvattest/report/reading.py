@@ -20,6 +20,7 @@ from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_GUEST, REQUIRED_PLATFORM, Outcome, acceptable, decide
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
+from nvattest.report.terminal import listed
 
 if TYPE_CHECKING:
     from nvattest.appraisal.guest import GuestAppraisal
@@ -615,10 +616,3 @@ def common_name(name: str) -> str:
         part += sign
     parts.append(part)
     return next((entry[3:] for entry in parts if entry.startswith("CN=")), name)
-
-
-def listed(words: Sequence[str], *, maximum: int = 6) -> str:
-    """``a, b and c``; more than ``maximum`` are counted."""
-    if len(words) > maximum:
-        return f"{', '.join(words[:maximum])} and {len(words) - maximum} more"
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))

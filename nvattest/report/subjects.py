@@ -13,8 +13,7 @@ from nvattest._documents import JsonObject, file_text, kind_of, load_json
 from nvattest._text import clean, hex_bytes
 from nvattest.errors import InputError, NvattestError, ParseError, TokenError
 from nvattest.model import SIMULATED, DeviceKind, format_time
-from nvattest.report.catalogue import entry_lines, find_entry
-from nvattest.report.diagnosis import diagnose, failures
+from nvattest.report.catalogue import diagnose, entry_lines, failures, find_entry
 from nvattest.report.reading import AppraisalView, flag, is_appraisal, item, number, read_appraisal, text
 from nvattest.report.terminal import Terminal
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from nvattest._text import joined
@@ -88,3 +89,10 @@ def fit(text: str, width: int) -> str:
         head = (width - 1) // 2 + 3
         text = text[: max(0, width - 1)] + "…" if width < 12 else f"{text[:head]}…{text[-(width - 1 - head) :]}"
     return text + " " * (width - len(text))
+
+
+def listed(words: Sequence[str], *, maximum: int = 6) -> str:
+    """``a, b and c``; more than ``maximum`` are counted."""
+    if len(words) > maximum:
+        return f"{', '.join(words[:maximum])} and {len(words) - maximum} more"
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))

@@ -10,7 +10,7 @@ from nvattest._package import __version__
 from nvattest._text import clean, joined
 from nvattest.errors import ResultCode
 from nvattest.model import SIMULATED, counted
-from nvattest.report.diagnosis import Failure, diagnose, failures, telling
+from nvattest.report.catalogue import Failure, diagnose, failures, telling
 from nvattest.report.reading import (
     AppraisalView,
     CellView,
@@ -20,10 +20,9 @@ from nvattest.report.reading import (
     DeviceView,
     GuestView,
     RimView,
-    listed,
     view_of_guest,
 )
-from nvattest.report.terminal import Terminal, fit
+from nvattest.report.terminal import Terminal, fit, listed
 
 if TYPE_CHECKING:
     from nvattest.appraisal.guest import GuestAppraisal

@@ -14,9 +14,9 @@ from nvattest._package import schema_bytes
 from nvattest._text import clean
 from nvattest.errors import InputError
 from nvattest.report import reading
-from nvattest.report.diagnosis import Diagnosis, diagnose, failures
-from nvattest.report.reading import common_name, listed, read_appraisal
-from nvattest.report.terminal import Terminal, columns
+from nvattest.report.catalogue import Diagnosis, diagnose, failures
+from nvattest.report.reading import common_name, read_appraisal
+from nvattest.report.terminal import Terminal, columns, listed
 from nvattest.report.text import story
 
 Appraise = Callable[..., dict[str, Any]]

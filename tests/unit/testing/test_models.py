@@ -12,7 +12,7 @@ import nvattest
 from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind, Nonce
-from nvattest.report.diagnosis import disagreements
+from nvattest.report.catalogue import disagreements
 from nvattest.report.page import topology
 from nvattest.report.reading import read_appraisal
 from nvattest.rim.document import parse_rim
