@@ -67,7 +67,7 @@ class Inspector(NamedTuple):
 
     def chains(self) -> tuple[ValidatedChain, ...]:
         """The chains of the devices in the evidence."""
-        from nvattest.collateral.plan import needs_of
+        from nvattest.collateral.gather import needs_of
 
         return needs_of(evidence_of_files(self.files), self.verifier, self.at).chains
 

@@ -196,7 +196,7 @@ def _batch_lines(data: bytes, _name: str, _judgement: Judgement) -> tuple[object
 
 
 def _rim(data: bytes, name: str, judgement: Judgement) -> tuple[object, list[str]]:
-    from nvattest.collateral.services import read_rim_answer
+    from nvattest.collateral.gather import read_rim_answer
     from nvattest.pki.ecdsa import EcdsaVerifier
     from nvattest.rim.document import parse_rim
     from nvattest.rim.ids import rim_id_of

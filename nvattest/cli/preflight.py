@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.plan import Needs
+    from nvattest.collateral.gather import Needs
     from nvattest.pki.anchors import CpuAnchors
 
 # The options that name devices.
@@ -96,7 +96,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what there is; the exit status is 0, or the code of the first thing that is missing or bad."""
-    from nvattest.collateral.preflight import render_preflight
+    from nvattest.collateral.inspection import render_preflight
 
     facts = look_ahead(targets_of(options)).facts
     if options.format == "json":
@@ -134,9 +134,8 @@ def look_ahead(targets: Targets, *, known: Collateral | None = None, renew: floa
         ArgumentError, InputError, CollectionError: as ``needs_of_targets``; or a URL, key or cache that cannot be used.
     """
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.gather import gather_needs
-    from nvattest.collateral.plan import Needs
-    from nvattest.collateral.preflight import preflight
+    from nvattest.collateral.gather import Needs, gather_needs
+    from nvattest.collateral.inspection import preflight
     from nvattest.session import now
 
     services, judgement = targets.services, targets.judgement
@@ -170,7 +169,7 @@ def needs_of_targets(targets: Targets, verifier: Verifier, at: VerificationTime)
         InputError: a file or a version that cannot be used.
         CollectionError: the driver did not give evidence.
     """
-    from nvattest.collateral.plan import Needs, needs_of
+    from nvattest.collateral.gather import Needs, needs_of
 
     for rim_id in targets.rim_id:
         if not is_rim_id(rim_id):
@@ -219,7 +218,7 @@ def _ids_by_hand(targets: Targets) -> list[str]:
 
 def _replaced_ids(targets: Targets, devices: tuple[ReadEvidence, ...], needs: Needs) -> list[str]:
     """The ids that these devices will need with the versions given by hand: what a rollout is about to change."""
-    from nvattest.collateral.plan import rim_ids_of
+    from nvattest.collateral.gather import rim_ids_of
     from nvattest.spdm.opaque import GpuFields
 
     kinds = {device.evidence.kind for device in devices}

@@ -357,7 +357,7 @@ def fetch_collateral(
     known = None
     if source.rim_dir is not None:
         from nvattest.collateral.folders import rims_by_id
-        from nvattest.collateral.plan import rim_ids_of
+        from nvattest.collateral.gather import rim_ids_of
 
         known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=memory_of(verifier).parse_rim)
     collateral = session.fetch_collateral(

@@ -22,10 +22,9 @@ from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnsw
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, decoded, encoded
-from nvattest.collateral.gather import GatherOptions, gather_needs
+from nvattest.collateral.gather import GatherOptions, Needs, certificates_to_ask, gather_needs, needs_of
 from nvattest.collateral.http import HttpClient
 from nvattest.collateral.inspection import weight
-from nvattest.collateral.plan import Needs, certificates_to_ask, needs_of
 from nvattest.collateral.preflight import preflight
 from nvattest.collateral.shards import BundleFolder, shard_count, shard_of, write_folder
 from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode

@@ -141,7 +141,7 @@ def _read_rim(path: str) -> tuple[str, bytes]:
     """The id, which only the RIM service's JSON has beside the document, and the document."""
     if not path.lower().endswith(".json"):
         return "", read_bounded(path, MAXIMUM_RIM)
-    from nvattest.collateral.services import MAXIMUM_RIM_ANSWER, read_rim_answer
+    from nvattest.collateral.gather import MAXIMUM_RIM_ANSWER, read_rim_answer
 
     rim_id, content = read_rim_answer(read_bounded(path, MAXIMUM_RIM_ANSWER), path, file=True)
     if not is_rim_id(rim_id):

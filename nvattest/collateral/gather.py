@@ -1,12 +1,18 @@
-"""Ask the network once, in two waves: RIMs and device certificates together, then the certificates of the RIMs.
+"""What evidence needs, exactly that and each thing once, and how it is asked for.
 
-What the caller has is preferred, then the cache, then the network. What could not be had is noted with its reason; the
-appraisal turns that into a failed check. Nothing here decides about trust: chains are validated so that no unverified
-certificate causes a request, and answers are judged so that nothing bad stays in the cache.
+The network is asked in two waves: RIMs and device certificates together, then the certificates of the RIMs. What the
+caller has is preferred, then the cache, then the network. What could not be had is noted with its reason; the appraisal
+turns that into a failed check. Nothing here decides about trust: chains are validated so that no unverified certificate
+causes a request, and answers are judged so that nothing bad stays in the cache.
+
+The RIM service: ``GET <base>/v1/rim/<id>`` gives a JSON object with the RIM in it. ``sha256`` is the digest of the
+document (seen in an answer that the IETF RATS wiki prints); it only distinguishes a damaged answer from a refused one.
+A responder gets a POST of a request (RFC 6960, appendix A).
 """
 
 from __future__ import annotations
 
+import binascii
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+from nvattest._documents import kind_of, load_json
 from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest._waiting import WORKERS, Deadline, Late, debug, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
@@ -21,23 +28,298 @@ from nvattest.appraisal.memory import ReadEvidence
 from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded
 from nvattest.collateral.http import HttpClient, HttpSettings, Service, check_seconds, check_url
-from nvattest.collateral.plan import Needs, Question, certificates_to_ask, needs_of
-from nvattest.collateral.services import (
-    OCSP_RESPONDER,
-    RIM_SERVICE,
-    ask_responder,
-    check_answer,
-    fetch_rim,
-    rim_url,
-)
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime, require_type
+from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import CertIdHash, NonceOutcome, Revocation, RevocationStatus, cert_id_key
+from nvattest.pki.ocsp import (
+    CertIdHash,
+    NonceOutcome,
+    OcspResponse,
+    Revocation,
+    RevocationStatus,
+    build_ocsp_request,
+    cert_id_key,
+    parse_ocsp_response,
+)
+from nvattest.rim.ids import is_rim_id, rim_ids
 
-__all__ = ["GatherOptions", "Store", "gather", "gather_needs"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One certificate whose revocation is asked, its validated issuer, and whose chain it belongs to.
+
+    ``responders`` are the URLs of its AIA extension. A Hopper's or LS10's boot ROM certificate has none; then they are
+    those of the nearest certificate above it, which is of the same authority.
+    """
+
+    certificate: Certificate
+    issuer: Certificate
+    profile: ChainProfile
+    responders: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The key of this question in ``Collateral.unavailable``."""
+        return f"ocsp:{self.certificate.sha256.hex()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """RIMs by id, and the device chains whose revocation is asked; the chains of the RIMs follow from the RIMs.
+
+    ``refused`` says what is not asked for, and why: ``rim:<id>``, and ``device:<number>`` for a whole device.
+    """
+
+    rim_ids: tuple[str, ...] = ()
+    chains: tuple[ValidatedChain, ...] = ()
+    refused: Mapping[str, Unavailable] = field(default_factory=dict)
+
+
+def needs_of(evidence: Sequence[Evidence | ReadEvidence], verifier: Verifier, at: VerificationTime) -> Needs:
+    """What this evidence needs. A device whose chain leads to no anchor cannot be trusted, so it needs nothing."""
+    chains: list[ValidatedChain] = []
+    wanted: dict[str, None] = {}
+    unwanted: dict[str, None] = {}
+    refused: dict[str, Unavailable] = {}
+    for number, device in enumerate(verifier.read(evidence)):
+        name = f"device {number} ({device.evidence.architecture.value})"
+        try:
+            if isinstance(device.certificates, ParseError):
+                raise device.certificates
+            chain = memory_of(verifier).validate_device_chain(device.certificates, verifier.anchors, at.device)
+            if chain.path_ok:
+                chains.append(chain)
+            else:
+                refused[f"device:{number}"] = Unavailable(
+                    code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+                    message=f"{name}: its chain leads to no pinned root",
+                    hint="it cannot be verified, whatever is published",
+                )
+            (wanted if chain.path_ok else unwanted).update(dict.fromkeys(_rims_of(device)))
+        except InputError as error:
+            unpublished = error.code == "no-reference-values"
+            refused[f"device:{number}"] = Unavailable(
+                code=error.result_code,
+                message=f"{name}: {error}" if unpublished else f"{name} cannot be read: {error}",
+                hint=error.hint,
+            )
+    refused |= {
+        f"rim:{rim_id}": Unavailable(
+            code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+            message=f"{rim_id} was not asked for: the device's chain leads to no pinned root",
+            hint="nothing is asked of the network on behalf of a device that cannot be trusted",
+        )
+        for rim_id in unwanted
+        if rim_id not in wanted
+    }
+    return Needs(rim_ids=tuple(wanted), chains=tuple(chains), refused=refused)
+
+
+def rim_ids_of(devices: Iterable[ReadEvidence]) -> tuple[str, ...]:
+    """The ids of all RIMs that these devices need, each once. A report that cannot be read needs none."""
+    found: dict[str, None] = {}
+    for device in devices:
+        try:
+            found |= dict.fromkeys(_rims_of(device))
+        except InputError:
+            # The appraisal says what is wrong with it.
+            continue
+    return tuple(found)
+
+
+def _rims_of(device: ReadEvidence) -> Iterable[str]:
+    if isinstance(device.report, ParseError):
+        raise device.report
+    return rim_ids(device.report, device.evidence.architecture).values()
+
+
+def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> tuple[Question, ...]:
+    """The certificates of these chains whose revocation the core looks for, each once, topmost first.
+
+    Of a device chain all but the leaf, which NVIDIA's responder does not serve, and the root; of a RIM chain all but
+    the root. Of a chain that leads to no anchor none: unverified certificates cause no request.
+    """
+    found: dict[bytes, Question] = {}
+    for chain, profile in chains:
+        if not chain.path_ok:
+            continue
+        certificates = chain.certificates
+        first = 1 if profile is ChainProfile.DEVICE else 0
+        responders: tuple[str, ...] = ()
+        for index in range(len(certificates) - 2, first - 1, -1):
+            certificate = certificates[index]
+            responders = certificate.ocsp_urls or responders
+            found.setdefault(
+                certificate.sha256,
+                Question(
+                    certificate=certificate, issuer=certificates[index + 1], profile=profile, responders=responders
+                ),
+            )
+    return tuple(found.values())
+
+
+RIM_SERVICE: Final = Service(
+    name="RIM service",
+    option="--rim-url",
+    unreachable=ResultCode.RIM_CONNECTION_ERROR,
+    forbidden=ResultCode.RIM_FORBIDDEN,
+    missing=ResultCode.RIM_NOT_FOUND,
+    failed=ResultCode.RIM_INTERNAL_ERROR,
+    invalid=ResultCode.RIM_INTERNAL_ERROR,
+)
+# Base64 of the largest RIM, and space for the other members.
+MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
+OCSP_RESPONDER: Final = Service(
+    name="OCSP responder",
+    option="--ocsp-url",
+    # NVIDIA has one code for "not reached" and "failed".
+    unreachable=ResultCode.OCSP_SERVER_ERROR,
+    forbidden=ResultCode.OCSP_FORBIDDEN,
+    missing=ResultCode.OCSP_SERVER_ERROR,
+    failed=ResultCode.OCSP_SERVER_ERROR,
+    invalid=ResultCode.OCSP_INVALID_RESPONSE,
+    # The DER tag of a SEQUENCE.
+    begins=b"\x30",
+)
+NONCE_SIZE: Final = 32
+_HEADERS: Final = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
+_TRY_AGAIN: Final = frozenset({"tryLater", "internalError"})
+
+
+def rim_url(base: str, rim_id: str) -> str:
+    """The URL of one RIM. ``base`` may end in ``/v1/rim/``, as the base that NVIDIA's Python packages read does."""
+    return f"{base.rstrip('/').removesuffix('/v1/rim').rstrip('/')}/v1/rim/{rim_id}"
+
+
+def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) -> bytes:
+    """The XML of one RIM, as the service gives it, not verified.
+
+    Raises:
+        InputError: not a RIM id.
+        CollateralError: 101 forbidden, 102 an unusable answer, 103 not reached, 104 no such RIM, 15 too many requests.
+    """
+    if not is_rim_id(rim_id):
+        raise InputError(f"not a RIM id: {rim_id[:160]!r}", code="rim-id")
+    url = rim_url(base, rim_id)
+    try:
+        body = client.exchange(
+            RIM_SERVICE,
+            "GET",
+            url,
+            deadline=deadline,
+            maximum=MAXIMUM_RIM_ANSWER,
+            headers={"Accept": "application/json"},
+        ).content
+    except CollateralError as error:
+        if error.code != "not-found":
+            raise
+        raise RIM_SERVICE.error(
+            f"there is no {rim_id}: {url}: HTTP status 404",
+            code="not-found",
+            result_code=ResultCode.RIM_NOT_FOUND,
+            hint="NVIDIA has not published a RIM for this version: run nvattest preflight before you change driver or "
+            "VBIOS, and use versions that are published",
+        ) from None
+    return _document(body, rim_id, url)
+
+
+def read_rim_answer(data: bytes, source: str, *, file: bool = False) -> tuple[str, bytes]:
+    """The id and the document of an answer of the service; ``file``: it was saved to a file.
+
+    Raises:
+        ParseError: not such an answer, or a document that does not have the digest beside it.
+    """
+    answer = load_json(
+        data, source=source, maximum=MAXIMUM_RIM_ANSWER, result_code=ResultCode.RIM_INTERNAL_ERROR, file=file
+    )
+    if not isinstance(answer, dict):
+        raise _malformed(source, f"expected a JSON object, found {kind_of(answer)}")
+    rim_id, text, digest = (answer.get(key) for key in ("id", "rim", "sha256"))
+    if not isinstance(rim_id, str) or not isinstance(text, str) or not isinstance(digest, str):
+        raise _malformed(source, "'id', 'rim' and 'sha256' are not all texts")
+    if str(answer.get("rim_format")).upper() == "CORIM":
+        raise _malformed(source, f"{rim_id[:160]!r} is a CoRIM; this program reads RIMs that are SWID tags")
+    try:
+        # Some encoders break lines.
+        return rim_id, decoded("".join(text.split()), digest, MAXIMUM_RIM)
+    except binascii.Error:
+        raise _malformed(source, "'rim' is not base64") from None
+    except ValueError as error:
+        raise _malformed(source, f"'rim': {error}") from None
+
+
+def _malformed(source: str, message: str) -> ParseError:
+    return ParseError(message, source=source, code="answer", result_code=ResultCode.RIM_INTERNAL_ERROR)
+
+
+def _document(body: bytes, rim_id: str, url: str) -> bytes:
+    try:
+        found, content = read_rim_answer(body, "RIM service answer")
+    except ParseError as error:
+        raise RIM_SERVICE.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
+    if found != rim_id:
+        raise RIM_SERVICE.unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
+    return content
+
+
+def ask_responder(
+    client: HttpClient,
+    url: str,
+    certificate: Certificate,
+    issuer: Certificate,
+    deadline: Deadline,
+    *,
+    random_bytes: Callable[[int], bytes],
+    hash: CertIdHash = CertIdHash.SHA256,  # noqa: A002 - the word of the standard
+) -> tuple[bytes, bytes]:
+    """Ask about one certificate; returns the answer as it came (``check_answer``) and the fresh nonce of the request.
+
+    Raises:
+        CollateralError: 202 not reached or failed, 205 forbidden, 15 too often.
+    """
+    nonce = random_bytes(NONCE_SIZE)
+    request = build_ocsp_request(certificate, issuer, nonce=nonce, hash=hash)
+    answer = client.exchange(
+        OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
+    )
+    return answer.content, nonce
+
+
+def check_answer(
+    content: bytes,
+    url: str,
+    certificate: Certificate,
+    *,
+    parse: Callable[[bytes], OcspResponse] = parse_ocsp_response,
+) -> None:
+    """Check that an answer is a successful one about this certificate's serial number; the core judges the rest.
+
+    Raises:
+        CollateralError: 201 no such answer, 202 the responder asks to try later, 203 it refuses.
+    """
+    of = certificate.label
+    try:
+        response = parse(content)
+    except ParseError as error:
+        raise OCSP_RESPONDER.unusable(url, f"{of}: {error}; it begins with {content[:40]!r}") from None
+    if not response.successful:
+        later = response.responder_status in _TRY_AGAIN
+        raise OCSP_RESPONDER.error(
+            f"{url}: {of}: the responder says {response.responder_status}",
+            code="answer",
+            result_code=ResultCode.OCSP_SERVER_ERROR if later else ResultCode.OCSP_INVALID_REQUEST,
+            hint="try again later, or use a bundle"
+            if later
+            else "try another --ocsp-cert-id-hash; the responder may not know this issuer",
+        )
+    if response.serial != certificate.serial:
+        message = f"{of}: the answer is about serial {response.serial:x}, asked was {certificate.serial:x}"
+        raise OCSP_RESPONDER.unusable(url, message)
+
 
 TIMEOUT: Final = 60.0
 _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {

@@ -24,7 +24,7 @@ from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer
 from nvattest.appraisal.revocation import MAXIMUM_ANSWERS
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.plan import Question, certificates_to_ask
+from nvattest.collateral.gather import Question, certificates_to_ask
 from nvattest.errors import ParseError
 from nvattest.model import SIMULATED, VerificationTime, counted, format_time
 from nvattest.pki.chain import ChainProfile, ValidatedChain

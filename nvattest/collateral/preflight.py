@@ -13,7 +13,7 @@ from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, CpuAnswer
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.plan import Needs, Question, certificates_to_ask
+from nvattest.collateral.gather import Needs, Question, certificates_to_ask
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import SIMULATED, VerificationTime, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS

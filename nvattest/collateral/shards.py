@@ -21,7 +21,7 @@ from nvattest._folder import read_bounded, replace_file
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer
 from nvattest.appraisal.memory import Memory, ReadEvidence
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, add_rim, dump_bundle, load_bundle
-from nvattest.collateral.plan import rim_ids_of
+from nvattest.collateral.gather import rim_ids_of
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.pki.ocsp import parse_ocsp_response
 

@@ -187,8 +187,7 @@ class NrasIssuer:
         """The RIMs that the platform's service has, and live answers of its responder."""
         from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
         from nvattest.appraisal.verifier import memory_of
-        from nvattest.collateral.plan import certificates_to_ask, needs_of
-        from nvattest.collateral.services import ask_responder, check_answer
+        from nvattest.collateral.gather import ask_responder, certificates_to_ask, check_answer, needs_of
         from nvattest.pki.chain import ChainProfile
 
         needs = needs_of(evidence, verifier, at)

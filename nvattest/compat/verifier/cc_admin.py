@@ -166,7 +166,7 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     from nvattest.appraisal.inputs import Collateral, RimAnswer, Source
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.folders import read_rim_file
-    from nvattest.collateral.plan import rim_ids_of
+    from nvattest.collateral.gather import rim_ids_of
 
     named = [
         (str(params[key]), f"_{word}_")

@@ -16,8 +16,8 @@ from nvattest._package import schema_bytes
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
+from nvattest.collateral.gather import needs_of
 from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
-from nvattest.collateral.plan import needs_of
 from nvattest.errors import InputError, ParseError
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing import ocsp_issuer

@@ -16,7 +16,7 @@ from nvattest._folder import read_bounded
 from nvattest.appraisal.inputs import Source
 from nvattest.cli import main
 from nvattest.collateral.folders import read_ocsp_folder, rims_by_id
-from nvattest.collateral.services import rim_url
+from nvattest.collateral.gather import rim_url
 from nvattest.errors import InputError, ResultCode
 from nvattest.rim.document import parse_rim
 from nvattest.rim.ids import fits_rim_id, rim_id_of

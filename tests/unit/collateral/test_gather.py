@@ -11,8 +11,7 @@ from nvattest.appraisal.inputs import Collateral, Source
 from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
-from nvattest.collateral.gather import GatherOptions, gather, gather_needs
-from nvattest.collateral.plan import Needs, needs_of
+from nvattest.collateral.gather import GatherOptions, Needs, gather, gather_needs, needs_of
 from nvattest.collateral.preflight import preflight, render_preflight
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.evidence import load_evidence
@@ -117,7 +116,7 @@ def test_without_a_url_each_certificate_names_its_responder(platform, evidence, 
 
 def test_a_chain_that_names_no_responder_at_all_is_told(platform, evidence, services, monkeypatch) -> None:
     from nvattest.collateral import gather as module
-    from nvattest.collateral.plan import certificates_to_ask
+    from nvattest.collateral.gather import certificates_to_ask
 
     def silent(chains):
         return tuple(replace(question, responders=()) for question in certificates_to_ask(chains))

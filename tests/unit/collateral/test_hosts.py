@@ -8,11 +8,9 @@ import pytest
 
 from nvattest._waiting import Deadline, run_all
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.gather import GatherOptions, gather
+from nvattest.collateral.gather import RIM_SERVICE, GatherOptions, gather, needs_of
 from nvattest.collateral.http import OUTAGE_REQUESTS, OUTAGE_SECONDS, Failed, Host, HttpClient, HttpSettings
 from nvattest.collateral.nras import NrasClient
-from nvattest.collateral.plan import needs_of
-from nvattest.collateral.services import RIM_SERVICE
 from nvattest.errors import CollateralError, ResultCode
 from nvattest.model import Nonce
 from nvattest.testing import Platform

@@ -11,10 +11,9 @@ import pytest
 import requests
 
 from nvattest._waiting import Deadline, Late, run_all
-from nvattest.collateral.gather import GatherOptions
+from nvattest.collateral.gather import RIM_SERVICE, GatherOptions
 from nvattest.collateral.http import HttpClient, HttpSettings, check_url
 from nvattest.collateral.nras import NrasClient
-from nvattest.collateral.services import RIM_SERVICE
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.testing.services import Services
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.plan import certificates_to_ask, needs_of, rim_ids_of
+from nvattest.collateral.gather import certificates_to_ask, needs_of, rim_ids_of
 from nvattest.model import Architecture
 from nvattest.pki.anchors import NVIDIA_ANCHORS
 from nvattest.pki.chain import ChainProfile
