@@ -37,7 +37,8 @@ from nvattest.appraisal.check import Check
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.shards import Bundles
+from nvattest.collateral.bundle import Bundles
+from nvattest.collateral.gather import rim_ids_of
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
 from nvattest.model import SIMULATED, Nonce, VerificationTime, counted, format_time, parse_time
@@ -142,7 +143,7 @@ class Judge:
         appraisal = self._verifier.appraise(
             devices,
             nonce=Nonce.from_hex(nonce),
-            collateral=self._bundles.collateral(devices, memory_of(self._verifier)),
+            collateral=self._bundles.collateral(devices, rim_ids_of(devices), memory_of(self._verifier)),
             at=VerificationTime.parse(at) if at is not None else usual,
         )
         return {**_answer(appraisal, usual), "policy": self._policy}

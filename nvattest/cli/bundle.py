@@ -256,8 +256,7 @@ def _merged(paths: Sequence[str]) -> tuple[Collateral, list[Unused]]:
 
 def _fetch(outlook: Outlook, output: str, *, as_json: bool) -> int:
     """Write a bundle with which everything asked for verifies, or none."""
-    from nvattest.collateral.inspection import inspect_bundle
-    from nvattest.collateral.preflight import foreign_anchors, render_preflight
+    from nvattest.collateral.inspection import foreign_anchors, inspect_bundle, render_preflight
 
     facts, verifier = outlook.facts, outlook.verifier
     # In a bundle an answer has no nonce of ours that could stand in for a window.
@@ -281,7 +280,7 @@ def _fetch(outlook: Outlook, output: str, *, as_json: bool) -> int:
 
 def _refresh(path: str, targets: Targets, within: float, *, as_json: bool) -> int:
     """Write the bundle again, with new answers in place of those that end soon."""
-    from nvattest.collateral.shards import serial_of
+    from nvattest.collateral.bundle import serial_of
 
     outlook = look_ahead(targets, known=sources.read_bundle(path), renew=within)
     collateral = outlook.collateral
@@ -294,8 +293,8 @@ def _refresh(path: str, targets: Targets, within: float, *, as_json: bool) -> in
 
 def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
     """List and verify; what does not verify makes the status that of an overall result that is false."""
+    from nvattest.collateral.bundle import open_bundle
     from nvattest.collateral.inspection import inspect_parts
-    from nvattest.collateral.shards import open_bundle
 
     parts = open_bundle(path).parts() if os.path.isdir(path) else iter([sources.read_bundle(path, "FILE")])
     facts, bad = inspect_parts(

@@ -16,12 +16,10 @@ from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import sources
 from nvattest.cli.output import Progress, print_json, say
 from nvattest.cli.requests import Judgement, Services
-from nvattest.collateral.bundle import merge_bundles
+from nvattest.collateral.bundle import MANIFEST, BundleFile, BundleFolder, merge_bundles, open_bundle
 from nvattest.collateral.fleet import FetchJournal, Node, Tally, gather_fleet
 from nvattest.collateral.folders import Unused
-from nvattest.collateral.inspection import inspect_parts
-from nvattest.collateral.preflight import foreign_anchors
-from nvattest.collateral.shards import MANIFEST, BundleFile, BundleFolder, open_bundle
+from nvattest.collateral.inspection import foreign_anchors, inspect_parts
 from nvattest.errors import CollateralError, InputError, NvattestError, ResultCode
 from nvattest.evidence import read_evidence
 from nvattest.fleet import open_lines, read_line, read_lines

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: it is none of the files that nvattest reads or writes (``explain-format``), or cannot be read.
     """
-    from nvattest.collateral.shards import MANIFEST
+    from nvattest.collateral.bundle import MANIFEST
     from nvattest.report.subjects import KINDS, MAXIMUM, kind_of_file
 
     name = "standard input" if options.file == "-" else options.file

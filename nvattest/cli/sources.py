@@ -342,11 +342,12 @@ def fetch_collateral(
     from nvattest.appraisal.verifier import memory_of
 
     if source.bundles:
-        from nvattest.collateral.shards import Bundles
+        from nvattest.collateral.bundle import Bundles
+        from nvattest.collateral.gather import rim_ids_of
 
         with naming_bundles(source.bundles):
             bundles = Bundles(source.bundles)
-        return bundles.collateral(devices, memory_of(verifier))
+        return bundles.collateral(devices, rim_ids_of(devices), memory_of(verifier))
     from nvattest import session
     from nvattest.appraisal.policy import RevocationMode
 

@@ -21,12 +21,20 @@ from nvattest._folder import flags
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, decoded, encoded
+from nvattest.collateral.bundle import (
+    MAXIMUM_ANSWER,
+    MAXIMUM_CPU,
+    MAXIMUM_RIM,
+    BundleFolder,
+    decoded,
+    encoded,
+    shard_count,
+    shard_of,
+    write_folder,
+)
 from nvattest.collateral.gather import GatherOptions, Needs, certificates_to_ask, gather_needs, needs_of
 from nvattest.collateral.http import HttpClient
-from nvattest.collateral.inspection import weight
-from nvattest.collateral.preflight import preflight
-from nvattest.collateral.shards import BundleFolder, shard_count, shard_of, write_folder
+from nvattest.collateral.inspection import preflight, weight
 from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime

@@ -84,7 +84,7 @@ class SimulatedFleet:
 
     def write_bundle(self, folder: str) -> None:
         """The same as a bundle in a folder, for any number of nodes."""
-        from nvattest.collateral.shards import by_serial, shard_count, shard_of, write_folder
+        from nvattest.collateral.bundle import by_serial, shard_count, shard_of, write_folder
 
         collateral = self.collateral()
         answers = by_serial(collateral.ocsp)

@@ -25,8 +25,7 @@ from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.cli import main
 from nvattest.cli.output import open_stream
-from nvattest.collateral.bundle import dump_bundle
-from nvattest.collateral.shards import write_folder
+from nvattest.collateral.bundle import dump_bundle, write_folder
 from nvattest.errors import InputError
 from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, open_output, read_lines, verify_batch
 from nvattest.model import format_time

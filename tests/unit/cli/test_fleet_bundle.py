@@ -12,8 +12,8 @@ import pytest
 
 from nvattest._package import schema_bytes
 from nvattest.cli import main
+from nvattest.collateral.bundle import BundleFolder
 from nvattest.collateral.fleet import FetchJournal
-from nvattest.collateral.shards import BundleFolder
 from nvattest.model import VerificationTime
 from nvattest.testing import SimulatedFleet
 from nvattest.testing.services import Services

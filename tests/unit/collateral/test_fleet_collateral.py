@@ -15,11 +15,11 @@ import pytest
 
 from nvattest.appraisal.inputs import Collateral, OcspAnswer
 from nvattest.appraisal.verifier import Verifier
+from nvattest.collateral.bundle import BundleFolder
 from nvattest.collateral.fleet import FetchJournal, Node, Tally, gather_fleet
 from nvattest.collateral.gather import RIM_SERVICE, GatherOptions
 from nvattest.collateral.http import HttpClient, HttpSettings
 from nvattest.collateral.inspection import inspect_parts
-from nvattest.collateral.shards import BundleFolder
 from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.fleet import BatchSettings, Judge
 from nvattest.model import VerificationTime

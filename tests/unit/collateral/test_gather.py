@@ -12,7 +12,7 @@ from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import GatherOptions, Needs, gather, gather_needs, needs_of
-from nvattest.collateral.preflight import preflight, render_preflight
+from nvattest.collateral.inspection import preflight, render_preflight
 from nvattest.errors import CollateralError, InputError, ResultCode
 from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime

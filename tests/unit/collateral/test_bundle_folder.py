@@ -12,9 +12,18 @@ import pytest
 from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral import shards
-from nvattest.collateral.bundle import dump_bundle, load_bundle
-from nvattest.collateral.shards import BundleFolder, Bundles, by_serial, serial_of, shard_count, shard_of
+from nvattest.collateral import bundle
+from nvattest.collateral.bundle import (
+    BundleFolder,
+    Bundles,
+    by_serial,
+    dump_bundle,
+    load_bundle,
+    serial_of,
+    shard_count,
+    shard_of,
+)
+from nvattest.collateral.gather import rim_ids_of
 from nvattest.errors import InputError, ParseError
 from nvattest.model import Nonce
 from nvattest.testing import SimulatedFleet
@@ -72,7 +81,7 @@ def test_a_platform_costs_the_shards_of_its_certificates(fleet: SimulatedFleet, 
     verifier = Verifier(anchors=fleet.platform.trust_anchors())
     devices = verifier.read(fleet.evidence(7))
     bundles = Bundles([str(folder)])
-    found = bundles.collateral(devices, memory_of(verifier))
+    found = bundles.collateral(devices, rim_ids_of(devices), memory_of(verifier))
     assert len(found.ocsp) < 10
     nonce = Nonce(fleet.nonce(7))
     assert verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time).trusted
@@ -90,8 +99,8 @@ def test_a_platform_costs_the_shards_of_its_certificates(fleet: SimulatedFleet, 
 
 def test_few_shards_stay_in_memory(fleet: SimulatedFleet, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = shards.read_bounded
-    monkeypatch.setattr(shards, "read_bounded", lambda path, most: read.append(path) or real(path, most))
+    real = bundle.read_bounded
+    monkeypatch.setattr(bundle, "read_bounded", lambda path, most: read.append(path) or real(path, most))
     one = BundleFolder(str(made), kept_bytes=1)
     serials = {shard_of(s, one.shards): s for s in by_serial(fleet.collateral().ocsp)}
     read.clear()
@@ -167,7 +176,7 @@ def test_who_has_opened_a_bundle_can_read_it_while_the_next_is_written(fleet: Si
 
     def rewrite(keep: int) -> None:
         kept = [item for item in whole.ocsp if (serial_of(item.content) or 0) <= serials[keep]]
-        shards.write_folder(str(folder), whole.rims, 1, lambda _: kept)
+        bundle.write_folder(str(folder), whole.rims, 1, lambda _: kept)
 
     rewrite(40)
     assert all(opened.answers([serial]) for serial in serials)
@@ -182,7 +191,7 @@ def test_files_and_folders_are_one_bundle(fleet: SimulatedFleet, folder: Path, t
     rims, answers = tmp_path / "rims.json", tmp_path / "answers.json"
     rims.write_text(json.dumps(dump_bundle(Collateral(rims=whole.rims))))
     answers.write_text(json.dumps(dump_bundle(Collateral(ocsp=whole.ocsp))))
-    shards.write_folder(str(folder), {}, 1, lambda _: whole.ocsp)
+    bundle.write_folder(str(folder), {}, 1, lambda _: whole.ocsp)
     verifier = Verifier(anchors=fleet.platform.trust_anchors())
     devices, nonce = verifier.read(fleet.evidence(3)), Nonce(fleet.nonce(3))
     for paths, trusted in (
@@ -192,7 +201,7 @@ def test_files_and_folders_are_one_bundle(fleet: SimulatedFleet, folder: Path, t
         ([str(folder)], False),
         ([str(rims)], False),
     ):
-        found = Bundles(paths).collateral(devices, memory_of(verifier))
+        found = Bundles(paths).collateral(devices, rim_ids_of(devices), memory_of(verifier))
         result = verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time)
         assert result.trusted is trusted, paths
 
