@@ -122,12 +122,12 @@ class Binding(NamedTuple):
         """
         if not self.request.bind_tee:
             return
-        from nvattest.tee import rtmr, tsm
+        from nvattest.tee import tsm
         from nvattest.tee.quote import dump_quote
 
         digest = evidence_digest_of([(item.report, item.certificate_chain) for item in evidence])
         if self.request.extend_rtmr is not None:
-            rtmr.extend(digest, register=int(self.request.extend_rtmr))
+            tsm.extend_register(digest, register=int(self.request.extend_rtmr))
         covered = report_data(self.challenge, self.thumbprint, digest)
         root = self.request.tsm_root or tsm.DEFAULT_ROOT
         quote = tsm.take_quote(covered, root=root) if guest is None else guest.take_quote(covered)

@@ -1,25 +1,32 @@
-"""A quote of the CPU TEE through Linux' configfs-tsm (Documentation/ABI/testing/configfs-tsm-report, Linux 6.7).
+"""What Linux gives a confidential guest: quotes (configfs-tsm, Linux 6.7) and a TDX guest's runtime registers (6.16).
 
-One request: make a directory of our own, write the report data once, read the quote, see by ``generation`` that no
-other program wrote in between, remove the directory. The kernel commits what was written at ``close`` and drops errors
-there, so that ``generation`` is the only proof that our 64 bytes are the ones in the quote.
+A quote is one request: make a directory of our own, write the report data once, read the quote, see by ``generation``
+that no other program wrote in between, remove the directory. The kernel commits what was written at ``close`` and drops
+errors there, so that ``generation`` is the only proof that our 64 bytes are the ones in the quote
+(Documentation/ABI/testing/configfs-tsm-report).
+
+A register is extended by writing exactly 48 bytes at offset 0: new = SHA-384(old || digest). Once the digest of the
+device evidence is in a register, every later quote proves that this guest saw this evidence before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from nvattest._waiting import Deadline, Late, Work
 from nvattest.errors import CollectionError, InputError, ResultCode
 
 DEFAULT_ROOT: Final = "/sys/kernel/config/tsm/report"
+REGISTERS: Final = "/sys/devices/virtual/misc/tdx_guest/measurements"
 REPORT_DATA_SIZE: Final = 64
+REGISTER_SIZE: Final = 48
 # TSM_REPORT_OUTBLOB_MAX of new kernels, for TDX quotes with long certificate chains.
 MAXIMUM_QUOTE: Final = 16 * 1024 * 1024
 MAXIMUM_AUXILIARY: Final = 1024 * 1024
@@ -32,6 +39,30 @@ _GRACE: Final = 0.2
 # The quoting service on the host is busy, we were interrupted, or the kernel waits for another reader.
 _AGAIN: Final = frozenset({errno.EBUSY, errno.EINTR, errno.ETIMEDOUT, errno.EAGAIN})
 _NOT_HERE: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.EOPNOTSUPP, errno.EACCES, errno.EINVAL})
+
+# By the kernel's number: our code, our words where they say more than the kernel's, and what to do.
+_Words = Mapping[int, tuple[str, str, str]]
+_NO_PROVIDER: Final = (
+    "tsm-no-provider", "the kernel has no provider of quotes",
+    "this is no TDX or SNP guest, or the module tdx_guest or sev_guest is not loaded",
+)  # fmt: skip
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_QUOTES: Final[_Words] = {
+    **dict.fromkeys((errno.ENXIO, errno.ENODEV), _NO_PROVIDER),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR),
+        ("tsm-missing", "", "mount configfs and load the module tsm (Linux 6.7 or newer)"),
+    ),
+    **dict.fromkeys(_FORBIDDEN, ("tsm-permission", "", "only root may ask for a quote")),
+    errno.EINVAL: ("tsm-report-data", "the provider refuses the report data", ""),
+}
+_OF_REGISTERS: Final[_Words] = {
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV),
+        ("rtmr-missing", "", "a TDX guest with Linux 6.16 or newer has these registers"),
+    ),
+    **dict.fromkeys(_FORBIDDEN, ("rtmr-permission", "", "only root may extend a register")),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +78,6 @@ class TeeQuote:
     auxiliary: bytes | None
     report_data: bytes
     generation: int
-
-
-class _Race(Exception):  # noqa: N818 - not an error: the attempt is repeated
-    """Another program wrote into our directory."""
 
 
 def take_quote(
@@ -79,19 +106,64 @@ def take_quote(
     """
     if type(report_data) is not bytes or len(report_data) != REPORT_DATA_SIZE:
         raise InputError(f"report data has exactly {REPORT_DATA_SIZE} bytes", code="report-data")
-    request = _Request(root, report_data, Deadline(seconds, clock=clock), sleep)
+    deadline = Deadline(seconds, clock=clock)
+
+    def read(path: str, maximum: int, *, absent: frozenset[int] = frozenset()) -> bytes:
+        while True:
+            try:
+                data = _read(path, maximum)
+            except OSError as error:
+                if error.errno in absent:
+                    return b""
+                if error.errno not in _AGAIN:
+                    raise _explained(error, path, _OF_QUOTES, "tsm-error") from None
+                if deadline.remaining() < _PAUSE:
+                    raise _late(path, error.strerror or "") from None
+            else:
+                if len(data) > maximum:
+                    raise _error(f"{path}: more than {maximum} bytes", "tsm-size")
+                return data
+            sleep(_PAUSE)
+
+    def generation(folder: str) -> int:
+        text = read(f"{folder}/generation", 32).strip()
+        if not text.isdigit():
+            raise _error(f"generation is {text!r}, expected a number", "tsm-error")
+        return int(text)
+
+    def attempt() -> TeeQuote | None:
+        """One directory, one write, one quote; None where another program wrote, too."""
+        folder = _make(root)
+        try:
+            before = generation(folder)
+            path = f"{folder}/inblob"
+            try:
+                written = _write(path, report_data)
+            except OSError as error:
+                raise _explained(error, path, _OF_QUOTES, "tsm-error") from None
+            if written != REPORT_DATA_SIZE:
+                # A second write would be a second generation; a new request is cleaner.
+                return None
+            quote = read(f"{folder}/outblob", MAXIMUM_QUOTE)
+            provider = read(f"{folder}/provider", 256).decode("ascii", "replace").strip()
+            auxiliary = read(f"{folder}/auxblob", MAXIMUM_AUXILIARY, absent=_NOT_HERE) or None
+            after = generation(folder)
+        finally:
+            # A directory that stays does no harm: the generation shows that the quote is ours.
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if after != before + 1:
+            return None
+        if not quote:
+            raise _error("the kernel gave an empty quote", "tsm-empty")
+        return TeeQuote(provider=provider, quote=quote, auxiliary=auxiliary, report_data=report_data, generation=after)
 
     def work() -> TeeQuote:
         for _ in range(max(attempts, 1)):
-            try:
-                return request.once()
-            except _Race:
-                continue
-        raise _error(
-            f"another program wrote into our request {attempts} times",
-            "tsm-race",
-            "another program in this guest writes into requests that are not its own",
-        )
+            if (quote := attempt()) is not None:
+                return quote
+        hint = "another program in this guest writes into requests that are not its own"
+        raise _error(f"another program wrote into our request {attempts} times", "tsm-race", hint)
 
     # A read can sleep in the kernel. A thread that is left behind removes its directory when the kernel lets it go.
     try:
@@ -100,129 +172,85 @@ def take_quote(
         raise _late("outblob", "the kernel does not return") from None
 
 
-class _Request:
-    def __init__(self, root: str, report_data: bytes, deadline: Deadline, sleep: Callable[[float], None]) -> None:
-        self._root, self._report_data, self._deadline, self._sleep = root, report_data, deadline, sleep
-
-    def once(self) -> TeeQuote:
-        """One directory, one write, one quote."""
-        folder = self._make()
+def _make(root: str) -> str:
+    """A new directory of our own."""
+    for _ in range(8):
+        folder = os.path.join(root, f"nvattest-{os.getpid()}-{os.urandom(8).hex()}")
         try:
-            return self._use(folder)
-        finally:
-            # A directory that stays does no harm: the generation has shown that the quote is ours.
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-
-    def _make(self) -> str:
-        for _ in range(8):
-            folder = os.path.join(self._root, f"nvattest-{os.getpid()}-{os.urandom(8).hex()}")
-            try:
-                os.mkdir(folder, 0o700)
-            except OSError as error:
-                if error.errno != errno.EEXIST:
-                    _explain(error, self._root)
-            else:
-                return folder
-        raise _error(f"{self._root}: no name is free", "tsm-error")
-
-    def _use(self, folder: str) -> TeeQuote:
-        before = self._generation(folder)
-        self._write(os.path.join(folder, "inblob"))
-        quote = self._patiently(os.path.join(folder, "outblob"), MAXIMUM_QUOTE)
-        provider = self._patiently(os.path.join(folder, "provider"), 256).decode("ascii", "replace").strip()
-        auxiliary = self._auxiliary(os.path.join(folder, "auxblob"))
-        after = self._generation(folder)
-        if after != before + 1:
-            raise _Race
-        if not quote:
-            raise _error("the kernel gave an empty quote", "tsm-empty")
-        return TeeQuote(
-            provider=provider,
-            quote=quote,
-            auxiliary=auxiliary or None,
-            report_data=self._report_data,
-            generation=after,
-        )
-
-    def _generation(self, folder: str) -> int:
-        text = self._patiently(os.path.join(folder, "generation"), 32).strip()
-        if not text.isdigit():
-            raise _error(f"generation is {text!r}, expected a number", "tsm-error")
-        return int(text)
-
-    def _write(self, path: str) -> None:
-        try:
-            descriptor = os.open(path, os.O_WRONLY)
-            try:
-                written = os.write(descriptor, self._report_data)
-            finally:
-                os.close(descriptor)
+            os.mkdir(folder, 0o700)
         except OSError as error:
-            _explain(error, path)
-        if written != REPORT_DATA_SIZE:
-            # A second write would be a second generation; a new request is cleaner.
-            raise _Race
+            if error.errno != errno.EEXIST:
+                raise _explained(error, root, _OF_QUOTES, "tsm-error") from None
+        else:
+            return folder
+    raise _error(f"{root}: no name is free", "tsm-error")
 
-    def _auxiliary(self, path: str) -> bytes | None:
-        try:
-            return self._read(path, MAXIMUM_AUXILIARY)
-        except OSError as error:
-            if error.errno in _NOT_HERE:
-                return None
-            _explain(error, path)
 
-    def _patiently(self, path: str, maximum: int) -> bytes:
-        while True:
-            try:
-                return self._read(path, maximum)
-            except OSError as error:
-                if error.errno not in _AGAIN:
-                    _explain(error, path)
-                if self._deadline.remaining() < _PAUSE:
-                    raise _late(path, error.strerror or "") from None
-            self._sleep(_PAUSE)
+def extend_register(digest: bytes, *, register: int = 3, folder: str = REGISTERS) -> bytes:
+    """Put a digest of 48 bytes into a register, RTMR 2 or 3; returns the register's value afterwards.
 
-    @staticmethod
-    def _read(path: str, maximum: int) -> bytes:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            parts: list[bytes] = []
-            size = 0
-            while part := os.read(descriptor, 65536):
-                parts.append(part)
-                size += len(part)
-                if size > maximum:
-                    raise _error(f"{path}: more than {maximum} bytes", "tsm-size")
-        finally:
-            os.close(descriptor)
-        return b"".join(parts)
+    Raises:
+        InputError: a digest of another size, or a register that is not there for software (code ``rtmr``).
+        CollectionError: no such register (``rtmr-missing``), not allowed (``rtmr-permission``), the kernel refused
+            (``rtmr-error``), or the register does not hold what it should: another program extended it meanwhile,
+            and whether our digest is in it is not known (``rtmr-race``).
+    """
+    if type(digest) is not bytes or len(digest) != REGISTER_SIZE:
+        raise InputError(f"a digest for a register has exactly {REGISTER_SIZE} bytes", code="rtmr")
+    if register not in (2, 3):
+        raise InputError(f"RTMR {register} is not for software of the guest", code="rtmr", hint="use 2 or 3")
+    path = os.path.join(folder, f"rtmr{register}:sha384")
+    try:
+        before = _read_register(path)
+        written = _write(path, digest)
+        after = _read_register(path)
+    except OSError as error:
+        raise _explained(error, path, _OF_REGISTERS, "rtmr-error") from None
+    if written != REGISTER_SIZE:
+        raise _error(f"{path}: {written} of {REGISTER_SIZE} bytes were written", "rtmr-error")
+    expected = hashlib.sha384(before + digest).digest()
+    if after != expected:
+        found = f"{path} holds {after.hex()[:16]}…, expected {expected.hex()[:16]}…: another program extended it"
+        hint = "let one program at a time extend the register; its event log shows what happened"
+        raise _error(found, "rtmr-race", hint)
+    return after
+
+
+def _read_register(path: str) -> bytes:
+    value = _read(path, REGISTER_SIZE)
+    if len(value) != REGISTER_SIZE:
+        raise _error(f"{path}: {len(value)} bytes, expected {REGISTER_SIZE}", "rtmr-error")
+    return value
+
+
+def _read(path: str, maximum: int) -> bytes:
+    """The bytes of a file of the kernel, and some more than ``maximum`` where it has more."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        data = bytearray()
+        while len(data) <= maximum and (part := os.read(descriptor, 65536)):
+            data += part
+    finally:
+        os.close(descriptor)
+    return bytes(data)
+
+
+def _write(path: str, data: bytes) -> int:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        return os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def _late(what: str, why: str) -> CollectionError:
-    return _error(
-        f"{what}: no quote in time ({why})", "tsm-timeout", "the quoting service of the host is slow or not running"
-    )
+    hint = "the quoting service of the host is slow or not running"
+    return _error(f"{what}: no quote in time ({why})", "tsm-timeout", hint)
 
 
-def _explain(error: OSError, path: str) -> NoReturn:
-    """The kernel's error as ours."""
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENXIO, errno.ENODEV):
-        raise _error(
-            f"{path}: the kernel has no provider of quotes",
-            "tsm-no-provider",
-            "this is no TDX or SNP guest, or the module tdx_guest or sev_guest is not loaded",
-        ) from None
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        raise _error(
-            f"{path}: {reason}", "tsm-missing", "mount configfs and load the module tsm (Linux 6.7 or newer)"
-        ) from None
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        raise _error(f"{path}: {reason}", "tsm-permission", "only root may ask for a quote") from None
-    if error.errno == errno.EINVAL:
-        raise _error(f"{path}: the provider refuses the report data", "tsm-report-data") from None
-    raise _error(f"{path}: {reason}", "tsm-error") from None
+def _explained(error: OSError, path: str, words: _Words, other: str) -> CollectionError:
+    code, reason, hint = words.get(error.errno or 0, (other, "", ""))
+    return _error(f"{path}: {reason or error.strerror or error}", code, hint)
 
 
 def _error(message: str, code: str, hint: str = "") -> CollectionError:

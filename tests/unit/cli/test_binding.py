@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nvattest.cli import main, sources
-from nvattest.tee import rtmr, tsm
+from nvattest.tee import tsm
 from nvattest.testing import Platform
 
 CHALLENGE = "c0ffee" * 8
@@ -38,7 +38,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(sources, "collect", evidence)
     monkeypatch.setattr(sources, "fetch_collateral", lambda *a, **k: platform.collateral())
     monkeypatch.setattr(tsm, "take_quote", quote)
-    monkeypatch.setattr(rtmr, "extend", lambda digest, *, register: events.append(f"rtmr{register}"))
+    monkeypatch.setattr(tsm, "extend_register", lambda digest, *, register: events.append(f"rtmr{register}"))
     (tmp_path / "anchors.pem").write_bytes(platform.anchors_pem)
     return events
 

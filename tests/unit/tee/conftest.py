@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_kernel import FakeKernel
 
-from nvattest.tee import rtmr, tsm
+from nvattest.tee import tsm
 
 
 @pytest.fixture
@@ -22,7 +22,6 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeKernel]:
     def make(**settings: object) -> FakeKernel:
         kernel = FakeKernel(**settings)  # type: ignore[arg-type]
         monkeypatch.setattr(tsm, "os", kernel)
-        monkeypatch.setattr(rtmr, "os", kernel)
         return kernel
 
     return make

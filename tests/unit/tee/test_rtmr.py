@@ -10,7 +10,7 @@ import pytest
 from fake_kernel import MEASUREMENTS, FakeKernel, failure
 
 from nvattest.errors import CollectionError, InputError
-from nvattest.tee.rtmr import Extension, extend, replay
+from nvattest.tee.tsm import extend_register
 
 DIGEST = bytes(range(48))
 PATH = f"{MEASUREMENTS}/rtmr3:sha384"
@@ -19,12 +19,9 @@ Boot = Callable[..., FakeKernel]
 
 def test_a_register_is_extended_once_and_read_back(boot: Boot) -> None:
     kernel = boot(registers={PATH: bytes(48)})
-    done = extend(DIGEST, folder=MEASUREMENTS)
-    assert done == Extension(
-        register=3, before=bytes(48), digest=DIGEST, after=hashlib.sha384(bytes(48) + DIGEST).digest()
-    )
-    assert replay(bytes(48), [DIGEST]) == kernel.registers[PATH]
-    assert replay(bytes(48), [DIGEST, DIGEST]) == extend(DIGEST, folder=MEASUREMENTS).after
+    once = hashlib.sha384(bytes(48) + DIGEST).digest()
+    assert extend_register(DIGEST, folder=MEASUREMENTS) == once == kernel.registers[PATH]
+    assert extend_register(DIGEST, folder=MEASUREMENTS) == hashlib.sha384(once + DIGEST).digest()
     assert kernel.handles == {}
 
 
@@ -34,7 +31,7 @@ def test_an_extension_by_another_program_is_seen(boot: Boot) -> None:
 
     boot(registers={PATH: bytes(48)}, after_extend=intrude)
     with pytest.raises(CollectionError) as caught:
-        extend(DIGEST, folder=MEASUREMENTS)
+        extend_register(DIGEST, folder=MEASUREMENTS)
     assert caught.value.code == "rtmr-race"
 
 
@@ -44,7 +41,7 @@ def test_a_write_without_effect_is_seen(boot: Boot) -> None:
 
     boot(registers={PATH: bytes(48)}, after_extend=undo)
     with pytest.raises(CollectionError) as caught:
-        extend(DIGEST, folder=MEASUREMENTS)
+        extend_register(DIGEST, folder=MEASUREMENTS)
     assert caught.value.code == "rtmr-race"
 
 
@@ -58,7 +55,7 @@ def test_a_register_that_cannot_be_used_says_why(number: int, code: str, boot: B
 
     kernel = boot(registers={PATH: bytes(48)}, on_open=refuse)
     with pytest.raises(CollectionError) as caught:
-        extend(DIGEST, folder=MEASUREMENTS)
+        extend_register(DIGEST, folder=MEASUREMENTS)
     assert caught.value.code == code
     assert kernel.registers[PATH] == bytes(48)
 
@@ -67,7 +64,7 @@ def test_a_register_that_cannot_be_used_says_why(number: int, code: str, boot: B
 def test_a_register_of_another_size_is_refused_before_anything_is_written(size: int, boot: Boot) -> None:
     kernel = boot(registers={PATH: bytes(size)})
     with pytest.raises(CollectionError) as caught:
-        extend(DIGEST, folder=MEASUREMENTS)
+        extend_register(DIGEST, folder=MEASUREMENTS)
     assert caught.value.code == "rtmr-error"
     assert kernel.registers[PATH] == bytes(size)
 
@@ -78,4 +75,4 @@ def test_a_register_of_another_size_is_refused_before_anything_is_written(size: 
 def test_wrong_arguments_are_refused(digest: bytes, register: int, boot: Boot) -> None:
     boot(registers={PATH: bytes(48)})
     with pytest.raises(InputError):
-        extend(digest, register=register, folder=MEASUREMENTS)
+        extend_register(digest, register=register, folder=MEASUREMENTS)
