@@ -35,7 +35,7 @@ BOXES: dict[str, tuple[tuple[str, ...], str, float, int]] = {
     "pki": (("pki",), "chains, OCSP", 1, 8),
     "spdm": (("spdm",), "the report", 3, 8),
     "words": (
-        ("errors", "model", "_documents", "_package", "_registry", "_text", "_wire"),
+        ("errors", "model", "_documents", "_package", "_registry", "_text"),
         "errors, shared words, bounded readers: all rooms import them", 2, 9,
     ),
 }  # fmt: skip

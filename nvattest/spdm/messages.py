@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeVar
 
-from nvattest._wire import Cursor, Remember, read_anew
+from nvattest._documents import Cursor
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import NONCE_SIZE, Nonce
 
@@ -16,6 +17,21 @@ GET_MEASUREMENTS: Final = 0xE0
 SIGNATURE_REQUESTED: Final = 0x01
 ALL_MEASUREMENTS: Final = 0xFF
 REQUEST_SIZE: Final = 37
+
+
+T = TypeVar("T")
+
+
+class Remember(Protocol):
+    """A cache of parsed values. ``key`` holds all that ``read`` depends on."""
+
+    def __call__(self, key: Hashable, read: Callable[[], T], /) -> T:
+        """The value of ``read()``, computed now or before for the same key."""
+
+
+def read_anew(_: Hashable, read: Callable[[], T], /) -> T:
+    """Remember nothing."""
+    return read()
 
 
 class GetMeasurementsRequest(NamedTuple):

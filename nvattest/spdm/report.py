@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Final
 
 from nvattest._registry import PPCIE_ENABLED
-from nvattest._wire import Remember, read_anew
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.spdm.messages import (
@@ -17,8 +16,10 @@ from nvattest.spdm.messages import (
     GetMeasurementsRequest,
     MeasurementBlock,
     MeasurementsResponse,
+    Remember,
     parse_request,
     parse_response,
+    read_anew,
 )
 from nvattest.spdm.opaque import GpuFields, OpaqueData, SwitchFields, gpu_fields, parse_opaque, switch_fields
 

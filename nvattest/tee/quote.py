@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
-from nvattest._documents import JsonObject, kind_of, load_json
-from nvattest._wire import Cursor
+from nvattest._documents import Cursor, JsonObject, kind_of, load_json
 from nvattest.errors import InputError, ParseError
 from nvattest.model import NoTruthValue
 
