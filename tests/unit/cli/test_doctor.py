@@ -19,8 +19,20 @@ import pytest
 
 from nvattest._package import schema_bytes
 from nvattest.cli import main
-from nvattest.cli.doctor import contents, render, report_json, write_bundle
-from nvattest.cli.doctor_probes import EARLIEST_CLOCK, Item, Machine, _ready, _state, examine, public, reach
+from nvattest.cli.doctor import (
+    EARLIEST_CLOCK,
+    Item,
+    Machine,
+    _ready,
+    _state,
+    contents,
+    examine,
+    public,
+    reach,
+    render,
+    report_json,
+    write_bundle,
+)
 from nvattest.devices.state import CpuCapability, Environment, MultiGpuMode, SystemState
 from nvattest.report.terminal import Terminal, columns
 
@@ -86,7 +98,7 @@ def test_a_gpu_on_the_bus_without_a_driver_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_the_versions_of_driver_and_switch_library_are_compared(tmp_path: Path) -> None:
-    from nvattest.cli.doctor_probes import _switch_library
+    from nvattest.cli.doctor import _switch_library
 
     library = tmp_path / "libnvidia-nscq.so.615.71.09"
     library.touch()
