@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["World", "library_cache"]
 
 # What a user set for real devices and services: a setting, a key or a root of TLS must change nothing in a world.
-_OF_THE_USER = re.compile(r"(NV|NVAT|NVATTEST)_[A-Za-z0-9_]*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE")
+# NVIDIA's container images set many more names that begin with NV_, for what they hold: those are left alone.
+_OF_THE_USER = re.compile(
+    r"NV_(ALLOW|ATTESTATION|NRAS|OCSP|RIM)_\w*|(NVAT|NVATTEST)_\w*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.ASCII
+)
 _NO_PROXY = ("no_proxy", "NO_PROXY")
 Part = TypeVar("Part")
 
