@@ -92,7 +92,7 @@ def _seed(text: str) -> int:
 
 
 def _latency(text: str) -> tuple[str, float]:
-    from nvattest.testing.services_faults import SERVICES
+    from nvattest.testing.services import SERVICES
 
     service, _, seconds = text.partition("=")
     try:
@@ -184,7 +184,7 @@ def _run_hook(world: World, words: list[str], root: str | None) -> int:
     import tempfile
     from contextlib import ExitStack
 
-    from nvattest.testing.guest import GuestFolder
+    from nvattest.testing.world import GuestFolder
 
     with ExitStack() as stack:
         folder = root or stack.enter_context(tempfile.TemporaryDirectory(prefix="nvattest-guest-"))
@@ -245,7 +245,7 @@ def _catalogue() -> str:
 
     from nvattest.testing import GUEST_LIES, GUESTS, LIES, PLATFORMS
     from nvattest.testing.driver_answers import CALLS
-    from nvattest.testing.services_faults import SERVICES, ServiceFaultKind
+    from nvattest.testing.services import SERVICES, ServiceFaultKind
     from nvattest.testing.silicon import BRANCHES, MODELS
 
     lines = ["platforms (MODEL-COUNT[-(spt|mpt|ppcie)][-rBRANCH]), such as:"]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nvattest.testing.cpu import GUESTS as GUESTS
     from nvattest.testing.cpu import SimulatedGuest as SimulatedGuest
     from nvattest.testing.device import SimulatedDevice as SimulatedDevice
-    from nvattest.testing.fleet import SimulatedFleet as SimulatedFleet
     from nvattest.testing.lies import GUEST_LIES as GUEST_LIES
     from nvattest.testing.lies import LIES as LIES
     from nvattest.testing.lies import Lie as Lie
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from nvattest.testing.platform import DEFAULT_CLOCK as DEFAULT_CLOCK
     from nvattest.testing.platform import DEFAULT_NONCE as DEFAULT_NONCE
     from nvattest.testing.platform import Platform as Platform
+    from nvattest.testing.platform import SimulatedFleet as SimulatedFleet
     from nvattest.testing.pytest_plugin import BuildPlatform as BuildPlatform
     from nvattest.testing.silicon import PLATFORMS as PLATFORMS
 
@@ -48,7 +48,7 @@ _HOMES = {
     "Platform": "platform",
     "Scope": "lies",
     "SimulatedDevice": "device",
-    "SimulatedFleet": "fleet",
+    "SimulatedFleet": "platform",
     "SimulatedGuest": "cpu",
     "parse_fault": "lies",
 }

@@ -19,7 +19,7 @@ from typing import Any
 
 from nvattest.testing import Platform
 from nvattest.testing.driver import DriverLibraries, DriverServer
-from nvattest.testing.guest import GuestFolder
+from nvattest.testing.world import GuestFolder
 
 AGENT_SECONDS = 10
 KEY = "io.katacontainers.pkg.oci.container_type"

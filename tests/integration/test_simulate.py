@@ -536,7 +536,7 @@ def test_ctrl_c_at_a_terminal_is_the_commands_and_not_the_simulations() -> None:
 
 def test_the_list_names_every_platform_and_fault(capsys: pytest.CaptureFixture[str]) -> None:
     from nvattest.testing import GUEST_LIES, GUESTS, LIES, PLATFORMS
-    from nvattest.testing.services_faults import ServiceFaultKind
+    from nvattest.testing.services import ServiceFaultKind
 
     assert main(["simulate", "--list"]) == 0
     out = capsys.readouterr().out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.testing.services_faults import ServiceFault, ServiceFaultKind
+from nvattest.testing.services import ServiceFault, ServiceFaultKind
 
 _SERVICES = ("rim", "ocsp", "nras", "jwks")
 
