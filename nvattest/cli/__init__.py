@@ -16,7 +16,7 @@ from typing import Final
 from nvattest._package import __version__
 from nvattest._system import give_up_stdout, open_closed_streams, write_utf_8
 from nvattest._text import suggestion
-from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options
+from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options, ignored
 from nvattest.errors import NvattestError, ResultCode
 
 # Imports make many objects and no cycles, so that early collections find nothing; longer runs still collect.
@@ -200,8 +200,6 @@ def run(argv: list[str]) -> int:
             write_utf_8()
         as_json = options.format == "json" and name not in NO_DOCUMENT
         if options.format == "json" and name in ONE_FORM:
-            from nvattest.cli.requests import ignored
-
             ignored(options, ["format"], ONE_FORM[name])
         with _watched(name, options):
             module = COMMANDS[name][0]

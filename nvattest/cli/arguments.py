@@ -12,9 +12,10 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from nvattest._text import suggestion
+from nvattest.cli.output import say
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
@@ -27,6 +28,7 @@ FORMATS = ("text", "json")
 _ON, _OFF = ("true", "on", "yes", "enable", "t", "y", "1", "+"), ("false", "off", "no", "disable", "f", "n", "0", "-")
 
 T = TypeVar("T")
+Request = TypeVar("Request", bound=NamedTuple)
 
 
 class ArgumentError(Exception):
@@ -473,7 +475,32 @@ def from_environment(variable: str, default: str, kind: Callable[[str], str] = s
     try:
         return kind(value)
     except argparse.ArgumentTypeError as error:
-        from nvattest.cli.output import say
-
         say(f"warning: {variable}: {error}; it is ignored", error=True)
         return default
+
+
+# --- requests: what the parsed options ask for ------------------------------------------------------------------------
+
+
+def read(kind: type[Request], options: argparse.Namespace, **more: object) -> Request:
+    """A request whose fields have the names of options; ``more`` has those that have not."""
+    named = {name: getattr(options, name) for name in kind._fields if name not in more}
+    return kind(**named, **more)  # type: ignore[call-overload,no-any-return]
+
+
+def given(options: argparse.Namespace) -> frozenset[str]:
+    """The options that the command line names; the others have their defaults."""
+    return frozenset(getattr(options, "_given", ()))
+
+
+def ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Warn of each of these options that the command line names: it has no effect."""
+    named = given(options)
+    for name in names:
+        if name in named and warns(options):
+            say(f"warning: --{name.replace('_', '-')} is ignored: {why}", error=True)
+
+
+def warns(options: argparse.Namespace) -> bool:
+    """Whether the log level lets warnings through."""
+    return options.log_level not in ("error", "off")

@@ -7,16 +7,37 @@ over it where one is wanted, the collateral, the verification, the relying party
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from nvattest.cli import requests, sources
-from nvattest.cli.arguments import VALIDATION, ArgumentError, fault_names, platform_names, require_own_files, suggested
-from nvattest.cli.output import print_json, report_error, say, say_how_read, voucher
-from nvattest.cli.requests import BindingRequest, CollateralSource, Demands, EvidenceSource, RemoteRequest, TokenRequest
+from nvattest._documents import dump_json
+from nvattest._registry import NRAS_URL
+from nvattest.cli import collect, sources
+from nvattest.cli.arguments import (
+    VALIDATION,
+    ArgumentError,
+    choice,
+    fault_names,
+    from_environment,
+    given,
+    ignored,
+    input_file,
+    output_file,
+    platform_names,
+    read,
+    require_own_files,
+    suggested,
+    warns,
+)
+from nvattest.cli.collect import EvidenceSource
+from nvattest.cli.output import print_json, report_error, say, say_how_read, voucher, write_file
+from nvattest.cli.sources import CollateralSource, Demands
 from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
 from nvattest.model import Nonce
 
@@ -24,9 +45,11 @@ if TYPE_CHECKING:
     from nvattest.appraisal.inputs import Source
     from nvattest.appraisal.policy import EvidencePolicy
     from nvattest.appraisal.results import Appraisal
-    from nvattest.cli.tokens import Binding
+    from nvattest.evidence import Evidence
     from nvattest.policy.decision import PolicyDecision
     from nvattest.policy.relying_party import RelyingPartyPolicy
+    from nvattest.testing import SimulatedGuest
+    from nvattest.token.keys import SigningKey
     from nvattest.token.verified import Refusal
 
 # The codes at which NVIDIA's program prints claims: the devices were judged, whatever the judgement.
@@ -93,12 +116,108 @@ class Result(NamedTuple):
     refusals: tuple[Refusal, ...] = ()
 
 
+class RemoteRequest(NamedTuple):
+    """Another verifier than this program: NVIDIA's service, and which of its answers are accepted."""
+
+    nras_url: str
+    refuse_weakened: bool
+    accept_simulated: bool
+
+
+def add_remote_options(parser: argparse.ArgumentParser) -> None:
+    """Who verifies."""
+    group = parser.add_argument_group("verifier")
+    group.add_argument(
+        "--verifier", type=choice("local", "remote"), default="local", metavar="WHERE",
+        help="local (the default), or remote: NVIDIA's attestation service verifies, its signed answer is checked here",
+    )  # fmt: skip
+    group.add_argument(
+        "--nras-url", default=from_environment("NVAT_NRAS_BASE_URL", NRAS_URL), metavar="URL",
+        help="NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL); every output names another one",
+    )  # fmt: skip
+    group.add_argument(
+        "--refuse-weakened", action="store_true", help="refuse the answer of another remote service than NVIDIA's own"
+    )
+    group.add_argument(
+        "--accept-simulated", action="store_true",
+        help="for tests: accept a remote service's answer about simulated devices",
+    )  # fmt: skip
+
+
+class TokenRequest(NamedTuple):
+    """Which token is issued, signed by whom, and where it goes."""
+
+    token_format: str
+    token_out: str
+    signing_key: str | None
+    issuer: str
+    jwks_out: str
+    token_lifetime: int
+    claims_version: str
+
+
+def add_token_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``TokenRequest``."""
+    group = parser.add_argument_group("token")
+    group.add_argument(
+        "--token-format", type=choice("detached-eat", "ear"), default="detached-eat", metavar="FORMAT",
+        help="detached-eat (the default; NVIDIA's shape) or ear (EAT attestation result)",
+    )  # fmt: skip
+    group.add_argument(
+        "--token-out", type=output_file, default="", metavar="FILE",
+        help="write the token here, whole or not at all, for its owner only",
+    )  # fmt: skip
+    group.add_argument(
+        "--signing-key", type=input_file, metavar="PEM",
+        help="sign with this P-384 key; without it a key is made for this run and forgotten",
+    )  # fmt: skip
+    group.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
+    group.add_argument(
+        "--jwks-out", type=output_file, default="", metavar="FILE",
+        help="write the public half of the key here, as JWKS",
+    )  # fmt: skip
+    group.add_argument(
+        "--token-lifetime", type=int, default=3600, metavar="SECONDS", help="how long the token is good (3600)"
+    )
+
+
+class BindingRequest(NamedTuple):
+    """What binds a token to the CPU: the challenge, and the file for a quote over challenge, key and evidence."""
+
+    challenge: bytes | None
+    bind_tee: str
+    tsm_root: str
+    extend_rtmr: str | None
+
+    @property
+    def asked(self) -> bool:
+        """Whether any option of a binding is given."""
+        return self.challenge is not None or bool(self.bind_tee) or self.extend_rtmr is not None
+
+
+def add_binding_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``BindingRequest``."""
+    group = parser.add_argument_group("binding to the CPU TEE")
+    sources.add_challenge(
+        group, "the relying party's challenge; the devices' nonce is derived from it and from the token's key"
+    )
+    group.add_argument(
+        "--bind-tee", type=output_file, default="", metavar="FILE",
+        help="write a quote of the CPU here that covers the challenge, the token's key and all raw evidence",
+    )  # fmt: skip
+    group.add_argument("--tsm-root", default="", metavar="DIR", help="where the kernel gives quotes (configfs-tsm)")
+    group.add_argument(
+        "--extend-rtmr", type=choice("2", "3"), metavar="N",
+        help="extend this runtime register with the evidence digest first, where the kernel offers registers",
+    )  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NVIDIA's options under NVIDIA's names, and ours."""
-    requests.add_evidence_options(parser)
-    requests.add_collateral_options(parser)
-    requests.add_remote_options(parser)
-    group = requests.add_demand_options(parser)
+    collect.add_evidence_options(parser)
+    sources.add_collateral_options(parser)
+    add_remote_options(parser)
+    group = sources.add_demand_options(parser)
     group.add_argument("--explain", action="store_true", help="explain the result, as nvattest explain does")
     group.add_argument(
         "-v", "--verbose", action="store_true",
@@ -119,8 +238,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
         help="with --simulate: gpu0:measurement=9",
     )  # fmt: skip
-    requests.add_token_options(parser)
-    requests.add_binding_options(parser)
+    add_token_options(parser)
+    add_binding_options(parser)
 
 
 class _AlwaysVerified(argparse.Action):
@@ -191,15 +310,15 @@ def _request(options: argparse.Namespace) -> Request:
     if options.cached_revocation and options.no_cache:
         raise ArgumentError("--cached-revocation: cannot go with --no-cache, which uses none", VALIDATION)
     _warn_of_ignored(options, remote=remote)
-    return requests.read(
+    return read(
         Request,
         options,
-        evidence=requests.evidence_source(options),
-        collateral=requests.collateral_source(options),
-        demands=requests.read(Demands, options),
-        token=requests.read(TokenRequest, options),
-        binding=requests.read(BindingRequest, options),
-        remote=requests.read(RemoteRequest, options) if remote else None,
+        evidence=collect.evidence_source(options),
+        collateral=sources.collateral_source(options),
+        demands=read(Demands, options),
+        token=read(TokenRequest, options),
+        binding=read(BindingRequest, options),
+        remote=read(RemoteRequest, options) if remote else None,
         as_json=options.format == "json",
         debug=options.log_level in ("debug", "trace"),
     )
@@ -207,31 +326,31 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _warn_of_ignored(options: argparse.Namespace, *, remote: bool) -> None:
     """Warn of options that have no effect beside the others."""
-    ignored = partial(requests.ignored, options)
+    without = partial(ignored, options)
     if remote:
-        ignored(_COLLATERAL, "the service gathers what it verifies with")
-        ignored(["cached_revocation"], "the service asks for revocation")
+        without(_COLLATERAL, "the service gathers what it verifies with")
+        without(["cached_revocation"], "the service asks for revocation")
     else:
-        ignored(["nras_url", "accept_simulated"], "no remote service verifies; --verifier remote asks one")
+        without(["nras_url", "accept_simulated"], "no remote service verifies; --verifier remote asks one")
         if options.relying_party_policy is None:
-            ignored(["cached_revocation"], "it is about a --relying-party-policy")
+            without(["cached_revocation"], "it is about a --relying-party-policy")
         token = options.token_out or options.jwks_out or options.signing_key or options.bind_tee
         if options.format != "json" and not token:
-            ignored(["token_format", "issuer", "token_lifetime"], "no token is made; --token-out writes one")
+            without(["token_format", "issuer", "token_lifetime"], "no token is made; --token-out writes one")
     if not options.bind_tee and options.extend_rtmr is None:
-        ignored(["tsm_root"], "no quote is made; --bind-tee makes one")
+        without(["tsm_root"], "no quote is made; --bind-tee makes one")
     goes_out = options.token_out or options.signing_key or options.format == "json"
-    if options.jwks_out and not goes_out and requests.warns(options):
+    if options.jwks_out and not goes_out and warns(options):
         say("warning: --jwks-out: no token goes out, and its key is forgotten; name --token-out", error=True)
     if options.simulate is not None:
-        ignored(_LIVE, "--simulate asks no driver and no service")
+        without(_LIVE, "--simulate asks no driver and no service")
     if options.format == "json":
-        ignored(["explain", "verbose"], "the JSON has every check; nvattest explain reads it")
+        without(["explain", "verbose"], "the JSON has every check; nvattest explain reads it")
 
 
 def _named(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
-    given = requests.given(options)
-    return [f"--{name.replace('_', '-')}" for name in names if name in given]
+    named = given(options)
+    return [f"--{name.replace('_', '-')}" for name in names if name in named]
 
 
 # --- verified here ----------------------------------------------------------------------------------------------------
@@ -242,10 +361,8 @@ def _local(request: Request) -> Result:
     relying_party = sources.relying_party_policy(request.demands)
     key = binding = None
     if request.wants_token or request.binding.asked:
-        from nvattest.cli import tokens
-
-        key = tokens.signing_key(request.token.signing_key) if request.wants_token else None
-        binding = tokens.requested_binding(request.binding, request.evidence.nonce, key)
+        key = signing_key(request.token.signing_key) if request.wants_token else None
+        binding = requested_binding(request.binding, request.evidence.nonce, key)
     appraisal = (_simulate if request.simulate is not None else _appraise)(request, policy, binding)
     code, decision, said = appraisal.result_code, None, None
     if relying_party is not None:
@@ -253,7 +370,7 @@ def _local(request: Request) -> Result:
         said = relying_party.provenance(decision, overrides=request.demands.policy_overrides_appraisal)
     token = None
     if key is not None:
-        token = tokens.make_token(appraisal, request.token, key, said)
+        token = make_token(appraisal, request.token, key, said)
     return Result(code, _claims(appraisal, request), token, appraisal, decision)
 
 
@@ -264,9 +381,9 @@ def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding 
 
     nonce: Nonce | None
     if binding is None:
-        nonce, evidence = sources.nonce_and_evidence(request.evidence)
+        nonce, evidence = collect.nonce_and_evidence(request.evidence)
     else:
-        nonce, evidence = binding.nonce, sources.collect(request.evidence, binding.nonce)
+        nonce, evidence = binding.nonce, collect.collect(request.evidence, binding.nonce)
         binding.take_quote(evidence)
     demands = request.demands
     verifier = Verifier(anchors=sources.trust_anchors(demands.trust_anchors), policy=policy)
@@ -283,7 +400,7 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
     from nvattest.session import verify
     from nvattest.testing import Platform, SimulatedGuest, parse_fault
 
-    nonce = binding.nonce if binding is not None else sources.requester_nonce(request.evidence)
+    nonce = binding.nonce if binding is not None else collect.requester_nonce(request.evidence)
     nonce = nonce or Nonce(os.urandom(32))
     faults = [parse_fault(text) for text in request.fault]
     platform = Platform.build(request.simulate or "", lies=[lie for lie in faults if lie.target != "guest"])
@@ -320,7 +437,6 @@ def _claims(appraisal: Appraisal, request: Request) -> list[dict[str, object]]:
 
 
 def _decide(policy: RelyingPartyPolicy, appraisal: Appraisal, request: Request) -> tuple[PolicyDecision, ResultCode]:
-    from nvattest.cli.tokens import overall_claims
     from nvattest.policy.decision import as_if_fresh, combine, kept_answers
     from nvattest.policy.isolation import evaluate_bounded
 
@@ -351,6 +467,129 @@ def _only_kept(kept: frozenset[Source], request: Request) -> str:
     )
 
 
+# --- the token, and its binding to the CPU ----------------------------------------------------------------------------
+
+
+def signing_key(path: str | None) -> SigningKey:
+    """The key of ``--signing-key``, or a new one.
+
+    Raises:
+        InputError: the file holds no private P-384 key.
+    """
+    from nvattest.token.keys import MAXIMUM_PEM, SigningKey
+
+    if path is None:
+        return SigningKey.generate()
+    return sources.read_file("--signing-key", path, MAXIMUM_PEM, SigningKey.from_pem, "private-key")
+
+
+def overall_claims(appraisal: Appraisal, request: TokenRequest) -> dict[str, object]:
+    """What the overall token says of the result; the subject of the overall section of JSON policies."""
+    from nvattest.token.eat import SUBJECT
+    from nvattest.token.provenance import DEFAULT_ISSUER
+
+    return {
+        "iss": request.issuer or DEFAULT_ISSUER,
+        "sub": SUBJECT,
+        "x-nvidia-ver": request.claims_version,
+        "x-nvidia-overall-att-result": appraisal.trusted,
+        "eat_nonce": appraisal.nonce.hex() if appraisal.nonce is not None else None,
+    }
+
+
+def make_token(
+    appraisal: Appraisal, request: TokenRequest, key: SigningKey, relying_party: Mapping[str, object] | None = None
+) -> list[object] | str:
+    """Sign the appraisal, write the files that the request names, and return the token.
+
+    The result is the detached EAT as a JSON value, or the EAR as a compact JWT. ``relying_party`` goes into the token
+    (see ``provenance``).
+
+    Raises:
+        InputError: an option that cannot be used, or a file that cannot be written.
+    """
+    from nvattest.session import issue_token
+
+    token = issue_token(
+        appraisal,
+        key,
+        ear=request.token_format == "ear",  # noqa: S105 - a format, not a password
+        claims_version=request.claims_version,
+        issuer=request.issuer,
+        lifetime=timedelta(seconds=max(min(request.token_lifetime, 2**31), 0)),
+        relying_party=relying_party,
+    )
+    # The public half of the key is written first: a token must not appear before its key.
+    if request.jwks_out:
+        write_file(request.jwks_out, json.dumps(key.public.jwks(), indent=2) + "\n")
+    if request.token_out:
+        write_token(request.token_out, token)
+    return token
+
+
+def write_token(path: str, token: object) -> None:
+    """Write ``--token-out``: a compact JWT as it is, a detached EAT as JSON.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_file(path, (token if isinstance(token, str) else json.dumps(token)) + "\n", mode=0o600)
+
+
+class Binding(NamedTuple):
+    """A binding that was asked for, the thumbprint of the token's key, and the nonce that follows."""
+
+    request: BindingRequest
+    challenge: bytes
+    thumbprint: bytes
+    nonce: Nonce
+
+    def take_quote(self, evidence: tuple[Evidence, ...], *, guest: SimulatedGuest | None = None) -> None:
+        """Take the quote over the evidence and write it beside the token, before anything is verified.
+
+        A simulated guest gives it in the place of the kernel.
+
+        Raises:
+            CollectionError: no quote, or no register to extend.
+            InputError: the file cannot be written.
+        """
+        if not self.request.bind_tee:
+            return
+        from nvattest.tee import tsm
+        from nvattest.tee.quote import dump_quote
+        from nvattest.token.binding import evidence_digest_of, report_data
+
+        digest = evidence_digest_of([(item.report, item.certificate_chain) for item in evidence])
+        if self.request.extend_rtmr is not None:
+            tsm.extend_register(digest, register=int(self.request.extend_rtmr))
+        covered = report_data(self.challenge, self.thumbprint, digest)
+        root = self.request.tsm_root or tsm.DEFAULT_ROOT
+        quote = tsm.take_quote(covered, root=root) if guest is None else guest.take_quote(covered)
+        write_file(self.request.bind_tee, dump_json(dump_quote(quote)) + "\n", mode=0o600)
+
+
+def requested_binding(request: BindingRequest, nonce: str, key: SigningKey | None) -> Binding | None:
+    """The binding that is asked for, or None.
+
+    Raises:
+        InputError: options that do not belong together.
+    """
+    if request.challenge is None:
+        if request.bind_tee or request.extend_rtmr is not None:
+            raise InputError("--bind-tee and --extend-rtmr need a --challenge", code="binding")
+        return None
+    if nonce:
+        raise InputError("--challenge makes the nonce: leave out --nonce", code="binding")
+    if key is None:
+        raise InputError(
+            "--challenge needs a token, whose key it binds", code="binding", hint="name one with --token-out"
+        )
+    from nvattest.token.binding import derive_device_nonce
+
+    thumbprint = key.public.thumbprint_bytes
+    return Binding(request, request.challenge, thumbprint, derive_device_nonce(request.challenge, thumbprint))
+
+
 # --- verified by a service --------------------------------------------------------------------------------------------
 
 
@@ -362,7 +601,6 @@ def _remote(request: Request, remote: RemoteRequest) -> Result:
         CollateralError: the service gave no answer (700, 702, 15).
         TokenError: its answer must not be believed (701, 19).
     """
-    from nvattest.cli.tokens import write_token
     from nvattest.collateral.nras import NrasClient
     from nvattest.token.verified import result_code
 
@@ -378,7 +616,7 @@ def _remote(request: Request, remote: RemoteRequest) -> Result:
             "--policy-overrides-appraisal is for the local verifier", code="policy", hint="use --verifier local"
         )
     relying_party = sources.relying_party_policy(demands)
-    nonce, evidence = sources.nonce_and_evidence(request.evidence)
+    nonce, evidence = collect.nonce_and_evidence(request.evidence)
     if nonce is None:
         raise InputError(
             "a recording needs its nonce", code="nonce", result_code=ResultCode.GPU_EVIDENCE_NONCE_MISMATCH,

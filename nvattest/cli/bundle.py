@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nvattest._documents import JsonObject, dump_json
 from nvattest._text import joined
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
-from nvattest.cli import requests, sources
+from nvattest.cli import collect, sources
 from nvattest.cli.arguments import (
     REQUIRED,
     VALIDATION,
     ArgumentError,
     existing_directory,
     existing_path,
+    given,
     input_file,
     input_path,
     output_file,
+    read,
     read_input,
     seconds,
 )
@@ -34,7 +36,7 @@ from nvattest.cli.preflight import (
     look_ahead,
     targets_of,
 )
-from nvattest.cli.requests import Judgement
+from nvattest.cli.sources import Judgement
 from nvattest.collateral.bundle import MAXIMUM_CPU, dump_bundle, merge_bundles
 from nvattest.collateral.folders import RIM_SUFFIXES, Unused, other_files, read_ocsp_folder, read_rim_folder
 from nvattest.errors import CollateralError, InputError, ResultCode
@@ -118,17 +120,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             "--keep-going", action="store_true", help="write the bundle although some nodes cannot be verified with it"
         )
-        requests.add_url_options(action.add_argument_group("services"))
-        requests.add_network_options(action)
+        sources.add_url_options(action.add_argument_group("services"))
+        sources.add_network_options(action)
     inspect = actions.add_parser("inspect", help="say what a bundle holds, whether it verifies and until when")
     inspect.add_argument("file", type=input_path, metavar="FILE", help="the bundle; - is standard input")
     merge = actions.add_parser("merge", help="put several bundles into one; folders, or more than a file holds, in one")
     merge.add_argument("files", nargs="+", type=input_path, metavar="FILE")
     _writes(merge)
     for action in (create, inspect, merge):
-        requests.add_judgement_options(action)
-        requests.add_evidence_files(action.add_argument_group("devices whose revocation answers are to be verified"))
-        requests.add_cpu_anchors(action)
+        sources.add_judgement_options(action)
+        collect.add_evidence_files(action.add_argument_group("devices whose revocation answers are to be verified"))
+        sources.add_cpu_anchors(action)
 
 
 def _rate(text: str) -> float:
@@ -162,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
         return _refresh(options.file, targets_of(options), options.within, as_json=as_json)
     if options.action == "inspect":
         return _inspect(options.file, _inspector(options), as_json=as_json)
-    output = requests.read(Output, options, as_json=as_json)
+    output = read(Output, options, as_json=as_json)
     if options.action == "create":
         collateral, unused = _from_folders(options.rim_dir, options.ocsp_dir, options.tee_collateral)
     elif os.path.isdir(options.output) or options.output.endswith("/") or any(map(os.path.isdir, options.files)):
@@ -179,7 +181,7 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> No
         ArgumentError: one of them is given.
     """
     for name in names:
-        if name in requests.given(options) or getattr(options, name) is True:
+        if name in given(options) or getattr(options, name) is True:
             raise ArgumentError(f"--{name.replace('_', '-')}: {why}", VALIDATION)
 
 
@@ -193,12 +195,12 @@ def _fetch_fleet(options: argparse.Namespace, *, as_json: bool) -> int:
     if refresh and not os.path.isdir(options.file):
         raise ArgumentError(f"{options.file}: this is a file, and the bundle of a fleet is a folder", VALIDATION)
     return fetch_fleet(
-        requests.read(
+        read(
             FleetRequest,
             options,
             folder=options.file if refresh else options.output,
-            services=requests.services(options),
-            judgement=requests.read(Judgement, options),
+            services=sources.services(options),
+            judgement=read(Judgement, options),
             renew=options.within if refresh else None,
             quiet=options.log_level == "off",
             as_json=as_json,
@@ -210,10 +212,10 @@ def _inspector(options: argparse.Namespace) -> Inspector:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.session import now
 
-    judgement = requests.read(Judgement, options)
+    judgement = read(Judgement, options)
     verifier = Verifier(anchors=sources.trust_anchors(judgement.trust_anchors))
     anchors = sources.cpu_anchors(options.cpu_anchors)
-    return Inspector(verifier, judgement.at or now(), requests.evidence_files(options), anchors)
+    return Inspector(verifier, judgement.at or now(), collect.evidence_files(options), anchors)
 
 
 def _from_folders(

@@ -1,22 +1,39 @@
-"""``nvattest collect-evidence``: ask the devices and print what they gave, in the form that ``attest`` reads.
+"""Evidence at the shell: the options that say where it comes from, its collection, and ``nvattest collect-evidence``.
 
-With ``--format coco`` it is device evidence as Confidential Containers exchange it.
+The command asks the devices and prints what they gave, in the form that ``attest`` reads. With ``--format coco`` it is
+device evidence as Confidential Containers exchange it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from nvattest._documents import JsonObject, load_json
 from nvattest._text import hex_bytes
-from nvattest.cli import requests, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, Parser, input_file, output_file, read_input
+from nvattest.cli import sources
+from nvattest.cli.arguments import (
+    REQUIRED,
+    VALIDATION,
+    ArgumentError,
+    Parser,
+    choice,
+    given,
+    ignored,
+    input_file,
+    output_file,
+    read,
+    read_input,
+    seconds,
+    warns,
+)
 from nvattest.cli.output import print_json, say, write_file
-from nvattest.cli.requests import EvidenceSource
 from nvattest.errors import CollectionError, InputError, NvattestError, ResultCode
 from nvattest.evidence import (
+    MAXIMUM_TEXT,
     Evidence,
     EvidenceForm,
     additional_evidence,
@@ -25,13 +42,239 @@ from nvattest.evidence import (
     device_nonce,
     device_report_data,
     dump_evidence,
+    load_evidence,
 )
-from nvattest.model import DeviceKind
+from nvattest.model import DeviceKind, Nonce
 
 _COCO = "coco"
 _MAXIMUM_RUNTIME_DATA = 64 * 1024
 # The library for switches is not installed, or knows none.
 _NO_SWITCH = ("nscq-missing", "no-switch")
+_KINDS = {
+    "gpu": (DeviceKind.GPU,),
+    "nvswitch": (DeviceKind.NVSWITCH,),
+    "all": (DeviceKind.GPU, DeviceKind.NVSWITCH),
+}
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+class EvidenceSource(NamedTuple):
+    """The kinds of devices asked for, and the files of those that are recorded; the driver is asked for the others."""
+
+    kinds: tuple[DeviceKind, ...]
+    files: Mapping[DeviceKind, str]
+    nonce: str = ""
+    corelib: bool = False
+    allow_devtools: bool = False
+    timeout: float = 30.0
+
+    @property
+    def live(self) -> bool:
+        """Whether a driver is asked."""
+        return any(kind not in self.files for kind in self.kinds)
+
+
+def add_evidence_options(parser: argparse.ArgumentParser) -> None:
+    """Which devices, and who gives their evidence."""
+    group = parser.add_argument_group("evidence")
+    group.add_argument("--nonce", default="", metavar="HEX", help="the 32 bytes that the report has to answer")
+    group.add_argument(
+        "-d", "--device", type=choice(*_KINDS), default="gpu", metavar="KIND", help="gpu (the default), nvswitch or all"
+    )
+    group.add_argument(
+        "--gpu-evidence-source", type=choice("nvml", "corelib", "file"), default="nvml", metavar="SOURCE",
+        help="nvml (the default), corelib, or file (the default with a file)",
+    )  # fmt: skip
+    group.add_argument("--gpu-architecture", default="", metavar="NAME", help="blackwell; needed with corelib")
+    group.add_argument(
+        "--gpu-evidence-file", default="", metavar="FILE",
+        help="recorded evidence; a file of both kinds is named for both",
+    )  # fmt: skip
+    group.add_argument(
+        "--nvswitch-evidence-source", type=choice("nscq", "file"), default="nscq", metavar="SOURCE",
+        help="nscq (the default), or file (the default with a file)",
+    )  # fmt: skip
+    group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="recorded evidence")
+    group.add_argument(
+        "--allow-devtools", action="store_true",
+        help="for development: also collect from GPUs in DevTools mode; only a --policy with allow_debug trusts them",
+    )  # fmt: skip
+    group.add_argument(
+        "--driver-timeout", type=seconds, default=30.0, metavar="SECONDS", help="for all driver calls together (30)"
+    )
+
+
+def evidence_source(options: argparse.Namespace) -> EvidenceSource:
+    """The source that the options name; options of devices not asked for are ignored with a warning.
+
+    A file that is named without a source is the source: otherwise a verdict on this machine's devices would pass for
+    one on the file.
+
+    Raises:
+        ArgumentError: a file that is needed is not named or not there, or an architecture that cannot be named.
+    """
+    kinds, named, files = _KINDS[options.device], given(options), {}
+    for kind in kinds:
+        name = f"{kind.value}_evidence"
+        chosen = getattr(options, f"{name}_source") == "file"
+        if chosen or (f"{name}_file" in named and f"{name}_source" not in named):
+            files[kind] = _needed_file(getattr(options, f"{name}_file"), f"--{name.replace('_', '-')}-file")
+    corelib = options.gpu_evidence_source == "corelib" and DeviceKind.GPU in kinds
+    if DeviceKind.GPU in kinds:
+        if options.gpu_architecture and options.gpu_architecture.upper() != "BLACKWELL":
+            raise ArgumentError("--gpu-architecture: only blackwell can be named", VALIDATION)
+        if corelib and not options.gpu_architecture:
+            raise ArgumentError("--gpu-architecture: required when the source is corelib", VALIDATION)
+    for kind, word, others in (
+        (DeviceKind.GPU, "GPU", ("gpu_evidence_source", "gpu_evidence_file", "gpu_architecture")),
+        (DeviceKind.NVSWITCH, "switch", ("nvswitch_evidence_source", "nvswitch_evidence_file")),
+    ):
+        if kind not in kinds:
+            ignored(options, others, f"--device {options.device} asks for no {word}; --device all asks for both kinds")
+        elif kind not in files:
+            chosen = getattr(options, f"{kind.value}_evidence_source")
+            ignored(options, [f"{kind.value}_evidence_file"], f"the source is {chosen}, which is named too")
+    if DeviceKind.GPU in kinds and not corelib:
+        ignored(options, ["gpu_architecture"], "only the source corelib needs it")
+    if len(files) == len(kinds):
+        ignored(options, ["allow_devtools", "driver_timeout"], "all evidence is from files, and no driver is asked")
+    return EvidenceSource(
+        kinds, files, options.nonce, corelib, allow_devtools=options.allow_devtools, timeout=options.driver_timeout
+    )
+
+
+def _needed_file(path: str, option: str) -> str:
+    if not path:
+        raise ArgumentError(f"{option}: must be provided when the evidence source is file", VALIDATION)
+    try:
+        return input_file(path)
+    except argparse.ArgumentTypeError as error:
+        raise ArgumentError(f"{option}: {error}", VALIDATION) from None
+
+
+def kinds_of(device: str) -> tuple[DeviceKind, ...]:
+    """The kinds that a value of ``--device`` stands for."""
+    return _KINDS[device]
+
+
+def add_evidence_files(group: argparse._ArgumentGroup) -> None:
+    """Recorded evidence of devices."""
+    group.add_argument("--gpu-evidence-file", type=input_file, metavar="FILE", help="JSON of collect-evidence")
+    group.add_argument("--nvswitch-evidence-file", type=input_file, metavar="FILE", help="JSON of collect-evidence")
+
+
+def evidence_files(options: argparse.Namespace) -> tuple[str, ...]:
+    """The files of ``add_evidence_files``."""
+    return tuple(path for path in (options.gpu_evidence_file, options.nvswitch_evidence_file) if path is not None)
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]:
+    """The evidence of the devices asked for.
+
+    Raises:
+        InputError: a file cannot be read, or holds devices of the other kind.
+        CollectionError: the driver did not give evidence.
+    """
+    if len(source.kinds) == 2 and not source.live and len(set(source.files.values())) == 1:
+        # The file that collect-evidence --device all writes.
+        return _both_from_file(source.files[DeviceKind.GPU], "--gpu-evidence-file")
+    found: list[Evidence] = []
+    for kind in source.kinds:
+        if kind in source.files:
+            found += _from_file(source.files[kind], kind)
+        elif kind is DeviceKind.GPU and source.corelib:
+            raise InputError(
+                "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
+                code="corelib",
+                result_code=ResultCode.CORELIB_INIT_FAILED,
+                hint="collect with NVIDIA's nvattest and give the result with --gpu-evidence-source file",
+            )
+        else:
+            found += _from_driver(kind, nonce, source)
+    return tuple(found)
+
+
+def requester_nonce(source: EvidenceSource) -> Nonce | None:
+    """The nonce of ``--nonce``; without one a new random nonce, where a live device will be asked; else None.
+
+    A nonce that is read from the recording itself would prove nothing.
+
+    Raises:
+        InputError: not 64 hexadecimal digits.
+    """
+    if source.nonce:
+        with sources.naming("--nonce"):
+            return Nonce.from_hex(source.nonce)
+    return Nonce(os.urandom(32)) if source.live else None
+
+
+def nonce_and_evidence(source: EvidenceSource) -> tuple[Nonce | None, tuple[Evidence, ...]]:
+    """Nonce and evidence; as in NVIDIA's program a bad evidence file is reported before a bad nonce.
+
+    Raises:
+        InputError, CollectionError: as ``requester_nonce`` and ``collect``.
+    """
+    try:
+        nonce = requester_nonce(source)
+    except InputError:
+        if not source.live:
+            collect(source, None)
+        raise
+    return nonce, collect(source, nonce)
+
+
+def _from_driver(kind: DeviceKind, nonce: Nonce | None, source: EvidenceSource) -> tuple[Evidence, ...]:
+    from nvattest import session
+
+    if nonce is None:
+        raise InputError("a live device needs a nonce", code="nonce")
+    return session.collect(nonce, kinds=(kind,), timeout=source.timeout, allow_devtools=source.allow_devtools)
+
+
+def read_evidence(path: str, option: str = "--gpu-evidence-file") -> tuple[Evidence, ...]:
+    """The evidence in a file, of devices of any kind.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    return sources.read_file(option, path, MAXIMUM_TEXT, load_evidence, "evidence")
+
+
+def _both_from_file(path: str, option: str) -> tuple[Evidence, ...]:
+    """GPUs, then switches: the order of two files."""
+    items = read_evidence(path, option)
+    found: list[Evidence] = []
+    for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH):
+        of_kind = [item for item in items if item.kind is kind]
+        if not of_kind:
+            raise InputError(
+                f"{path}: there is no {kind.value} in it, and --device all asks for both kinds",
+                code="device-kind",
+                hint="collect with --device all, or leave out --device and the other option",
+            )
+        found += of_kind
+    return tuple(found)
+
+
+def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
+    items = read_evidence(path, f"--{kind.value}-evidence-file")
+    for index, item in enumerate(items):
+        if item.kind is not kind:
+            raise InputError(
+                f"{path}: item {index} is of {item.architecture.value}, which is no {kind.value}",
+                code="device-kind",
+                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file; a file that holds "
+                "both is named in both, with --device all",
+            )
+    return items
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 class CocoRequest(NamedTuple):
@@ -45,7 +288,7 @@ class CocoRequest(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NVIDIA's options under NVIDIA's names, and ours."""
-    requests.add_evidence_options(parser)
+    add_evidence_options(parser)
     group = parser.add_argument_group("Confidential Containers (--format coco)")
     group.add_argument(
         "--report-data", default="", metavar="HEX",
@@ -65,7 +308,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Collect and print. JSON goes to stdout in all formats: evidence has no other form."""
-    source = requests.evidence_source(options)
+    source = evidence_source(options)
     coco = _coco_request(options)
     code, message, hint = ResultCode.OK, "", ""
     evidences: object = None
@@ -91,7 +334,7 @@ def run(options: argparse.Namespace) -> int:
 def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
     from nvattest.spdm.report import parse_report
 
-    nonce, evidence = sources.nonce_and_evidence(source)
+    nonce, evidence = nonce_and_evidence(source)
     # As NVIDIA's program does: evidence that answers another nonce is not handed on.
     for index, item in enumerate(evidence):
         if nonce is None or parse_report(item.report, item.kind).request.nonce != nonce.value:
@@ -114,7 +357,7 @@ def _coco_request(options: argparse.Namespace) -> CocoRequest | None:
     Raises:
         ArgumentError: report data is missing, given twice or not hexadecimal, or belongs to another format.
     """
-    request = requests.read(CocoRequest, options, warn=requests.warns(options))
+    request = read(CocoRequest, options, warn=warns(options))
     if options.format != _COCO:
         for name in ("report_data", "runtime_data", "additional_evidence"):
             if getattr(request, name):

@@ -25,7 +25,7 @@ from nvattest._system import pci_devices
 from nvattest._text import clean
 from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_options
 from nvattest.cli.output import Progress, say, terminal_for, write_file
-from nvattest.cli.requests import add_tls_options
+from nvattest.cli.sources import add_tls_options
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest.clock import EARLIEST
 from nvattest.model import counted, format_time, parse_time

@@ -7,9 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from nvattest.cli.arguments import add_terminal_options, output_file, read_input
+from nvattest.cli.arguments import add_terminal_options, ignored, output_file, read_input
 from nvattest.cli.output import is_terminal, print_json, say, terminal_for, write_file
-from nvattest.cli.requests import ignored
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:

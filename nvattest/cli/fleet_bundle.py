@@ -15,7 +15,7 @@ from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import sources
 from nvattest.cli.output import Progress, print_json, say
-from nvattest.cli.requests import Judgement, Services
+from nvattest.cli.sources import Judgement, Services
 from nvattest.collateral.bundle import MANIFEST, BundleFile, BundleFolder, merge_bundles, open_bundle
 from nvattest.collateral.fleet import FetchJournal, Node, Tally, gather_fleet
 from nvattest.collateral.folders import Unused

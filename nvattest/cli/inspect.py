@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from nvattest._documents import JsonObject
 from nvattest._text import joined
-from nvattest.cli import requests, sources
-from nvattest.cli.arguments import add_terminal_options, input_path, read_input
+from nvattest.cli import sources
+from nvattest.cli.arguments import add_terminal_options, input_path, read, read_input
 from nvattest.cli.output import print_json, say, terminal_for
-from nvattest.cli.requests import Judgement
+from nvattest.cli.sources import Judgement
 from nvattest.errors import InputError, ParseError
 from nvattest.model import format_time
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evidence, bundle (a folder too), RIM, OCSP answer, token, certificates, key, policy, appraisal, lines of "
         "verify-batch, CPU quote or its collateral, or output of a command; also .gz; - or nothing is standard input",
     )  # fmt: skip
-    requests.add_judgement_options(parser)
+    sources.add_judgement_options(parser)
     add_terminal_options(parser)
 
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if (reader := _READERS.get(kind)) is None:
         facts["content"], text = _result(data, name, terminal)
     else:
-        facts["content"], lines = reader(data, os.path.basename(name), requests.read(Judgement, options))
+        facts["content"], lines = reader(data, os.path.basename(name), read(Judgement, options))
         text = joined(lines)
     if options.format == "json":
         print_json("inspection", facts)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.policy import RevocationMode
-from nvattest.cli import requests, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice
+from nvattest.cli import collect, sources
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, given, ignored, read
+from nvattest.cli.collect import EvidenceSource
 from nvattest.cli.output import print_json, say, say_how_read
-from nvattest.cli.requests import EvidenceSource, GuestSource, Judgement, Services
+from nvattest.cli.sources import GuestSource, Judgement, Services
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, VerificationTime
@@ -68,14 +69,14 @@ class Outlook(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Versions, files or live devices, and the network."""
     add_target_options(parser)
-    requests.add_url_options(parser.add_argument_group("services"))
-    requests.add_network_options(parser)
+    sources.add_url_options(parser.add_argument_group("services"))
+    sources.add_network_options(parser)
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Which devices, and which guest; without any of these options the devices of this machine."""
     group = parser.add_argument_group("what for")
-    requests.add_evidence_files(group)
+    collect.add_evidence_files(group)
     group.add_argument("--rim-id", action="append", default=[], metavar="ID", help="this RIM; may be repeated")
     group.add_argument(
         "-d", "--device", type=choice("gpu", "nvswitch", "all"), default="gpu", metavar="KIND",
@@ -90,8 +91,8 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--project-sku", metavar="TEXT", help="board project SKU, such as 0200")
     group.add_argument("--chip-sku", metavar="TEXT", help="chip SKU, such as 882")
     group.add_argument("--bios", metavar="VERSION", help="NVSwitch BIOS version, such as 96.10.55.00.01")
-    requests.add_guest_source(parser.add_argument_group("the CPU of a guest"))
-    requests.add_judgement_options(parser)
+    sources.add_guest_source(parser.add_argument_group("the CPU of a guest"))
+    sources.add_judgement_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -111,17 +112,17 @@ def run(options: argparse.Namespace) -> int:
 
 def targets_of(options: argparse.Namespace) -> Targets:
     """The request of ``add_target_options`` and of the options of the services."""
-    if requests.evidence_files(options) or options.rim_id or options.driver or options.vbios or options.bios:
-        requests.ignored(options, ["device"], "the devices are named by files, ids or versions, and no driver is asked")
-    return requests.read(
+    if collect.evidence_files(options) or options.rim_id or options.driver or options.vbios or options.bios:
+        ignored(options, ["device"], "the devices are named by files, ids or versions, and no driver is asked")
+    return read(
         Targets,
         options,
-        files=requests.evidence_files(options),
-        live=EvidenceSource(requests.kinds_of(options.device), {}),
-        services=requests.services(options),
-        judgement=requests.read(Judgement, options),
-        guest=requests.read(GuestSource, options),
-        devices_named=bool(requests.given(options) & set(OF_DEVICES)),
+        files=collect.evidence_files(options),
+        live=EvidenceSource(collect.kinds_of(options.device), {}),
+        services=sources.services(options),
+        judgement=read(Judgement, options),
+        guest=read(GuestSource, options),
+        devices_named=bool(given(options) & set(OF_DEVICES)),
     )
 
 
@@ -182,7 +183,7 @@ def needs_of_targets(targets: Targets, verifier: Verifier, at: VerificationTime)
         return Needs(rim_ids=tuple(dict.fromkeys([*targets.rim_id, *_ids_by_hand(targets)])))
     evidence = evidence_of_files(targets.files)
     if not targets.files and not targets.rim_id:
-        evidence = sources.collect(targets.live, sources.requester_nonce(targets.live))
+        evidence = collect.collect(targets.live, collect.requester_nonce(targets.live))
     devices = verifier.read(evidence)
     needs = needs_of(devices, verifier, at)
     rim_ids = _replaced_ids(targets, devices, needs) if by_hand else needs.rim_ids
@@ -195,7 +196,7 @@ def evidence_of_files(paths: tuple[str, ...]) -> tuple[Evidence, ...]:
     Raises:
         InputError: a file that cannot be used.
     """
-    found = tuple(item for path in paths for item in sources.read_evidence(path))
+    found = tuple(item for path in paths for item in collect.read_evidence(path))
     say_how_read(found)
     return found
 

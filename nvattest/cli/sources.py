@@ -1,21 +1,38 @@
-"""From requests to values: evidence, collateral, policies and roots, from files, drivers and services."""
+"""Services, collateral, policies and roots at the shell: the options, their frozen requests, and the values."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from nvattest._text import clean
-from nvattest.cli.arguments import read_input
+from nvattest._registry import KDS_URL, OCSP_URL, PCS_URL, RIM_URL
+from nvattest._text import clean, hex_bytes
+from nvattest.cli.arguments import (
+    VALIDATION,
+    ArgumentError,
+    choice,
+    converted,
+    existing_directory,
+    existing_file,
+    from_environment,
+    given,
+    ignored,
+    input_file,
+    input_path,
+    read,
+    read_input,
+    seconds,
+    warns,
+)
 from nvattest.cli.output import say
-from nvattest.errors import CollateralError, InputError, NvattestError, ResultCode
-from nvattest.evidence import MAXIMUM_TEXT, load_evidence
-from nvattest.model import DeviceKind, Nonce
+from nvattest.errors import CollateralError, InputError, NvattestError
+from nvattest.model import VerificationTime
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,13 +41,13 @@ if TYPE_CHECKING:
     from nvattest.appraisal.memory import ReadEvidence
     from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.cli.requests import CollateralSource, Demands, EvidenceSource, GuestSource, Services
     from nvattest.collateral.cache import DiskCache
     from nvattest.collateral.gather import GatherOptions
-    from nvattest.evidence import Evidence
+    from nvattest.collateral.http import HttpSettings
     from nvattest.pki.anchors import CpuAnchors, TrustAnchors
     from nvattest.policy.relying_party import RelyingPartyPolicy
 
+HASHES = ("sha-1", "sha-256", "sha-384")
 _MAXIMUM_ANCHORS = 64 * 1024
 _MAXIMUM_POLICY = 1024 * 1024
 _MAXIMUM_KNOWN = 8 * 1024 * 1024
@@ -93,105 +110,294 @@ def wrong_kind(error: NvattestError, data: bytes, option: str, path: str, *wante
     )
 
 
-def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]:
-    """The evidence of the devices asked for.
+# --- services and collateral: options ---------------------------------------------------------------------------------
+
+
+class Access(NamedTuple):
+    """What a service wants to see, and whom TLS trusts."""
+
+    service_key: str
+    tls_ca_cert: str | None
+    tls_ca_path: str | None
+
+    def __repr__(self) -> str:
+        # A key must not appear in a log.
+        return "Access(...)"
+
+    def http(self, *base_urls: str) -> HttpSettings:
+        """Settings with which the services of ``base_urls``, and no others, see the key.
+
+        Raises:
+            InputError: a key that cannot stand in a header.
+        """
+        from nvattest.collateral.http import HttpSettings
+
+        return HttpSettings(
+            service_key=self.service_key,
+            key_hosts=base_urls,
+            tls_ca_cert=self.tls_ca_cert,
+            tls_ca_path=self.tls_ca_path,
+        )
+
+    def roots(self, url: str | None) -> str | None:
+        """What vouches for the keys fetched from ``url``, in words; None where that was not over TLS."""
+        from nvattest.collateral.http import usual_roots
+
+        if url is None or not url.startswith("https://"):
+            return None
+        named = [("--tls-ca-cert", self.tls_ca_cert), ("--tls-ca-path", self.tls_ca_path)]
+        return " and ".join([usual_roots()[0] or "the usual roots", *(name for name, path in named if path)])
+
+
+def add_access_options(group: argparse._ArgumentGroup) -> None:
+    """The options of ``Access``."""
+    group.add_argument(
+        "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", "", _service_key), metavar="KEY",
+        help="sent to the configured hosts over https (better in NV_ATTESTATION_SERVICE_KEY than here)",
+    )  # fmt: skip
+    add_tls_options(group)
+
+
+def add_tls_options(group: argparse._ArgumentGroup, *, checked: bool = True) -> None:
+    """Whom TLS trusts. Without ``checked`` the command reports paths that do not exist."""
+    file, folder = (existing_file, existing_directory) if checked else (str, str)
+    group.add_argument(
+        "--tls-ca-cert", type=file, default=from_environment("NVAT_TLS_CA_CERT", "", file) or None, metavar="PEM",
+        help="trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)",
+    )  # fmt: skip
+    group.add_argument(
+        "--tls-ca-path", type=folder, default=from_environment("NVAT_TLS_CA_PATH", "", folder) or None,
+        metavar="DIR", help="the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)",
+    )  # fmt: skip
+
+
+def _service_key(text: str) -> str:
+    from nvattest.collateral.http import is_service_key
+
+    if not is_service_key(text):
+        # Not the value: a warning must not publish a key.
+        raise argparse.ArgumentTypeError("it has characters that a header cannot carry")
+    return text
+
+
+class GuestSource(NamedTuple):
+    """The quote of a guest whose CPU's collateral is wanted, where the makers of CPUs are asked, and their roots."""
+
+    tee_quote: str | None
+    cpu_anchors: str | None
+    pcs_url: str
+    kds_url: str
+
+
+def add_cpu_anchors(group: argparse._ActionsContainer) -> None:
+    """Other roots of CPUs."""
+    group.add_argument(
+        "--cpu-anchors", type=input_file, metavar="PEM",
+        help="for tests: judge CPU collateral by these roots, not by the makers'",
+    )  # fmt: skip
+
+
+def add_guest_source(group: argparse._ArgumentGroup) -> None:
+    """The options of ``GuestSource``."""
+    group.add_argument(
+        "--tee-quote", type=input_file, metavar="FILE",
+        help="the quote of a guest (of --bind-tee, or a raw one), for its CPU's collateral; where no device is named, "
+        "for that alone",
+    )  # fmt: skip
+    add_cpu_anchors(group)
+    group.add_argument(
+        "--pcs-url", default=from_environment("NVATTEST_PCS_URL", PCS_URL), metavar="URL",
+        help="Intel's certification service, or a PCCS (NVATTEST_PCS_URL)",
+    )  # fmt: skip
+    group.add_argument(
+        "--kds-url", default=from_environment("NVATTEST_KDS_URL", KDS_URL), metavar="URL",
+        help="AMD's key distribution service (NVATTEST_KDS_URL)",
+    )  # fmt: skip
+
+
+class Services(NamedTuple):
+    """How RIMs and revocation answers are asked for, and the cache that is asked first.
+
+    ``named`` are the options on the command line, as against defaults and variables; ``warn`` lets warnings through.
+    """
+
+    rim_url: str
+    ocsp_url: str
+    ocsp_cert_id_hash: str
+    access: Access
+    timeout: float
+    cache_dir: str | None
+    no_cache: bool
+    offline: bool
+    named: frozenset[str]
+    warn: bool
+
+
+def add_url_options(group: argparse._ArgumentGroup) -> None:
+    """The URLs of the RIM service and of the OCSP responder."""
+    group.add_argument(
+        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", RIM_URL), metavar="URL",
+        help="RIM service (NVAT_RIM_SERVICE_BASE_URL)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", OCSP_URL), metavar="URL",
+        help="OCSP service (NVAT_OCSP_BASE_URL); aia for the responder that each certificate names",
+    )  # fmt: skip
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """How the network is used, and the cache before it."""
+    group = parser.add_argument_group("network and cache")
+    add_access_options(group)
+    group.add_argument(
+        "--ocsp-cert-id-hash", type=choice(*HASHES),
+        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", choice(*HASHES)), metavar="HASH",
+        help="sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)",
+    )  # fmt: skip
+    group.add_argument(
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS",
+        help="limit for everything over the network together, retries included (60)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cache-dir", default=from_environment("NVATTEST_CACHE_DIR", "") or None, metavar="DIR",
+        help="where RIMs and revocation answers are kept (NVATTEST_CACHE_DIR, else ~/.cache/nvattest)",
+    )  # fmt: skip
+    group.add_argument("--no-cache", action="store_true", help="keep nothing and use nothing that was kept")
+    group.add_argument("--offline", action="store_true", help="make no request: the cache is all there is")
+
+
+def services(options: argparse.Namespace) -> Services:
+    """The services of ``add_url_options`` and ``add_network_options``.
 
     Raises:
-        InputError: a file cannot be read, or holds devices of the other kind.
-        CollectionError: the driver did not give evidence.
+        ArgumentError: a cache folder with ``--no-cache``.
     """
-    if len(source.kinds) == 2 and not source.live and len(set(source.files.values())) == 1:
-        # The file that collect-evidence --device all writes.
-        return _both_from_file(source.files[DeviceKind.GPU], "--gpu-evidence-file")
-    found: list[Evidence] = []
-    for kind in source.kinds:
-        if kind in source.files:
-            found += _from_file(source.files[kind], kind)
-        elif kind is DeviceKind.GPU and source.corelib:
-            raise InputError(
-                "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
-                code="corelib",
-                result_code=ResultCode.CORELIB_INIT_FAILED,
-                hint="collect with NVIDIA's nvattest and give the result with --gpu-evidence-source file",
-            )
-        else:
-            found += _from_driver(kind, nonce, source)
-    return tuple(found)
+    if options.no_cache and "cache_dir" in given(options):
+        raise ArgumentError("--cache-dir: cannot go with --no-cache, which uses none", VALIDATION)
+    return read(Services, options, access=read(Access, options), named=given(options), warn=warns(options))
 
 
-def requester_nonce(source: EvidenceSource) -> Nonce | None:
-    """The nonce of ``--nonce``; without one a new random nonce, where a live device will be asked; else None.
+_SERVICE_OPTIONS = ("rim_url", "ocsp_url", "ocsp_cert_id_hash", "timeout", "service_key", "tls_ca_cert", "tls_ca_path")
 
-    A nonce that is read from the recording itself would prove nothing.
+
+def add_bundle_option(group: argparse._ActionsContainer, text: str, *, required: bool = False) -> None:
+    """``--bundle``, a file or a folder; several together are one bundle."""
+    group.add_argument(
+        "--bundle", action="append", default=[], required=required, type=input_path, metavar="FILE",
+        help=f"{text}; may be repeated",
+    )  # fmt: skip
+
+
+class CollateralSource(NamedTuple):
+    """Where RIMs and revocation answers come from: bundles alone, or the services, with RIMs of a folder first."""
+
+    bundles: tuple[str, ...]
+    rim_dir: str | None
+    services: Services
+
+
+def add_collateral_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``CollateralSource``."""
+    group = parser.add_argument_group("collateral")
+    add_bundle_option(group, "RIMs and revocation answers from this file or folder, and nothing from the network")
+    group.add_argument(
+        "--rim-store", type=choice("remote", "dir"), default="remote", metavar="STORE",
+        help="remote (the default), or dir (the default with --rim-dir)",
+    )  # fmt: skip
+    group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of RIMs")
+    add_url_options(group)
+    add_network_options(parser)
+
+
+def collateral_source(options: argparse.Namespace) -> CollateralSource:
+    """The source that the options name. A folder named without a store is the store, as with an evidence file.
 
     Raises:
-        InputError: not 64 hexadecimal digits.
+        ArgumentError: a folder of RIMs beside a bundle, or a cache folder with ``--no-cache``.
     """
-    if source.nonce:
-        with naming("--nonce"):
-            return Nonce.from_hex(source.nonce)
-    return Nonce(os.urandom(32)) if source.live else None
+    named = given(options)
+    folder = options.rim_store == "dir" or ("rim_dir" in named and "rim_store" not in named)
+    if options.bundle:
+        if folder:
+            raise ArgumentError("--rim-dir: cannot go with --bundle, which has the RIMs", VALIDATION)
+        ignored(options, (*_SERVICE_OPTIONS, "cache_dir"), "--bundle has all collateral, and no service is asked")
+    else:
+        if not folder:
+            ignored(options, ["rim_dir"], "the store is remote, which is named too")
+        if options.offline:
+            ignored(options, _SERVICE_OPTIONS, "--offline asks no service")
+    return CollateralSource(tuple(options.bundle), options.rim_dir if folder else None, services(options))
 
 
-def nonce_and_evidence(source: EvidenceSource) -> tuple[Nonce | None, tuple[Evidence, ...]]:
-    """Nonce and evidence; as in NVIDIA's program a bad evidence file is reported before a bad nonce.
-
-    Raises:
-        InputError, CollectionError: as ``requester_nonce`` and ``collect``.
-    """
-    try:
-        nonce = requester_nonce(source)
-    except InputError:
-        if not source.live:
-            collect(source, None)
-        raise
-    return nonce, collect(source, nonce)
+# --- verification -----------------------------------------------------------------------------------------------------
 
 
-def _from_driver(kind: DeviceKind, nonce: Nonce | None, source: EvidenceSource) -> tuple[Evidence, ...]:
-    from nvattest import session
+class Demands(NamedTuple):
+    """What the caller demands of the evidence and of the claims, when, and under whose roots."""
 
-    if nonce is None:
-        raise InputError("a live device needs a nonce", code="nonce")
-    return session.collect(nonce, kinds=(kind,), timeout=source.timeout, allow_devtools=source.allow_devtools)
-
-
-def read_evidence(path: str, option: str = "--gpu-evidence-file") -> tuple[Evidence, ...]:
-    """The evidence in a file, of devices of any kind.
-
-    Raises:
-        InputError: a file that cannot be used.
-    """
-    return read_file(option, path, MAXIMUM_TEXT, load_evidence, "evidence")
+    policy: str | None
+    relying_party_policy: str | None
+    cached_revocation: bool
+    policy_overrides_appraisal: bool
+    at: VerificationTime | None
+    trust_anchors: str | None
+    claims_version: str
 
 
-def _both_from_file(path: str, option: str) -> tuple[Evidence, ...]:
-    """GPUs, then switches: the order of two files."""
-    items = read_evidence(path, option)
-    found: list[Evidence] = []
-    for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH):
-        of_kind = [item for item in items if item.kind is kind]
-        if not of_kind:
-            raise InputError(
-                f"{path}: there is no {kind.value} in it, and --device all asks for both kinds",
-                code="device-kind",
-                hint="collect with --device all, or leave out --device and the other option",
-            )
-        found += of_kind
-    return tuple(found)
+def add_demand_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options of ``Demands``; returns their group."""
+    group = parser.add_argument_group("verification")
+    group.add_argument("--policy", type=input_file, metavar="FILE", help="evidence policy, TOML or JSON")
+    group.add_argument(
+        "--relying-party-policy", type=input_file, metavar="FILE", help="what you demand of the claims: Rego or JSON"
+    )
+    group.add_argument(
+        "--cached-revocation", action="store_true",
+        help="with a relying party's policy too, take revocation answers from the cache; by default they are asked for "
+        "anew, since policies may demand x-nvidia-cert-ocsp-nonce-matches",
+    )  # fmt: skip
+    group.add_argument(
+        "--policy-overrides-appraisal", action="store_true",
+        help="the relying party's policy alone decides on values, validity and revocation; the token says so",
+    )  # fmt: skip
+    _add_time_and_roots(group, "judge validity at this time, or device=TIME,rim=TIME; now by default")
+    group.add_argument(
+        "--claims-version", type=choice("2.0", "3.0", "4.0"), default="4.0", metavar="VERSION",
+        help="version of the GPU claims: 2.0, 3.0 or 4.0 (the default); switches have 3.0 beside 4.0",
+    )  # fmt: skip
+    return group
 
 
-def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
-    items = read_evidence(path, f"--{kind.value}-evidence-file")
-    for index, item in enumerate(items):
-        if item.kind is not kind:
-            raise InputError(
-                f"{path}: item {index} is of {item.architecture.value}, which is no {kind.value}",
-                code="device-kind",
-                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file; a file that holds "
-                "both is named in both, with --device all",
-            )
-    return items
+class Judgement(NamedTuple):
+    """When validity is judged (None: now), and under whose roots (None: NVIDIA's)."""
+
+    at: VerificationTime | None
+    trust_anchors: str | None
+
+
+def add_judgement_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``Judgement``."""
+    _add_time_and_roots(parser.add_argument_group("verification"), "judge validity at this time; now by default")
+
+
+def _add_time_and_roots(group: argparse._ArgumentGroup, when: str) -> None:
+    group.add_argument("--at", type=converted(VerificationTime.parse), metavar="TIME", help=when)
+    group.add_argument(
+        "--trust-anchors", type=input_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS") or None, metavar="PEM",
+        help="trust these roots instead of NVIDIA's; every output says so (NVATTEST_TRUST_ANCHORS)",
+    )  # fmt: skip
+
+
+def add_challenge(group: argparse._ArgumentGroup, text: str) -> None:
+    """``--challenge``: bytes in hexadecimal."""
+    group.add_argument("--challenge", type=converted(_challenge), metavar="HEX", help=text)
+
+
+def _challenge(text: str) -> bytes:
+    value = hex_bytes(text)
+    if not value:
+        raise InputError(f"not a hexadecimal challenge: {text[:80]!r}", code="challenge")
+    return value
 
 
 # --- the CPU of a guest -----------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from typing import BinaryIO
 from nvattest._documents import dump_json
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
-from nvattest.cli.arguments import choice, converted, existing_file, output_file
+from nvattest.cli.arguments import choice, converted, existing_file, output_file, warns
 from nvattest.cli.output import Progress, open_stream, say, write_file
-from nvattest.cli.requests import add_bundle_option, warns
+from nvattest.cli.sources import add_bundle_option
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import VerificationTime
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import file_text, load_json
-from nvattest._text import clean, joined
-from nvattest.cli import requests, sources
+from nvattest._text import clean, hex_bytes, joined
+from nvattest.cli import sources
 from nvattest.cli.arguments import (
     REQUIRED,
     VALIDATION,
@@ -24,17 +24,24 @@ from nvattest.cli.arguments import (
     converted,
     existing_directory,
     from_environment,
+    given,
+    ignored,
     input_file,
+    read,
     read_input,
+    warns,
 )
 from nvattest.cli.output import print_json, report_error, say, voucher
-from nvattest.cli.requests import Access, GuestRequest, warns
-from nvattest.errors import InputError, NvattestError, ResultCode, TokenError
+from nvattest.cli.sources import Access
+from nvattest.errors import InputError, NvattestError, ParseError, ResultCode, TokenError
 from nvattest.model import SIMULATED, Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
+    from nvattest.appraisal.guest import GuestAppraisal
+    from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.guest import Guest
     from nvattest.tee.quote import BindingCheck
+    from nvattest.tee.recipes import Recipe
     from nvattest.token.keys import PublicKey
     from nvattest.token.verified import VerifiedToken
 
@@ -45,6 +52,8 @@ _COMMON = ("verifier", "rim_store", "rim_url", "rim_dir", "ocsp_url", "ocsp_cert
 _SHOWN = "ueid", "hwmodel", "measres"
 _WIDTH = 64
 _MAXIMUM_ROOTS = 64 * 1024
+# Of a recipe's input: raw evidence of a platform is the largest.
+_MAXIMUM_INPUT = 16 * 1024 * 1024
 
 
 class Times(NamedTuple):
@@ -52,6 +61,90 @@ class Times(NamedTuple):
 
     token: datetime | None
     quote: datetime | None
+
+
+class GuestRequest(NamedTuple):
+    """What ties the devices to a guest: its CPU's quote, how its report data is computed, and what is demanded."""
+
+    challenge: bytes | None
+    tee_quote: str | None
+    tee_collateral: list[str] | None
+    cpu_policy: str | None
+    cpu_anchors: str | None
+    expected_report_data: bytes | None
+    tee_recipe: str | None
+    tee_input: list[str] | None
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Options that judge the guest beside a token."""
+        group = parser.add_argument_group("the guest")
+        group.add_argument(
+            "--tee-quote", type=input_file, metavar="FILE",
+            help="the quote of --bind-tee (or a raw one): check what it covers; with --cpu-policy also judge the guest",
+        )  # fmt: skip
+        group.add_argument(
+            "--cpu-policy", type=input_file, metavar="FILE",
+            help="what is demanded of the guest; the quote's signature and all that endorses it are then verified",
+        )  # fmt: skip
+        group.add_argument(
+            "--tee-collateral", type=input_file, action="append", metavar="FILE",
+            help="the CPU maker's collateral: Intel's JSON document, AMD's certificates and list (repeat it), a bundle",
+        )  # fmt: skip
+        group.add_argument(
+            "--expected-report-data", type=converted(_report_data), metavar="HEX",
+            help="your own recipe's result, in the place of --challenge",
+        )  # fmt: skip
+        group.add_argument(
+            "--tee-recipe",
+            type=choice(*RECIPES),
+            metavar="NAME",
+            help="a known recipe in its place: " + ", ".join(RECIPES),
+        )
+        group.add_argument(
+            "--tee-input", action="append", metavar="NAME=VALUE", help="an input of the recipe; @FILE reads its value"
+        )
+        group.add_argument(
+            "--cpu-anchors", type=input_file, metavar="PEM",
+            help="for tests: judge the quote by these roots, not by the makers'",
+        )  # fmt: skip
+
+    def check(self, nonce: str) -> None:
+        """Refuse options that miss each other.
+
+        Raises:
+            ArgumentError: see the messages.
+        """
+        ways = [self.challenge is not None, self.expected_report_data is not None, self.tee_recipe is not None]
+        if self.tee_quote is not None and sum(ways) != 1:
+            raise ArgumentError(
+                "--tee-quote is required to come with exactly one of --challenge, --expected-report-data and "
+                "--tee-recipe",
+                REQUIRED,
+            )
+        for name, asked, needed, there in (
+            ("--expected-report-data", ways[1], "--tee-quote", self.tee_quote),
+            ("--tee-recipe", ways[2], "--tee-quote", self.tee_quote),
+            ("--tee-input", self.tee_input, "--tee-recipe", self.tee_recipe),
+            ("--cpu-policy", self.cpu_policy, "--tee-quote", self.tee_quote),
+            ("--tee-collateral", self.tee_collateral, "--cpu-policy", self.cpu_policy),
+            ("--cpu-anchors", self.cpu_anchors, "--cpu-policy", self.cpu_policy),
+            ("--expected-report-data", ways[1], "--nonce", nonce),
+            ("--tee-recipe", ways[2], "--nonce", nonce),
+        ):
+            if asked and not there:
+                raise ArgumentError(f"{name} is required to come with {needed}", REQUIRED)
+
+
+# Named here so that --help needs no recipe; a test compares them with ``nvattest.tee.recipes``.
+RECIPES: Final = ("coco-rcar", "tinfoil-v3", "address-nonce", "near", "chutes")
+
+
+def _report_data(text: str) -> bytes:
+    value = hex_bytes(text)
+    if value is None or len(value) != 64:
+        raise InputError(f"not 64 bytes of report data: {text[:80]!r}", code="report-data", hint="give 128 hex digits")
+    return value
 
 
 class Request(NamedTuple):
@@ -84,12 +177,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token.add_argument("file", nargs="?", metavar="FILE", help="the token; - or nothing is standard input")
     token.add_argument("--token-file", default="-", metavar="FILE", help="the same, as NVIDIA's program has it")
     token.add_argument(
-        "--token-type", type=choice(*requests.TOKEN_FORMATS), default=None, metavar="TYPE",
+        "--token-type", type=choice("detached-eat", "ear"), default=None, metavar="TYPE",
         help="refuse tokens of another type: detached-eat or ear",
     )  # fmt: skip
     expect = parser.add_argument_group("what is expected")
     expect.add_argument("--nonce", default="", metavar="HEX", help="the nonce that was asked for")
-    requests.add_challenge(
+    sources.add_challenge(
         expect, "your challenge, in the place of --nonce: the nonce is derived from it and from the token's key"
     )
     expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
@@ -129,8 +222,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--x5c-anchors", type=input_file, metavar="PEM",
         help="validate certificate chains of token keys to these; without --jwks the chain in the token",
     )  # fmt: skip
-    requests.add_access_options(parser.add_argument_group("where keys are fetched"))
-    hashes = choice(*requests.HASHES)
+    sources.add_access_options(parser.add_argument_group("where keys are fetched"))
+    hashes = choice(*sources.HASHES)
     kinds: tuple[Callable[[str], str], ...] = (
         choice("local", "remote"), choice("remote", "dir"), str, existing_directory, str, hashes,
     )  # fmt: skip
@@ -152,8 +245,6 @@ def _times(text: str) -> Times:
 
 def run(options: argparse.Namespace) -> int:
     """Verify, print, and give the verdict as the exit status."""
-    from nvattest.cli.tokens import check_quote, requested_guest, requested_recipe
-
     request = _request(options)
     check, code, status = None, ResultCode.OK, GOOD
     try:
@@ -194,25 +285,23 @@ def _request(options: argparse.Namespace) -> Request:
             "exactly one of --nonce and --challenge is required: a token for no request of yours proves nothing",
             REQUIRED,
         )
-    guest = requests.read(GuestRequest, options)
+    guest = read(GuestRequest, options)
     guest.check(options.nonce)
     if options.issuer and options.nras_url:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
     if options.key is not None and (options.jwks or options.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
-    ignored = partial(requests.ignored, options)
+    without = partial(ignored, options)
     if options.at is not None and options.at.quote is not None and guest.cpu_policy is None and warns(options):
         say("warning: quote= of --at is ignored: no guest is judged without --cpu-policy", error=True)
-    ignored(_COMMON, "it is about evidence; a token is verified with its issuer's keys")
+    without(_COMMON, "it is about evidence; a token is verified with its issuer's keys")
     if not options.nras_url and not options.jwks.startswith("https://") and (options.issuer or _has_key(options)):
-        ignored(["service_key", "tls_ca_cert", "tls_ca_path"], "no key is fetched")
-    if options.file is not None and "token_file" in requests.given(options):
+        without(["service_key", "tls_ca_cert", "tls_ca_path"], "no key is fetched")
+    if options.file is not None and "token_file" in given(options):
         raise ArgumentError("FILE and --token-file: one token is verified at a time", VALIDATION)
-    access = requests.read(Access, options)
+    access = read(Access, options)
     path = options.file if options.file is not None else options.token_file
-    return requests.read(
-        Request, options, token_file=path, guest=guest, access=access, as_json=options.format == "json"
-    )
+    return read(Request, options, token_file=path, guest=guest, access=access, as_json=options.format == "json")
 
 
 def _has_key(options: argparse.Namespace) -> bool:
@@ -379,6 +468,145 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     return decision.matched is True
 
 
+# --- the quote of its guest -------------------------------------------------------------------------------------------
+
+
+def requested_recipe(request: GuestRequest) -> Recipe | None:
+    """How the quote's report data is computed, or None where no quote is given.
+
+    Raises:
+        InputError: a recipe or an input of it that cannot be used.
+    """
+    from nvattest.tee.recipes import Challenge, ExpectedReportData, recipe_from_inputs
+
+    if request.tee_quote is None:
+        return None
+    if request.expected_report_data is not None:
+        return ExpectedReportData(report_data=request.expected_report_data)
+    if request.tee_recipe is None:
+        return Challenge(challenge=request.challenge or b"")
+    inputs: dict[str, str | bytes] = {}
+    for text in request.tee_input or ():
+        name, equals, value = text.partition("=")
+        if not equals or name in inputs:
+            wrong = "is given twice" if equals else "has no value"
+            raise InputError(f"--tee-input {name[:80]} {wrong}", code="recipe-input", hint="write NAME=VALUE once")
+        inputs[name] = read_input(value[1:], _MAXIMUM_INPUT) if value.startswith("@") else value
+    return recipe_from_inputs(request.tee_recipe, inputs)
+
+
+def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetime | None) -> Guest | None:
+    """The guest that is to be judged, or None where no CPU policy says what is demanded of it.
+
+    Raises:
+        InputError, PolicyError: a file that cannot be used.
+    """
+    if request.cpu_policy is None or request.tee_quote is None or recipe is None:
+        return None
+    from nvattest.policy.cpu_policy import load_cpu_policy
+    from nvattest.policy.fields import MAXIMUM
+    from nvattest.tee.guest import Guest
+    from nvattest.tee.quote import MAXIMUM_FILE
+
+    path = request.cpu_policy
+    quote = read_input(request.tee_quote, MAXIMUM_FILE)
+    # A quote that cannot be read is a verdict on its guest; another kind of file is a slip of the caller.
+    other = sources.wrong_kind(InputError("", code="format"), quote, "--tee-quote", request.tee_quote, "quote")
+    if other is not None:
+        raise other
+    return Guest(
+        quote=quote,
+        policy=sources.read_file("--cpu-policy", path, MAXIMUM, partial(load_cpu_policy, source=path), "cpu-policy"),
+        recipe=recipe,
+        collateral=_cpu_collateral(request.tee_collateral or (), quote),
+        anchors=sources.cpu_anchors(request.cpu_anchors),
+        at=at,
+    )
+
+
+def _cpu_collateral(paths: Sequence[str], quote: bytes) -> CpuCollateral | None:
+    """The collateral of all files together: one document of Intel's, or certificates and lists of AMD's.
+
+    Of a bundle it is what belongs to the quote.
+
+    Raises:
+        InputError: several documents, those of both makers, or a bundle with nothing for the quote (code
+            ``collateral-format``).
+    """
+    from nvattest.collateral.bundle import MAXIMUM_BUNDLE
+    from nvattest.session import parse_collateral
+    from nvattest.tee.collateral import SnpCollateral
+    from nvattest.tee.quote import parse_quote, read_quote
+
+    try:
+        parse_quote(read_quote(quote))
+    except ParseError:
+        # What belongs to it cannot be known. Its own check says why.
+        return None
+    parse = partial(parse_collateral, quote=quote)
+    wanted = ("cpu-collateral", "certificates", "bundle")
+    read = [sources.read_file("--tee-collateral", path, MAXIMUM_BUNDLE, parse, *wanted) for path in paths]
+    amd = [item for item in read if isinstance(item, SnpCollateral)]
+    if len(read) > 1 and len(amd) != len(read):
+        raise InputError("--tee-collateral: one document of Intel's, or files of AMD's", code="collateral-format")
+    return sum(amd, SnpCollateral()) if amd else read[0] if read else None
+
+
+def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str) -> BindingCheck:
+    """Compare a quote with what this verified token says it has to cover. The quote itself is not verified.
+
+    Raises:
+        TokenError: the token names no evidence digest, or the quote does not cover what it has to.
+        ParseError: the file is no quote that is known here.
+    """
+    from nvattest.tee.guest import check_answers
+    from nvattest.tee.quote import MAXIMUM_FILE, check_binding, read_quote
+    from nvattest.token.verify import device_side
+
+    devices = device_side(verified, nonce)
+    try:
+        demand = recipe.demand(devices)
+    except InputError as error:
+        raise TokenError(error.message, code=error.code, hint=error.hint) from None
+    check = sources.read_file(
+        "--tee-quote", path, MAXIMUM_FILE, lambda data: check_binding(read_quote(data), demand.report_data), "quote"
+    )
+    if not check.ok:
+        hint = "the quote belongs to another run, another key or another challenge"
+        raise TokenError(check.detail, code="binding", hint=hint)
+    answers = check_answers(demand, devices)
+    if not answers.acceptable:
+        raise TokenError(answers.detail, code="binding", hint=answers.hint)
+    return check
+
+
+def guest_binding_to_json(guest: GuestAppraisal) -> dict[str, object]:
+    """The members of ``binding_to_json``, but for ``version``, where the quote itself was judged."""
+    facts = guest.facts
+    return {
+        "holds": guest.passed("guest-binding"),
+        "quote_signature_verified": guest.quote_verified,
+        "note": guest.sentence,
+        "kind": guest.kind or None,
+        "measurement": facts.measurement.hex() if facts is not None else None,
+        "registers": [register.hex() for register in facts.registers] if facts is not None else [],
+    }
+
+
+def binding_to_json(check: BindingCheck) -> dict[str, object]:
+    """A binding that holds, for programs: what to compare further, and what was not verified."""
+    quote = check.quote
+    return {
+        "holds": check.ok,
+        "quote_signature_verified": False,
+        "note": check.note,
+        "kind": quote.kind.value,
+        "version": quote.version,
+        "measurement": quote.measurement.hex(),
+        "registers": [register.hex() for register in quote.registers],
+    }
+
+
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
@@ -436,7 +664,6 @@ def _service_of(verified: VerifiedToken) -> str:
 
 def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) -> dict[str, object]:
     from nvattest.appraisal.serialize import guest_to_json
-    from nvattest.cli.tokens import binding_to_json, guest_binding_to_json
     from nvattest.token.verified import TokenKind
 
     facts: dict[str, object] = {"claims": list(verified.claims)}

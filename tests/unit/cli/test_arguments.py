@@ -288,7 +288,7 @@ def test_options_of_the_device_that_is_not_asked_for_are_ignored(run, real_data:
 def test_a_file_without_a_source_is_the_evidence_and_no_driver_is_asked(
     run, real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nvattest.cli.sources._from_driver", lambda *_: pytest.fail("the driver was asked"))
+    monkeypatch.setattr("nvattest.cli.collect._from_driver", lambda *_: pytest.fail("the driver was asked"))
     evidence = real_data / "evidence"
     files = {
         "gpu": ("--gpu-evidence-file", str(evidence / "hgx8-gpu-590.12.json")),
@@ -335,7 +335,7 @@ def test_one_file_of_both_kinds_is_named_for_both(run, real_data: Path, tmp_path
 
 def test_a_source_that_is_named_counts_whatever_file_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("nvattest.cli.sources._from_driver", lambda kind, *_: asked.append(kind) or ())
+    monkeypatch.setattr("nvattest.cli.collect._from_driver", lambda kind, *_: asked.append(kind) or ())
     run("attest", "--gpu-evidence-source", "nvml", "--gpu-evidence-file", "/no/such", "--offline", "--no-cache")
     assert len(asked) == 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.cli import main, sources
+from nvattest.cli import collect, main, sources
 from nvattest.tee import tsm
 from nvattest.testing import Platform
 
@@ -35,7 +35,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         report[0x50:0x90] = data
         return tsm.TeeQuote(provider="sev_guest", quote=bytes(report), auxiliary=None, report_data=data, generation=1)
 
-    monkeypatch.setattr(sources, "collect", evidence)
+    monkeypatch.setattr(collect, "collect", evidence)
     monkeypatch.setattr(sources, "fetch_collateral", lambda *a, **k: platform.collateral())
     monkeypatch.setattr(tsm, "take_quote", quote)
     monkeypatch.setattr(tsm, "extend_register", lambda digest, *, register: events.append(f"rtmr{register}"))

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from nvattest.cli import command_parser
-from nvattest.cli.arguments import ArgumentError
-from nvattest.cli.requests import Access, BindingRequest, collateral_source, evidence_source, read, services
+from nvattest.cli.arguments import ArgumentError, read
+from nvattest.cli.attest import BindingRequest
+from nvattest.cli.collect import evidence_source
+from nvattest.cli.sources import Access, collateral_source, services
 from nvattest.model import DeviceKind
 
 

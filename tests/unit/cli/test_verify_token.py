@@ -19,8 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from nvattest.cli import run, verify_token
-from nvattest.cli.requests import TokenRequest, add_token_options, read
-from nvattest.cli.tokens import make_token, signing_key
+from nvattest.cli.arguments import read
+from nvattest.cli.attest import TokenRequest, add_token_options, make_token, signing_key
 from nvattest.collateral.http import Answer, HttpClient
 from nvattest.errors import CollateralError, InputError, ResultCode
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nvattest.appraisal.guest import DeviceSide, Strength
-from nvattest.cli.requests import RECIPES as NAMES_AT_THE_SHELL
+from nvattest.cli.verify_token import RECIPES as NAMES_AT_THE_SHELL
 from nvattest.errors import InputError
 from nvattest.evidence import cpu_report_data, device_report_data
 from nvattest.tee.recipes import (
