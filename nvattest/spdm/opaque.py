@@ -25,8 +25,9 @@ from nvattest._registry import (
     SwitchField,
 )
 from nvattest.errors import ParseError, ResultCode
-from nvattest.spdm.messages import SOURCE
 
+# Every offset in spdm/ counts from the first byte of the report, so that one source name serves all parts.
+SOURCE: Final = "SPDM report"
 _VERSION_ID: Final = int(GpuField.OPAQUE_DATA_VERSION)
 _INTEGER_MAX: Final = 8
 _LEGACY_HEAD: Final = Struct("<HH")

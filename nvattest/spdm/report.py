@@ -1,31 +1,254 @@
-"""The report of one device: request, response and signature in one piece, as NVML and NSCQ give it."""
+"""The report of one device: request, response and signature in one piece, as NVML and NSCQ give it.
+
+The request is GET_MEASUREMENTS, the first 37 bytes; the response is MEASUREMENTS (DSP0274 1.1, 10.11).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from struct import Struct
+from typing import Final, NamedTuple, Protocol, TypeVar
 
+from nvattest._documents import Cursor
 from nvattest._registry import PPCIE_ENABLED
 from nvattest.errors import ParseError, ResultCode
-from nvattest.model import DeviceKind
-from nvattest.spdm.messages import (
-    REQUEST_SIZE,
-    SOURCE,
-    GetMeasurementsRequest,
-    MeasurementBlock,
-    MeasurementsResponse,
-    Remember,
-    parse_request,
-    parse_response,
-    read_anew,
-)
-from nvattest.spdm.opaque import GpuFields, OpaqueData, SwitchFields, gpu_fields, parse_opaque, switch_fields
-
-__all__ = ["MAXIMUM_SIZE", "FeatureMode", "Report", "feature_mode", "feature_mode_name", "parse_report"]
+from nvattest.model import NONCE_SIZE, DeviceKind, Nonce
+from nvattest.spdm.opaque import SOURCE, GpuFields, OpaqueData, SwitchFields, gpu_fields, parse_opaque, switch_fields
 
 MAXIMUM_SIZE: Final = 64 * 1024
+SPDM_VERSION: Final = 0x11
+GET_MEASUREMENTS: Final = 0xE0
+SIGNATURE_REQUESTED: Final = 0x01
+ALL_MEASUREMENTS: Final = 0xFF
+REQUEST_SIZE: Final = 37
+
+T = TypeVar("T")
+
+
+class Remember(Protocol):
+    """A cache of parsed values. ``key`` holds all that ``read`` depends on."""
+
+    def __call__(self, key: Hashable, read: Callable[[], T], /) -> T:
+        """The value of ``read()``, computed now or before for the same key."""
+
+
+def read_anew(_: Hashable, read: Callable[[], T], /) -> T:
+    """Remember nothing."""
+    return read()
+
+
+class GetMeasurementsRequest(NamedTuple):
+    """What the device was asked. ``nonce`` is the requester nonce (32 bytes), ``raw`` the 37 bytes themselves."""
+
+    version: int
+    code: int
+    param1: int
+    param2: int
+    nonce: bytes
+    slot_id: int
+    raw: bytes
+
+
+def parse_request(data: bytes) -> GetMeasurementsRequest:
+    """Read a request of exactly 37 bytes: SPDM 1.1, signature requested, all measurements.
+
+    Raises:
+        ParseError: another length, version, code, or other parameters.
+    """
+    cursor = Cursor(data, source=SOURCE, result_code=ResultCode.SPDM_REQUEST_PARSE_ERROR)
+    version = cursor.uint(1, "the version of the request")
+    check_version(cursor, version)
+    code = cursor.uint(1, "the request code")
+    if code != GET_MEASUREMENTS:
+        raise cursor.error(f"expected GET_MEASUREMENTS (0xe0), found code {code:#04x}", code="spdm-code", back=1)
+    param1 = cursor.uint(1, "Param1 of the request")
+    if not param1 & SIGNATURE_REQUESTED:
+        raise cursor.error(f"Param1 is {param1:#04x}: no signature was requested", code="spdm-parameter", back=1)
+    param2 = cursor.uint(1, "Param2 of the request")
+    if param2 != ALL_MEASUREMENTS:
+        raise cursor.error(
+            f"Param2 is {param2:#04x}, expected 0xff: not all measurements were requested",
+            code="spdm-parameter",
+            back=1,
+        )
+    nonce = cursor.take(NONCE_SIZE, "the requester nonce")
+    slot_id = cursor.uint(1, "the slot of the request")
+    cursor.finish("the request")
+    return GetMeasurementsRequest(
+        version=version, code=code, param1=param1, param2=param2, nonce=nonce, slot_id=slot_id, raw=data
+    )
+
+
+def build_request(nonce: bytes, slot_id: int = 0) -> bytes:
+    """The request for a signed report over all measurements.
+
+    Raises:
+        InputError: the nonce does not have 32 bytes.
+        ValueError: the slot is not 0 to 15.
+    """
+    if not 0 <= slot_id <= 15:
+        raise ValueError(f"a certificate slot is 0 to 15, not {slot_id}")
+    head = bytes((SPDM_VERSION, GET_MEASUREMENTS, SIGNATURE_REQUESTED, ALL_MEASUREMENTS))
+    return head + Nonce(nonce).value + bytes((slot_id,))
+
+
+def check_version(cursor: Cursor, version: int) -> None:
+    """Refuse messages of another SPDM version; the cursor is behind the version byte.
+
+    From 1.2 on the signature also covers messages that a report does not hold, so that it cannot be verified.
+    """
+    if version != SPDM_VERSION:
+        error = cursor.error(f"expected SPDM version 0x11, found {version:#04x}", code="spdm-version", back=1)
+        error.hint = "only SPDM 1.1 reports can be verified: check that this is the whole report, request first"
+        raise error
+
+
+# --- the response -----------------------------------------------------------------------------------------------------
+
+
+MEASUREMENTS: Final = 0x60
+SIGNATURE_SIZE: Final = 96
+_DMTF: Final = 1
+# index, specification, size of the measurement | type, size of the value
+_BLOCK: Final = Struct("<BBHBH")
+_OUTER: Final = 4
+_INNER: Final = 3
+
+
+class MeasurementBlock(NamedTuple):
+    """One measurement: ``index`` counts from 1, ``value_type`` is the DMTF code (bit 7: raw), ``value`` its bytes."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
+    value_type: int
+    value: bytes
+
+
+class MeasurementsResponse(NamedTuple):
+    """What the device answered.
+
+    ``nonce`` is the responder's; ``opaque_offset`` and ``signed_length`` count from the start of the response, of which
+    the first ``signed_length`` bytes are signed; ``signature`` is r‖s (96 bytes); ``trailing`` is what follows it.
+    """
+
+    version: int
+    code: int
+    param1: int
+    param2: int
+    blocks: tuple[MeasurementBlock, ...]
+    record: bytes
+    nonce: bytes
+    opaque: bytes
+    opaque_offset: int
+    signature: bytes
+    signed_length: int
+    trailing: bytes
+
+    @property
+    def record_length(self) -> int:
+        return len(self.record)
+
+
+def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_anew) -> MeasurementsResponse:
+    """Read a response; ``origin`` is its offset in the report and is added to the offsets of errors.
+
+    ``remember`` may return what was read from the same measurement record before. Bytes after the signature are not
+    signed; they are kept for a check of their own.
+
+    Raises:
+        ParseError: truncation, another version or code, no or repeated or malformed blocks, no opaque data.
+    """
+    cursor = Cursor(data, source=SOURCE, origin=origin, result_code=ResultCode.SPDM_PARSE_ERROR)
+    version = cursor.uint(1, "the version of the response")
+    check_version(cursor, version)
+    code = cursor.uint(1, "the response code")
+    if code != MEASUREMENTS:
+        raise cursor.error(f"expected MEASUREMENTS (0x60), found code {code:#04x}", code="spdm-code", back=1)
+    param1 = cursor.uint(1, "Param1 of the response")
+    param2 = cursor.uint(1, "Param2 of the response")
+    count = cursor.uint(1, "the number of blocks")
+    if not count:
+        raise cursor.error("the response has no measurements", code="no-blocks", back=1)
+    record_length = cursor.uint(3, "the length of the measurement record")
+    record_offset = cursor.offset
+    record = cursor.take(record_length, "the measurement record")
+    blocks = remember(
+        ("record", record, count, record_offset), lambda: parse_record(record, count=count, origin=record_offset)
+    )
+    nonce = cursor.take(32, "the responder nonce")
+    opaque_length = cursor.uint(2, "the length of the opaque data")
+    if not opaque_length:
+        raise cursor.error("the response has no opaque data", code="no-opaque", back=2)
+    opaque_offset = cursor.position
+    opaque = cursor.take(opaque_length, "the opaque data")
+    signed_length = cursor.position
+    signature = cursor.take(SIGNATURE_SIZE, "the signature")
+    return MeasurementsResponse(
+        version=version,
+        code=code,
+        param1=param1,
+        param2=param2,
+        blocks=blocks,
+        record=record,
+        nonce=nonce,
+        opaque=opaque,
+        opaque_offset=opaque_offset,
+        signature=signature,
+        signed_length=signed_length,
+        trailing=data[cursor.position :],
+    )
+
+
+def parse_record(data: bytes, *, count: int, origin: int) -> tuple[MeasurementBlock, ...]:
+    """Read a measurement record that has to hold ``count`` blocks; ``origin`` is its offset in the report.
+
+    Raises:
+        ParseError: truncation, stray bytes, repeated or malformed blocks.
+    """
+
+    # Reports have 31 or 64 blocks; one unpack each keeps this at a fraction of what a Cursor would cost.
+    def malformed(message: str, code: str, offset: int) -> ParseError:
+        return ParseError(
+            f"measurement {len(blocks) + 1} of {count}: {message}",
+            source=SOURCE,
+            offset=origin + offset,
+            code=code,
+            result_code=ResultCode.SPDM_MEASUREMENT_RECORD_PARSE_ERROR,
+        )
+
+    unpack = _BLOCK.unpack_from
+    blocks: list[MeasurementBlock] = []
+    seen: set[int] = set()
+    position, end = 0, len(data)
+    for _ in range(count):
+        if end - position < _OUTER + _INNER:
+            raise malformed(f"a block needs at least 7 bytes, {end - position} are left", "truncated", position)
+        index, specification, size, value_type, value_size = unpack(data, position)
+        if specification != _DMTF:
+            raise malformed(f"its specification is {specification}, expected DMTF (1)", "block-spec", position + 1)
+        if not index:
+            raise malformed("index 0 does not name a block", "block-index", position)
+        if index in seen:
+            raise malformed(f"index {index} appears twice", "duplicate-block", position)
+        if size != value_size + _INNER:
+            raise malformed(
+                f"it has {size} bytes outside and {value_size} + {_INNER} inside", "block-length", position + 2
+            )
+        value = position + _OUTER + _INNER
+        stop = value + value_size
+        if stop > end:
+            raise malformed(f"its value needs {value_size} bytes, {end - value} are left", "truncated", value)
+        seen.add(index)
+        blocks.append(MeasurementBlock(index, value_type, data[value:stop]))
+        position = stop
+    if position != end:
+        blocks.pop()
+        raise malformed(f"{end - position} stray bytes after this last block", "stray-bytes", position)
+    return tuple(blocks)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

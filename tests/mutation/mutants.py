@@ -84,9 +84,8 @@ ROOMS = {
     ),
     "spdm": Room(
         {
-            "spdm/messages.py": "unit/spdm/test_request.py unit/spdm/test_measurements.py",
             "spdm/opaque.py": "unit/spdm/test_opaque.py unit/spdm/test_fields.py",
-            "spdm/report.py": "unit/spdm/test_report.py",
+            "spdm/report.py": "unit/spdm/test_report.py unit/spdm/test_request.py unit/spdm/test_measurements.py",
             "_documents.py": "unit/test_documents.py",
         },
         "unit/spdm unit/appraisal vectors/test_real_vectors.py property/test_spdm.py unit/testing/test_seen.py",

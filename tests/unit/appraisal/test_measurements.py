@@ -13,8 +13,8 @@ from nvattest.appraisal.measurements import CellState, Comparison, SvnComparison
 from nvattest.errors import ResultCode
 from nvattest.rim.document import GoldenValue, MinSvn
 from nvattest.rim.ids import RimRole
-from nvattest.spdm.messages import MeasurementBlock
 from nvattest.spdm.opaque import GpuFields, OpaqueData, OpaqueEntry, OpaqueLayout
+from nvattest.spdm.report import MeasurementBlock
 
 A, B, C = b"a" * 48, b"b" * 48, b"c" * 48
 

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from nvattest.errors import ParseError, ResultCode
-from nvattest.spdm.messages import parse_response
+from nvattest.spdm.report import parse_response
 
 NONCE = b"\x22" * 32
 OPAQUE = b"\x01\x00\x00\x00"

@@ -14,9 +14,8 @@ from cryptography.x509.oid import NameOID
 
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
-from nvattest.spdm.messages import build_request
 from nvattest.spdm.opaque import GpuFields, OpaqueLayout, SwitchFields
-from nvattest.spdm.report import FeatureMode, Report, feature_mode, feature_mode_name, parse_report
+from nvattest.spdm.report import FeatureMode, Report, build_request, feature_mode, feature_mode_name, parse_report
 
 GPU, SWITCH = DeviceKind.GPU, DeviceKind.NVSWITCH
 # name in NVIDIA's parse -> id, where the name is not the id's own in the kind's table

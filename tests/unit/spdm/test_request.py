@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.spdm.messages import build_request, parse_request
+from nvattest.spdm.report import build_request, parse_request
 
 NONCE = bytes(range(32))
 
