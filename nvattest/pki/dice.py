@@ -21,8 +21,7 @@ from nvattest._registry import (
 )
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import Architecture
-from nvattest.pki._der import INTEGER, OCTET_STRING, OID, SEQUENCE, DerReader, dotted
-from nvattest.pki.certificate import Certificate
+from nvattest.pki.certificate import INTEGER, OCTET_STRING, OID, SEQUENCE, Certificate, DerReader, dotted
 
 # TCG DICE Attestation Architecture 1.1, 6.1.1.1 (OperationalFlags). The last says that the string has 32 bits.
 FLAG_NAMES: Final = {

@@ -24,13 +24,11 @@ from nvattest._registry import OPAQUE_RECORD_BASE
 from nvattest.errors import ParseError
 from nvattest.pki.certificate import Certificate, parse_certificate
 from nvattest.rim import xml
-from nvattest.rim.signature import SignatureBlock, canonical, read_signature
-from nvattest.rim.xml import fault, read_xml
+from nvattest.rim.xml import SignatureBlock, canonical, fault, read_signature, read_xml
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-_SPACE: Final = " \t\r\n"
 _WORD: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:-]{0,127}")
 _TEXT: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,256}")
 _MANUFACTURER: Final = re.compile(r"[0-9]{1,10}")
@@ -150,7 +148,7 @@ def _structure(root: _Element) -> tuple[_Element, _Element, _Element]:
     texts = [(root, root.text), (payload, payload.text)]
     texts += [(element, element.tail) for element in (*children, *payload)]
     for element, text in texts:
-        if text is not None and text.strip(_SPACE):
+        if text is not None and text.strip(xml.SPACE):
             raise fault(f"text between elements: {text.strip()[:40]!r}", "rim-schema", at=element)
     return meta, payload, signature
 

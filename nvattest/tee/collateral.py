@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from nvattest._documents import JsonObject, file_text, kind_of, load_json
 from nvattest.errors import InputError, ParseError
 from nvattest.model import parse_time
-from nvattest.pki._der import SEQUENCE, DerReader
+from nvattest.pki.certificate import SEQUENCE, DerReader
 
 SOURCE: Final = "CPU collateral"
 MAXIMUM_TDX: Final = 1024 * 1024

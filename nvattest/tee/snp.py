@@ -26,9 +26,20 @@ from nvattest.appraisal.cpu_policy import SnpDemands
 from nvattest.appraisal.guest import GuestFacts
 from nvattest.errors import ParseError
 from nvattest.model import format_time
-from nvattest.pki._der import BIT_STRING, OCTET_STRING, OID, SEQUENCE, DerReader, dotted
 from nvattest.pki.anchors import CpuAnchors, TrustAnchor
-from nvattest.pki.certificate import COMMON_NAME, LIBRARY_ERRORS, Certificate, Name, parse_certificate
+from nvattest.pki.certificate import (
+    BIT_STRING,
+    COMMON_NAME,
+    LIBRARY_ERRORS,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    Certificate,
+    DerReader,
+    Name,
+    dotted,
+    parse_certificate,
+)
 from nvattest.pki.ecdsa import EcdsaVerifier, is_p384
 from nvattest.tee.collateral import MAXIMUM_ITEMS, SnpCollateral, parse_snp_collateral, snp_collateral
 from nvattest.tee.endorsement import Endorsed, check_lists, story

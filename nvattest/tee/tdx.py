@@ -26,9 +26,17 @@ from nvattest.appraisal.cpu_policy import TdxDemands
 from nvattest.appraisal.guest import GuestFacts
 from nvattest.errors import InputError, ParseError
 from nvattest.model import format_time, parse_time
-from nvattest.pki._der import OCTET_STRING, OID, SEQUENCE, DerReader, dotted
 from nvattest.pki.anchors import CpuAnchors
-from nvattest.pki.certificate import LIBRARY_ERRORS, Certificate, parse_pem_chain
+from nvattest.pki.certificate import (
+    LIBRARY_ERRORS,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    Certificate,
+    DerReader,
+    dotted,
+    parse_pem_chain,
+)
 from nvattest.tee.collateral import TDX_PCK_CHAIN, TdxCollateral, collateral_windows
 from nvattest.tee.endorsement import Endorsed, check_lists, story
 from nvattest.tee.quote import ParsedQuote, TdBody, pck_chain

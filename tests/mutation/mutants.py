@@ -75,7 +75,6 @@ ROOMS = {
         {
             "rim/document.py": "unit/rim/test_attacks.py",
             "rim/ids.py": "unit/rim/test_ids_and_binding.py",
-            "rim/signature.py": "unit/rim/test_attacks.py",
             "rim/verify.py": "unit/rim/test_attacks.py unit/rim/test_ids_and_binding.py",
             "rim/xml.py": "unit/rim/test_attacks.py",
         },

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from nvattest.errors import ParseError
 from nvattest.model import Architecture
-from nvattest.pki._der import DerReader, dotted
-from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain
+from nvattest.pki.certificate import Certificate, DerReader, dotted, parse_certificate, parse_pem_chain
 from nvattest.pki.chain import ChainProfile, validate_chain
 from nvattest.pki.dice import chip_of_chain, pdi_of_chain, read_fwid
 from nvattest.pki.ecdsa import EcdsaVerifier

@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from nvattest.pki._der import DerReader
 from nvattest.pki.anchors import TrustAnchors, trust_anchors_from_pem
-from nvattest.pki.certificate import Certificate, parse_certificate
+from nvattest.pki.certificate import Certificate, DerReader, parse_certificate
 from nvattest.pki.ecdsa import P384_ORDER
 
 NOW = datetime(2026, 11, 1, 12, 0, 0, tzinfo=timezone.utc)

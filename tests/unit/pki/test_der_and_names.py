@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvattest.errors import ParseError
-from nvattest.pki._der import INTEGER, OCTET_STRING, SEQUENCE, DerReader, dotted
-from nvattest.pki.certificate import COMMON_NAME, SERIAL_NUMBER, Name
+from nvattest.pki.certificate import (
+    COMMON_NAME,
+    INTEGER,
+    OCTET_STRING,
+    SEQUENCE,
+    SERIAL_NUMBER,
+    DerReader,
+    Name,
+    dotted,
+)
 
 
 def reader(text: str) -> DerReader:
