@@ -25,10 +25,17 @@ from nvattest._package import __version__
 
 if TYPE_CHECKING:
     from nvattest.appraisal.check import Check, Outcome
-    from nvattest.appraisal.cpu_policy import CpuPolicy
-    from nvattest.appraisal.guest import GuestAppraisal, Strength
-    from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
-    from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRule
+    from nvattest.appraisal.guest import CpuPolicy, GuestAppraisal, Strength
+    from nvattest.appraisal.inputs import (
+        Collateral,
+        EvidencePolicy,
+        OcspAnswer,
+        RevocationMode,
+        RimAnswer,
+        Source,
+        TopologyRule,
+        Unavailable,
+    )
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.appraisal.serialize import appraisal_to_json
     from nvattest.appraisal.verifier import Verifier
@@ -79,13 +86,13 @@ _HOMES = {
     "CollateralError": "errors",
     "CollectionError": "errors",
     "CpuOptions": "collateral.cpu",
-    "CpuPolicy": "appraisal.cpu_policy",
+    "CpuPolicy": "appraisal.guest",
     "DeviceAppraisal": "appraisal.results",
     "DeviceKind": "model",
     "DiskCache": "collateral.cache",
     "Evidence": "evidence",
     "EvidenceForm": "evidence",
-    "EvidencePolicy": "appraisal.policy",
+    "EvidencePolicy": "appraisal.inputs",
     "ExpectedReportData": "tee.recipes",
     "GatherOptions": "collateral.gather",
     "Guest": "tee.guest",
@@ -102,14 +109,14 @@ _HOMES = {
     "PolicyError": "errors",
     "PublicKey": "token.keys",
     "ResultCode": "errors",
-    "RevocationMode": "appraisal.policy",
+    "RevocationMode": "appraisal.inputs",
     "RimAnswer": "appraisal.inputs",
     "SigningKey": "token.keys",
     "Source": "appraisal.inputs",
     "Strength": "appraisal.guest",
     "TokenError": "errors",
     "TokenKind": "token.verified",
-    "TopologyRule": "appraisal.policy",
+    "TopologyRule": "appraisal.inputs",
     "TrustAnchors": "pki.anchors",
     "Unavailable": "appraisal.inputs",
     "VerificationTime": "model",

@@ -34,7 +34,7 @@ from typing import BinaryIO, cast
 
 from nvattest._documents import JsonObject, Metric, Samples, dump_metrics, load_json
 from nvattest.appraisal.check import Check
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import Bundles

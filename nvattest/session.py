@@ -12,9 +12,8 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy
 from nvattest.appraisal.memory import ReadEvidence
-from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import InputError

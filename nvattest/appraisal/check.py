@@ -8,10 +8,10 @@ failures; the rank chooses the one result code that a shell sees.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
 from functools import partial
-from typing import NamedTuple, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from nvattest._text import clean
 from nvattest.errors import ResultCode
@@ -149,6 +149,10 @@ REQUIRED: dict[DeviceKind, tuple[str, ...]] = {
 }
 REQUIRED_PLATFORM: tuple[str, ...] = tuple(spec.id for spec in _PLATFORM)
 REQUIRED_GUEST: tuple[str, ...] = tuple(spec.id for spec in _GUEST)
+# What a verified quote is: its collateral belongs to it, and chain, revocation and signature are good.
+VERIFIED: Final = ("quote-collateral", "quote-chain", "quote-revocation", "quote-signature")
+# The kernel's names of the providers of quotes.
+MAKERS: Final = {"tdx_guest": "Intel TDX", "sev_guest": "AMD SEV-SNP"}
 
 
 class Outcome(Enum):
@@ -286,3 +290,25 @@ def result_code(checks: tuple[Check, ...]) -> ResultCode:
     failed = [check for check in bad if check.outcome is not Outcome.SKIPPED] or bad
     code = min(failed, key=lambda check: check.rank).code
     return code if code is not ResultCode.OK else ResultCode.OVERALL_RESULT_FALSE
+
+
+# The verdict on a guest in words, for live and for saved appraisals.
+
+
+def unproven(kind: str) -> str:
+    """The sentence for a guest whose quote was not verified."""
+    return f"Nothing is proven about the guest: its quote ({_maker(kind)}) was not verified."
+
+
+def refused(kind: str, measurement: str, level: str, failures: Sequence[str]) -> str:
+    """The sentence for a guest whose quote was verified, and that is not trusted because of these checks."""
+    return f"{measured(kind, measurement, level)} is not trusted together with its devices: {', '.join(failures)}."
+
+
+def measured(kind: str, measurement: str, level: str) -> str:
+    """The guest of a verified quote, as the subject of a sentence."""
+    return f"The guest measured {measurement[:16]}… ({_maker(kind)}, {level})"
+
+
+def _maker(kind: str) -> str:
+    return MAKERS.get(kind, "an unknown CPU")

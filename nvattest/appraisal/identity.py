@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nvattest.appraisal.check import Check, absent, failed, not_made, passed, skipped
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.memory import ReadEvidence
-from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import DeviceIdentity
 from nvattest.errors import ParseError, ResultCode
 from nvattest.evidence import Evidence

@@ -1,14 +1,172 @@
-"""What an appraisal is made from besides evidence: RIMs, revocation answers, CPU collateral, as bytes with a source."""
+"""What an appraisal is made from besides evidence: the evidence policy, and collateral as bytes with a source.
+
+The evidence policy is the appraisal policy for evidence of RFC 9334: what the verifier demands of a device. What a
+relying party demands of the result is in ``nvattest.policy``. ``EvidencePolicy`` is the one declaration of its fields:
+name, type, default, meaning and bounds. Files, their schema and the explanation of a policy are derived from it in
+``nvattest.policy.evidence_policy``.
+"""
+
+# ruff: noqa: RUF009 - demand gives a dataclasses.field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
-from nvattest.errors import ResultCode
-from nvattest.model import counted
+from nvattest._text import version_key
+from nvattest.errors import PolicyError, ResultCode
+from nvattest.model import Architecture, counted
+from nvattest.spdm.report import FeatureMode
+
+MAX_TRAILING_BYTES: Final = 8
+DRIVER_VERSION: Final = 10
+VBIOS_VERSION: Final = 16
+"""The base of the numbers in a version."""
+VERSION_EXAMPLES: Final = {DRIVER_VERSION: "570.86.15", VBIOS_VERSION: "96.00.9F.00.01"}
+_MAXIMUM_DEVICES: Final = 64
+_MODES: Final = tuple(mode.value for mode in FeatureMode if mode is not FeatureMode.UNKNOWN)
+
+T = TypeVar("T")
+
+
+class RevocationMode(Enum):
+    """The least fresh revocation answer that is accepted. Each mode accepts what the ones before it accept.
+
+    FRESH: an answer given now, with our nonce in it. WITHIN_WINDOW: also one from the cache, inside its signed window.
+    BUNDLE: also one from a bundle or file that the caller named, inside its signed window. An answer over the network
+    must carry our nonce in every mode.
+    """
+
+    # Members are singletons; Enum's own hash would ask Python code for each look-up.
+    __hash__ = object.__hash__
+
+    FRESH = "fresh"
+    WITHIN_WINDOW = "within-window"
+    BUNDLE = "bundle"
+
+
+class TopologyRule(Enum):
+    """WHEN_PRESENT: checked as soon as evidence of GPUs in PPCIE mode and of switches is given. REQUIRED: always."""
+
+    WHEN_PRESENT = "when-present"
+    REQUIRED = "required"
+
+
+def demand(default: T, meaning: str, **bounds: object) -> T:
+    """A field; the bounds are ``maximum`` of a number, ``base`` of versions and ``words`` of a list, for files.
+
+    A CPU policy has also ``size`` of hexadecimal texts and ``pattern`` of other ones.
+    """
+    return field(default=default, metadata={"meaning": meaning, **bounds})
+
+
+def _weakening(meaning: str) -> bool:
+    return demand(False, f"Weakening: {meaning}", weakening=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidencePolicy:
+    """What the verifier demands. The defaults are the strict ones; the metadata of each field say its meaning.
+
+    Versions are compared as numbers. Fields that begin with ``accept_`` or ``allow_`` are weakenings: all are off, and
+    each that is on stands in the appraisal and in the token.
+
+    Raises:
+        PolicyError: a field has another type, or a version is none (code ``policy-value``).
+    """
+
+    revocation: RevocationMode = demand(RevocationMode.BUNDLE, "The least fresh revocation answer that counts.")
+    allowed_architectures: tuple[Architecture, ...] = demand((), "Architectures that are accepted; empty for all.")
+    allowed_modes: tuple[str, ...] = demand((), "Modes that are accepted; empty for all.", words=_MODES)
+    minimum_driver_version: str | None = demand(None, "The oldest driver that is accepted.", base=DRIVER_VERSION)
+    minimum_vbios_version: str | None = demand(None, "The oldest VBIOS that is accepted.", base=VBIOS_VERSION)
+    denied_driver_versions: tuple[str, ...] = demand((), "Drivers that are refused.", base=DRIVER_VERSION)
+    denied_vbios_versions: tuple[str, ...] = demand((), "VBIOS versions that are refused.", base=VBIOS_VERSION)
+    expected_gpus: int | None = demand(None, "The exact number of GPUs; null for any.", maximum=_MAXIMUM_DEVICES)
+    expected_switches: int | None = demand(
+        None, "The exact number of NVSwitches; null for any.", maximum=_MAXIMUM_DEVICES
+    )
+    # Where the topology must close, and wherever evidence of a switch is given, all GPUs must be in protected PCIe mode
+    # and all switches locked.
+    topology: TopologyRule = demand(TopologyRule.WHEN_PRESENT, "When the PPCIE topology has to close.")
+    # Nothing reads these bytes; real captures have one.
+    max_trailing_bytes: int = demand(MAX_TRAILING_BYTES, "Bytes tolerated after a report's signature.", maximum=4096)
+    require_fwid_in_report: bool = demand(
+        False, "The report of a GPU must name its firmware id, as drivers from R550 on do."
+    )
+    # LS10 reports never name one.
+    fwid_optional_for: tuple[Architecture, ...] = demand(
+        tuple(Architecture), "Architectures whose reports need not name a firmware id."
+    )
+    # Without our nonce the evidence may be a recording.
+    accept_unverified_nonce: bool = _weakening("evidence without a nonce of ours counts.")
+    accept_unchecked_revocation: bool = _weakening("certificates without a revocation answer count.")
+    # Caching proxies give such answers.
+    accept_live_ocsp_without_nonce: bool = _weakening("a network answer without our nonce counts inside its window.")
+    accept_stale_ocsp: bool = _weakening("a good revocation answer past its signed end counts.")
+    accept_expired_rim_certificates: bool = _weakening("reference manifests of expired signers count.")
+    # Both only where the answer that says certificateHold is current.
+    allow_certificate_hold_for_rims: bool = _weakening("RIM signers revoked with certificateHold count.")
+    allow_certificate_hold_for_devices: bool = _weakening("device certificates on certificateHold count.")
+    # A certificate that says debug or not secure, or a driver that says that DevTools mode is on.
+    allow_debug: bool = _weakening("devices in a debug state count.")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            # "no" or 1 would weaken and not stand among the weakenings; "required" would demand nothing.
+            if not _TYPES[str(item.type)](value):
+                raise PolicyError(
+                    f"{item.name} of an evidence policy is {value!r:.80}, expected {item.type}", code="policy-value"
+                )
+            base: int = item.metadata.get("base", 0)
+            # A text that is no version would match nothing: a list with it would deny nothing.
+            for version in () if not base or value is None else (value,) if type(value) is str else value:
+                if version_key(version, base=base) is None:
+                    raise PolicyError(
+                        f"an evidence policy names {version!r:.80}, which is not a version",
+                        code="policy-value",
+                        hint=f'write it as "{VERSION_EXAMPLES[base]}"',
+                    )
+
+    def __repr__(self) -> str:
+        said = [f"{item.name}={getattr(self, item.name)!r}" for item in fields(self)
+                if getattr(self, item.name) != item.default]  # fmt: skip
+        return f"EvidencePolicy({', '.join(said)})"
+
+    @property
+    def weakenings(self) -> tuple[str, ...]:
+        """The names of the weakenings that are on, and of demands that ask less than the defaults do."""
+        names = [item.name for item in fields(self) if "weakening" in item.metadata and getattr(self, item.name)]
+        if self.max_trailing_bytes > MAX_TRAILING_BYTES:
+            names.append("max_trailing_bytes")
+        return tuple(names)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _all(kind: type) -> Callable[[object], bool]:
+    return lambda value: type(value) is tuple and all(type(item) is kind for item in value)
+
+
+# Whether a value has the type that a field is declared with.
+_TYPES: dict[str, Callable[[object], bool]] = {
+    "bool": lambda value: type(value) is bool,
+    "int": _count,
+    "int | None": lambda value: value is None or _count(value),
+    "str | None": lambda value: value is None or type(value) is str,
+    "tuple[str, ...]": _all(str),
+    "tuple[Architecture, ...]": _all(Architecture),
+    "RevocationMode": lambda value: type(value) is RevocationMode,
+    "TopologyRule": lambda value: type(value) is TopologyRule,
+}
+
+
+# --- collateral -------------------------------------------------------------------------------------------------------
 
 
 class Source(Enum):

@@ -22,7 +22,7 @@ from nvattest._registry import (
 )
 from nvattest._text import version_key
 from nvattest.appraisal.check import Check, failed, not_made, passed
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.errors import ResultCode
 from nvattest.evidence import Evidence
 from nvattest.rim.document import GoldenValue

@@ -12,8 +12,7 @@ from dataclasses import InitVar, dataclass
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar, cast
 
-from nvattest.appraisal.inputs import Collateral, OcspAnswer
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence
 from nvattest.model import Nonce, VerificationTime

@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 
 from nvattest._registry import NO_PDI, PPCIE_ENABLED, SWITCH_LOCKED
 from nvattest.appraisal.check import Check, failed, not_made, passed, skipped
+from nvattest.appraisal.inputs import EvidencePolicy, TopologyRule
 from nvattest.appraisal.memory import Basis
-from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.model import DeviceKind, counted
 from nvattest.spdm.opaque import GpuFields, SwitchFields

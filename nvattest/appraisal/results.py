@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
-from nvattest.appraisal.inputs import Source
+from nvattest.appraisal.inputs import EvidencePolicy, Source
 from nvattest.appraisal.measurements import Comparison, SvnComparison
-from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.errors import NotTrustedError, ResultCode
 from nvattest.model import Architecture, DeviceKind, Nonce, NoTruthValue, VerificationTime, counted
 from nvattest.pki.certificate import Certificate

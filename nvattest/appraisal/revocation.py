@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from nvattest.appraisal.check import Check, Outcome, absent, failed, not_made, passed, skipped
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer, RevocationMode, Source
 from nvattest.appraisal.memory import Basis, Memory
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import CertificateRevocation
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate

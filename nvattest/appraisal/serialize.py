@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 from nvattest._documents import JsonObject
 from nvattest.appraisal import FORMAT, VERSION
 from nvattest.appraisal.check import Check
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.measurements import Cell, signed_versions
-from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
 from nvattest.model import format_time
 from nvattest.spdm.opaque import GpuFields
 from nvattest.spdm.report import Report, feature_mode
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.cpu_policy import CpuPolicy
-    from nvattest.appraisal.guest import GuestAppraisal
+    from nvattest.appraisal.guest import CpuPolicy, GuestAppraisal
 
 _SVN = ("data_type", "name", "minimum", "runtime", "satisfied")
 

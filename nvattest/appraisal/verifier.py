@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from nvattest.appraisal.device import appraise_device
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy
 from nvattest.appraisal.memory import Basis, Memory, ReadEvidence
 from nvattest.appraisal.platform import appraise_platform
-from nvattest.appraisal.policy import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.evidence import Evidence
 from nvattest.model import DeviceKind, Nonce, VerificationTime, require_type

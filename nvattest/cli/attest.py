@@ -42,8 +42,7 @@ from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
 from nvattest.model import Nonce
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Source
-    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.appraisal.inputs import EvidencePolicy, Source
     from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
     from nvattest.policy.decision import PolicyDecision

@@ -10,8 +10,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.policy import RevocationMode
+from nvattest.appraisal.inputs import Collateral, RevocationMode
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import sources
 from nvattest.cli.output import Progress, print_json, say

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject
-from nvattest.appraisal.policy import RevocationMode
+from nvattest.appraisal.inputs import RevocationMode
 from nvattest.cli import collect, sources
 from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, given, ignored, read
 from nvattest.cli.collect import EvidenceSource

@@ -37,9 +37,8 @@ from nvattest.model import VerificationTime
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.inputs import Collateral, EvidencePolicy, RevocationMode
     from nvattest.appraisal.memory import ReadEvidence
-    from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.cache import DiskCache
     from nvattest.collateral.gather import GatherOptions
@@ -555,7 +554,7 @@ def fetch_collateral(
             bundles = Bundles(source.bundles)
         return bundles.collateral(devices, rim_ids_of(devices), memory_of(verifier))
     from nvattest import session
-    from nvattest.appraisal.policy import RevocationMode
+    from nvattest.appraisal.inputs import RevocationMode
 
     mode = verifier.policy.revocation
     if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):

@@ -23,9 +23,8 @@ from typing import Final, Protocol
 from nvattest._documents import kind_of, load_json
 from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest._waiting import WORKERS, Deadline, Late, debug, run_all
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
+from nvattest.appraisal.inputs import Collateral, OcspAnswer, RevocationMode, RimAnswer, Source, Unavailable
 from nvattest.appraisal.memory import ReadEvidence
-from nvattest.appraisal.policy import RevocationMode
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded

@@ -19,8 +19,7 @@ from nvattest.rim.ids import RimRole
 from nvattest.spdm.opaque import GpuFields
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral
-    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.appraisal.inputs import Collateral, EvidencePolicy
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.collateral.gather import GatherOptions
     from nvattest.collateral.nras import NrasClient
@@ -72,7 +71,7 @@ class Settings:
 
     def evidence_policy(self) -> EvidencePolicy:
         """The strict policy with the two weakenings that the old SDK has switches for; tokens name them."""
-        from nvattest.appraisal.policy import EvidencePolicy
+        from nvattest.appraisal.inputs import EvidencePolicy
 
         return EvidencePolicy(
             allow_certificate_hold_for_rims=self.hold_allowed,

@@ -12,9 +12,8 @@ from typing import Final
 
 from nvattest._folder import read_bounded
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, TopologyRule
 from nvattest.appraisal.memory import ReadEvidence
-from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 from nvattest.collateral.cache import DiskCache

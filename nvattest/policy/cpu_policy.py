@@ -1,6 +1,6 @@
 """A CPU policy as a file: TOML or JSON in, the typed policy of the appraisal out.
 
-The tables are the classes of ``nvattest.appraisal.cpu_policy`` and the keys their fields; all here follows from their
+The tables are the classes of ``nvattest.appraisal.guest`` and the keys their fields; all here follows from their
 declarations. A key that is left out keeps its strict default. ``schemas/cpu-policy-1.json`` is the output of
 ``cpu_policy_schema``, for editors.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nvattest._documents import JsonObject, kind_of
 from nvattest._text import suggestion
-from nvattest.appraisal.cpu_policy import GENERATIONS, CpuPolicy, SnpDemands, TcbFloor, TdxDemands
+from nvattest.appraisal.guest import GENERATIONS, CpuPolicy, SnpDemands, TcbFloor, TdxDemands
 from nvattest.appraisal.serialize import cpu_policy_to_json
 from nvattest.errors import PolicyError
 from nvattest.policy.fields import (

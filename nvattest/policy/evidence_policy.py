@@ -1,6 +1,6 @@
 """An evidence policy as a file: TOML or JSON in, the typed policy of the appraisal out; and back.
 
-The keys are the fields of ``nvattest.appraisal.policy.EvidencePolicy``, and all here follows from their declaration;
+The keys are the fields of ``nvattest.appraisal.inputs.EvidencePolicy``, and all here follows from their declaration;
 a key that is left out keeps its strict default. ``format`` and ``version`` may be there, too.
 ``schemas/evidence-policy-1.json`` is the output of ``evidence_policy_schema``, for editors.
 """
@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Final
 
 from nvattest._documents import JsonObject, dump_json
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.policy.fields import declared_fields, field_schemas, load_document, read_fields, read_header
 

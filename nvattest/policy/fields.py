@@ -24,7 +24,7 @@ from nvattest._documents import (
     toml_position,
 )
 from nvattest._text import suggestion
-from nvattest.appraisal.policy import VBIOS_VERSION, VERSION_EXAMPLES, RevocationMode, TopologyRule
+from nvattest.appraisal.inputs import VBIOS_VERSION, VERSION_EXAMPLES, RevocationMode, TopologyRule
 from nvattest.errors import ParseError, PolicyError, ResultCode
 from nvattest.model import Architecture
 

@@ -443,7 +443,7 @@ def markdown() -> str:
     """The catalogue as the document of ``examples/``, with the fields of the evidence policy."""
     import json
 
-    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.appraisal.inputs import EvidencePolicy
     from nvattest.policy.evidence_policy import FIELDS, dump_evidence_policy
 
     codes, checks, errors = (

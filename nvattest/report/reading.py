@@ -17,7 +17,19 @@ from nvattest._documents import JsonObject
 from nvattest._registry import NO_PDI
 from nvattest._text import clean
 from nvattest.appraisal import FORMAT, VERSION
-from nvattest.appraisal.check import CHECKS, REQUIRED, REQUIRED_GUEST, REQUIRED_PLATFORM, Outcome, acceptable, decide
+from nvattest.appraisal.check import (
+    CHECKS,
+    MAKERS,
+    REQUIRED,
+    REQUIRED_GUEST,
+    REQUIRED_PLATFORM,
+    VERIFIED,
+    Outcome,
+    acceptable,
+    decide,
+    refused,
+    unproven,
+)  # fmt: skip
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.report.terminal import listed
@@ -263,8 +275,6 @@ class GuestView(NamedTuple):
     @property
     def maker(self) -> str:
         """Intel TDX or AMD SEV-SNP."""
-        from nvattest.appraisal.guest import MAKERS
-
         return MAKERS.get(self.kind, "unknown CPU")
 
     @property
@@ -409,8 +419,6 @@ _SAID: Final = ("measurement", "registers", "report_data", "level", "tcb", "endo
 
 def read_guest(document: JsonObject) -> GuestView:
     """Read the appraisal of a guest for display; ``trusted`` is decided anew."""
-    from nvattest.appraisal.guest import VERIFIED, refused, unproven
-
     checks = _checks(document, GUEST)
     good = {check.id for check in checks if check.acceptable}
     verified = flag(document, "quote_signature_verified") is True and good.issuperset(VERIFIED)

@@ -26,9 +26,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from nvattest.appraisal.check import Check, failed, not_made, passed, skipped
-from nvattest.appraisal.cpu_policy import CpuPolicy
-from nvattest.appraisal.guest import MAKERS, DeviceSide, GuestAppraisal, GuestFacts, Strength
+from nvattest.appraisal.check import MAKERS, Check, failed, not_made, passed, skipped
+from nvattest.appraisal.guest import CpuPolicy, DeviceSide, GuestAppraisal, GuestFacts, Strength
 from nvattest.appraisal.identity import identity_of
 from nvattest.errors import InputError, NvattestError, ParseError
 from nvattest.evidence import Evidence, load_evidence

@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.check import Check, absent, failed, passed
-from nvattest.appraisal.cpu_policy import SnpDemands
-from nvattest.appraisal.guest import GuestFacts
+from nvattest.appraisal.guest import GuestFacts, SnpDemands
 from nvattest.errors import ParseError
 from nvattest.model import format_time
 from nvattest.pki.anchors import CpuAnchors, TrustAnchor

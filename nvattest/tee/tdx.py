@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.appraisal.check import Check, failed, passed, skipped
-from nvattest.appraisal.cpu_policy import TdxDemands
-from nvattest.appraisal.guest import GuestFacts
+from nvattest.appraisal.guest import GuestFacts, TdxDemands
 from nvattest.errors import InputError, ParseError
 from nvattest.model import format_time, parse_time
 from nvattest.pki.anchors import CpuAnchors

@@ -44,8 +44,7 @@ from nvattest.testing.silicon import (
 )
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral, OcspAnswer
-    from nvattest.appraisal.policy import EvidencePolicy
+    from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer
     from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors

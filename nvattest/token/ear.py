@@ -42,8 +42,7 @@ from nvattest._documents import JsonObject, kind_of
 from nvattest._package import __version__
 from nvattest._text import base64url
 from nvattest.appraisal.check import Check, Outcome
-from nvattest.appraisal.cpu_policy import ANY_GUEST
-from nvattest.appraisal.guest import GuestAppraisal
+from nvattest.appraisal.guest import ANY_GUEST, GuestAppraisal
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.serialize import cpu_policy_to_json, guest_to_json
 from nvattest.evidence import MAXIMUM_DEVICES

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from nvattest._documents import JsonObject
 from nvattest._package import __version__
 from nvattest._registry import CPU_MAKERS
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import InputError

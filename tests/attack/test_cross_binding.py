@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from nvattest.appraisal.check import Outcome
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
-from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer, RimAnswer, Source, TopologyRule
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.evidence import Evidence

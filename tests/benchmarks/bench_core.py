@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer, RimAnswer, Source
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.evidence import Evidence, load_evidence
 from nvattest.model import Nonce, VerificationTime

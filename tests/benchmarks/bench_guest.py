@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
-from nvattest.appraisal.guest import DeviceSide
+from nvattest.appraisal.guest import CpuPolicy, DeviceSide, SnpDemands, TcbFloor, TdxDemands
 from nvattest.model import parse_time
 from nvattest.pki.anchors import CPU_ANCHORS
 from nvattest.pki.certificate import parse_certificate

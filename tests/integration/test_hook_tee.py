@@ -12,7 +12,7 @@ import pytest
 
 from nvattest import Challenge, CpuPolicy, Guest, Nonce, verify_token
 from nvattest._package import schema_bytes
-from nvattest.appraisal.cpu_policy import SnpDemands, TcbFloor
+from nvattest.appraisal.guest import SnpDemands, TcbFloor
 from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.keys import PublicKey

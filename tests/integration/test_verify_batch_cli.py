@@ -21,8 +21,7 @@ import pytest
 from referencing import Registry, Resource
 
 from nvattest._package import schema_bytes
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy
 from nvattest.cli import main
 from nvattest.cli.output import open_stream
 from nvattest.collateral.bundle import dump_bundle, write_folder

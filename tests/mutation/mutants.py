@@ -48,10 +48,10 @@ ROOMS = {
             "appraisal/check.py": "unit/appraisal/test_verdict.py",
             "appraisal/device.py": "unit/appraisal/test_verdict.py unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
             "appraisal/identity.py": "unit/appraisal/test_policy.py unit/appraisal/test_verdict.py",
+            "appraisal/inputs.py": "unit/appraisal/test_policy.py",
             "appraisal/measurements.py": "unit/appraisal/test_measurements.py unit/appraisal/test_policy.py",
             "appraisal/memory.py": "unit/appraisal/test_memory.py",
             "appraisal/platform.py": "unit/appraisal/test_platform.py",
-            "appraisal/policy.py": "unit/appraisal/test_policy.py",
             "appraisal/results.py": "unit/appraisal/test_verdict.py unit/appraisal/test_platform.py",
             "appraisal/revocation.py": "unit/appraisal/test_revocation.py",
             "appraisal/verifier.py": "unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
@@ -103,8 +103,7 @@ ROOMS = {
     ),
     "tee": Room(
         {
-            "appraisal/guest.py": "unit/tee/test_guest.py",
-            "appraisal/cpu_policy.py": "unit/policy/test_cpu_policy.py unit/tee/test_guest.py",
+            "appraisal/guest.py": "unit/policy/test_cpu_policy.py unit/tee/test_guest.py",
             "tee/collateral.py": "unit/tee/test_collateral.py",
             "tee/endorsement.py": "unit/tee/test_guest.py",
             "tee/guest.py": "unit/tee/test_guest.py",

@@ -11,8 +11,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRule
+from nvattest.appraisal.inputs import (
+    Collateral,
+    EvidencePolicy,
+    OcspAnswer,
+    RevocationMode,
+    RimAnswer,
+    Source,
+    TopologyRule,
+)
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.bundle import dump_bundle, load_bundle
 from nvattest.errors import InputError, NvattestError, ParseError, PolicyError, TokenError

@@ -18,8 +18,16 @@ import pytest
 
 from nvattest import Nonce, VerifiedToken, verify_token
 from nvattest.appraisal.check import Outcome
-from nvattest.appraisal.cpu_policy import GENERATIONS, CpuPolicy, SnpDemands, TcbFloor, TdxDemands
-from nvattest.appraisal.guest import DeviceSide, GuestAppraisal, Strength
+from nvattest.appraisal.guest import (
+    GENERATIONS,
+    CpuPolicy,
+    DeviceSide,
+    GuestAppraisal,
+    SnpDemands,
+    Strength,
+    TcbFloor,
+    TdxDemands,
+)
 from nvattest.cli import main
 from nvattest.errors import ParseError
 from nvattest.model import parse_time

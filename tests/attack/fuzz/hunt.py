@@ -59,8 +59,7 @@ import itertools
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
-from nvattest.appraisal.guest import DeviceSide
+from nvattest.appraisal.guest import CpuPolicy, DeviceSide, SnpDemands, TcbFloor, TdxDemands
 from nvattest.testing import DEFAULT_NONCE, Platform
 from nvattest.testing.cpu import SimulatedGuest
 

@@ -9,8 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.evidence import Evidence

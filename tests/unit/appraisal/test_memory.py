@@ -11,9 +11,8 @@ from datetime import timedelta
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral, RimAnswer
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, RevocationMode, RimAnswer
 from nvattest.appraisal.memory import BoundedMap, Memory, ReadEvidence
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.serialize import appraisal_to_json
 from nvattest.appraisal.verifier import Verifier, memory_of

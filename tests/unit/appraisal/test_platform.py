@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nvattest.appraisal.check import Outcome
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
 from nvattest.model import DeviceKind
 

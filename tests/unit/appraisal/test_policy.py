@@ -8,9 +8,8 @@ from datetime import timedelta
 import pytest
 
 from nvattest.appraisal.check import Outcome
-from nvattest.appraisal.inputs import Collateral
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, TopologyRule
 from nvattest.appraisal.measurements import signed_versions, version_problems
-from nvattest.appraisal.policy import EvidencePolicy, TopologyRule
 from nvattest.appraisal.results import Appraisal
 from nvattest.errors import NotTrustedError, PolicyError, ResultCode
 from nvattest.model import Architecture

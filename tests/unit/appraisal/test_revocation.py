@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from nvattest.appraisal.check import Outcome
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, Source, Unavailable
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer, RevocationMode, Source, Unavailable
 from nvattest.appraisal.results import CertificateRevocation
 from nvattest.appraisal.revocation import MAXIMUM_ANSWERS, find_revocation, judge_revocations
 from nvattest.errors import ResultCode

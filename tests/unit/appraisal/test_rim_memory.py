@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, RevocationMode
 from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.model import Nonce, VerificationTime

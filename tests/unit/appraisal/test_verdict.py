@@ -21,7 +21,7 @@ from nvattest.appraisal.check import (
     result_code,
 )
 from nvattest.appraisal.check import passed as check_passed
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.errors import ResultCode
 from nvattest.model import Architecture, DeviceKind
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.cli import run
 from nvattest.policy import dump_evidence_policy
 

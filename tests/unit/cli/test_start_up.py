@@ -63,5 +63,5 @@ def test_a_run_that_asks_no_service_loads_no_http_client_and_no_verifier_of_toke
     assert "nvattest.token.keys" in loaded
     assert not set(loaded) & {
         "jwt", "requests", "urllib3", "ssl", "http.client", "urllib.request", "uuid", "platform",
-        "nvattest.token.ear", "nvattest.token.verify", "nvattest.appraisal.cpu_policy", "nvattest.collateral.cpu",
+        "nvattest.token.ear", "nvattest.token.verify", "nvattest.appraisal.guest", "nvattest.collateral.cpu",
     }  # fmt: skip

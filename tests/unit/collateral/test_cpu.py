@@ -17,8 +17,7 @@ import jsonschema
 import pytest
 
 from nvattest._package import schema_bytes
-from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor
-from nvattest.appraisal.guest import DeviceSide
+from nvattest.appraisal.guest import CpuPolicy, DeviceSide, SnpDemands, TcbFloor
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, Source
 from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
 from nvattest.collateral.cache import DiskCache

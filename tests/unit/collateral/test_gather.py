@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral, Source
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, RevocationMode, Source
 from nvattest.appraisal.verifier import Verifier
 from nvattest.collateral.cache import DiskCache
 from nvattest.collateral.gather import GatherOptions, Needs, gather, gather_needs, needs_of

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from nvattest._package import schema_bytes
-from nvattest.appraisal.cpu_policy import (
+from nvattest.appraisal.guest import (
     GENERATIONS,
     MINIMUM_EVALUATION,
     TCB_STATUSES,

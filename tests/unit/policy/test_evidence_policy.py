@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from nvattest._package import schema_bytes
-from nvattest.appraisal.policy import EvidencePolicy, RevocationMode, TopologyRule
+from nvattest.appraisal.inputs import EvidencePolicy, RevocationMode, TopologyRule
 from nvattest.appraisal.serialize import policy_to_json
 from nvattest.errors import NvattestError, ParseError, PolicyError, ResultCode
 from nvattest.model import Architecture

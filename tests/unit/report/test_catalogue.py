@@ -10,7 +10,7 @@ import pytest
 import nvattest
 from nvattest import errors
 from nvattest.appraisal.check import CHECKS
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.cli import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
 from nvattest.guest.kata import kernel_log_failure

@@ -16,8 +16,7 @@ import pytest
 from nvattest import Nonce, SigningKey, VerifiedToken, appraisal_to_json, verify, verify_token
 from nvattest._package import schema_bytes
 from nvattest.appraisal.check import CHECKS, REQUIRED_GUEST, Outcome
-from nvattest.appraisal.cpu_policy import CpuPolicy, SnpDemands, TcbFloor, TdxDemands
-from nvattest.appraisal.guest import DeviceSide, GuestAppraisal, Strength
+from nvattest.appraisal.guest import CpuPolicy, DeviceSide, GuestAppraisal, SnpDemands, Strength, TcbFloor, TdxDemands
 from nvattest.errors import InputError, NotTrustedError, ResultCode, TokenError
 from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors, cpu_anchors_from_pem
 from nvattest.report.page import report_page

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer, RimAnswer, Source
 from nvattest.appraisal.verifier import Verifier
 from nvattest.errors import InputError
 from nvattest.evidence import load_evidence

@@ -18,7 +18,7 @@ from joserfc import jwt as jose_jwt
 from joserfc.jwk import ECKey
 
 from nvattest._package import schema_bytes
-from nvattest.appraisal.policy import EvidencePolicy
+from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.collateral.folders import read_ocsp_folder, read_rim_folder
 from nvattest.errors import InputError, TokenError
 from nvattest.evidence import load_evidence
