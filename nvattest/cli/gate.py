@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
     from nvattest._system import require_linux
 
     require_linux("a gate")
+    from nvattest.guest.arguments import Termination
     from nvattest.guest.entry import run_on_attested
-    from nvattest.guest.termination import Termination
 
     command = command_of(options)
     if not any(command[:1]):

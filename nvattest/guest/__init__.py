@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(clean(f"nvattest-hook runs in a Linux guest; this is {sys.platform}"), file=sys.stderr)
         return exit_status("collection")
-    from nvattest.guest.termination import Termination
+    from nvattest.guest.arguments import Termination
 
     # Before anything that takes time: a signal ends the run as a failure does, with GPUs that are not ready.
     with Termination() as termination:

@@ -32,7 +32,7 @@ from nvattest._waiting import Deadline, Work
 from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
-from nvattest.guest.arguments import Container, Stage
+from nvattest.guest.arguments import Container, Stage, TerminatedError, Termination
 from nvattest.guest.clock import Budget, give_up_after, wait_for_clock
 from nvattest.guest.config import LOOK_SECONDS, Paths, Settings
 from nvattest.guest.driver import (
@@ -73,7 +73,6 @@ from nvattest.guest.record import (
     shown_status,
     write_record,
 )
-from nvattest.guest.termination import TerminatedError, Termination
 from nvattest.model import DeviceKind, Nonce, format_time
 
 if TYPE_CHECKING:

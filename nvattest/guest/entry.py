@@ -38,6 +38,7 @@ from nvattest.guest.arguments import (
     Arguments,
     Container,
     Stage,
+    Termination,
     UsageError,
     parse_arguments,
     read_state,
@@ -62,7 +63,6 @@ from nvattest.guest.record import (
     seconds_since_fork,
     shown_status,
 )
-from nvattest.guest.termination import Termination
 
 # What a shell says of a command that it cannot run, and of one that it does not find.
 CANNOT_RUN: Final = 126

@@ -149,7 +149,7 @@ def test_a_process_that_waited_before_it_became_the_hook_has_its_whole_budget(
     world: NewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nvattest.guest import entry
-    from nvattest.guest.termination import Termination
+    from nvattest.guest.arguments import Termination
 
     starts = []
     monkeypatch.setattr(entry, "run_stage", lambda *_, started, termination: starts.append(started) or 0)

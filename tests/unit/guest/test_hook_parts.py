@@ -21,7 +21,16 @@ from nvattest._folder import TrustedFolder
 from nvattest.devices import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest import entry
-from nvattest.guest.arguments import MAXIMUM, Arguments, Stage, UsageError, parse_arguments, read_state
+from nvattest.guest.arguments import (
+    MAXIMUM,
+    Arguments,
+    Stage,
+    TerminatedError,
+    Termination,
+    UsageError,
+    parse_arguments,
+    read_state,
+)
 from nvattest.guest.clock import EARLIEST, Budget, give_up_after, wait_for_clock
 from nvattest.guest.config import Paths, Settings, parse_config
 from nvattest.guest.journal import Journal
@@ -42,7 +51,6 @@ from nvattest.guest.record import (
     shown_status,
     write_record,
 )
-from nvattest.guest.termination import TerminatedError, Termination
 from nvattest.model import parse_time
 
 PACKAGE = Path(nvattest.__file__).resolve().parent
