@@ -198,8 +198,7 @@ def _configuration(options: argparse.Namespace) -> bytes:
     """The configuration. What the hook would refuse in the guest, in any of the files, is refused here."""
     from nvattest.collateral.bundle import load_bundle
     from nvattest.errors import NvattestError
-    from nvattest.guest.clock import EARLIEST
-    from nvattest.guest.config import parse_config
+    from nvattest.guest.config import EARLIEST, parse_config
 
     try:
         with open(options.config, "rb") as file:

@@ -27,7 +27,7 @@ from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_optio
 from nvattest.cli.output import Progress, say, terminal_for, write_file
 from nvattest.cli.sources import add_tls_options
 from nvattest.errors import CollectionError, InputError
-from nvattest.guest.clock import EARLIEST
+from nvattest.guest.config import EARLIEST
 from nvattest.model import counted, format_time, parse_time
 from nvattest.report.terminal import Terminal
 

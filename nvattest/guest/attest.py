@@ -33,16 +33,22 @@ from nvattest.devices.ready import TrustedPlatform
 from nvattest.devices.state import require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
 from nvattest.guest.arguments import Container, Stage, TerminatedError, Termination
-from nvattest.guest.clock import Budget, give_up_after, wait_for_clock
 from nvattest.guest.config import LOOK_SECONDS, Paths, Settings
-from nvattest.guest.driver import (
+from nvattest.guest.inputs import (
+    Budget,
     Driver,
     collect_all,
     expected_devices,
+    gather_collateral,
+    give_up_after,
     keep_initialised,
+    load_demands,
+    load_known,
     open_driver,
     require_all_attested,
     says_protected,
+    wait_for_clock,
+    with_expectations,
 )
 from nvattest.guest.journal import Journal, account, stamp, write_log
 from nvattest.guest.ready import (
@@ -333,7 +339,6 @@ def _story(run: Run, termination: Termination) -> str:
     # raises after it, since an import that is broken off may not succeed a second time.
     termination.over()
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.guest import demands
 
     termination.arm()
     run.mark("verifier")
@@ -346,7 +351,7 @@ def _story(run: Run, termination: Termination) -> str:
         run.find("persistence", finding)
     if settings.error is not None:
         raise settings.error
-    anchors, policy = demands.load_demands(settings)
+    anchors, policy = load_demands(settings)
     patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
     started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     run.mark("clock")
@@ -364,10 +369,10 @@ def _story(run: Run, termination: Termination) -> str:
         run.quote = quote_over(bound, evidence, root=paths.at(TSM_ROOT), seconds=budget.for_phase())
     run.mark("quote")
     # (6) collateral
-    verifier.policy = demands.with_expectations(policy, expected, config)
-    collateral = demands.gather_collateral(
+    verifier.policy = with_expectations(policy, expected, config)
+    collateral = gather_collateral(
         devices,
-        demands.load_known(settings, run.find),
+        load_known(settings, run.find),
         settings,
         verifier=verifier,
         at=started,

@@ -188,7 +188,7 @@ def _bundle(settings: Settings) -> Finding:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
     from nvattest.collateral.inspection import inspect_bundle
-    from nvattest.guest.demands import load_demands
+    from nvattest.guest.inputs import load_demands
     from nvattest.session import now
 
     path = settings.place(settings.config.collateral_bundle) or settings.paths.bundle

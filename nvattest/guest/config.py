@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 2.0
 """How often the watch looks whether the devices are still those of the verdict, also while it attests them again."""
 
+EARLIEST: Final = "2026-11-01T00:00:00Z"
+"""No clock that shows an earlier instant is right: the program is younger. An image may name a later one.
+
+``nvattest doctor`` and the build of the guest layer take it from here.
+"""
+
 _MAXIMUM: Final = 256 * 1024
 _CLOSING: Final = 1.0
 _CLOSING_SHARE: Final = 0.1

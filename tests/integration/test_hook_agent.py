@@ -523,8 +523,8 @@ def test_sigterm_while_the_driver_is_asked_leaves_not_ready(world: NewWorld, ste
 
 # Each name is looked up by _story, in this order, at the step whose number it has.
 STORY = [
-    "(1) attest.open_driver", "(4) attest.keep_initialised", "(4) demands.load_demands", "(4) attest.wait_for_clock",
-    "(5) attest.collect_all", "(6) demands.load_known", "(6) demands.gather_collateral", "(7) attest.give_up_after",
+    "(1) attest.open_driver", "(4) attest.keep_initialised", "(4) attest.load_demands", "(4) attest.wait_for_clock",
+    "(5) attest.collect_all", "(6) attest.load_known", "(6) attest.gather_collateral", "(7) attest.give_up_after",
     "(7) attest.write_appraisal", "(7) attest.TrustedPlatform", "(9) attest.publish", "(10) attest.write_log",
 ]  # fmt: skip
 

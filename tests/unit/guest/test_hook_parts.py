@@ -31,8 +31,8 @@ from nvattest.guest.arguments import (
     parse_arguments,
     read_state,
 )
-from nvattest.guest.clock import EARLIEST, Budget, give_up_after, wait_for_clock
-from nvattest.guest.config import Paths, Settings, parse_config
+from nvattest.guest.config import EARLIEST, Paths, Settings, parse_config
+from nvattest.guest.inputs import Budget, give_up_after, wait_for_clock
 from nvattest.guest.journal import Journal
 from nvattest.guest.ready import PublishedPlatform, ReadyGate, Token, publish, take_away
 from nvattest.guest.record import (
