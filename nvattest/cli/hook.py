@@ -109,8 +109,8 @@ def run(options: argparse.Namespace) -> int:
             return print_status(paths, options.format, options.metrics)
         return print_check(paths, options.hook_path, options.format)
     if options.action == "lint":
-        from nvattest.guest.findings import is_good, print_findings
-        from nvattest.guest.lint import lint_files
+        from nvattest.guest.check import is_good, print_findings
+        from nvattest.guest.kata import lint_files
 
         findings = lint_files(options.files)
         print_findings(findings, options.format)
@@ -143,7 +143,8 @@ def _drop_in(request: DropIn) -> str:
 
 
 def _manifest(path: str, *, gate: bool) -> str:
-    from nvattest.guest.extension import add_process, image_tree, manifest_findings, our_entry
+    from nvattest.guest.check import image_tree, manifest_findings
+    from nvattest.guest.extension import add_process, our_entry
 
     text = read_bounded(path, 256 * 1024).decode("utf-8", "replace")
     merged = add_process(text, our_entry(gate=gate))

@@ -26,7 +26,7 @@ else:
 T = TypeVar("T")
 
 AGENT_SECONDS: Final = 10
-"""How long a Kata agent waits for a hook, in every generation (``nvattest.guest.kata``)."""
+"""How long a Kata agent waits for a hook, in every generation (``nvattest.guest.check``)."""
 
 COMMANDS: Final = ("status", "check", "gate")
 """What an operator runs in the guest. ``nvattest hook status`` and the like do the same outside a guest layer."""

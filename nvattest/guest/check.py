@@ -12,20 +12,29 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nvattest._folder import open_now, read_bounded, read_start
 from nvattest._system import PciDevices, pci_devices
 from nvattest.errors import InputError, NvattestError
+from nvattest.guest.arguments import AGENT_SECONDS, Stage, UsageError, parse_arguments
 from nvattest.guest.config import Paths, Settings, load_settings, own_configuration
-from nvattest.guest.extension import MANIFEST, manifest_findings, our_process, parse_verity_params, read_manifest
-from nvattest.guest.findings import SEVERITIES, Finding
-from nvattest.guest.kata import generation_of, is_set_ready_at_boot, kernel_log_failure, version_of
+from nvattest.guest.extension import (
+    MANIFEST,
+    VARIABLES,
+    Manifest,
+    launch_plan,
+    our_process,
+    parse_verity_params,
+    read_manifest,
+)
 from nvattest.guest.status import hook_status, stands
 from nvattest.model import counted
 
+# It exists only while a verdict stands.
+_GATE: Final = f"{Paths.RUN}/{Paths.TOKEN}"
 _CONTAINERS: Final = "/run/kata-containers"
 _SMALL: Final = 4 * 1024 * 1024
 _MOST_RECORDS: Final = 65536
@@ -37,6 +46,61 @@ _WANTED: Final = ("cgroup_no_v1=all", "pci=realloc", "pci=nocrs", "pci=assign-bu
 _ANY_GPUS: Final = -1
 _TOPOLOGIES: Final = ((_ANY_GPUS, 0), (8, 4), (0, 4))
 _AGENT_SECONDS: Final = 5.0
+READY_PARAMETER: Final = "nvrc.smi.srs"
+"""NVRC, the init of NVIDIA's guest image, sets the GPUs ready unattested where the kernel's command line has this."""
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+SEVERITIES: Final = ("ok", "warning", "error")
+"""From the least to the worst."""
+
+_WORDS: Final = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
+
+
+class Finding(NamedTuple):
+    """``severity`` is ``ok``, ``warning`` (look at it) or ``error`` (it does not work, or it is no gate).
+
+    ``file`` is the file it is about, where several were looked at.
+    """
+
+    id: str
+    severity: str
+    message: str
+    hint: str = ""
+    file: str = ""
+
+
+def is_good(findings: Sequence[Finding]) -> bool:
+    """Whether none is an error."""
+    return all(item.severity != "error" for item in findings)
+
+
+def print_findings(findings: Sequence[Finding], form: str) -> None:
+    """Print them as ``text`` or ``json``."""
+    if form == "json":
+        from nvattest._documents import dump_json
+
+        checks = []
+        for item in findings:
+            members = item._asdict()
+            checks.append(members if item.file else {key: value for key, value in members.items() if key != "file"})
+        print(
+            dump_json({"format": "nvattest-hook-findings", "version": 1, "good": is_good(findings), "checks": checks})
+        )
+        return
+    from nvattest._text import joined
+
+    lines = []
+    for item in findings:
+        where = f"{item.file}: " if item.file else ""
+        lines.append(f"{_WORDS[item.severity]:8}{item.id}: {where}{item.message}")
+        if item.hint and item.severity != "ok":
+            lines.append(f"        next: {item.hint}")
+    print(joined(lines))
+
+
+# --- the guest --------------------------------------------------------------------------------------------------------
 
 
 def check_guest(paths: Paths, *, hook_folder: str = "") -> list[Finding]:
@@ -426,6 +490,80 @@ def _printed(path: str) -> str:
     return done.stdout[:4096].decode("utf-8", "replace")
 
 
+# --- an extension's manifest ------------------------------------------------------------------------------------------
+
+
+def image_tree(path: str) -> str:
+    """The unpacked image in which this manifest lies in its place, or "" where there is only the file."""
+    path = os.path.abspath(path)
+    root = path.removesuffix(f"/{MANIFEST}")
+    return root if root != path and os.path.isdir(f"{root}/usr") else ""
+
+
+def manifest_findings(data: bytes, *, source: str = MANIFEST, root: str = "", level: int = 3) -> Iterator[Finding]:
+    """What an agent makes of a manifest. ``root`` is where the image is mounted, or "" where only the file is there."""
+    try:
+        manifest = read_manifest(data, source=source)
+        named = {"attester_variant": "nvidia", "launch_process_timeout": "120", "extension_root": root or "/x"}
+        plan = launch_plan(manifest, dict.fromkeys(VARIABLES, "x") | named, most=level, root=root or "/x")
+    except NvattestError as error:
+        yield Finding("manifest", "error", error.message, error.hint or "")
+        return
+    ours = our_process(manifest.processes)
+    if root:
+        missing = [item.path for item in plan if not os.access(item.path, os.X_OK)]
+        if missing:
+            message = f"{missing[0]} is not there or not executable: the agent then starts none of the processes"
+            yield Finding("manifest", "error", message)
+    for process in manifest.processes:
+        if process.unknown:
+            message = f"process {process.id!r}: the agent passes over {', '.join(process.unknown)}"
+            yield Finding("manifest", "warning", message)
+        if not 1 <= process.level <= level:
+            message = f"process {process.id!r} of level {process.level} is never started: levels are 1 to {level}"
+            yield Finding("manifest", "error" if process is ours else "warning", message)
+    if ours is None:
+        yield Finding("manifest", "ok", "the agent accepts the manifest, which does not start nvattest-hook")
+        return
+    yield from _ours(manifest, root)
+
+
+def _ours(manifest: Manifest, root: str) -> Iterator[Finding]:
+    ours = our_process(manifest.processes)
+    if ours is None:
+        return
+    try:
+        arguments = parse_arguments([word.replace("${extension_root}", root or "/x") for word in ours.args])
+    except UsageError as error:
+        yield Finding("manifest", "error", f"process {ours.id!r}: {error}")
+        return
+    if arguments.stage not in (Stage.WATCH, Stage.INIT):
+        yield Finding("manifest", "error", f"process {ours.id!r} runs no stage: it needs --stage watch")
+        return
+    if ours.wait_socket is None:
+        yield Finding(
+            "manifest", "ok", "the agent starts nvattest-hook and serves meanwhile: the ready state is the gate"
+        )
+        return
+    if ours.wait_socket != _GATE:
+        message = f"wait_socket {ours.wait_socket} is not {_GATE}, which exists only while a verdict stands"
+        yield Finding("manifest", "error", message)
+        return
+    names = [item.id for item in manifest.processes]
+    if names.index(ours.id) != 0:
+        message = f"{', '.join(names[: names.index(ours.id)])} is started before the gate"
+        yield Finding("manifest", "warning", message, "put the entry of nvattest first")
+    if not (ours.timeout_secs or "").isdecimal() or ours.timeout_secs == "0":
+        yield Finding(
+            "manifest", "warning", "wait_socket without timeout_secs: how long the agent waits is its default"
+        )
+    if root and not os.path.exists(f"{root}/etc/nvattest/bundle.json"):
+        message = "the gate waits before there is a network, and the image has no bundle: no guest will ever start"
+        yield Finding("manifest", "error", message, "build the layer with --bundle")
+        return
+    yield Finding("manifest", "ok", "the agent serves nothing before a verdict stands; it needs a bundle in the image")
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -438,3 +576,105 @@ def _folders(path: str) -> list[str]:
 
 def _text(path: str, size: int = _SMALL) -> str:
     return read_start(path, size).decode("utf-8", "replace")
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+class Generation(NamedTuple):
+    """One way of running hooks.
+
+    Attributes:
+        name: the versions, in words.
+        first: the first version of it.
+        last: the last one that was read, so that a later one is known as later.
+        keeps_environment: a hook gets the agent's environment; otherwise an empty one.
+        obeys_status: a status other than 0, or a timeout, fails the creation of the container.
+        appends: a container whose spec has hooks gets the guest hooks too; otherwise it gets none of them.
+        kills: a hook that has not ended after ten seconds is killed; otherwise it runs on beside the container.
+        logs_failures: a failure is a line in the kernel log, and so is a good hook whose status the reaper took.
+    """
+
+    name: str
+    first: tuple[int, int]
+    last: tuple[int, int]
+    keeps_environment: bool
+    obeys_status: bool
+    appends: bool
+    kills: bool
+    logs_failures: bool
+
+    @property
+    def promise(self) -> str:
+        """What a hook guarantees under it, in a sentence."""
+        if self.obeys_status:
+            return "the exit status fails the container where on_failure is block, and the ready state is a gate too"
+        if self.appends:
+            return "the exit status is lost, so only the ready state is a gate"
+        return (
+            "the exit status is lost, so only the ready state is a gate; a container whose spec has hooks gets none of "
+            "ours, so the pause run counts"
+        )
+
+
+GENERATIONS: Final = (
+    Generation(
+        name="3.0", first=(0, 0), last=(3, 0),
+        keeps_environment=True, obeys_status=True, appends=True, kills=False, logs_failures=False,
+    ),
+    Generation(
+        name="3.1 to 3.7", first=(3, 1), last=(3, 7),
+        keeps_environment=False, obeys_status=False, appends=True, kills=False, logs_failures=False,
+    ),
+    Generation(
+        name="3.8 to 3.32", first=(3, 8), last=(3, 32),
+        keeps_environment=False, obeys_status=False, appends=False, kills=False, logs_failures=False,
+    ),
+    Generation(
+        name="4.0 and 4.1", first=(4, 0), last=(4, 1),
+        keeps_environment=False, obeys_status=False, appends=False, kills=True, logs_failures=True,
+    ),
+)  # fmt: skip
+"""From the oldest to the newest."""
+
+_VERSION: Final = re.compile(r"\bkata-agent(?: version)?[ :]+v?(\d{1,4})\.(\d{1,4})\.")
+_HARMLESS: Final = (
+    'the agent logged "hook failed" and "no exit code": its own reaper took the status first, and it says so of hooks '
+    "that did their work too. The verdict is in /run/nvattest/state.json"
+)
+_LINE: Final = re.compile(r"kata-agent: hook failed: (.*)")
+
+
+def version_of(text: str) -> tuple[int, int] | None:
+    """The version in what ``kata-agent --version`` prints, or None."""
+    found = _VERSION.search(text)
+    return (int(found[1]), int(found[2])) if found is not None else None
+
+
+def generation_of(version: tuple[int, int]) -> Generation:
+    """How an agent of this version runs hooks; one newer than all that were read counts as the newest."""
+    return next(generation for generation in reversed(GENERATIONS) if version >= generation.first)
+
+
+def kernel_log_failure(line: str) -> tuple[str, str] | None:
+    """What a line of the kernel log says of our hook: a severity and a sentence, or None if it is not about it."""
+    found = _LINE.search(line)
+    if found is None or "nvattest-hook" not in found[1]:
+        return None
+    said = found[1].lower()
+    # "no exit code" is what the agent says where its reaper took the status first, whatever the hook did.
+    if "no exit code for hook" in said:
+        return "ok", _HARMLESS
+    if "timed out" in said or "timedout" in said or "communicate" in said:
+        return "error", f"the agent gave the hook up after {AGENT_SECONDS} s and killed it"
+    if "exit status with" in said:
+        return "warning", "the hook ended with a status other than 0, which the agent logs and ignores"
+    return "error", "the agent could not run the hook"
+
+
+def is_set_ready_at_boot(words: Iterable[str]) -> str:
+    """The kernel parameter by which NVRC sets GPUs ready unattested, or "". The last of several counts."""
+    ready = [word for word in words if word.partition("=")[0] == READY_PARAMETER]
+    if not ready or ready[-1].partition("=")[2].lower() in ("0", "disabled"):
+        return ""
+    return ready[-1]

@@ -355,8 +355,7 @@ def print_status(paths: Paths, form: str, metrics: str = "") -> int:
 
 def print_check(paths: Paths, hook_folder: str, form: str) -> int:
     """Print what may keep the hook from working as ``text`` or ``json``; 0 if nothing does."""
-    from nvattest.guest.check import check_guest
-    from nvattest.guest.findings import is_good, print_findings
+    from nvattest.guest.check import check_guest, is_good, print_findings
 
     findings = check_guest(paths, hook_folder=hook_folder)
     print_findings(findings, form)

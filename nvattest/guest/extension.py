@@ -22,10 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import BinaryIO, Final, NamedTuple
 
-from nvattest.errors import InputError, NvattestError
-from nvattest.guest.arguments import Stage, UsageError, parse_arguments
+from nvattest.errors import InputError
 from nvattest.guest.config import Paths
-from nvattest.guest.findings import Finding
 
 # --- the image --------------------------------------------------------------------------------------------------------
 
@@ -406,77 +404,6 @@ def _launch(process: Process, variables: Mapping[str, str], root: str) -> Launch
         wait_socket=filled(process.wait_socket or "") or None,
         timeout_secs=int(timeout or 0),
     )
-
-
-def image_tree(path: str) -> str:
-    """The unpacked image in which this manifest lies in its place, or "" where there is only the file."""
-    path = os.path.abspath(path)
-    root = path.removesuffix(f"/{MANIFEST}")
-    return root if root != path and os.path.isdir(f"{root}/usr") else ""
-
-
-def manifest_findings(data: bytes, *, source: str = MANIFEST, root: str = "", level: int = 3) -> Iterator[Finding]:
-    """What an agent makes of a manifest. ``root`` is where the image is mounted, or "" where only the file is there."""
-    try:
-        manifest = read_manifest(data, source=source)
-        named = {"attester_variant": "nvidia", "launch_process_timeout": "120", "extension_root": root or "/x"}
-        plan = launch_plan(manifest, dict.fromkeys(VARIABLES, "x") | named, most=level, root=root or "/x")
-    except NvattestError as error:
-        yield Finding("manifest", "error", error.message, error.hint or "")
-        return
-    ours = our_process(manifest.processes)
-    if root:
-        missing = [item.path for item in plan if not os.access(item.path, os.X_OK)]
-        if missing:
-            message = f"{missing[0]} is not there or not executable: the agent then starts none of the processes"
-            yield Finding("manifest", "error", message)
-    for process in manifest.processes:
-        if process.unknown:
-            message = f"process {process.id!r}: the agent passes over {', '.join(process.unknown)}"
-            yield Finding("manifest", "warning", message)
-        if not 1 <= process.level <= level:
-            message = f"process {process.id!r} of level {process.level} is never started: levels are 1 to {level}"
-            yield Finding("manifest", "error" if process is ours else "warning", message)
-    if ours is None:
-        yield Finding("manifest", "ok", "the agent accepts the manifest, which does not start nvattest-hook")
-        return
-    yield from _ours(manifest, root)
-
-
-def _ours(manifest: Manifest, root: str) -> Iterator[Finding]:
-    ours = our_process(manifest.processes)
-    if ours is None:
-        return
-    try:
-        arguments = parse_arguments([word.replace("${extension_root}", root or "/x") for word in ours.args])
-    except UsageError as error:
-        yield Finding("manifest", "error", f"process {ours.id!r}: {error}")
-        return
-    if arguments.stage not in (Stage.WATCH, Stage.INIT):
-        yield Finding("manifest", "error", f"process {ours.id!r} runs no stage: it needs --stage watch")
-        return
-    if ours.wait_socket is None:
-        yield Finding(
-            "manifest", "ok", "the agent starts nvattest-hook and serves meanwhile: the ready state is the gate"
-        )
-        return
-    if ours.wait_socket != _TOKEN:
-        message = f"wait_socket {ours.wait_socket} is not {_TOKEN}, which exists only while a verdict stands"
-        yield Finding("manifest", "error", message)
-        return
-    names = [item.id for item in manifest.processes]
-    if names.index(ours.id) != 0:
-        message = f"{', '.join(names[: names.index(ours.id)])} is started before the gate"
-        yield Finding("manifest", "warning", message, "put the entry of nvattest first")
-    if not (ours.timeout_secs or "").isdecimal() or ours.timeout_secs == "0":
-        yield Finding(
-            "manifest", "warning", "wait_socket without timeout_secs: how long the agent waits is its default"
-        )
-    if root and not os.path.exists(f"{root}/etc/nvattest/bundle.json"):
-        message = "the gate waits before there is a network, and the image has no bundle: no guest will ever start"
-        yield Finding("manifest", "error", message, "build the layer with --bundle")
-        return
-    yield Finding("manifest", "ok", "the agent serves nothing before a verdict stands; it needs a bundle in the image")
 
 
 def our_entry(*, gate: bool, seconds: int = 120) -> str:

@@ -1,131 +1,473 @@
-"""What is known of Kata Containers: how each generation of its agent runs a hook, and how its shim reads its files.
+"""The files of a deployment with Kata Containers, on any machine: what silently keeps the hook from gating anything.
 
-Read from kata-containers 3.0.0 to 4.1.0. From 3.1 on the agent's own reaper takes a hook's exit status first, so under
-every agent of today the ready state of the GPUs is the gate, and the exit status is none.
+Each file is recognised by its content. A runtime configuration is judged as the shim sees it, with its drop-ins; where
+several files are given, what they say of the same thing is compared.
 
-The shim merges the files of ``config.d`` into a node's runtime configuration, in the order of their names: tables by
-key; every other value, arrays and kernel parameters included, is replaced. So a drop-in repeats what it must keep.
+The shim, as read from kata-containers 3.0.0 to 4.1.0, merges the files of ``config.d`` into a node's runtime
+configuration, in the order of their names: tables by key; every other value, arrays and kernel parameters included, is
+replaced. So a drop-in repeats what it must keep.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from nvattest._folder import read_bounded
-from nvattest.errors import InputError
-from nvattest.guest.arguments import AGENT_SECONDS
-from nvattest.guest.extension import parse_verity_params
+from nvattest.errors import InputError, NvattestError
+from nvattest.guest.check import READY_PARAMETER, Finding, image_tree, is_set_ready_at_boot, manifest_findings
+from nvattest.guest.config import Paths
+from nvattest.guest.extension import check_extension, parse_verity_params
 
-# --- the agent --------------------------------------------------------------------------------------------------------
-
-
-class Generation(NamedTuple):
-    """One way of running hooks.
-
-    Attributes:
-        name: the versions, in words.
-        first: the first version of it.
-        last: the last one that was read, so that a later one is known as later.
-        keeps_environment: a hook gets the agent's environment; otherwise an empty one.
-        obeys_status: a status other than 0, or a timeout, fails the creation of the container.
-        appends: a container whose spec has hooks gets the guest hooks too; otherwise it gets none of them.
-        kills: a hook that has not ended after ten seconds is killed; otherwise it runs on beside the container.
-        logs_failures: a failure is a line in the kernel log, and so is a good hook whose status the reaper took.
-    """
-
-    name: str
-    first: tuple[int, int]
-    last: tuple[int, int]
-    keeps_environment: bool
-    obeys_status: bool
-    appends: bool
-    kills: bool
-    logs_failures: bool
-
-    @property
-    def promise(self) -> str:
-        """What a hook guarantees under it, in a sentence."""
-        if self.obeys_status:
-            return "the exit status fails the container where on_failure is block, and the ready state is a gate too"
-        if self.appends:
-            return "the exit status is lost, so only the ready state is a gate"
-        return (
-            "the exit status is lost, so only the ready state is a gate; a container whose spec has hooks gets none of "
-            "ours, so the pause run counts"
-        )
-
-
-GENERATIONS: Final = (
-    Generation(
-        name="3.0", first=(0, 0), last=(3, 0),
-        keeps_environment=True, obeys_status=True, appends=True, kills=False, logs_failures=False,
-    ),
-    Generation(
-        name="3.1 to 3.7", first=(3, 1), last=(3, 7),
-        keeps_environment=False, obeys_status=False, appends=True, kills=False, logs_failures=False,
-    ),
-    Generation(
-        name="3.8 to 3.32", first=(3, 8), last=(3, 32),
-        keeps_environment=False, obeys_status=False, appends=False, kills=False, logs_failures=False,
-    ),
-    Generation(
-        name="4.0 and 4.1", first=(4, 0), last=(4, 1),
-        keeps_environment=False, obeys_status=False, appends=False, kills=True, logs_failures=True,
-    ),
-)  # fmt: skip
-"""From the oldest to the newest."""
-
-_VERSION: Final = re.compile(r"\bkata-agent(?: version)?[ :]+v?(\d{1,4})\.(\d{1,4})\.")
-_HARMLESS: Final = (
-    'the agent logged "hook failed" and "no exit code": its own reaper took the status first, and it says so of hooks '
-    "that did their work too. The verdict is in /run/nvattest/state.json"
-)
-_LINE: Final = re.compile(r"kata-agent: hook failed: (.*)")
-
-
-def version_of(text: str) -> tuple[int, int] | None:
-    """The version in what ``kata-agent --version`` prints, or None."""
-    found = _VERSION.search(text)
-    return (int(found[1]), int(found[2])) if found is not None else None
-
-
-def generation_of(version: tuple[int, int]) -> Generation:
-    """How an agent of this version runs hooks; one newer than all that were read counts as the newest."""
-    return next(generation for generation in reversed(GENERATIONS) if version >= generation.first)
-
-
-def kernel_log_failure(line: str) -> tuple[str, str] | None:
-    """What a line of the kernel log says of our hook: a severity and a sentence, or None if it is not about it."""
-    found = _LINE.search(line)
-    if found is None or "nvattest-hook" not in found[1]:
-        return None
-    said = found[1].lower()
-    # "no exit code" is what the agent says where its reaper took the status first, whatever the hook did.
-    if "no exit code for hook" in said:
-        return "ok", _HARMLESS
-    if "timed out" in said or "timedout" in said or "communicate" in said:
-        return "error", f"the agent gave the hook up after {AGENT_SECONDS} s and killed it"
-    if "exit status with" in said:
-        return "warning", "the hook ended with a status other than 0, which the agent logs and ignores"
-    return "error", "the agent could not run the hook"
-
-
-# --- the runtime ------------------------------------------------------------------------------------------------------
-
-READY_PARAMETER: Final = "nvrc.smi.srs"
-"""NVRC, the init of NVIDIA's guest image, sets the GPUs ready unattested where the kernel's command line has this."""
-
+_MAXIMUM: Final = 4 * 1024 * 1024
+_ANNOTATION: Final = "io.katacontainers.config.hypervisor."
+_INITDATA: Final = _ANNOTATION + "cc_init_data"
+_RULE: Final = re.compile(r"(?ms)^CreateSandboxRequest\b[^\n{]*\{(.*?)^\}")
+_EMPTY_PATH: Final = re.compile(r"count\(\s*input\.guest_hook_path\s*\)\s*==\s*0")
+_DEMANDED: Final = re.compile(r"input\.guest_hook_path\s*==\s*(\"[^\"\n]*\"|[A-Za-z_]\w*)")
+_KEYS: Final = {"snp": "sev-snp.amd.com/esids", "tdx": "tdx.intel.com/keys"}
+_LABELS: Final = {"snp": "amd.feature.node.kubernetes.io/snp", "tdx": "intel.feature.node.kubernetes.io/tdx"}
+_READY_LABEL: Final = "nvidia.com/cc.ready.state"
+# A file of another kind has nothing that could be wrong with it, and must not count as good.
+_FOREIGN: Final = Finding("file", "error", "no object of Kubernetes and no values of its charts")
 # A disk's serial is extension-NAME, and virtio keeps 20 bytes of it.
 EXTENSION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,10}")
 
-_MAXIMUM: Final = 1024 * 1024
 _ARRAY: Final = "guest_extension_images"
 
 Table = Mapping[str, object]
+
+
+class _Deployment:
+    """What the files say of the same things."""
+
+    def __init__(self) -> None:
+        self.hook_paths: dict[str, str] = {}
+        self.demanded_paths: dict[str, str] = {}
+
+
+def lint_files(files: Sequence[str]) -> list[Finding]:
+    """Every finding about these files, good or bad, in their order; then what they contradict each other in."""
+    deployment = _Deployment()
+    found: list[Finding] = []
+    documents: dict[str, Table] = {}
+    for path in files:
+        if path.endswith(".toml"):
+            try:
+                documents[path] = _toml(_read(path), path)
+            except NvattestError as error:
+                found.append(Finding("file", "error", error.message, file=path))
+    bases = [path for path, document in documents.items() if _is_base(document)]
+    drop_ins = [path for path, document in documents.items() if "hypervisor" in document and path not in bases]
+    for path in files:
+        if path.endswith(".toml") and path not in documents:
+            continue
+        try:
+            notes = list(_look(path, documents.get(path), drop_ins, bases, deployment))
+        except NvattestError as error:
+            notes = [Finding("file", "error", error.message, error.hint or "")]
+        found += [item._replace(file=path) for item in notes]
+    return [*found, *_compared(deployment)]
+
+
+def _look(
+    path: str, document: Table | None, drop_ins: list[str], bases: list[str], deployment: _Deployment
+) -> Iterator[Finding]:
+    if document is not None:
+        if path in bases:
+            yield from _runtime(read_runtime(path, drop_ins), deployment)
+        elif path in drop_ins:
+            if not bases:
+                message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
+                yield Finding("kata-config", "error", message, "give the configuration-….toml of the node too")
+        elif "schema_version" in document or "process" in document:
+            yield from manifest_findings(_read(path), source="the manifest", root=image_tree(path))
+        elif "algorithm" in document and "data" in document:
+            yield from _initdata(_read(path), path, deployment)
+        else:
+            yield Finding("file", "error", "no runtime configuration, no extension manifest and no initdata")
+    elif path.endswith(".rego"):
+        yield from _policy(_read(path).decode("utf-8", "replace"), path, deployment)
+    else:
+        documents = _yaml(_read(path), path)
+        if not documents:
+            yield _FOREIGN
+        for item in documents:
+            yield from _kubernetes(item, path, deployment)
+
+
+# --- the runtime's configuration --------------------------------------------------------------------------------------
+
+
+def _is_base(document: Table) -> bool:
+    return any("image" in table or "initrd" in table for table in _tables(at(document, "hypervisor")))
+
+
+def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
+    yield from _parameters(runtime)
+    hook = runtime.text("guest_hook_path")
+    extensions = {item.name for item in runtime.extensions}
+    if not hook:
+        message = "guest_hook_path is empty: the agent looks for no hook and says nothing"
+        yield Finding("hook-path", "error", message, "set it in a drop-in: nvattest hook drop-in writes one")
+    elif not hook.startswith("/") or hook.rstrip("/").endswith("/prestart"):
+        message = f"guest_hook_path {hook!r} is not the absolute path of the folder above prestart"
+        yield Finding("hook-path", "error", message)
+    elif hook.startswith(Paths.EXTENSIONS + "/") and hook.split("/")[3] not in extensions:
+        message = f"guest_hook_path {hook!r} lies in an extension that guest_extension_images does not have"
+        yield Finding("hook-path", "error", message)
+    else:
+        deployment.hook_paths[runtime.base] = hook
+        yield Finding("hook-path", "ok", f"guests look for hooks below {hook}")
+    yield from _images(runtime)
+    yield from _keys(runtime)
+
+
+def _parameters(runtime: Runtime) -> Iterator[Finding]:
+    ready = is_set_ready_at_boot(list(runtime.parameters))
+    if ready:
+        message = f"kernel_params has {ready}: NVRC sets the GPUs ready at boot, with nothing attested"
+        hint = "a drop-in with kernel_params without it takes the place of the base's; nvattest hook drop-in writes one"
+        yield Finding("ready-by-others", "error", message, hint)
+    else:
+        yield Finding("ready-by-others", "ok", "the kernel parameters leave the ready state to the hook")
+    lost = runtime.lost_parameters
+    if lost:
+        where = os.path.basename(runtime.values("kernel_params")[-1][0])
+        message = f"kernel_params of {where} takes the place of the base's, and {' '.join(lost)} is lost"
+        yield Finding("kernel-params", "error", message, "repeat every parameter that is to stay")
+    else:
+        yield Finding("kernel-params", "ok", "every kernel parameter of the base is kept")
+
+
+def _images(runtime: Runtime) -> Iterator[Finding]:
+    if not runtime.is_rust:
+        if runtime.value("guest_extension_images") is not None:
+            yield Finding("extensions", "error", "the Go runtime knows no guest_extension_images")
+        return
+    names = [item.name for item in runtime.extensions]
+    lost = [item.name for item in runtime.base_extensions if item.name not in names]
+    if lost:
+        message = f"guest_extension_images has {', '.join(names)}, and {', '.join(lost)} of the base is lost"
+        yield Finding("extensions", "error", message, "nvattest hook drop-in writes the whole array for this node")
+    for item in runtime.extensions:
+        if not EXTENSION_NAME.fullmatch(item.name) or names.count(item.name) != 1:
+            message = f"extension {item.name!r}: a name is 1 to 10 letters, digits, - and _, and is there once"
+            yield Finding("extensions", "error", message)
+            continue
+        try:
+            params = parse_verity_params(item.verity_params)
+        except InputError as error:
+            yield Finding("extensions", "error", f"extension {item.name}: {error.message}; NVRC stops the guest")
+            continue
+        if not os.path.exists(item.path):
+            message = f"extension {item.name}: {item.path} is not on this machine"
+            yield Finding("extensions", "warning", message, "on a node the class does not load without it")
+            continue
+        try:
+            check_extension(item.path, params)
+        except InputError as error:
+            yield Finding("extensions", "error", f"extension {item.name}: {error.message}")
+        else:
+            yield Finding("extensions", "ok", f"extension {item.name}: {item.path} has the content of its root hash")
+
+
+def _keys(runtime: Runtime) -> Iterator[Finding]:
+    agent = at(at(runtime.effective, "agent"), "kata")
+    if runtime.is_rust and "dial_timeout" in agent:
+        message = "[agent.kata] dial_timeout is a key of the Go runtime: runtime-rs refuses the whole configuration"
+        yield Finding("runtime-keys", "error", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
+    where, other = ("agent.kata", "runtime") if runtime.is_rust else ("runtime", "agent.kata")
+    misplaced = agent if other == "agent.kata" else at(runtime.effective, "runtime")
+    if "create_container_timeout" in misplaced:
+        message = f"create_container_timeout in [{other}] is not read: this runtime has it in [{where}]"
+        yield Finding("runtime-keys", "warning", message)
+    if agent.get("debug_console_enabled") is True:
+        yield Finding("debug", "error", "debug_console_enabled gives the host a shell in the guest")
+
+
+# --- policy and initdata ----------------------------------------------------------------------------------------------
+
+
+def _policy(text: str, path: str, deployment: _Deployment) -> Iterator[Finding]:
+    plain = re.sub(r"(?m)#.*$", "", text)
+    rules = _RULE.findall(plain)
+    if not rules:
+        yield Finding("policy", "error", "it has no rule CreateSandboxRequest with a body")
+        return
+    if len(rules) > 1:
+        message = (
+            f"it has {len(rules)} rules CreateSandboxRequest, and each hook path that one of them allows is allowed"
+        )
+        yield Finding("policy", "error", message, "put our rule in the place of the shipped one")
+        return
+    if _EMPTY_PATH.search(rules[0]):
+        yield Finding("policy", "error", "it demands that guest_hook_path is empty: no guest with the hook is created")
+        return
+    found = _DEMANDED.search(rules[0])
+    value = found[1] if found is not None else ""
+    if value and not value.startswith('"'):
+        named = re.search(rf'(?m)^{re.escape(value)}\s*:?=\s*("[^"\n]*")', plain)
+        value = named[1] if named is not None else ""
+    if not value:
+        message = "CreateSandboxRequest does not compare guest_hook_path: the host may leave the hook out"
+        yield Finding("policy", "error", message)
+        return
+    deployment.demanded_paths[path] = value.strip('"')
+    yield Finding("policy", "ok", f"it demands the hook path {value}")
+
+
+def _initdata(data: bytes, path: str, deployment: _Deployment) -> Iterator[Finding]:
+    document = _toml(data, path)
+    algorithm = str(document.get("algorithm", "")).replace("-", "").lower()
+    if document.get("version") != "0.1.0" or algorithm not in ("sha256", "sha384", "sha512"):
+        yield Finding("initdata", "error", 'initdata has version "0.1.0" and algorithm sha256, sha384 or sha512')
+        return
+    digest = hashlib.new(algorithm, data).hexdigest()
+    yield Finding("initdata", "ok", f"its {algorithm}, which the quote has, is {digest}")
+    policy = at(document, "data").get("policy.rego")
+    if isinstance(policy, str):
+        yield from _policy(policy, path, deployment)
+    else:
+        message = "initdata without policy.rego: the image's default policy holds, which allows the host everything"
+        yield Finding("policy", "error", message)
+
+
+def _from_annotation(text: str) -> bytes:
+    try:
+        packed = base64.b64decode(text, validate=True)
+        unpacker = zlib.decompressobj(wbits=31)
+        data = unpacker.decompress(packed, _MAXIMUM)
+    except (binascii.Error, ValueError, zlib.error) as error:
+        raise InputError(f"{_INITDATA} is not base64 of gzip: {error}", code="initdata") from None
+    if not unpacker.eof:
+        raise InputError(f"{_INITDATA} is cut short, or larger than {_MAXIMUM} bytes", code="initdata")
+    return data
+
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+
+def _kubernetes(document: Table, path: str, deployment: _Deployment) -> Iterator[Finding]:
+    kind = document.get("kind")
+    if kind == "RuntimeClass":
+        yield from _runtime_class(document)
+    elif kind == "Pod":
+        yield from _pod(document, path, deployment)
+    elif "sandboxWorkloads" in document or "ccManager" in document:
+        yield from _operator_values(document)
+    elif "shims" in document or "customRuntimes" in document:
+        yield from _deploy_values(document)
+    elif isinstance(kind, str):
+        yield Finding("file", "warning", f"nothing is known of {kind}")
+    else:
+        yield _FOREIGN
+
+
+def _operator_values(values: Table) -> Iterator[Finding]:
+    found: list[Finding] = []
+    sandbox = at(values, "sandboxWorkloads")
+    for key, wanted in (("enabled", True), ("mode", "kata")):
+        if sandbox.get(key) != wanted:
+            message = f"sandboxWorkloads.{key} is {_json(sandbox.get(key))}, not {_json(wanted)}"
+            hint = "without it no node gets a CC label, and no GPU a resource for Kata"
+            found.append(Finding("operator", "error", message, hint))
+    if at(values, "kataManager").get("enabled") is True:
+        message = "kataManager: the operator removes the RuntimeClasses that carry its label"
+        found.append(Finding("operator", "error", message, "leave it out; kata-deploy makes the classes"))
+    mode = at(values, "ccManager").get("defaultMode", "on")
+    if mode not in ("on", "off", "devtools"):
+        message = f"ccManager.defaultMode is {_json(mode)}, not on, off or devtools"
+        hint = "in YAML on without quotes is true; ppcie is for single nodes: label nvidia.com/cc.mode"
+        found.append(Finding("operator", "error", message, hint))
+    elif mode != "on":
+        message = f"ccManager.defaultMode is {mode}: only nodes that are labelled attest"
+        found.append(Finding("operator", "warning", message))
+    yield from found or [Finding("operator", "ok", "nodes get their CC labels, and GPUs a resource for Kata")]
+
+
+def _deploy_values(values: Table) -> Iterator[Finding]:
+    shims = at(values, "shims")
+    enabled = {name for name, shim in shims.items() if isinstance(shim, Mapping) and shim.get("enabled") is True}
+    default = at(values, "defaultShim").get("amd64")
+    if default not in enabled:
+        message = f"defaultShim.amd64 is {_json(default)}, which is none of the enabled: {', '.join(sorted(enabled))}"
+        yield Finding("kata-deploy", "error", message, "the installation fails on it")
+    rules = at(values, "nodeFeatureRules").get("create", "auto")
+    if rules is not True:
+        message = f"nodeFeatureRules.create is {_json(rules)}, not true: nodes may get no label for their TEE"
+        hint = "pods then stay pending; auto makes the labels only where NFD was there before"
+        yield Finding("kata-deploy", "warning" if rules == "auto" else "error", message, hint)
+    custom = at(values, "customRuntimes")
+    runtimes = at(custom, "runtimes")
+    if runtimes and custom.get("enabled") is not True:
+        yield Finding("kata-deploy", "error", "customRuntimes.enabled is not true")
+    for name, item in runtimes.items():
+        if isinstance(item, Mapping):
+            yield from _custom_runtime(name, item, enabled)
+    for name, shim in shims.items():
+        text = shim.get("dropIn") if isinstance(shim, Mapping) else None
+        if isinstance(text, str) and text:
+            yield from _drop_in_text(name, text)
+
+
+def _custom_runtime(name: str, runtime: Table, enabled: set[str]) -> Iterator[Finding]:
+    base = str(runtime.get("baseConfig"))
+    tee = "snp" if "snp" in base else "tdx" if "tdx" in base else ""
+    if base not in enabled:
+        message = f"{name}: its base {base} is not enabled among shims, so its files are not installed"
+        yield Finding("kata-deploy", "error", message)
+    for document in _yaml(str(runtime.get("runtimeClass", "")).encode(), name):
+        if document.get("handler") != name and document.get("handler") != f"kata-{name}":
+            message = f"{name}: handler {_json(document.get('handler'))} is not the runtime's name"
+            yield Finding("kata-deploy", "warning", message)
+        for item in _runtime_class(document, tee=tee):
+            yield item._replace(message=f"{name}: {item.message}")
+    if isinstance(runtime.get("dropIn"), str):
+        yield from _drop_in_text(name, str(runtime["dropIn"]))
+    if at(runtime, "containerd").get("snapshotter") != "nydus":
+        yield Finding(
+            "kata-deploy", "warning", f"{name}: containerd.snapshotter is not nydus: images are not pulled in the guest"
+        )
+
+
+def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
+    document = _toml(text.encode(), f"dropIn of {name}")
+    for table in _tables(at(document, "hypervisor")):
+        if READY_PARAMETER in str(table.get("kernel_params", "")):
+            yield Finding("ready-by-others", "error", f"{name}: its kernel_params has {READY_PARAMETER}")
+        if not table.get("guest_hook_path"):
+            yield Finding("hook-path", "warning", f"{name}: its drop-in names no guest_hook_path")
+
+
+def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
+    handler = str(document.get("handler", ""))
+    tee = tee or ("snp" if "snp" in handler else "tdx" if "tdx" in handler else "")
+    selector = at(at(document, "scheduling"), "nodeSelector")
+    overhead = at(at(document, "overhead"), "podFixed")
+    labels = at(at(document, "metadata"), "labels")
+    tee_label, tee_key = _LABELS.get(tee, ""), _KEYS.get(tee, "")
+    checks = (
+        (
+            labels.get("nvidia.com/kata-runtime-class") is not None,
+            "the GPU Operator removes classes labelled nvidia.com/kata-runtime-class",
+        ),
+        (
+            selector.get(_READY_LABEL) != "true",
+            f'nodeSelector has not {_READY_LABEL}: "true", which on and ppcie nodes have and no other',
+        ),
+        (tee and selector.get(tee_label) != "true", f'nodeSelector has not {tee_label}: "true"'),
+        (
+            tee and str(overhead.get(tee_key)) != "1",
+            f'overhead.podFixed has not {tee_key}: "1": more pods are scheduled than the TEE has keys for',
+        ),
+        ("debug" in handler, "a debug class does not get the drop-in: the GPUs are ready unattested there"),
+    )
+    found = [Finding("runtime-class", "error", message) for wrong, message in checks if wrong]
+    yield from found or [Finding("runtime-class", "ok", f"{handler} selects nodes in CC mode")]
+
+
+def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Finding]:
+    spec = at(document, "spec")
+    if not isinstance(spec.get("runtimeClassName"), str):
+        yield Finding("pod", "error", "it names no runtimeClassName, and so runs without a guest")
+    gpus = 0
+    containers = spec.get("containers")
+    for container in containers if isinstance(containers, list) else []:
+        limits = at(at(container if isinstance(container, Mapping) else {}, "resources"), "limits")
+        count, switches = (_number(limits.get(f"nvidia.com/{name}")) for name in ("pgpu", "nvswitch"))
+        gpus += count
+        if count and "memory" not in limits:
+            message = "it has no memory limit: the guest gets its default memory and nothing for this container"
+            yield Finding("pod", "error", message)
+        if switches and (count, switches) != (8, 4):
+            message = f"{count} GPUs and {switches} switches: NVRC powers the guest off for all but 8 and 4"
+            yield Finding("pod", "error", message)
+        elif switches:
+            message = (
+                "8 GPUs and 4 switches are for Hopper in protected PCIe mode: nodes labelled nvidia.com/cc.mode=ppcie"
+            )
+            yield Finding("pod", "ok", message)
+    annotations = at(at(document, "metadata"), "annotations")
+    for key, value in annotations.items():
+        if key == _INITDATA:
+            yield from _initdata(_from_annotation(str(value)), path, deployment)
+        elif key.startswith("io.katacontainers.config."):
+            message = f"annotation {key}: runtime-rs ignores it, and the Go runtime may refuse the pod"
+            yield Finding("pod", "error", message, f"the classes for confidential GPUs take {_INITDATA} alone")
+    if gpus:
+        yield Finding(
+            "pod", "ok", f"it asks for {gpus} GPU{'' if gpus == 1 else 's'} of class {spec.get('runtimeClassName')}"
+        )
+
+
+# --- what contradicts -------------------------------------------------------------------------------------------------
+
+
+def _compared(deployment: _Deployment) -> Iterator[Finding]:
+    for file, demanded in deployment.demanded_paths.items():
+        for base, hook in deployment.hook_paths.items():
+            if hook != demanded:
+                message = f"the policy demands {demanded}, and {os.path.basename(base)} has {hook}: no guest is created"
+                yield Finding("hook-path", "error", message, file=file)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> bytes:
+    return read_bounded(path, _MAXIMUM)
+
+
+def _toml(data: bytes, source: str) -> Table:
+    from nvattest._documents import load_toml
+
+    return load_toml(data, source=source, maximum=_MAXIMUM)
+
+
+def _yaml(data: bytes, source: str) -> list[Table]:
+    if not data.strip():
+        return []
+    try:
+        import yaml
+    except ImportError:
+        # JSON is YAML, and kubectl writes it.
+        from nvattest._documents import load_json
+
+        try:
+            documents = [load_json(data, source=source, maximum=_MAXIMUM)]
+        except NvattestError as error:
+            hint = "for YAML: pip install PyYAML (the extra kata); JSON is read without it"
+            raise InputError(error.message, code="file", hint=hint) from None
+    else:
+        try:
+            documents = list(yaml.safe_load_all(data))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise InputError(f"{source}: not YAML: {error}"[:300], code="file") from None
+    return [document for document in documents if isinstance(document, Mapping)]
+
+
+def _tables(table: Table) -> Iterator[Table]:
+    yield from (value for value in table.values() if isinstance(value, Mapping))
+
+
+def _number(value: object) -> int:
+    text = str(value if value is not None else 0)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else 0
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str)[:80]
+
+
+# --- a runtime's configuration as the shim reads it, and a drop-in for it ---------------------------------------------
 
 
 class Extension(NamedTuple):
@@ -212,7 +554,7 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
             if name.endswith(".toml"):
                 found[name] = path
     found |= {os.path.basename(path): path for path in drop_ins}
-    layers = tuple((path, _read(path)) for path in [base, *(found[name] for name in sorted(found))])
+    layers = tuple((path, _toml(_read(path), path)) for path in [base, *(found[name] for name in sorted(found))])
     tables = at(layers[0][1], "hypervisor")
     if len(tables) != 1:
         raise InputError(f"{base}: expected one table below [hypervisor], found {len(tables)}", code="kata-config")
@@ -234,14 +576,6 @@ def _require_types(table: Table, path: str) -> None:
         wrong.append(_ARRAY)
     if wrong:
         raise InputError(f"{path}: the type of {wrong[0]} is none that the shim reads", code="kata-config")
-
-
-def is_set_ready_at_boot(words: Iterable[str]) -> str:
-    """The kernel parameter by which NVRC sets GPUs ready unattested, or "". The last of several counts."""
-    ready = [word for word in words if word.partition("=")[0] == READY_PARAMETER]
-    if not ready or ready[-1].partition("=")[2].lower() in ("0", "disabled"):
-        return ""
-    return ready[-1]
 
 
 def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = None) -> str:
@@ -287,12 +621,6 @@ def _extensions(value: object) -> tuple[Extension, ...]:
     items = value if isinstance(value, list) else []
     texts = [item if isinstance(item, dict) else {} for item in items]
     return tuple(Extension(*(str(item.get(key, "")) for key in Extension._fields)) for item in texts)
-
-
-def _read(path: str) -> Table:
-    from nvattest._documents import load_toml
-
-    return load_toml(read_bounded(path, _MAXIMUM), source=path, maximum=_MAXIMUM)
 
 
 def _merged(under: Table, over: Table) -> Table:

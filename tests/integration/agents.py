@@ -1,6 +1,6 @@
 """kata-agent in its generations, as far as a hook meets it: a pod is a pause container, then its containers.
 
-Facts: ``nvattest.guest.kata``. Who kills, obeys or drops what is decided by a generation's members and nothing else. The
+Facts: ``nvattest.guest.check``. Who kills, obeys or drops what is decided by a generation's members and nothing else. The
 reaper always wins here, as it does on a guest with several processors, so that no test can lean on an exit status.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nvattest.guest.kata import AGENT_SECONDS, Generation
+from nvattest.guest.check import AGENT_SECONDS, Generation
 
 from .hook_world import KEY, HookWorld
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nvattest.guest.kata import GENERATIONS, Generation
+from nvattest.guest.check import GENERATIONS, Generation
 
 from .agents import CDI_HOOKS, CONTAINER, PAUSE, POD, Agent, Container
 from .hook_world import HookWorld

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from nvattest.guest.kata import GENERATIONS, generation_of, kernel_log_failure, version_of
+from nvattest.guest.check import GENERATIONS, generation_of, kernel_log_failure, version_of
 
 HOOK = "/run/kata-extensions/nvattest/usr/share/oci/hooks/prestart/nvattest-hook"
 

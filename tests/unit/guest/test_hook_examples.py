@@ -17,7 +17,7 @@ import pytest
 from nvattest.guest.arguments import Stage, parse_arguments
 from nvattest.guest.config import Paths, Settings
 from nvattest.guest.extension import our_entry
-from nvattest.guest.lint import lint_files
+from nvattest.guest.kata import lint_files
 
 if sys.version_info >= (3, 11):
     import tomllib

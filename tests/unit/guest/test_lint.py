@@ -13,7 +13,7 @@ import pytest
 
 from nvattest.cli import main
 from nvattest.guest.extension import VerityParams, write_extension
-from nvattest.guest.lint import lint_files
+from nvattest.guest.kata import lint_files
 
 VERITY = str(VerityParams("ab" * 32, "cd" * 32, 100))
 RULE = """\

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from nvattest.errors import InputError, NvattestError
+from nvattest.guest.check import manifest_findings
 from nvattest.guest.extension import (
     VARIABLES,
     Launch,
     add_process,
     launch_plan,
-    manifest_findings,
     our_entry,
     read_manifest,
 )

@@ -9,8 +9,7 @@ import pytest
 
 from nvattest.errors import NvattestError
 from nvattest.guest.extension import VerityParams, write_extension
-from nvattest.guest.kata import Extension, drop_in, read_runtime
-from nvattest.guest.lint import lint_files
+from nvattest.guest.kata import Extension, drop_in, lint_files, read_runtime
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,7 +13,7 @@ from nvattest.appraisal.check import CHECKS
 from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.cli import COMMANDS
 from nvattest.errors import NvattestError, ResultCode
-from nvattest.guest.kata import kernel_log_failure
+from nvattest.guest.check import kernel_log_failure
 from nvattest.report.catalogue import (
     DOCUMENT,
     CatalogueEntry,
