@@ -412,12 +412,14 @@ def test_lines_for_people_are_joined_by_the_function_that_keeps_each_of_them_one
 
 
 def test_every_word_of_an_error_leads_to_an_entry_of_the_catalogue() -> None:
-    # refuse("…", "…") makes the errors of tokens; the word is its second argument.
     given = [(module, item.value) for module, node in nodes(ast.Call) for item in node.keywords if item.arg == "code"]
+    # Functions that make the errors of a room or a module: what has hyphens among their arguments is the word.
     given += [
-        (module, node.args[1])
+        (module, item)
         for module, node in nodes(ast.Call)
-        if ast.unparse(node.func) == "refuse" and len(node.args) > 1
+        if ast.unparse(node.func).rpartition(".")[2] in ("refuse", "_refuse", "fail", "_error")
+        for item in node.args
+        if isinstance(item, ast.Constant) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", str(item.value))
     ]
     words = {item.value: module for module, item in given if isinstance(item, ast.Constant) and item.value}
     missing = {word: module for word, module in words.items() if find_entry(str(word)) is None}
