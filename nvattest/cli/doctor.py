@@ -412,7 +412,7 @@ def _gpus(library: NvmlLibrary, timeout: float) -> Iterator[Item]:
 
 
 def _switch_library(machine: Machine, *, switches: int, driver: str | None) -> Item:
-    from nvattest.devices._driver import LIBRARY_FOLDERS
+    from nvattest.devices.nvml import LIBRARY_FOLDERS
 
     remedy = "install libnvidia-nscq in exactly the version of the driver"
     paths = [machine.path(f"{folder}/libnvidia-nscq.so.2") for folder in LIBRARY_FOLDERS]

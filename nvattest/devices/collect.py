@@ -7,15 +7,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from nvattest._waiting import Deadline, waiting
-from nvattest.devices._driver import DEFAULT_TIMEOUT, Job, Trace
 from nvattest.devices.nscq import NscqSession
-from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
+from nvattest.devices.nvml import DEFAULT_TIMEOUT, Job, NvmlCalls, NvmlLibrary, Trace
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode
 from nvattest.errors import CollectionError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, Nonce
-
-__all__ = ["collect_gpus", "collect_switches"]
 
 GPUS_MAX: Final = 64
 REPORT_MAX: Final = 0x2000

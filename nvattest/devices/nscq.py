@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
-from nvattest.devices._driver import Trace, load_library
+from nvattest.devices.nvml import Trace, load_library
 from nvattest.errors import CollectionError, ResultCode
 
-__all__ = ["CERTIFICATE_MAX", "REPORT_MAX", "NscqSession"]
+T = TypeVar("T")
 
 _NAME: Final = "libnvidia-nscq.so.2"
 _MOUNT_DEVICES: Final = 1
@@ -21,21 +21,24 @@ REPORT_MAX: Final = 0x2000
 CERTIFICATE_MAX: Final = 0x1400
 _SWITCHES_MAX: Final = 64
 
-_RC_WORDS: Final = {
-    1: "warning: RDT initialisation failed",
-    -1: "not implemented",
-    -2: "invalid uuid",
-    -3: "resource not mountable",
-    -4: "overflow",
-    -5: "unexpected value",
-    -6: "unsupported driver",
-    -7: "driver error",
-    -8: "timeout",
-    -127: "external error",
-    -128: "unspecified error",
+_UNEXPECTED: Final = -5
+# Return codes: what they mean, and what to do where something better is known than looking at dmesg.
+_MEANINGS: Final = {
+    1: (
+        "warning: RDT initialisation failed",
+        "libnvidia-nscq and the driver may have different versions; all GPUs and switches must be passed through",
+    ),
+    -1: ("not implemented", ""),
+    -2: ("invalid uuid", ""),
+    -3: ("resource not mountable", ""),
+    -4: ("overflow", ""),
+    _UNEXPECTED: ("unexpected value", ""),
+    -6: ("unsupported driver", "install libnvidia-nscq in the version of the driver"),
+    -7: ("driver error", "check that the NVSwitches are passed through and the driver is loaded; look at dmesg"),
+    -8: ("timeout", "look for SXid messages in dmesg"),
+    -127: ("external error", ""),
+    -128: ("unspecified error", ""),
 }
-
-
 _ARCHITECTURES: Final = {0: "SV10", 1: "LR10", 2: "LS10"}
 
 
@@ -108,7 +111,9 @@ class NscqSession:
         self._session = result.session
         if result.rc != 0 or not result.session:
             self.close()
-            raise _error("nscq_session_create", result.rc, code="nscq-session", result_code=ResultCode.NSCQ_INIT_FAILED)
+            raise _failed(
+                "nscq_session_create", result.rc, code="nscq-session", result_code=ResultCode.NSCQ_INIT_FAILED
+            )
 
     def switches(self) -> tuple[str, ...]:
         """The labels of all switches, in the library's order.
@@ -116,29 +121,16 @@ class NscqSession:
         Raises:
             CollectionError: the library failed, or names an absurd number of switches or one switch twice.
         """
-        uuids: list[_Uuid] = []
-        codes: list[int] = []
-        too_many = False
-
-        def observe(_device: Any, code: int, uuid: Any, _data: Any) -> None:
-            nonlocal too_many
-            if code != 0 or not uuid:
-                codes.append(code or -5)
-            elif len(uuids) < _SWITCHES_MAX:
-                uuids.append(_Uuid.from_buffer_copy(uuid.contents))
-            else:
-                too_many = True
-
-        self._observe_path("/drv/nvswitch/{device}/uuid", _UuidObserver(observe), codes)
-        if too_many:
-            raise CollectionError(
-                f"NSCQ names more than {_SWITCHES_MAX} switches", code="switch-count", result_code=ResultCode.NSCQ_ERROR
-            )
+        uuids = self._ask(
+            "/drv/nvswitch/{device}/uuid",
+            _UuidObserver,
+            lambda uuid: _Uuid.from_buffer_copy(uuid.contents) if uuid else None,
+        )
+        if len(uuids) > _SWITCHES_MAX:
+            raise _error(f"NSCQ names more than {_SWITCHES_MAX} switches", "switch-count")
         labels = tuple(self._label(uuid) for uuid in uuids)
         if len(set(labels)) != len(labels):
-            raise CollectionError(
-                "NSCQ names a switch twice", code="switch-duplicate", result_code=ResultCode.NSCQ_ERROR
-            )
+            raise _error("NSCQ names a switch twice", "switch-duplicate")
         return labels
 
     def architecture(self) -> str:
@@ -147,12 +139,10 @@ class NscqSession:
         Raises:
             CollectionError: the library failed, gave none, or gave different ones.
         """
-        values = self._numbers("/{nvswitch}/id/arch")
+        values = set(self._ask("/{nvswitch}/id/arch", _NumberObserver, int))
         if len(values) != 1:
-            raise CollectionError(
-                f"NSCQ gives {len(values)} architectures for the switches; expected one",
-                code="switch-architecture",
-                result_code=ResultCode.NSCQ_ERROR,
+            raise _error(
+                f"NSCQ gives {len(values)} architectures for the switches; expected one", "switch-architecture"
             )
         (number,) = values
         return _ARCHITECTURES.get(number, f"unknown ({number})")
@@ -163,7 +153,7 @@ class NscqSession:
         Raises:
             CollectionError: the library failed.
         """
-        values = self._numbers(f"/{label}/config/pcie_mode")
+        values = set(self._ask(f"/{label}/config/pcie_mode", _NumberObserver, int))
         return values.pop() if len(values) == 1 else -1
 
     def report(self, label: str, nonce: bytes) -> bytes:
@@ -176,7 +166,7 @@ class NscqSession:
         buffer = ctypes.create_string_buffer(nonce, len(nonce))
         code = self._set_input(self._session, 0, buffer, len(nonce))
         if code != 0:
-            raise _error("nscq_session_set_input", code)
+            raise _failed("nscq_session_set_input", code)
         return self._sized(f"/{label}/config/attestation_report", _ReportObserver, REPORT_MAX)
 
     def certificate(self, label: str) -> bytes:
@@ -204,9 +194,9 @@ class NscqSession:
         try:
             function = getattr(self._library, name)
         except AttributeError as error:
-            raise CollectionError(
+            raise _error(
                 f"{_NAME} has no function {name}",
-                code="nscq-function-missing",
+                "nscq-function-missing",
                 result_code=ResultCode.NSCQ_INIT_FAILED,
                 hint="install libnvidia-nscq in the version of the driver",
             ) from error
@@ -214,50 +204,35 @@ class NscqSession:
         function.argtypes = arguments
         return function
 
-    def _observe_path(self, path: str, observer: Any, codes: list[int]) -> None:
-        self._trace.begin(f"nscq_session_path_observe({path})")
-        # The observer is referenced by this frame until the call returns; NSCQ does not keep it.
-        code = self._observe(self._session, path.encode(), ctypes.cast(observer, ctypes.c_void_p), None, 0)
-        failed = code or next(iter(codes), 0)
-        if failed:
-            raise _error(path, failed)
-
-    def _numbers(self, path: str) -> set[int]:
-        values: set[int] = set()
-        codes: list[int] = []
-
-        def observe(_device: Any, code: int, value: int, _data: Any) -> None:
-            if code != 0:
-                codes.append(code)
-            else:
-                values.add(value)
-
-        self._observe_path(path, _NumberObserver(observe), codes)
-        return values
-
-    def _sized(self, path: str, kind: Callable[[Any], Any], maximum: int) -> bytes:
-        found: list[tuple[int, bytes]] = []
+    def _ask(self, path: str, kind: Callable[[Any], Any], read: Callable[[Any], T | None]) -> list[T]:
+        """What NSCQ hands to an observer of this kind, as ``read`` copies it, and of more than enough the first."""
+        found: list[T] = []
         codes: list[int] = []
 
         def observe(_device: Any, code: int, value: Any, _data: Any) -> None:
-            if code != 0:
-                codes.append(code)
-            else:
-                found.append((value.size, bytes(value.data)))
+            item = read(value) if code == 0 else None
+            if item is None:
+                codes.append(code or _UNEXPECTED)
+            elif len(found) <= _SWITCHES_MAX:
+                found.append(item)
 
-        self._observe_path(path, kind(observe), codes)
+        self._trace.begin(f"nscq_session_path_observe({path})")
+        # The observer is referenced by this frame until the call returns; NSCQ does not keep it.
+        observer = kind(observe)
+        code = self._observe(self._session, path.encode(), ctypes.cast(observer, ctypes.c_void_p), None, 0)
+        if failed := code or next(iter(codes), 0):
+            raise _failed(path, failed)
+        return found
+
+    def _sized(self, path: str, kind: Callable[[Any], Any], maximum: int) -> bytes:
+        found = self._ask(path, kind, lambda value: (value.size, bytes(value.data)))
         if len(found) != 1:
-            raise CollectionError(
-                f"{path}: NSCQ gave {len(found)} answers; expected one",
-                code="nscq-answer",
-                result_code=ResultCode.NSCQ_ERROR,
-            )
+            raise _error(f"{path}: NSCQ gave {len(found)} answers; expected one", "nscq-answer")
         size, data = found[0]
         if not 0 < size <= maximum:
-            raise CollectionError(
+            raise _error(
                 f"{path}: NSCQ says that there are {size} bytes; expected 1 to {maximum}",
-                code="driver-size",
-                result_code=ResultCode.NSCQ_ERROR,
+                "driver-size",
                 hint="check that the library fits the driver",
             )
         return data[:size]
@@ -268,27 +243,26 @@ class NscqSession:
         code = self._to_label(ctypes.byref(uuid), ctypes.byref(label), 0)
         text = bytes(label.data)
         if code != 0:
-            raise _error("nscq_uuid_to_label", code)
+            raise _failed("nscq_uuid_to_label", code)
         # The label becomes part of a path: a slash in it would name something else.
         if not text or not all(sign in b"-_" or bytes((sign,)).isalnum() for sign in text):
-            raise CollectionError(
-                f"NSCQ gave an unusable switch label: {text!r}", code="nscq-answer", result_code=ResultCode.NSCQ_ERROR
-            )
+            raise _error(f"NSCQ gave an unusable switch label: {text!r}", "nscq-answer")
         return text.decode("ascii")
 
 
 def _error(
+    message: str, code: str, *, hint: str = "", result_code: ResultCode = ResultCode.NSCQ_ERROR
+) -> CollectionError:
+    return CollectionError(message, code=code, result_code=result_code, hint=hint)
+
+
+def _failed(
     what: str, rc: int, *, code: str = "nscq-error", result_code: ResultCode = ResultCode.NSCQ_ERROR
 ) -> CollectionError:
-    hints = {
-        1: "libnvidia-nscq and the driver may have different versions; all GPUs and switches must be passed through",
-        -6: "install libnvidia-nscq in the version of the driver",
-        -7: "check that the NVSwitches are passed through and the driver is loaded; look at dmesg",
-        -8: "look for SXid messages in dmesg",
-    }
-    return CollectionError(
-        f"switches: {what} failed: {_RC_WORDS.get(rc, 'unknown code')} (NSCQ {rc})",
-        code=code,
+    word, hint = _MEANINGS.get(rc, ("unknown code", ""))
+    return _error(
+        f"switches: {what} failed: {word} (NSCQ {rc})",
+        code,
         result_code=result_code,
-        hint=hints.get(rc, "compare with: nvidia-smi nvlink -s; look at dmesg"),
+        hint=hint or "compare with: nvidia-smi nvlink -s; look at dmesg",
     )

@@ -1,7 +1,11 @@
-"""The state of confidential computing on this machine, as the driver reports it.
+"""The state of confidential computing on this machine, as the driver reports it, and the ready state of its GPUs.
 
-The state is a hint of what to expect, and the reason for clear messages. It proves nothing: a host can make a driver
-say anything, and only signed evidence counts.
+What the driver says is a hint of what to expect, and the reason for clear messages. It proves nothing: a host can make
+a driver say anything, and only signed evidence counts.
+
+The ready state (nvmlSystemSetConfComputeGpusReadyState) says whether the GPUs accept work. It is one switch for all of
+them. ``set_ready`` is the only function of this program that switches it on, and what it takes is no boolean but the
+proof: a ``TrustedPlatform``, which can be made of a trusted appraisal and of nothing else.
 """
 
 from __future__ import annotations
@@ -9,14 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from nvattest._registry import MULTI_GPU_PROTECTED
-from nvattest.devices._driver import DEFAULT_TIMEOUT
-from nvattest.devices.nvml import UNSUPPORTED_CODES, NvmlCalls, NvmlLibrary
-from nvattest.errors import CollectionError, ResultCode
+from nvattest.devices.nvml import DEFAULT_TIMEOUT, UNSUPPORTED_CODES, NvmlCalls, NvmlLibrary
+from nvattest.errors import CollectionError, NotTrustedError, ResultCode
+from nvattest.model import DeviceKind
 
-__all__ = ["CpuCapability", "Environment", "MultiGpuMode", "SystemState", "read_state", "require_evidence_mode"]
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal
 
 
 class Environment(IntEnum):
@@ -172,3 +177,96 @@ def require_evidence_mode(state: SystemState, *, allow_devtools: bool = False) -
             hint="set the CC mode to 'on' on the host instead of 'devtools'; for development: --allow-devtools, "
             "and in Python allow_devtools=True",
         )
+
+
+# --- the ready state --------------------------------------------------------------------------------------------------
+
+
+_WORDS: Final = {0: "not-ready", 1: "ready"}
+
+
+@final
+class TrustedPlatform:
+    """Proof that an appraisal of this whole platform is trusted.
+
+    Raises:
+        TypeError: what is given is no appraisal.
+        NotTrustedError: it is not; the message names each device and check that failed.
+    """
+
+    __slots__ = ("appraisal",)
+
+    def __init__(self, appraisal: Appraisal) -> None:
+        from nvattest.appraisal.results import Appraisal
+
+        # Something that only looks like an appraisal could say of itself that it is trusted.
+        if type(appraisal) is not Appraisal:
+            raise TypeError("only an appraisal can prove that a platform is trusted")
+        if appraisal.require().trusted is not True:
+            raise NotTrustedError("not trusted")
+        self.appraisal: Final = appraisal
+
+
+def read_ready(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+    """Whether the GPUs accept work.
+
+    Raises:
+        CollectionError: the driver did not say, or said something other than 0 or 1 (``ready-state``).
+    """
+    return library.run("ready state", _read_ready, timeout=timeout)
+
+
+def set_ready(library: NvmlLibrary, platform: TrustedPlatform, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Let all GPUs of this machine accept work, and read back that it is so.
+
+    Raises:
+        TypeError: what is given is no proof.
+        CollectionError: the machine has other than the attested GPUs (``devices-changed``); the driver refused, did not
+            answer in time, or does not say afterwards what was set (``ready-state``). Take the state as unknown then.
+    """
+    if type(platform) is not TrustedPlatform:
+        raise TypeError("the GPUs are set ready for a trusted platform and for nothing else")
+    attested = sum(device.kind is DeviceKind.GPU for device in platform.appraisal.devices)
+
+    def work(calls: NvmlCalls) -> None:
+        present = int(calls.ask("nvmlDeviceGetCount"))
+        if present != attested:
+            raise CollectionError(
+                f"{attested} of this machine's {present} GPUs were attested, and the ready state is one switch for all",
+                code="devices-changed",
+                hint="attest all GPUs of the machine together",
+            )
+        _switch(calls, 1)
+
+    library.run("ready state", work, timeout=timeout)
+
+
+def set_not_ready(library: NvmlLibrary, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Let no GPU accept work, and read back that it is so. Where no thread can be had, the driver has no time limit.
+
+    Raises:
+        CollectionError: as ``set_ready``, for a driver that does not do it.
+    """
+    library.run("ready state", lambda calls: _switch(calls, 0), timeout=timeout, here=True)
+
+
+def _switch(calls: NvmlCalls, wanted: int) -> None:
+    calls.ask("nvmlSystemSetConfComputeGpusReadyState", wanted)
+    found = int(_read_ready(calls))
+    if found != wanted:
+        raise CollectionError(
+            f"the GPUs were set {_WORDS[wanted]} but the driver says {_WORDS[found]}",
+            code="ready-state",
+            hint="another program may set the state too; check with: nvidia-smi conf-compute -grs",
+        )
+
+
+def _read_ready(calls: NvmlCalls) -> bool:
+    value = int(calls.ask("nvmlSystemGetConfComputeGpusReadyState"))
+    if value not in _WORDS:
+        raise CollectionError(
+            f"the driver gives the ready state {value}; expected 0 (not ready) or 1 (ready)",
+            code="ready-state",
+            hint="the driver may be newer than this program",
+        )
+    return value == 1

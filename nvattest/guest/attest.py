@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Final
 from nvattest._folder import TrustedFolder
 from nvattest._system import MODULE, PciDevices, pci_devices
 from nvattest._waiting import Deadline, Work
-from nvattest.devices.ready import TrustedPlatform
-from nvattest.devices.state import require_evidence_mode
+from nvattest.devices.state import TrustedPlatform, require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
 from nvattest.guest.arguments import Container, Stage, TerminatedError, Termination
 from nvattest.guest.config import LOOK_SECONDS, Paths, Settings

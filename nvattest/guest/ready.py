@@ -19,7 +19,7 @@ from nvattest._documents import load_json
 from nvattest._folder import TrustedFolder
 from nvattest._waiting import Deadline
 from nvattest.devices.nvml import NvmlLibrary
-from nvattest.devices.ready import TrustedPlatform, read_ready, set_not_ready, set_ready
+from nvattest.devices.state import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, InputError, NvattestError
 from nvattest.guest.config import Paths
 

@@ -39,7 +39,7 @@ GPU = SimpleNamespace(
 MACHINE = SimpleNamespace(gpus=[GPU], switches=[])
 COLLECT = """
 import sys
-from nvattest.devices import collect_gpus, collect_switches
+from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.errors import NvattestError
 collect = collect_switches if sys.argv[1] == "switches" else collect_gpus
 try:
@@ -252,7 +252,7 @@ def test_a_library_in_a_placed_folder_needs_no_environment(
 ) -> None:
     placed = place_driver_libraries(libraries, tmp_path / "lib", address=server.address)
     code = f"""
-from nvattest.devices import collect_gpus
+from nvattest.devices.collect import collect_gpus
 print(len(collect_gpus(bytes(32), library_path={placed.nvml!r})))
 """
     assert python(code, environment={}) == "1"

@@ -189,8 +189,7 @@ def _set_ready(appraisal: Appraisal, items: Sequence[Evidence], *, held: Sequenc
     """Set the ready state. ``held`` are the devices that are trusted because the environment says so."""
     from nvattest._system import device_digest
     from nvattest.devices.nvml import NvmlLibrary
-    from nvattest.devices.ready import TrustedPlatform, set_not_ready, set_ready
-    from nvattest.devices.state import read_state
+    from nvattest.devices.state import TrustedPlatform, read_state, set_not_ready, set_ready
 
     with NvmlLibrary.open() as library:
         fit = _anchors_fit(appraisal)
@@ -231,7 +230,7 @@ def _set_ready(appraisal: Appraisal, items: Sequence[Evidence], *, held: Sequenc
 
 def _take_away() -> None:
     from nvattest.devices.nvml import NvmlLibrary
-    from nvattest.devices.ready import set_not_ready
+    from nvattest.devices.state import set_not_ready
 
     # The first error says more than that of a driver that does not answer.
     with suppress(CollectionError), NvmlLibrary.open() as library:

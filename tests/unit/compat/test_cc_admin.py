@@ -139,7 +139,6 @@ def test_ready_is_set_only_for_all_gpus_of_this_machine_and_never_after_a_failur
 ) -> None:
     import nvattest.devices.collect
     import nvattest.devices.nvml
-    import nvattest.devices.ready
     import nvattest.devices.state
 
     platform = Platform.build("hopper-1", lies=lies)
@@ -157,8 +156,8 @@ def test_ready_is_set_only_for_all_gpus_of_this_machine_and_never_after_a_failur
     monkeypatch.setattr(nvattest.devices.collect, "collect_gpus", collect)
     monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
     monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: state)
-    monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
-    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_ready", lambda _, proof: states.append("ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_not_ready", lambda _: states.append("not ready"))
     appraisal = appraised(platform)
     if present != "same" or dev_tools:
         # Warnings may be errors: the state is seen to first.
@@ -173,7 +172,7 @@ def test_real_gpus_are_not_made_ready_under_anchors_of_the_environment(monkeypat
     # A file of NVIDIA's root for devices and somebody's own for RIMs would call any firmware good.
     import nvattest.devices.collect
     import nvattest.devices.nvml
-    import nvattest.devices.ready
+    import nvattest.devices.state
 
     platform = Platform.build("hopper-1")
     simulated = appraised(platform)
@@ -185,8 +184,8 @@ def test_real_gpus_are_not_made_ready_under_anchors_of_the_environment(monkeypat
     items = evidence_of(platform)
     monkeypatch.setattr(nvattest.devices.collect, "collect_gpus", lambda *_, **__: items)
     monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
-    monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
-    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_ready", lambda _, proof: states.append("ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_not_ready", lambda _: states.append("not ready"))
     for chain in (real, None):
         of_real_gpus = replace(simulated, devices=(replace(device, chain=chain),))
         assert of_real_gpus.trusted
@@ -242,7 +241,6 @@ def test_gpus_with_a_certificate_on_hold_are_made_ready_by_an_option_and_never_b
 ) -> None:  # fmt: skip
     import nvattest.devices.collect
     import nvattest.devices.nvml
-    import nvattest.devices.ready
     import nvattest.devices.state
 
     platform = Platform.build("hopper-1", clock=datetime.now(timezone.utc), lies=["gpu0:hold=1"])
@@ -251,8 +249,8 @@ def test_gpus_with_a_certificate_on_hold_are_made_ready_by_an_option_and_never_b
     monkeypatch.setattr(nvattest.devices.collect, "collect_gpus", lambda *_, **__: items)
     monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
     monkeypatch.setattr(nvattest.devices.state, "read_state", lambda *_, **__: type("S", (), {"dev_tools": False}))
-    monkeypatch.setattr(nvattest.devices.ready, "set_ready", lambda _, proof: states.append("ready"))
-    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_ready", lambda _, proof: states.append("ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_not_ready", lambda _: states.append("not ready"))
     monkeypatch.setenv("NV_ALLOW_HOLD_CERT", "true" if by_environment else "")
     (tmp_path / "roots.pem").write_bytes(platform.anchors_pem)
     with Services(platform, now=wall_clock) as services, warnings.catch_warnings(record=True) as caught:
@@ -359,11 +357,11 @@ def test_a_verification_that_breaks_off_leaves_no_gpu_ready(
     params: dict[str, Any], live: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import nvattest.devices.nvml
-    import nvattest.devices.ready
+    import nvattest.devices.state
 
     states: list[str] = []
     monkeypatch.setattr(nvattest.devices.nvml.NvmlLibrary, "open", lambda *_, **__: FakeLibrary())
-    monkeypatch.setattr(nvattest.devices.ready, "set_not_ready", lambda _: states.append("not ready"))
+    monkeypatch.setattr(nvattest.devices.state, "set_not_ready", lambda _: states.append("not ready"))
     params.update(rim_service_url="no address", user_mode=False)
     with pytest.raises(NvattestError):
         cc_admin.attest(params, NONCE, evidence_of(live[0]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.devices import NvmlLibrary
+from nvattest.devices.nvml import NvmlLibrary
 from nvattest.testing.driver import DriverLibraries, DriverServer
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from nvattest.devices import NvmlLibrary, collect_gpus, collect_switches, read_state
+from nvattest.devices.collect import collect_gpus, collect_switches
+from nvattest.devices.nvml import NvmlLibrary
+from nvattest.devices.state import read_state
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import dump_evidence, load_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce

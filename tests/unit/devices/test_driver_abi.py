@@ -11,7 +11,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from nvattest.devices import NvmlLibrary
+from nvattest.devices.nvml import NvmlLibrary
 from nvattest.testing.driver_answers import DriverState, Fault
 
 NONCE = bytes(range(32))

@@ -11,7 +11,7 @@ import pytest
 
 import nvattest
 from nvattest import Appraisal, Nonce, Verifier
-from nvattest.devices import TrustedPlatform, read_ready, set_not_ready, set_ready
+from nvattest.devices.state import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, NotTrustedError
 from nvattest.testing import Platform
 from nvattest.testing.driver_answers import DriverState, Fault
@@ -140,7 +140,7 @@ def test_a_ready_state_beyond_0_and_1_is_not_ready(drive: Any, nvml: Any) -> Non
 
 
 def test_one_line_of_the_program_switches_the_gpus_on_and_it_stands_behind_the_proof() -> None:
-    tree = ast.parse((Path(nvattest.__file__).parent / "devices" / "ready.py").read_text())
+    tree = ast.parse((Path(nvattest.__file__).parent / "devices" / "state.py").read_text())
     calls = {
         function.name: [ast.unparse(node.args[1]) for node in ast.walk(function) if is_call(node, "_switch")]
         for function in tree.body

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nvattest.devices import collect_switches
+from nvattest.devices.collect import collect_switches
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.model import Architecture, DeviceKind
 from nvattest.testing.driver_answers import DriverState, Fault

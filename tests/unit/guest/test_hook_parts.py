@@ -18,7 +18,7 @@ import pytest
 
 import nvattest
 from nvattest._folder import TrustedFolder
-from nvattest.devices import TrustedPlatform
+from nvattest.devices.state import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest import entry
 from nvattest.guest.arguments import (
