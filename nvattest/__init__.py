@@ -36,8 +36,7 @@ if TYPE_CHECKING:
         TopologyRule,
         Unavailable,
     )
-    from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.appraisal.results import Appraisal, DeviceAppraisal, appraisal_to_json
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
     from nvattest.collateral.cache import DiskCache
@@ -122,7 +121,7 @@ _HOMES = {
     "VerificationTime": "model",
     "VerifiedToken": "token.verified",
     "Verifier": "appraisal.verifier",
-    "appraisal_to_json": "appraisal.serialize",
+    "appraisal_to_json": "appraisal.results",
     "attest": "session",
     "claims_of": "token.claims",
     "collect": "session",

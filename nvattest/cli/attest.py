@@ -666,7 +666,7 @@ def _remote(request: Request, remote: RemoteRequest) -> Result:
 
 
 def _print_json(result: Result) -> None:
-    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.appraisal.results import appraisal_to_json
 
     judged = result.code in _JUDGED
     document: dict[str, object] = {

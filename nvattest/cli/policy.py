@@ -118,13 +118,13 @@ def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
 def _demands(data: bytes, path: str, claims_path: str | None, kind: str) -> Answer:
     """What an evidence policy or a CPU policy demands; neither is tried on claims."""
     if kind == "cpu":
-        from nvattest.appraisal.serialize import cpu_policy_to_json
+        from nvattest.appraisal.results import cpu_policy_to_json
         from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
 
         cpu = load_cpu_policy(data, source=path)
         demands, weakened, policy = list(explain_cpu_policy(cpu)), list(cpu.weakenings), cpu_policy_to_json(cpu)
     else:
-        from nvattest.appraisal.serialize import policy_to_json
+        from nvattest.appraisal.results import policy_to_json
         from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
 
         own = load_evidence_policy(data, source=path)

@@ -663,7 +663,7 @@ def _service_of(verified: VerifiedToken) -> str:
 
 
 def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) -> dict[str, object]:
-    from nvattest.appraisal.serialize import guest_to_json
+    from nvattest.appraisal.results import guest_to_json
     from nvattest.token.verified import TokenKind
 
     facts: dict[str, object] = {"claims": list(verified.claims)}

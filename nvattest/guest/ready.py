@@ -153,7 +153,7 @@ def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
     Raises:
         InputError: it could not be written (``output``).
     """
-    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.appraisal.results import appraisal_to_json
 
     try:
         folder.write(Paths.APPRAISAL, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())

@@ -16,7 +16,7 @@ from typing import Any, Final
 from nvattest._documents import JsonObject, kind_of
 from nvattest._text import suggestion
 from nvattest.appraisal.guest import GENERATIONS, CpuPolicy, SnpDemands, TcbFloor, TdxDemands
-from nvattest.appraisal.serialize import cpu_policy_to_json
+from nvattest.appraisal.results import cpu_policy_to_json
 from nvattest.errors import PolicyError
 from nvattest.policy.fields import (
     PolicyDocument,

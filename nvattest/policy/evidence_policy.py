@@ -13,7 +13,7 @@ from typing import Final
 
 from nvattest._documents import JsonObject, dump_json
 from nvattest.appraisal.inputs import EvidencePolicy
-from nvattest.appraisal.serialize import policy_to_json
+from nvattest.appraisal.results import policy_to_json
 from nvattest.policy.fields import declared_fields, field_schemas, load_document, read_fields, read_header
 
 FORMAT: Final = "nvattest-evidence-policy"

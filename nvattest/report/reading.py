@@ -361,14 +361,14 @@ def is_appraisal(document: object) -> bool:
 
 def view_of(appraisal: Appraisal) -> AppraisalView:
     """An appraisal just made, seen as its JSON says it: what ``attest`` shows is what ``explain`` shows of its file."""
-    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.appraisal.results import appraisal_to_json
 
     return read_appraisal(appraisal_to_json(appraisal))
 
 
 def view_of_guest(guest: GuestAppraisal) -> GuestView:
     """A guest just judged, seen as its JSON says it."""
-    from nvattest.appraisal.serialize import guest_to_json
+    from nvattest.appraisal.results import guest_to_json
 
     return read_guest(guest_to_json(guest))
 

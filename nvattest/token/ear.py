@@ -43,8 +43,7 @@ from nvattest._package import __version__
 from nvattest._text import base64url
 from nvattest.appraisal.check import Check, Outcome
 from nvattest.appraisal.guest import ANY_GUEST, GuestAppraisal
-from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.appraisal.serialize import cpu_policy_to_json, guest_to_json
+from nvattest.appraisal.results import Appraisal, DeviceAppraisal, cpu_policy_to_json, guest_to_json
 from nvattest.evidence import MAXIMUM_DEVICES
 from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member, verify_signature
 from nvattest.token.keyring import Keyring

@@ -13,8 +13,7 @@ from nvattest._documents import JsonObject
 from nvattest._package import __version__
 from nvattest._registry import CPU_MAKERS
 from nvattest.appraisal.inputs import EvidencePolicy
-from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.appraisal.serialize import policy_to_json
+from nvattest.appraisal.results import Appraisal, DeviceAppraisal, policy_to_json
 from nvattest.errors import InputError
 from nvattest.model import VerificationTime, format_time, parse_time
 from nvattest.token.binding import evidence_digest

@@ -133,7 +133,7 @@ def test_the_first_gpu_with_nothing_remembered(real_data: Path) -> None:
 
 
 def test_steps_of_one_gpu(real_data: Path) -> None:
-    from nvattest.appraisal.serialize import appraisal_to_json
+    from nvattest.appraisal.results import appraisal_to_json
     from nvattest.pki.ocsp import parse_ocsp_response
     from nvattest.rim.document import parse_rim
     from nvattest.rim.verify import verify_rim

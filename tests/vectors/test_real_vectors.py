@@ -13,8 +13,7 @@ import pytest
 from nvattest._package import schema_bytes
 from nvattest.appraisal.check import Outcome
 from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer, RimAnswer, Source, TopologyRule
-from nvattest.appraisal.results import Appraisal, DeviceAppraisal
-from nvattest.appraisal.serialize import appraisal_to_json
+from nvattest.appraisal.results import Appraisal, DeviceAppraisal, appraisal_to_json
 from nvattest.appraisal.verifier import Verifier
 from nvattest.cli import main
 from nvattest.errors import ResultCode

@@ -13,8 +13,7 @@ import pytest
 
 from nvattest.appraisal.inputs import Collateral, EvidencePolicy, RevocationMode, RimAnswer
 from nvattest.appraisal.memory import BoundedMap, Memory, ReadEvidence
-from nvattest.appraisal.results import Appraisal
-from nvattest.appraisal.serialize import appraisal_to_json
+from nvattest.appraisal.results import Appraisal, appraisal_to_json
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.errors import ParseError
 from nvattest.evidence import Evidence

@@ -11,7 +11,7 @@ import pytest
 from nvattest._documents import dump_json
 from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral, EvidencePolicy
-from nvattest.appraisal.serialize import appraisal_to_json
+from nvattest.appraisal.results import appraisal_to_json
 
 
 @pytest.fixture(scope="module")

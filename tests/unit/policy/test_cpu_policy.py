@@ -21,7 +21,7 @@ from nvattest.appraisal.guest import (
     TcbFloor,
     TdxDemands,
 )
-from nvattest.appraisal.serialize import cpu_policy_to_json
+from nvattest.appraisal.results import cpu_policy_to_json
 from nvattest.cli import main
 from nvattest.errors import ParseError, PolicyError
 from nvattest.policy.cpu_policy import cpu_policy_schema, explain_cpu_policy, is_cpu_policy, load_cpu_policy

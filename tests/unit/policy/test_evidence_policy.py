@@ -12,7 +12,7 @@ import pytest
 
 from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import EvidencePolicy, RevocationMode, TopologyRule
-from nvattest.appraisal.serialize import policy_to_json
+from nvattest.appraisal.results import policy_to_json
 from nvattest.errors import NvattestError, ParseError, PolicyError, ResultCode
 from nvattest.model import Architecture
 from nvattest.policy.evidence_policy import (

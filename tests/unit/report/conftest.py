@@ -9,7 +9,7 @@ from copy import deepcopy
 
 import pytest
 
-from nvattest.appraisal.serialize import appraisal_to_json
+from nvattest.appraisal.results import appraisal_to_json
 from nvattest.appraisal.verifier import Verifier
 from nvattest.model import Nonce
 from nvattest.testing import Platform

@@ -549,7 +549,7 @@ def test_nothing_in_a_quote_is_a_fact_before_its_signature_is_verified(bound: Bo
 
 
 def appraisal_json(guest: GuestAppraisal) -> dict[str, Any]:
-    from nvattest.appraisal.serialize import guest_to_json
+    from nvattest.appraisal.results import guest_to_json
 
     return guest_to_json(guest)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nvattest
-from nvattest.appraisal.serialize import appraisal_to_json
+from nvattest.appraisal.results import appraisal_to_json
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind, Nonce
 from nvattest.report.catalogue import disagreements
