@@ -49,7 +49,6 @@ from nvattest.guest.inputs import (
     wait_for_clock,
     with_expectations,
 )
-from nvattest.guest.journal import Journal, account, stamp, write_log
 from nvattest.guest.ready import (
     Quote,
     ReadyGate,
@@ -67,15 +66,19 @@ from nvattest.guest.record import (
     TRUSTED,
     UNFINISHED,
     Identity,
+    Journal,
     Reason,
     Record,
     Remark,
+    account,
     belongs,
     boottime,
     identify,
     recognised,
     refreshable,
     shown_status,
+    stamp,
+    write_log,
     write_record,
 )
 from nvattest.model import DeviceKind, Nonce, format_time

@@ -44,12 +44,12 @@ from nvattest.guest.arguments import (
     read_state,
 )
 from nvattest.guest.config import LOOK_SECONDS, Paths, Settings, load_settings, own_configuration
-from nvattest.guest.journal import Journal
 from nvattest.guest.record import (
     NO_GPU,
     NOT_TRUSTED,
     TRUSTED,
     Identity,
+    Journal,
     Record,
     belongs,
     boottime,

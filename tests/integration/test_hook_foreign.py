@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nvattest.guest.config import Paths
-from nvattest.guest.journal import Journal
+from nvattest.guest.record import Journal
 
 from .hook_world import HookWorld
 

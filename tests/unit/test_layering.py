@@ -389,7 +389,7 @@ def test_no_module_raises_an_error_without_a_class_of_its_own() -> None:
 
 
 # Where a line is printed that did not pass through a function that cleans: text for a program, or one that does it.
-PRINTERS = {"cli.output", "cli.manual", "cli.collect", "cli.simulate", "guest.journal"}
+PRINTERS = {"cli.output", "cli.manual", "cli.collect", "cli.simulate", "guest.record"}
 CLEANERS = ("dump_json(", "_as_json(", "block(", "joined(", "clean(")
 # What joins lines of its own: texts of ours for a shell, a manual or a help, and files for programs.
 JOINERS = {"cli.manual", "cli", "cli.simulate", "cli.doctor", "cli.output", "guest.extension", "guest.kata"}

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.cli import main
 from nvattest.guest.config import Paths
-from nvattest.guest.journal import Journal
+from nvattest.guest.record import Journal
 from nvattest.guest.status import render_status, status_metrics
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.testing import Platform

@@ -33,10 +33,10 @@ from nvattest.guest.arguments import (
 )
 from nvattest.guest.config import EARLIEST, Paths, Settings, parse_config
 from nvattest.guest.inputs import Budget, give_up_after, wait_for_clock
-from nvattest.guest.journal import Journal
 from nvattest.guest.ready import PublishedPlatform, ReadyGate, Token, publish, take_away
 from nvattest.guest.record import (
     EXIT,
+    Journal,
     Reason,
     Record,
     Remark,
