@@ -21,15 +21,16 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._folder import read_bounded, replace_file
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source
-from nvattest.appraisal.memory import Memory, ReadEvidence
 from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.pki.ocsp import parse_ocsp_response
 from nvattest.rim.ids import is_rim_id
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.memory import Memory, ReadEvidence
 
 FORMAT: Final = "nvattest-bundle"
 VERSION: Final = 1
@@ -414,6 +415,9 @@ def by_serial(answers: Iterable[OcspAnswer]) -> Shard:
 
 def serial_of(answer: bytes) -> int | None:
     """The serial number that an OCSP response is about; None where it is about none or cannot be read."""
+    # Late: the parser of a command that names bundles needs none of what reads certificates.
+    from nvattest.pki.ocsp import parse_ocsp_response
+
     try:
         return parse_ocsp_response(answer).serial
     except ParseError:
