@@ -9,9 +9,9 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
+from typing import Any, Final
 
 from nvattest._package import __version__
 from nvattest._system import give_up_stdout, open_closed_streams, write_utf_8
@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("nvattest.cli.doctor", "say what this machine is, what is wrong with it and what to do"),
     "preflight": ("nvattest.cli.preflight", "before a rollout: which RIMs exist, and which revocation answers"),
     "hook": ("nvattest.cli.hook", "what the guest hook did, and what silently keeps it from working"),
-    "gate": ("nvattest.cli.gate", "run a command on attested devices only"),
+    "gate": ("nvattest.cli.hook", "run a command on attested devices only"),
     "migrate": ("nvattest.cli.migrate", "what of a program for NVIDIA's Python SDK changes with nvattest.compat"),
     "completion": ("nvattest.cli.manual", "print the completion script of a shell"),
     # A line that is printed here: loading a module for it would take longer.
@@ -149,10 +149,17 @@ def command_parser(name: str) -> Parser:
     module, text = COMMANDS[name]
     parser = Parser(prog=f"nvattest {name}", description=text)
     if module:
-        importlib.import_module(module).add_arguments(parser)
+        _of(name, "add_arguments")(parser)
     add_global_options(parser, waits=name in WAITING)
     parser.epilog = "\n".join(filter(None, (parser.epilog, statuses_of(name))))
     return parser
+
+
+def _of(name: str, function: str) -> Callable[..., Any]:
+    """``add_arguments`` or ``run`` of a command; in a module of two commands those of the second end in its name."""
+    module = importlib.import_module(COMMANDS[name][0])
+    found: Callable[..., Any] = getattr(module, f"{function}_{name}", None) or getattr(module, function)
+    return found
 
 
 def statuses_of(name: str) -> str:
@@ -202,8 +209,7 @@ def run(argv: list[str]) -> int:
         if options.format == "json" and name in ONE_FORM:
             ignored(options, ["format"], ONE_FORM[name])
         with _watched(name, options):
-            module = COMMANDS[name][0]
-            status: int = importlib.import_module(module).run(options) if module else _version(options)
+            status: int = _of(name, "run")(options) if COMMANDS[name][0] else _version(options)
         # A caller that closed stdout wants the status alone.
         if sys.stdout is not None:
             sys.stdout.flush()

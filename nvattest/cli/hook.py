@@ -1,4 +1,10 @@
-"""``nvattest hook``: what the guest hook did, and what keeps it from working: in the guest and in deployment files."""
+"""``nvattest hook``: what the guest hook did, and what keeps it from working: in the guest and in deployment files.
+
+``nvattest gate -- COMMAND`` runs a command only on attested devices, as the first word of an entry point. It attests as
+the hook does, with the same configuration and outputs: only a good verdict sets the GPUs ready and lets the command
+take this process's place. A current verdict of the hook is used; a container that sees another ``/run/nvattest`` asks
+the devices itself.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,15 @@ import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._folder import read_bounded
-from nvattest.cli.arguments import VALIDATION, ArgumentError, existing_file, output_file
+from nvattest.cli.arguments import (
+    REQUIRED,
+    VALIDATION,
+    ArgumentError,
+    add_command,
+    command_of,
+    existing_file,
+    output_file,
+)
 from nvattest.cli.output import say, write_file
 
 if TYPE_CHECKING:
@@ -152,3 +166,26 @@ def _manifest(path: str, *, gate: bool) -> str:
         if item.severity != "ok":
             say(f"{item.severity}: {item.message}" + f"; {item.hint}" * bool(item.hint), error=True)
     return merged
+
+
+def add_arguments_gate(parser: argparse.ArgumentParser) -> None:
+    """The command, after ``--``."""
+    parser.usage = "nvattest gate [options] -- COMMAND [ARGUMENT ...]"
+    add_guest_options(parser)
+    add_command(parser, "what to run on attested devices")
+
+
+def run_gate(options: argparse.Namespace) -> int:
+    """Attest; then become the command, or return the hook's exit status (see ``nvattest.guest.record``)."""
+    from nvattest._system import require_linux
+
+    require_linux("a gate")
+    from nvattest.guest.arguments import Termination
+    from nvattest.guest.entry import run_on_attested
+
+    command = command_of(options)
+    if not any(command[:1]):
+        raise ArgumentError("gate: a command is required, after --", REQUIRED)
+    paths = guest_paths(options.root, options.config)
+    with Termination() as termination:
+        return run_on_attested(paths, command, termination=termination)

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from nvattest._package import schema_bytes
-from nvattest.cli import gate, hook
+from nvattest.cli import hook
 from nvattest.testing.services import Services, wall_clock
 
 from .hook_world import HookWorld
@@ -123,9 +123,9 @@ def test_nothing_that_the_host_can_read_has_the_token_in_it(world: NewWorld) -> 
 # --- nvattest hook ----------------------------------------------------------------------------------------------------
 
 
-def options_of(module: Any, *words: str) -> argparse.Namespace:
+def options_of(add_arguments: Any, *words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
+    add_arguments(parser)
     parser.add_argument("--format", default="text")
     return parser.parse_args(words)
 
@@ -231,8 +231,8 @@ def test_check_sees_ready_gpus_that_nobody_attested(world: NewWorld) -> None:
 # --- nvattest gate ----------------------------------------------------------------------------------------------------
 
 GATE = (
-    "import sys, argparse\nfrom nvattest.cli import gate\n"
-    "p = argparse.ArgumentParser(); gate.add_arguments(p)\nsys.exit(gate.run(p.parse_args(sys.argv[1:])))"
+    "import sys, argparse\nfrom nvattest.cli.hook import add_arguments_gate, run_gate\n"
+    "p = argparse.ArgumentParser(); add_arguments_gate(p)\nsys.exit(run_gate(p.parse_args(sys.argv[1:])))"
 )
 
 
@@ -284,8 +284,8 @@ def test_the_gate_needs_a_command() -> None:
     from nvattest.cli.arguments import ArgumentError
 
     with pytest.raises(ArgumentError):
-        gate.run(options_of(gate))
-    assert options_of(hook, "status").action == "status"
+        hook.run_gate(options_of(hook.add_arguments_gate))
+    assert options_of(hook.add_arguments, "status").action == "status"
 
 
 # --- a network that comes late ----------------------------------------------------------------------------------------

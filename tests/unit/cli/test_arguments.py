@@ -407,11 +407,12 @@ def test_a_nul_in_a_path_is_a_clear_mistake(run) -> None:
 def test_a_command_to_run_begins_at_the_first_word_that_is_no_option(
     words: list[str], expected: tuple[list[str], str, str]
 ) -> None:
-    from nvattest.cli import gate, split_command
+    from nvattest.cli import split_command
     from nvattest.cli.arguments import Parser, add_global_options, command_of
+    from nvattest.cli.hook import add_arguments_gate
 
     parser = Parser(prog="nvattest gate")
-    gate.add_arguments(parser)
+    add_arguments_gate(parser)
     add_global_options(parser)
     options = parser.parse_args(split_command(words)[1])
     assert (command_of(options), options.root, options.format) == expected
