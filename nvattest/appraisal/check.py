@@ -1,7 +1,7 @@
 """A check is a value: what was asked, how it came out, what was expected and found. A verdict follows from checks.
 
-The table fixes for each check its step in the story (1 to 19 in ``device.py``, 20 to 25 in ``platform.py``, 26 to 38
-in ``nvattest.tee.guest``), its title, and the result code and place that NVIDIA's tools give it. ``rank`` is the place
+The table fixes for each check its step in the story (1 to 25 in ``verifier.py``, 26 to 38 in ``nvattest.tee.guest``),
+its title, and the result code and place that NVIDIA's tools give it. ``rank`` is the place
 at which NVIDIA's verifier meets a failure (NVAT 1.2.2, local GPU and switch order). Ours goes on and reports all
 failures; the rank chooses the one result code that a shell sees.
 """

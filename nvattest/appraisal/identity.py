@@ -1,4 +1,4 @@
-"""Steps 1 to 9 of the story in ``device.py``: the report, its certificate chain, and what ties both to our nonce."""
+"""Steps 1 to 9 of the story in ``verifier.py``: the report, its certificate chain, and what ties both to our nonce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps 14 to 19 of the story in ``device.py``: what the signed report says, against golden values, policy and driver.
+"""Steps 14 to 19 of the story in ``verifier.py``: the signed report against golden values, policy and driver.
 
 Sources: NVAT 1.2.2 for the comparison and the NVDEC0 rule; NVAT 2.0.0 for MIN_SVN records.
 """

@@ -1,4 +1,4 @@
-"""Step 10 of the story in ``device.py``, and part of step 12: the revocation of one chain.
+"""Step 10 of the story in ``verifier.py``, and part of step 12: the revocation of one chain.
 
 Find the answers about each certificate, judge each answer, choose the one that counts, and turn those of a chain into
 one check under the evidence policy. Of a device chain all certificates but the leaf (NVIDIA's responder does not serve

@@ -46,15 +46,14 @@ ROOMS = {
     "appraisal": Room(
         {
             "appraisal/check.py": "unit/appraisal/test_verdict.py",
-            "appraisal/device.py": "unit/appraisal/test_verdict.py unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
             "appraisal/identity.py": "unit/appraisal/test_policy.py unit/appraisal/test_verdict.py",
             "appraisal/inputs.py": "unit/appraisal/test_policy.py",
             "appraisal/measurements.py": "unit/appraisal/test_measurements.py unit/appraisal/test_policy.py",
             "appraisal/memory.py": "unit/appraisal/test_memory.py",
-            "appraisal/platform.py": "unit/appraisal/test_platform.py",
             "appraisal/results.py": "unit/appraisal/test_verdict.py unit/appraisal/test_platform.py",
             "appraisal/revocation.py": "unit/appraisal/test_revocation.py",
-            "appraisal/verifier.py": "unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
+            "appraisal/verifier.py": "unit/appraisal/test_verdict.py unit/appraisal/test_platform.py "
+            "unit/appraisal/test_memory.py unit/appraisal/test_rim_memory.py",
         },
         "unit/appraisal attack/test_cross_binding.py vectors/test_real_vectors.py unit/testing/test_seen.py "
         "unit/token/test_nvidia_claims.py unit/cli/test_attest_files.py",
