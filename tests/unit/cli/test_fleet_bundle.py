@@ -83,7 +83,7 @@ def test_a_bundle_that_another_process_has_just_written_is_not_fetched_over(
         fleet.write_bundle(folder)
         return FetchJournal(folder)
 
-    monkeypatch.setattr("nvattest.cli.fleet_bundle.FetchJournal", late)
+    monkeypatch.setattr("nvattest.collateral.fleet.FetchJournal", late)
     status, _, said = run("bundle", "fetch", "--input", "few.jsonl", "--output", "fleet", services=services)
     assert status != 0
     assert "there is a bundle in it" in said
