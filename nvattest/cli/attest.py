@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from nvattest.appraisal.inputs import EvidencePolicy, Source
     from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
-    from nvattest.policy.decision import PolicyDecision
-    from nvattest.policy.relying_party import RelyingPartyPolicy
+    from nvattest.policy.relying_party import PolicyDecision, RelyingPartyPolicy
     from nvattest.testing import SimulatedGuest
     from nvattest.token.keys import SigningKey
     from nvattest.token.verified import Refusal
@@ -436,8 +435,8 @@ def _claims(appraisal: Appraisal, request: Request) -> list[dict[str, object]]:
 
 
 def _decide(policy: RelyingPartyPolicy, appraisal: Appraisal, request: Request) -> tuple[PolicyDecision, ResultCode]:
-    from nvattest.policy.decision import as_if_fresh, combine, kept_answers
     from nvattest.policy.isolation import evaluate_bounded
+    from nvattest.policy.relying_party import as_if_fresh, combine, kept_answers
 
     overall, claims = overall_claims(appraisal, request.token), _claims(appraisal, request)
     decision = evaluate_bounded(policy, claims, overall)

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(path: str, claims_path: str | None) -> Answer:
-    from nvattest.policy.relying_party import MAXIMUM
+    from nvattest.policy.rego import MAXIMUM
 
     data = read_input(path, MAXIMUM)
     try:

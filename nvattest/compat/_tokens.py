@@ -20,7 +20,7 @@ from nvattest.compat import PolicyFormatError, PolicyJsonError
 from nvattest.compat._engine import LOCAL_ISSUERS, Settings, nras_base, nras_keys
 from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.model import DeviceKind, Nonce
-from nvattest.policy.json_policy import JsonPolicy, load_json_policy
+from nvattest.policy.relying_party import JsonPolicy, load_json_policy
 from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse, verify_signature
 from nvattest.token.keys import PublicKey, SigningKey
 from nvattest.token.rules import Rules

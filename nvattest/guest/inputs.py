@@ -303,7 +303,7 @@ def load_demands(settings: Settings) -> tuple[TrustAnchors, EvidencePolicy]:
     policy = EvidencePolicy()
     path = settings.place(config.policy)
     if path is not None:
-        from nvattest.policy import load_evidence_policy
+        from nvattest.policy.evidence_policy import load_evidence_policy
 
         policy = load_evidence_policy(read_bounded(path, _SMALL), source=config.policy or path)
     return anchors, policy

@@ -19,9 +19,9 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from nvattest.errors import PolicyError, ResultCode
-from nvattest.policy.decision import PolicyDecision, PolicyInput
-from nvattest.policy.relying_party import PolicyLanguage, RelyingPartyPolicy, load_policy
+from nvattest.errors import PolicyError
+from nvattest.policy.rego import refuse
+from nvattest.policy.relying_party import PolicyDecision, PolicyInput, RegoPolicy, RelyingPartyPolicy, load_policy
 
 DEFAULT_SECONDS: Final = 10.0
 DEFAULT_MEMORY: Final = 512 * 1024 * 1024
@@ -46,23 +46,21 @@ def evaluate_bounded(
         PolicyError: as ``evaluate`` raises it, or because the child took too long (code ``policy-timeout``), grew too
             large (``policy-memory``) or died (``policy-crash``).
     """
-    if policy.language is not PolicyLanguage.REGO:
+    if not isinstance(policy, RegoPolicy):
         return policy.evaluate(document, overall)
     question = dict(document) if isinstance(document, Mapping) else list(document)
     answer = _ask(policy, question, seconds, memory)
     reasons = answer.get("reasons")
     if type(answer.get("matched")) is not bool or not isinstance(reasons, list):
-        raise _error(f"{policy.name}: the policy engine gave no usable answer", "policy-crash")
+        raise refuse(f"{policy.name}: the policy engine gave no usable answer", "policy-crash")
     return PolicyDecision(matched=answer["matched"] is True, reasons=tuple(str(item) for item in reasons))
 
 
 def check_bounded(
     policy: RelyingPartyPolicy, *, seconds: float = DEFAULT_SECONDS, memory: int = DEFAULT_MEMORY
 ) -> None:
-    """``policy.check`` with the same bounds and errors."""
-    if policy.language is not PolicyLanguage.REGO:
-        policy.check()
-    else:
+    """Compile a policy and run it on no claims, with the same bounds and errors; JSON was checked when it was read."""
+    if isinstance(policy, RegoPolicy):
         _ask(policy, [], seconds, memory)
 
 
@@ -125,7 +123,7 @@ def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: i
             allow_nan=False,
         ).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise _error(f"the claims cannot be given to a Rego policy: {error}", "policy-input") from None
+        raise refuse(f"the claims cannot be given to a Rego policy: {error}", "policy-input") from None
     environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
     try:
         child = subprocess.Popen(
@@ -137,7 +135,7 @@ def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: i
             cwd="/",
         )
     except OSError as error:
-        raise _error(f"{name}: no process for the policy: {error.strerror or error}", "policy-process") from None
+        raise refuse(f"{name}: no process for the policy: {error.strerror or error}", "policy-process") from None
     try:
         output = _wait(child, question, seconds, memory, name)
     finally:
@@ -163,13 +161,13 @@ def _wait(child: subprocess.Popen[bytes], question: bytes, seconds: float, memor
         except subprocess.TimeoutExpired:
             to_send = None
         if _resident(child.pid) > memory:
-            raise _error(
+            raise refuse(
                 f"{name}: the policy needs more than {memory // 2**20} MiB of memory",
                 "policy-memory",
                 "a policy on claims needs next to none",
             )
         if time.monotonic() > end:
-            raise _error(
+            raise refuse(
                 f"{name}: the policy has no answer after {seconds:g} s", "policy-timeout", "look for loops over ranges"
             )
 
@@ -189,11 +187,7 @@ def _read(output: bytes, status: int, name: str) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        raise _error(f"{name}: the policy engine ended without an answer (status {status})", "policy-crash")
+        raise refuse(f"{name}: the policy engine ended without an answer (status {status})", "policy-crash")
     if "error" in answer:
         raise PolicyError(str(answer["error"]), code=str(answer.get("code")), hint=str(answer.get("hint")))
     return answer
-
-
-def _error(message: str, code: str, hint: str = "") -> PolicyError:
-    return PolicyError(message, code=code, hint=hint, result_code=ResultCode.POLICY_EVALUATION_ERROR)

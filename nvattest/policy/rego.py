@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from nvattest.errors import PolicyError
-from nvattest.policy.decision import PolicyDecision, PolicyInput
 
 MAXIMUM: Final = 256 * 1024
 MAXIMUM_INPUT: Final = 4 * 1024 * 1024
@@ -36,47 +33,8 @@ _OUTSIDE: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegoPolicy:
-    """The text of a policy that ``load_rego`` has checked and nothing has compiled."""
-
-    name: str
-    source: str
-
-    def check(self) -> None:
-        """Compile the policy and run it on no claims.
-
-        Raises:
-            PolicyError: it does not compile, or the engine is not installed.
-        """
-        _answer(self, [])
-
-    def evaluate(self, document: PolicyInput, _overall: Mapping[str, object] | None) -> PolicyDecision:
-        """Ask ``nv_match`` about the array of claims, or about an EAR; policies do not see the overall claims.
-
-        Raises:
-            PolicyError: the policy does not compile, fails while it runs, or the input cannot be given to the engine.
-        """
-        found, value = _answer(self, dict(document) if isinstance(document, Mapping) else list(document))
-        if found and value is True:
-            return PolicyDecision(matched=True)
-        if not found:
-            reason = "nv_match is undefined: no such rule, or none of its conditions held"
-        elif value is False:
-            reason = "nv_match is false"
-        else:
-            reason = f"nv_match is not a boolean but {json.dumps(value)[:80]}"
-        return PolicyDecision(matched=False, reasons=(f"{self.name}: {reason}",))
-
-    def explain(self) -> tuple[str, ...]:
-        return (
-            f"Rego policy of {len(self.source.splitlines())} lines, package policy",
-            "input: the array of device claims; it matches if nv_match is true, and only then",
-        )
-
-
-def load_rego(data: bytes, *, name: str) -> RegoPolicy:
-    """Check the text of a policy of at most 256 KiB; nothing is compiled and nothing of the engine is loaded.
+def checked(data: bytes, *, name: str) -> str:
+    """The text of a policy of at most 256 KiB, its form checked; nothing is compiled, and no engine loaded.
 
     Raises:
         PolicyError: too large (code ``policy-size``), not UTF-8 or with NUL characters (``policy-encoding``), another
@@ -84,31 +42,31 @@ def load_rego(data: bytes, *, name: str) -> RegoPolicy:
             (``policy-nesting``), or a call that reaches for the network or the environment (``policy-outside``).
     """
     if len(data) > MAXIMUM:
-        raise _error(f"{name}: {len(data)} bytes, at most {MAXIMUM} are read", "policy-size")
+        raise refuse(f"{name}: {len(data)} bytes, at most {MAXIMUM} are read", "policy-size")
     try:
         source = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _error(f"{name}, byte {error.start}: not UTF-8", "policy-encoding") from None
+        raise refuse(f"{name}, byte {error.start}: not UTF-8", "policy-encoding") from None
     if "\0" in source or source.startswith("\ufeff"):
         # The engine takes C strings: it would silently leave out the text after a NUL.
-        raise _error(f"{name}: NUL characters or a byte order mark", "policy-encoding", "save it as plain UTF-8")
+        raise refuse(f"{name}: NUL characters or a byte order mark", "policy-encoding", "save it as plain UTF-8")
     code = _code(source, name)
     package = _PACKAGE.match(code)
     if package is None or package[1] != "policy":
         found = "none" if package is None else repr(package[1][:80])
-        raise _error(
+        raise refuse(
             f"{name}: the package is {found}, expected 'policy'", "policy-package", "begin it with: package policy"
         )
     outside = _OUTSIDE.search(code)
     if outside is not None:
         line = code.count("\n", 0, outside.start()) + 1
-        raise _error(
+        raise refuse(
             f"{name}, line {line}: {' '.join(outside[0].split())} reaches outside of the claims",
             "policy-outside",
             "a policy decides on its input alone",
         )
     _check_nesting(code, name)
-    return RegoPolicy(name=name, source=source)
+    return source
 
 
 def _code(source: str, name: str) -> str:
@@ -117,7 +75,7 @@ def _code(source: str, name: str) -> str:
     def blank(match: re.Match[str]) -> str:
         if "" in match.groups():
             line = source.count("\n", 0, match.start()) + 1
-            raise _error(f"{name}, line {line}: a text begins here and does not end", "policy-text", "close it")
+            raise refuse(f"{name}, line {line}: a text begins here and does not end", "policy-text", "close it")
         return " " + "\n" * match.group().count("\n")
 
     return _NO_CODE.sub(blank, source)
@@ -135,17 +93,21 @@ def _check_nesting(code: str, name: str) -> None:
         depth += 1 if match.group() in "[({" else -1
         if depth > MAXIMUM_NESTING:
             line = code.count("\n", 0, match.start()) + 1
-            raise _error(f"{name}, line {line}: nested more than {MAXIMUM_NESTING} deep", "policy-nesting")
+            raise refuse(f"{name}, line {line}: nested more than {MAXIMUM_NESTING} deep", "policy-nesting")
 
 
-def _answer(policy: RegoPolicy, document: object) -> tuple[bool, object]:
-    """Whether ``nv_match`` is defined, and its value."""
+def refusal(source: str, document: object, *, name: str) -> str | None:
+    """Why a policy does not match this document, or None where it does.
+
+    Raises:
+        PolicyError: the policy does not compile, fails while it runs, or the input cannot be given to the engine.
+    """
     text = _input(document)
     try:
         import regopy
     except ImportError:
-        raise _error(
-            f"{policy.name}: Rego policies need regopy, which is not installed",
+        raise refuse(
+            f"{name}: Rego policies need regopy, which is not installed",
             "policy-engine",
             "pip install regopy (the extra rego)",
         ) from None
@@ -154,29 +116,33 @@ def _answer(policy: RegoPolicy, document: object) -> tuple[bool, object]:
         engine.log_level = regopy.LogLevel.NONE
         # Otherwise "x := to_number(...)" holds in rego-cpp where the function fails, and so does "not" of it.
         engine.strict_built_in_errors = True
-        engine.add_module(policy.name, _without_comments(policy.source))
+        engine.add_module(name, _without_comments(source))
         # set_input garbles texts with quotes and line ends.
         engine.set_input_term(text)
         output = engine.query(_QUERY)
         if not output.ok():
-            raise _error(
-                f"{policy.name}: the policy failed while it ran: a function met a value that it cannot take, or a rule "
+            raise refuse(
+                f"{name}: the policy failed while it ran: a function met a value that it cannot take, or a rule "
                 "has two values",
                 "policy-run",
                 "look whether each claim is there and of the right type before a function gets it",
             )
         results = output.results
     except regopy.RegoError as error:
-        raise _error(f"{policy.name}: {_compiler_says(str(error))}", "policy-compile") from None
+        raise refuse(f"{name}: {_compiler_says(str(error))}", "policy-compile") from None
     except ValueError:
         # The engine answers with an empty text where a function is unknown or a rule needs itself.
-        raise _error(
-            f"{policy.name}: the policy cannot be compiled: an unknown function, or a rule that needs itself",
+        raise refuse(
+            f"{name}: the policy cannot be compiled: an unknown function, or a rule that needs itself",
             "policy-compile",
         ) from None
     if len(results) != 1 or "answer" not in results[0].bindings:
-        return False, None
-    return True, results[0].bindings["answer"]
+        return f"{name}: nv_match is undefined: no such rule, or none of its conditions held"
+    value = results[0].bindings["answer"]
+    if value is True:
+        return None
+    said = "nv_match is false" if value is False else f"nv_match is not a boolean but {json.dumps(value)[:80]}"
+    return f"{name}: {said}"
 
 
 def _compiler_says(text: str) -> str:
@@ -191,9 +157,9 @@ def _input(document: object) -> str:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise _error(f"the claims cannot be given to a Rego policy: {error}", "policy-input") from None
+        raise refuse(f"the claims cannot be given to a Rego policy: {error}", "policy-input") from None
     if size > MAXIMUM_INPUT:
-        raise _error(f"the claims have {size} bytes, at most {MAXIMUM_INPUT} are read", "policy-input")
+        raise refuse(f"the claims have {size} bytes, at most {MAXIMUM_INPUT} are read", "policy-input")
     return text
 
 
@@ -213,5 +179,6 @@ def _check_input(value: object) -> None:
         raise ValueError("an integer of more than 64 bits")
 
 
-def _error(message: str, code: str, hint: str = "") -> PolicyError:
+def refuse(message: str, code: str, hint: str = "") -> PolicyError:
+    """The error for a policy that cannot be used, or that has no answer."""
     return PolicyError(message, code=code, hint=hint)

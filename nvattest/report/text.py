@@ -26,7 +26,7 @@ from nvattest.report.terminal import Terminal, fit, listed
 
 if TYPE_CHECKING:
     from nvattest.appraisal.guest import GuestAppraisal
-    from nvattest.policy.decision import PolicyDecision
+    from nvattest.policy.relying_party import PolicyDecision
     from nvattest.token.verified import Refusal
 
 # -- the account: every check as one line, then the verdict -----------------------------------------------------------

@@ -27,8 +27,7 @@ from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 from nvattest.pki.dice import parse_tcb_info
 from nvattest.pki.ocsp import parse_ocsp_response
 from nvattest.policy.evidence_policy import load_evidence_policy
-from nvattest.policy.json_policy import load_json_policy
-from nvattest.policy.relying_party import is_relying_party_policy, load_policy
+from nvattest.policy.relying_party import is_relying_party_policy, load_json_policy, load_policy
 from nvattest.rim.document import parse_rim
 from nvattest.spdm.opaque import parse_opaque
 from nvattest.spdm.report import parse_report

@@ -27,7 +27,7 @@ from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_eviden
 from nvattest.guest.config import parse_config
 from nvattest.model import Architecture, Nonce
 from nvattest.policy.evidence_policy import dump_evidence_policy, load_evidence_policy
-from nvattest.policy.json_policy import load_json_policy
+from nvattest.policy.relying_party import load_json_policy
 from nvattest.testing import DEFAULT_NONCE, Platform
 
 from ..unit.token import minting  # noqa: TID252 - one writer of forged tokens for all folders

@@ -10,7 +10,7 @@ import pytest
 
 import nvattest
 from nvattest import Nonce
-from nvattest.policy import PolicyDecision
+from nvattest.policy.relying_party import PolicyDecision
 from nvattest.tee.quote import BindingCheck, check_binding
 from nvattest.testing import DEFAULT_NONCE, Platform
 from nvattest.testing.cpu import SimulatedGuest

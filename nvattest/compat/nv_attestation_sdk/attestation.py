@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from nvattest.compat._tokens import TokenRefusedError
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
-    from nvattest.policy.json_policy import JsonPolicy
+    from nvattest.policy.relying_party import JsonPolicy
     from nvattest.token.keys import SigningKey
 
 __all__ = [

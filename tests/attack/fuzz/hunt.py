@@ -37,7 +37,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_ocsp_response
     from nvattest.policy.cpu_policy import load_cpu_policy
     from nvattest.policy.evidence_policy import load_evidence_policy
-    from nvattest.policy.json_policy import load_json_policy
+    from nvattest.policy.relying_party import load_json_policy
     from nvattest.rim.document import parse_rim
     from nvattest.rim.ids import rim_ids
     from nvattest.rim.verify import verify_rim

@@ -9,7 +9,7 @@ import pytest
 
 from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.cli import run
-from nvattest.policy import dump_evidence_policy
+from nvattest.policy.evidence_policy import dump_evidence_policy
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "policies"
 

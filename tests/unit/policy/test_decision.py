@@ -9,7 +9,7 @@ import pytest
 
 from nvattest.appraisal.results import Appraisal
 from nvattest.errors import ResultCode
-from nvattest.policy.decision import PolicyDecision, combine
+from nvattest.policy.relying_party import PolicyDecision, combine
 
 YES = PolicyDecision(matched=True)
 NO = PolicyDecision(matched=False, reasons=("because",))

@@ -170,4 +170,3 @@ def test_what_the_token_will_say_of_a_policy() -> None:
     assert len(policy.sha256) == 64
     assert policy.explain()[0].startswith("NVIDIA's JSON policy, version 4.0")
     assert "every device: chain.deep.x = 1" in policy.explain()
-    policy.check()
