@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "a simulated platform, driver and services, for one command or until stopped",
     ),
     "explain": ("nvattest.cli.explain", "say what a result, a token, a bundle, a code or a check means"),
-    "inspect": ("nvattest.cli.inspect", "say what kind of file this is, and what is in it"),
+    "inspect": ("nvattest.cli.explain", "say what kind of file this is, and what is in it"),
     "doctor": ("nvattest.cli.doctor", "say what this machine is, what is wrong with it and what to do"),
     "preflight": ("nvattest.cli.preflight", "before a rollout: which RIMs exist, and which revocation answers"),
     "hook": ("nvattest.cli.hook", "what the guest hook did, and what silently keeps it from working"),
