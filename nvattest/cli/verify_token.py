@@ -504,7 +504,7 @@ def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetim
     if request.cpu_policy is None or request.tee_quote is None or recipe is None:
         return None
     from nvattest.policy.cpu_policy import load_cpu_policy
-    from nvattest.policy.fields import MAXIMUM
+    from nvattest.policy.evidence_policy import MAXIMUM
     from nvattest.tee.guest import Guest
     from nvattest.tee.quote import MAXIMUM_FILE
 

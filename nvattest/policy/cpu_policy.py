@@ -18,18 +18,15 @@ from nvattest._text import suggestion
 from nvattest.appraisal.guest import GENERATIONS, CpuPolicy, SnpDemands, TcbFloor, TdxDemands
 from nvattest.appraisal.results import cpu_policy_to_json
 from nvattest.errors import PolicyError
-from nvattest.policy.fields import (
+from nvattest.policy.evidence_policy import (
     PolicyDocument,
     declared_fields,
     field_schemas,
     load_document,
+    policy_schema,
     read_fields,
-    read_header,
 )
 
-FORMAT: Final = "nvattest-cpu-policy"
-VERSION: Final = 1
-_HEADER: Final = {"format": FORMAT, "version": VERSION}
 _MARKS: Final = re.compile(
     rb'nvattest-cpu-policy|^[ \t]*\[[ \t]*(?:tdx|snp)[ \t]*\]|"(?:tdx|snp)"[ \t\r\n]*:[ \t\r\n]*\{', re.MULTILINE
 )
@@ -56,8 +53,8 @@ def load_cpu_policy(data: bytes, *, source: str) -> CpuPolicy:
         PolicyError: an unknown key (code ``policy-key``), a value that a key cannot have (``policy-value``), or no
             measurement is demanded (``policy-measurements``); with line and column where there is one.
     """
-    document = load_document(data, source=source)
-    members = read_header(document, _HEADER)
+    document = load_document(data, source=source, kind="cpu")
+    members = document.members
     for key in members:
         if key not in (*_TABLES, _KINDS):
             raise document.fail((key,), f"is not a key of {_WHAT}", suggestion(key, (*_TABLES, _KINDS)), "policy-key")
@@ -155,31 +152,23 @@ def cpu_policy_schema() -> JsonObject:
         "tdx": [_some("mrtd"), {"allOf": [_some("rtmr1"), _some("rtmr2")]}, any_guest],
         "snp": [_some("measurement"), any_guest],
     }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "urn:nvattest:schema:cpu-policy:1",
-        "title": "A CPU policy",
-        "description": "What nvattest demands of a guest by its CPU's quote. A key left out keeps its strict default.",
-        "type": "object",
-        "additionalProperties": False,
-        "anyOf": [{"required": [name]} for name in _TABLES],
-        "properties": {
-            "$schema": {"type": "string"},
-            "format": {"const": FORMAT},
-            "version": {"const": VERSION},
-            _KINDS: {"type": "array", "items": {"enum": list(_TABLES)}, "minItems": 1},
-            **{
-                name: {
-                    "description": (demands.__doc__ or "").partition("\n")[0],
-                    "type": "object",
-                    "additionalProperties": False,
-                    "anyOf": named[name],
-                    "properties": _schemas(demands) | ({_FLOORS: floors} if name == "snp" else {}),
-                }
-                for name, demands in _TABLES.items()
-            },
-        },
+    tables: JsonObject = {
+        name: {
+            "description": (demands.__doc__ or "").partition("\n")[0],
+            "type": "object",
+            "additionalProperties": False,
+            "anyOf": named[name],
+            "properties": _schemas(demands) | ({_FLOORS: floors} if name == "snp" else {}),
+        }
+        for name, demands in _TABLES.items()
     }
+    return policy_schema(
+        "cpu",
+        "A CPU policy",
+        "What nvattest demands of a guest by its CPU's quote. A key left out keeps its strict default.",
+        {_KINDS: {"type": "array", "items": {"enum": list(_TABLES)}, "minItems": 1}, **tables},
+        anyOf=[{"required": [name]} for name in _TABLES],
+    )
 
 
 def _some(name: str) -> JsonObject:

@@ -25,7 +25,7 @@ from nvattest.appraisal.results import cpu_policy_to_json
 from nvattest.cli import main
 from nvattest.errors import ParseError, PolicyError
 from nvattest.policy.cpu_policy import cpu_policy_schema, explain_cpu_policy, is_cpu_policy, load_cpu_policy
-from nvattest.policy.fields import declared_fields
+from nvattest.policy.evidence_policy import declared_fields
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "policies" / "cpu.toml"
 A, B = "ab" * 48, "cd" * 48
