@@ -44,7 +44,7 @@ from nvattest.evidence import read_evidence
 from nvattest.model import SIMULATED, Nonce, VerificationTime, counted, format_time, parse_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 from nvattest.session import now
-from nvattest.token.provenance import ANOTHER_TIME, judged_at_another_time, policy_digest
+from nvattest.token.claims import ANOTHER_TIME, judged_at_another_time, policy_digest
 
 __all__ = [
     "BatchSettings",

@@ -371,9 +371,8 @@ def issue_token(
     Raises:
         InputError: no device, or an argument that cannot be used.
     """
-    from nvattest.token.claims import claims_of
+    from nvattest.token.claims import DEFAULT_ISSUER, claims_of
     from nvattest.token.keys import SigningKey
-    from nvattest.token.provenance import DEFAULT_ISSUER
 
     require_type(appraisal, Appraisal, "appraisal")
     require_type(key, SigningKey, "key")

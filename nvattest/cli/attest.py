@@ -483,8 +483,8 @@ def signing_key(path: str | None) -> SigningKey:
 
 def overall_claims(appraisal: Appraisal, request: TokenRequest) -> dict[str, object]:
     """What the overall token says of the result; the subject of the overall section of JSON policies."""
+    from nvattest.token.claims import DEFAULT_ISSUER
     from nvattest.token.eat import SUBJECT
-    from nvattest.token.provenance import DEFAULT_ISSUER
 
     return {
         "iss": request.issuer or DEFAULT_ISSUER,

@@ -401,7 +401,7 @@ def _certificates(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
     from nvattest._documents import load_json
     from nvattest.pki.anchors import NVIDIA_ANCHORS
     from nvattest.pki.certificate import parse_certificate, parse_pem_chain
-    from nvattest.token.keyring import parse_x5c
+    from nvattest.token.keys import parse_x5c
 
     if data.lstrip()[:1] == b"{":
         document = load_json(data, source="x5c", maximum=len(data), file=True)
@@ -448,7 +448,7 @@ def _public_key(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
 
 
 def _jwks(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
-    from nvattest.token.keyring import parse_jwks
+    from nvattest.token.keys import parse_jwks
 
     keys = [
         {"kid": kid, **{n: str(e[n]) for n in ("kty", "crv", "alg", "use") if n in e}}

@@ -322,7 +322,7 @@ def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce
 
 def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
     """The token, its nonce and the instant: the clock is read when token and keys are there."""
-    from nvattest.token.keyring import MAXIMUM_JWKS
+    from nvattest.token.keys import MAXIMUM_JWKS
     from nvattest.token.verified import TokenKind
     from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
@@ -370,7 +370,7 @@ def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[Ve
 
 def _usual_issuer(token: object) -> str | None:
     """Our own issuer where none is expected by name; NVAT's EARs name none, and the key alone says whose they are."""
-    from nvattest.token.provenance import DEFAULT_ISSUER
+    from nvattest.token.claims import DEFAULT_ISSUER
     from nvattest.token.verify import unverified
 
     return DEFAULT_ISSUER if "iss" in unverified(token).payload else None
@@ -404,7 +404,7 @@ def _keys(request: Request, service: str) -> tuple[bytes | str | None, str | Non
 
 
 def _jwks(path: str) -> bytes | str:
-    from nvattest.token.keyring import MAXIMUM_JWKS, parse_jwks
+    from nvattest.token.keys import MAXIMUM_JWKS, parse_jwks
 
     def parse(data: bytes) -> bytes | str:
         text = file_text(data)
@@ -445,7 +445,7 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
     """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s; only the service sees its key."""
     from nvattest._waiting import Deadline
     from nvattest.collateral.http import HttpClient, Service
-    from nvattest.token.keyring import MAXIMUM_JWKS
+    from nvattest.token.keys import MAXIMUM_JWKS
 
     wrong = ResultCode.VERIFIER_JWKS_ERROR
     service = Service(

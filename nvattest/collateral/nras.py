@@ -268,7 +268,7 @@ def check_own_chains(jwks: object, kids: frozenset[str], at: datetime) -> None:
     Raises:
         TokenError: it does not (``x5c``, ``x5c-chain``).
     """
-    from nvattest.token.keyring import parse_x5c, validate_x5c
+    from nvattest.token.keys import parse_x5c, validate_x5c
 
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
     for entry in keys if isinstance(keys, list) else []:

@@ -21,10 +21,9 @@ from nvattest.compat._engine import LOCAL_ISSUERS, Settings, nras_base, nras_key
 from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.model import DeviceKind, Nonce
 from nvattest.policy.relying_party import JsonPolicy, load_json_policy
-from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse, verify_signature
-from nvattest.token.keys import PublicKey, SigningKey
-from nvattest.token.rules import Rules
-from nvattest.token.verified import TokenKind, VerifiedToken
+from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse
+from nvattest.token.keys import PublicKey, SigningKey, verify_signature
+from nvattest.token.verified import Rules, TokenKind, VerifiedToken
 from nvattest.token.verify import verify_token
 
 OUTER_ISSUER: Final = "NV-Attestation-SDK"

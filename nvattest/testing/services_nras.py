@@ -116,9 +116,8 @@ class NrasIssuer:
         from nvattest.appraisal.verifier import Verifier
         from nvattest.evidence import load_evidence
         from nvattest.model import Nonce, VerificationTime
-        from nvattest.token.claims import claims_of
+        from nvattest.token.claims import MEMBER, claims_of, provenance
         from nvattest.token.keys import PublicKey
-        from nvattest.token.provenance import MEMBER, provenance
 
         request = load_json(body, source="request", maximum=_MAXIMUM_REQUEST)
         if not isinstance(request, dict):

@@ -45,10 +45,7 @@ from nvattest.appraisal.check import Check, Outcome
 from nvattest.appraisal.guest import ANY_GUEST, GuestAppraisal
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal, cpu_policy_to_json, guest_to_json
 from nvattest.evidence import MAXIMUM_DEVICES
-from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member, verify_signature
-from nvattest.token.keyring import Keyring
-from nvattest.token.keys import SigningKey
-from nvattest.token.provenance import (
+from nvattest.token.claims import (
     DEFAULT_ISSUER,
     DEFAULT_LIFETIME,
     MEMBER,
@@ -61,16 +58,20 @@ from nvattest.token.provenance import (
     verdict,
     weakenings,
 )
-from nvattest.token.rules import (
+from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member
+from nvattest.token.keys import Keyring, SigningKey, verify_signature
+from nvattest.token.verified import (
     EAR_DEVICE_LABEL,
     Expected,
     Rules,
+    TokenKind,
+    VerifiedToken,
     check_counts,
     check_good_device,
     check_identities,
+    ear_refusals,
     vouched_for,
 )
-from nvattest.token.verified import TokenKind, VerifiedToken, ear_refusals
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "The nvattest developers"

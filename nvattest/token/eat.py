@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Final
 from nvattest._documents import JsonObject, kind_of
 from nvattest.appraisal.results import Appraisal
 from nvattest.evidence import MAXIMUM_DEVICES
-from nvattest.token.jws import MAXIMUM_TOKEN, Jws, instant, read_jws, refuse, seconds, verify_signature
-from nvattest.token.keys import SigningKey
-from nvattest.token.provenance import (
+from nvattest.token.claims import (
     DEFAULT_ISSUER,
     DEFAULT_LIFETIME,
     MEMBER,
@@ -28,11 +26,12 @@ from nvattest.token.provenance import (
     registered_claims,
     verdict,
 )
+from nvattest.token.jws import MAXIMUM_TOKEN, Jws, instant, read_jws, refuse, seconds
+from nvattest.token.keys import SigningKey, verify_signature
 
 if TYPE_CHECKING:
-    from nvattest.token.keyring import Keyring
-    from nvattest.token.rules import Expected, Rules
-    from nvattest.token.verified import TokenKind, VerifiedToken
+    from nvattest.token.keys import Keyring
+    from nvattest.token.verified import Expected, Rules, TokenKind, VerifiedToken
 
 SUBJECT: Final = "NVIDIA-PLATFORM-ATTESTATION"
 OVERALL: Final = "x-nvidia-overall-att-result"
@@ -101,8 +100,14 @@ def verify_eat(
         TokenError: it must not be believed.
     """
     # Loaded here: the hook signs and does not verify.
-    from nvattest.token.rules import check_counts, check_good_device, check_identities, vouched_for
-    from nvattest.token.verified import VerifiedToken, eat_refusal
+    from nvattest.token.verified import (
+        VerifiedToken,
+        check_counts,
+        check_good_device,
+        check_identities,
+        eat_refusal,
+        vouched_for,
+    )
 
     # 1. The shape.
     overall, detached = _read(document)
@@ -156,7 +161,7 @@ def verify_eat(
 
 
 def _read(document: list[object]) -> tuple[Jws, dict[str, Jws]]:
-    from nvattest.token.rules import DEVICE_LABEL
+    from nvattest.token.verified import DEVICE_LABEL
 
     if len(document) != 2:
         raise refuse(f"a detached EAT has two members, this array has {len(document)}", "malformed")

@@ -1,4 +1,4 @@
-"""Read one compact JWT strictly (RFC 7515, 7519, 8725), and verify its signature.
+"""Read one compact JWT strictly (RFC 7515, 7519, 8725).
 
 Refused whatever the signature: any algorithm but ES384, critical extensions, keys that the token brings along, another
 type, members that appear twice, base64url that is not canonical.
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import base64_bytes
-from nvattest.errors import InputError, ParseError, ResultCode, TokenError
-from nvattest.token.keys import ALGORITHM, PublicKey
+from nvattest.errors import ParseError, ResultCode, TokenError
 
+ALGORITHM: Final = "ES384"
 MAXIMUM_TOKEN: Final = 1024 * 1024
 _MAXIMUM_HEADER = 32 * 1024
 _SIGNATURE_SIZE = 96
@@ -71,28 +71,6 @@ def read_jws(compact: str, *, what: str) -> Jws:
     if len(signature) != _SIGNATURE_SIZE:
         raise refuse(f"{what}: a signature of {len(signature)} bytes, ES384 has {_SIGNATURE_SIZE}", "signature")
     return Jws(what=what, compact=compact, header=header, payload=payload)
-
-
-def verify_signature(token: Jws, key: PublicKey) -> None:
-    """Verify the ES384 signature with this key and no other algorithm.
-
-    Raises:
-        TokenError: ``signature``, or ``key-type`` for a key that is none.
-    """
-    import jwt
-
-    try:
-        native = key.native()
-    except InputError as error:
-        raise refuse(f"{token.what}: {error.message}", "key-type", result_code=ResultCode.VERIFIER_JWKS_ERROR) from None
-    try:
-        jwt.PyJWS(algorithms=[ALGORITHM]).decode(token.compact, native, algorithms=[ALGORITHM])
-    except (jwt.PyJWTError, ValueError) as error:
-        raise refuse(
-            f"{token.what}: the key {key.thumbprint} did not sign it ({error})",
-            "signature",
-            hint="the token was altered, or the key is not its issuer's",
-        ) from None
 
 
 def text_member(token: Jws, name: str, code: str) -> str:

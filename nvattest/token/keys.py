@@ -1,26 +1,45 @@
-"""Keys of tokens: ECDSA on P-384, their JWK and its thumbprint (RFC 7517, RFC 7518, RFC 7638)."""
+"""The keys of tokens: ECDSA on P-384, which sign, are trusted by a relying party, and verify.
+
+A key is known by its JWK and its thumbprint (RFC 7517, 7518, 7638). A relying party has a JWKS, one public key, or
+anchors for certificate chains. Those chains (``x5c``, RFC 7515, 4.1.6) are not the ones of devices: NVIDIA's service
+signs with short-lived P-384 leaves under an RSA or ECDSA intermediate. Checked are signatures, order, names, validity,
+CA flags, path lengths and unknown critical extensions (RFC 5280, 6.1); revocation is not.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from nvattest._documents import JsonObject
+from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._text import base64_bytes, base64url
-from nvattest.errors import InputError
+from nvattest.errors import InputError, ParseError, ResultCode, TokenError
+from nvattest.model import format_time
+from nvattest.pki.certificate import Certificate, parse_certificate, parse_pem_chain
+from nvattest.token.jws import ALGORITHM, Jws, refuse
 
-ALGORITHM: Final = "ES384"
 CURVE: Final = "P-384"
 MAXIMUM_PEM: Final = 16 * 1024
+MAXIMUM_JWKS: Final = 1024 * 1024
+MAXIMUM_KEYS: Final = 256
+MAXIMUM_CHAIN: Final = 8
+MAXIMUM_ANCHORS: Final = 16
+_MAXIMUM_TEXT = 32 * 1024
 _COORDINATE = 48
+_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_RSA_BITS = 2048
+_ANOTHER_KIND = "tokens are signed with ES384: the key has to be an EC key on P-384, this one is another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +60,7 @@ class PublicKey:
             InputError: not an EC key on P-384 (code ``key-type``).
         """
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-            raise InputError(
-                "tokens are signed with ES384: the key has to be an EC key on P-384, this one is another",
-                code="key-type",
-            )
+            raise InputError(_ANOTHER_KIND, code="key-type")
         numbers = key.public_numbers()
         return cls(numbers.x.to_bytes(_COORDINATE, "big"), numbers.y.to_bytes(_COORDINATE, "big"))
 
@@ -55,8 +71,7 @@ class PublicKey:
         Raises:
             InputError: not such a text (code ``key``), or another kind of key (code ``key-type``).
         """
-        if len(pem) > MAXIMUM_PEM:
-            raise InputError(f"a key of {len(pem)} bytes, at most {MAXIMUM_PEM} are read", code="key")
+        _check_size(pem, "key")
         if b"PRIVATE KEY" in pem:
             raise InputError(
                 "this is a private key; tokens are verified with the public one",
@@ -65,8 +80,6 @@ class PublicKey:
             )
         try:
             if b"BEGIN CERTIFICATE" in pem:
-                from cryptography import x509
-
                 return cls.of(x509.load_pem_x509_certificate(pem).public_key())
             return cls.of(serialization.load_pem_public_key(pem))
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -158,8 +171,7 @@ class SigningKey:
         Raises:
             InputError: not such a text (code ``signing-key``), or another kind of key (code ``key-type``).
         """
-        if len(pem) > MAXIMUM_PEM:
-            raise InputError(f"a key of {len(pem)} bytes, at most {MAXIMUM_PEM} are read", code="signing-key")
+        _check_size(pem, "signing-key")
         try:
             key = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -169,7 +181,7 @@ class SigningKey:
                 hint="openssl ecparam -name secp384r1 -genkey -noout -out key.pem",
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise InputError("tokens are signed with ES384: the key has to be an EC key on P-384", code="key-type")
+            raise InputError(_ANOTHER_KIND, code="key-type")
         return cls(key)
 
     @property
@@ -192,3 +204,292 @@ class SigningKey:
         signed = ".".join(base64url(text.encode()) for text in texts)
         numbers = decode_dss_signature(self.private.sign(signed.encode(), ec.ECDSA(hashes.SHA384())))
         return f"{signed}.{base64url(b''.join(number.to_bytes(_COORDINATE, 'big') for number in numbers))}"
+
+
+def verify_signature(token: Jws, key: PublicKey) -> None:
+    """Verify the ES384 signature with this key and no other algorithm.
+
+    Raises:
+        TokenError: ``signature``, or ``key-type`` for a key that is none.
+    """
+    import jwt
+
+    try:
+        native = key.native()
+    except InputError as error:
+        raise refuse(f"{token.what}: {error.message}", "key-type", result_code=ResultCode.VERIFIER_JWKS_ERROR) from None
+    try:
+        jwt.PyJWS(algorithms=[ALGORITHM]).decode(token.compact, native, algorithms=[ALGORITHM])
+    except (jwt.PyJWTError, ValueError) as error:
+        raise refuse(
+            f"{token.what}: the key {key.thumbprint} did not sign it ({error})",
+            "signature",
+            hint="the token was altered, or the key is not its issuer's",
+        ) from None
+
+
+# --- whose signature counts -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyring:
+    """Who may have signed a token: a JWKS, or one key, or anchors; anchors can also go with a JWKS.
+
+    ``jwks``: the key is found by ``kid``; an entry's ``x5c`` is validated if there are anchors. ``key``: this one, the
+    ``kid`` does not matter. ``anchors`` alone: the token's own ``x5c`` header, validated to them. ``url`` is where the
+    caller fetched the JWKS, if it did.
+    """
+
+    jwks: Mapping[str, Mapping[str, object]] | None = None
+    key: PublicKey | None = None
+    anchors: tuple[Certificate, ...] = ()
+    url: str | None = None
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        jwks: bytes | str | Mapping[str, object] | None = None,
+        key: bytes | str | PublicKey | None = None,
+        x5c_roots: bytes | str | None = None,
+        url: str | None = None,
+    ) -> Keyring:
+        """From what a caller has: a JWKS (JSON text or object) and its URL, a public key in PEM, anchors in PEM.
+
+        Raises:
+            InputError: unreadable, or a key beside one of the others.
+        """
+        if key is not None and (jwks is not None or x5c_roots is not None):
+            raise InputError(
+                "a bare key excludes a JWKS and anchors: it has no kid and no certificate chain", code="keys"
+            )
+        return cls(
+            jwks=parse_jwks(jwks) if jwks is not None else None,
+            key=key if key is None or isinstance(key, PublicKey) else PublicKey.from_pem(_pem(key)),
+            anchors=parse_pem_chain(_pem(x5c_roots), maximum=MAXIMUM_ANCHORS) if x5c_roots is not None else (),
+            url=url if jwks is not None else None,
+        )
+
+    @property
+    def source(self) -> str:
+        """How the keys were got, in words."""
+        if self.key is not None:
+            return "public key that the caller named"
+        if self.jwks is None:
+            return "certificates in the token, validated to roots that the caller named"
+        validated = ", its certificates validated to roots that the caller named" * bool(self.anchors)
+        if self.url is None:
+            return f"key set that the caller gave{validated}"
+        transport = "over TLS" if self.url.startswith("https://") else "without TLS"
+        return f"key set fetched from {self.url} {transport}{validated}"
+
+    def key_for(self, token: Jws, *, at: datetime) -> PublicKey:
+        """The key that has to have signed this token.
+
+        Raises:
+            TokenError: ``key-missing``, ``kid-missing``, ``kid-unknown``, ``key-mismatch``, ``key-type``, ``x5c``,
+                ``x5c-chain``.
+        """
+        if self.key is not None:
+            return self.key
+        if self.jwks is not None:
+            return self._from_jwks(token, self.jwks, at)
+        if not self.anchors:
+            raise refuse(
+                "there is no key to verify the token with",
+                "key-missing",
+                hint="give the issuer's JWKS, its public key, or anchors for its certificates; --nras-url fetches the "
+                "JWKS of an attestation service",
+                result_code=ResultCode.CERT_NOT_FOUND,
+            )
+        if "x5c" not in token.header:
+            raise refuse(
+                f"{token.what} has no x5c header, and only anchors were given",
+                "key-missing",
+                result_code=ResultCode.CERT_NOT_FOUND,
+            )
+        chain = parse_x5c(token.header["x5c"], what=token.what)
+        validate_x5c(chain, self.anchors, at=at, what=token.what)
+        return leaf_key(chain, what=token.what)
+
+    def _from_jwks(self, token: Jws, jwks: Mapping[str, Mapping[str, object]], at: datetime) -> PublicKey:
+        if token.kid is None:
+            raise refuse(f"{token.what} does not say which key signed it (kid)", "kid-missing")
+        entry = jwks.get(token.kid)
+        if entry is None:
+            raise refuse(
+                f"{token.what} is signed by the key {token.kid!r}, which the JWKS does not have",
+                "kid-unknown",
+                hint="fetch the JWKS again: the key is of another issuer, or was rotated",
+                result_code=ResultCode.CERT_NOT_FOUND,
+            )
+        return _key_of(entry, self.anchors, at, f"JWKS key {token.kid!r}")
+
+
+def _pem(value: object) -> bytes:
+    if isinstance(value, str):
+        # Text that is not ASCII is not PEM; the reader refuses it.
+        value = value.encode("utf-8", "replace")
+    if not isinstance(value, bytes):
+        raise InputError(f"a key or a certificate is PEM text, not {type(value).__name__}", code="keys")
+    return value
+
+
+def parse_jwks(value: bytes | str | Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """The entries of a JWKS by ``kid``; an entry is judged when a token names it.
+
+    Raises:
+        InputError: more than 1 MiB or 256 keys, not a JWKS, an entry without ``kid``, or one ``kid`` twice.
+    """
+    document: object = value
+    if isinstance(value, (bytes, str)):
+        document = load_json(value, source="JWKS", maximum=MAXIMUM_JWKS, result_code=ResultCode.VERIFIER_JWKS_ERROR)
+    keys = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(keys, list):
+        raise _bad(f"expected an object with an array 'keys', found {kind_of(document)}")
+    if not 0 < len(keys) <= MAXIMUM_KEYS:
+        raise _bad(f"{len(keys)} keys, expected 1 to {MAXIMUM_KEYS}")
+    found: dict[str, Mapping[str, object]] = {}
+    for position, entry in enumerate(keys):
+        kid = entry.get("kid") if isinstance(entry, Mapping) else None
+        if not isinstance(kid, str) or not kid:
+            raise _bad(f"key {position} has no kid")
+        if kid in found:
+            raise _bad(f"two keys have the kid {kid[:80]!r}")
+        found[kid] = entry
+    return found
+
+
+def _check_size(pem: bytes, code: str) -> None:
+    if len(pem) > MAXIMUM_PEM:
+        raise InputError(f"a key of {len(pem)} bytes, at most {MAXIMUM_PEM} are read", code=code)
+
+
+def _bad(message: str) -> ParseError:
+    return ParseError(message, source="JWKS", code="jwks", result_code=ResultCode.VERIFIER_JWKS_ERROR)
+
+
+def _key_of(entry: Mapping[str, object], anchors: tuple[Certificate, ...], at: datetime, what: str) -> PublicKey:
+    refused = functools.partial(refuse, result_code=ResultCode.VERIFIER_JWKS_ERROR)
+    if entry.get("alg", ALGORITHM) != ALGORITHM or entry.get("use", "sig") != "sig":
+        raise refused(
+            f"{what} is for {entry.get('alg')!r}, {entry.get('use')!r}; expected {ALGORITHM}, 'sig'", "key-type"
+        )
+    key: PublicKey | None = None
+    if "x" in entry or "x5c" not in entry:
+        try:
+            key = PublicKey.from_jwk(entry)
+        except InputError as error:
+            raise refused(f"{what}: {error.message}", "key-type") from None
+    if "x5c" in entry:
+        chain = parse_x5c(entry["x5c"], what=what)
+        certified = leaf_key(chain, what=what)
+        if key is not None and key != certified:
+            raise refused(f"{what} is not the key that its own x5c certifies", "key-mismatch")
+        if anchors:
+            validate_x5c(chain, anchors, at=at, what=what)
+        return certified
+    if anchors:
+        raise refused(f"{what} has no x5c, and anchors for it were given", "x5c")
+    if key is None:
+        raise refused(f"{what} holds no key", "key-type")
+    return key
+
+
+# --- Certificate chains
+
+
+def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
+    """Read an ``x5c`` member: an array of 1 to 8 certificates, standard base64 of DER, leaf first.
+
+    Raises:
+        TokenError: it is not such an array (code ``x5c``).
+    """
+    if not isinstance(value, list) or not 0 < len(value) <= MAXIMUM_CHAIN:
+        raise _broken(f"{what}: x5c is {kind_of(value)}, expected an array of 1 to {MAXIMUM_CHAIN} certificates")
+    found: list[Certificate] = []
+    for position, text in enumerate(value):
+        if not isinstance(text, str) or len(text) > _MAXIMUM_TEXT:
+            raise _broken(f"{what}: x5c[{position}] is not a text of at most {_MAXIMUM_TEXT} characters")
+        try:
+            found.append(parse_certificate(base64_bytes(text)))
+        except ParseError as error:
+            raise _broken(f"{what}: x5c[{position}]: {error.message}") from None
+        except ValueError:
+            raise _broken(f"{what}: x5c[{position}] is not base64") from None
+    return tuple(found)
+
+
+def leaf_key(chain: tuple[Certificate, ...], *, what: str) -> PublicKey:
+    """The public key of the chain's leaf.
+
+    Raises:
+        TokenError: it is not on P-384 (code ``key-type``).
+    """
+    try:
+        return PublicKey.of(_native(chain[0]).public_key())
+    except (InputError, ValueError, UnsupportedAlgorithm) as error:
+        raise refuse(f"{what}: x5c[0]: {error}", "key-type", result_code=ResultCode.VERIFIER_JWKS_ERROR) from None
+
+
+def validate_x5c(chain: tuple[Certificate, ...], anchors: tuple[Certificate, ...], *, at: datetime, what: str) -> None:
+    """Validate a chain up to one of the anchors.
+
+    Raises:
+        TokenError: it does not lead there, or a certificate on the way must not be used (code ``x5c-chain``).
+    """
+    broken = functools.partial(_broken, code="x5c-chain")
+    leaf = chain[0]
+    # NVIDIA's service has leaves for TLS. The key of an OCSP responder below the same root must not pass.
+    if leaf.is_ca or leaf.digital_signature is False or leaf.ocsp_signing:
+        raise broken(f"{what}: {leaf.label} is not a certificate for signing tokens")
+    path = list(chain[: 1 + next((place for place, item in enumerate(chain) if item in anchors), len(chain))])
+    if path[-1] not in anchors:
+        path += [anchor for anchor in anchors if _issued(path[-1], anchor)][:1]
+    for position, certificate in enumerate(path):
+        if fault := _fault(certificate, position, at):
+            raise broken(f"{what}: {certificate.label} {fault}")
+        if position and position < len(chain) and not _issued(path[position - 1], certificate):
+            raise broken(f"{what}: {path[position - 1].label} was not issued by {certificate.label}")
+    last = path[-1]
+    if last not in anchors:
+        raise broken(
+            f"{what}: the chain ends at {last.label}, issued by {last.issuer}, which is none of the anchors",
+            hint="give the root that the issuer of the token publishes",
+        )
+
+
+def _fault(certificate: Certificate, position: int, at: datetime) -> str:
+    """What keeps a certificate from its place in a chain, the leaf's being 0; or an empty text."""
+    if not certificate.not_before <= at <= certificate.not_after:
+        first, last = format_time(certificate.not_before), format_time(certificate.not_after)
+        return f"is valid from {first} to {last}, not at {format_time(at)}"
+    if certificate.unknown_critical:
+        return f"has unknown critical extensions {certificate.unknown_critical}"
+    if position and (not certificate.is_ca or certificate.key_cert_sign is False):
+        return "is not a CA"
+    if position and certificate.path_length is not None and position - 1 > certificate.path_length:
+        return "allows no chain of this length"
+    return ""
+
+
+def _issued(certificate: Certificate, issuer: Certificate) -> bool:
+    try:
+        child, parent = _native(certificate), _native(issuer)
+        key = parent.public_key()
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_BITS:
+            return False
+        if not isinstance(child.signature_hash_algorithm, _HASHES):
+            return False
+        child.verify_directly_issued_by(parent)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _native(certificate: Certificate) -> x509.Certificate:
+    return x509.load_der_x509_certificate(certificate.der)
+
+
+def _broken(message: str, *, code: str = "x5c", hint: str = "") -> TokenError:
+    return refuse(message, code, hint=hint, result_code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE)

@@ -29,10 +29,8 @@ from nvattest.token.binding import derive_device_nonce
 from nvattest.token.ear import verify_ear
 from nvattest.token.eat import verify_eat
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
-from nvattest.token.keyring import Keyring
-from nvattest.token.keys import PublicKey
-from nvattest.token.rules import Expected, Rules
-from nvattest.token.verified import TokenKind, VerifiedToken
+from nvattest.token.keys import Keyring, PublicKey
+from nvattest.token.verified import Expected, Rules, TokenKind, VerifiedToken
 
 DEFAULT_LEEWAY: Final = timedelta(seconds=60)
 _SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")

@@ -32,7 +32,7 @@ from nvattest.rim.document import parse_rim
 from nvattest.spdm.opaque import parse_opaque
 from nvattest.spdm.report import parse_report
 from nvattest.testing import DEFAULT_CLOCK, DEFAULT_NONCE, Platform
-from nvattest.token.keyring import parse_jwks
+from nvattest.token.keys import parse_jwks
 from nvattest.token.verify import verify_token
 
 from ..unit.token import minting  # noqa: TID252 - the key of the tests

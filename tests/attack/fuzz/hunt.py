@@ -50,8 +50,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
-    from nvattest.token.keyring import parse_jwks
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.keys import SigningKey, parse_jwks
     from nvattest.token.verify import verify_token
 
 import contextlib

@@ -25,7 +25,7 @@ from nvattest.report.catalogue import (
     similar,
 )
 from nvattest.report.terminal import Terminal, columns
-from nvattest.token.provenance import ANOTHER_TIME, OVERRIDE
+from nvattest.token.claims import ANOTHER_TIME, OVERRIDE
 
 ROOT = Path(nvattest.__file__).resolve().parent.parent
 

@@ -20,11 +20,10 @@ from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
-from nvattest.token.claims import claims_of
+from nvattest.token.claims import DEFAULT_ISSUER, claims_of
 from nvattest.token.ear import sign_ear
 from nvattest.token.eat import sign_detached_eat
 from nvattest.token.keys import SigningKey
-from nvattest.token.provenance import DEFAULT_ISSUER
 from nvattest.token.verified import VerifiedToken
 from nvattest.token.verify import verify_token
 

@@ -25,8 +25,8 @@ from nvattest.evidence import load_evidence
 from nvattest.model import Nonce, VerificationTime
 from nvattest.session import verify
 from nvattest.token.binding import evidence_digest_of
+from nvattest.token.claims import ANOTHER_TIME
 from nvattest.token.keys import PublicKey, SigningKey
-from nvattest.token.provenance import ANOTHER_TIME
 
 from . import minting
 
