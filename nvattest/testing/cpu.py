@@ -22,10 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.tee.collateral import TdxCollateral
-from nvattest.testing.certificates import pem
+from nvattest.testing.certificates import KeyRing, pem
 from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
 from nvattest.testing.cpu_intel import BODIES, IntelGuest
-from nvattest.testing.keys import KeyRing
 from nvattest.testing.lies import GUEST_LIES, Lie, Scope, Told, find_spec, parse_fault
 from nvattest.testing.platform import DEFAULT_CLOCK
 

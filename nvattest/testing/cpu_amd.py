@@ -10,38 +10,44 @@ Sources: AMD 56860 (firmware ABI), 57230 (certificates and key distribution serv
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from nvattest.tee.collateral import SnpCollateral
-from nvattest.testing import _der
 from nvattest.testing.certificates import (
     SIMULATION,
+    Authorities,
+    Certificate,
     Extension,
+    Key,
+    KeyRing,
+    SigningKey,
     Template,
+    aki,
     basic_constraints,
-    certificate_builder,
-    crl_builder,
     crl_url,
+    integer,
     key_usage,
     name,
     other,
     pem,
-    window,
+    resigned,
+    revocation_list,
+    ski,
+    tlv,
 )
 from nvattest.testing.cpu_intel import Served, measured
-from nvattest.testing.keys import KeyRing, SigningKey, rsa_key, sign_pss
 from nvattest.testing.lies import Told
-
-__all__ = ["GENERATIONS", "AmdGuest"]
 
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
 _AMD = "1.3.6.1.4.1.3704.1"
@@ -78,7 +84,7 @@ class Generation:
         """Whether the layouts are Turin's."""
         return self.root == "Turin"
 
-    def packed(self, tcb: tuple[int, int, int, int, int]) -> bytes:
+    def packed(self, tcb: tuple[int, ...]) -> bytes:
         """A TCB version as its eight bytes."""
         fmc, boot_loader, tee, snp, microcode = tcb
         if self.turin:
@@ -117,12 +123,10 @@ class AmdGuest:
         fmc, boot_loader, tee, snp, microcode = self._generation.tcb
         old = "old-firmware" in told
         self._tcb = (fmc, boot_loader, tee, snp - old, microcode - old)
-        self._window = window(told, clock, days=46)
-        self.root = self._authority("ark", self._names["ark"])
-        rogue = "other-root" in told
-        self._shown_root = self._authority("ark", _ROGUE) if rogue else self.root
-        self._ask = self._authority("ask", _ROGUE if rogue else self._names["ark"])
-        self._endorsement = self._endorse(self._tcb)
+        authorities = Authorities(keys, clock)
+        self.root = authorities.chain([self._authority("ark")])[0].der
+        self._authorities = authorities
+        self._endorsement, self._ask, self._shown_root = (item.der for item in self._chain(self._tcb))
 
     @property
     def demands(self) -> dict[str, object]:
@@ -187,71 +191,51 @@ class AmdGuest:
         """A VCEK depends on the firmware's level; a VLEK belongs to the provider."""
         return self._keys.key("vlek" if self._kind == "vlek" else f"vcek {tcb}")
 
-    def _authority(self, which: str, signer: str) -> bytes:
-        """The certificate of ARK or ASK. A root that signs itself has the key of ``signer``."""
+    def _chain(self, tcb: tuple[int, ...]) -> tuple[Certificate, ...]:
+        """The chain for this level of firmware: endorsement certificate, ASK, ARK."""
+        templates = (self._endorsement_at(tcb), self._authority("ask"), self._authority("ark"))
+        return self._authorities.chain(templates, self._told, rogue=rsa_key(_ROGUE))
+
+    def _authority(self, which: str) -> Template:
+        """The certificate of ARK or ASK."""
         root = which == "ark"
-        public = rsa_key(signer if root else self._names["ask"]).public_key()
-        serial = self._generation.serial + (0 if root else 0x101 if self._kind == "vlek" else 2)
-        template = Template(
+        key = rsa_key(self._names[which])
+        return Template(
             subject=_name(self._names[which]),
-            serial=serial,
+            key=key,
+            serial=self._generation.serial + (0 if root else 0x101 if self._kind == "vlek" else 2),
             not_before=datetime(2020, 10, 22, tzinfo=timezone.utc),
             not_after=datetime(2055, 10, 22, tzinfo=timezone.utc),
             extensions=(
-                x509.Extension(x509.SubjectKeyIdentifier.oid, False, x509.SubjectKeyIdentifier.from_public_key(public)),
-                _aki(signer),
+                ski(key),
+                aki(rsa_key(self._names["ark"])),
                 basic_constraints(ca=True, path_length=None if root else 0),
                 key_usage("keyCertSign,cRLSign" if root else "keyCertSign"),
                 crl_url("crl"),
             ),
         )
-        return self._sign(template, public, self._names["ark"], signer, position=2 if root else 1)
 
-    def _endorse(self, tcb: tuple[int, int, int, int, int]) -> bytes:
+    def _endorsement_at(self, tcb: tuple[int, ...]) -> Template:
         """The VCEK or VLEK for this level of firmware."""
-        told, generation = self._told, self._generation
-        shown = tuple(value + ("wrong-tcb" in told and place == 3) for place, value in enumerate(tcb))
-        fmc, boot_loader, tee, snp, microcode = shown
-        parts = {"3.1": boot_loader, "3.2": tee, "3.3": snp, "3.8": microcode} | (
-            {"3.9": fmc} if generation.turin else {}
-        )
+        told, generation, vlek = self._told, self._generation, self._kind == "vlek"
+        fmc, boot_loader, tee, snp, microcode = tcb
+        parts = {"3.1": boot_loader, "3.2": tee, "3.3": snp + ("wrong-tcb" in told), "3.8": microcode}
+        if generation.turin:
+            parts["3.9"] = fmc
         chip = self._keys.bytes("another chip", len(self._chip)) if "wrong-chip" in told else self._chip
-        vlek = self._kind == "vlek"
-        template = Template(
+        return Template(
             subject=_name("SEV-VLEK" if vlek else "SEV-VCEK"),
-            serial=1,
+            key=self._key(tcb),
+            serial=0,
             not_before=self._clock - 300 * _DAY,
             not_after=self._clock + (65 if vlek else 2200) * _DAY,
             extensions=(
-                _own("1", _der.integer(1 if generation.turin else 0)),
-                _own("2", _der.tlv(0x16, generation.product.encode())),
-                *(_own(part, _der.integer(value)) for part, value in parts.items()),
-                _own("5", _der.tlv(0x16, _CSP.encode())) if vlek else _own("4", chip),
+                _own("1", integer(1 if generation.turin else 0)),
+                _own("2", tlv(0x16, generation.product.encode())),
+                *(_own(part, integer(value)) for part, value in parts.items()),
+                _own("5", tlv(0x16, _CSP.encode())) if vlek else _own("4", chip),
             ),
         )
-        return self._sign(template, self._key(tcb).public, self._names["ask"], self._names["ask"], position=0)
-
-    def _sign(
-        self,
-        template: Template,
-        public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
-        issuer: str,
-        signer: str,
-        *,
-        position: int,
-    ) -> bytes:
-        told = self._told
-        if position in told.indexed("expired"):
-            template = replace(template, not_after=self._clock - _DAY)
-        if position in told.indexed("not-yet-valid"):
-            template = replace(template, not_before=self._clock + _DAY)
-        builder = certificate_builder(template, public, _name(issuer))
-        made = builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=_PSS)
-        tbs = made.tbs_certificate_bytes
-        # The library writes no serial number 0, which all endorsement keys have.
-        honest = tbs.replace(_SERIAL_1, _SERIAL_0, 1) if template.serial == 1 else tbs
-        damaged = honest + b"\0" if position in told.indexed("chain-signature") else honest
-        return _signed_again(made.public_bytes(Encoding.DER), tbs, honest, sign_pss(signer, damaged))
 
     # --- collateral -----------------------------------------------------------------------------------------------
 
@@ -283,26 +267,19 @@ class AmdGuest:
         numbers = [query.get(part, "0" if part == "fmcSPL" and not self._generation.turin else "") for part in parts]
         if self._kind == "vlek" or match[3].lower() != self._chip.hex() or not all(map(str.isdigit, numbers)):
             return None
-        fmc, boot_loader, tee, snp, microcode = map(int, numbers)
-        level = (fmc, boot_loader, tee, snp, microcode)
-        known = level == self._tcb
-        return "application/octet-stream", {}, self._endorsement if known else self._endorse(level)
+        return "application/octet-stream", {}, self._chain(tuple(map(int, numbers)))[0].der
 
     @functools.cached_property
     def _crl(self) -> bytes:
         """The list of the ARK. It names ASKs, and no endorsement key: all of these have one serial number."""
-        begin, end = self._window
-        signer = _ROGUE if "crl-signature" in self._told else self._names["ark"]
-        serial = x509.load_der_x509_certificate(self._ask).serial_number
-        revoked = [serial] if "revoked" in self._told else []
-        builder = crl_builder(_name(self._names["ark"]), _aki(signer).value, begin, end, revoked)
-        crl = builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=_PSS)
-        tbs = crl.tbs_certlist_bytes
-        return _signed_again(crl.public_bytes(Encoding.DER), tbs, tbs, sign_pss(signer, tbs))
+        ark = self._names["ark"]
+        revoked = [self._authority("ask").serial] if "revoked" in self._told else []
+        return revocation_list(
+            _name(ark), rsa_key(ark), self._told, self._clock, days=46, revoked=revoked, rogue=rsa_key(_ROGUE)
+        )
 
 
 _ROGUE = "SEV-VLEK-Turin"
-_SERIAL_1, _SERIAL_0 = bytes.fromhex("a003020102020101"), bytes.fromhex("a003020102020100")
 
 
 def _name(common_name: str) -> x509.Name:
@@ -314,13 +291,83 @@ def _own(part: str, value: bytes) -> Extension:
     return other(f"{_AMD}.{part}", value)
 
 
-def _aki(signer: str) -> Extension:
-    value = x509.AuthorityKeyIdentifier.from_issuer_public_key(rsa_key(signer).public_key())
-    return x509.Extension(value.oid, False, value)
+# --- AMD's RSA keys ---------------------------------------------------------------------------------------------------
+
+# RSA keys of 4096 bits belong to a name and to no seed: drawing one takes seconds. Each prime is the first after the
+# digest of its name that is this far away.
+_RSA = {
+    "ARK-Milan": (1080, 1974),
+    "SEV-Milan": (548, 474),
+    "SEV-VLEK-Milan": (188, 48),
+    "ARK-Genoa": (788, 48),
+    "SEV-Genoa": (246, 1112),
+    "SEV-VLEK-Genoa": (488, 1048),
+    "ARK-Turin": (1258, 376),
+    "SEV-Turin": (4146, 3682),
+    "SEV-VLEK-Turin": (74, 400),
+}
+_EXPONENT = 65537
 
 
-def _signed_again(der: bytes, tbs: bytes, content: bytes, signature: bytes) -> bytes:
-    """A certificate or list with other content to sign, or the same, and this signature in the place of its own."""
-    end = _der.bit_string(signature)
-    algorithm = der[der.index(tbs) + len(tbs) : -len(end)]
-    return _der.sequence(content, algorithm, end)
+class RsaKey(Key):
+    """The key of one of AMD's simulated authorities."""
+
+    def __init__(self, label: str) -> None:
+        def prime(which: str, distance: int) -> int:
+            text = f"nvattest simulation\0rsa\0{label} {which}"
+            return (int.from_bytes(hashlib.shake_256(text.encode()).digest(256), "big") | 3 << 2046 | 1) + distance
+
+        p, q = (prime(which, distance) for which, distance in zip("pq", _RSA[label], strict=True))
+        d = pow(_EXPONENT, -1, (p - 1) * (q - 1))
+        self.numbers = rsa.RSAPrivateNumbers(
+            p=p, q=q, d=d, dmp1=d % (p - 1), dmq1=d % (q - 1), iqmp=pow(q, -1, p),
+            public_numbers=rsa.RSAPublicNumbers(e=_EXPONENT, n=p * q),
+        )  # fmt: skip
+        # Checking the primes again takes half a second.
+        self._private = self.numbers.private_key(unsafe_skip_rsa_key_validation=True)
+        self.public = self._private.public_key()
+        self.point = self.public.public_bytes(Encoding.DER, PublicFormat.PKCS1)
+
+    def signed(self, builder: Any, *, sha256: bool = False) -> Any:
+        del sha256  # no lie of a guest
+        made = builder.sign(self._private, hashes.SHA384(), rsa_padding=_PSS)
+        der = made.public_bytes(Encoding.DER)
+        if isinstance(made, x509.Certificate):
+            tbs = made.tbs_certificate_bytes
+            return x509.load_der_x509_certificate(resigned(der, tbs, tbs, self.sign(tbs)))
+        tbs = made.tbs_certlist_bytes
+        return x509.load_der_x509_crl(resigned(der, tbs, tbs, self.sign(tbs)))
+
+    def sign(self, message: bytes, *, sha256: bool = False) -> bytes:
+        """RSASSA-PSS with SHA-384 (RFC 8017, 8.1.1 and 9.1.1).
+
+        The salt follows from the message, as the nonces of ECDSA do here: the library draws one, and a root would be
+        another certificate in each process.
+        """
+        del sha256  # no lie of a guest
+        return _sign_pss(self, message)
+
+    def sign_raw(self, message: bytes) -> bytes:
+        return self.sign(message)
+
+
+@functools.cache
+def rsa_key(label: str) -> RsaKey:
+    """The key of this name: making it takes milliseconds."""
+    return RsaKey(label)
+
+
+@functools.lru_cache(maxsize=256)
+def _sign_pss(key: RsaKey, message: bytes) -> bytes:
+    digest = hashlib.sha384(message).digest()
+    salt = hashlib.sha384(b"salt" + digest).digest()
+    last = hashlib.sha384(bytes(8) + digest + salt).digest()
+    size = 512 - len(last) - 1
+    mask = b"".join(hashlib.sha384(last + number.to_bytes(4, "big")).digest() for number in range(size // 48 + 1))
+    block = bytearray(x ^ y for x, y in zip((b"\x01" + salt).rjust(size, b"\0"), mask, strict=False))
+    block[0] &= 0x7F
+    numbers = key.numbers
+    value = int.from_bytes(bytes(block) + last + b"\xbc", "big")
+    modulo_p, modulo_q = pow(value, numbers.dmp1, numbers.p), pow(value, numbers.dmq1, numbers.q)
+    signed = modulo_q + (modulo_p - modulo_q) * numbers.iqmp % numbers.p * numbers.q
+    return signed.to_bytes(512, "big")

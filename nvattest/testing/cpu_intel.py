@@ -24,30 +24,31 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from nvattest.model import format_time
 from nvattest.tee.collateral import TdxCollateral, tdx_collateral
-from nvattest.testing import _der
 from nvattest.testing.certificates import (
     SIMULATION,
-    Certificate,
+    Authorities,
     Extension,
-    Link,
+    KeyRing,
+    SigningKey,
     Template,
     aki,
     basic_constraints,
-    crl_builder,
     crl_url,
-    issue_chain,
+    enumerated,
+    integer,
     key_usage,
     name,
+    octet_string,
+    oid,
     other,
     pem,
-    signed,
+    revocation_list,
+    sequence,
     ski,
+    tlv,
     window,
 )
-from nvattest.testing.keys import KeyRing, SigningKey
 from nvattest.testing.lies import Told
-
-__all__ = ["BODIES", "FMSPC", "IntelGuest", "Served"]
 
 # Content type, headers and body of a service's answer.
 Served = tuple[str, dict[str, str], bytes]
@@ -87,12 +88,17 @@ class IntelGuest:
         self.measurement = measured(keys, "MRTD", told.get("measurement"))
         changed = told.indexed("register")
         self.registers = tuple(measured(keys, f"RTMR {index}", changed.get(index)) for index in range(4))
-        self._chain = self._make_chain()
+        root = self._root()
+        authority = self._certificate(
+            _CA, _ROOT, key_usage("keyCertSign,cRLSign"), basic_constraints(ca=True, path_length=0)
+        )
+        signing = (key_usage("digitalSignature"), basic_constraints(ca=False))
+        pck = self._certificate(_PCK, _CA, *signing, self._sgx_extension())
+        authorities = Authorities(keys, clock)
+        self._chain = authorities.chain((pck, authority, root), told)
         # Where a chain under another root is shown, the honest root stays the one to trust.
-        honest = issue_chain((self._root(),), Told(()), clock, keys, {})[0]
-        self.root = honest.der
-        signer = self._link(_TCB, _ROOT, key_usage("digitalSignature"), basic_constraints(ca=False))
-        self._tcb_chain = issue_chain((signer, self._root()), Told(()), clock, keys, {})
+        self._tcb_chain = authorities.chain((self._certificate(_TCB, _ROOT, *signing), root))
+        self.root = self._tcb_chain[1].der
         self._window = window(told, clock, days=30)
 
     @property
@@ -110,8 +116,8 @@ class IntelGuest:
         if kind:
             signed += struct.pack("<HI", kind, size)
         signed += self._report(report_data).ljust(size, b"\0")
-        key = self._keys.key("attestation key", p256=True)
-        signer = self._keys.key("uncertified", p256=True) if "wrong-key" in self._told else key
+        key = self._key("attestation key")
+        signer = self._key("uncertified") if "wrong-key" in self._told else key
         signature = signer.sign_raw(signed) + key.point[1:]
         certification = self._quoting_enclave(key)
         signature += struct.pack("<HI", _QE_REPORT_DATA, len(certification)) + certification
@@ -162,47 +168,45 @@ class IntelGuest:
         # As in genuine quotes, a NUL ends the text.
         chain = pem(certificate.der for certificate in self._chain) + b"\0"
         return (
-            report + self._chain[0].key.sign_raw(report)
+            report + self._key(_PCK).sign_raw(report)
             + struct.pack("<H", len(authentication)) + authentication
             + struct.pack("<HI", _PCK_CHAIN, len(chain)) + chain
         )  # fmt: skip
 
     # --- certificates ---------------------------------------------------------------------------------------------
 
-    def _link(self, common_name: str, issuer: str, *extensions: Extension) -> Link:
-        key, issuer_key = self._keys.key(common_name, p256=True), self._keys.key(issuer, p256=True)
-        template = Template(
+    def _certificate(self, common_name: str, issuer: str, *extensions: Extension) -> Template:
+        key, issuer_key = self._key(common_name), self._key(issuer)
+        return Template(
             subject=_name(common_name),
+            key=key,
             serial=self._keys.serial(common_name, 20),
             not_before=self._clock - 365 * _DAY,
             not_after=self._clock + 6 * 365 * _DAY,
             extensions=(aki(issuer_key), crl_url("IntelSGXRootCA.der"), ski(key), *extensions),
         )
-        return Link(template=template, key=key)
 
-    def _root(self) -> Link:
-        link = self._link(_ROOT, _ROOT, key_usage("keyCertSign,cRLSign"), basic_constraints(ca=True, path_length=1))
-        template = replace(link.template, not_before=_date(2018, 5, 21), not_after=_date(2049, 12, 31))
-        return replace(link, template=template)
+    def _root(self) -> Template:
+        usage = key_usage("keyCertSign,cRLSign"), basic_constraints(ca=True, path_length=1)
+        begin, end = (datetime(*day, tzinfo=timezone.utc) for day in ((2018, 5, 21), (2049, 12, 31)))
+        return replace(self._certificate(_ROOT, _ROOT, *usage), not_before=begin, not_after=end)
 
-    def _make_chain(self) -> tuple[Certificate, ...]:
-        authority = self._link(_CA, _ROOT, key_usage("keyCertSign,cRLSign"), basic_constraints(ca=True, path_length=0))
-        pck = self._link(_PCK, _CA, key_usage("digitalSignature"), basic_constraints(ca=False), self._sgx_extension())
-        return issue_chain((pck, authority, self._root()), self._told, self._clock, self._keys, {})
+    def _key(self, label: str) -> SigningKey:
+        return self._keys.key(label, p256=True)
 
     def _sgx_extension(self) -> Extension:
         svn = _OLD_CPU_SVN if "out-of-date" in self._told else _CPU_SVN
-        tcb = [_item(f"2.{number}", _der.integer(value)) for number, value in enumerate(svn, 1)]
-        tcb += [_item("2.17", _der.integer(_PCE_SVN)), _item("2.18", _der.octet_string(svn))]
-        flags = [_item(f"7.{number}", _der.tlv(0x01, b"\xff")) for number in (1, 2, 3)]
-        content = _der.sequence(
-            _item("1", _der.octet_string(self._keys.bytes("PPID", 16))),
-            _item("2", _der.sequence(*tcb)),
-            _item("3", _der.octet_string(bytes(2))),
-            _item("4", _der.octet_string(FMSPC)),
-            _item("5", _der.enumerated(1)),
-            _item("6", _der.octet_string(self._keys.bytes("platform instance", 16))),
-            _item("7", _der.sequence(*flags)),
+        tcb = [_item(f"2.{number}", integer(value)) for number, value in enumerate(svn, 1)]
+        tcb += [_item("2.17", integer(_PCE_SVN)), _item("2.18", octet_string(svn))]
+        flags = [_item(f"7.{number}", tlv(0x01, b"\xff")) for number in (1, 2, 3)]
+        content = sequence(
+            _item("1", octet_string(self._keys.bytes("PPID", 16))),
+            _item("2", sequence(*tcb)),
+            _item("3", octet_string(bytes(2))),
+            _item("4", octet_string(FMSPC)),
+            _item("5", enumerated(1)),
+            _item("6", octet_string(self._keys.bytes("platform instance", 16))),
+            _item("7", sequence(*flags)),
         )
         return other(_SGX, content)
 
@@ -251,15 +255,15 @@ class IntelGuest:
         return None
 
     def _sign(self, text: str) -> str:
-        return self._tcb_chain[0].key.sign_raw(text.encode()).hex()
+        return self._key(_TCB).sign_raw(text.encode()).hex()
 
     def _crl(self, issuer: str, subject: int) -> bytes:
         """The list of an issuer, which may name the certificate at this position of the chain."""
-        key = self._keys.key(issuer, p256=True)
         revoked = [self._chain[subject].template.serial] if subject in self._told.indexed("revoked") else []
-        builder = crl_builder(_name(issuer), aki(key).value, *self._window, revoked)
-        signer = self._keys.key("uncertified", p256=True) if "crl-signature" in self._told else key
-        return bytes(signed(builder, signer).public_bytes(Encoding.DER))
+        rogue = self._key("uncertified")
+        return revocation_list(
+            _name(issuer), self._key(issuer), self._told, self._clock, days=30, revoked=revoked, rogue=rogue
+        )
 
     def _dates(self) -> dict[str, object]:
         begin, end = self._window
@@ -313,16 +317,12 @@ class IntelGuest:
 _JSON = "application/json"
 
 
-def _date(year: int, month: int, day: int) -> datetime:
-    return datetime(year, month, day, tzinfo=timezone.utc)
-
-
 def _name(common_name: str) -> x509.Name:
     return name(("CN", common_name), ("O", SIMULATION), ("L", "Santa Clara"), ("ST", "CA"), ("C", "US"))
 
 
 def _item(part: str, value: bytes) -> bytes:
-    return _der.sequence(_der.oid(f"{_SGX}.{part}"), value)
+    return sequence(oid(f"{_SGX}.{part}"), value)
 
 
 def measured(keys: KeyRing, what: str, lie: str | None) -> bytes:

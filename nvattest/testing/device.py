@@ -19,12 +19,9 @@ from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED, OPAQUE_MAGIC, Gp
 from nvattest.errors import InputError
 from nvattest.evidence import Evidence
 from nvattest.model import NONCE_SIZE, Architecture, DeviceKind
-from nvattest.testing.certificates import Certificate, pem
-from nvattest.testing.keys import SigningKey
+from nvattest.testing.certificates import Certificate, Key, pem
 from nvattest.testing.lies import Told, must_find
 from nvattest.testing.silicon import Silicon, generation, golden_value, measured
-
-__all__ = ["Body", "SimulatedDevice"]
 
 Entry = tuple[int, bytes]
 
@@ -81,7 +78,7 @@ class SimulatedDevice:
     certificates: tuple[Certificate, ...]
     told: Told
     body: Body
-    key: SigningKey
+    key: Key
     salt: bytes
 
     def __repr__(self) -> str:

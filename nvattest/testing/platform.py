@@ -23,13 +23,11 @@ from nvattest._registry import PDI_SIZE
 from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, counted, format_time
-from nvattest.testing.certificates import Certificate, pem
+from nvattest.testing.certificates import HONEST, Certificate, KeyRing, derive_bytes, pem
 from nvattest.testing.device import Body, SimulatedDevice, chain_text, gpu_body, switch_body
-from nvattest.testing.device_pki import DevicePki
-from nvattest.testing.keys import KeyRing, derive_bytes
 from nvattest.testing.lies import OCSP_LIES, Lie, Told, must_find, parse_fault
-from nvattest.testing.ocsp_issuer import OcspIssuer, Side, Verdict
-from nvattest.testing.rims import RimIssuer, RimOrder
+from nvattest.testing.pki import OcspIssuer, Pki
+from nvattest.testing.rims import RimOrder, issue_rim
 from nvattest.testing.silicon import (
     BRANCHES,
     LINKS,
@@ -139,8 +137,7 @@ class Platform:
         self.driver_version, self.mode = driver, shape.mode
         self._shape, self._nvdec0 = shape, nvdec0
         self._keys = keys = KeyRing(seed)
-        self._device_pki = DevicePki(keys, clock)
-        self._rim_issuer = RimIssuer(keys, clock)
+        self._pki = Pki(keys, clock)
         self._ocsp = OcspIssuer(keys, clock)
         # Those that OCSP knows, by DER.
         self._certificates: dict[bytes, Certificate] = {}
@@ -165,11 +162,9 @@ class Platform:
                 self._orders[order.id] = order
         self._check_tampered()
         for device in gpus + switches:
-            self._register(device.certificates, _DEVICE_POSITIONS, Side.DEVICE, device.told)
+            self._register(device.certificates, device.told, of_device=True)
         for order in self._orders.values():
-            told = self._rim_lies(order)
-            chain = self._rim_issuer.chain(order.silicon.board.chip, order.role, told)
-            self._register(chain, _RIM_POSITIONS, Side.RIM, told)
+            self._register(self._rim_chain(order), self._rim_lies(order), of_device=False)
         self.gpus = _mixed_up(gpus, gpus + switches)
         self.switches = _mixed_up(switches, gpus + switches)
 
@@ -329,7 +324,10 @@ class Platform:
         if order is None or "missing" in self._rim_lies(order):
             return None
         if rim_id not in self._rims:
-            self._rims[rim_id] = self._rim_issuer.rim(order, self._rim_lies(order))
+            told = self._rim_lies(order)
+            chain = self._rim_chain(order)
+            key = self._keys.key("uncertified") if "wrong-key" in told else chain[0].template.key
+            self._rims[rim_id] = issue_rim(order, told, chain, key)
         return self._rims[rim_id]
 
     def rims(self) -> dict[str, bytes]:
@@ -343,7 +341,9 @@ class Platform:
     def ocsp_answers(self) -> dict[str, bytes]:
         """One answer without a nonce for each certificate that verifiers ask about, by a name for people."""
         return {
-            f"{number:02}-{re.sub('[^A-Za-z0-9]+', '-', certificate.common_name)}": self._ocsp.about(certificate)
+            f"{number:02}-{re.sub('[^A-Za-z0-9]+', '-', certificate.template.common_name)}": self._ocsp.about(
+                certificate
+            )
             for number, certificate in enumerate(self._certificates.values())
         }
 
@@ -353,9 +353,9 @@ class Platform:
         ``label`` names its keys, ``pdi`` has 8 bytes. For fleets: the GPU itself is in no machine.
         """
         silicon = self._shape.silicon
-        chain = self._device_pki.chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=Told(()))
+        chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=HONEST)
         for position in _DEVICE_POSITIONS:
-            self._ocsp.register(chain[position], Side.DEVICE, Verdict())
+            self._ocsp.register(chain, position, HONEST, of_device=True)
         return chain
 
     def ocsp_about(self, certificate: Certificate) -> bytes:
@@ -369,7 +369,7 @@ class Platform:
 
     def roots_der(self) -> tuple[bytes, bytes]:
         """The device root and the RIM root, each as DER."""
-        return self._device_pki.root.der, self._rim_issuer.root.der
+        return self._pki.roots()
 
     def trust_anchors(self) -> TrustAnchors:
         """The simulated roots as trust anchors; they say so."""
@@ -422,6 +422,9 @@ class Platform:
     def _rim_lies(self, order: RimOrder) -> Told:
         return Told.by_rim(self.lies, order.role)
 
+    def _rim_chain(self, order: RimOrder) -> tuple[Certificate, ...]:
+        return self._pki.rim_chain(order.silicon.board.chip, order.role, self._rim_lies(order))
+
     # --- making it ----------------------------------------------------------------------------------------------------
 
     def _gpu(self, index: int) -> SimulatedDevice:
@@ -465,7 +468,7 @@ class Platform:
     def _device(self, silicon: Silicon, told: Told, index: int, body: Body) -> SimulatedDevice:
         kind = silicon.architecture.kind
         label, pdi = f"{kind.value} {index}", self._pdis[kind][index]
-        chain = self._device_pki.chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=told)
+        chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=told)
         number = uuid.UUID(bytes=self._keys.bytes(f"uuid {label}", 16), version=4)
         return SimulatedDevice(
             kind=kind,
@@ -483,13 +486,13 @@ class Platform:
             certificates=chain,
             told=told,
             body=body,
-            key=self._keys.key("uncertified") if "wrong-key" in told else chain[0].key,
+            key=self._keys.key("uncertified") if "wrong-key" in told else chain[0].template.key,
             salt=self._keys.bytes(f"responder {label}", 32),
         )
 
-    def _register(self, chain: Sequence[Certificate], positions: Sequence[int], side: Side, told: Told) -> None:
-        for position in positions:
-            self._ocsp.register(chain[position], side, Verdict.from_told(told, position))
+    def _register(self, chain: tuple[Certificate, ...], told: Told, *, of_device: bool) -> None:
+        for position in _DEVICE_POSITIONS if of_device else _RIM_POSITIONS:
+            self._ocsp.register(chain, position, told, of_device=of_device)
             self._certificates.setdefault(chain[position].der, chain[position])
 
     def _check_tampered(self) -> None:
@@ -617,9 +620,9 @@ class SimulatedFleet:
         chain = self._chain(index)
         return replace(
             self.platform.gpus[0],
-            chain_pem=chain_text(chain, self.platform.gpus[0].kind, Told(())),
+            chain_pem=chain_text(chain, self.platform.gpus[0].kind, HONEST),
             certificates=chain,
-            key=chain[0].key,
+            key=chain[0].template.key,
             pdi=self._pdi(index).hex().upper(),
             salt=derive_bytes(self.platform.seed, f"fleet responder {index}", 32),
         )

@@ -1,9 +1,8 @@
-"""The RIM issuer of the simulation: root, reference value CA, L3 CA and L4 signer, and the manifests that they sign.
+"""The reference manifests of the simulation: SWID XML in the form and the XMLDSig profile of NVIDIA's.
 
-The chain is shaped as NVIDIA's four certificates; signers live two years around the platform's clock. A RIM is SWID XML
-in the form and the XMLDSig profile of NVIDIA's (ISO/IEC 19770-2, TCG RIM IM, XMLDSig). Each element is written twice
-from the same data: as it is in the file, and in canonical form (C14N 1.1), over which the digest runs. No XML library
-takes part, so that the canonical form here is an independent opinion.
+Each element is written twice from the same data: as it is in the file, and in canonical form (C14N 1.1), over which the
+digest runs. No XML library takes part, so that the canonical form here is an independent opinion (ISO/IEC 19770-2, TCG
+RIM IM, XMLDSig).
 """
 
 from __future__ import annotations
@@ -12,44 +11,12 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 
 from nvattest._registry import OPAQUE_RECORD_BASE, RIM_MANUFACTURER_ID, GpuField
-from nvattest.testing.certificates import (
-    SIMULATION,
-    Certificate,
-    Extension,
-    Link,
-    Template,
-    aki,
-    basic_constraints,
-    crl_url,
-    issue_chain,
-    key_usage,
-    name,
-    ocsp_url,
-    ski,
-)
-from nvattest.testing.keys import KeyRing, SigningKey
+from nvattest.testing.certificates import Certificate, Key
 from nvattest.testing.lies import Told
 from nvattest.testing.silicon import Silicon, golden_value
 
-__all__ = ["RimIssuer", "RimOrder"]
-
-_YEAR = timedelta(days=365)
-_ROOT_NAME = name(("C", "US"), ("O", SIMULATION), ("CN", "NVIDIA CoRIM signing Root CA"))
-# Names of the CA, the L3 CA and the L4 signer below the RIM root.
-_NAMES = {
-    "GH100": ("NVIDIA Reference Value GH100 CA", "NVIDIA Reference Value L3 GH100 002", "HCC RIM L4 Signer"),
-    "GB100": ("NVIDIA Reference Value GB100 CA", "NVIDIA Reference Value L3 GB100-CC 001", "RIM L4 Signer"),
-    "GB110": ("NVIDIA Reference Value GB100 CA", "NVIDIA Reference Value L3 GB100-CC 001", "RIM L4 Signer"),
-    "GB202": ("NVIDIA Reference Value GB20X CA", "NVIDIA Reference Value L3 GB20X-CC 001", "RIM L4 Signer"),
-    "LS10": (
-        "NVIDIA Reference Value LS10 CA",
-        "NVIDIA Reference Value L3 LS10 001",
-        "NVIDIA Reference Value L4 LS10",
-    ),
-}
 _REISSUED_INDEX = 9
 _SWID = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd"
 _SHA384 = "http://www.w3.org/2001/04/xmlenc#sha384"
@@ -75,93 +42,15 @@ class RimOrder:
     minimum_svn: int | None = None
 
 
-class RimIssuer:
-    """Issues signed RIMs and keeps their certificates."""
-
-    def __init__(self, keys: KeyRing, clock: datetime) -> None:
-        self._keys = keys
-        self._clock = clock
-        self._cache: dict[Link, Certificate] = {}
-        key = keys.key("RIM root")
-        self._root = Link(
-            template=Template(
-                subject=_ROOT_NAME,
-                serial=keys.serial("RIM root", 16),
-                not_before=datetime(2023, 3, 16, 15, 37, 34, tzinfo=timezone.utc),
-                not_after=datetime(2053, 3, 8, 15, 37, 34, tzinfo=timezone.utc),
-                extensions=(ski(key), aki(key), basic_constraints(ca=True), key_usage("keyCertSign,cRLSign")),
-            ),
-            key=key,
-        )
-
-    @property
-    def root(self) -> Certificate:
-        """The trust anchor of RIMs."""
-        return issue_chain((self._root,), Told(()), self._clock, self._keys, self._cache)[0]
-
-    def chain(self, chip: str, role: str, told: Told) -> tuple[Certificate, ...]:
-        """The four certificates behind the RIMs of a chip and role, leaf first, with the lies of ``told``."""
-        ca_name, l3_name, leaf_name = _NAMES[chip]
-        ca_key, l3_key = self._keys.key(ca_name), self._keys.key(l3_name)
-        leaf_label = f"{leaf_name} {chip} {role}{' reissued' if 'reissued' in told or 'renewed' in told else ''}"
-        leaf_key = self._keys.key(leaf_label)
-        links = (
-            self._leaf(leaf_name, leaf_label, leaf_key, l3_key),
-            self._authority(l3_name, l3_key, ca_key, path_length=0),
-            self._authority(ca_name, ca_key, self._root.key, path_length=None),
-            self._root,
-        )
-        return issue_chain(links, told, self._clock, self._keys, self._cache)
-
-    def rim(self, order: RimOrder, told: Told) -> bytes:
-        """The signed XML of one RIM, with the lies of ``told``."""
-        content = _content(order, told)
-        chain = self.chain(order.silicon.board.chip, order.role, told)
-        key = self._keys.key("uncertified") if "wrong-key" in told else chain[0].key
-        damage = b"\x00" if "signature" in told else b""
-        xml = write_rim(content, [_lines(item.der) for item in chain], lambda data: key.sign_raw(data + damage))
-        for index in told.indexed("tampered"):
-            # One lie of rim* is about several RIMs, and an index is in one of them. Zeros stand in many places.
-            xml = xml.replace(max(content.golden[index]).hex().encode(), b"f" * 96) if index in content.golden else xml
-        return xml
-
-    def _leaf(self, common_name: str, label: str, key: SigningKey, issuer_key: SigningKey) -> Link:
-        place = (("C", "US"), ("ST", "CA"), ("L", "Santa Clara"))
-        template = Template(
-            subject=name(*place, ("O", SIMULATION), ("CN", common_name)),
-            serial=self._keys.serial(label, 20),
-            not_before=self._clock - _YEAR,
-            not_after=self._clock + _YEAR,
-            extensions=(
-                ski(key),
-                aki(issuer_key),
-                basic_constraints(ca=False),
-                key_usage("digitalSignature"),
-                ocsp_url(),
-            ),
-        )
-        return Link(template=template, key=key)
-
-    def _authority(self, common_name: str, key: SigningKey, issuer_key: SigningKey, *, path_length: int | None) -> Link:
-        top = path_length is None
-        extensions: tuple[Extension, ...] = (
-            basic_constraints(ca=True, path_length=path_length),
-            key_usage("keyCertSign,cRLSign"),
-            *((crl_url("l1-corim"),) if top else ()),
-            ocsp_url(),
-            ski(key),
-            aki(issuer_key),
-        )
-        template = Template(
-            subject=name(("CN", common_name), ("O", SIMULATION), ("C", "US")),
-            # The real ones have the highest bit set: 17 bytes of DER.
-            serial=self._keys.serial(common_name, 16) | 1 << 127,
-            not_before=self._clock - 3 * _YEAR,
-            not_after=self._clock + (7 if top else 2) * _YEAR,
-            extensions=extensions,
-            generalized=True,
-        )
-        return Link(template=template, key=key)
+def issue_rim(order: RimOrder, told: Told, chain: Sequence[Certificate], key: Key) -> bytes:
+    """The signed XML of one RIM, with the lies of ``told``; ``chain`` and ``key`` are its signer's."""
+    content = _content(order, told)
+    damage = b"\x00" if "signature" in told else b""
+    xml = write_rim(content, [_lines(item.der) for item in chain], lambda data: key.sign_raw(data + damage))
+    for index in told.indexed("tampered"):
+        # One lie of rim* is about several RIMs, and an index is in one of them. Zeros stand in many places.
+        xml = xml.replace(max(content.golden[index]).hex().encode(), b"f" * 96) if index in content.golden else xml
+    return xml
 
 
 def _content(order: RimOrder, told: Told) -> RimContent:

@@ -42,7 +42,6 @@ from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
 from nvattest.testing import certificates
-from nvattest.testing.keys import KeyRing
 from nvattest.testing.platform import Platform
 
 if TYPE_CHECKING:
@@ -410,15 +409,17 @@ class Services:
 def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
     """A CA that no client trusts by default, in PEM, and a TLS context for a server on 127.0.0.1 below it."""
     now = wall_clock()  # TLS is judged by the real clock
-    keys = KeyRing(secrets.randbits(64))
+    keys = certificates.KeyRing(secrets.randbits(64))
 
     def template(label: str, *extensions: certificates.Extension) -> certificates.Template:
+        key = keys.key(label)
         return certificates.Template(
             subject=certificates.name(("CN", label), ("O", certificates.SIMULATION)),
-            serial=keys.serial(label, 16),
+            key=key,
+            serial=keys.serial(label),
             not_before=now - timedelta(days=1),
             not_after=now + timedelta(days=30),
-            extensions=(*extensions, certificates.ski(keys.key(label)), certificates.aki(keys.key("CA"))),
+            extensions=(*extensions, certificates.ski(key), certificates.aki(keys.key("CA"))),
         )
 
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
@@ -427,18 +428,17 @@ def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
         "localhost",
         certificates.basic_constraints(ca=False),
         certificates.key_usage("digitalSignature"),
-        x509.Extension(names.oid, False, names),
+        certificates.extension(names),
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # OpenSSL reads a chain with its key from a file only.
     with tempfile.NamedTemporaryFile(prefix="nvattest-", suffix=".pem") as file:
-        file.write(certificates.pem([certificates.issue(leaf, keys.key("localhost"), authority, keys.key("CA")).der]))
+        file.write(certificates.pem([certificates.issue(leaf, authority).der]))
         private = keys.key("localhost").private
         file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         file.flush()
         context.load_cert_chain(file.name)
-    root = certificates.issue(authority, keys.key("CA"), authority, keys.key("CA"))
-    return certificates.pem([root.der]), context
+    return certificates.pem([certificates.issue(authority, authority).der]), context
 
 
 class _Server(ThreadingHTTPServer):

@@ -25,6 +25,7 @@ from nvattest.model import DeviceKind
 from nvattest.testing.certificates import (
     SIMULATION,
     Extension,
+    KeyRing,
     Template,
     basic_constraints,
     issue,
@@ -32,7 +33,6 @@ from nvattest.testing.certificates import (
     name,
     pem,
 )
-from nvattest.testing.keys import KeyRing
 from nvattest.testing.platform import Platform
 
 if TYPE_CHECKING:
@@ -67,17 +67,21 @@ class NrasIssuer:
         self._platform = platform
         self._ring = keys = KeyRing(platform.seed)
         self._keys = {"right": keys.key("nras signer"), "wrong": keys.key("nras uncertified")}
-        ca_key = keys.key("nras ca")
-        authority = self._template("NRAS simulation CA", basic_constraints(ca=True), key_usage("keyCertSign,cRLSign"))
-        leaf = self._template("NRAS simulation signer", basic_constraints(ca=False), key_usage("digitalSignature"))
-        root = issue(authority, ca_key, authority, ca_key).der
-        self._chain = [issue(leaf, self._keys["right"], authority, ca_key).der, root]
+        authority = self._template(
+            "NRAS simulation CA", "nras ca", basic_constraints(ca=True), key_usage("keyCertSign,cRLSign")
+        )
+        leaf = self._template(
+            "NRAS simulation signer", "nras signer", basic_constraints(ca=False), key_usage("digitalSignature")
+        )
+        root = issue(authority, authority).der
+        self._chain = [issue(leaf, authority).der, root]
         self.ca_pem = pem([root])
 
-    def _template(self, common_name: str, *extensions: Extension) -> Template:
+    def _template(self, common_name: str, label: str, *extensions: Extension) -> Template:
         return Template(
             subject=name(("CN", common_name), ("O", SIMULATION)),
-            serial=self._ring.serial(common_name, 16),
+            key=self._ring.key(label),
+            serial=self._ring.serial(common_name),
             not_before=self._platform.clock - timedelta(days=30),
             not_after=self._platform.clock + timedelta(days=365),
             extensions=extensions,

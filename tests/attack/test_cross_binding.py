@@ -26,8 +26,7 @@ from nvattest.pki.certificate import parse_certificate
 from nvattest.pki.ocsp import build_ocsp_request, parse_ocsp_response
 from nvattest.rim.document import parse_rim
 from nvattest.testing import DEFAULT_NONCE, Platform
-from nvattest.testing.certificates import issue, pem
-from nvattest.testing.keys import KeyRing
+from nvattest.testing.certificates import KeyRing, issue, pem
 
 OTHER_NONCE = bytes(range(32))
 BAD = (Outcome.FAIL, Outcome.ABSENT, Outcome.SKIPPED)
@@ -137,7 +136,7 @@ def leaf_issued_by_a_leaf() -> Case:
     device = node().gpus[0]
     leaf = device.certificates[0]
     rogue = KeyRing(99).key("rogue")
-    made = issue(replace(leaf.template, serial=77), rogue, leaf.template, leaf.key)
+    made = issue(replace(leaf.template, serial=77, key=rogue), leaf.template)
     report = device.report(DEFAULT_NONCE)
     signed = report[:-96]
     case = Case()

@@ -15,7 +15,7 @@ from nvattest.pki.chain import ChainProfile, validate_chain
 from nvattest.pki.dice import chip_of_chain, pdi_of_chain, read_fwid
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.pki.ocsp import RevocationStatus, check_revocation, parse_ocsp_response
-from nvattest.testing import Platform, _der
+from nvattest.testing import Platform, certificates
 from nvattest.testing.certificates import pem
 
 from .tools import bytes_changed, der_bytes, der_changed, der_tree, for_all, sizes
@@ -60,7 +60,7 @@ ELEMENTS = st.recursive(
 
 def written(node: tuple[int, object]) -> bytes:
     tag, inside = node
-    return _der.tlv(tag, inside if isinstance(inside, bytes) else b"".join(map(written, inside)))  # type: ignore[call-overload]
+    return certificates.tlv(tag, inside if isinstance(inside, bytes) else b"".join(map(written, inside)))  # type: ignore[call-overload]
 
 
 def read(reader: DerReader, data: bytes) -> list[tuple[int, object]]:
@@ -103,7 +103,7 @@ def test_object_identifiers_are_read_as_they_were_written(examples: int) -> None
     )
 
     def check(text: str) -> None:
-        data = _der.oid(text)
+        data = certificates.oid(text)
         assert dotted(DerReader(data, source="test").content(6, "oid")) == text
 
     for_all(arcs, examples, check)

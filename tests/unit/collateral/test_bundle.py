@@ -20,7 +20,7 @@ from nvattest.collateral.gather import needs_of
 from nvattest.collateral.inspection import Inspection, inspect_bundle, render_inspection
 from nvattest.errors import InputError, ParseError
 from nvattest.model import Nonce, VerificationTime
-from nvattest.testing import ocsp_issuer
+from nvattest.testing import pki
 from nvattest.testing.platform import Platform
 
 TWO_HOURS = timedelta(hours=2)
@@ -184,8 +184,8 @@ def test_an_old_answer_that_was_signed_some_time_after_its_this_update_is_expire
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # RFC 6960, 2.4 and 4.2.2.1: a responder may sign later what it knew at thisUpdate.
-    single = ocsp_issuer._single
-    monkeypatch.setattr(ocsp_issuer, "_single", lambda query, verdict, at: single(query, verdict, at - TWO_HOURS))
+    single = pki._single
+    monkeypatch.setattr(pki, "_single", lambda query, lies, at: single(query, lies, at - TWO_HOURS))
     platform = Platform.build("hopper-1")
     later = VerificationTime.at(platform.time.device + timedelta(days=2))
     inspection = inspect_bundle(platform.collateral(), Verifier(anchors=platform.trust_anchors()), later)
