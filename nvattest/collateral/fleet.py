@@ -19,7 +19,6 @@ from typing import Final, NamedTuple
 from nvattest._documents import JsonObject, load_json
 from nvattest._folder import flags
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source, Unavailable
-from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import (
     MAXIMUM_ANSWER,
@@ -440,8 +439,7 @@ def _use(
                 asked.append((verification.chain, ChainProfile.RIM))
     good: dict[str, int] = {}
     for question in certificates_to_ask(asked):
-        instant = at.device if question.profile is ChainProfile.DEVICE else at.rim
-        judged = find_revocation(question.certificate, question.issuer, found, instant, memory).revocation
+        judged = question.judged(found, at, memory).revocation
         if judged.status is RevocationStatus.GOOD and judged.next_update is not None:
             good[cert_id_key(question.certificate, question.issuer, algorithm)] = question.certificate.serial
     journal.use(rim_ids, good)

@@ -24,7 +24,8 @@ from nvattest._documents import kind_of, load_json
 from nvattest._registry import OCSP_URL, RIM_URL
 from nvattest._waiting import WORKERS, Deadline, Late, debug, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RevocationMode, RimAnswer, Source, Unavailable
-from nvattest.appraisal.memory import ReadEvidence
+from nvattest.appraisal.memory import Memory, ReadEvidence
+from nvattest.appraisal.results import CertificateRevocation
 from nvattest.appraisal.revocation import find_revocation
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_RIM, decoded
@@ -64,6 +65,14 @@ class Question:
     def key(self) -> str:
         """The key of this question in ``Collateral.unavailable``."""
         return f"ocsp:{self.certificate.sha256.hex()}"
+
+    def instant(self, at: VerificationTime) -> datetime:
+        """The instant at which its chain is judged."""
+        return at.device if self.profile is ChainProfile.DEVICE else at.rim
+
+    def judged(self, collateral: Collateral, at: VerificationTime, memory: Memory) -> CertificateRevocation:
+        """What the answers of this collateral say, as an appraisal judges them."""
+        return find_revocation(self.certificate, self.issuer, collateral, self.instant(at), memory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -560,7 +569,7 @@ class _Gathering:
         least = timedelta(seconds=self._options.timeout)
         if self._options.renew is not None and settled.this_update is not None:
             least = max(least, min(timedelta(seconds=self._options.renew), (end - settled.this_update) / 2))
-        return end - self._instant(question) >= least
+        return end - question.instant(self._at) >= least
 
     def _take_answer(self, question: Question, url: str, got: object) -> bool:
         """Whether it is good and answers our nonce, so that it may be kept."""
@@ -595,7 +604,7 @@ class _Gathering:
 
         That is a "good" from a source that the policy's mode accepts, or a revocation that the caller gave.
         """
-        found = find_revocation(question.certificate, question.issuer, answers, self._instant(question), self._memory)
+        found = question.judged(answers, self._at, self._memory)
         if found.revocation.status is RevocationStatus.REVOKED:
             # No other answer can outweigh one that the caller gave. The cache keeps only what is good.
             return found.revocation if found.source in (Source.BUNDLE, Source.FILE) else None
@@ -642,9 +651,6 @@ class _Gathering:
 
     def _cache_key(self, question: Question) -> str:
         return cert_id_key(question.certificate, question.issuer, self._options.cert_id_hash)
-
-    def _instant(self, question: Question) -> datetime:
-        return self._at.device if question.profile is ChainProfile.DEVICE else self._at.rim
 
     # --- both -----------------------------------------------------------------------------------------------------
 

@@ -15,36 +15,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nvattest._documents import JsonObject
+from nvattest._registry import CPU_MAKERS
 from nvattest._text import joined
-from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Unavailable
 from nvattest.appraisal.revocation import MAXIMUM_ANSWERS
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.gather import Question, certificates_to_ask
-from nvattest.errors import ParseError
+from nvattest.collateral.gather import Needs, Question, certificates_to_ask
+from nvattest.errors import ParseError, ResultCode
 from nvattest.model import SIMULATED, VerificationTime, counted, format_time
+from nvattest.pki.anchors import CPU_ANCHORS, NVIDIA_ANCHORS, CpuAnchors
 from nvattest.pki.chain import ChainProfile, ValidatedChain
 from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_revocation
 from nvattest.rim.ids import fits_rim_id
 
 if TYPE_CHECKING:
-    from nvattest.pki.anchors import CpuAnchors
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from nvattest._registry import CPU_MAKERS
-from nvattest.appraisal.revocation import find_revocation
-from nvattest.collateral.gather import Needs
-from nvattest.errors import ResultCode
-from nvattest.pki.anchors import NVIDIA_ANCHORS
-
-if TYPE_CHECKING:
-    from nvattest.pki.anchors import CpuAnchors
-
+    from nvattest.tee.issued import Issued
 
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"
@@ -86,7 +76,7 @@ def inspect_bundle(
     facts, bad = inspect_parts(
         [collateral], verifier, at, chains=chains, cpu_anchors=cpu_anchors, use=lambda part, _: usable.append(part)
     )
-    return Inspection(facts=facts, bad=bad, usable=usable[0])
+    return Inspection(facts, bad, usable[0])
 
 
 def inspect_parts(
@@ -103,23 +93,21 @@ def inspect_parts(
     ``use`` is called with what of each part can be used, and with those answers in it that count if they are genuine,
     which shows only when their device is verified: a revocation, or what is current.
     """
-    inspector = _Inspector(verifier, at, cpu_anchors)
+    inspector = _Inspector(verifier, at, cpu_anchors or CPU_ANCHORS)
     inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
     rims: list[JsonObject] = []
     answers: list[JsonObject] = []
     cpu: list[JsonObject] = []
     for part in parts:
-        inspector.refused.clear()
-        inspector.open.clear()
+        refused = inspector.begin(part.ocsp)
         rims += [inspector.rim(part.rims[name]) for name in sorted(part.rims)]
-        inspector.surplus = _surplus(part.ocsp, memory_of(verifier).parse_answer)
         answers += [inspector.answer(answer) for answer in part.ocsp]
         cpu += [inspector.cpu(answer) for answer in part.cpu]
         use(
             Collateral(
-                rims={name: rim for name, rim in part.rims.items() if name not in inspector.refused},
-                ocsp=tuple(answer for answer in part.ocsp if answer.content not in inspector.refused),
-                cpu=tuple(answer for answer in part.cpu if answer.content not in inspector.refused),
+                rims={name: rim for name, rim in part.rims.items() if name not in refused},
+                ocsp=tuple(answer for answer in part.ocsp if answer.content not in refused),
+                cpu=tuple(answer for answer in part.cpu if answer.content not in refused),
             ),
             inspector.open,
         )
@@ -137,16 +125,21 @@ def inspect_parts(
 
 
 class _Inspector:
-    def __init__(self, verifier: Verifier, at: VerificationTime, cpu_anchors: CpuAnchors | None) -> None:
-        self._verifier = verifier
+    def __init__(self, verifier: Verifier, at: VerificationTime, cpu_anchors: CpuAnchors) -> None:
+        self._memory = memory_of(verifier)
+        self._anchors = verifier.anchors
         self._at = at
         self._cpu_anchors = cpu_anchors
         self._questions: dict[int, list[Question]] = {}
         self.ends: list[tuple[datetime, str]] = []
         self.bad: list[tuple[str, str]] = []
-        self.refused: set[str | bytes] = set()
+
+    def begin(self, answers: Iterable[OcspAnswer]) -> set[str | bytes]:
+        """Begin with a part that has these answers; what of the part cannot be used goes into the set."""
+        self._refused: set[str | bytes] = set()
         self.open: set[bytes] = set()
-        self.surplus: dict[bytes, int] = {}
+        self._surplus = _surplus(answers, self._memory.parse_answer)
+        return self._refused
 
     def learn(self, chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> None:
         for question in certificates_to_ask(chains):
@@ -155,10 +148,10 @@ class _Inspector:
     def rim(self, answer: RimAnswer) -> JsonObject:
         entry: JsonObject = {"id": answer.id, "sha256": hashlib.sha256(answer.content).hexdigest()}
         try:
-            document = memory_of(self._verifier).parse_rim(answer.content)
+            document = self._memory.parse_rim(answer.content)
         except ParseError as error:
-            return self._refuse(entry, answer.id, answer, memory_of(self._verifier).explain_rim(error, answer.content))
-        verification = memory_of(self._verifier).verify_rim(document, self._verifier.anchors, self._at.rim)
+            return self._refuse(entry, answer.id, answer, self._memory.explain_rim(error, answer.content))
+        verification = self._memory.verify_rim(document, self._anchors, self._at.rim)
         chain = verification.chain
         entry |= {
             "version": document.version,
@@ -175,106 +168,102 @@ class _Inspector:
             return self._refuse(entry, answer.id, answer, said)
         self.learn([(chain, ChainProfile.RIM)])
         if any(finding.rule != "expired" for finding in chain.validity_findings):
-            said = "; ".join(finding.message for finding in chain.validity_findings)
-            return self._refuse(entry, answer.id, answer, said)
-        self.ends.append((chain.earliest_not_after, answer.id))
-        return entry | {"state": VERIFIED if chain.in_validity else EXPIRED}
+            return self._refuse(entry, answer.id, answer, _validity(chain))
+        return self._keep(entry, answer.id, chain.earliest_not_after, ended=not chain.in_validity)
 
     def answer(self, answer: OcspAnswer) -> JsonObject:
         entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
-        name = f"OCSP answer {entry['sha256']}"[:24]
         try:
-            response = memory_of(self._verifier).parse_answer(answer.content)
+            response = self._memory.parse_answer(answer.content)
         except ParseError as error:
-            return self._refuse(entry, name, answer, str(error))
+            return self._refuse(entry, f"OCSP answer {entry['sha256']}"[:24], answer, str(error))
+        serial, end = response.serial, response.next_update
         entry |= {
-            "serial": f"{response.serial:x}" if response.serial is not None else None,
+            "serial": f"{serial:x}" if serial is not None else None,
             "status": response.status.value if response.status is not None else response.responder_status,
-            "this_update": format_time(response.this_update) if response.this_update is not None else None,
-            "next_update": format_time(response.next_update) if response.next_update is not None else None,
+            "this_update": _time(response.this_update),
+            "next_update": _time(end),
         }
         name = f"OCSP answer for {entry['serial']}"
-        if answer.content in self.surplus:
+        if answer.content in self._surplus:
             said = (
-                f"{self.surplus[answer.content]} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are "
-                "read; this is one of the oldest"
+                f"{self._surplus[answer.content]} answers are about this one certificate, at most {MAXIMUM_ANSWERS} "
+                "are read; this is one of the oldest"
             )
             return self._refuse(entry, name, answer, said)
-        questions = self._questions.get(response.serial, []) if response.serial is not None else []
+        questions = self._questions.get(serial, []) if serial is not None else []
         if not questions and response.successful:
             # Not bad: which device it is about shows only when that device is verified.
-            ended = response.next_update is not None and response.next_update < self._at.device
-            if response.status is RevocationStatus.REVOKED or not ended:
+            if response.status is RevocationStatus.REVOKED or end is None or end >= self._at.device:
                 self.open.add(answer.content)
-            self._ends(response, name)
-            return entry | {"state": NOT_VERIFIED, "reason": _OF_A_DEVICE}
-        revocation, state = self._judged(response, questions)
-        if state is None:
+            return self._keep(entry, name, end, ended=False) | {"state": NOT_VERIFIED, "reason": _OF_A_DEVICE}
+        revocation, ended = self._judged(response, questions)
+        if ended is None:
             return self._refuse(entry, name, answer, revocation.detail if revocation else "no answer")
-        self._ends(response, name)
-        entry["certificate"] = questions[0].certificate.label
-        return entry | {"state": state}
+        return self._keep(entry | {"certificate": questions[0].certificate.label}, name, end, ended=ended)
 
     def cpu(self, answer: CpuAnswer) -> JsonObject:
-        from nvattest.collateral.cpu import issued_cpu
-        from nvattest.pki.anchors import CPU_ANCHORS
-
         entry: JsonObject = {"sha256": hashlib.sha256(answer.content).hexdigest()}
-        anchors = self._cpu_anchors if self._cpu_anchors is not None else CPU_ANCHORS
-        issued = issued_cpu(answer, anchors)
-        name = issued.about or f"CPU collateral {entry['sha256']}"[:28]
+        issued, facts = _cpu_facts(answer, self._cpu_anchors)
+        name, until, at = str(facts["about"]), issued.until, self._at.device
         if issued.problem:
             return self._refuse(entry, name, answer, issued.problem)
-        until, at = issued.until, self._at.device
-        entry |= {
-            "about": issued.about,
-            "until": format_time(until) if until is not None else None,
-            "anchors": anchors.label,
-            "simulated": anchors.simulated,
-        }
-        if not_current := issued.current(at):
-            if until is None or until >= at:
-                return self._refuse(entry, name, answer, not_current)
-            self.ends.append((until, name))
-            return entry | {"state": EXPIRED}
-        if until is not None:
-            self.ends.append((until, name))
-        return entry | {"state": VERIFIED}
+        not_current = issued.current(at)
+        if not_current and (until is None or until >= at):
+            return self._refuse(entry | facts, name, answer, not_current)
+        return self._keep(entry | facts, name, until, ended=bool(not_current))
 
-    def _judged(self, response: OcspResponse, questions: list[Question]) -> tuple[Revocation | None, str | None]:
-        """How the answer is judged, and its state, or None where it is bad."""
+    def _judged(self, response: OcspResponse, questions: list[Question]) -> tuple[Revocation | None, bool | None]:
+        """How the answer is judged, and whether it has ended, or None where it is bad."""
         judged = None
         for question in questions:
-            at = self._at.device if question.profile is ChainProfile.DEVICE else self._at.rim
+            at = question.instant(self._at)
             judged = self._check(response, question, at)
             if judged.status in _SIGNED and judged.in_window:
-                return judged, VERIFIED
+                return judged, False
             # Its responder may have ended with it: what counts is whether it was good while it was current.
             ended, began, signed = response.next_update, response.this_update, response.produced_at
             if ended is not None and began is not None and signed is not None and ended < at:
                 then = self._check(response, question, max(began, signed))
                 if then.status in _SIGNED:
-                    return then, EXPIRED
+                    return then, True
         return judged, None
 
     def _check(self, response: OcspResponse, question: Question, at: datetime) -> Revocation:
         return check_revocation(
-            response,
-            certificate=question.certificate,
-            issuer=question.issuer,
-            at=at,
-            nonce=None,
-            verifier=memory_of(self._verifier).ecdsa,
-        )
+            response, certificate=question.certificate, issuer=question.issuer, at=at, nonce=None,
+            verifier=self._memory.ecdsa,
+        )  # fmt: skip
 
-    def _ends(self, response: OcspResponse, name: str) -> None:
-        if response.next_update is not None:
-            self.ends.append((response.next_update, name))
+    def _keep(self, entry: JsonObject, name: str, end: datetime | None, *, ended: bool) -> JsonObject:
+        if end is not None:
+            self.ends.append((end, name))
+        return entry | {"state": EXPIRED if ended else VERIFIED}
 
     def _refuse(self, entry: JsonObject, name: str, of: RimAnswer | OcspAnswer | CpuAnswer, reason: str) -> JsonObject:
         self.bad.append((f"{name} ({of.origin})" if of.origin else name, reason))
-        self.refused.add(of.id if isinstance(of, RimAnswer) else of.content)
+        self._refused.add(of.id if isinstance(of, RimAnswer) else of.content)
         return entry | {"state": NOT_VERIFIED, "reason": reason}
+
+
+def _cpu_facts(answer: CpuAnswer, anchors: CpuAnchors) -> tuple[Issued, JsonObject]:
+    from nvattest.collateral.cpu import issued_cpu
+
+    issued = issued_cpu(answer, anchors)
+    return issued, {
+        "about": issued.about or f"CPU collateral {hashlib.sha256(answer.content).hexdigest()[:12]}",
+        "until": _time(issued.until),
+        "anchors": anchors.label,
+        "simulated": anchors.simulated,
+    }
+
+
+def _validity(chain: ValidatedChain) -> str:
+    return "; ".join(finding.message for finding in chain.validity_findings)
+
+
+def _time(instant: datetime | None) -> str | None:
+    return None if instant is None else format_time(instant)
 
 
 def weight(response: OcspResponse) -> tuple[bool, float]:
@@ -304,13 +293,9 @@ def _surplus(answers: Iterable[OcspAnswer], parse: Callable[[bytes], OcspRespons
     }
 
 
-def render_inspection(facts: JsonObject) -> str:
+def render_inspection(facts: Mapping[str, Any]) -> str:
     """The facts as lines for people."""
-    rims, answers, first = facts["rims"], facts["ocsp"], facts["earliest_expiry"]
-    assert isinstance(rims, list)  # noqa: S101 - the type of our own value
-    assert isinstance(answers, list)  # noqa: S101
-    cpu = facts.get("cpu", [])
-    assert isinstance(cpu, list)  # noqa: S101
+    rims, answers, cpu, first = facts["rims"], facts["ocsp"], facts.get("cpu", []), facts["earliest_expiry"]
     mark = f"   {SIMULATED}" if facts["simulated"] is True else ""
     files = f", {counted(len(cpu), 'file')} of CPU collateral" if cpu else ""
     lines = [
@@ -346,7 +331,7 @@ def render_inspection(facts: JsonObject) -> str:
             what = f", under the roots of {item['anchors']}, good until {item['until']}"
         name = item.get("about") or f"CPU collateral {item['sha256'][:12]}"
         lines.append(f"  {name}: {_state(item)}{what}" + f"   {SIMULATED}" * (item.get("simulated") is True))
-    if isinstance(first, dict):
+    if first is not None:
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
     return joined(lines)
 
@@ -382,81 +367,75 @@ def preflight(
 
     Unlike the appraisal of a device this compares nothing with a report. ``result_code`` is the first problem's.
     """
-    report = _Report(collateral, verifier)
-    rims = [report.rim(rim_id, at) for rim_id in needs.rim_ids]
-    chains = [report.chain(chain, at) for chain in needs.chains]
+    report = _Preflight(collateral, verifier, at)
+    rims = [report.rim(rim_id) for rim_id in needs.rim_ids]
+    devices = [
+        {
+            "certificate": chain.leaf.label,
+            "serial": f"{chain.leaf.serial:x}",
+            "revocation": report.revocation(chain, ChainProfile.DEVICE, chain.leaf.label),
+        }
+        for chain in needs.chains
+    ]
     for key, missing in needs.refused.items():
-        report.problem(missing.code, missing.message, missing.hint, key)
-    if (missing_cpu := collateral.unavailable.get("cpu")) is not None:
-        report.problem(missing_cpu.code, missing_cpu.message, missing_cpu.hint, "cpu")
-    cpu = [report.cpu(answer, at.device, cpu_anchors) for answer in collateral.cpu]
-    if not needs.rim_ids and not needs.chains and not cpu and missing_cpu is None:
-        report.problem(ResultCode.BAD_ARGUMENT, "there is nothing to look for", "", "")
-    first = report.problems[0] if report.problems else None
+        report.problem(key, missing)
+    missing_cpu = collateral.unavailable.get("cpu")
+    if missing_cpu is not None:
+        report.problem("cpu", missing_cpu)
+    cpu = [report.cpu(answer, cpu_anchors or CPU_ANCHORS) for answer in collateral.cpu]
+    if not rims and not devices and not cpu and missing_cpu is None:
+        report.problem("", Unavailable(ResultCode.BAD_ARGUMENT, "there is nothing to look for"))
     return {
-        "ready": first is None,
-        "result_code": int(first["result_code"]) if first is not None else 0,
+        "ready": not report.problems,
+        "result_code": report.problems[0]["result_code"] if report.problems else 0,
         "rims": rims,
-        "devices": chains,
+        "devices": devices,
         **({"cpu": cpu} if cpu else {}),
         "problems": report.problems,
-        "first_to_expire": format_time(min(report.ends)) if report.ends else None,
+        "first_to_expire": _time(min(report.ends, default=None)),
         "at": {"device": format_time(at.device), "rim": format_time(at.rim)},
         "anchors": verifier.anchors.label,
         "simulated": verifier.anchors.simulated,
     }
 
 
-class _Report:
-    def __init__(self, collateral: Collateral, verifier: Verifier) -> None:
+class _Preflight:
+    def __init__(self, collateral: Collateral, verifier: Verifier, at: VerificationTime) -> None:
         self._collateral = collateral
-        self._verifier = verifier
-        self.problems: list[dict[str, int | str]] = []
+        self._memory = memory_of(verifier)
+        self._anchors = verifier.anchors
+        self._at = at
+        self.problems: list[JsonObject] = []
         self.ends: list[datetime] = []
 
-    def problem(self, code: ResultCode, message: str, hint: str, of: str) -> str:
-        self.problems.append({"result_code": int(code), "of": of, "message": message, "hint": hint})
-        return message
+    def problem(self, of: str, what: Unavailable) -> str:
+        self.problems.append({"result_code": int(what.code), "of": of, "message": what.message, "hint": what.hint})
+        return what.message
 
-    def cpu(self, answer: CpuAnswer, at: datetime, anchors: CpuAnchors | None) -> JsonObject:
-        from nvattest.collateral.cpu import issued_cpu
-        from nvattest.pki.anchors import CPU_ANCHORS
-
-        anchors = anchors if anchors is not None else CPU_ANCHORS
-        issued = issued_cpu(answer, anchors)
-        until = issued.until
-        facts: JsonObject = {
-            "about": issued.about or f"CPU collateral {hashlib.sha256(answer.content).hexdigest()[:12]}",
-            "source": answer.source.value,
-            "until": format_time(until) if until is not None else None,
-            "anchors": anchors.label,
-            "simulated": anchors.simulated,
-        }
-        if problem := issued.problem or issued.current(at):
-            code = ResultCode.CERT_CHAIN_VERIFICATION_FAILURE
-            facts["problem"] = self.problem(code, f"{facts['about']}: {problem}", "", "cpu")
-        elif until is not None:
-            self.ends.append(until)
+    def cpu(self, answer: CpuAnswer, anchors: CpuAnchors) -> JsonObject:
+        issued, facts = _cpu_facts(answer, anchors)
+        facts["source"] = answer.source.value
+        if problem := issued.problem or issued.current(self._at.device):
+            message = f"{facts['about']}: {problem}"
+            facts["problem"] = self.problem("cpu", Unavailable(ResultCode.CERT_CHAIN_VERIFICATION_FAILURE, message))
+        elif issued.until is not None:
+            self.ends.append(issued.until)
         return facts
 
-    def rim(self, rim_id: str, at: VerificationTime) -> JsonObject:
+    def rim(self, rim_id: str) -> JsonObject:
         answer = self._collateral.rims.get(rim_id)
         facts: JsonObject = {"id": rim_id, "available": answer is not None}
         if answer is None:
-            missing = self._collateral.unavailable.get(f"rim:{rim_id}")
-            code = missing.code if missing is not None else ResultCode.RIM_NOT_FOUND
-            message = missing.message if missing is not None else f"{rim_id} is not at hand"
-            facts["asked"] = missing is None or missing.asked
-            facts["problem"] = self.problem(code, message, missing.hint if missing is not None else "", rim_id)
-            return facts
+            unknown = Unavailable(ResultCode.RIM_NOT_FOUND, f"{rim_id} is not at hand")
+            missing = self._collateral.unavailable.get(f"rim:{rim_id}", unknown)
+            return facts | {"asked": missing.asked, "problem": self.problem(rim_id, missing)}
         facts |= {"source": answer.source.value, "sha256": hashlib.sha256(answer.content).hexdigest()}
         try:
-            document = memory_of(self._verifier).parse_rim(answer.content)
+            document = self._memory.parse_rim(answer.content)
         except ParseError as error:
-            said = memory_of(self._verifier).explain_rim(error, answer.content)
-            facts["problem"] = self.problem(error.result_code, said, error.hint, rim_id)
-            return facts
-        verification = memory_of(self._verifier).verify_rim(document, self._verifier.anchors, at.rim)
+            bad = Unavailable(error.result_code, self._memory.explain_rim(error, answer.content), error.hint)
+            return facts | {"problem": self.problem(rim_id, bad)}
+        verification = self._memory.verify_rim(document, self._anchors, self._at.rim)
         chain = verification.chain
         facts |= {
             "version": document.version,
@@ -466,56 +445,43 @@ class _Report:
             "signers_end": format_time(chain.earliest_not_after) if chain.certificates else None,
         }
         if verification.verified is None:
-            facts["problem"] = self.problem(ResultCode.RIM_INVALID_SIGNATURE, verification.detail, "", rim_id)
-            return facts
+            bad = Unavailable(ResultCode.RIM_INVALID_SIGNATURE, verification.detail)
+            return facts | {"problem": self.problem(rim_id, bad)}
         self.ends.append(chain.earliest_not_after)
         if not chain.in_validity:
-            message = "; ".join(finding.message for finding in chain.validity_findings)
-            facts["problem"] = self.problem(
-                ResultCode.CERT_CHAIN_VERIFICATION_FAILURE, f"{rim_id}: {message}", "ask NVIDIA for a new issue", rim_id
-            )
-        facts["revocation"] = self._revocation(chain, ChainProfile.RIM, at.rim, rim_id)
-        return facts
+            code, message = ResultCode.CERT_CHAIN_VERIFICATION_FAILURE, f"{rim_id}: {_validity(chain)}"
+            facts["problem"] = self.problem(rim_id, Unavailable(code, message, "ask NVIDIA for a new issue"))
+        return facts | {"revocation": self.revocation(chain, ChainProfile.RIM, rim_id)}
 
-    def chain(self, chain: ValidatedChain, at: VerificationTime) -> JsonObject:
-        name = chain.leaf.label
-        return {
-            "certificate": name,
-            "serial": f"{chain.leaf.serial:x}",
-            "revocation": self._revocation(chain, ChainProfile.DEVICE, at.device, name),
-        }
+    def revocation(self, chain: ValidatedChain, profile: ChainProfile, of: str) -> list[JsonObject]:
+        return [self._question(question, of) for question in certificates_to_ask([(chain, profile)])]
 
-    def _revocation(self, chain: ValidatedChain, profile: ChainProfile, at: datetime, of: str) -> Sequence[JsonObject]:
-        return [self._question(question, at, of) for question in certificates_to_ask([(chain, profile)])]
-
-    def _question(self, question: Question, at: datetime, of: str) -> JsonObject:
-        found = find_revocation(question.certificate, question.issuer, self._collateral, at, memory_of(self._verifier))
-        revocation = found.revocation
+    def _question(self, question: Question, of: str) -> JsonObject:
+        found = question.judged(self._collateral, self._at, self._memory)
+        revocation, label = found.revocation, question.certificate.label
         asked = True
         if revocation.status is not RevocationStatus.GOOD:
             missing = self._collateral.unavailable.get(question.key)
-            if found.source is None and missing is not None:
-                asked = missing.asked
-                self.problem(missing.code, missing.message, missing.hint, of)
-            else:
-                message = f"{question.certificate.label}: {revocation.detail}"
-                self.problem(ResultCode.OCSP_STATUS_NOT_GOOD, message, "", of)
+            if found.source is not None or missing is None:
+                missing = Unavailable(ResultCode.OCSP_STATUS_NOT_GOOD, f"{label}: {revocation.detail}")
+            asked = missing.asked
+            self.problem(of, missing)
         elif revocation.next_update is not None:
             self.ends.append(revocation.next_update)
         return {
-            "certificate": question.certificate.label,
+            "certificate": label,
             "status": revocation.status.value,
             "asked": asked,
             "detail": revocation.detail,
             "source": found.source.value if found.source is not None else None,
-            "next_update": format_time(revocation.next_update) if revocation.next_update is not None else None,
+            "next_update": _time(revocation.next_update),
         }
 
 
-def render_preflight(facts: JsonObject) -> str:
+def render_preflight(facts: Mapping[str, Any]) -> str:
     """The facts as lines for people."""
     lines = []
-    for rim in _items(facts["rims"]):
+    for rim in facts["rims"]:
         if not rim["available"]:
             lines.append(f"  MISSING {rim['id']}" if rim["asked"] else f"  not asked for {rim['id']}")
         elif "version" not in rim:
@@ -526,24 +492,23 @@ def render_preflight(facts: JsonObject) -> str:
                 f"{rim['version']} from the {rim['source']}, signers until {rim['signers_end']}"
             )
         lines += _revocation_lines(rim)
-    for device in _items(facts["devices"]):
+    for device in facts["devices"]:
         lines.append(f"  device  {device['certificate']} {device['serial']}")
         lines += _revocation_lines(device)
-    for item in _items(facts.get("cpu", [])):
+    for item in facts.get("cpu", []):
         mark = "ok     " if "problem" not in item else "BAD    "
         lines.append(f"  {mark} {item['about']}, from the {item['source']}, good until {item['until']}")
         if item["anchors"] != CPU_MAKERS:
             mark = f"   {SIMULATED}" * bool(item["simulated"])
             lines.append(f"          roots: {item['anchors']}, not the makers'{mark}")
-    for problem in _items(facts["problems"]):
+    for problem in facts["problems"]:
         lines.append(f"  problem {problem['result_code']}: {problem['message']}")
         if problem["hint"]:
             lines.append(f"          next: {problem['hint']}")
     if facts["first_to_expire"]:
         lines.append(f"  first to expire: {facts['first_to_expire']}")
     lines += foreign_anchors(facts["anchors"], simulated=facts["simulated"] is True)
-    at = facts["at"]
-    lines.append(f"  judged at {' / '.join(dict.fromkeys(at.values())) if isinstance(at, dict) else 'an unknown time'}")
+    lines.append(f"  judged at {' / '.join(dict.fromkeys(facts['at'].values()))}")
     lines.append("Ready: " + ("yes" if facts["ready"] else "NO"))
     return joined(lines)
 
@@ -555,13 +520,9 @@ def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
     return [f"  trust anchors: {label}, not NVIDIA's" + f"   {SIMULATED}" * simulated]
 
 
-def _revocation_lines(of: JsonObject) -> list[str]:
+def _revocation_lines(of: Mapping[str, Any]) -> list[str]:
     return [
         f"            {item['certificate']}: {item['status'] if item['asked'] else 'not asked'}"
         + (f" until {item['next_update']}" if item["next_update"] else "")
-        for item in _items(of.get("revocation", []))
+        for item in of.get("revocation", [])
     ]
-
-
-def _items(value: object) -> list[JsonObject]:
-    return value if isinstance(value, list) else []
