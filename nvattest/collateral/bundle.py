@@ -21,7 +21,8 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nvattest._documents import JsonObject, kind_of, load_json
 from nvattest._folder import read_bounded, replace_file
@@ -31,6 +32,7 @@ from nvattest.rim.ids import is_rim_id
 
 if TYPE_CHECKING:
     from nvattest.appraisal.memory import Memory, ReadEvidence
+    from nvattest.pki.certificate import Certificate
 
 FORMAT: Final = "nvattest-bundle"
 VERSION: Final = 1
@@ -57,25 +59,24 @@ def load_bundle(data: bytes | str | Mapping[str, object], *, origin: str = "") -
         raise _error(f"expected an object, found {kind_of(document)}")
     if document.get("format") != FORMAT:
         raise _error(f"'format' is not {FORMAT!r}", hint="make a bundle with nvattest bundle create or bundle fetch")
-    if document.get("version") != VERSION or isinstance(document.get("version"), bool):
-        raise _error(f"version {document.get('version')!r}; this program reads version {VERSION}")
+    _check_version(document)
     rims: dict[str, RimAnswer] = {}
-    for index, item in enumerate(_list(document, "rims", MAXIMUM_RIMS)):
-        name = _member(item, f"rims[{index}]", "id")
+    for where, item in _items(document, "rims", MAXIMUM_RIMS):
+        name = _text(item, where, "id")
         if not is_rim_id(name):
-            raise _error(f"rims[{index}]: not a RIM id: {name[:80]!r}")
+            raise _error(f"{where}: not a RIM id: {name[:80]!r}")
         if name in rims:
-            raise _error(f"rims[{index}]: {name} appears twice", hint="a bundle holds one document per RIM id")
-        content = _content(item, f"rims[{index}]", MAXIMUM_RIM)
+            raise _error(f"{where}: {name} appears twice", hint="a bundle holds one document per RIM id")
+        content = _content(item, where, MAXIMUM_RIM)
         rims[name] = RimAnswer(id=name, content=content, source=Source.BUNDLE, origin=origin)
     answers = tuple(
-        OcspAnswer(content=_content(item, f"ocsp[{index}]", MAXIMUM_ANSWER), source=Source.BUNDLE, origin=origin)
-        for index, item in enumerate(_list(document, "ocsp", MAXIMUM_ANSWERS))
+        OcspAnswer(content=_content(item, where, MAXIMUM_ANSWER), source=Source.BUNDLE, origin=origin)
+        for where, item in _items(document, "ocsp", MAXIMUM_ANSWERS)
     )
     # Older bundles have none; an older program passes over it.
     cpu = tuple(
-        CpuAnswer(content=_content(item, f"cpu[{index}]", MAXIMUM_CPU), source=Source.BUNDLE, origin=origin)
-        for index, item in enumerate(_list(document, "cpu", MAXIMUM_CPUS))
+        CpuAnswer(content=_content(item, where, MAXIMUM_CPU), source=Source.BUNDLE, origin=origin)
+        for where, item in _items(document, "cpu", MAXIMUM_CPUS)
     )
     return Collateral(rims=rims, ocsp=answers, cpu=cpu)
 
@@ -172,16 +173,23 @@ def decoded(text: str, digest: str, maximum: int) -> bytes:
     return content
 
 
-def _list(document: JsonObject, key: str, maximum: int) -> list[object]:
+def _check_version(document: JsonObject, where: str = "", hint: str = "") -> None:
+    version = document.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise _error(f"{where}version {version!r}; this program reads version {VERSION}", hint=hint)
+
+
+def _items(document: JsonObject, key: str, maximum: int) -> Iterator[tuple[str, object]]:
+    """The items of an array, each with its name for people."""
     value = document.get(key, [])
     if not isinstance(value, list):
         raise _error(f"{key!r} must be an array, found {kind_of(value)}")
     if len(value) > maximum:
         raise _error(f"{key!r} has {len(value)} items, at most {maximum} are read")
-    return value
+    return ((f"{key}[{index}]", item) for index, item in enumerate(value))
 
 
-def _member(item: object, where: str, key: str) -> str:
+def _text(item: object, where: str, key: str) -> str:
     if not isinstance(item, dict):
         raise _error(f"{where}: expected an object, found {kind_of(item)}")
     value = item.get(key)
@@ -192,7 +200,7 @@ def _member(item: object, where: str, key: str) -> str:
 
 def _content(item: object, where: str, maximum: int) -> bytes:
     try:
-        return decoded(_member(item, where, "content"), _member(item, where, "sha256"), maximum)
+        return decoded(_text(item, where, "content"), _text(item, where, "sha256"), maximum)
     except binascii.Error:
         raise _error(f"{where}: 'content' is not base64") from None
     except ValueError as error:
@@ -216,6 +224,7 @@ _OURS: Final = re.compile(r"(rims|ocsp-[0-9]{4})-[0-9a-f]{16}\.json")
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 
 Shard = Mapping[int, Sequence[OcspAnswer]]
+K = TypeVar("K")
 
 
 class _File(NamedTuple):
@@ -229,61 +238,42 @@ class BundleFolder:
     ``content`` is its manifest, where that was read before: two processes that share it see one bundle.
 
     Raises:
-        InputError: there is no manifest, it cannot be read, or the RIMs do not have the digest in it.
+        InputError: there is no manifest, it cannot be read, or the RIMs do not have the digest in it. The methods raise
+            it for a shard that is missing, damaged, or not that of the manifest.
     """
 
-    def __init__(self, path: str, content: bytes | None = None, *, kept_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, path: str, content: bytes | None = None) -> None:
         self.path = path
         self.content = read_bounded(os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST) if content is None else content
-        self._rims_file, self._shards = _manifest(self.content, path)
+        rims, self._shards = _manifest(self.content, path)
+        self._files = [rims, *(file for file in self._shards if file is not None)]
         self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
-        self._left = kept_bytes
-        whole = self._read(self._rims_file)
-        self.rims: Mapping[str, RimAnswer] = whole.rims
-        self.cpu: tuple[CpuAnswer, ...] = whole.cpu
+        self._left = _KEPT_BYTES
+        whole = self._read(rims)
+        self.rims, self.cpu = whole.rims, whole.cpu
 
     def answers(self, serials: Iterable[int]) -> tuple[OcspAnswer, ...]:
-        """The answers about certificates with these serial numbers.
-
-        Raises:
-            InputError: a shard is missing, damaged, or not that of the manifest.
-        """
+        """The answers about certificates with these serial numbers."""
         return tuple(
             answer
             for serial in dict.fromkeys(serials)
-            for answer in self._shard(shard_of(serial, len(self._shards))).get(serial, ())
+            for answer in self._shard(_shard_of(serial, len(self._shards))).get(serial, ())
         )
 
     def parts(self) -> Iterator[Collateral]:
-        """All of it, one shard in memory at a time; the RIMs and the CPU collateral come first.
-
-        Raises:
-            InputError: as ``answers``.
-        """
+        """All of it, one shard in memory at a time; the RIMs and the CPU collateral come first."""
         yield Collateral(rims=self.rims, cpu=self.cpu)
-        for file in self._shards:
-            if file is not None:
-                yield self._read(file)
+        yield from map(self._read, self._files[1:])
 
     def check(self) -> None:
-        """Check that each file is there and has its digest.
-
-        Raises:
-            InputError: one is not, or has another.
-        """
-        for file in self._shards:
-            if file is not None:
-                self._bytes(file)
+        """Check that each file is there and has its digest."""
+        for file in self._files:
+            self._bytes(file)
 
     @property
-    def files(self) -> frozenset[str]:
+    def names(self) -> frozenset[str]:
         """The names of the files of this bundle in its folder."""
-        return frozenset({MANIFEST, *(file.name for file in (self._rims_file, *self._shards) if file is not None)})
-
-    @property
-    def shards(self) -> int:
-        """How many places for shards it has."""
-        return len(self._shards)
+        return frozenset({MANIFEST, *(file.name for file in self._files)})
 
     def _shard(self, number: int) -> Shard:
         known = self._kept.pop(number, None)
@@ -317,20 +307,11 @@ class BundleFile:
     def __init__(self, path: str, content: bytes | None = None) -> None:
         self.content = read_bounded(path, MAXIMUM_BUNDLE) if content is None else content
         self.whole = load_bundle(self.content, origin=path)
-
-    @property
-    def rims(self) -> Mapping[str, RimAnswer]:
-        """Its RIMs by id."""
-        return self.whole.rims
-
-    @property
-    def cpu(self) -> tuple[CpuAnswer, ...]:
-        """Its CPU collateral."""
-        return self.whole.cpu
+        self.rims, self.cpu = self.whole.rims, self.whole.cpu
 
     def parts(self) -> Iterator[Collateral]:
         """All of it."""
-        yield self.whole
+        return iter([self.whole])
 
 
 def open_bundle(path: str, content: bytes | None = None) -> BundleFile | BundleFolder:
@@ -348,58 +329,43 @@ class Bundles:
     ``contents`` are those of another process that has opened them: files, and manifests of folders.
 
     Raises:
-        InputError: one cannot be used, or two have different documents for one RIM id (``bundle-conflict``).
+        InputError: one cannot be used, or two have different documents for one RIM id (``bundle-conflict``). The
+            methods raise it as those of ``BundleFolder``.
     """
 
     def __init__(self, paths: Sequence[str], contents: Sequence[bytes] = ()) -> None:
-        self._rims: dict[str, RimAnswer] = {}
-        self._folders: list[BundleFolder] = []
-        files: list[OcspAnswer] = []
-        read: list[bytes] = []
-        for number, path in enumerate(paths):
-            bundle = open_bundle(path, contents[number] if contents else None)
-            read.append(bundle.content)
+        bundles = [open_bundle(path, contents[number] if contents else None) for number, path in enumerate(paths)]
+        self.contents = tuple(bundle.content for bundle in bundles)
+        self._folders = [bundle for bundle in bundles if isinstance(bundle, BundleFolder)]
+        files = tuple(answer for bundle in bundles if isinstance(bundle, BundleFile) for answer in bundle.whole.ocsp)
+        rims: dict[str, RimAnswer] = {}
+        for bundle in bundles:
             for rim in bundle.rims.values():
-                add_rim(self._rims, rim)
-            if isinstance(bundle, BundleFolder):
-                self._folders.append(bundle)
-            else:
-                files += bundle.whole.ocsp
-        self.contents = tuple(read)
-        self._whole = Collateral(rims=self._rims, ocsp=tuple(files))
+                add_rim(rims, rim)
+        self._whole = Collateral(rims=rims, ocsp=files)
         # With a folder among them a platform gets the few answers that it needs, also from the files.
-        self._files: Shard = by_serial(files) if self._folders else {}
+        self._files = by_serial(files) if self._folders else {}
 
     def collateral(self, devices: Sequence[ReadEvidence], rim_ids: Iterable[str], memory: Memory) -> Collateral:
-        """What these devices need, which ``memory`` has read, and their RIMs; of bundle files alone, all in them.
-
-        Raises:
-            InputError: a shard is missing, damaged, or not that of the manifest.
-        """
+        """What these devices need, which ``memory`` has read, and their RIMs; of bundle files alone, all in them."""
         if not self._folders:
             return self._whole
-        serials = [
-            certificate.serial
-            for device in devices
-            if not isinstance(device.certificates, ParseError)
-            for certificate in device.certificates
-        ]
+        rims = self._whole.rims
+        certificates: list[Certificate] = []
+        for device in devices:
+            certificates += () if isinstance(device.certificates, ParseError) else device.certificates
         for rim_id in rim_ids:
             # One that cannot be read fails its check.
             with suppress(ParseError):
-                if (rim := self._rims.get(rim_id)) is not None:
-                    serials += [certificate.serial for certificate in memory.parse_rim(rim.content).certificates]
-        found = [answer for serial in dict.fromkeys(serials) for answer in self._files.get(serial, ())]
+                certificates += memory.parse_rim(rims[rim_id].content).certificates if rim_id in rims else ()
+        serials = dict.fromkeys(certificate.serial for certificate in certificates)
+        found = [answer for serial in serials for answer in self._files.get(serial, ())]
         for folder in self._folders:
             found += folder.answers(serials)
-        return Collateral(rims=self._rims, ocsp=tuple(found))
+        return Collateral(rims=rims, ocsp=tuple(found))
 
     def check(self) -> None:
-        """Check all files of the folders.
-
-        Raises:
-            InputError: as ``BundleFolder.check``.
-        """
+        """Check all files of the folders."""
         for folder in self._folders:
             folder.check()
 
@@ -424,28 +390,18 @@ def serial_of(answer: bytes) -> int | None:
         return None
 
 
-def shard_of(serial: int, shards: int) -> int:
-    """The place of a serial number among so many shards."""
+def _shard_of(serial: int, shards: int) -> int:
     digest = hashlib.sha256(f"{serial:x}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % shards
 
 
-def shard_count(answers: int) -> int:
-    """How many shards a folder with so many answers has."""
-    return min(MAXIMUM_SHARDS, max(1, -(-answers // _ANSWERS_IN_SHARD)))
-
-
 def write_folder(
-    path: str,
-    rims: Mapping[str, RimAnswer],
-    shards: int,
-    answers: Callable[[int], Iterable[OcspAnswer]],
-    *,
-    cpu: tuple[CpuAnswer, ...] = (),
+    path: str, shared: Collateral, serials: Mapping[K, int], answer: Callable[[K], bytes | None]
 ) -> BundleFolder:
-    """Write a folder bundle; ``answers`` gives those of one shard (``shard_of``), and is asked for one at a time.
+    """Write a folder bundle: the RIMs and the CPU collateral of ``shared`` in one file, and shards of answers.
 
-    CPU collateral goes into the file of the RIMs.
+    ``serials`` has a key for each answer and the serial number that it is about. ``answer`` gives the answer of a key;
+    those of one shard are in memory at a time.
 
     The manifest is replaced last: a reader finds the old bundle or the new one. The files of the bundle before stay
     until the next is written, so that a process that has opened it can go on.
@@ -455,23 +411,29 @@ def write_folder(
     """
     before: frozenset[str] = frozenset()
     with suppress(InputError):
-        before = BundleFolder(path).files
+        before = BundleFolder(path).names
+    shards: list[list[K]] = [[] for _ in range(min(MAXIMUM_SHARDS, max(1, -(-len(serials) // _ANSWERS_IN_SHARD))))]
+    for key, serial in serials.items():
+        shards[_shard_of(serial, len(shards))].append(key)
     try:
         os.makedirs(path, exist_ok=True)
-        files: list[JsonObject | None] = []
         manifest: JsonObject = {"format": FOLDER_FORMAT, "version": VERSION}
-        manifest["rims"] = _write(path, "rims", Collateral(rims=rims, cpu=cpu))
-        for number in range(shards):
-            found = tuple(answers(number))
-            name = f"ocsp-{number:04}"
-            files.append(_write(path, name, Collateral(ocsp=found)) if found else None)
+        manifest["rims"] = _write(path, "rims", replace(shared, ocsp=()))
+        files: list[JsonObject | None] = []
+        for number, keys in enumerate(shards):
+            found = tuple(
+                OcspAnswer(content=content, source=Source.BUNDLE)
+                for key in keys
+                if (content := answer(key)) is not None
+            )
+            files.append(_write(path, f"ocsp-{number:04}", Collateral(ocsp=found)) if found else None)
         manifest["shards"] = files
         content = json.dumps(manifest, indent=1).encode() + b"\n"
         # Opened as a reader will open it, before it takes the place of the old one.
         written = BundleFolder(path, content)
         _replace(path, MANIFEST, content)
         for name in os.listdir(path):
-            if _OURS.fullmatch(name) and name not in before | written.files:
+            if _OURS.fullmatch(name) and name not in before | written.names:
                 os.unlink(os.path.join(path, name))
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror or error}", code="file") from None
@@ -483,12 +445,11 @@ def _write(path: str, name: str, content: Collateral) -> JsonObject:
     data = json.dumps(dump_bundle(content)).encode()
     digest = hashlib.sha256(data).hexdigest()
     name = f"{name}-{digest[:16]}.json"
-    entry: JsonObject = {"file": name, "sha256": digest}
     with suppress(InputError):
         if read_bounded(os.path.join(path, name), MAXIMUM_BUNDLE) == data:
-            return entry
+            return {"file": name, "sha256": digest}
     _replace(path, name, data)
-    return entry
+    return {"file": name, "sha256": digest}
 
 
 def _replace(path: str, name: str, data: bytes) -> None:
@@ -503,8 +464,7 @@ def _manifest(data: bytes, path: str) -> tuple[_File, tuple[_File | None, ...]]:
     document = load_json(data, source=os.path.join(path, MANIFEST), maximum=_MAXIMUM_MANIFEST, file=True)
     if not isinstance(document, dict) or document.get("format") != FOLDER_FORMAT:
         raise _error(f"{path}: 'format' in {MANIFEST} is not {FOLDER_FORMAT!r}", hint=_ANEW)
-    if document.get("version") != VERSION or isinstance(document.get("version"), bool):
-        raise _error(f"{path}: version {document.get('version')!r}; this program reads version {VERSION}", hint=_ANEW)
+    _check_version(document, f"{path}: ", _ANEW)
     shards = document.get("shards")
     if not isinstance(shards, list) or not 0 < len(shards) <= MAXIMUM_SHARDS:
         raise _error(f"{path}: 'shards' must be an array of 1 to {MAXIMUM_SHARDS} files", hint=_ANEW)

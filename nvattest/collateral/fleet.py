@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, load_json
 from nvattest._folder import flags
-from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source, Unavailable
+from nvattest.appraisal.inputs import Collateral, CpuAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import (
     MAXIMUM_ANSWER,
@@ -27,8 +27,6 @@ from nvattest.collateral.bundle import (
     BundleFolder,
     decoded,
     encoded,
-    shard_count,
-    shard_of,
     write_folder,
 )
 from nvattest.collateral.gather import GatherOptions, Needs, certificates_to_ask, gather_needs, needs_of
@@ -196,21 +194,11 @@ class FetchJournal:
         """
         for key in self._outdone:
             self._used.pop(key, None)
-        shards = shard_count(len(self._used))
-        keys: list[list[str]] = [[] for _ in range(shards)]
-        for key, serial in self._used.items():
-            keys[shard_of(serial, shards)].append(key)
         rims = {
             rim_id: RimAnswer(id=rim_id, content=self._rims[rim_id], source=Source.BUNDLE) for rim_id in self._used_rims
         }
-
-        def answers(number: int) -> Iterator[OcspAnswer]:
-            for key in keys[number]:
-                if (content := self.answer(key)) is not None:
-                    yield OcspAnswer(content=content, source=Source.BUNDLE)
-
         cpu = tuple(CpuAnswer(content=content, source=Source.BUNDLE) for content in self._cpu)
-        written = write_folder(self.folder, rims, shards, answers, cpu=cpu)
+        written = write_folder(self.folder, Collateral(rims=rims, cpu=cpu), self._used, self.answer)
         self.discard()
         return written
 

@@ -42,7 +42,7 @@ from nvattest.testing.silicon import (
 )
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral, EvidencePolicy, OcspAnswer
+    from nvattest.appraisal.inputs import Collateral, EvidencePolicy
     from nvattest.appraisal.results import Appraisal
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
@@ -653,15 +653,11 @@ class SimulatedFleet:
 
     def write_bundle(self, folder: str) -> None:
         """The same as a bundle in a folder, for any number of nodes."""
-        from nvattest.collateral.bundle import by_serial, shard_count, shard_of, write_folder
+        from nvattest.collateral.bundle import by_serial, write_folder
 
         collateral = self.collateral()
-        answers = by_serial(collateral.ocsp)
-        shards = shard_count(len(collateral.ocsp))
-        places: list[list[OcspAnswer]] = [[] for _ in range(shards)]
-        for serial, about in answers.items():
-            places[shard_of(serial, shards)] += about
-        write_folder(folder, collateral.rims, shards, places.__getitem__)
+        about = {answer: serial for serial, answers in by_serial(collateral.ocsp).items() for answer in answers}
+        write_folder(folder, collateral, about, lambda answer: answer.content)
 
     def _pdi(self, index: int) -> bytes:
         return derive_bytes(self.platform.seed, f"fleet pdi {index}", 8)

@@ -24,7 +24,7 @@ from nvattest._package import schema_bytes
 from nvattest.appraisal.inputs import Collateral, EvidencePolicy
 from nvattest.cli import main
 from nvattest.cli.output import open_stream
-from nvattest.collateral.bundle import dump_bundle, write_folder
+from nvattest.collateral.bundle import dump_bundle, serial_of, write_folder
 from nvattest.errors import InputError
 from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, open_output, read_lines, verify_batch
 from nvattest.model import format_time
@@ -363,7 +363,7 @@ def test_a_fleet_is_judged_with_bundles_in_files_and_folders(fleet: SimpleNamesp
     whole = fleet.made.collateral()
     rims = tmp_path / "rims.json"
     rims.write_text(json.dumps(dump_bundle(Collateral(rims=whole.rims))))
-    write_folder(str(tmp_path / "answers"), {}, 1, lambda _: whole.ocsp)
+    write_folder(str(tmp_path / "answers"), Collateral(), {a.content: serial_of(a.content) for a in whole.ocsp}, bytes)
     settings = BatchSettings(
         bundles=(str(rims), str(tmp_path / "answers")),
         anchors=fleet.made.platform.anchors_pem,

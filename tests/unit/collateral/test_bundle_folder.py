@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,7 @@ from nvattest.collateral.bundle import (
     dump_bundle,
     load_bundle,
     serial_of,
-    shard_count,
-    shard_of,
+    write_folder,
 )
 from nvattest.collateral.gather import rim_ids_of
 from nvattest.errors import InputError, ParseError
@@ -50,6 +50,11 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def shard_of(serial: int) -> int:
+    """The place of a serial number among the three shards of this fleet."""
+    return int.from_bytes(hashlib.sha256(f"{serial:x}".encode()).digest()[:8], "big") % 3
+
+
 def change(folder: Path, **members: object) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | members))
@@ -61,7 +66,7 @@ def test_every_answer_is_found_by_its_serial_number_and_equal_content_gives_equa
     whole = fleet.collateral()
     opened = BundleFolder(str(made))
     opened.check()
-    assert opened.shards == shard_count(len(whole.ocsp)) == 3
+    assert len(list(made.glob("ocsp-*"))) == 3
     assert {name: rim.content for name, rim in opened.rims.items()} == {n: r.content for n, r in whole.rims.items()}
     for serial, answers in by_serial(whole.ocsp).items():
         assert [item.content for item in opened.answers([serial])] == [item.content for item in answers]
@@ -69,7 +74,7 @@ def test_every_answer_is_found_by_its_serial_number_and_equal_content_gives_equa
     parts = list(opened.parts())
     assert {item.content for part in parts for item in part.ocsp} == {item.content for item in whole.ocsp}
     fleet.write_bundle(str(tmp_path))
-    assert {file.name for file in tmp_path.iterdir()} == opened.files == {file.name for file in made.iterdir()}
+    assert {file.name for file in tmp_path.iterdir()} == opened.names == {file.name for file in made.iterdir()}
     jsonschema.Draft202012Validator(json.loads(schema_bytes("bundle-folder-1.json"))).validate(
         json.loads((made / "manifest.json").read_text())
     )
@@ -87,7 +92,7 @@ def test_a_platform_costs_the_shards_of_its_certificates(fleet: SimulatedFleet, 
     assert verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time).trusted
     # Shards are read when something in them is wanted, and not before.
     opened = BundleFolder(str(folder))
-    serials = {shard_of(s, opened.shards): s for s in by_serial(fleet.collateral().ocsp)}
+    serials = {shard_of(s): s for s in by_serial(fleet.collateral().ocsp)}
     for file in folder.glob("ocsp-0000-*.json"):
         file.unlink()
     assert opened.answers([serials[1]])
@@ -101,12 +106,14 @@ def test_few_shards_stay_in_memory(fleet: SimulatedFleet, made: Path, monkeypatc
     read: list[str] = []
     real = bundle.read_bounded
     monkeypatch.setattr(bundle, "read_bounded", lambda path, most: read.append(path) or real(path, most))
-    one = BundleFolder(str(made), kept_bytes=1)
-    serials = {shard_of(s, one.shards): s for s in by_serial(fleet.collateral().ocsp)}
+    monkeypatch.setattr(bundle, "_KEPT_BYTES", 1)
+    one = BundleFolder(str(made))
+    serials = {shard_of(s): s for s in by_serial(fleet.collateral().ocsp)}
     read.clear()
     for number in (0, 0, 1, 0):
         assert one.answers([serials[number]])
     assert len(read) == 3
+    monkeypatch.setattr(bundle, "_KEPT_BYTES", 2**20)
     roomy = BundleFolder(str(made))
     read.clear()
     for number in (0, 1, 0, 1):
@@ -115,7 +122,7 @@ def test_few_shards_stay_in_memory(fleet: SimulatedFleet, made: Path, monkeypatc
 
 
 def test_a_damaged_shard_is_refused_where_it_is_read(fleet: SimulatedFleet, folder: Path) -> None:
-    serials = {shard_of(s, 3): s for s in by_serial(fleet.collateral().ocsp)}
+    serials = {shard_of(s): s for s in by_serial(fleet.collateral().ocsp)}
     (damaged,) = folder.glob("ocsp-0001-*.json")
     damaged.write_bytes(damaged.read_bytes() + b" ")
     opened = BundleFolder(str(folder))
@@ -175,13 +182,13 @@ def test_who_has_opened_a_bundle_can_read_it_while_the_next_is_written(fleet: Si
     serials = sorted(by_serial(whole.ocsp))
 
     def rewrite(keep: int) -> None:
-        kept = [item for item in whole.ocsp if (serial_of(item.content) or 0) <= serials[keep]]
-        bundle.write_folder(str(folder), whole.rims, 1, lambda _: kept)
+        kept = {item.content: serial_of(item.content) or 0 for item in whole.ocsp}
+        write_folder(str(folder), whole, {k: v for k, v in kept.items() if v in serials[:keep]}, bytes)
 
-    rewrite(40)
+    rewrite(20)
     assert all(opened.answers([serial]) for serial in serials)
     assert first < {file.name for file in folder.iterdir()}
-    rewrite(50)
+    rewrite(25)
     assert not {file.name for file in folder.glob("ocsp-*")} & first
     assert len(list(folder.glob("ocsp-*"))) == 2
 
@@ -191,7 +198,7 @@ def test_files_and_folders_are_one_bundle(fleet: SimulatedFleet, folder: Path, t
     rims, answers = tmp_path / "rims.json", tmp_path / "answers.json"
     rims.write_text(json.dumps(dump_bundle(Collateral(rims=whole.rims))))
     answers.write_text(json.dumps(dump_bundle(Collateral(ocsp=whole.ocsp))))
-    bundle.write_folder(str(folder), {}, 1, lambda _: whole.ocsp)
+    write_folder(str(folder), Collateral(), {item.content: serial_of(item.content) for item in whole.ocsp}, bytes)
     verifier = Verifier(anchors=fleet.platform.trust_anchors())
     devices, nonce = verifier.read(fleet.evidence(3)), Nonce(fleet.nonce(3))
     for paths, trusted in (
