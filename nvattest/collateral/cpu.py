@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from nvattest._documents import load_json
 from nvattest._registry import INTEL_ROOT_CRL_URL, KDS_URL, PCS_URL
-from nvattest._waiting import Deadline, Late, run_all
+from nvattest._waiting import Deadline, run_all
 from nvattest.appraisal.inputs import CpuAnswer, Source
 from nvattest.collateral.http import Answer, HttpClient, HttpSettings, Service, check_seconds, check_url
 from nvattest.errors import CollateralError, ParseError, ResultCode
@@ -51,22 +51,17 @@ __all__ = ["Chip", "CpuOptions", "Wanted", "choose", "fetch_cpu", "issued_cpu", 
 TIMEOUT: Final = 60.0
 
 
-def _service(name: str, option: str) -> Service:
-    # NVIDIA has no codes for other makers' services.
-    return Service(
-        name=name,
-        option=option,
-        unreachable=ResultCode.RIM_CONNECTION_ERROR,
-        forbidden=ResultCode.RIM_FORBIDDEN,
-        missing=ResultCode.RIM_NOT_FOUND,
-        failed=ResultCode.RIM_INTERNAL_ERROR,
-        invalid=ResultCode.RIM_INTERNAL_ERROR,
-        keyed=False,
-    )
-
-
-INTEL_SERVICE: Final = _service("Intel's certification service", "--pcs-url")
-AMD_SERVICE: Final = _service("AMD's key distribution service", "--kds-url")
+INTEL_SERVICE: Final = Service(
+    name="Intel's certification service",
+    option="--pcs-url",
+    failed=ResultCode.RIM_INTERNAL_ERROR,
+    unreachable=ResultCode.RIM_CONNECTION_ERROR,
+    forbidden=ResultCode.RIM_FORBIDDEN,
+    missing=ResultCode.RIM_NOT_FOUND,
+    keyed=False,
+)
+# NVIDIA has no codes for other makers' services.
+AMD_SERVICE: Final = replace(INTEL_SERVICE, name="AMD's key distribution service", option="--kds-url")
 
 _MAXIMUM_BODY: Final = 512 * 1024
 # Two certificates, percent-encoded.
@@ -183,7 +178,7 @@ def renew_cpu(
         # The certificates stay: a VCEK is good for years, and a VLEK cannot be asked for. What ends is the list.
         for key in endorsement_keys(collateral):
             return fetching.complete(key, collateral)
-    raise AMD_SERVICE.error("there is no VCEK and no VLEK in it", code="answer", result_code=AMD_SERVICE.invalid)
+    raise AMD_SERVICE.error("there is no VCEK and no VLEK in it", code="answer")
 
 
 def _ends_soon(since: datetime, until: datetime | None, at: datetime, within: timedelta) -> bool:
@@ -367,7 +362,7 @@ class _Fetching:
         if self._options.offline:
             raise service.error(
                 "collateral of the CPU is not at hand, and --offline asks no service", code="not-found",
-                result_code=service.missing, hint="leave out --offline, or fill the cache while there is a network",
+                hint="leave out --offline, or fill the cache while there is a network",
             )  # fmt: skip
         self._asked = True
         ask = partial(
@@ -380,13 +375,8 @@ class _Fetching:
         )
         answers: list[Answer] = []
         for url, result in zip(urls, run_all([partial(ask, url) for url in urls], self._deadline), strict=True):
-            if isinstance(result, Late):
-                raise service.error(
-                    f"{url}: no whole answer within {self._deadline.seconds:g} s", code="deadline",
-                    result_code=service.unreachable, hint="give more time with --timeout",
-                )  # fmt: skip
-            if isinstance(result, Exception):
-                raise result
+            if not isinstance(result, Answer):
+                raise service.failure(url, result, self._deadline)
             answers.append(result)
         return answers
 
@@ -405,7 +395,7 @@ class _Fetching:
     def _require(self, content: bytes, platform: Platform | None, service: Service, where: str) -> None:
         if problem := self._refused(content, platform):
             raise service.error(
-                f"{where}: the collateral cannot be used: {problem}", code="answer", result_code=service.invalid,
+                f"{where}: the collateral cannot be used: {problem}", code="answer",
                 hint=f"check the clock (--at), and {service.option}: a mirror may hand on what is old or another's",
             )  # fmt: skip
 

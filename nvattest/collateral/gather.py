@@ -15,14 +15,15 @@ from __future__ import annotations
 import binascii
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 from nvattest._documents import kind_of, load_json
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest._waiting import WORKERS, Deadline, Late, debug, run_all
+from nvattest._waiting import WORKERS, Deadline, debug, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RevocationMode, RimAnswer, Source, Unavailable
 from nvattest.appraisal.memory import Memory, ReadEvidence
 from nvattest.appraisal.results import CertificateRevocation
@@ -48,7 +49,7 @@ from nvattest.pki.ocsp import (
 from nvattest.rim.ids import is_rim_id, rim_ids
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One certificate whose revocation is asked, its validated issuer, and whose chain it belongs to.
 
@@ -103,23 +104,19 @@ def needs_of(evidence: Sequence[Evidence | ReadEvidence], verifier: Verifier, at
                 chains.append(chain)
             else:
                 refused[f"device:{number}"] = Unavailable(
-                    code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
-                    message=f"{name}: its chain leads to no pinned root",
-                    hint="it cannot be verified, whatever is published",
+                    ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+                    f"{name}: its chain leads to no pinned root",
+                    "it cannot be verified, whatever is published",
                 )
             (wanted if chain.path_ok else unwanted).update(dict.fromkeys(_rims_of(device)))
         except InputError as error:
-            unpublished = error.code == "no-reference-values"
-            refused[f"device:{number}"] = Unavailable(
-                code=error.result_code,
-                message=f"{name}: {error}" if unpublished else f"{name} cannot be read: {error}",
-                hint=error.hint,
-            )
+            cannot = "" if error.code == "no-reference-values" else " cannot be read"
+            refused[f"device:{number}"] = Unavailable(error.result_code, f"{name}{cannot}: {error}", error.hint)
     refused |= {
         f"rim:{rim_id}": Unavailable(
-            code=ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
-            message=f"{rim_id} was not asked for: the device's chain leads to no pinned root",
-            hint="nothing is asked of the network on behalf of a device that cannot be trusted",
+            ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
+            f"{rim_id} was not asked for: the device's chain leads to no pinned root",
+            "nothing is asked of the network on behalf of a device that cannot be trusted",
         )
         for rim_id in unwanted
         if rim_id not in wanted
@@ -131,11 +128,9 @@ def rim_ids_of(devices: Iterable[ReadEvidence]) -> tuple[str, ...]:
     """The ids of all RIMs that these devices need, each once. A report that cannot be read needs none."""
     found: dict[str, None] = {}
     for device in devices:
-        try:
+        # The appraisal says what is wrong with one that cannot be read.
+        with suppress(InputError):
             found |= dict.fromkeys(_rims_of(device))
-        except InputError:
-            # The appraisal says what is wrong with it.
-            continue
     return tuple(found)
 
 
@@ -161,23 +156,18 @@ def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -
         for index in range(len(certificates) - 2, first - 1, -1):
             certificate = certificates[index]
             responders = certificate.ocsp_urls or responders
-            found.setdefault(
-                certificate.sha256,
-                Question(
-                    certificate=certificate, issuer=certificates[index + 1], profile=profile, responders=responders
-                ),
-            )
+            question = Question(certificate, certificates[index + 1], profile, responders)
+            found.setdefault(certificate.sha256, question)
     return tuple(found.values())
 
 
 RIM_SERVICE: Final = Service(
     name="RIM service",
     option="--rim-url",
+    failed=ResultCode.RIM_INTERNAL_ERROR,
     unreachable=ResultCode.RIM_CONNECTION_ERROR,
     forbidden=ResultCode.RIM_FORBIDDEN,
     missing=ResultCode.RIM_NOT_FOUND,
-    failed=ResultCode.RIM_INTERNAL_ERROR,
-    invalid=ResultCode.RIM_INTERNAL_ERROR,
 )
 # Base64 of the largest RIM, and space for the other members.
 MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
@@ -185,10 +175,8 @@ OCSP_RESPONDER: Final = Service(
     name="OCSP responder",
     option="--ocsp-url",
     # NVIDIA has one code for "not reached" and "failed".
-    unreachable=ResultCode.OCSP_SERVER_ERROR,
-    forbidden=ResultCode.OCSP_FORBIDDEN,
-    missing=ResultCode.OCSP_SERVER_ERROR,
     failed=ResultCode.OCSP_SERVER_ERROR,
+    forbidden=ResultCode.OCSP_FORBIDDEN,
     invalid=ResultCode.OCSP_INVALID_RESPONSE,
     # The DER tag of a SEQUENCE.
     begins=b"\x30",
@@ -215,24 +203,24 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
     url = rim_url(base, rim_id)
     try:
         body = client.exchange(
-            RIM_SERVICE,
-            "GET",
-            url,
-            deadline=deadline,
-            maximum=MAXIMUM_RIM_ANSWER,
+            RIM_SERVICE, "GET", url, deadline=deadline, maximum=MAXIMUM_RIM_ANSWER,
             headers={"Accept": "application/json"},
-        ).content
+        ).content  # fmt: skip
     except CollateralError as error:
         if error.code != "not-found":
             raise
         raise RIM_SERVICE.error(
-            f"there is no {rim_id}: {url}: HTTP status 404",
-            code="not-found",
-            result_code=ResultCode.RIM_NOT_FOUND,
+            f"there is no {rim_id}: {url}: HTTP status 404", code="not-found",
             hint="NVIDIA has not published a RIM for this version: run nvattest preflight before you change driver or "
             "VBIOS, and use versions that are published",
-        ) from None
-    return _document(body, rim_id, url)
+        ) from None  # fmt: skip
+    try:
+        found, content = read_rim_answer(body, "RIM service answer")
+    except ParseError as error:
+        raise RIM_SERVICE.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
+    if found != rim_id:
+        raise RIM_SERVICE.unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
+    return content
 
 
 def read_rim_answer(data: bytes, source: str, *, file: bool = False) -> tuple[str, bytes]:
@@ -264,33 +252,20 @@ def _malformed(source: str, message: str) -> ParseError:
     return ParseError(message, source=source, code="answer", result_code=ResultCode.RIM_INTERNAL_ERROR)
 
 
-def _document(body: bytes, rim_id: str, url: str) -> bytes:
-    try:
-        found, content = read_rim_answer(body, "RIM service answer")
-    except ParseError as error:
-        raise RIM_SERVICE.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
-    if found != rim_id:
-        raise RIM_SERVICE.unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
-    return content
-
-
 def ask_responder(
     client: HttpClient,
     url: str,
-    certificate: Certificate,
-    issuer: Certificate,
+    question: Question,
     deadline: Deadline,
-    *,
-    random_bytes: Callable[[int], bytes],
-    hash: CertIdHash = CertIdHash.SHA256,  # noqa: A002 - the word of the standard
+    hash: CertIdHash = CertIdHash.SHA256,  # noqa: A002
 ) -> tuple[bytes, bytes]:
     """Ask about one certificate; returns the answer as it came (``check_answer``) and the fresh nonce of the request.
 
     Raises:
         CollateralError: 202 not reached or failed, 205 forbidden, 15 too often.
     """
-    nonce = random_bytes(NONCE_SIZE)
-    request = build_ocsp_request(certificate, issuer, nonce=nonce, hash=hash)
+    nonce = secrets.token_bytes(NONCE_SIZE)
+    request = build_ocsp_request(question.certificate, question.issuer, nonce=nonce, hash=hash)
     answer = client.exchange(
         OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
     )
@@ -298,11 +273,7 @@ def ask_responder(
 
 
 def check_answer(
-    content: bytes,
-    url: str,
-    certificate: Certificate,
-    *,
-    parse: Callable[[bytes], OcspResponse] = parse_ocsp_response,
+    content: bytes, url: str, certificate: Certificate, parse: Callable[[bytes], OcspResponse] = parse_ocsp_response
 ) -> None:
     """Check that an answer is a successful one about this certificate's serial number; the core judges the rest.
 
@@ -315,15 +286,12 @@ def check_answer(
     except ParseError as error:
         raise OCSP_RESPONDER.unusable(url, f"{of}: {error}; it begins with {content[:40]!r}") from None
     if not response.successful:
-        later = response.responder_status in _TRY_AGAIN
-        raise OCSP_RESPONDER.error(
-            f"{url}: {of}: the responder says {response.responder_status}",
-            code="answer",
-            result_code=ResultCode.OCSP_SERVER_ERROR if later else ResultCode.OCSP_INVALID_REQUEST,
-            hint="try again later, or use a bundle"
-            if later
-            else "try another --ocsp-cert-id-hash; the responder may not know this issuer",
-        )
+        result_code = ResultCode.OCSP_INVALID_REQUEST
+        hint = "try another --ocsp-cert-id-hash; the responder may not know this issuer"
+        if response.responder_status in _TRY_AGAIN:
+            result_code, hint = ResultCode.OCSP_SERVER_ERROR, "try again later, or use a bundle"
+        said = f"{url}: {of}: the responder says {response.responder_status}"
+        raise OCSP_RESPONDER.error(said, code="answer", result_code=result_code, hint=hint)
     if response.serial != certificate.serial:
         message = f"{of}: the answer is about serial {response.serial:x}, asked was {certificate.serial:x}"
         raise OCSP_RESPONDER.unusable(url, message)
@@ -426,7 +394,6 @@ def gather_needs(
     at: VerificationTime,
     verifier: Verifier,
     known: Collateral | None = None,
-    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     client: HttpClient | None = None,
 ) -> Collateral:
     """The same for needs that are known (``needs_of``). The certificates of the RIMs are asked about too.
@@ -434,9 +401,7 @@ def gather_needs(
     ``client`` is one that the caller keeps for several gatherings.
     """
     with nullcontext(client) if client is not None else HttpClient(options.http) as shared:
-        gathering = _Gathering(
-            options, at, verifier, shared, known if known is not None else Collateral(), random_bytes
-        )
+        gathering = _Gathering(options, at, verifier, shared, known if known is not None else Collateral())
         gathering.unavailable.update(needs.refused)
         gathering.wave(needs.rim_ids, certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains))
         signers = gathering.rim_chains(needs.rim_ids)
@@ -452,18 +417,17 @@ class _Gathering:
         verifier: Verifier,
         client: HttpClient,
         known: Collateral,
-        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._options = options
         self._at = at
         self._memory = memory_of(verifier)
         self._anchors = verifier.anchors
         self._client = client
-        self._random_bytes = random_bytes
         self._deadline = Deadline(options.timeout)
         self._rims: dict[str, RimAnswer] = dict(known.rims)
+        self._cache = options.cache
         self._given = Collateral(ocsp=known.ocsp)
-        self._answers: list[OcspAnswer] = list(known.ocsp)
+        self._answers = list(known.ocsp)
         self._cpu = known.cpu
         self.unavailable: dict[str, Unavailable] = dict(known.unavailable)
 
@@ -475,54 +439,57 @@ class _Gathering:
         missing = [rim_id for rim_id in rim_ids if not self._has_rim(rim_id)]
         open_questions = [question for question in questions if not self._has_answer(question)]
         if self._options.offline:
-            self._note_offline([f"rim:{rim_id}" for rim_id in missing])
-            self._note_offline([question.key for question in open_questions])
+            for rim_id in missing:
+                self._note_offline(f"rim:{rim_id}", ResultCode.RIM_NOT_FOUND, rim_id)
+            for question in open_questions:
+                self._note_offline(question.key, ResultCode.OCSP_SERVER_ERROR, "the revocation answer")
             return
         asked = [(question, url) for question in open_questions if (url := self._responder(question)) is not None]
-        jobs: list[Callable[[], bytes | tuple[bytes, bytes]]] = [self._rim_job(rim_id) for rim_id in missing]
-        jobs += [self._ocsp_job(question, url) for question, url in asked]
+        jobs: list[Callable[[], bytes | tuple[bytes, bytes]]] = [
+            partial(fetch_rim, self._client, self._options.rim_url, rim_id, self._deadline) for rim_id in missing
+        ]
+        jobs += [partial(self._ask, question, url) for question, url in asked]
         results = run_all(jobs, self._deadline, workers=self._options.workers)
-        for result in results:
-            # A setting that cannot be used is the caller's mistake, not a failure of the network.
-            if isinstance(result, InputError):
-                raise result
         for rim_id, got in zip(missing, results[: len(missing)], strict=True):
             self._take_rim(rim_id, got)
         good: dict[str, bytes] = {}
         for (question, url), got in zip(asked, results[len(missing) :], strict=True):
             if self._take_answer(question, url, got):
                 good[self._cache_key(question)] = self._answers[-1].content
-        if self._options.cache is not None:
-            self._options.cache.store_answers(good)
+        if self._cache is not None:
+            self._cache.store_answers(good)
 
-    # --- RIMs -----------------------------------------------------------------------------------------------------
+    def rim_chains(self, rim_ids: Iterable[str]) -> Iterable[ValidatedChain]:
+        for rim_id in rim_ids:
+            if (answer := self._rims.get(rim_id)) is not None:
+                # The appraisal says what is wrong with one that cannot be read.
+                with suppress(ParseError):
+                    document = self._memory.parse_rim(answer.content)
+                    yield self._memory.verify_rim(document, self._anchors, self._at.rim).chain
 
     def _has_rim(self, rim_id: str) -> bool:
         if rim_id in self._rims or f"rim:{rim_id}" in self.unavailable:
             return True
-        cache = self._options.cache
-        if cache is None:
+        if self._cache is None:
             return False
         # A renewal asks for what has ended; otherwise the policy decides on signers that have.
         valid = self._options.renew is not None
-        content = next((item for item in cache.rims(rim_id) if self._is_worth_keeping(rim_id, item, valid=valid)), None)
-        if content is None:
-            return False
-        debug("cache", f"the RIM {rim_id} is in {cache.folder}")
-        self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=cache.folder)
-        return True
+        for content in self._cache.rims(rim_id):
+            if self._is_worth_keeping(rim_id, content, valid=valid):
+                where = self._cache.folder
+                debug("cache", f"the RIM {rim_id} is in {where}")
+                self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=where)
+                return True
+        return False
 
     def _take_rim(self, rim_id: str, got: object) -> None:
         url = rim_url(self._options.rim_url, rim_id)
         if not isinstance(got, bytes):
-            self._note(f"rim:{rim_id}", got, RIM_SERVICE, url)
+            self._note(f"rim:{rim_id}", RIM_SERVICE.failure(url, got, self._deadline))
             return
         self._rims[rim_id] = RimAnswer(id=rim_id, content=got, source=Source.LIVE, origin=url)
-        if self._options.cache is not None and self._is_worth_keeping(rim_id, got):
-            self._options.cache.store_rim(rim_id, got)
-
-    def _rim_job(self, rim_id: str) -> Callable[[], bytes]:
-        return lambda: fetch_rim(self._client, self._options.rim_url, rim_id, self._deadline)
+        if self._cache is not None and self._is_worth_keeping(rim_id, got):
+            self._cache.store_rim(rim_id, got)
 
     def _is_worth_keeping(self, rim_id: str, content: bytes, *, valid: bool = False) -> bool:
         """Whether it is signed under the RIM anchors, with ``valid`` by signers of now, and of the id's version."""
@@ -535,20 +502,6 @@ class _Gathering:
             return False
         # Ids end in the version, that of a VBIOS in capitals without its dots.
         return _compact(rim_id).endswith("_" + _compact(document.version))
-
-    def rim_chains(self, rim_ids: Iterable[str]) -> Iterable[ValidatedChain]:
-        for rim_id in rim_ids:
-            answer = self._rims.get(rim_id)
-            if answer is None:
-                continue
-            try:
-                document = self._memory.parse_rim(answer.content)
-            except ParseError:
-                # The appraisal says what is wrong with it.
-                continue
-            yield self._memory.verify_rim(document, self._anchors, self._at.rim).chain
-
-    # --- revocation -----------------------------------------------------------------------------------------------
 
     def _has_answer(self, question: Question) -> bool:
         if question.key in self.unavailable or self._outlasts(question, self._settled(question, self._given)):
@@ -575,28 +528,27 @@ class _Gathering:
         """Whether it is good and answers our nonce, so that it may be kept."""
         if isinstance(got, tuple):
             try:
-                check_answer(got[0], url, question.certificate, parse=self._memory.parse_answer)
+                check_answer(got[0], url, question.certificate, self._memory.parse_answer)
             except CollateralError as error:
                 got = error
         if not isinstance(got, tuple):
-            self._note(question.key, got, OCSP_RESPONDER, f"{url}: {question.certificate.label}")
+            what = f"{url}: {question.certificate.label}"
+            self._note(question.key, OCSP_RESPONDER.failure(what, got, self._deadline))
             return False
         answer = OcspAnswer(content=got[0], nonce=got[1], source=Source.LIVE, origin=url)
         self._answers.append(answer)
-        if self._settled(question, Collateral(ocsp=(answer,))) is None:
-            return False
         # Without nextUpdate an answer counts by its nonce alone, which the cache does not keep.
-        return self._memory.parse_answer(answer.content).next_update is not None
+        settled = self._settled(question, Collateral(ocsp=(answer,)))
+        return settled is not None and self._memory.parse_answer(answer.content).next_update is not None
 
     def _kept_answer(self, question: Question) -> OcspAnswer | None:
-        cache = self._options.cache
-        if cache is None or Source.CACHE not in _SOURCES[self._options.revocation]:
+        if self._cache is None or Source.CACHE not in _SOURCES[self._options.revocation]:
             return None
-        content = cache.answer(self._cache_key(question))
+        content = self._cache.answer(self._cache_key(question))
         if content is None:
             return None
-        debug("cache", f"an answer about {question.certificate.label} is in {cache.folder}")
-        answer = OcspAnswer(content=content, source=Source.CACHE, origin=cache.folder)
+        debug("cache", f"an answer about {question.certificate.label} is in {self._cache.folder}")
+        answer = OcspAnswer(content=content, source=Source.CACHE, origin=self._cache.folder)
         return answer if self._settled(question, Collateral(ocsp=(answer,))) is not None else None
 
     def _settled(self, question: Question, answers: Collateral) -> Revocation | None:
@@ -620,66 +572,32 @@ class _Gathering:
         if self._options.ocsp_url is not None:
             return self._options.ocsp_url
         for url in question.responders:
-            try:
+            with suppress(InputError):
                 check_url(url, "AIA")
-            except InputError:
-                continue
-            return url
+                return url
         self.unavailable[question.key] = Unavailable(
-            code=ResultCode.OCSP_INVALID_REQUEST,
-            message=f"neither {question.certificate.label} nor what is above it names an OCSP responder",
-            hint="give one with --ocsp-url",
+            ResultCode.OCSP_INVALID_REQUEST,
+            f"neither {question.certificate.label} nor what is above it names an OCSP responder",
+            "give one with --ocsp-url",
         )
         return None
 
-    def _ocsp_job(self, question: Question, url: str) -> Callable[[], tuple[bytes, bytes]]:
-        def ask() -> tuple[bytes, bytes]:
-            content, nonce = ask_responder(
-                self._client,
-                url,
-                question.certificate,
-                question.issuer,
-                self._deadline,
-                random_bytes=self._random_bytes,
-                hash=self._options.cert_id_hash,
-            )
-            if self._options.arrived is not None:
-                self._options.arrived(self._cache_key(question), content)
-            return content, nonce
-
-        return ask
+    def _ask(self, question: Question, url: str) -> tuple[bytes, bytes]:
+        content, nonce = ask_responder(self._client, url, question, self._deadline, self._options.cert_id_hash)
+        if self._options.arrived is not None:
+            self._options.arrived(self._cache_key(question), content)
+        return content, nonce
 
     def _cache_key(self, question: Question) -> str:
         return cert_id_key(question.certificate, question.issuer, self._options.cert_id_hash)
 
-    # --- both -----------------------------------------------------------------------------------------------------
+    def _note(self, key: str, error: CollateralError) -> None:
+        self.unavailable[key] = Unavailable(error.result_code, error.message, error.hint, error.passing)
 
-    def _note(self, key: str, error: object, service: Service, what: str) -> None:
-        if isinstance(error, CollateralError):
-            self.unavailable[key] = Unavailable(
-                code=error.result_code, message=error.message, hint=error.hint, passing=error.passing
-            )
-        elif isinstance(error, Late):
-            self.unavailable[key] = Unavailable(
-                code=service.unreachable,
-                message=f"{service.name}: {what}: no whole answer within {self._deadline.seconds:g} s",
-                hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
-            )
-        else:
-            # A mistake of this program must neither become trust nor hide.
-            self.unavailable[key] = Unavailable(
-                code=ResultCode.INTERNAL_ERROR, message=f"{service.name}: {what}: {error!r}"[:500]
-            )
-
-    def _note_offline(self, keys: list[str]) -> None:
-        for key in keys:
-            rim = key.startswith("rim:")
-            self.unavailable[key] = Unavailable(
-                code=ResultCode.RIM_NOT_FOUND if rim else ResultCode.OCSP_SERVER_ERROR,
-                message=f"{key[4:] if rim else 'the revocation answer'} is not at hand, and --offline asks no service",
-                hint="give a bundle with --bundle, fill the cache while there is a network, or leave out --offline",
-                asked=False,
-            )
+    def _note_offline(self, key: str, code: ResultCode, what: str) -> None:
+        hint = "give a bundle with --bundle, fill the cache while there is a network, or leave out --offline"
+        message = f"{what} is not at hand, and --offline asks no service"
+        self.unavailable[key] = Unavailable(code, message, hint, asked=False)
 
 
 def _compact(text: str) -> str:

@@ -11,8 +11,10 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,10 +22,10 @@ from nvattest._package import __version__
 from nvattest._text import clean, decimal
 from nvattest._waiting import LONGEST, Deadline, Late, Work, waiting
 from nvattest.errors import CollateralError, InputError, ResultCode
+from nvattest.model import counted
 
 if TYPE_CHECKING:
     from requests import Response, Session
-from collections import deque
 
 # At most so many requests go to a host that is down. NVIDIA's program sends it 6, one after the other.
 OUTAGE_REQUESTS: Final = 8
@@ -33,31 +35,27 @@ _UNPROVEN: Final = 4
 _FEWEST_ROUNDS: Final = 3
 
 
+@dataclass(eq=False)
 class Failed(Exception):  # noqa: N818 - each error of a service is made from one
     """One attempt without a usable answer. ``again``: another attempt may have one."""
 
-    def __init__(
-        self, cause: str, code: str, *, again: bool, status: int = 0, retry_after: float = 0.0, request_id: str = ""
-    ) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.code = code
-        self.again = again
-        self.status = status
-        self.retry_after = retry_after
-        self.request_id = request_id
+    cause: str
+    code: str
+    again: bool = False
+    status: int = 0
+    retry_after: float = 0.0
+    request_id: str = ""
 
 
+@dataclass(eq=False)
 class GivenUp(Exception):  # noqa: N818 - an outcome, which becomes an error of the service
     """The host is not asked any more: ``attempts`` failed in a row, the last with ``cause``.
 
     Or it named a time after the deadline, before which nothing may be asked.
     """
 
-    def __init__(self, cause: Failed, attempts: int) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.attempts = attempts
+    cause: Failed
+    attempts: int
 
 
 class Host:
@@ -83,7 +81,7 @@ class Host:
         self._since = 0.0
         self._not_before = float("inf")
         self._last: Failed | None = None
-        self._given_up: GivenUp | None = None
+        self.given_up: GivenUp | None = None
 
     def enter(self, request: object, deadline: Deadline) -> tuple[int, float]:
         """Wait until ``request`` may be sent. Returns what ``failed`` wants to know, and the seconds to wait before.
@@ -92,18 +90,20 @@ class Host:
             GivenUp: the host has been given up, or may not be asked again before the deadline.
             TimeoutError: the deadline passed before its turn came.
         """
+        if deadline.passed:
+            raise TimeoutError
         with self._changed:
             self._waiting.append(request)
             try:
-                while self._given_up is None and not (self._waiting[0] is request and self._in_flight < self._limit()):
+                while self.given_up is None and not (self._waiting[0] is request and self._in_flight < self._limit()):
                     if deadline.passed:
                         raise TimeoutError
                     self._changed.wait(deadline.remaining())
             finally:
                 self._waiting.remove(request)
                 self._changed.notify_all()
-            if self._given_up is not None:
-                raise self._given_up
+            if self.given_up is not None:
+                raise self.given_up
             if self._last is not None and self._not_before <= 0:
                 # The requests that were under way have ended, and none has lifted the pause.
                 raise GivenUp(self._last, self._failures)
@@ -141,16 +141,11 @@ class Host:
             self._in_flight -= 1
             self._refusals += 1
             if not self._answered and self._refusals >= OUTAGE_REQUESTS:
-                self._give_up(cause, self._refusals)
+                self.give_up(cause, self._refusals)
             self._changed.notify_all()
 
     def failed(
-        self,
-        request: object,
-        entered: int,
-        cause: Failed,
-        deadline: Deadline,
-        delay: Callable[[int], float],
+        self, request: object, entered: int, cause: Failed, deadline: Deadline, delay: Callable[[int], float]
     ) -> float:
         """The request got no answer that counts. Returns the seconds until the host may be asked again.
 
@@ -170,27 +165,19 @@ class Host:
             exhausted = self._rounds > self._retries and not (self._answered and len(self._failed) == 1)
             too_many = self._failures >= OUTAGE_REQUESTS and self._rounds >= min(_FEWEST_ROUNDS, self._retries + 1)
             too_long = not cause.status and self._rounds > 1 and self._since - deadline.remaining() >= OUTAGE_SECONDS
-            if exhausted or too_many or too_long:
-                self._give_up(cause, self._failures)
+            # What another attempt does not change, its certificate, is the same for every request.
+            if exhausted or too_many or too_long or not cause.again:
+                self.give_up(cause, self._failures)
             seconds = delay(self._rounds)
             self._not_before = min(self._not_before, deadline.remaining() - seconds)
             self._changed.notify_all()
             return seconds
 
-    def give_up(self, cause: Failed) -> None:
+    def give_up(self, cause: Failed, attempts: int = 0) -> None:
         """Ask the host nothing more, since no other request can fare better. Requests that wait end."""
         with self._changed:
-            self._give_up(cause, self._failures)
+            self.given_up = self.given_up or GivenUp(cause, attempts)
             self._changed.notify_all()
-
-    @property
-    def given_up(self) -> bool:
-        """Whether the host is not asked any more."""
-        return self._given_up is not None
-
-    def _give_up(self, cause: Failed, attempts: int) -> None:
-        if self._given_up is None:
-            self._given_up = GivenUp(cause, attempts)
 
 
 # These three are NVIDIA's (NVAT 2.0.0, nv_http).
@@ -202,6 +189,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 BACKOFF_FIRST: Final = 0.1
 BACKOFF_CAP: Final = 1.0
 RETRYABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
+_STATUSES: Final = {401: "forbidden", 403: "forbidden", 404: "not-found", 429: "rate-limited"}
 _CHUNK: Final = 64 * 1024
 # A request waits by itself before it asks again; what is then left of the host's pause is rounding.
 _SHORTEST_PAUSE: Final = 0.001
@@ -283,10 +271,10 @@ def check_seconds(seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What a service is called, and the result code for each way in which it can fail.
+    """What a service is called, the ``option`` that sets its URL, and the result code for each way in which it fails.
 
-    ``unreachable``: no connection or no whole answer in time. ``forbidden``: 401 and 403. ``missing``: 404.
-    ``failed``: any other status. ``invalid``: an answer that does not follow the protocol. ``option`` sets its URL.
+    ``failed`` is the code where no other is given. ``unreachable``: no connection or no whole answer in time.
+    ``forbidden``: 401 and 403. ``missing``: 404. ``invalid``: an answer that does not follow the protocol.
 
     ``keyed`` says that NVIDIA's service key opens it.
 
@@ -296,18 +284,26 @@ class Service:
 
     name: str
     option: str
-    unreachable: ResultCode
-    forbidden: ResultCode
-    missing: ResultCode
     failed: ResultCode
-    invalid: ResultCode
+    unreachable: ResultCode | None = None
+    forbidden: ResultCode | None = None
+    missing: ResultCode | None = None
+    invalid: ResultCode | None = None
     begins: bytes = b""
     keyed: bool = True
 
     def error(
-        self, message: str, *, code: str, result_code: ResultCode, hint: str = "", passing: bool = False
+        self, message: str, *, code: str, hint: str = "", result_code: ResultCode | None = None, passing: bool = False
     ) -> CollateralError:
-        """An error of this service."""
+        """An error of this service. What failed, the ``code``, decides the result code where none is given."""
+        results = {
+            "rate-limited": ResultCode.RATE_LIMITED,
+            "forbidden": self.forbidden,
+            "not-found": self.missing,
+            "http-status": self.failed,
+            **dict.fromkeys(("too-large", "coding", "answer"), self.invalid),
+        }
+        result_code = result_code or results.get(code, self.unreachable) or self.failed
         error = CollateralError(f"{self.name}: {message}", code=code, result_code=result_code, hint=hint)
         error.passing = passing
         return error
@@ -317,7 +313,26 @@ class Service:
         hint = (
             f"another program than the {self.name} answered, or the answer is damaged; check {self.option} and proxies"
         )
-        return self.error(f"{url}: {message}", code="answer", result_code=self.invalid, hint=hint)
+        return self.error(f"{url}: {message}", code="answer", hint=hint)
+
+    def late(self, what: str, deadline: Deadline, hint: str = "give more time with --timeout") -> CollateralError:
+        """The error for an answer that has not come, or not whole, at the deadline."""
+        return self.error(f"{what}: no whole answer within {deadline.seconds:g} s", code="deadline", hint=hint)
+
+    def failure(self, what: str, got: object, deadline: Deadline) -> CollateralError:
+        """The error for what a job of ``run_all`` gave in the place of an answer.
+
+        Raises:
+            InputError: a setting that cannot be used is the caller's mistake, not a failure of the network.
+        """
+        if isinstance(got, InputError):
+            raise got
+        if isinstance(got, CollateralError):
+            return got
+        if isinstance(got, Late):
+            return self.late(what, deadline)
+        # A mistake of this program must neither become trust nor hide.
+        return self.error(f"{what}: {got!r}"[:500], code="collateral", result_code=ResultCode.INTERNAL_ERROR)
 
 
 class Answer(NamedTuple):
@@ -364,7 +379,7 @@ class HttpClient:
             session, self._session = self._session, None
             hosts, self._hosts = self._hosts, {}
         for host in hosts.values():
-            host.give_up(Failed("the client was closed", "closed", again=False))
+            host.give_up(Failed("the client was closed", "closed"))
         if session is not None:
             session.close()
 
@@ -393,14 +408,18 @@ class HttpClient:
         attempts = 0
         request, host = object(), self._host(url, deadline)
         while True:
-            if deadline.passed:
-                raise _late(service, url, attempts, deadline)
             try:
                 entered, pause = host.enter(request, deadline)
             except GivenUp as error:
-                raise _not_asked(service, url, attempts, error) from None
+                times = counted(error.attempts, "failed attempt", "failed attempts in a row")
+                again = " again" * bool(attempts)
+                said = f"not asked{again}: the host was given up after {times}, the last with: {error.cause.cause}"
+                raise _error(service, url, error.cause, said) from None
             except TimeoutError:
-                raise _late(service, url, attempts, deadline) from None
+                raise service.error(
+                    f"{url}: the time limit of {deadline.seconds:g} s had passed; {attempts} attempts", code="deadline",
+                    hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
+                ) from None  # fmt: skip
             attempts += 1
             try:
                 pause = max(pause, self._until_slot())
@@ -416,17 +435,25 @@ class HttpClient:
                 if answer.content.startswith(service.begins):
                     host.answered()
                     return answer
-                failed = Failed(f"not an answer: it begins with {answer.content[:40]!r}", "answer", again=False)
+                failed = Failed(f"not an answer: it begins with {answer.content[:40]!r}", "answer")
+            delay = 0.0
             if failed.again or failed.code == "tls":
-                delay = self._judge(host, request, entered, attempts, failed, deadline)
+                delay = host.failed(request, entered, failed, deadline, partial(self._delay, failed, attempts))
+            elif service.begins:
+                host.refused(failed)
             else:
-                delay = 0.0
-                host.refused(failed) if service.begins else host.answered()
-            exhausted = attempts > self.settings.retries or host.given_up
-            if not failed.again or exhausted or delay >= deadline.remaining():
-                no_time = failed.again and not exhausted
+                host.answered()
+            no_more = attempts > self.settings.retries or host.given_up is not None
+            if not failed.again or no_more or delay >= deadline.remaining():
+                said = f"{failed.cause}; {counted(attempts, 'attempt')}"
+                if failed.request_id:
+                    said += f", request {failed.request_id}"
+                if failed.again and not no_more:
+                    said += f", and the time limit of {deadline.seconds:g} s leaves no time for another"
+                    if failed.retry_after:
+                        said += f" (the service asks to wait {failed.retry_after:.0f} s)"
                 withheld = bool(self.settings.service_key) and not self._may_see_key(url)
-                raise _error(service, url, attempts, failed, deadline if no_time else None, withheld=withheld)
+                raise _error(service, url, failed, said, withheld=withheld)
             self._sleep(delay)
 
     def fetch(self, service: Service, url: str, *, deadline: Deadline, maximum: int, accept: str) -> bytes:
@@ -444,10 +471,7 @@ class HttpClient:
         except Late:
             # Without its connection the late thread ends.
             self.close()
-            raise service.error(
-                f"{url}: no whole answer within {deadline.seconds:g} s", code="deadline",
-                result_code=service.unreachable, hint="check the URL and what answers there",
-            ) from None  # fmt: skip
+            raise service.late(url, deadline, "check the URL and what answers there") from None
 
     def look(self, url: str, *, deadline: Deadline) -> tuple[int, str]:
         """The status of one answer, whatever it is, and its ``Date``. A job of ``run_all`` calls it.
@@ -458,18 +482,6 @@ class HttpClient:
         """
         with self._request("GET", url, deadline) as response:
             return response.status_code, response.headers.get("Date", "")
-
-    def _judge(
-        self, host: Host, request: object, entered: int, attempts: int, failed: Failed, deadline: Deadline
-    ) -> float:
-        """Note what a failure says of the host. Returns the seconds until it may be asked again."""
-        delay = host.failed(
-            request, entered, failed, deadline, lambda rounds: self._delay(max(attempts, rounds), failed)
-        )
-        if not failed.again:
-            # Its certificate is the same for every request.
-            host.give_up(failed)
-        return delay
 
     def _until_slot(self) -> float:
         """Seconds until the settings' rate allows one more request, which is then taken."""
@@ -486,8 +498,8 @@ class HttpClient:
                 self._run, self._hosts = deadline, {}
             return self._hosts.setdefault(_origin(urlsplit(url)), Host(self.settings.retries))
 
-    def _delay(self, attempts: int, failed: Failed) -> float:
-        ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** (attempts - 1))
+    def _delay(self, failed: Failed, attempts: int, rounds: int) -> float:
+        ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** (max(attempts, rounds) - 1))
         return max(ceiling * self._jitter(), failed.retry_after)
 
     def _once(
@@ -509,7 +521,7 @@ class HttpClient:
         except requests.exceptions.SSLError as error:
             raise Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise Failed(_cause(error), "url", again=False) from None
+            raise Failed(_cause(error), "url") from None
         except (
             requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError,
         ) as error:  # fmt: skip
@@ -564,39 +576,27 @@ def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
         cause = f"HTTP status {status}"
         if 300 <= status < 400:
             cause += f", a redirect to {response.headers.get('Location', 'nowhere')[:200]!r}, which is not followed"
-        raise Failed(
-            cause,
-            "http-status",
-            again=status in RETRYABLE,
-            status=status,
-            retry_after=_retry_after(response.headers),
-            request_id=re.sub(r"[^\x21-\x7e]", "", response.headers.get("x-request-id", ""))[:80],
-        )
+        request_id = re.sub(r"[^\x21-\x7e]", "", response.headers.get("x-request-id", ""))[:80]
+        code = _STATUSES.get(status, "http-status")
+        raise Failed(cause, code, status in RETRYABLE, status, _retry_after(response.headers), request_id)
     coding = response.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
-        raise Failed(
-            f"the answer has the content coding {coding[:40]!r}, which was not asked for", "coding", again=False
-        )
+        raise Failed(f"the answer has the content coding {coding[:40]!r}, which was not asked for", "coding")
     expected = decimal(response.headers.get("Content-Length", ""))
     if expected is not None and expected > maximum:
-        raise Failed(f"an answer of {expected} bytes; at most {maximum} are read", "too-large", again=False)
+        raise Failed(f"an answer of {expected} bytes; at most {maximum} are read", "too-large")
     parts: list[bytes] = []
     size = 0
-    for chunk in _chunks(response.raw):
+    while chunk := response.raw.read(_CHUNK, decode_content=False):
         size += len(chunk)
         if size > maximum:
-            raise Failed(f"an answer of more than {maximum} bytes", "too-large", again=False)
+            raise Failed(f"an answer of more than {maximum} bytes", "too-large")
         if deadline.passed:
-            raise Failed(f"the answer was still coming after {deadline.seconds:g} s", "deadline", again=False)
+            raise Failed(f"the answer was still coming after {deadline.seconds:g} s", "deadline")
         parts.append(chunk)
     if expected is not None and size != expected:
         raise Failed(f"the answer was cut off after {size} of {expected} bytes", "connection", again=True)
     return b"".join(parts)
-
-
-def _chunks(raw: Any) -> Iterable[bytes]:
-    while chunk := raw.read(_CHUNK, decode_content=False):
-        yield chunk
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
@@ -635,65 +635,22 @@ def _cause(error: BaseException) -> str:
     return re.sub(r"^IncompleteRead\((.*)\)$", r"the answer was cut off: \1", text)
 
 
-def _error(
-    service: Service, url: str, attempts: int, failed: Failed, short: Deadline | None, *, withheld: bool
-) -> CollateralError:
-    """What failed. ``short`` is the deadline, if that stopped the retries; ``withheld``: the key was not sent."""
-    code, hint = failed.code, ""
-    if failed.status == 429:
-        result, code, hint = (
-            ResultCode.RATE_LIMITED,
-            "rate-limited",
-            f"wait{', use a service key' * service.keyed}, or keep a cache or bundle",
-        )
-    elif failed.status in (401, 403):
-        result, code, hint = service.forbidden, "forbidden", "check --service-key (NV_ATTESTATION_SERVICE_KEY)"
-        if not service.keyed:
-            hint = f"check {service.option} and proxies"
-        elif withheld:
-            hint = "the service key was not sent: it goes to the configured hosts only, and only over https"
-    elif failed.status == 404:
-        result, code, hint = service.missing, "not-found", "check the URL"
-    elif failed.status:
-        result, hint = service.failed, "try again later, or use a bundle"
-    elif code == "tls":
-        result, hint = service.unreachable, "name the CA of your proxy or mirror with --tls-ca-cert"
-    elif code in ("too-large", "coding", "answer"):
-        result = service.invalid
-        hint = f"another program than the {service.name} answered; check {service.option} and proxies"
-    elif code == "url":
-        result, hint = service.unreachable, "check the URL and the proxy variables (HTTPS_PROXY)"
-    else:
-        result, hint = service.unreachable, "check the network and proxies, or use a bundle (nvattest bundle fetch)"
-    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    message = f"{url}: {failed.cause}; {times}"
-    if failed.request_id:
-        message += f", request {failed.request_id}"
-    if short is not None:
-        message += f", and the time limit of {short.seconds:g} s leaves no time for another"
-        if failed.retry_after:
-            message += f" (the service asks to wait {failed.retry_after:.0f} s)"
+def _error(service: Service, url: str, failed: Failed, said: str, *, withheld: bool = False) -> CollateralError:
+    """The error for a failed attempt. ``withheld``: the key was not sent."""
+    foreign = f"another program than the {service.name} answered; check {service.option} and proxies"
+    hints = {
+        "rate-limited": f"wait{', use a service key' * service.keyed}, or keep a cache or bundle",
+        "forbidden": "check --service-key (NV_ATTESTATION_SERVICE_KEY)",
+        "not-found": "check the URL",
+        "http-status": "try again later, or use a bundle",
+        "tls": "name the CA of your proxy or mirror with --tls-ca-cert",
+        "url": "check the URL and the proxy variables (HTTPS_PROXY)",
+        **dict.fromkeys(("too-large", "coding", "answer"), foreign),
+    }
+    if not service.keyed:
+        hints["forbidden"] = f"check {service.option} and proxies"
+    elif withheld:
+        hints["forbidden"] = "the service key was not sent: it goes to the configured hosts only, and only over https"
+    hint = hints.get(failed.code, "check the network and proxies, or use a bundle (nvattest bundle fetch)")
     passing = failed.code == "connection" or failed.status >= 500
-    return service.error(message, code=code, result_code=result, hint=hint, passing=passing)
-
-
-def _not_asked(service: Service, url: str, attempts: int, given_up: GivenUp) -> CollateralError:
-    error = _error(service, url, attempts, given_up.cause, None, withheld=False)
-    times = "1 failed attempt" if given_up.attempts == 1 else f"{given_up.attempts} failed attempts in a row"
-    return service.error(
-        f"{url}: not asked{' again' * bool(attempts)}: the host was given up after {times}, "
-        f"the last with: {given_up.cause.cause}",
-        code=error.code,
-        result_code=error.result_code,
-        hint=error.hint,
-        passing=error.passing,
-    )
-
-
-def _late(service: Service, url: str, attempts: int, deadline: Deadline) -> CollateralError:
-    return service.error(
-        f"{url}: the time limit of {deadline.seconds:g} s had passed; {attempts} attempts",
-        code="deadline",
-        result_code=service.unreachable,
-        hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
-    )
+    return service.error(f"{url}: {said}", code=failed.code, hint=hint, passing=passing)

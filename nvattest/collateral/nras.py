@@ -18,7 +18,7 @@ from nvattest._documents import JsonObject, load_json
 from nvattest._registry import NRAS_URL
 from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.http import HttpClient, HttpSettings, Service, check_seconds, check_url
-from nvattest.errors import InputError, NvattestError, ParseError, ResultCode, TokenError
+from nvattest.errors import InputError, ParseError, ResultCode, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 
@@ -30,11 +30,8 @@ JWKS_AGE: Final = 900.0
 NRAS: Final = Service(
     name="NRAS",
     option="--nras-url",
-    unreachable=ResultCode.NRAS_ATTESTATION_ERROR,
-    forbidden=ResultCode.NRAS_FORBIDDEN,
-    missing=ResultCode.NRAS_ATTESTATION_ERROR,
     failed=ResultCode.NRAS_ATTESTATION_ERROR,
-    invalid=ResultCode.NRAS_ATTESTATION_ERROR,
+    forbidden=ResultCode.NRAS_FORBIDDEN,
 )
 _PATHS: Final = {DeviceKind.GPU: "/v4/attest/gpu", DeviceKind.NVSWITCH: "/v4/attest/switch"}
 DEFAULT_CLAIMS: Final = "4.0"
@@ -133,10 +130,18 @@ class NrasClient:
         if self._keys is None or self._clock() - self._keys.fetched > JWKS_AGE:
             self._keys = None
             jobs.append(lambda: self._key_set(deadline))
-        results = [self._result(result, deadline) for result in run_all(jobs, deadline)]
+        results = run_all(jobs, deadline)
+        if any(isinstance(result, Late) for result in results):
+            # Without its connection the late thread ends. The next request opens connections anew.
+            self._client.close()
+        bodies = []
+        for result in results:
+            if not isinstance(result, bytes):
+                raise NRAS.failure(self.base_url, result, deadline)
+            bodies.append(result)
         if self._keys is None:
-            self._keys = self._read_keys(results.pop())
-        tokens = [self._parse(result, "NRAS answer", _MAXIMUM_TOKEN) for result in results]
+            self._keys = self._read_keys(bodies.pop())
+        tokens = [self._parse(body, "NRAS answer", _MAXIMUM_TOKEN) for body in bodies]
         if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
             self._keys = self._read_keys(self._key_set(deadline))
         if at is None:
@@ -184,21 +189,6 @@ class NrasClient:
     def _key_set(self, deadline: Deadline) -> bytes:
         url = self.base_url + JWKS_PATH
         return self._client.fetch(NRAS, url, deadline=deadline, maximum=_MAXIMUM_JWKS, accept="application/json")
-
-    def _result(self, result: bytes | Exception, deadline: Deadline) -> bytes:
-        if isinstance(result, bytes):
-            return result
-        if isinstance(result, NvattestError):
-            raise result
-        if isinstance(result, Late):
-            # Without its connection the late thread ends. The next request opens connections anew.
-            self._client.close()
-            message = f"{self.base_url}: no whole answer within {deadline.seconds:g} s"
-        else:
-            message = f"{self.base_url}: {result!r}"[:500]
-        raise NRAS.error(
-            message, code="deadline", result_code=NRAS.unreachable, hint="give more time with --timeout"
-        ) from result
 
     def _parse(self, body: bytes, source: str, maximum: int) -> object:
         try:

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -205,9 +204,7 @@ class NrasIssuer:
         answers, unavailable = [], {}
         for question in certificates_to_ask(chains):
             try:
-                content, nonce = ask_responder(
-                    responder, "simulated", question.certificate, question.issuer, Deadline(60), random_bytes=os.urandom
-                )
+                content, nonce = ask_responder(responder, "simulated", question, Deadline(60))
                 check_answer(content, "simulated", question.certificate)
             except CollateralError as error:
                 unavailable[question.key] = Unavailable(code=error.result_code, message=error.message)

@@ -248,7 +248,7 @@ def test_by_default_the_makers_own_hosts_are_asked(t1, tee: Path, monkeypatch: p
 
     def ask(_: HttpClient, service: Service, method: str, url: str, **more: object) -> None:
         asked.append(f"{method} {url}")
-        raise service.error("stopped", code="connection", result_code=service.unreachable)
+        raise service.error("stopped", code="connection")
 
     monkeypatch.setattr(HttpClient, "exchange", ask)
     for raw in (t1[0], snp(tee, "s3-genoa-v3.report.bin")):

@@ -101,8 +101,8 @@ def test_strangers_cause_no_request(platform, evidence, services) -> None:
 def test_without_a_url_each_certificate_names_its_responder(platform, evidence, services, monkeypatch) -> None:
     asked = []
 
-    def ask(client, url, certificate, *rest, **settings):
-        asked.append((url, certificate.ocsp_urls, certificate.common_name))
+    def ask(client, url, question, *rest):
+        asked.append((url, question.certificate.ocsp_urls, question.certificate.common_name))
         raise CollateralError("not asked in a test", code="test", result_code=ResultCode.OCSP_SERVER_ERROR)
 
     monkeypatch.setattr("nvattest.collateral.gather.ask_responder", ask)
