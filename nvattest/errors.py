@@ -213,6 +213,10 @@ class NvattestError(Exception):
         self.result_code = self.default_result_code if result_code is None else result_code
         self.hint = clean(hint, _MAXIMUM_MESSAGE)
 
+    def __str__(self) -> str:
+        # An error that is a KeyError too, as in ``compat``, would quote its message.
+        return self.message
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword arguments are state: without this, pickle could not restore an error in another process.
         return _restore, (type(self), self.args, self.__dict__.copy())

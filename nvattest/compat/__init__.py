@@ -74,19 +74,11 @@ class MissingParameterError(InputError, KeyError):
 
     default_code = "missing-parameter"
 
-    def __str__(self) -> str:
-        # KeyError would quote the message.
-        return self.message
-
 
 class PolicyFormatError(PolicyError, KeyError, TypeError, ValueError):
     """A policy that is JSON and cannot be applied."""
 
     default_code = "policy"
-
-    def __str__(self) -> str:
-        # As above.
-        return self.message
 
 
 class PolicyJsonError(PolicyError, json.JSONDecodeError):
@@ -100,9 +92,6 @@ class PolicyJsonError(PolicyError, json.JSONDecodeError):
         self.code = self.default_code
         self.result_code = ResultCode.POLICY_EVALUATION_ERROR
         self.hint = "give the text of the policy, not the name of its file"
-
-    def __str__(self) -> str:
-        return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (json.JSONDecodeError(self.msg, self.doc, self.pos),)

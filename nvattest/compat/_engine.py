@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest._registry import NRAS_URL, OCSP_URL, RIM_URL
+from nvattest.appraisal.inputs import Collateral, EvidencePolicy
 from nvattest.compat import CompatValueError, InvalidNonceError, NoEvidenceError, migrated
 from nvattest.errors import CollectionError, InputError, ResultCode
 from nvattest.evidence import Evidence
@@ -19,7 +20,6 @@ from nvattest.rim.ids import RimRole
 from nvattest.spdm.opaque import GpuFields
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.inputs import Collateral, EvidencePolicy
     from nvattest.appraisal.results import Appraisal, DeviceAppraisal
     from nvattest.collateral.gather import GatherOptions
     from nvattest.collateral.nras import NrasClient
@@ -42,15 +42,21 @@ _LOOSE: Final = frozenset({"STALE", "NOT_YET_VALID", "BAD_RESPONDER", "WRONG_CER
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """What a verification needs beside evidence and nonce. None leaves it to the environment, read at each use."""
+    """What a verification needs beside evidence and nonce. None leaves it to the environment, read at each use.
+
+    With ``collateral`` the network is left alone. ``at`` is the clock; where it is None, that of this machine, read
+    again after the collateral is there.
+    """
 
     service_key: str | None = None
     rim_url: str | None = None
     ocsp_url: str | None = None
     allow_hold_cert: bool | None = None
     ocsp_nonce_disabled: bool = False
+    claims_version: str = CLAIMS_VERSIONS[0]
     anchors: TrustAnchors | None = None
-    timeout: float = 60.0
+    collateral: Collateral | None = None
+    at: VerificationTime | None = None
 
     def key(self) -> str:
         """The service key, or an empty text."""
@@ -71,8 +77,6 @@ class Settings:
 
     def evidence_policy(self) -> EvidencePolicy:
         """The strict policy with the two weakenings that the old SDK has switches for; tokens name them."""
-        from nvattest.appraisal.inputs import EvidencePolicy
-
         return EvidencePolicy(
             allow_certificate_hold_for_rims=self.hold_allowed,
             allow_certificate_hold_for_devices=self.hold_allowed,
@@ -85,16 +89,13 @@ class Settings:
         Raises:
             InputError: the file cannot be read or holds no root.
         """
+        from nvattest._folder import read_bounded
         from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 
         if self.anchors is not None:
             return self.anchors
         path = os.environ.get("NVATTEST_TRUST_ANCHORS", "")
-        if not path:
-            return NVIDIA_ANCHORS
-        from nvattest._folder import read_bounded
-
-        return trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS))
+        return trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS)) if path else NVIDIA_ANCHORS
 
     def gather_options(self) -> GatherOptions:
         """Where RIMs and revocation answers are asked for. Nothing is kept on disk, as in the old SDK.
@@ -108,24 +109,15 @@ class Settings:
         rim_url = self.rim_url or _environment("NV_RIM_URL", "NVAT_RIM_SERVICE_BASE_URL") or RIM_URL
         ocsp_url = self.ocsp_url or _environment("NV_OCSP_URL", "NVAT_OCSP_BASE_URL") or OCSP_URL
         http = HttpSettings(service_key=self.key(), key_hosts=(rim_url, ocsp_url))
-        return GatherOptions(rim_url=rim_url, ocsp_url=ocsp_url, http=http, timeout=self.timeout)
+        return GatherOptions(rim_url=rim_url, ocsp_url=ocsp_url, http=http)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """The outcome of one verifier: its verdict for all devices together, its detached EAT, and lines to print."""
 
     trusted: bool
     token: Any
     lines: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalResult(Result):
-    """The outcome on this machine; ``held`` are the trusted devices that a certificate on hold makes so."""
-
-    appraisal: Appraisal
-    held: tuple[str, ...]
 
 
 def read_nonce(text: object) -> Nonce:
@@ -223,17 +215,14 @@ def verify_locally(
     evidence: Sequence[Evidence],
     *,
     nonce: Nonce,
-    claims_version: str,
     settings: Settings,
     key: SigningKey,
     known: Collateral | None = None,
-    collateral: Collateral | None = None,
-    at: VerificationTime | None = None,
-) -> LocalResult:
-    """Verify on this machine and sign the result, good or bad.
+) -> tuple[Result, Appraisal, tuple[str, ...]]:
+    """Verify on this machine and sign the result, good or bad. ``known`` is what the services are not asked for.
 
-    With ``collateral`` the network is left alone; ``known`` is what is not asked for. ``at`` is the clock; where it is
-    None, that of this machine, read again after the collateral is there.
+    Returns:
+        The result, its appraisal, and the trusted devices that a certificate on hold makes so.
 
     Raises:
         InputError: settings that cannot be used.
@@ -247,19 +236,20 @@ def verify_locally(
             "NVATTEST_TRUST_ANCHORS names other trust anchors than NVIDIA's: a good result is good by these. Under "
             "'nvattest simulate' that is right; anywhere else take the variable away."
         )
-    policy = settings.evidence_policy()
-    if collateral is not None:
-        appraisal = session.verify(evidence, nonce=nonce, collateral=collateral, at=at, policy=policy, anchors=anchors)
+    policy, given, at, version = settings.evidence_policy(), settings.collateral, settings.at, settings.claims_version
+    if given is not None:
+        appraisal = session.verify(evidence, nonce=nonce, collateral=given, at=at, policy=policy, anchors=anchors)
     else:
+        options = settings.gather_options()
         appraisal = session.attest(
-            evidence, nonce=nonce, known=known, options=settings.gather_options(), at=at, policy=policy, anchors=anchors
+            evidence, nonce=nonce, known=known, options=options, at=at, policy=policy, anchors=anchors
         )
-    token = session.issue_token(appraisal, key, claims_version=claims_version, issuer=LOCAL_ISSUERS[evidence[0].kind])
+    token = session.issue_token(appraisal, key, claims_version=version, issuer=LOCAL_ISSUERS[evidence[0].kind])
     # Not by the option that a check names: of several reasons it has one.
     held = tuple(device.label for device in appraisal.devices if device.trusted and "ON_HOLD" in _statuses(device))
     _warn_of_differences(appraisal, held, settings)
-    lines = verified(appraisal, evidence, claims_of(appraisal, version=claims_version))
-    return LocalResult(trusted=appraisal.trusted, token=token, lines=lines, appraisal=appraisal, held=held)
+    lines = verified(appraisal, evidence, claims_of(appraisal, version=version))
+    return Result(appraisal.trusted, token, lines), appraisal, held
 
 
 def _statuses(device: DeviceAppraisal) -> set[str]:
@@ -311,15 +301,7 @@ def nras_base(url: str) -> str:
     return base
 
 
-def verify_at_nras(
-    evidence: Sequence[Evidence],
-    *,
-    nonce: Nonce,
-    url: str,
-    claims_version: str,
-    settings: Settings,
-    at: datetime | None = None,
-) -> Result:
+def verify_at_nras(evidence: Sequence[Evidence], *, nonce: Nonce, url: str, settings: Settings) -> Result:
     """Have NRAS verify devices of one architecture, and verify its answer at ``at``, or when it has come.
 
     Raises:
@@ -335,7 +317,8 @@ def verify_at_nras(
             "certificates on hold are allowed here, and this is not passed on to NRAS: its answer has its own findings "
             "and your policy decides."
         )
-    with _nras(url, settings, key=settings.key(), claims_version=claims_version) as client:
+    at = settings.at.device if settings.at is not None else None
+    with _nras(url, key=settings.key(), claims_version=settings.claims_version) as client:
         # A caller that names simulated roots wants simulated devices; the token marks them as simulated.
         answers = client.attest(evidence, nonce=nonce, at=at, accept_simulated=settings.trust_anchors().simulated)
     verified = answers[0].verified
@@ -345,26 +328,25 @@ def verify_at_nras(
             f"{verified.issuer} verified, which is not NVIDIA's remote service{simulated}: a good result is "
             "good by its word alone."
         )
-    return Result(trusted=verified.overall, token=answers[0].token, lines=tuple(map(str, verified.refusals)))
+    return Result(verified.overall, answers[0].token, tuple(map(str, verified.refusals)))
 
 
-def nras_keys(url: str, settings: Settings) -> JsonObject:
+def nras_keys(url: str) -> JsonObject:
     """The key set of NRAS, over TLS and without the service key.
 
     Raises:
         CollateralError: it cannot be had.
     """
-    with _nras(url, settings) as client:
+    with _nras(url) as client:
         return client.keys()
 
 
-def _nras(url: str, settings: Settings, *, key: str = "", claims_version: str | None = None) -> NrasClient:
+def _nras(url: str, *, key: str = "", claims_version: str | None = None) -> NrasClient:
     from nvattest.collateral.http import HttpSettings
     from nvattest.collateral.nras import NrasClient
 
     base = nras_base(url)
-    http = HttpSettings(service_key=key, key_hosts=(base,))
-    return NrasClient(base, http=http, timeout=settings.timeout, claims_version=claims_version)
+    return NrasClient(base, http=HttpSettings(service_key=key, key_hosts=(base,)), claims_version=claims_version)
 
 
 def _environment(*names: str) -> str:

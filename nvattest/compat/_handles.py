@@ -44,19 +44,15 @@ class GpuHandle(_Handle):
         return _ARCHITECTURE_NUMBERS.get(self.evidence.architecture)
 
     def get_uuid(self) -> str:
-        """The UUID."""
         return self.evidence.hints.get("uuid", "")
 
     def get_driver_version(self) -> str:
-        """The driver's version."""
         return self.evidence.hints.get("driver_version", "")
 
     def get_vbios_version(self) -> str:
-        """The VBIOS version, in lower case."""
         return self.evidence.hints.get("vbios_version", "").lower()
 
     def get_attestation_report(self) -> bytes:
-        """The bytes of the report."""
         return self.evidence.report
 
     def get_attestation_cert_chain(self) -> list[Certificate]:
@@ -78,12 +74,10 @@ class SwitchHandle(_Handle):
 
     @property
     def attestation_cert_chain(self) -> bytes:
-        """The PEM chain, leaf first."""
         return self.evidence.certificate_chain
 
     @property
     def attestation_report(self) -> bytes:
-        """The bytes of the report."""
         return self.evidence.report
 
 

@@ -23,17 +23,18 @@ from nvattest.model import DeviceKind, Nonce
 from nvattest.policy.relying_party import JsonPolicy, load_json_policy
 from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse
 from nvattest.token.keys import PublicKey, SigningKey, verify_signature
-from nvattest.token.verified import Rules, TokenKind, VerifiedToken
+from nvattest.token.verified import Rules, TokenKind
 from nvattest.token.verify import verify_token
 
 OUTER_ISSUER: Final = "NV-Attestation-SDK"
 _LIFETIME: Final = timedelta(hours=1)
 _LEEWAY: Final = timedelta(seconds=60)
 _OUTER: Final = "the SDK's outer token"
-_KINDS: Final = {
-    f"{place}_{word}_CLAIMS": kind
+# The names of verifiers, and the words that the names of their devices begin with.
+_DEVICES: Final = {
+    f"{place}_{word}_CLAIMS": labels
     for place in ("LOCAL", "REMOTE")
-    for word, kind in (("GPU", DeviceKind.GPU), ("SWITCH", DeviceKind.NVSWITCH))
+    for word, labels in (("GPU", ("GPU",)), ("SWITCH", ("SWITCH", "NVSWITCH")))
 }
 
 
@@ -77,19 +78,18 @@ def validate(
     *,
     nonce: Nonce,
     key: PublicKey,
-    at: datetime,
     verifiers: Mapping[str, Verifier],
     settings: Settings,
 ) -> tuple[bool, list[str]]:
     """Whether the token is genuine, of configured verifiers, and meets the policy; and why not.
 
-    ``at`` is the clock for NRAS's tokens.
-
     Raises:
         TokenRefusedError: it must not be believed.
     """
-    # The clock of this machine makes local tokens, whatever clock the evidence is judged by.
+    # The clock of this machine makes local tokens, whatever clock the evidence and NRAS's tokens are judged by.
     now = datetime.now(timezone.utc)
+    # A caller that names simulated roots wants simulated devices; the token marks them as simulated.
+    simulated = settings.trust_anchors().simulated
     good = True
     reasons: list[str] = []
     try:
@@ -102,13 +102,12 @@ def validate(
             trust: dict[str, Any] = {"issuer": LOCAL_ISSUERS[verifier.kind], "key": key, "at": now}
             if verifier.url is not None:
                 try:
-                    trust = _trust_in_nras(verifier.url, settings) | {"at": at}
+                    trust = _trust_in_nras(verifier.url)
                 except CollateralError as error:
                     reasons.append(f"{name}: {error}")
                     good = False
                     continue
-            # A caller that names simulated roots wants simulated devices; the token marks them as simulated.
-            simulated = settings.trust_anchors().simulated
+                trust["at"] = settings.at.device if settings.at is not None else now
             verified = verify_token(
                 inner,
                 nonce=nonce,
@@ -118,7 +117,11 @@ def validate(
                 kind=TokenKind.DETACHED_EAT if verifier.url is None else TokenKind.NRAS,
                 **trust,
             )
-            _check_kind(name, verified)
+            if name not in _DEVICES:
+                raise refuse(f"{name[:40]!r} is no verifier of the SDK", "device-kind")
+            for label in verified.labels:
+                if label.rpartition("-")[0] not in _DEVICES[name]:
+                    raise refuse(f"{name} holds the token of {label}", "device-kind")
             claims = [{**device, "iss": verified.issuer} for device in verified.claims]
             decision = rules.evaluate(claims, dict(verified.payload))
             reasons += [f"{name}: {reason}" for reason in decision.reasons]
@@ -219,20 +222,9 @@ def _refuse_shared_secret(compact: str) -> None:
         )
 
 
-def _trust_in_nras(url: str, settings: Settings) -> dict[str, Any]:
+def _trust_in_nras(url: str) -> dict[str, Any]:
     """Issuer and keys of NRAS's tokens; CollateralError where the keys cannot be had."""
     from nvattest.collateral.nras import JWKS_PATH
 
     base = nras_base(url)
-    return {"issuer": base, "jwks": nras_keys(base, settings), "jwks_url": base + JWKS_PATH}
-
-
-def _check_kind(name: str, verified: VerifiedToken) -> None:
-    """Refuse a token under the name of a verifier of other devices."""
-    kind = _KINDS.get(name)
-    if kind is None:
-        raise refuse(f"{name[:40]!r} is no verifier of the SDK", "device-kind")
-    words = (kind.label, "NVSWITCH") if kind is DeviceKind.NVSWITCH else (kind.label,)
-    for label in verified.labels:
-        if label.rpartition("-")[0] not in words:
-            raise refuse(f"{name} holds the token of {label}", "device-kind")
+    return {"issuer": base, "jwks": nras_keys(base), "jwks_url": base + JWKS_PATH}

@@ -128,10 +128,9 @@ def test_preflight_and_bundle_fetch_read_the_clock_after_the_answers(
 
 def test_the_compat_front_reads_the_clock_after_the_answers(clock: Clock) -> None:
     with Services(PLATFORM, now=clock.responder(latency=60, ahead=0)) as services:
-        result = verify_locally(
+        result, _, _ = verify_locally(
             PLATFORM.evidence(NONCE),
             nonce=Nonce(NONCE),
-            claims_version="3.0",
             settings=Settings(rim_url=services.rim_url, ocsp_url=services.ocsp_url, anchors=PLATFORM.trust_anchors()),
             key=SigningKey(ec.generate_private_key(ec.SECP384R1())),
         )

@@ -16,10 +16,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from enum import IntEnum, IntFlag
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
 
 from nvattest._text import joined
 from nvattest.compat import (
@@ -32,22 +31,9 @@ from nvattest.compat import (
     PolicyFormatError,
     PolicyJsonError,
     UnsupportedVerifierError,
+    _engine,
     _handles,
     migrated,
-)
-from nvattest.compat._engine import (
-    NO_NONCE,
-    Result,
-    Settings,
-    check_claims_version,
-    collect,
-    fetched,
-    new_key,
-    new_nonce,
-    nras_default,
-    read_nonce,
-    verify_at_nras,
-    verify_locally,
 )
 from nvattest.errors import CollateralError, TokenError
 from nvattest.model import DeviceKind, Nonce, VerificationTime
@@ -61,24 +47,13 @@ if TYPE_CHECKING:
     from nvattest.token.keys import SigningKey
 
 __all__ = [
-    "Attestation",
-    "CompatValueError",
-    "Devices",
-    "Environment",
-    "InvalidNonceError",
-    "MigrationWarning",
-    "MissingParameterError",
-    "NoEvidenceError",
-    "NoVerifierError",
-    "PolicyFormatError",
-    "PolicyJsonError",
-    "TokenRefusedError",
-    "UnsupportedVerifierError",
-    "VerifierFields",
-]
+    "Attestation", "CompatValueError", "Devices", "Environment", "InvalidNonceError", "MigrationWarning",
+    "MissingParameterError", "NoEvidenceError", "NoVerifierError", "PolicyFormatError", "PolicyJsonError",
+    "TokenRefusedError", "UnsupportedVerifierError", "VerifierFields",
+]  # fmt: skip
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)  # noqa: PLC0105 - the name that typing's own examples use
+R = TypeVar("R")
 
 
 def __getattr__(name: str) -> Any:
@@ -123,10 +98,6 @@ class VerifierFields(IntEnum):
     RIM_URL = 7
 
 
-class _Callable(Protocol[P, R]):
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-
 class class_or_instance(Generic[P, R]):  # noqa: N801 - used like classmethod
     """``client.x()`` works on ``client``; ``Attestation.x()`` on ``Attestation.default()``."""
 
@@ -134,7 +105,7 @@ class class_or_instance(Generic[P, R]):  # noqa: N801 - used like classmethod
         self._function = function
         self.__doc__ = function.__doc__
 
-    def __get__(self, instance: object | None, owner: Any) -> _Callable[P, R]:
+    def __get__(self, instance: object | None, owner: Any) -> Callable[P, R]:
         return MethodType(self._function, owner.default() if instance is None else instance)
 
 
@@ -166,15 +137,12 @@ class Attestation:
         self._name = "" if name is None else str(name)
         self._nonce = ""
         self._nonce_server = ""
-        self._claims_version = "2.0"
         self._verifiers: list[list[Any]] = []
-        self._settings = Settings(anchors=anchors)
+        self._settings = _engine.Settings(anchors=anchors, collateral=collateral, at=at)
         self._verbose = verbose
         self._tokens: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._reasons: list[str] = []
-        self._collateral = collateral
-        self._at = at
         self._key = token_key
         if Attestation._default is None:
             Attestation._default = self
@@ -190,12 +158,10 @@ class Attestation:
 
     @class_or_instance
     def set_name(self, name: str) -> None:
-        """Set the key under which the token is kept."""
         self._name = str(name)
 
     @class_or_instance
     def get_name(self) -> str:
-        """The key under which the token is kept."""
         return self._name
 
     @class_or_instance
@@ -205,7 +171,7 @@ class Attestation:
         Raises:
             InvalidNonceError: something else; the old SDK noticed only later.
         """
-        self._nonce = read_nonce(nonce).hex()
+        self._nonce = _engine.read_nonce(nonce).hex()
 
     @class_or_instance
     def get_nonce(self) -> str:
@@ -229,7 +195,6 @@ class Attestation:
 
     @class_or_instance
     def get_nonce_server(self) -> str:
-        """The URL that was kept."""
         return self._nonce_server
 
     @class_or_instance
@@ -242,12 +207,11 @@ class Attestation:
         if not isinstance(ocsp_nonce_disabled, bool):
             raise CompatValueError("ocsp_nonce_disabled is True or False")
         if ocsp_nonce_disabled:
-            migrated(NO_NONCE)
+            migrated(_engine.NO_NONCE)
         self._settings.ocsp_nonce_disabled = ocsp_nonce_disabled
 
     @class_or_instance
     def get_ocsp_nonce_disabled(self) -> bool:
-        """Whether answers without a nonce are accepted."""
         return self._settings.ocsp_nonce_disabled
 
     @class_or_instance
@@ -262,16 +226,14 @@ class Attestation:
         Raises:
             CompatValueError: another version.
         """
-        self._claims_version = check_claims_version(claims_version)
+        self._settings.claims_version = _engine.check_claims_version(claims_version)
 
     @class_or_instance
     def get_claims_version(self) -> str:
-        """The version of the claims."""
-        return self._claims_version
+        return self._settings.claims_version
 
     @class_or_instance
     def set_verbose(self, verbose: bool) -> None:
-        """Print progress lines on stdout, or not."""
         self._verbose = bool(verbose)
 
     @class_or_instance
@@ -291,7 +253,7 @@ class Attestation:
             )
         name = f"{Environment(env).name}_{Devices(dev).name}_CLAIMS"
         if env == Environment.REMOTE and not url:
-            url = nras_default(switch=dev == Devices.SWITCH)
+            url = _engine.nras_default(switch=dev == Devices.SWITCH)
         entry: list[Any] = [name, dev, env, url, evidence, ""]
         self._verifiers.append([*entry, ocsp_url, rim_url] if ocsp_url or rim_url else entry)
 
@@ -302,12 +264,10 @@ class Attestation:
 
     @class_or_instance
     def clear_verifiers(self) -> None:
-        """Remove all verifiers."""
         self._verifiers.clear()
 
     @class_or_instance
     def get_verifier_by_name(self, verifier_name: str) -> list[Any] | None:
-        """The first verifier of this name."""
         return next((entry for entry in self._verifiers if entry[VerifierFields.NAME] == verifier_name), None)
 
     # --- Evidence and verification
@@ -325,17 +285,17 @@ class Attestation:
         """
         entry = self._first_verifier()
         if not self._nonce:
-            self._nonce = new_nonce()
+            self._nonce = _engine.new_nonce()
         if options is not None and not isinstance(options, Mapping):
             raise CompatValueError(f"options are a dict, not {type(options).__name__}")
         asked = {"ppcie_mode": True, "no_gpu_mode": False, **(options or {})}
-        evidence = collect(
+        evidence = _engine.collect(
             _kind_of(entry),
             Nonce.from_hex(self._nonce),
             ppcie_mode=bool(asked["ppcie_mode"]),
             no_gpu_mode=bool(asked["no_gpu_mode"]),
         )
-        self._say(fetched(evidence))
+        self._say(_engine.fetched(evidence))
         return _handles.dictionaries(evidence) if _is_remote(entry) else _handles.handles(evidence)
 
     @class_or_instance
@@ -360,7 +320,7 @@ class Attestation:
         # A round that breaks off leaves no token of an earlier one.
         self._tokens.pop(self._name, None)
         self._reasons = []
-        results: dict[str, Result] = {}
+        results: dict[str, _engine.Result] = {}
         for entry in self._verifiers:
             name = entry[VerifierFields.NAME]
             evidence = _handles.evidence_of(evidence_list, _kind_of(entry), nonce)
@@ -382,16 +342,12 @@ class Attestation:
         self._tokens[self._name] = make_token(parts, nonce=nonce, key=self._signing_key())
         return bool(results) and all(result.trusted for result in results.values())
 
-    def _verify(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> Result:
-        version, settings, at = self._claims_version, self._settings, self._at
+    def _verify(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> _engine.Result:
+        settings = self._settings
         if _is_remote(entry):
-            clock, url = at.device if at is not None else None, entry[VerifierFields.URL]
-            return verify_at_nras(evidence, nonce=nonce, url=url, claims_version=version, settings=settings, at=clock)
+            return _engine.verify_at_nras(evidence, nonce=nonce, url=entry[VerifierFields.URL], settings=settings)
         settings.ocsp_url, settings.rim_url = (*entry[VerifierFields.OCSP_URL :], None, None)[:2]
-        key, collateral = self._signing_key(), self._collateral
-        return verify_locally(
-            evidence, nonce=nonce, claims_version=version, settings=settings, key=key, collateral=collateral, at=at
-        )
+        return _engine.verify_locally(evidence, nonce=nonce, settings=settings, key=self._signing_key())[0]
 
     # --- Tokens
 
@@ -402,7 +358,6 @@ class Attestation:
 
     @class_or_instance
     def set_token(self, name: str, eat_token: str) -> None:
-        """Keep a token under a name."""
         self._tokens[name] = eat_token
 
     @class_or_instance
@@ -463,18 +418,12 @@ class Attestation:
         for entry in reversed(self._verifiers):
             name, url = entry[VerifierFields.NAME], entry[VerifierFields.URL]
             verifiers[name] = Verifier(_kind_of(entry), url if _is_remote(entry) else None, self._counts.get(name))
-        good, reasons = validate(
-            token,
-            rules,
-            nonce=self._nonce_set(
-                "no nonce is set: nothing shows that this token answers a request of yours",
-                "call set_nonce() with the nonce that the token was asked for",
-            ),
-            key=self._signing_key().public,
-            at=self._at.device if self._at is not None else datetime.now(timezone.utc),
-            verifiers=verifiers,
-            settings=self._settings,
+        nonce = self._nonce_set(
+            "no nonce is set: nothing shows that this token answers a request of yours",
+            "call set_nonce() with the nonce that the token was asked for",
         )
+        key = self._signing_key().public
+        good, reasons = validate(token, rules, nonce=nonce, key=key, verifiers=verifiers, settings=self._settings)
         self._reasons += reasons
         return good
 
@@ -515,7 +464,7 @@ class Attestation:
 
     def _signing_key(self) -> SigningKey:
         if self._key is None:
-            self._key = new_key(
+            self._key = _engine.new_key(
                 "tokens are signed with ES384 under a key of this process (public_key_pem). The old SDK signed with "
                 "HS256 under the words 'secret' and 'notasecret', so that anyone could write such a token."
             )

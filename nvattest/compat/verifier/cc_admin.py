@@ -22,18 +22,8 @@ from nvattest.compat import (
     MigrationWarning,
     MissingParameterError,
     NoEvidenceError,
+    _engine,
     migrated,
-)
-from nvattest.compat._engine import (
-    CLAIMS_VERSIONS,
-    NO_NONCE,
-    Settings,
-    check_claims_version,
-    collect,
-    new_key,
-    new_nonce,
-    read_nonce,
-    verify_locally,
 )
 from nvattest.compat._handles import dictionaries, evidence_of, handles
 from nvattest.errors import CollectionError, NvattestError
@@ -48,29 +38,14 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
 
 __all__ = [
-    "InvalidNonceError",
-    "MigrationWarning",
-    "MissingParameterError",
-    "NoEvidenceError",
-    "attest",
-    "collect_gpu_evidence",
-    "collect_gpu_evidence_local",
-    "collect_gpu_evidence_remote",
-    "main",
-]
+    "InvalidNonceError", "MigrationWarning", "MissingParameterError", "NoEvidenceError", "attest",
+    "collect_gpu_evidence", "collect_gpu_evidence_local", "collect_gpu_evidence_remote", "main",
+]  # fmt: skip
 
 REQUIRED = (
-    "verbose",
-    "test_no_gpu",
-    "driver_rim",
-    "vbios_rim",
-    "user_mode",
-    "rim_service_url",
-    "allow_hold_cert",
-    "ocsp_url",
-    "ocsp_nonce_disabled",
-    "service_key",
-)
+    "verbose", "test_no_gpu", "driver_rim", "vbios_rim", "user_mode", "rim_service_url", "allow_hold_cert", "ocsp_url",
+    "ocsp_nonce_disabled", "service_key",
+)  # fmt: skip
 
 
 def collect_gpu_evidence(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool = True) -> list[Any]:
@@ -94,7 +69,9 @@ def collect_gpu_evidence_remote(nonce: str, no_gpu_mode: bool = False, ppcie_mod
 
 
 def _collect(nonce: str, *, no_gpu_mode: bool, ppcie_mode: bool) -> tuple[Evidence, ...]:
-    return collect(DeviceKind.GPU, read_nonce(nonce), ppcie_mode=bool(ppcie_mode), no_gpu_mode=bool(no_gpu_mode))
+    return _engine.collect(
+        DeviceKind.GPU, _engine.read_nonce(nonce), ppcie_mode=bool(ppcie_mode), no_gpu_mode=bool(no_gpu_mode)
+    )
 
 
 def attest(
@@ -114,33 +91,33 @@ def attest(
         InvalidNonceError, MissingParameterError, NoEvidenceError: before anything else.
         NvattestError: settings that cannot be used, or a ready state that cannot be set.
     """
-    value, params = read_nonce(nonce), arguments_as_dictionary
+    value, params = _engine.read_nonce(nonce), arguments_as_dictionary
     missing = [name for name in REQUIRED if name not in params]
     if missing:
         raise MissingParameterError(
             f"the parameters have no {', '.join(missing)}", hint=f"they need {', '.join(REQUIRED)}"
         )
-    version = check_claims_version(params.get("claims_version", "2.0"))
+    version = _engine.check_claims_version(params.get("claims_version", _engine.CLAIMS_VERSIONS[0]))
     items = evidence_of(gpu_evidence_list, DeviceKind.GPU, value)
-    settings = Settings(
+    settings = _engine.Settings(
         service_key=params["service_key"],
         rim_url=params["rim_service_url"],
         ocsp_url=params["ocsp_url"],
         # Only None leaves it to NV_ALLOW_HOLD_CERT: a caller's no is final.
         allow_hold_cert=None if params["allow_hold_cert"] is None else params["allow_hold_cert"] is True,
         ocsp_nonce_disabled=params["ocsp_nonce_disabled"] is True,
+        claims_version=version,
     )
     if settings.ocsp_nonce_disabled:
-        migrated(NO_NONCE)
+        migrated(_engine.NO_NONCE)
     sets = not params["user_mode"] and not params["test_no_gpu"]
     try:
-        result = verify_locally(
+        result, appraisal, held = _engine.verify_locally(
             items,
             nonce=value,
-            claims_version=version,
             settings=settings,
             key=params.get("signing_key")
-            or new_key(
+            or _engine.new_key(
                 "the token is signed with ES384 under a key made for this call. NVIDIA's was signed with HS256 under "
                 "the word 'secret', so that anyone could write one."
             ),
@@ -154,7 +131,7 @@ def attest(
     try:
         # Before anything is printed: a reader of stdout that has gone must not keep the GPUs as they were.
         if sets:
-            _set_ready(result.appraisal, items, held=result.held if settings.hold_by_environment else ())
+            _set_ready(appraisal, items, held=held if settings.hold_by_environment else ())
     finally:
         for line in result.lines if params["verbose"] else ():
             print(joined([line]), file=sys.stdout)
@@ -168,20 +145,17 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     from nvattest.collateral.folders import read_rim_file
     from nvattest.collateral.gather import rim_ids_of
 
-    named = [
-        (str(params[key]), f"_{word}_")
-        for key, word in (("driver_rim", "DRIVER"), ("vbios_rim", "VBIOS"))
-        if params[key]
-    ]
-    if not named:
-        return None
-    ids = rim_ids_of(Verifier().read(items))
-    rims: dict[str, RimAnswer] = {}
-    for path, word in named:
-        content = read_rim_file(path)
-        for rim_id in ids:
-            if word in rim_id:
-                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path)
+    named = {
+        word: (path, read_rim_file(path))
+        for key, word in (("driver_rim", "_DRIVER_"), ("vbios_rim", "_VBIOS_"))
+        if (path := str(params[key] or ""))
+    }
+    rims = {
+        rim_id: RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path)
+        for rim_id in (rim_ids_of(Verifier().read(items)) if named else ())
+        for word, (path, content) in named.items()
+        if word in rim_id
+    }
     return Collateral(rims=rims) if rims else None
 
 
@@ -273,8 +247,18 @@ def main() -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
+    params = {**vars(options), "verbose": True, "allow_hold_cert": options.allow_hold_cert or None}
+    nonce = options.nonce or _engine.new_nonce()
     try:
-        status = _attest(options)
+        try:
+            if options.rim_root_cert:
+                print("--rim_root_cert has no effect, as before: NVIDIA's roots are built in", file=sys.stderr)
+            trusted, _ = attest(params, nonce, collect_gpu_evidence(nonce, options.test_no_gpu, True))
+        except NvattestError as error:
+            trusted = False
+            print(joined([str(error), *([f"  {error.hint}"] if error.hint else [])]), file=sys.stderr)
+            # The line that scripts look for; attest prints it where it came to a verdict.
+            print("GPU Attestation failed.")
         sys.stdout.flush()
     except OSError as error:
         # Errors of files are those of the package; this is stdout, whose reader went away or whose disk is full.
@@ -283,24 +267,7 @@ def _main(arguments: Sequence[str]) -> int:
         give_up_stdout()
         print(f"the result could not be written: {error.strerror or error}", file=sys.stderr)
         return 1
-    return status
-
-
-def _attest(options: argparse.Namespace) -> int:
-    nonce = options.nonce or new_nonce()
-    given = vars(options)
-    params = {name: given[name] for name in (*REQUIRED, "claims_version") if name != "verbose"}
-    params |= {"verbose": True, "allow_hold_cert": options.allow_hold_cert or None}
-    try:
-        if options.rim_root_cert:
-            print("--rim_root_cert has no effect, as before: NVIDIA's roots are built in", file=sys.stderr)
-        evidence = collect_gpu_evidence(nonce, options.test_no_gpu, True)
-        return 0 if attest(params, nonce, evidence)[0] else 1
-    except NvattestError as error:
-        print(joined([str(error), *([f"  {error.hint}"] if error.hint else [])]), file=sys.stderr)
-        # The line that scripts look for; attest prints it where it came to a verdict.
-        print("GPU Attestation failed.")
-        return 1
+    return 0 if trusted else 1
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -319,7 +286,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rim_service_url", metavar="URL")
     parser.add_argument("--ocsp_url", metavar="URL")
     parser.add_argument("--ocsp_nonce_disabled", action="store_true", help="accept revocation answers without a nonce")
-    parser.add_argument("--claims_version", choices=CLAIMS_VERSIONS, default=CLAIMS_VERSIONS[0])
+    parser.add_argument("--claims_version", choices=_engine.CLAIMS_VERSIONS, default=_engine.CLAIMS_VERSIONS[0])
     return parser.parse_args(arguments)
 
 
