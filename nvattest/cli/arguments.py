@@ -53,41 +53,33 @@ def _columns() -> int:
         return 80
 
 
-class _Once(argparse._StoreAction):  # noqa: SLF001 - the action of options with a value; it has no public name
-    """An option that may be given once, as in CLI11: of ``-d gpu -d nvswitch`` one would silently go unverified."""
+class _Noted(argparse.Action):
+    """An option that notes that the command line gives it."""
 
-    def __call__(
-        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
-    ) -> None:
-        given: set[str] = namespace.__dict__.setdefault("_given", set())
-        if option is not None and self.dest in given:
-            raise argparse.ArgumentError(self, "expected one argument, given more than once")
-        given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-class _Each(argparse._AppendAction):  # noqa: SLF001 - likewise
-    """An option that may be repeated."""
+    once = False
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        namespace.__dict__.setdefault("_given", set()).add(self.dest)
+        noted: set[str] = namespace.__dict__.setdefault("_given", set())
+        if self.once and option is not None and self.dest in noted:
+            raise argparse.ArgumentError(self, "expected one argument, given more than once")
+        noted.add(self.dest)
         super().__call__(parser, namespace, values, option)
 
 
-class _Flag(argparse._StoreTrueAction):  # noqa: SLF001 - as above
-    """A flag that is noted as given."""
+class _Once(_Noted, argparse._StoreAction):  # noqa: SLF001 - the action of options with a value; it has no public name
+    """An option that may be given once, as in CLI11: of ``-d gpu -d nvswitch`` one would silently go unverified."""
 
-    def __call__(
-        self,
-        _parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        _values: object,
-        _option: str | None = None,
-    ) -> None:
-        namespace.__dict__.setdefault("_given", set()).add(self.dest)
-        setattr(namespace, self.dest, True)
+    once = True
+
+
+class _Each(_Noted, argparse._AppendAction):  # noqa: SLF001 - likewise
+    """An option that may be repeated."""
+
+
+class _Flag(_Noted, argparse._StoreTrueAction):  # noqa: SLF001 - likewise
+    """A flag."""
 
 
 class _Unset(argparse.Action):
@@ -207,29 +199,34 @@ def add_global_options(parser: argparse.ArgumentParser, *, waits: bool = False) 
     They may stand behind an action of a command too, so that they are added after its actions.
     """
     formats = FORMATS + (parser.more_formats if isinstance(parser, Parser) else ())
-    for actions in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
-        if isinstance(actions, argparse._SubParsersAction):  # noqa: SLF001
-            for action in actions.choices.values():
-                for names, words in ((("-l", "--log-level"), LOG_LEVELS), (("-f", "--format"), formats)):
-                    action.add_argument(*names, type=choice(*words), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-                if waits:
-                    action.add_argument(
-                        "--progress", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-                    )
-    group = parser.add_argument_group("global options")
+    declared: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        (("-l", "--log-level"), {
+            "type": choice(*LOG_LEVELS), "metavar": "LEVEL",
+            "default": from_environment("NVAT_LOG_LEVEL", "info", choice(*LOG_LEVELS)),
+            "help": "trace, debug, info, warn, error or off (NVAT_LOG_LEVEL)",
+        }),
+        (("-f", "--format"), {
+            "type": choice(*formats), "metavar": "FORMAT",
+            "default": from_environment("NVAT_FORMAT", "text", choice(*FORMATS)),
+            "help": f"{', '.join(formats[:-1])} or {formats[-1]} (NVAT_FORMAT)",
+        }),
+    ]  # fmt: skip
     if waits:
-        group.add_argument(
-            "--progress", action="store_true", help="say what is waited for, also where stderr is no terminal"
-        )
-    group.add_argument(
-        "-l", "--log-level", type=choice(*LOG_LEVELS),
-        default=from_environment("NVAT_LOG_LEVEL", "info", choice(*LOG_LEVELS)), metavar="LEVEL",
-        help="trace, debug, info, warn, error or off (NVAT_LOG_LEVEL)",
-    )  # fmt: skip
-    group.add_argument(
-        "-f", "--format", type=choice(*formats), default=from_environment("NVAT_FORMAT", "text", choice(*FORMATS)),
-        metavar="FORMAT", help=f"{', '.join(formats[:-1])} or {formats[-1]} (NVAT_FORMAT)",
-    )  # fmt: skip
+        said = "say what is waited for, also where stderr is no terminal"
+        declared.insert(0, (("--progress",), {"action": "store_true", "help": said}))
+    actions = [action for _, action in _actions_of(parser)]
+    group = parser.add_argument_group("global options")
+    for names, settings in declared:
+        group.add_argument(*names, **settings)
+        for action in actions:
+            action.add_argument(*names, **{**settings, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS})
+
+
+def _actions_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The actions of a command (``bundle create``) by name."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            yield from action.choices.items()
 
 
 def add_terminal_options(parser: argparse.ArgumentParser) -> None:
@@ -257,15 +254,24 @@ def command_of(options: argparse.Namespace) -> list[str]:
 
 def choice(*words: str) -> Callable[[str], str]:
     """A type for argparse: one of these words, which shell completion reads back from its ``words``."""
-    return _Choice(words)
+    return _Words(lambda: words, closed=True)
 
 
-class _Choice:
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self.words = words
+def suggested(words: Callable[[], Iterable[str]]) -> Callable[[str], str]:
+    """A type for argparse: any text. Shell completion offers ``words``, which are asked for when it is written."""
+    return _Words(words, closed=False)
+
+
+class _Words:
+    def __init__(self, words: Callable[[], Iterable[str]], *, closed: bool) -> None:
+        self._words, self._closed = words, closed
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self._words())
 
     def __call__(self, text: str) -> str:
-        if text not in self.words:
+        if self._closed and text not in self.words:
             raise argparse.ArgumentTypeError(_not_one_of(text, self.words))
         return text
 
@@ -277,29 +283,11 @@ def _not_one_of(text: str, words: tuple[str, ...]) -> str:
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     """The long options of a parser and of its actions that its help shows."""
+    for _, inner in _actions_of(parser):
+        yield from _options(inner)
     for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            for inner in action.choices.values():
-                yield from _options(inner)
-        elif action.help != argparse.SUPPRESS:
+        if action.help != argparse.SUPPRESS:
             yield from (name for name in action.option_strings if name.startswith("--"))
-
-
-def suggested(words: Callable[[], Iterable[str]]) -> Callable[[str], str]:
-    """A type for argparse: any text. Shell completion offers ``words``, which are asked for when it is written."""
-    return _Suggested(words)
-
-
-class _Suggested:
-    def __init__(self, words: Callable[[], Iterable[str]]) -> None:
-        self._words = words
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return tuple(self._words())
-
-    def __call__(self, text: str) -> str:
-        return text
 
 
 def platform_names() -> Iterable[str]:
@@ -419,8 +407,8 @@ def require_own_files(options: argparse.Namespace, outputs: Sequence[str], input
         for path in value if isinstance(value, list | tuple) else [value]:
             if isinstance(path, str) and path:
                 if name in outputs and (other := next((o for o, p in named if _is_one_file(p, path)), None)):
-                    raise ArgumentError(f"--{name.replace('_', '-')} and {other} are one file: {path}", VALIDATION)
-                named.append((f"--{name.replace('_', '-')}", path))
+                    raise ArgumentError(f"{_flag_of(name)} and {other} are one file: {path}", VALIDATION)
+                named.append((_flag_of(name), path))
 
 
 def _is_one_file(path: str, other: str) -> bool:
@@ -442,9 +430,7 @@ def existing_file(text: str) -> str:
     """A type for argparse: the path of an existing file."""
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"File is actually a directory: {text}")
-    if not os.path.exists(text):
-        raise argparse.ArgumentTypeError(f"File does not exist: {text}")
-    return text
+    return existing_path(text)
 
 
 def existing_path(text: str) -> str:
@@ -456,14 +442,13 @@ def existing_path(text: str) -> str:
 
 def existing_directory(text: str) -> str:
     """A type for argparse: the path of an existing directory."""
-    if not os.path.exists(text):
-        raise argparse.ArgumentTypeError(f"Directory does not exist: {text}")
     if not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"Directory is actually a file: {text}")
+        wrong = "Directory is actually a file" if os.path.exists(text) else "Directory does not exist"
+        raise argparse.ArgumentTypeError(f"{wrong}: {text}")
     return text
 
 
-def from_environment(variable: str, default: str, kind: Callable[[str], str] = str) -> str:
+def from_environment(variable: str, default: T, kind: Callable[[str], T] | None = None) -> T | str:
     """The value of a variable, or the default where it is unset or empty.
 
     A value that ``kind``, a type for argparse, refuses is ignored with a warning, as NVIDIA's program ignores it: the
@@ -473,7 +458,7 @@ def from_environment(variable: str, default: str, kind: Callable[[str], str] = s
     if not value:
         return default
     try:
-        return kind(value)
+        return value if kind is None else kind(value)
     except argparse.ArgumentTypeError as error:
         say(f"warning: {variable}: {error}; it is ignored", error=True)
         return default
@@ -482,23 +467,68 @@ def from_environment(variable: str, default: str, kind: Callable[[str], str] = s
 # --- requests: what the parsed options ask for ------------------------------------------------------------------------
 
 
+class Option(NamedTuple):
+    """How the command line names the field of a request whose default this is; see ``option`` and ``flag``."""
+
+    text: str
+    metavar: str | None
+    kind: Callable[[str], object] | None
+    default: object
+    variable: str
+    action: str | None
+
+    def add(self, group: argparse._ActionsContainer, *names: str) -> None:
+        """Declare it under these names."""
+        settings: dict[str, Any] = {"help": self.text, "action": self.action}
+        if self.metavar is not None:
+            default = from_environment(self.variable, self.default, self.kind) if self.variable else self.default
+            settings |= {"type": self.kind, "default": default, "metavar": self.metavar}
+        group.add_argument(*names, **settings)
+
+
+def option(
+    metavar: str, text: str, kind: Callable[[str], object] | None = None, default: object = None, *,
+    variable: str = "", many: bool = False,
+) -> Any:  # fmt: skip
+    """The default of a field that an option of its name fills.
+
+    ``metavar`` and ``text`` are for the help. ``kind`` is a type for argparse. ``variable`` of the environment comes
+    before ``default``. With ``many`` the option may be repeated.
+    """
+    return Option(text, metavar, kind, default, variable, "append" if many else None)
+
+
+def flag(text: str) -> Any:
+    """The default of a field that a flag of its name sets."""
+    return Option(text, None, None, None, "", "store_true")
+
+
+def add_options(group: argparse._ActionsContainer, request: type[NamedTuple], *only: str) -> None:
+    """The options that the fields of a request declare, or only those of some fields."""
+    for name, declared in request._field_defaults.items():
+        if isinstance(declared, Option) and (not only or name in only):
+            declared.add(group, _flag_of(name))
+
+
+def _flag_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def read(kind: type[Request], options: argparse.Namespace, **more: object) -> Request:
     """A request whose fields have the names of options; ``more`` has those that have not."""
     named = {name: getattr(options, name) for name in kind._fields if name not in more}
     return kind(**named, **more)  # type: ignore[call-overload,no-any-return]
 
 
-def given(options: argparse.Namespace) -> frozenset[str]:
-    """The options that the command line names; the others have their defaults."""
-    return frozenset(getattr(options, "_given", ()))
+def given(options: argparse.Namespace, *names: str) -> list[str]:
+    """Those of these options that the command line names, as it names them; the others have their defaults."""
+    return [_flag_of(name) for name in names if name in getattr(options, "_given", ())]
 
 
 def ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Warn of each of these options that the command line names: it has no effect."""
-    named = given(options)
-    for name in names:
-        if name in named and warns(options):
-            say(f"warning: --{name.replace('_', '-')} is ignored: {why}", error=True)
+    for name in given(options, *names) if warns(options) else ():
+        say(f"warning: {name} is ignored: {why}", error=True)
 
 
 def warns(options: argparse.Namespace) -> bool:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import dump_json
@@ -22,12 +21,14 @@ from nvattest.cli import collect, sources
 from nvattest.cli.arguments import (
     VALIDATION,
     ArgumentError,
+    add_options,
     choice,
     fault_names,
-    from_environment,
+    flag,
     given,
     ignored,
     input_file,
+    option,
     output_file,
     platform_names,
     read,
@@ -75,6 +76,52 @@ _LIVE = (
 )  # fmt: skip
 
 
+class RemoteRequest(NamedTuple):
+    """Another verifier than this program: NVIDIA's service, and which of its answers are accepted."""
+
+    nras_url: str = option(
+        "URL", "NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL); every output names another one",
+        default=NRAS_URL, variable="NVAT_NRAS_BASE_URL",
+    )  # fmt: skip
+    refuse_weakened: bool = flag("refuse the answer of another remote service than NVIDIA's own")
+    accept_simulated: bool = flag("for tests: accept a remote service's answer about simulated devices")
+
+
+class TokenRequest(NamedTuple):
+    """Which token is issued, signed by whom, and where it goes."""
+
+    claims_version: str
+    token_format: str = option(
+        "FORMAT", "detached-eat (the default; NVIDIA's shape) or ear (EAT attestation result)",
+        choice("detached-eat", "ear"), "detached-eat",
+    )  # fmt: skip
+    token_out: str = option("FILE", "write the token here, whole or not at all, for its owner only", output_file, "")
+    signing_key: str | None = option(
+        "PEM", "sign with this P-384 key; without it a key is made for this run and forgotten", input_file
+    )
+    issuer: str = option("TEXT", "iss of the token (NVATTEST-LOCAL-VERIFIER)", default="")
+    jwks_out: str = option("FILE", "write the public half of the key here, as JWKS", output_file, "")
+    token_lifetime: int = option("SECONDS", "how long the token is good (3600)", int, 3600)
+
+
+class BindingRequest(NamedTuple):
+    """What binds a token to the CPU: the challenge, and the file for a quote over challenge, key and evidence."""
+
+    challenge: bytes | None = option(
+        "HEX", "the relying party's challenge; the devices' nonce is derived from it and from the token's key",
+        sources.challenge,
+    )  # fmt: skip
+    bind_tee: str = option(
+        "FILE", "write a quote of the CPU here that covers the challenge, the token's key and all raw evidence",
+        output_file, "",
+    )  # fmt: skip
+    tsm_root: str = option("DIR", "where the kernel gives quotes (configfs-tsm)", default="")
+    extend_rtmr: str | None = option(
+        "N", "extend this runtime register with the evidence digest first, where the kernel offers registers",
+        choice("2", "3"),
+    )  # fmt: skip
+
+
 class Request(NamedTuple):
     """What is attested, with what, and what comes out. ``remote`` and ``simulate`` are None where not asked for."""
 
@@ -84,13 +131,17 @@ class Request(NamedTuple):
     token: TokenRequest
     binding: BindingRequest
     remote: RemoteRequest | None
-    simulate: str | None
-    simulate_guest: str
-    fault: list[str]
     as_json: bool
-    explain: bool
-    verbose: bool
     debug: bool
+    simulate: str | None
+    verbose: bool
+    simulate_guest: str = option(
+        "GUEST", "with --simulate and --bind-tee: the guest that gives the quote, such as snp-genoa (tdx)", None, "tdx"
+    )
+    fault: list[str] = option(
+        "TARGET:LIE", "with --simulate: gpu0:measurement=9", suggested(fault_names), [], many=True
+    )
+    explain: bool = flag("explain the result, as nvattest explain does")
 
     @property
     def wants_token(self) -> bool:
@@ -114,109 +165,18 @@ class Result(NamedTuple):
     refusals: tuple[Refusal, ...] = ()
 
 
-class RemoteRequest(NamedTuple):
-    """Another verifier than this program: NVIDIA's service, and which of its answers are accepted."""
-
-    nras_url: str
-    refuse_weakened: bool
-    accept_simulated: bool
-
-
-def add_remote_options(parser: argparse.ArgumentParser) -> None:
-    """Who verifies."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """NVIDIA's options under NVIDIA's names, and ours."""
+    collect.add_evidence_options(parser)
+    sources.add_collateral_options(parser)
     group = parser.add_argument_group("verifier")
     group.add_argument(
         "--verifier", type=choice("local", "remote"), default="local", metavar="WHERE",
         help="local (the default), or remote: NVIDIA's attestation service verifies, its signed answer is checked here",
     )  # fmt: skip
-    group.add_argument(
-        "--nras-url", default=from_environment("NVAT_NRAS_BASE_URL", NRAS_URL), metavar="URL",
-        help="NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL); every output names another one",
-    )  # fmt: skip
-    group.add_argument(
-        "--refuse-weakened", action="store_true", help="refuse the answer of another remote service than NVIDIA's own"
-    )
-    group.add_argument(
-        "--accept-simulated", action="store_true",
-        help="for tests: accept a remote service's answer about simulated devices",
-    )  # fmt: skip
-
-
-class TokenRequest(NamedTuple):
-    """Which token is issued, signed by whom, and where it goes."""
-
-    token_format: str
-    token_out: str
-    signing_key: str | None
-    issuer: str
-    jwks_out: str
-    token_lifetime: int
-    claims_version: str
-
-
-def add_token_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``TokenRequest``."""
-    group = parser.add_argument_group("token")
-    group.add_argument(
-        "--token-format", type=choice("detached-eat", "ear"), default="detached-eat", metavar="FORMAT",
-        help="detached-eat (the default; NVIDIA's shape) or ear (EAT attestation result)",
-    )  # fmt: skip
-    group.add_argument(
-        "--token-out", type=output_file, default="", metavar="FILE",
-        help="write the token here, whole or not at all, for its owner only",
-    )  # fmt: skip
-    group.add_argument(
-        "--signing-key", type=input_file, metavar="PEM",
-        help="sign with this P-384 key; without it a key is made for this run and forgotten",
-    )  # fmt: skip
-    group.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
-    group.add_argument(
-        "--jwks-out", type=output_file, default="", metavar="FILE",
-        help="write the public half of the key here, as JWKS",
-    )  # fmt: skip
-    group.add_argument(
-        "--token-lifetime", type=int, default=3600, metavar="SECONDS", help="how long the token is good (3600)"
-    )
-
-
-class BindingRequest(NamedTuple):
-    """What binds a token to the CPU: the challenge, and the file for a quote over challenge, key and evidence."""
-
-    challenge: bytes | None
-    bind_tee: str
-    tsm_root: str
-    extend_rtmr: str | None
-
-    @property
-    def asked(self) -> bool:
-        """Whether any option of a binding is given."""
-        return self.challenge is not None or bool(self.bind_tee) or self.extend_rtmr is not None
-
-
-def add_binding_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``BindingRequest``."""
-    group = parser.add_argument_group("binding to the CPU TEE")
-    sources.add_challenge(
-        group, "the relying party's challenge; the devices' nonce is derived from it and from the token's key"
-    )
-    group.add_argument(
-        "--bind-tee", type=output_file, default="", metavar="FILE",
-        help="write a quote of the CPU here that covers the challenge, the token's key and all raw evidence",
-    )  # fmt: skip
-    group.add_argument("--tsm-root", default="", metavar="DIR", help="where the kernel gives quotes (configfs-tsm)")
-    group.add_argument(
-        "--extend-rtmr", type=choice("2", "3"), metavar="N",
-        help="extend this runtime register with the evidence digest first, where the kernel offers registers",
-    )  # fmt: skip
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NVIDIA's options under NVIDIA's names, and ours."""
-    collect.add_evidence_options(parser)
-    sources.add_collateral_options(parser)
-    add_remote_options(parser)
-    group = sources.add_demand_options(parser)
-    group.add_argument("--explain", action="store_true", help="explain the result, as nvattest explain does")
+    add_options(group, RemoteRequest)
+    group = sources.add_judgement_options(parser)
+    add_options(group, Demands)
     group.add_argument(
         "-v", "--verbose", action="store_true",
         help="show every check of every device; otherwise trusted devices are folded, and a failure shows its causes",
@@ -228,16 +188,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--simulate", type=suggested(platform_names), nargs="?", const="hopper-8-ppcie", metavar="PLATFORM",
         help="attest a simulated platform (see nvattest simulate --list); proves nothing but that the program works",
     )  # fmt: skip
-    group.add_argument(
-        "--simulate-guest", default="tdx", metavar="GUEST",
-        help="with --simulate and --bind-tee: the guest that gives the quote, such as snp-genoa (tdx)",
-    )  # fmt: skip
-    group.add_argument(
-        "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
-        help="with --simulate: gpu0:measurement=9",
-    )  # fmt: skip
-    add_token_options(parser)
-    add_binding_options(parser)
+    add_options(group, Request)
+    add_options(parser.add_argument_group("token"), TokenRequest)
+    add_options(parser.add_argument_group("binding to the CPU TEE"), BindingRequest)
 
 
 class _AlwaysVerified(argparse.Action):
@@ -278,35 +231,31 @@ def _request(options: argparse.Namespace) -> Request:
     """
     require_own_files(options, _WRITTEN, _READ)
     remote = options.verifier == "remote"
-    if options.refuse_weakened and not remote:
-        raise ArgumentError(
-            "--refuse-weakened is about the answer of a service: it needs --verifier remote", VALIDATION
+    if remote:
+        _refuse(
+            given(options, "offline", *_LOCAL),
+            "{}: cannot go with --verifier remote: the service is asked, verifies and signs by itself",
         )
-    if remote and (local := ["--offline"] * options.offline + _named(options, _LOCAL)):
-        raise ArgumentError(
-            f"{local[0]}: cannot go with --verifier remote: the service is asked, verifies and signs by itself",
-            VALIDATION,
+    else:
+        _refuse(given(options, "refuse_weakened"), "{} is about the answer of a service: it needs --verifier remote")
+    if options.simulate is None:
+        _refuse(options.fault, "--fault: {} needs --simulate: no real device can be given it")
+    else:
+        other = given(options, *_SIMULATED) + ["--verifier remote"] * remote
+        if options.device != "all":
+            other += [f"{name} {options.device}" for name in given(options, "device")]
+        _refuse(
+            other,
+            "{}: cannot go with --simulate, which brings all devices, collateral and anchors of its platform; "
+            "for live services use nvattest simulate -- nvattest attest",
         )
-    if options.simulate is None and options.fault:
-        raise ArgumentError(f"--fault: {options.fault[0]} needs --simulate: no real device can be given it", VALIDATION)
-    if (lies := [text for text in options.fault if text.startswith("guest:")]) and (
-        not options.bind_tee or options.tsm_root
-    ):
-        raise ArgumentError(
-            f"--fault: {lies[0]} is seen in the quote of a simulated guest: it needs --bind-tee and no --tsm-root",
-            VALIDATION,
+    if not options.bind_tee or options.tsm_root:
+        _refuse(
+            [text for text in options.fault if text.startswith("guest:")],
+            "--fault: {} is seen in the quote of a simulated guest: it needs --bind-tee and no --tsm-root",
         )
-    if options.simulate is not None:
-        other = _named(options, _SIMULATED) + ["--verifier remote"] * remote
-        other += [f"--device {options.device}"] * (options.device != "all" and bool(_named(options, ("device",))))
-        if other:
-            raise ArgumentError(
-                f"{other[0]}: cannot go with --simulate, which brings all devices, collateral and anchors of its "
-                "platform; for live services use nvattest simulate -- nvattest attest",
-                VALIDATION,
-            )
-    if options.cached_revocation and options.no_cache:
-        raise ArgumentError("--cached-revocation: cannot go with --no-cache, which uses none", VALIDATION)
+    if options.no_cache:
+        _refuse(given(options, "cached_revocation"), "{}: cannot go with --no-cache, which uses none")
     _warn_of_ignored(options, remote=remote)
     return read(
         Request,
@@ -322,33 +271,37 @@ def _request(options: argparse.Namespace) -> Request:
     )
 
 
+def _refuse(found: Sequence[str], message: str) -> None:
+    if found:
+        raise ArgumentError(message.format(found[0]), VALIDATION)
+
+
 def _warn_of_ignored(options: argparse.Namespace, *, remote: bool) -> None:
     """Warn of options that have no effect beside the others."""
-    without = partial(ignored, options)
-    if remote:
-        without(_COLLATERAL, "the service gathers what it verifies with")
-        without(["cached_revocation"], "the service asks for revocation")
-    else:
-        without(["nras_url", "accept_simulated"], "no remote service verifies; --verifier remote asks one")
-        if options.relying_party_policy is None:
-            without(["cached_revocation"], "it is about a --relying-party-policy")
-        token = options.token_out or options.jwks_out or options.signing_key or options.bind_tee
-        if options.format != "json" and not token:
-            without(["token_format", "issuer", "token_lifetime"], "no token is made; --token-out writes one")
-    if not options.bind_tee and options.extend_rtmr is None:
-        without(["tsm_root"], "no quote is made; --bind-tee makes one")
-    goes_out = options.token_out or options.signing_key or options.format == "json"
-    if options.jwks_out and not goes_out and warns(options):
+    as_json, goes_out = options.format == "json", options.token_out or options.signing_key
+    token = as_json or goes_out or options.jwks_out or options.bind_tee
+    for unused, names, why in (
+        (remote, _COLLATERAL, "the service gathers what it verifies with"),
+        (remote, ["cached_revocation"], "the service asks for revocation"),
+        (not remote, ["nras_url", "accept_simulated"], "no remote service verifies; --verifier remote asks one"),
+        (
+            not remote and options.relying_party_policy is None,
+            ["cached_revocation"],
+            "it is about a --relying-party-policy",
+        ),
+        (
+            not remote and not token,
+            ["token_format", "issuer", "token_lifetime"],
+            "no token is made; --token-out writes one",
+        ),
+        (not options.bind_tee and options.extend_rtmr is None, ["tsm_root"], "no quote is made; --bind-tee makes one"),
+        (options.simulate is not None, _LIVE, "--simulate asks no driver and no service"),
+        (as_json, ["explain", "verbose"], "the JSON has every check; nvattest explain reads it"),
+    ):
+        if unused:
+            ignored(options, names, why)
+    if options.jwks_out and not goes_out and not as_json and warns(options):
         say("warning: --jwks-out: no token goes out, and its key is forgotten; name --token-out", error=True)
-    if options.simulate is not None:
-        without(_LIVE, "--simulate asks no driver and no service")
-    if options.format == "json":
-        without(["explain", "verbose"], "the JSON has every check; nvattest explain reads it")
-
-
-def _named(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
-    named = given(options)
-    return [f"--{name.replace('_', '-')}" for name in names if name in named]
 
 
 # --- verified here ----------------------------------------------------------------------------------------------------
@@ -357,19 +310,18 @@ def _named(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
 def _local(request: Request) -> Result:
     policy = sources.evidence_policy(request.demands.policy)
     relying_party = sources.relying_party_policy(request.demands)
-    key = binding = None
-    if request.wants_token or request.binding.asked:
-        key = signing_key(request.token.signing_key) if request.wants_token else None
-        binding = requested_binding(request.binding, request.evidence.nonce, key)
+    key = signing_key(request.token.signing_key) if request.wants_token else None
+    binding = requested_binding(request.binding, request.evidence.nonce, key)
     appraisal = (_simulate if request.simulate is not None else _appraise)(request, policy, binding)
+    from nvattest.token.claims import claims_of
+
+    claims = claims_of(appraisal, version=request.demands.claims_version)
     code, decision, said = appraisal.result_code, None, None
     if relying_party is not None:
-        decision, code = _decide(relying_party, appraisal, request)
+        decision, code = _decide(relying_party, appraisal, claims, request)
         said = relying_party.provenance(decision, overrides=request.demands.policy_overrides_appraisal)
-    token = None
-    if key is not None:
-        token = make_token(appraisal, request.token, key, said)
-    return Result(code, _claims(appraisal, request), token, appraisal, decision)
+    token = make_token(appraisal, request.token, key, said) if key is not None else None
+    return Result(code, claims, token, appraisal, decision)
 
 
 def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:
@@ -398,7 +350,7 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
     from nvattest.session import verify
     from nvattest.testing import Platform, SimulatedGuest, parse_fault
 
-    nonce = binding.nonce if binding is not None else collect.requester_nonce(request.evidence)
+    nonce = (binding.nonce if binding is not None else None) or collect.requester_nonce(request.evidence)
     nonce = nonce or Nonce(os.urandom(32))
     faults = [parse_fault(text) for text in request.fault]
     platform = Platform.build(request.simulate or "", lies=[lie for lie in faults if lie.target != "guest"])
@@ -428,17 +380,13 @@ def _simulate(request: Request, policy: EvidencePolicy | None, binding: Binding 
     )
 
 
-def _claims(appraisal: Appraisal, request: Request) -> list[dict[str, object]]:
-    from nvattest.token.claims import claims_of
-
-    return claims_of(appraisal, version=request.demands.claims_version)
-
-
-def _decide(policy: RelyingPartyPolicy, appraisal: Appraisal, request: Request) -> tuple[PolicyDecision, ResultCode]:
+def _decide(
+    policy: RelyingPartyPolicy, appraisal: Appraisal, claims: list[dict[str, object]], request: Request
+) -> tuple[PolicyDecision, ResultCode]:
     from nvattest.policy.isolation import evaluate_bounded
     from nvattest.policy.relying_party import as_if_fresh, combine, kept_answers
 
-    overall, claims = overall_claims(appraisal, request.token), _claims(appraisal, request)
+    overall = overall_claims(appraisal, request.token)
     decision = evaluate_bounded(policy, claims, overall)
     if not decision.matched and (kept := kept_answers(appraisal)):
         # Only an explanation: an engine that fails here changes no decision.

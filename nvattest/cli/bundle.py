@@ -17,6 +17,7 @@ from nvattest.cli.arguments import (
     REQUIRED,
     VALIDATION,
     ArgumentError,
+    add_options,
     existing_directory,
     existing_path,
     given,
@@ -133,8 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             "--keep-going", action="store_true", help="write the bundle although some nodes cannot be verified with it"
         )
-        sources.add_url_options(action.add_argument_group("services"))
-        sources.add_network_options(action)
+        sources.add_service_options(action)
     inspect = actions.add_parser("inspect", help="say what a bundle holds, whether it verifies and until when")
     inspect.add_argument("file", type=input_path, metavar="FILE", help="the bundle; - is standard input")
     merge = actions.add_parser("merge", help="put several bundles into one; folders, or more than a file holds, in one")
@@ -149,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (create, inspect, merge):
         sources.add_judgement_options(action)
         collect.add_evidence_files(action.add_argument_group("devices whose revocation answers are to be verified"))
-        sources.add_cpu_anchors(action)
+        add_options(action, sources.GuestSource, "cpu_anchors")
 
 
 def _rate(text: str) -> float:
@@ -219,7 +219,7 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> No
         ArgumentError: one of them is given.
     """
     for name in names:
-        if name in given(options) or getattr(options, name) is True:
+        if given(options, name) or getattr(options, name) is True:
             raise ArgumentError(f"--{name.replace('_', '-')}: {why}", VALIDATION)
 
 

@@ -20,10 +20,12 @@ from nvattest.cli.arguments import (
     VALIDATION,
     ArgumentError,
     Parser,
+    add_options,
     choice,
     given,
     ignored,
     input_file,
+    option,
     output_file,
     read,
     read_input,
@@ -50,7 +52,7 @@ _COCO = "coco"
 _MAXIMUM_RUNTIME_DATA = 64 * 1024
 # The library for switches is not installed, or knows none.
 _NO_SWITCH = ("nscq-missing", "no-switch")
-_KINDS = {
+KINDS = {
     "gpu": (DeviceKind.GPU,),
     "nvswitch": (DeviceKind.NVSWITCH,),
     "all": (DeviceKind.GPU, DeviceKind.NVSWITCH),
@@ -81,7 +83,7 @@ def add_evidence_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("evidence")
     group.add_argument("--nonce", default="", metavar="HEX", help="the 32 bytes that the report has to answer")
     group.add_argument(
-        "-d", "--device", type=choice(*_KINDS), default="gpu", metavar="KIND", help="gpu (the default), nvswitch or all"
+        "-d", "--device", type=choice(*KINDS), default="gpu", metavar="KIND", help="gpu (the default), nvswitch or all"
     )
     group.add_argument(
         "--gpu-evidence-source", type=choice("nvml", "corelib", "file"), default="nvml", metavar="SOURCE",
@@ -115,29 +117,26 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
     Raises:
         ArgumentError: a file that is needed is not named or not there, or an architecture that cannot be named.
     """
-    kinds, named, files = _KINDS[options.device], given(options), {}
-    for kind in kinds:
-        name = f"{kind.value}_evidence"
-        chosen = getattr(options, f"{name}_source") == "file"
-        if chosen or (f"{name}_file" in named and f"{name}_source" not in named):
-            files[kind] = _needed_file(getattr(options, f"{name}_file"), f"--{name.replace('_', '-')}-file")
+    kinds, files = KINDS[options.device], {}
     corelib = options.gpu_evidence_source == "corelib" and DeviceKind.GPU in kinds
     if DeviceKind.GPU in kinds:
         if options.gpu_architecture and options.gpu_architecture.upper() != "BLACKWELL":
             raise ArgumentError("--gpu-architecture: only blackwell can be named", VALIDATION)
         if corelib and not options.gpu_architecture:
             raise ArgumentError("--gpu-architecture: required when the source is corelib", VALIDATION)
-    for kind, word, others in (
-        (DeviceKind.GPU, "GPU", ("gpu_evidence_source", "gpu_evidence_file", "gpu_architecture")),
-        (DeviceKind.NVSWITCH, "switch", ("nvswitch_evidence_source", "nvswitch_evidence_file")),
-    ):
+        if not corelib:
+            ignored(options, ["gpu_architecture"], "only the source corelib needs it")
+    for kind, word, others in ((DeviceKind.GPU, "GPU", ["gpu_architecture"]), (DeviceKind.NVSWITCH, "switch", [])):
+        names = [f"{kind.value}_evidence_source", f"{kind.value}_evidence_file"]
+        chosen, path = (getattr(options, name) for name in names)
+        flag = f"--{kind.value}-evidence-file"
         if kind not in kinds:
-            ignored(options, others, f"--device {options.device} asks for no {word}; --device all asks for both kinds")
-        elif kind not in files:
-            chosen = getattr(options, f"{kind.value}_evidence_source")
-            ignored(options, [f"{kind.value}_evidence_file"], f"the source is {chosen}, which is named too")
-    if DeviceKind.GPU in kinds and not corelib:
-        ignored(options, ["gpu_architecture"], "only the source corelib needs it")
+            why = f"--device {options.device} asks for no {word}; --device all asks for both kinds"
+            ignored(options, [*names, *others], why)
+        elif chosen == "file" or given(options, *names) == [flag]:
+            files[kind] = _needed_file(path, flag)
+        else:
+            ignored(options, names[1:], f"the source is {chosen}, which is named too")
     if len(files) == len(kinds):
         ignored(options, ["allow_devtools", "driver_timeout"], "all evidence is from files, and no driver is asked")
     return EvidenceSource(
@@ -152,11 +151,6 @@ def _needed_file(path: str, option: str) -> str:
         return input_file(path)
     except argparse.ArgumentTypeError as error:
         raise ArgumentError(f"{option}: {error}", VALIDATION) from None
-
-
-def kinds_of(device: str) -> tuple[DeviceKind, ...]:
-    """The kinds that a value of ``--device`` stands for."""
-    return _KINDS[device]
 
 
 def add_evidence_files(group: argparse._ArgumentGroup) -> None:
@@ -180,13 +174,13 @@ def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]
         InputError: a file cannot be read, or holds devices of the other kind.
         CollectionError: the driver did not give evidence.
     """
-    if len(source.kinds) == 2 and not source.live and len(set(source.files.values())) == 1:
-        # The file that collect-evidence --device all writes.
-        return _both_from_file(source.files[DeviceKind.GPU], "--gpu-evidence-file")
+    if not source.live and len(set(source.files.values())) == 1:
+        # One file for both kinds is the file that collect-evidence --device all writes.
+        return _from_file(source.files[source.kinds[0]], source.kinds)
     found: list[Evidence] = []
     for kind in source.kinds:
         if kind in source.files:
-            found += _from_file(source.files[kind], kind)
+            found += _from_file(source.files[kind], (kind,))
         elif kind is DeviceKind.GPU and source.corelib:
             raise InputError(
                 "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
@@ -245,33 +239,25 @@ def read_evidence(path: str, option: str = "--gpu-evidence-file") -> tuple[Evide
     return sources.read_file(option, path, MAXIMUM_TEXT, load_evidence, "evidence")
 
 
-def _both_from_file(path: str, option: str) -> tuple[Evidence, ...]:
-    """GPUs, then switches: the order of two files."""
-    items = read_evidence(path, option)
-    found: list[Evidence] = []
-    for kind in (DeviceKind.GPU, DeviceKind.NVSWITCH):
-        of_kind = [item for item in items if item.kind is kind]
-        if not of_kind:
+def _from_file(path: str, kinds: tuple[DeviceKind, ...]) -> tuple[Evidence, ...]:
+    """The evidence of one file by kind, which is the order of two files."""
+    items = read_evidence(path, f"--{kinds[0].value}-evidence-file")
+    for index, item in enumerate(items):
+        if item.kind not in kinds:
+            raise InputError(
+                f"{path}: item {index} is of {item.architecture.value}, which is no {kinds[0].value}",
+                code="device-kind",
+                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file; a file that holds "
+                "both is named in both, with --device all",
+            )
+    for kind in kinds:
+        if all(item.kind is not kind for item in items):
             raise InputError(
                 f"{path}: there is no {kind.value} in it, and --device all asks for both kinds",
                 code="device-kind",
                 hint="collect with --device all, or leave out --device and the other option",
             )
-        found += of_kind
-    return tuple(found)
-
-
-def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
-    items = read_evidence(path, f"--{kind.value}-evidence-file")
-    for index, item in enumerate(items):
-        if item.kind is not kind:
-            raise InputError(
-                f"{path}: item {index} is of {item.architecture.value}, which is no {kind.value}",
-                code="device-kind",
-                hint="give GPUs with --gpu-evidence-file and switches with --nvswitch-evidence-file; a file that holds "
-                "both is named in both, with --device all",
-            )
-    return items
+    return tuple(item for kind in kinds for item in items if item.kind is kind)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -280,28 +266,23 @@ def _from_file(path: str, kind: DeviceKind) -> tuple[Evidence, ...]:
 class CocoRequest(NamedTuple):
     """What the devices shall answer, as report data or as the file from which it follows, and the file for KBS."""
 
-    report_data: str
-    runtime_data: str | None
-    additional_evidence: str
     warn: bool
+    report_data: str = option(
+        "HEX", "what the devices are bound to, 1 to 64 bytes; they answer the first 32", default=""
+    )
+    runtime_data: str | None = option(
+        "FILE", 'JSON with "nonce" and "tee-pubkey" of the KBS handshake: gives the report data of devices and CPU',
+        input_file,
+    )  # fmt: skip
+    additional_evidence: str = option(
+        "FILE", "write the exact text that the CPU's quote covers and KBS gets", output_file, ""
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NVIDIA's options under NVIDIA's names, and ours."""
     add_evidence_options(parser)
-    group = parser.add_argument_group("Confidential Containers (--format coco)")
-    group.add_argument(
-        "--report-data", default="", metavar="HEX",
-        help="what the devices are bound to, 1 to 64 bytes; they answer the first 32",
-    )  # fmt: skip
-    group.add_argument(
-        "--runtime-data", type=input_file, metavar="FILE",
-        help='JSON with "nonce" and "tee-pubkey" of the KBS handshake: gives the report data of devices and CPU',
-    )  # fmt: skip
-    group.add_argument(
-        "--additional-evidence", type=output_file, default="", metavar="FILE",
-        help="write the exact text that the CPU's quote covers and KBS gets",
-    )  # fmt: skip
+    add_options(parser.add_argument_group("Confidential Containers (--format coco)"), CocoRequest)
     if isinstance(parser, Parser):
         parser.more_formats = (_COCO,)
 
@@ -310,25 +291,25 @@ def run(options: argparse.Namespace) -> int:
     """Collect and print. JSON goes to stdout in all formats: evidence has no other form."""
     source = evidence_source(options)
     coco = _coco_request(options)
-    code, message, hint = ResultCode.OK, "", ""
-    evidences: object = None
     try:
         if coco is not None:
             _collect_coco(source, coco)
             return ResultCode.OK.exit_status
         evidences = dump_evidence(_collect(source), form=EvidenceForm.ARRAY)
     except NvattestError as error:
-        code, message, hint = error.result_code, str(error), error.hint
-    if options.format == "json" or evidences is not None:
-        result: JsonObject = {"evidences": evidences, "result_code": int(code), "result_message": code.message}
-        if message:
-            result["error"] = {"message": message, "hint": hint}
-        print_json("collect-evidence", result)
-    if message:
-        say(f"Error {int(code):03d}: {code.message}: {message}", error=True)
-        if hint:
-            say(f"  next: {hint}", error=True)
-    return code.exit_status
+        code = error.result_code
+        if options.format == "json":
+            _print(code, None, error={"message": str(error), "hint": error.hint})
+        hint = [f"  next: {error.hint}"] if error.hint else []
+        say(f"Error {int(code):03d}: {code.message}: {error}", *hint, error=True)
+        return code.exit_status
+    _print(ResultCode.OK, evidences)
+    return ResultCode.OK.exit_status
+
+
+def _print(code: ResultCode, evidences: object, **more: object) -> None:
+    result = {"evidences": evidences, "result_code": int(code), "result_message": code.message}
+    print_json("collect-evidence", {**result, **more})
 
 
 def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
@@ -359,9 +340,8 @@ def _coco_request(options: argparse.Namespace) -> CocoRequest | None:
     """
     request = read(CocoRequest, options, warn=warns(options))
     if options.format != _COCO:
-        for name in ("report_data", "runtime_data", "additional_evidence"):
-            if getattr(request, name):
-                raise ArgumentError(f"--{name.replace('_', '-')}: only with --format {_COCO}", VALIDATION)
+        if named := given(options, *CocoRequest._field_defaults):
+            raise ArgumentError(f"{named[0]}: only with --format {_COCO}", VALIDATION)
         return None
     if not request.report_data and not request.runtime_data:
         raise ArgumentError(f"--report-data is required with --format {_COCO}", REQUIRED)
@@ -417,8 +397,7 @@ def _collect_with_or_without_switches(source: EvidenceSource) -> tuple[Evidence,
 def _runtime_data(path: str) -> tuple[str, JsonObject]:
     data = read_input(path, _MAXIMUM_RUNTIME_DATA)
     document = load_json(data, source=path, maximum=_MAXIMUM_RUNTIME_DATA, file=True)
-    nonce = document.get("nonce") if isinstance(document, dict) else None
-    key = document.get("tee-pubkey") if isinstance(document, dict) else None
+    nonce, key = (document.get("nonce"), document.get("tee-pubkey")) if isinstance(document, dict) else (None, None)
     if not isinstance(nonce, str) or not isinstance(key, dict) or not key:
         raise InputError(
             f'{path}: expected an object with the text "nonce" and the object "tee-pubkey"', code="runtime-data"

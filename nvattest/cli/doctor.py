@@ -25,7 +25,7 @@ from nvattest._system import pci_devices
 from nvattest._text import clean
 from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_options
 from nvattest.cli.output import Progress, say, terminal_for, write_file
-from nvattest.cli.sources import add_tls_options
+from nvattest.cli.sources import add_unchecked_tls_options
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest.config import EARLIEST
 from nvattest.model import counted, format_time, parse_time
@@ -136,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="FILE", help="also write everything into a .tar.gz or .zip for a support ticket; no secrets"
     )
-    add_tls_options(parser.add_argument_group("with --online"), checked=False)
+    add_unchecked_tls_options(parser.add_argument_group("with --online"))
     add_terminal_options(parser)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nvattest._documents import JsonObject
 from nvattest.appraisal.inputs import RevocationMode
 from nvattest.cli import collect, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, choice, given, ignored, read
+from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, add_options, choice, given, ignored, read
 from nvattest.cli.collect import EvidenceSource
 from nvattest.cli.output import print_json, say, say_how_read
 from nvattest.cli.sources import GuestSource, Judgement, Services
@@ -69,8 +69,7 @@ class Outlook(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Versions, files or live devices, and the network."""
     add_target_options(parser)
-    sources.add_url_options(parser.add_argument_group("services"))
-    sources.add_network_options(parser)
+    sources.add_service_options(parser)
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +90,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--project-sku", metavar="TEXT", help="board project SKU, such as 0200")
     group.add_argument("--chip-sku", metavar="TEXT", help="chip SKU, such as 882")
     group.add_argument("--bios", metavar="VERSION", help="NVSwitch BIOS version, such as 96.10.55.00.01")
-    sources.add_guest_source(parser.add_argument_group("the CPU of a guest"))
+    add_options(parser.add_argument_group("the CPU of a guest"), GuestSource)
     sources.add_judgement_options(parser)
 
 
@@ -118,11 +117,11 @@ def targets_of(options: argparse.Namespace) -> Targets:
         Targets,
         options,
         files=collect.evidence_files(options),
-        live=EvidenceSource(collect.kinds_of(options.device), {}),
+        live=EvidenceSource(collect.KINDS[options.device], {}),
         services=sources.services(options),
         judgement=read(Judgement, options),
         guest=read(GuestSource, options),
-        devices_named=bool(given(options) & set(OF_DEVICES)),
+        devices_named=bool(given(options, *OF_DEVICES)),
     )
 
 

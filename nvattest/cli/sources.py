@@ -16,15 +16,18 @@ from nvattest._text import clean, hex_bytes
 from nvattest.cli.arguments import (
     VALIDATION,
     ArgumentError,
+    add_options,
     choice,
     converted,
     existing_directory,
     existing_file,
+    flag,
     from_environment,
     given,
     ignored,
     input_file,
     input_path,
+    option,
     read,
     read_input,
     seconds,
@@ -116,8 +119,14 @@ class Access(NamedTuple):
     """What a service wants to see, and whom TLS trusts."""
 
     service_key: str
-    tls_ca_cert: str | None
-    tls_ca_path: str | None
+    tls_ca_cert: str | None = option(
+        "PEM", "trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)", existing_file,
+        variable="NVAT_TLS_CA_CERT",
+    )  # fmt: skip
+    tls_ca_path: str | None = option(
+        "DIR", "the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)", existing_directory,
+        variable="NVAT_TLS_CA_PATH",
+    )  # fmt: skip
 
     def __repr__(self) -> str:
         # A key must not appear in a log.
@@ -131,12 +140,7 @@ class Access(NamedTuple):
         """
         from nvattest.collateral.http import HttpSettings
 
-        return HttpSettings(
-            service_key=self.service_key,
-            key_hosts=base_urls,
-            tls_ca_cert=self.tls_ca_cert,
-            tls_ca_path=self.tls_ca_path,
-        )
+        return HttpSettings(key_hosts=base_urls, **self._asdict())
 
     def roots(self, url: str | None) -> str | None:
         """What vouches for the keys fetched from ``url``, in words; None where that was not over TLS."""
@@ -154,20 +158,13 @@ def add_access_options(group: argparse._ArgumentGroup) -> None:
         "--service-key", default=from_environment("NV_ATTESTATION_SERVICE_KEY", "", _service_key), metavar="KEY",
         help="sent to the configured hosts over https (better in NV_ATTESTATION_SERVICE_KEY than here)",
     )  # fmt: skip
-    add_tls_options(group)
+    add_options(group, Access)
 
 
-def add_tls_options(group: argparse._ArgumentGroup, *, checked: bool = True) -> None:
-    """Whom TLS trusts. Without ``checked`` the command reports paths that do not exist."""
-    file, folder = (existing_file, existing_directory) if checked else (str, str)
-    group.add_argument(
-        "--tls-ca-cert", type=file, default=from_environment("NVAT_TLS_CA_CERT", "", file) or None, metavar="PEM",
-        help="trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)",
-    )  # fmt: skip
-    group.add_argument(
-        "--tls-ca-path", type=folder, default=from_environment("NVAT_TLS_CA_PATH", "", folder) or None,
-        metavar="DIR", help="the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)",
-    )  # fmt: skip
+def add_unchecked_tls_options(group: argparse._ArgumentGroup) -> None:
+    """Whom TLS trusts, for a command that reports paths which do not exist."""
+    for name in ("tls_ca_cert", "tls_ca_path"):
+        Access._field_defaults[name]._replace(kind=None).add(group, f"--{name.replace('_', '-')}")
 
 
 def _service_key(text: str) -> str:
@@ -182,36 +179,20 @@ def _service_key(text: str) -> str:
 class GuestSource(NamedTuple):
     """The quote of a guest whose CPU's collateral is wanted, where the makers of CPUs are asked, and their roots."""
 
-    tee_quote: str | None
-    cpu_anchors: str | None
-    pcs_url: str
-    kds_url: str
-
-
-def add_cpu_anchors(group: argparse._ActionsContainer) -> None:
-    """Other roots of CPUs."""
-    group.add_argument(
-        "--cpu-anchors", type=input_file, metavar="PEM",
-        help="for tests: judge CPU collateral by these roots, not by the makers'",
+    tee_quote: str | None = option(
+        "FILE", "the quote of a guest (of --bind-tee, or a raw one), for its CPU's collateral; where no device is "
+        "named, for that alone", input_file,
     )  # fmt: skip
-
-
-def add_guest_source(group: argparse._ArgumentGroup) -> None:
-    """The options of ``GuestSource``."""
-    group.add_argument(
-        "--tee-quote", type=input_file, metavar="FILE",
-        help="the quote of a guest (of --bind-tee, or a raw one), for its CPU's collateral; where no device is named, "
-        "for that alone",
+    cpu_anchors: str | None = option(
+        "PEM", "for tests: judge CPU collateral by these roots, not by the makers'", input_file
+    )
+    pcs_url: str = option(
+        "URL", "Intel's certification service, or a PCCS (NVATTEST_PCS_URL)", default=PCS_URL,
+        variable="NVATTEST_PCS_URL",
     )  # fmt: skip
-    add_cpu_anchors(group)
-    group.add_argument(
-        "--pcs-url", default=from_environment("NVATTEST_PCS_URL", PCS_URL), metavar="URL",
-        help="Intel's certification service, or a PCCS (NVATTEST_PCS_URL)",
-    )  # fmt: skip
-    group.add_argument(
-        "--kds-url", default=from_environment("NVATTEST_KDS_URL", KDS_URL), metavar="URL",
-        help="AMD's key distribution service (NVATTEST_KDS_URL)",
-    )  # fmt: skip
+    kds_url: str = option(
+        "URL", "AMD's key distribution service (NVATTEST_KDS_URL)", default=KDS_URL, variable="NVATTEST_KDS_URL"
+    )
 
 
 class Services(NamedTuple):
@@ -220,60 +201,49 @@ class Services(NamedTuple):
     ``named`` are the options on the command line, as against defaults and variables; ``warn`` lets warnings through.
     """
 
-    rim_url: str
-    ocsp_url: str
-    ocsp_cert_id_hash: str
     access: Access
-    timeout: float
-    cache_dir: str | None
-    no_cache: bool
-    offline: bool
-    named: frozenset[str]
+    named: Sequence[str]
     warn: bool
-
-
-def add_url_options(group: argparse._ArgumentGroup) -> None:
-    """The URLs of the RIM service and of the OCSP responder."""
-    group.add_argument(
-        "--rim-url", default=from_environment("NVAT_RIM_SERVICE_BASE_URL", RIM_URL), metavar="URL",
-        help="RIM service (NVAT_RIM_SERVICE_BASE_URL)",
+    rim_url: str = option(
+        "URL", "RIM service (NVAT_RIM_SERVICE_BASE_URL)", default=RIM_URL, variable="NVAT_RIM_SERVICE_BASE_URL"
+    )
+    ocsp_url: str = option(
+        "URL", "OCSP service (NVAT_OCSP_BASE_URL); aia for the responder that each certificate names",
+        default=OCSP_URL, variable="NVAT_OCSP_BASE_URL",
     )  # fmt: skip
-    group.add_argument(
-        "--ocsp-url", default=from_environment("NVAT_OCSP_BASE_URL", OCSP_URL), metavar="URL",
-        help="OCSP service (NVAT_OCSP_BASE_URL); aia for the responder that each certificate names",
+    ocsp_cert_id_hash: str = option(
+        "HASH", "sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)", choice(*HASHES),
+        "sha-256", variable="NVAT_OCSP_CERT_ID_HASH_ALGORITHM",
     )  # fmt: skip
+    timeout: float = option(
+        "SECONDS", "limit for everything over the network together, retries included (60)", seconds, 60.0
+    )
+    cache_dir: str | None = option(
+        "DIR", "where RIMs and revocation answers are kept (NVATTEST_CACHE_DIR, else ~/.cache/nvattest)",
+        variable="NVATTEST_CACHE_DIR",
+    )  # fmt: skip
+    no_cache: bool = flag("keep nothing and use nothing that was kept")
+    offline: bool = flag("make no request: the cache is all there is")
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """How the network is used, and the cache before it."""
+def add_service_options(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup | None = None) -> None:
+    """The options of ``Services``: the URLs in this group, how the network is used in its own."""
+    add_options(group or parser.add_argument_group("services"), Services, "rim_url", "ocsp_url")
     group = parser.add_argument_group("network and cache")
     add_access_options(group)
-    group.add_argument(
-        "--ocsp-cert-id-hash", type=choice(*HASHES),
-        default=from_environment("NVAT_OCSP_CERT_ID_HASH_ALGORITHM", "sha-256", choice(*HASHES)), metavar="HASH",
-        help="sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)",
-    )  # fmt: skip
-    group.add_argument(
-        "--timeout", type=seconds, default=60.0, metavar="SECONDS",
-        help="limit for everything over the network together, retries included (60)",
-    )  # fmt: skip
-    group.add_argument(
-        "--cache-dir", default=from_environment("NVATTEST_CACHE_DIR", "") or None, metavar="DIR",
-        help="where RIMs and revocation answers are kept (NVATTEST_CACHE_DIR, else ~/.cache/nvattest)",
-    )  # fmt: skip
-    group.add_argument("--no-cache", action="store_true", help="keep nothing and use nothing that was kept")
-    group.add_argument("--offline", action="store_true", help="make no request: the cache is all there is")
+    add_options(group, Services, "ocsp_cert_id_hash", "timeout", "cache_dir", "no_cache", "offline")
 
 
 def services(options: argparse.Namespace) -> Services:
-    """The services of ``add_url_options`` and ``add_network_options``.
+    """The services of ``add_service_options``.
 
     Raises:
         ArgumentError: a cache folder with ``--no-cache``.
     """
-    if options.no_cache and "cache_dir" in given(options):
+    if options.no_cache and given(options, "cache_dir"):
         raise ArgumentError("--cache-dir: cannot go with --no-cache, which uses none", VALIDATION)
-    return read(Services, options, access=read(Access, options), named=given(options), warn=warns(options))
+    named = given(options, "rim_url", "ocsp_url", "cache_dir")
+    return read(Services, options, access=read(Access, options), named=named, warn=warns(options))
 
 
 _SERVICE_OPTIONS = ("rim_url", "ocsp_url", "ocsp_cert_id_hash", "timeout", "service_key", "tls_ca_cert", "tls_ca_path")
@@ -304,8 +274,7 @@ def add_collateral_options(parser: argparse.ArgumentParser) -> None:
         help="remote (the default), or dir (the default with --rim-dir)",
     )  # fmt: skip
     group.add_argument("--rim-dir", type=existing_directory, default=".", metavar="DIR", help="folder of RIMs")
-    add_url_options(group)
-    add_network_options(parser)
+    add_service_options(parser, group)
 
 
 def collateral_source(options: argparse.Namespace) -> CollateralSource:
@@ -314,8 +283,7 @@ def collateral_source(options: argparse.Namespace) -> CollateralSource:
     Raises:
         ArgumentError: a folder of RIMs beside a bundle, or a cache folder with ``--no-cache``.
     """
-    named = given(options)
-    folder = options.rim_store == "dir" or ("rim_dir" in named and "rim_store" not in named)
+    folder = options.rim_store == "dir" or given(options, "rim_dir", "rim_store") == ["--rim-dir"]
     if options.bundle:
         if folder:
             raise ArgumentError("--rim-dir: cannot go with --bundle, which has the RIMs", VALIDATION)
@@ -328,43 +296,7 @@ def collateral_source(options: argparse.Namespace) -> CollateralSource:
     return CollateralSource(tuple(options.bundle), options.rim_dir if folder else None, services(options))
 
 
-# --- verification -----------------------------------------------------------------------------------------------------
-
-
-class Demands(NamedTuple):
-    """What the caller demands of the evidence and of the claims, when, and under whose roots."""
-
-    policy: str | None
-    relying_party_policy: str | None
-    cached_revocation: bool
-    policy_overrides_appraisal: bool
-    at: VerificationTime | None
-    trust_anchors: str | None
-    claims_version: str
-
-
-def add_demand_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The options of ``Demands``; returns their group."""
-    group = parser.add_argument_group("verification")
-    group.add_argument("--policy", type=input_file, metavar="FILE", help="evidence policy, TOML or JSON")
-    group.add_argument(
-        "--relying-party-policy", type=input_file, metavar="FILE", help="what you demand of the claims: Rego or JSON"
-    )
-    group.add_argument(
-        "--cached-revocation", action="store_true",
-        help="with a relying party's policy too, take revocation answers from the cache; by default they are asked for "
-        "anew, since policies may demand x-nvidia-cert-ocsp-nonce-matches",
-    )  # fmt: skip
-    group.add_argument(
-        "--policy-overrides-appraisal", action="store_true",
-        help="the relying party's policy alone decides on values, validity and revocation; the token says so",
-    )  # fmt: skip
-    _add_time_and_roots(group, "judge validity at this time, or device=TIME,rim=TIME; now by default")
-    group.add_argument(
-        "--claims-version", type=choice("2.0", "3.0", "4.0"), default="4.0", metavar="VERSION",
-        help="version of the GPU claims: 2.0, 3.0 or 4.0 (the default); switches have 3.0 beside 4.0",
-    )  # fmt: skip
-    return group
+# --- what is judged, when and by what: options ------------------------------------------------------------------------
 
 
 class Judgement(NamedTuple):
@@ -374,28 +306,45 @@ class Judgement(NamedTuple):
     trust_anchors: str | None
 
 
-def add_judgement_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``Judgement``."""
-    _add_time_and_roots(parser.add_argument_group("verification"), "judge validity at this time; now by default")
-
-
-def _add_time_and_roots(group: argparse._ArgumentGroup, when: str) -> None:
-    group.add_argument("--at", type=converted(VerificationTime.parse), metavar="TIME", help=when)
+def add_judgement_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options of ``Judgement``; returns their group."""
+    group = parser.add_argument_group("verification")
+    group.add_argument(
+        "--at", type=converted(VerificationTime.parse), metavar="TIME",
+        help="judge validity at this time, or device=TIME,rim=TIME; now by default",
+    )  # fmt: skip
     group.add_argument(
         "--trust-anchors", type=input_file, default=os.environ.get("NVATTEST_TRUST_ANCHORS") or None, metavar="PEM",
         help="trust these roots instead of NVIDIA's; every output says so (NVATTEST_TRUST_ANCHORS)",
     )  # fmt: skip
+    return group
 
 
-def add_challenge(group: argparse._ArgumentGroup, text: str) -> None:
-    """``--challenge``: bytes in hexadecimal."""
-    group.add_argument("--challenge", type=converted(_challenge), metavar="HEX", help=text)
+class Demands(NamedTuple):
+    """What the caller demands of the evidence and of the claims, when, and under whose roots (as ``Judgement``)."""
+
+    at: VerificationTime | None
+    trust_anchors: str | None
+    policy: str | None = option("FILE", "evidence policy, TOML or JSON", input_file)
+    relying_party_policy: str | None = option("FILE", "what you demand of the claims: Rego or JSON", input_file)
+    cached_revocation: bool = flag(
+        "with a relying party's policy too, take revocation answers from the cache; by default they are asked for "
+        "anew, since policies may demand x-nvidia-cert-ocsp-nonce-matches"
+    )
+    policy_overrides_appraisal: bool = flag(
+        "the relying party's policy alone decides on values, validity and revocation; the token says so"
+    )
+    claims_version: str = option(
+        "VERSION", "version of the GPU claims: 2.0, 3.0 or 4.0 (the default); switches have 3.0 beside 4.0",
+        choice("2.0", "3.0", "4.0"), "4.0",
+    )  # fmt: skip
 
 
-def _challenge(text: str) -> bytes:
+def challenge(text: str) -> bytes:
+    """A type for argparse: a challenge, in hexadecimal."""
     value = hex_bytes(text)
     if not value:
-        raise InputError(f"not a hexadecimal challenge: {text[:80]!r}", code="challenge")
+        raise argparse.ArgumentTypeError(f"not a hexadecimal challenge: {text[:80]!r}")
     return value
 
 
@@ -606,7 +555,7 @@ def _cache(services: Services) -> DiskCache | None:
     try:
         return DiskCache(folder)
     except InputError as error:
-        if "cache_dir" in services.named:
+        if "--cache-dir" in services.named:
             raise
         # The command does not name this folder: read-only homes and the like must not stop a verification.
         if services.warn:
@@ -621,8 +570,8 @@ def warn_of_services_not_asked(services: Services, collateral: Collateral) -> No
     if services.offline or not services.warn:
         return
     for name, url, what, answers in (
-        ("rim_url", services.rim_url, "RIMs", tuple(collateral.rims.values())),
-        ("ocsp_url", services.ocsp_url, "revocation answers", collateral.ocsp),
+        ("--rim-url", services.rim_url, "RIMs", tuple(collateral.rims.values())),
+        ("--ocsp-url", services.ocsp_url, "revocation answers", collateral.ocsp),
     ):
         kept = [answer.origin for answer in answers if answer.source is Source.CACHE]
         if name in services.named and kept and not any(answer.source is Source.LIVE for answer in answers):

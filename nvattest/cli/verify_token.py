@@ -20,13 +20,16 @@ from nvattest.cli.arguments import (
     REQUIRED,
     VALIDATION,
     ArgumentError,
+    add_options,
     choice,
     converted,
     existing_directory,
+    flag,
     from_environment,
     given,
     ignored,
     input_file,
+    option,
     read,
     read_input,
     warns,
@@ -63,51 +66,51 @@ class Times(NamedTuple):
     quote: datetime | None
 
 
+def _times(text: str) -> Times:
+    """``TIME``, or one or both of ``token=TIME`` and ``quote=TIME``."""
+    if "=" not in text:
+        return Times(parse_time(text), None)
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    parts = dict(pairs)
+    if not parts.keys() <= {"token", "quote"} or len(parts) != len(pairs):
+        raise InputError(f"not a time: {text[:120]!r}", code="time", hint="give TIME or token=TIME,quote=TIME")
+    token, quote = (parse_time(parts[name]) if name in parts else None for name in ("token", "quote"))
+    return Times(token, quote)
+
+
+# Named here so that --help needs no recipe; a test compares them with ``nvattest.tee.recipes``.
+RECIPES: Final = ("coco-rcar", "tinfoil-v3", "address-nonce", "near", "chutes")
+
+
+def _report_data(text: str) -> bytes:
+    value = hex_bytes(text)
+    if value is None or len(value) != 64:
+        raise InputError(f"not 64 bytes of report data: {text[:80]!r}", code="report-data", hint="give 128 hex digits")
+    return value
+
+
 class GuestRequest(NamedTuple):
     """What ties the devices to a guest: its CPU's quote, how its report data is computed, and what is demanded."""
 
     challenge: bytes | None
-    tee_quote: str | None
-    tee_collateral: list[str] | None
-    cpu_policy: str | None
-    cpu_anchors: str | None
-    expected_report_data: bytes | None
-    tee_recipe: str | None
-    tee_input: list[str] | None
-
-    @classmethod
-    def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """Options that judge the guest beside a token."""
-        group = parser.add_argument_group("the guest")
-        group.add_argument(
-            "--tee-quote", type=input_file, metavar="FILE",
-            help="the quote of --bind-tee (or a raw one): check what it covers; with --cpu-policy also judge the guest",
-        )  # fmt: skip
-        group.add_argument(
-            "--cpu-policy", type=input_file, metavar="FILE",
-            help="what is demanded of the guest; the quote's signature and all that endorses it are then verified",
-        )  # fmt: skip
-        group.add_argument(
-            "--tee-collateral", type=input_file, action="append", metavar="FILE",
-            help="the CPU maker's collateral: Intel's JSON document, AMD's certificates and list (repeat it), a bundle",
-        )  # fmt: skip
-        group.add_argument(
-            "--expected-report-data", type=converted(_report_data), metavar="HEX",
-            help="your own recipe's result, in the place of --challenge",
-        )  # fmt: skip
-        group.add_argument(
-            "--tee-recipe",
-            type=choice(*RECIPES),
-            metavar="NAME",
-            help="a known recipe in its place: " + ", ".join(RECIPES),
-        )
-        group.add_argument(
-            "--tee-input", action="append", metavar="NAME=VALUE", help="an input of the recipe; @FILE reads its value"
-        )
-        group.add_argument(
-            "--cpu-anchors", type=input_file, metavar="PEM",
-            help="for tests: judge the quote by these roots, not by the makers'",
-        )  # fmt: skip
+    tee_quote: str | None = option(
+        "FILE", "the quote of --bind-tee (or a raw one): check what it covers; with --cpu-policy also judge the guest",
+        input_file,
+    )  # fmt: skip
+    cpu_policy: str | None = option(
+        "FILE", "what is demanded of the guest; the quote's signature and all that endorses it are then verified",
+        input_file,
+    )  # fmt: skip
+    tee_collateral: list[str] | None = option(
+        "FILE", "the CPU maker's collateral: Intel's JSON document, AMD's certificates and list (repeat it), a bundle",
+        input_file, many=True,
+    )  # fmt: skip
+    expected_report_data: bytes | None = option(
+        "HEX", "your own recipe's result, in the place of --challenge", converted(_report_data)
+    )
+    tee_recipe: str | None = option("NAME", "a known recipe in its place: " + ", ".join(RECIPES), choice(*RECIPES))
+    tee_input: list[str] | None = option("NAME=VALUE", "an input of the recipe; @FILE reads its value", many=True)
+    cpu_anchors: str | None = option("PEM", "for tests: judge the quote by these roots, not by the makers'", input_file)
 
     def check(self, nonce: str) -> None:
         """Refuse options that miss each other.
@@ -136,39 +139,62 @@ class GuestRequest(NamedTuple):
                 raise ArgumentError(f"{name} is required to come with {needed}", REQUIRED)
 
 
-# Named here so that --help needs no recipe; a test compares them with ``nvattest.tee.recipes``.
-RECIPES: Final = ("coco-rcar", "tinfoil-v3", "address-nonce", "near", "chutes")
+class Expected(NamedTuple):
+    """What tokens are refused, in the words of ``nvattest.token.verify.verify_token``."""
+
+    expected_devices: int | None = option("N", "refuse another number of GPUs and switches together", int)
+    expected_gpus: int | None = option("N", "refuse another number of GPUs", int)
+    expected_switches: int | None = option("N", "refuse another number of NVSwitches", int)
+    accept_simulated: bool = flag("for tests: accept tokens about simulated devices")
+    refuse_weakened: bool = flag(
+        "refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service; "
+        "and a weakened CPU policy"
+    )
 
 
-def _report_data(text: str) -> bytes:
-    value = hex_bytes(text)
-    if value is None or len(value) != 64:
-        raise InputError(f"not 64 bytes of report data: {text[:80]!r}", code="report-data", hint="give 128 hex digits")
-    return value
+class Keys(NamedTuple):
+    """Where the issuer's keys come from."""
+
+    access: Access
+    nras_url: str = option(
+        "URL", "the issuer is this service; its keys are fetched unless given below (NVAT_NRAS_BASE_URL, asked where "
+        "neither an issuer nor a key is named)", default="",
+    )  # fmt: skip
+    jwks: str = option("FILE|URL", "keys of the issuer; fetched if it begins https://", default="")
+    key: str | None = option("PEM", "the public key of the issuer", input_file)
+    x5c_anchors: str | None = option(
+        "PEM", "validate certificate chains of token keys to these; without --jwks the chain in the token", input_file
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether keys are named, so that no service is asked for its own."""
+        return bool(self.jwks) or self.key is not None or self.x5c_anchors is not None
 
 
 class Request(NamedTuple):
-    """The token, what is expected of it, and where its issuer's keys come from."""
+    """The token, and what is expected of it."""
 
     token_file: str
-    token_type: str | None
-    nonce: str
-    issuer: str
-    expected_devices: int | None
-    expected_gpus: int | None
-    expected_switches: int | None
-    clock_skew_leeway_seconds: int
-    at: Times | None
-    relying_party_policy: str | None
-    accept_simulated: bool
-    refuse_weakened: bool
-    nras_url: str
-    jwks: str
-    key: str | None
-    x5c_anchors: str | None
+    expected: Expected
+    keys: Keys
     guest: GuestRequest
-    access: Access
     as_json: bool
+    token_type: str | None = option(
+        "TYPE", "refuse tokens of another type: detached-eat or ear", choice("detached-eat", "ear")
+    )
+    nonce: str = option("HEX", "the nonce that was asked for", default="")
+    challenge: bytes | None = option(
+        "HEX", "your challenge, in the place of --nonce: the nonce is derived from it and from the token's key",
+        sources.challenge,
+    )  # fmt: skip
+    issuer: str = option("TEXT", "iss of the token (NVATTEST-LOCAL-VERIFIER)", default="")
+    clock_skew_leeway_seconds: int = option("SECONDS", "how far clocks may differ (60)", int, 60)
+    at: Times | None = option(
+        "TIME", "judge at this time; now by default; token=TIME,quote=TIME for one that was recorded apart",
+        converted(_times),
+    )  # fmt: skip
+    relying_party_policy: str | None = option("FILE", "apply this policy too", input_file)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,52 +202,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token = parser.add_argument_group("token")
     token.add_argument("file", nargs="?", metavar="FILE", help="the token; - or nothing is standard input")
     token.add_argument("--token-file", default="-", metavar="FILE", help="the same, as NVIDIA's program has it")
-    token.add_argument(
-        "--token-type", type=choice("detached-eat", "ear"), default=None, metavar="TYPE",
-        help="refuse tokens of another type: detached-eat or ear",
-    )  # fmt: skip
     expect = parser.add_argument_group("what is expected")
-    expect.add_argument("--nonce", default="", metavar="HEX", help="the nonce that was asked for")
-    sources.add_challenge(
-        expect, "your challenge, in the place of --nonce: the nonce is derived from it and from the token's key"
-    )
-    expect.add_argument("--issuer", default="", metavar="TEXT", help="iss of the token (NVATTEST-LOCAL-VERIFIER)")
-    expect.add_argument(
-        "--expected-devices", type=int, metavar="N", help="refuse another number of GPUs and switches together"
-    )
-    expect.add_argument("--expected-gpus", type=int, metavar="N", help="refuse another number of GPUs")
-    expect.add_argument("--expected-switches", type=int, metavar="N", help="refuse another number of NVSwitches")
-    expect.add_argument(
-        "--clock-skew-leeway-seconds", type=int, default=60, metavar="SECONDS", help="how far clocks may differ (60)"
-    )
-    expect.add_argument(
-        "--at", type=converted(_times), metavar="TIME",
-        help="judge at this time; now by default; token=TIME,quote=TIME for one that was recorded apart",
-    )  # fmt: skip
-    expect.add_argument("--relying-party-policy", type=input_file, metavar="FILE", help="apply this policy too")
-    expect.add_argument(
-        "--accept-simulated", action="store_true", help="for tests: accept tokens about simulated devices"
-    )
-    expect.add_argument(
-        "--refuse-weakened", action="store_true",
-        help="refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service; "
-        "and a weakened CPU policy",
-    )  # fmt: skip
-    GuestRequest.add_options(parser)
-    keys = parser.add_argument_group("keys, at least one of them")
-    keys.add_argument(
-        "--nras-url", default="", metavar="URL",
-        help="the issuer is this service; its keys are fetched unless given below (NVAT_NRAS_BASE_URL, asked where "
-        "neither an issuer nor a key is named)",
-    )  # fmt: skip
-    keys.add_argument(
-        "--jwks", default="", metavar="FILE|URL", help="keys of the issuer; fetched if it begins https://"
-    )
-    keys.add_argument("--key", type=input_file, metavar="PEM", help="the public key of the issuer")
-    keys.add_argument(
-        "--x5c-anchors", type=input_file, metavar="PEM",
-        help="validate certificate chains of token keys to these; without --jwks the chain in the token",
-    )  # fmt: skip
+    add_options(expect, Request)
+    add_options(expect, Expected)
+    add_options(parser.add_argument_group("the guest"), GuestRequest)
+    add_options(parser.add_argument_group("keys, at least one of them"), Keys)
     sources.add_access_options(parser.add_argument_group("where keys are fetched"))
     hashes = choice(*sources.HASHES)
     kinds: tuple[Callable[[str], str], ...] = (
@@ -229,18 +214,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name, kind in zip(_COMMON, kinds, strict=True):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
-
-
-def _times(text: str) -> Times:
-    """``TIME``, or one or both of ``token=TIME`` and ``quote=TIME``."""
-    if "=" not in text:
-        return Times(parse_time(text), None)
-    given = [part.partition("=")[::2] for part in text.split(",")]
-    parts = dict(given)
-    if not parts.keys() <= {"token", "quote"} or len(parts) != len(given):
-        raise InputError(f"not a time: {text[:120]!r}", code="time", hint="give TIME or token=TIME,quote=TIME")
-    token, quote = (parse_time(parts[name]) if name in parts else None for name in ("token", "quote"))
-    return Times(token, quote)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -270,7 +243,7 @@ def run(options: argparse.Namespace) -> int:
         verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
         marked = " (simulated)" * verified.simulated
         result = f"Result: {verdict}{marked}, code {int(code)} ({code.message})"
-        say(joined([*_lines(verified, at, request.access), result]))
+        say(joined([*_lines(verified, at, request.keys.access), result]))
     return status
 
 
@@ -285,27 +258,22 @@ def _request(options: argparse.Namespace) -> Request:
             "exactly one of --nonce and --challenge is required: a token for no request of yours proves nothing",
             REQUIRED,
         )
-    guest = read(GuestRequest, options)
+    guest, keys = read(GuestRequest, options), read(Keys, options, access=read(Access, options))
     guest.check(options.nonce)
-    if options.issuer and options.nras_url:
+    if options.issuer and keys.nras_url:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
-    if options.key is not None and (options.jwks or options.x5c_anchors is not None):
+    if keys.key is not None and (keys.jwks or keys.x5c_anchors is not None):
         raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
-    without = partial(ignored, options)
+    if options.file is not None and given(options, "token_file"):
+        raise ArgumentError("FILE and --token-file: one token is verified at a time", VALIDATION)
     if options.at is not None and options.at.quote is not None and guest.cpu_policy is None and warns(options):
         say("warning: quote= of --at is ignored: no guest is judged without --cpu-policy", error=True)
-    without(_COMMON, "it is about evidence; a token is verified with its issuer's keys")
-    if not options.nras_url and not options.jwks.startswith("https://") and (options.issuer or _has_key(options)):
-        without(["service_key", "tls_ca_cert", "tls_ca_path"], "no key is fetched")
-    if options.file is not None and "token_file" in given(options):
-        raise ArgumentError("FILE and --token-file: one token is verified at a time", VALIDATION)
-    access = read(Access, options)
+    ignored(options, _COMMON, "it is about evidence; a token is verified with its issuer's keys")
+    if not keys.nras_url and not keys.jwks.startswith("https://") and (options.issuer or keys.given):
+        ignored(options, Access._fields, "no key is fetched")
     path = options.file if options.file is not None else options.token_file
-    return read(Request, options, token_file=path, guest=guest, access=access, as_json=options.format == "json")
-
-
-def _has_key(options: argparse.Namespace) -> bool:
-    return bool(options.jwks) or options.key is not None or options.x5c_anchors is not None
+    expected, as_json = read(Expected, options), options.format == "json"
+    return read(Request, options, token_file=path, guest=guest, keys=keys, expected=expected, as_json=as_json)
 
 
 def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
@@ -329,35 +297,31 @@ def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[Ve
     # Parsed first, so that malformed input causes no request.
     token, found = read_document(file_text(data))
     thumbprint: bytes | None = None
-    if request.guest.challenge is not None:
-        nonce, thumbprint = nonce_of_token(token, request.guest.challenge)
+    if request.challenge is not None:
+        nonce, thumbprint = nonce_of_token(token, request.challenge)
     else:
         with sources.naming("--nonce"):
             nonce = Nonce.from_hex(request.nonce)
     kind = TokenKind(request.token_type) if request.token_type is not None else None
-    service = _service(request)
-    jwks, jwks_url = _keys(request, service)
+    keys, service = request.keys, _service(request)
+    jwks, jwks_url = _jwks_of(keys, service)
     if service and found is TokenKind.DETACHED_EAT and kind in (None, found):
         # What the service says of its own anchors is not what NVIDIA's service would vouch for.
         kind = TokenKind.NRAS
     at = (request.at and request.at.token) or datetime.now(timezone.utc)
     verified = verify_token(
         token,
-        issuer=request.issuer or service or request.nras_url.rstrip("/") or _usual_issuer(token),
+        issuer=request.issuer or service or keys.nras_url.rstrip("/") or _usual_issuer(token),
         nonce=nonce,
         at=at,
         jwks=jwks,
         jwks_url=jwks_url,
-        key=_key(request.key) if request.key is not None else None,
-        x5c_roots=_anchors(request.x5c_anchors) if request.x5c_anchors is not None else None,
+        key=_key(keys.key) if keys.key is not None else None,
+        x5c_roots=_anchors(keys.x5c_anchors) if keys.x5c_anchors is not None else None,
         leeway=timedelta(seconds=max(min(request.clock_skew_leeway_seconds, 2**31), -1)),
-        expected_devices=request.expected_devices,
-        expected_gpus=request.expected_gpus,
-        expected_switches=request.expected_switches,
         kind=kind,
-        accept_simulated=request.accept_simulated,
-        refuse_weakened=request.refuse_weakened,
         guest=guest,
+        **request.expected._asdict(),
     )
     if service and jwks is not None:
         from nvattest.collateral.nras import check_own_chains, key_ids
@@ -378,10 +342,10 @@ def _usual_issuer(token: object) -> str | None:
 
 def _service(request: Request) -> str:
     """The service whose keys are to be fetched, as its tokens name it, or nothing."""
-    if request.jwks or request.key is not None or request.x5c_anchors is not None:
+    if request.keys.given:
         return ""
     # The variable is also there for attest: it counts where nothing on the command line says whose token this is.
-    url = request.nras_url or ("" if request.issuer else from_environment("NVAT_NRAS_BASE_URL", ""))
+    url = request.keys.nras_url or ("" if request.issuer else from_environment("NVAT_NRAS_BASE_URL", ""))
     if not url:
         return ""
     from nvattest.collateral.nras import service_url
@@ -389,18 +353,18 @@ def _service(request: Request) -> str:
     return service_url(url)
 
 
-def _keys(request: Request, service: str) -> tuple[bytes | str | None, str | None]:
+def _jwks_of(keys: Keys, service: str) -> tuple[bytes | str | None, str | None]:
     """The JWKS of the issuer, and the URL that it is from."""
     if service:
         from nvattest.collateral.nras import JWKS_PATH
 
         url = service + JWKS_PATH
-        return _fetch(url, request.access, service), url
-    if request.jwks.startswith("https://"):
-        return _fetch(request.jwks, request.access, request.nras_url), request.jwks
-    if "://" in request.jwks:
-        raise InputError(f"a JWKS is fetched over https only, not from {request.jwks[:80]!r}", code="jwks-url")
-    return _jwks(request.jwks) if request.jwks else None, None
+        return _fetch(url, keys.access, service), url
+    if keys.jwks.startswith("https://"):
+        return _fetch(keys.jwks, keys.access, keys.nras_url), keys.jwks
+    if "://" in keys.jwks:
+        raise InputError(f"a JWKS is fetched over https only, not from {keys.jwks[:80]!r}", code="jwks-url")
+    return _jwks(keys.jwks) if keys.jwks else None, None
 
 
 def _jwks(path: str) -> bytes | str:

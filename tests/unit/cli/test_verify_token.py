@@ -19,8 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from nvattest.cli import run, verify_token
-from nvattest.cli.arguments import read
-from nvattest.cli.attest import TokenRequest, add_token_options, make_token, signing_key
+from nvattest.cli.arguments import add_options, read
+from nvattest.cli.attest import TokenRequest, make_token, signing_key
 from nvattest.collateral.http import Answer, HttpClient
 from nvattest.errors import CollateralError, InputError, ResultCode
 
@@ -324,7 +324,7 @@ def test_policies_as_people_have_them_decide_on_tokens(
 
 def requested(*arguments: str) -> TokenRequest:
     parser = argparse.ArgumentParser()
-    add_token_options(parser)
+    add_options(parser, TokenRequest)
     return read(TokenRequest, parser.parse_args(arguments), claims_version="4.0")
 
 
