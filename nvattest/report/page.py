@@ -1,17 +1,15 @@
 """The report page: an appraisal as one HTML file that needs nothing else, for auditors and tickets.
 
 Jinja2 with autoescape draws it; no script is on it, and its content security policy allows none: whatever evidence
-says, it stays text. The same appraisal gives the same bytes. The figures are numbers and words that the template draws:
-chains, measurements, topology and timelines.
+says, it stays text. The same appraisal gives the same bytes. Here the words and colours of the figures are chosen, and
+what is placed on an axis; the template draws them.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import itertools
 import os
-from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
@@ -21,9 +19,9 @@ from nvattest._text import clean
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import parse_time
 from nvattest.report.catalogue import diagnose, disagreements, failures, telling
-from nvattest.report.reading import GUEST, AppraisalView, CertificateView, ChainView, DeviceView, RimView
+from nvattest.report.reading import GUEST, AppraisalView, ChainView, DeviceView, RimView
 from nvattest.report.terminal import listed
-from nvattest.report.text import CELLS, COLUMNS, SOURCES, count_states, grid, sources_of
+from nvattest.report.text import SOURCES, count_states, grid, sources_of
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
 _TEMPLATE: Final = "template.html.j2"
@@ -93,15 +91,13 @@ def _tidy(text: str) -> str:
 
 
 def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[str, object]:
-    squares = measurement_squares(device)
     # One device of a trusted platform is shown open, as an example of what was checked.
-    first = view.trusted and bool(view.devices) and device is view.devices[0]
+    first = view.trusted and device is view.devices[0]
     return {
         "view": device,
         "open": opened or first,
         "diagram": trust_diagram(device),
-        "squares": squares,
-        "grid_height": grid_height(squares),
+        "cells": () if device.measurements is None else grid(device.measurements),
         "counts": count_states(device),
         "letters": sources_of(device),
     }
@@ -140,87 +136,34 @@ def _chunks(text: str, size: int = 16) -> list[str]:
 class Box(NamedTuple):
     """One box of a diagram. ``style`` is good, bad, warn or plain; ``lines`` are the small texts under the title."""
 
-    x: int
-    y: int
-    width: int
-    height: int
     title: str
     lines: tuple[str, ...]
     style: str
 
 
-class Line(NamedTuple):
-    """A line from one point to another: an arrow of a diagram, or a link of the topology."""
-
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    style: str
-
-
 class Diagram(NamedTuple):
-    """Boxes and arrows in a field; ``columns`` are (x, heading)."""
+    """Columns of boxes, each with its heading; the last boxes of all stand in one row, above ``foot``."""
 
-    width: int
-    height: int
-    boxes: tuple[Box, ...]
-    arrows: tuple[Line, ...]
-    columns: tuple[tuple[int, str], ...]
-
-
-_BOX_WIDTH: Final = 300
-_BOX_HEIGHT: Final = 64
-_GAP: Final = 26
-_TOP: Final = 30
+    columns: tuple[tuple[str, tuple[Box, ...]], ...]
+    foot: Box | None = None
 
 
 def trust_diagram(device: DeviceView) -> Diagram:
     """Device root to report on the left, RIM root to golden values beside it, and the comparison below both."""
     report = device.report
-    signed = device.passed("report-signature", "report-format")
+    signed = device.checks.passed("report-signature", "report-format")
     versions = " ".join(part for part in (report.driver_version, report.firmware_version) if part)
-    end = _box(
-        "Report",
-        (versions or "signed measurements", "signed by the leaf key" if signed else "SIGNATURE NOT GOOD"),
-        "good" if signed else "bad",
-    )
-    columns: list[tuple[str, ChainView | None, Box]] = [("Device", device.chain, end)]
+    said = (versions or "signed measurements", "signed by the leaf key" if signed else "SIGNATURE NOT GOOD")
+    debug = next((check.found for check in device.checks if check.id == "debug" and check.outcome == "fail"), "")
+    columns = [("Device", (*_certificates(device.chain, debug), Box("Report", said, "good" if signed else "bad")))]
     for rim in device.rims:
         title = {"driver": "Driver RIM", "vbios": "VBIOS RIM", "bios": "BIOS RIM"}.get(rim.role, "RIM")
-        columns.append((title, rim.chain, _golden_values(device, rim)))
-    debug = next((check.found for check in device.checks if check.id == "debug" and check.outcome == "fail"), "")
-    boxes: list[Box] = []
-    arrows: list[Line] = []
-    deepest = max([len(chain.certificates) if chain else 1 for _, chain, _ in columns])
-    bottom = _TOP + deepest * (_BOX_HEIGHT + _GAP)
-    ends = []
-    for column, (_, chain, last) in enumerate(columns):
-        x, y = column * (_BOX_WIDTH + _GAP), _TOP
-        centre = x + _BOX_WIDTH // 2
-        ends.append((centre, last.style))
-        placed = []
-        for box in _certificates(chain, debug=debug if chain is device.chain else ""):
-            placed.append(box._replace(x=x, y=y))
-            y += _BOX_HEIGHT + _GAP
-        placed.append(last._replace(x=x, y=bottom))
-        arrows += _arrows(centre, placed)
-        boxes += placed
-    total = len(columns) * (_BOX_WIDTH + _GAP) - _GAP
-    matched = device.passed("measurements")
-    style = "bad" if not matched else "good" if all(style == "good" for _, style in ends) else "warn"
-    below = bottom + _BOX_HEIGHT + 2 * _GAP
-    boxes.append(
-        Box(x=0, y=below, width=total, height=48, title="Measurements", lines=(_compared(device),), style=style)
-    )
-    arrows += [
-        Line(x1=centre, y1=bottom + _BOX_HEIGHT, x2=centre, y2=below, style=style if matched else "bad")
-        for centre, style in ends
-    ]
-    return Diagram(
-        width=total, height=below + 50, boxes=tuple(boxes), arrows=tuple(arrows),
-        columns=tuple((index * (_BOX_WIDTH + _GAP), title) for index, (title, _, _) in enumerate(columns)),
-    )  # fmt: skip
+        columns.append((title, (*_certificates(rim.chain), _golden_values(device, rim))))
+    if not device.checks.passed("measurements"):
+        style = "bad"
+    else:
+        style = "good" if all(boxes[-1].style == "good" for _, boxes in columns) else "warn"
+    return Diagram(tuple(columns), Box("Measurements", (_compared(device),), style))
 
 
 def guest_diagram(view: AppraisalView) -> Diagram | None:
@@ -231,46 +174,38 @@ def guest_diagram(view: AppraisalView) -> Diagram | None:
     guest = view.guest
     if guest is None:
         return None
-    chain = "good" if guest.passed("quote-chain", "quote-revocation") else "bad"
-    own = [check.id for check in guest.failures if not check.id.startswith("quote-") and check.id != "guest-devices"]
-    accepted = guest.quote_signature_verified and not own
-    bound = guest.passed("guest-binding", "guest-nonce")
+    chain = "good" if guest.checks.passed("quote-chain", "quote-revocation") else "bad"
+    own = [check.id for check in guest.checks.failures]
+    own = [name for name in own if not name.startswith("quote-") and name != "guest-devices"]
+    bound = guest.checks.passed("guest-binding", "guest-nonce")
     good = sum(device.trusted for device in view.devices)
     root = "pinned root" if guest.anchors == CPU_MAKERS else f"root of {shorten(guest.anchors, 24)} anchors"
     said = "signature verified" if guest.quote_signature_verified else "NOT VERIFIED"
     said = f"REFUSED BY {', '.join(own[:2]).upper()}" if guest.quote_signature_verified and own else said
-    boxes = [
-        _box(guest.root or f"{guest.maker}: root", (root if chain == "good" else "NOT SHOWN",), chain),
-        _box(guest.endorsement or "Endorsement key", (guest.not_after and f"until {guest.not_after[:10]}",), chain),
-        _box(
+    boxes = (
+        Box(shorten(guest.root or f"{guest.maker}: root"), (root if chain == "good" else "NOT SHOWN",), chain),
+        Box(
+            shorten(guest.endorsement or "Endorsement key"),
+            (guest.not_after and f"until {guest.not_after[:10]}",),
+            chain,
+        ),
+        Box(
             f"Guest, {guest.maker}",
             (shorten(guest.measurement, 32) or "measurement not known", said),
-            "good" if accepted else "bad",
+            "good" if guest.quote_signature_verified and not own else "bad",
         ),
-        _box(
+        Box(
             f"{good} of {len(view.devices)} devices trusted",
             (f"tied by {guest.strength}" if bound else "NOT TIED TO THIS GUEST",),
             "good" if bound and good == len(view.devices) else "bad",
         ),
-    ]
-    placed = [box._replace(y=_TOP + row * (_BOX_HEIGHT + _GAP)) for row, box in enumerate(boxes)]
-    return Diagram(
-        width=_BOX_WIDTH, height=placed[-1].y + _BOX_HEIGHT + 2, boxes=tuple(placed),
-        arrows=_arrows(_BOX_WIDTH // 2, placed), columns=((0, "Guest"),),
-    )  # fmt: skip
-
-
-def _arrows(x: int, boxes: Sequence[Box]) -> tuple[Line, ...]:
-    """From each box of a column to the one below it."""
-    return tuple(
-        Line(x1=x, y1=above.y + _BOX_HEIGHT, x2=x, y2=below.y, style=below.style)
-        for above, below in itertools.pairwise(boxes)
     )
+    return Diagram((("Guest", boxes),))
 
 
 def _golden_values(device: DeviceView, rim: RimView) -> Box:
     def passed(*parts: str) -> bool:
-        return device.passed(*(f"{rim.role}-rim-{part}" for part in parts))
+        return device.checks.passed(*(f"{rim.role}-rim-{part}" for part in parts))
 
     if not passed("signature", "binding"):
         state, style = "NOT ACCEPTED" if rim.sha256 else "NOT THERE", "bad"
@@ -279,19 +214,15 @@ def _golden_values(device: DeviceView, rim: RimView) -> Box:
         state, style = "signed, but not by a good chain", "warn"
     else:
         state, style = "signed, for this device", "good"
-    return _box("Golden values", (rim.id, state), style)
+    return Box("Golden values", (rim.id, state), style)
 
 
 def _compared(device: DeviceView) -> str:
     if device.measurements is None:
         return "not compared"
     covered, bad = len(device.covered), len(device.bad_cells)
-    exempt = sum(cell.state == "exempt" for cell in device.covered)
+    exempt = count_states(device)["exempt"]
     return f"{covered - bad - exempt} of {covered} golden values match" + (f", {exempt} exempt" if exempt else "")
-
-
-def _box(title: str, lines: tuple[str, ...], style: str) -> Box:
-    return Box(x=0, y=0, width=_BOX_WIDTH, height=_BOX_HEIGHT, title=shorten(title), lines=lines, style=style)
 
 
 def shorten(text: str, maximum: int = 40) -> str:
@@ -299,18 +230,19 @@ def shorten(text: str, maximum: int = 40) -> str:
     return text if len(text) <= maximum else f"{text[: maximum // 2]}…{text[-(maximum - maximum // 2 - 1) :]}"
 
 
-def _certificates(chain: ChainView | None, *, debug: str) -> list[Box]:
+def _certificates(chain: ChainView | None, debug: str = "") -> list[Box]:
+    """The boxes of a chain, root first; ``debug`` is what the check of that name found."""
     if chain is None or not chain.certificates:
-        return [_box("no chain", ("nothing could be read",), "bad")]
+        return [Box("no chain", ("nothing could be read",), "bad")]
     found = []
     for position, certificate in reversed(list(enumerate(chain.certificates))):
-        style, state = _state(chain, position, certificate, debug)
+        style, state = _state(chain, position, debug)
         validity = f"{certificate.not_before[:10]} – {certificate.not_after[:10]}"
-        found.append(_box(certificate.name, (validity, state), style))
+        found.append(Box(shorten(certificate.name), (validity, state), style))
     return found
 
 
-def _state(chain: ChainView, position: int, certificate: CertificateView, debug: str) -> tuple[str, str]:
+def _state(chain: ChainView, position: int, debug: str) -> tuple[str, str]:
     broken = next((finding.rule for finding in chain.findings if finding.position == position), None)
     if broken is not None:
         return "bad", broken.replace("-", " ").upper()
@@ -318,70 +250,27 @@ def _state(chain: ChainView, position: int, certificate: CertificateView, debug:
     said = next((part for part in debug.split("; ") if part.startswith(f"certificate {position} (")), "")
     if said:
         return "bad", f"says: {said.rpartition(' says ')[2].upper()}"
-    answer = certificate.revocation
+    answer = chain.certificates[position].revocation
     if answer is not None and answer.good:
         return "good", f"not revoked ({answer.source})"
     if answer is not None:
         return "bad", answer.status.upper() + (f": {answer.why}" if answer.why else "")
     if position == len(chain.certificates) - 1:
-        return (
-            "good" if chain.path_ok else "bad",
-            "pinned root" if chain.path_ok and chain.anchor else "NOT a pinned root",
-        )
+        pinned = chain.path_ok and chain.anchor
+        return "good" if chain.path_ok else "bad", "pinned root" if pinned else "NOT a pinned root"
     if position == 0:
         return "plain" if chain.path_ok else "warn", "leaf: has no revocation service"
     return "warn", "revocation was not asked"
 
 
-# -- the measurement grid ---------------------------------------------------------------------------------------------
-
-
-class Square(NamedTuple):
-    index: int  # type: ignore[assignment]  # hides tuple.index
-    x: int
-    y: int
-    state: str
-    letter: str
-    alternatives: int
-    title: str
-
-
-_SIDE: Final = 40
-_STEP: Final = 44
-
-
-def measurement_squares(device: DeviceView) -> tuple[Square, ...]:
-    """The squares of the grid, row by row; none where nothing was compared."""
-    if device.measurements is None:
-        return ()
-    found = []
-    for index, cell in enumerate(grid(device.measurements)):
-        state = "empty" if cell is None else cell.state
-        letter, source = SOURCES.get(cell.source if cell is not None else "", ("", "no RIM"))
-        count = len(cell.golden) if cell is not None else 0
-        words = f"index {index}: {state}" + (f", {source}, {count} golden" if count else "")
-        found.append(
-            Square(
-                index=index, x=index % COLUMNS * _STEP, y=index // COLUMNS * _STEP, state=state, letter=letter,
-                alternatives=count, title=words,
-            )
-        )  # fmt: skip
-    return tuple(found)
-
-
-def grid_height(squares: Sequence[Square]) -> int:
-    return max([CELLS // COLUMNS * _STEP, *(square.y + _STEP for square in squares)]) - (_STEP - _SIDE)
-
-
 # -- the topology ----------------------------------------------------------------------------------------------------
 
 
-class DeviceBox(NamedTuple):
+class Node(NamedTuple):
     """One device of the picture. ``style`` is good, bad or ghost (named by others and not here)."""
 
     x: int
     y: int
-    width: int
     label: str
     note: str
     style: str
@@ -390,20 +279,19 @@ class DeviceBox(NamedTuple):
 class Topology(NamedTuple):
     """The picture: GPUs above, switches below, and in words what is wrong.
 
-    A link that both ends name is good; one that a single end names, or to a device that is not here, is bad.
+    A link goes from one x above to another below. One that both ends name is good; one that a single end names, or to a
+    device that is not here, is bad.
     """
 
     width: int
-    height: int
-    nodes: tuple[DeviceBox, ...]
-    links: tuple[Line, ...]
+    nodes: tuple[Node, ...]
+    links: tuple[tuple[int, int, str], ...]
     good: int
     problems: tuple[str, ...]
 
 
-_NODE_HEIGHT: Final = 46
+NODE_WIDTH: Final = 100
 _SPACE: Final = 116
-_NODE_WIDTH: Final = 100
 _LOWER: Final = 210
 _MAXIMUM_NODES: Final = 16
 
@@ -420,7 +308,7 @@ def topology(view: AppraisalView) -> Topology | None:
         for row in (switches, gpus)
     )
     rows = ((gpus, lost_gpus, 0), (switches, lost_switches, _LOWER))
-    width = max(len(row) + len(lost) for row, lost, _ in rows) * _SPACE - (_SPACE - _NODE_WIDTH)
+    width = max(len(row) + len(lost) for row, lost, _ in rows) * _SPACE - (_SPACE - NODE_WIDTH)
     places: dict[str, int] = {}
     nodes = []
     for row, lost, y in rows:
@@ -430,10 +318,10 @@ def topology(view: AppraisalView) -> Topology | None:
         ]
         known += [(pdi, "not here", pdi[-8:], "ghost") for pdi in lost]
         share = width / len(known)
-        for column, (key, label, note, style) in enumerate(known):
-            x = round(share * column + (share - _NODE_WIDTH) / 2)
-            places[key] = x + _NODE_WIDTH // 2
-            nodes.append(DeviceBox(x=x, y=y, width=_NODE_WIDTH, label=label, note=note, style=style))
+        for column, (key, *shown) in enumerate(known):
+            x = round(share * column + (share - NODE_WIDTH) / 2)
+            places[key] = x + NODE_WIDTH // 2
+            nodes.append(Node(x, y, *shown))
     # Both ends, as (key of the GPU, key of the switch), and whether each names the other.
     pairs = {
         (gpu.label, switch.label): gpu.names(switch) and switch.names(gpu)
@@ -443,39 +331,31 @@ def topology(view: AppraisalView) -> Topology | None:
     }
     pairs |= {(gpu.label, pdi): False for gpu in gpus for pdi in gpu.report.neighbours if pdi in lost_switches}
     pairs |= {(pdi, switch.label): False for switch in switches for pdi in switch.report.neighbours if pdi in lost_gpus}
-    links = [
-        Line(x1=places[upper], y1=_NODE_HEIGHT, x2=places[lower], y2=_LOWER, style="good" if good else "bad")
+    links = tuple(
+        (places[upper], places[lower], "good" if good else "bad")
         for (upper, lower), good in sorted(pairs.items(), key=lambda pair: not pair[1])
-    ]
-    return Topology(
-        width=width, height=_LOWER + _NODE_HEIGHT, nodes=tuple(nodes), links=tuple(links), good=sum(pairs.values()),
-        problems=disagreements(view),
-    )  # fmt: skip
+    )
+    return Topology(width, tuple(nodes), links, sum(pairs.values()), disagreements(view))
 
 
 # -- the timelines ---------------------------------------------------------------------------------------------------
 
 
 class Bar(NamedTuple):
-    """One validity. ``x`` and ``width`` are in the field; ``before`` and ``after`` say that it goes on beyond it."""
+    """One validity. ``x`` and ``width`` are in the field; ``beyond`` says that it begins before and ends after it."""
 
-    y: int
     x: float
     width: float
     label: str
     span: str
     style: str
-    before: bool
-    after: bool
+    beyond: bool
 
 
 class Timeline(NamedTuple):
     """Bars against a clock. ``ticks`` are (x, label), ``now`` is the place of the clock, ``first`` what ends first."""
 
     title: str
-    left: int
-    width: int
-    height: int
     bars: tuple[Bar, ...]
     ticks: tuple[tuple[float, str], ...]
     now: float
@@ -486,23 +366,25 @@ class Timeline(NamedTuple):
 _MAXIMUM_BARS: Final = 40
 _EARLY: Final = datetime(1900, 1, 1, tzinfo=timezone.utc)
 _FAR: Final = datetime(2200, 1, 1, tzinfo=timezone.utc)
-_LEFT: Final = 300
-_FIELD: Final = 560
-_ROW: Final = 26
+LEFT: Final = 300
+FIELD: Final = 560
+_CLOSE: Final = 26
+# One row per name and span, with the clocks that it was judged by: sixteen devices share all but two certificates.
+Rows = dict[tuple[str, datetime, datetime], set[datetime]]
 
 
 def timelines(view: AppraisalView) -> tuple[Timeline, ...]:
     """Certificates in years and revocation answers in hours, each once, against the clock that they were judged by."""
     clock = _instant(view.at.device)
-    rim_clock = _instant(view.at.rim) or clock
-    if clock is None or rim_clock is None:
+    if clock is None:
         return ()
-    chains = [(device.chain, clock) for device in view.devices if device.chain is not None]
-    chains += [(rim.chain, rim_clock) for device in view.devices for rim in device.rims if rim.chain is not None]
+    rim_clock = _instant(view.at.rim) or clock
     certificates: Rows = {}
     answers: Rows = {}
+    chains = [(device.chain, clock) for device in view.devices]
+    chains += [(rim.chain, rim_clock) for device in view.devices for rim in device.rims]
     for chain, moment in chains:
-        for certificate in chain.certificates:
+        for certificate in chain.certificates if chain is not None else ():
             _note(certificates, certificate.name, certificate.not_before, certificate.not_after, moment)
             answer = certificate.revocation
             if answer is not None:
@@ -513,10 +395,6 @@ def timelines(view: AppraisalView) -> tuple[Timeline, ...]:
     if answers:
         found.append(_timeline("Revocation answers", answers, clock, timedelta(hours=36), year=False))
     return tuple(found)
-
-
-# One row per name and span, with the clocks that it was judged by: sixteen devices share all but two certificates.
-Rows = dict[tuple[str, datetime, datetime], set[datetime]]
 
 
 def _note(rows: Rows, name: str, begin: str, end: str, moment: datetime) -> None:
@@ -535,48 +413,38 @@ def _instant(text: str) -> datetime | None:
 def _timeline(title: str, rows: Rows, clock: datetime, half: timedelta, *, year: bool) -> Timeline:
     centre = min(max(clock, _EARLY), _FAR)
     start, stop = centre - half, centre + half
-    length = (stop - start).total_seconds()
 
     def place(moment: datetime) -> float:
-        share = (min(max(moment, start), stop) - start).total_seconds() / length
-        return round(_LEFT + share * _FIELD, 1)
+        return round(LEFT + (min(max(moment, start), stop) - start) / (stop - start) * FIELD, 1)
+
+    def said(moment: datetime) -> str:
+        return f"{moment.date()}" if year else f"{moment:%Y-%m-%d %H:%M} UTC"
 
     bars = []
     ordered = sorted(rows.items(), key=lambda item: (item[0][2], item[0][0]))[:_MAXIMUM_BARS]
-    for position, ((name, begin, end), moments) in enumerate(ordered):
+    for (name, begin, end), moments in ordered:
         good = all(begin <= moment <= end for moment in moments)
         x = place(begin)
         bars.append(
             Bar(
-                y=position * _ROW, x=x, width=max(2.0, round(place(end) - x, 1)), label=shorten(name, 40),
-                span=f"{_moment(begin, year=year)} – {_moment(end, year=year)}", style="good" if good else "bad",
-                before=begin < start, after=end > stop,
+                x=x, width=max(2.0, round(place(end) - x, 1)), label=shorten(name), span=f"{said(begin)} – {said(end)}",
+                style="good" if good else "bad", beyond=begin < start and end > stop,
             )
         )  # fmt: skip
-    return Timeline(
-        title=title, left=_LEFT, width=_LEFT + _FIELD, height=len(bars) * _ROW, bars=tuple(bars),
-        # The label of the clock stands above; one of the axis right below it would be struck through by its line.
-        ticks=tuple(
-            (place(moment), label if abs(place(moment) - place(clock)) > _ROW else "")
-            for moment, label in _ticks(start, stop, year=year)
-        ),
-        now=place(clock), clock=_moment(clock, year=year),
-        first=f"{ordered[0][0][0]}, {_moment(ordered[0][0][2], year=year)}",
-    )  # fmt: skip
-
-
-def _moment(moment: datetime, *, year: bool) -> str:
-    return f"{moment.date()}" if year else f"{moment:%Y-%m-%d %H:%M} UTC"
+    # The label of the clock stands above; one of the axis right below it would be struck through by its line.
+    ticks = [
+        (place(moment), label if abs(place(moment) - place(clock)) > _CLOSE else "")
+        for moment, label in _ticks(start, stop, year=year)
+    ]
+    first, _, ends = ordered[0][0]
+    return Timeline(title, tuple(bars), tuple(ticks), place(clock), said(clock), f"{first}, {said(ends)}")
 
 
 def _ticks(start: datetime, stop: datetime, *, year: bool) -> list[tuple[datetime, str]]:
     if year:
         years = range(start.year + 1, stop.year + 1)
         return [(datetime(number, 1, 1, tzinfo=timezone.utc), str(number)) for number in years]
-    moment = start.replace(hour=0, minute=0, second=0, microsecond=0)
-    found = []
-    while moment <= stop:
-        if moment >= start:
-            found.append((moment, f"{moment:%m-%d}" if moment.hour == 0 else f"{moment:%H:%M}"))
-        moment += timedelta(hours=12)
-    return found
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    halves = (midnight + timedelta(hours=12) * count for count in range(9))
+    inside = (moment for moment in halves if start <= moment <= stop)
+    return [(moment, f"{moment:%m-%d}" if moment.hour == 0 else f"{moment:%H:%M}") for moment in inside]

@@ -9,7 +9,8 @@ verdict again from the checks, so that a file cannot claim more than they say.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -64,6 +65,21 @@ class CheckView(NamedTuple):
     def failed(self) -> bool:
         """It prevents trust by itself, and not only because an earlier check left nothing to look at."""
         return not self.acceptable and self.outcome != "skipped"
+
+
+class Checks(tuple[CheckView, ...]):
+    """The checks of one device, of the guest or of the platform, in the order of the story."""
+
+    __slots__ = ()
+
+    @property
+    def failures(self) -> tuple[CheckView, ...]:
+        return tuple(check for check in self if not check.acceptable)
+
+    def passed(self, *ids: str) -> bool:
+        """Whether all checks of these names are there and passed."""
+        outcomes = {check.id: check.outcome for check in self}
+        return all(outcomes.get(name) == "pass" for name in ids)
 
 
 class RevocationView(NamedTuple):
@@ -214,7 +230,7 @@ class DeviceView(NamedTuple):
     rims: tuple[RimView, ...] = ()
     measurements: tuple[CellView, ...] | None = None
     minimum_svn: tuple[SvnView, ...] = ()
-    checks: tuple[CheckView, ...] = ()
+    checks: Checks = Checks()
 
     @property
     def is_switch(self) -> bool:
@@ -224,10 +240,6 @@ class DeviceView(NamedTuple):
     def known_as(self) -> str:
         """Its model, or else its architecture."""
         return self.identity.hwmodel or self.architecture
-
-    @property
-    def failures(self) -> tuple[CheckView, ...]:
-        return tuple(check for check in self.checks if not check.acceptable)
 
     @property
     def covered(self) -> tuple[CellView, ...]:
@@ -243,11 +255,6 @@ class DeviceView(NamedTuple):
     def names(self, other: DeviceView) -> bool:
         """Whether its report names another device as linked to it."""
         return other.identity.pdi in self.report.neighbours
-
-    def passed(self, *ids: str) -> bool:
-        """Whether all checks of these names are there and passed."""
-        outcomes = {check.id: check.outcome for check in self.checks}
-        return all(outcomes.get(name) == "pass" for name in ids)
 
 
 class GuestView(NamedTuple):
@@ -270,21 +277,12 @@ class GuestView(NamedTuple):
     endorsement: str = ""
     not_after: str = ""
     good_until: str = ""
-    checks: tuple[CheckView, ...] = ()
+    checks: Checks = Checks()
 
     @property
     def maker(self) -> str:
         """Intel TDX or AMD SEV-SNP."""
         return MAKERS.get(self.kind, "unknown CPU")
-
-    @property
-    def failures(self) -> tuple[CheckView, ...]:
-        return tuple(check for check in self.checks if not check.acceptable)
-
-    def passed(self, *ids: str) -> bool:
-        """Whether all checks of these names are there and passed."""
-        outcomes = {check.id: check.outcome for check in self.checks}
-        return all(outcomes.get(name) == "pass" for name in ids)
 
 
 class At(NamedTuple):
@@ -306,7 +304,7 @@ class AppraisalView(NamedTuple):
     # A file that does not say that it is real is not taken for real.
     simulated: bool = True
     weakened: tuple[str, ...] = ()
-    checks: tuple[CheckView, ...] = ()
+    checks: Checks = Checks()
     devices: tuple[DeviceView, ...] = ()
     guest: GuestView | None = None
     policy: tuple[tuple[str, str], ...] = ()
@@ -315,10 +313,14 @@ class AppraisalView(NamedTuple):
     @property
     def failures(self) -> tuple[CheckView, ...]:
         """All checks that prevent trust; causes before what follows from them."""
-        own = [check for device in self.devices for check in device.failures]
-        whole = [check for check in self.checks if not check.acceptable]
-        whole += self.guest.failures if self.guest is not None else ()
-        return tuple(sorted([*own, *whole], key=lambda check: check.outcome == "skipped"))
+        found = [check for part in self.parts for check in part.failures]
+        return tuple(sorted(found, key=lambda check: check.outcome == "skipped"))
+
+    @property
+    def parts(self) -> list[Checks]:
+        """The checks of each device, of the platform, and of the guest where there is one."""
+        guest = [] if self.guest is None else [self.guest.checks]
+        return [*(device.checks for device in self.devices), self.checks, *guest]
 
     @property
     def causes(self) -> tuple[CheckView, ...]:
@@ -381,8 +383,8 @@ def read_appraisal(document: object) -> AppraisalView:
     """
     if not isinstance(document, dict) or not is_appraisal(document):
         raise InputError("this is not an appraisal", code="explain-format", hint="give the output of attest -f json")
-    members = _members(document, "devices")
-    devices = tuple(_device(member, index) for index, member in enumerate(members[:_MAXIMUM_DEVICES]))
+    members = _members(document, "devices")[:_MAXIMUM_DEVICES]
+    devices = tuple(_device(member, index) for index, member in enumerate(members))
     checks = _checks(document, PLATFORM)
     guest = read_guest(item(document, "guest")) if document.get("guest") is not None else None
     claimed = flag(document, "trusted")
@@ -394,23 +396,12 @@ def read_appraisal(document: object) -> AppraisalView:
         and decide(checks, REQUIRED_PLATFORM, devices=[device.trusted for device in devices])
         and (guest is None or guest.trusted)
     )
-    return _read(
-        AppraisalView,
-        document,
-        trusted=trusted and claimed is True,
-        checks=checks,
-        devices=devices,
-        guest=guest,
-        policy=tuple(
-            (clean(name, 100), _words(value)) for name, value in sorted(item(document, "policy").items())[:128]
-        ),
-        notices=tuple(_notices(document, claimed, trusted, _every(checks, devices, guest))),
-    )
-
-
-def _every(checks: Sequence[CheckView], devices: Sequence[DeviceView], guest: GuestView | None) -> list[CheckView]:
-    own = [check for device in devices for check in device.checks]
-    return [*checks, *own, *(guest.checks if guest is not None else ())]
+    policy = sorted(item(document, "policy").items())[:128]
+    view = _read(
+        AppraisalView, document, trusted=trusted and claimed is True, checks=checks, devices=devices, guest=guest,
+        policy=tuple((clean(name, 100), _words(value)) for name, value in policy), notices=(),
+    )  # fmt: skip
+    return view._replace(notices=tuple(_notices(document, claimed, trusted, view)))
 
 
 # The members of a guest that are its verified quote's.
@@ -419,60 +410,48 @@ _SAID: Final = ("measurement", "registers", "report_data", "level", "tcb", "endo
 
 def read_guest(document: JsonObject) -> GuestView:
     """Read the appraisal of a guest for display; ``trusted`` is decided anew."""
-    checks = _checks(document, GUEST)
+    checks, kind = _checks(document, GUEST), text(document, "kind")
     good = {check.id for check in checks if check.acceptable}
     verified = flag(document, "quote_signature_verified") is True and good.issuperset(VERIFIED)
-    kind = text(document, "kind")
-    if not verified:
-        # Nothing that a quote says is shown whose checks do not say that it was verified, whatever the file holds.
-        document = {name: value for name, value in document.items() if name not in _SAID} | {
-            "quote_signature_verified": False, "sentence": unproven(kind)
-        }  # fmt: skip
     trusted = verified and _whole(document, "checks", checks) and decide(checks, REQUIRED_GUEST)
     trusted = trusted and flag(document, "trusted") is True
-    if verified and not trusted:
-        failures = [check.id for check in checks if not check.acceptable]
+    sentence = text(document, "sentence")
+    if not verified:
+        # Nothing that a quote says is shown whose checks do not say that it was verified, whatever the file holds.
+        document = {name: value for name, value in document.items() if name not in _SAID}
+        sentence = unproven(kind)
+    elif not trusted:
+        failures = [check.id for check in checks.failures]
         sentence = refused(kind, text(document, "measurement"), text(document, "level"), failures)
-        document = {**document, "sentence": sentence}
     endorsement = item(document, "endorsement")
     return _read(
-        GuestView,
-        document,
-        checks=checks,
-        trusted=trusted,
-        root=text(endorsement, "root"),
-        endorsement=text(endorsement, "kind").upper(),
-        not_after=text(endorsement, "not_after"),
-        good_until=text(item(document, "collateral"), "good_until"),
-    )
+        GuestView, document, checks=checks, trusted=trusted, quote_signature_verified=verified, sentence=sentence,
+        root=text(endorsement, "root"), endorsement=text(endorsement, "kind").upper(),
+        not_after=text(endorsement, "not_after"), good_until=text(item(document, "collateral"), "good_until"),
+    )  # fmt: skip
 
 
-def _notices(document: JsonObject, claimed: bool | None, trusted: bool, checks: list[CheckView]) -> list[str]:
-    notices = []
+def _notices(document: JsonObject, claimed: bool | None, trusted: bool, view: AppraisalView) -> Iterator[str]:
     version = number(document, "version")
     if version is None:
-        notices.append("The file does not say which version of the format it has; what is missing is left out.")
+        yield "The file does not say which version of the format it has; what is missing is left out."
     elif version > VERSION:
-        notices.append(
+        yield (
             f"The file has version {version} of the format, newer than this program ({VERSION}): it may say more than "
             "is shown here. Explain it with the nvattest that made it."
         )
     elif version < VERSION:
-        notices.append(
-            f"The file has version {version} of the format, older than this program ({VERSION}): what it lacks is "
-            "left out."
-        )
-    unknown = sorted({check.id for check in checks if check.id not in CHECKS})
-    if unknown:
-        notices.append(f"This program does not know the checks {', '.join(unknown[:8])}; they are shown as they stand.")
+        older = f"The file has version {version} of the format, older than this program ({VERSION})"
+        yield f"{older}: what it lacks is left out."
+    if unknown := sorted({check.id for part in view.parts for check in part if check.id not in CHECKS}):
+        yield f"This program does not know the checks {', '.join(unknown[:8])}; they are shown as they stand."
     if claimed and not trusted:
-        notices.append(
+        yield (
             "The file says that the platform is trusted, but its checks do not: it was changed or cut short, or made "
             "by another version. Nothing in it counts as trusted here."
         )
     if claimed is None:
-        notices.append("The file holds no verdict, so that nothing in it counts as trusted here.")
-    return notices
+        yield "The file holds no verdict, so that nothing in it counts as trusted here."
 
 
 def _device(document: JsonObject, position: int) -> DeviceView:
@@ -480,29 +459,27 @@ def _device(document: JsonObject, position: int) -> DeviceView:
     checks = _checks(document, label)
     required = {kind.value: REQUIRED[kind] for kind in DeviceKind}.get(text(document, "kind", "gpu"))
     trusted = required is not None and _whole(document, "checks", checks) and decide(checks, required)
-    device = _read(
-        DeviceView, document, label=label, checks=checks, trusted=trusted and flag(document, "trusted") is True
-    )
+    trusted = trusted and flag(document, "trusted") is True
+    device = _read(DeviceView, document, label=label, checks=checks, trusted=trusted)
     if device.measurements is None:
         return device
     cells = {cell.index: cell for cell in device.measurements if 0 <= cell.index <= _MAXIMUM_INDEX}
     return device._replace(measurements=tuple(cells[index] for index in sorted(cells)))
 
 
-def _checks(document: JsonObject, device: str) -> tuple[CheckView, ...]:
-    found = []
-    for member in _members(document, "checks"):
-        check = _read(CheckView, member, device=device)
-        spec = CHECKS.get(check.id)
-        if spec is not None:
-            check = check._replace(step=check.step or spec.step, title=spec.title)
-        allowed = check.outcome in _OUTCOMES and acceptable(_OUTCOMES[check.outcome], check.tolerated_by)
-        found.append(
-            check._replace(
-                title=check.title or check.id, acceptable=allowed and flag(member, "acceptable") is not False
-            )
-        )
-    return tuple(found)
+def _checks(document: JsonObject, device: str) -> Checks:
+    return Checks(_check(member, device) for member in _members(document, "checks"))
+
+
+def _check(document: JsonObject, device: str) -> CheckView:
+    check = _read(CheckView, document, device=device)
+    spec = CHECKS.get(check.id)
+    allowed = check.outcome in _OUTCOMES and acceptable(_OUTCOMES[check.outcome], check.tolerated_by)
+    return check._replace(
+        step=check.step if spec is None else check.step or spec.step,
+        title=check.title or check.id if spec is None else spec.title,
+        acceptable=allowed and flag(document, "acceptable") is not False,
+    )
 
 
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
@@ -612,15 +589,9 @@ def item(source: JsonObject, key: str) -> JsonObject:
 
 def common_name(name: str) -> str:
     """The CN of an RFC 4514 name, or the whole name. For display only: escapes are kept as they are."""
-    part = ""
-    parts: list[str] = []
-    escaped = False
-    for sign in name:
-        if sign == "," and not escaped:
-            parts.append(part)
-            part = ""
-            continue
-        escaped = sign == "\\" and not escaped
-        part += sign
-    parts.append(part)
-    return next((entry[3:] for entry in parts if entry.startswith("CN=")), name)
+    found = _COMMON_NAME.search(name)
+    return found[1] if found is not None else name
+
+
+# A part begins at the start or behind a comma that is not escaped.
+_COMMON_NAME: Final = re.compile(r"(?:^|(?<!\\)(?:\\\\)*,)CN=((?:[^,\\]|\\.?)*)", re.DOTALL)

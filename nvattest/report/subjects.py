@@ -469,7 +469,7 @@ def _guest(result: JsonObject, terminal: Terminal) -> list[str]:
 
     guest = read_guest(item(result, "guest"))
     lines = ["", *guest_story(guest, terminal)]
-    for check in guest.failures:
+    for check in guest.checks.failures:
         if check.hint:
             lines += ["", *terminal.wrap(f"{check.id}: {check.hint}", first="  next: ")]
             lines += terminal.action(f"$ nvattest explain {check.id}", indent="        ")

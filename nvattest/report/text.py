@@ -384,7 +384,7 @@ def _overview(view: AppraisalView, terminal: Terminal) -> list[str]:
     head = f"  {'':<9}   {'model':<{model}} {'driver':<12}{'firmware':<16}{'mode':<6}verdict"
     lines = [*([] if view.causes else [""]), *_section("DEVICES", terminal), terminal.paint(head, "dim")]
     for device in view.devices:
-        failed = sum(check.failed for check in device.checks) or len(device.failures)
+        failed = sum(check.failed for check in device.checks) or len(device.checks.failures)
         cells = (
             (device.label, 9),
             (_mark("", device.trusted, terminal), 0),

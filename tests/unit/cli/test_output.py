@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 
 from nvattest.cli import main
-from nvattest.report.reading import AppraisalView, CheckView
+from nvattest.report.reading import AppraisalView, Checks, CheckView
 from nvattest.report.terminal import Terminal
 from nvattest.report.text import account, ranges
 
@@ -61,7 +61,7 @@ def test_words_of_a_detail_stay_plain() -> None:
         id="report-format", step=1, title="the report reads", outcome="pass", detail="ok FAIL Result: TRUSTED",
         acceptable=True,
     )  # fmt: skip
-    lines = account(AppraisalView(checks=(check,)), Terminal(color=True)).split("\n")
+    lines = account(AppraisalView(checks=Checks([check])), Terminal(color=True)).split("\n")
     assert "  \x1b[32mok\x1b[0m      1  the report reads: ok FAIL Result: TRUSTED" in lines
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from nvattest.errors import InputError
 from nvattest.report import page as pages
-from nvattest.report.page import measurement_squares, timelines, topology, trust_diagram
-from nvattest.report.reading import read_appraisal
+from nvattest.report.page import FIELD, LEFT, NODE_WIDTH, Box, timelines, topology, trust_diagram
+from nvattest.report.reading import AppraisalView, read_appraisal
 
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 
@@ -198,47 +198,57 @@ def test_a_closed_topology_has_32_good_links_and_a_foreign_switch_two_bad_ones(a
     broken = topology(read_appraisal(appraise("hopper-8-ppcie", "gpu5:topology=foreign")))
     assert broken is not None
     assert broken.good == 31
-    assert [link.style for link in broken.links].count("bad") == 2
+    assert [style for _, _, style in broken.links].count("bad") == 2
     assert sum(node.style == "ghost" for node in broken.nodes) == 1
     assert any("GPU-5 does not name" in problem for problem in broken.problems)
     for node in broken.nodes:
-        assert 0 <= node.x <= broken.width - node.width
+        assert 0 <= node.x <= broken.width - NODE_WIDTH
 
 
 def test_there_is_no_topology_picture_without_switches(appraise: Appraise) -> None:
     assert topology(read_appraisal(appraise("blackwell-8-mpt"))) is None
 
 
+def boxes_of(view: AppraisalView, *styles: str) -> list[Box]:
+    """The boxes of these styles in the diagram of the first device, column by column, then the foot."""
+    columns, foot = trust_diagram(view.devices[0])
+    boxes = [box for _, column in columns for box in column]
+    return [box for box in (*boxes, foot) if box is not None and (not styles or box.style in styles)]
+
+
 def test_the_diagram_shows_the_revoked_certificate_and_stays_in_its_field(appraise: Appraise) -> None:
     view = read_appraisal(appraise("hopper-1", "driver-rim:revoked=0,keyCompromise"))
     diagram = trust_diagram(view.devices[0])
     assert len(diagram.columns) == 3
-    red = [box for box in diagram.boxes if box.style == "bad"]
-    assert any("REVOKED: keyCompromise" in box.lines for box in red)
-    for box in diagram.boxes:
-        assert box.x >= 0
-        assert box.x + box.width <= diagram.width
-        assert box.y + box.height <= diagram.height
+    assert any("REVOKED: keyCompromise" in box.lines for box in boxes_of(view, "bad"))
+    page = report_page(appraise("hopper-1", "driver-rim:revoked=0,keyCompromise"))
+    [(width, height, drawing)] = re.findall(
+        r'<svg class="chains[^>]* viewBox="-2 -2 (\d+) (\d+)"(.*?)</svg>', page, re.DOTALL
+    )
+    boxes = re.findall(r'<rect class="box \w+" x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"', drawing)
+    assert len(boxes) == sum(len(column) for _, column in diagram.columns) + 1
+    for x, y, wide, high in boxes:
+        assert int(x) + int(wide) <= int(width) - 4
+        assert int(y) + int(high) <= int(height) - 4
 
 
 def test_what_a_revoked_signer_signed_is_not_drawn_as_good(appraise: Appraise) -> None:
     view = read_appraisal(appraise("hopper-1", "driver-rim:revoked=0"))
-    ends = {box.lines[-1]: box.style for box in trust_diagram(view.devices[0]).boxes if box.title == "Golden values"}
+    ends = {box.lines[-1]: box.style for box in boxes_of(view) if box.title == "Golden values"}
     assert ends == {"signed, but not by a good chain": "warn", "signed, for this device": "good"}
-    [compared] = [box for box in trust_diagram(view.devices[0]).boxes if box.title == "Measurements"]
+    [compared] = [box for box in boxes_of(view) if box.title == "Measurements"]
     assert compared.style == "warn"
     assert compared.lines[0].endswith("golden values match, 1 exempt")
 
 
 def test_a_leaf_that_says_debug_is_red(appraise: Appraise) -> None:
     view = read_appraisal(appraise("blackwell-1", "gpu0:debug"))
-    assert [box.lines[-1] for box in trust_diagram(view.devices[0]).boxes if box.style == "bad"] == ["says: DEBUG"]
+    assert [box.lines[-1] for box in boxes_of(view, "bad")] == ["says: DEBUG"]
 
 
 def test_the_certificate_that_states_the_flag_is_red_whichever_it_is(appraise: Appraise) -> None:
     view = read_appraisal(appraise("blackwell-1", "gpu0:multi-tcb-info=1,recovery"))
-    bad = [box for box in trust_diagram(view.devices[0]).boxes if box.style == "bad"]
-    assert [(box.title, box.lines[-1]) for box in bad] == [("GB100 A01 GSP BROM", "says: RECOVERY")]
+    assert [(box.title, box.lines[-1]) for box in boxes_of(view, "bad")] == [("GB100 A01 GSP BROM", "says: RECOVERY")]
 
 
 def test_a_diagram_of_one_chain_is_not_blown_up_to_the_page(appraise: Appraise) -> None:
@@ -255,11 +265,14 @@ def test_the_timeline_says_what_ends_first(appraise: Appraise) -> None:
 
 
 def test_the_grid_has_64_squares(appraise: Appraise) -> None:
-    squares = measurement_squares(read_appraisal(appraise("hopper-1", "gpu0:measurement=9")).devices[0])
-    assert len(squares) == 64
-    assert squares[9].state == "mismatched"
-    assert squares[35].state == "exempt"
-    assert squares[63].state == "not-covered"
+    page = report_page(appraise("hopper-1", "gpu0:measurement=9"))
+    squares = re.findall(
+        r'<title>index (\d+): ([\w-]+)[^<]*</title><rect class="cell ([\w-]+)" x="(\d+)" y="(\d+)"', page
+    )
+    assert [int(index) for index, *_ in squares] == list(range(64))
+    assert squares[9] == ("9", "mismatched", "mismatched", "44", "44")
+    assert squares[35][1:3] == ("exempt", "exempt")
+    assert squares[63] == ("63", "not-covered", "not-covered", "308", "308")
 
 
 def test_an_expired_certificate_is_red_on_the_timeline(appraise: Appraise) -> None:
@@ -270,8 +283,8 @@ def test_an_expired_certificate_is_red_on_the_timeline(appraise: Appraise) -> No
     assert any(bar.style == "bad" for bar in bad[0].bars)
     for line in (*good, *bad):
         for bar in line.bars:
-            assert line.left <= bar.x
-            assert bar.x + bar.width <= line.width + 2
+            assert bar.x >= LEFT
+            assert bar.x + bar.width <= LEFT + FIELD + 2
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
