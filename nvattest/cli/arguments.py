@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from nvattest._text import suggestion
 from nvattest.cli.output import say
+from nvattest.errors import InputError
 
 CONVERSION, VALIDATION, REQUIRED, UNEXPECTED, VALUES = 104, 105, 106, 109, 114
 
@@ -34,7 +35,7 @@ Request = TypeVar("Request", bound=NamedTuple)
 class ArgumentError(Exception):
     """A wrong argument: its message and the exit status that NVIDIA's tools give it."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = VALIDATION) -> None:
         super().__init__(message)
         self.status = status
 
@@ -159,6 +160,13 @@ class Parser(argparse.ArgumentParser):
                 shown = [str(item.dest) for item in getattr(action, "_choices_actions", ())] or map(str, action.choices)
                 return f", one of {', '.join(shown)}"
         return ""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Let the functions that convert an argument be any of ours, which raise InputError."""
+        try:
+            return super()._get_value(action, arg_string)
+        except InputError as error:
+            raise argparse.ArgumentError(action, f"{error}" + f"; {error.hint}" * bool(error.hint)) from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the actions of a command, and the nearest, in the same words for every version of Python."""
@@ -308,19 +316,6 @@ def fault_names() -> Iterable[str]:
         yield f"{target}:{spec.name}"
 
 
-def converted(function: Callable[[str], T]) -> Callable[[str], T]:
-    """A type for argparse from a function of ours that raises InputError."""
-    from nvattest.errors import InputError
-
-    def convert(text: str) -> T:
-        try:
-            return function(text)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(f"{error}" + f"; {error.hint}" * bool(error.hint)) from None
-
-    return convert
-
-
 def seconds(text: str) -> float:
     """A type for argparse: a time span in seconds, above zero, at most a day."""
     try:
@@ -349,7 +344,6 @@ def read_input(path: str, maximum: int) -> bytes:
         InputError: it cannot be read, or is larger than ``maximum`` bytes.
     """
     from nvattest._folder import read_bounded
-    from nvattest.errors import InputError
 
     name = "standard input" if path == "-" else path
     try:
@@ -407,7 +401,7 @@ def require_own_files(options: argparse.Namespace, outputs: Sequence[str], input
         for path in value if isinstance(value, list | tuple) else [value]:
             if isinstance(path, str) and path:
                 if name in outputs and (other := next((o for o, p in named if _is_one_file(p, path)), None)):
-                    raise ArgumentError(f"{_flag_of(name)} and {other} are one file: {path}", VALIDATION)
+                    raise ArgumentError(f"{_flag_of(name)} and {other} are one file: {path}")
                 named.append((_flag_of(name), path))
 
 

@@ -19,7 +19,6 @@ from nvattest._documents import dump_json
 from nvattest._registry import NRAS_URL
 from nvattest.cli import collect, sources
 from nvattest.cli.arguments import (
-    VALIDATION,
     ArgumentError,
     add_options,
     choice,
@@ -273,7 +272,7 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _refuse(found: Sequence[str], message: str) -> None:
     if found:
-        raise ArgumentError(message.format(found[0]), VALIDATION)
+        raise ArgumentError(message.format(found[0]))
 
 
 def _warn_of_ignored(options: argparse.Namespace, *, remote: bool) -> None:

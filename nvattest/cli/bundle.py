@@ -15,7 +15,6 @@ from nvattest.appraisal.inputs import Collateral, CpuAnswer, RevocationMode, Sou
 from nvattest.cli import collect, sources
 from nvattest.cli.arguments import (
     REQUIRED,
-    VALIDATION,
     ArgumentError,
     add_options,
     existing_directory,
@@ -198,7 +197,7 @@ def _fetch_or_refresh(options: argparse.Namespace, *, as_json: bool) -> int:
     _refuse(options, ("cache_dir", "no_cache"), "has no effect with --input: the folder is the cache")
     _refuse(options, ("offline",), "cannot go with --input: nothing would come")
     if refresh and not os.path.isdir(options.file):
-        raise ArgumentError(f"{options.file}: this is a file, and the bundle of a fleet is a folder", VALIDATION)
+        raise ArgumentError(f"{options.file}: this is a file, and the bundle of a fleet is a folder")
     request = read(
         FleetRequest,
         options,
@@ -220,7 +219,7 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> No
     """
     for name in names:
         if given(options, name) or getattr(options, name) is True:
-            raise ArgumentError(f"--{name.replace('_', '-')}: {why}", VALIDATION)
+            raise ArgumentError(f"--{name.replace('_', '-')}: {why}")
 
 
 def _inspector(options: argparse.Namespace) -> Inspector:

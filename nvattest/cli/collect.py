@@ -17,7 +17,6 @@ from nvattest._text import hex_bytes
 from nvattest.cli import sources
 from nvattest.cli.arguments import (
     REQUIRED,
-    VALIDATION,
     ArgumentError,
     Parser,
     add_options,
@@ -121,9 +120,9 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
     corelib = options.gpu_evidence_source == "corelib" and DeviceKind.GPU in kinds
     if DeviceKind.GPU in kinds:
         if options.gpu_architecture and options.gpu_architecture.upper() != "BLACKWELL":
-            raise ArgumentError("--gpu-architecture: only blackwell can be named", VALIDATION)
+            raise ArgumentError("--gpu-architecture: only blackwell can be named")
         if corelib and not options.gpu_architecture:
-            raise ArgumentError("--gpu-architecture: required when the source is corelib", VALIDATION)
+            raise ArgumentError("--gpu-architecture: required when the source is corelib")
         if not corelib:
             ignored(options, ["gpu_architecture"], "only the source corelib needs it")
     for kind, word, others in ((DeviceKind.GPU, "GPU", ["gpu_architecture"]), (DeviceKind.NVSWITCH, "switch", [])):
@@ -146,11 +145,11 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
 
 def _needed_file(path: str, option: str) -> str:
     if not path:
-        raise ArgumentError(f"{option}: must be provided when the evidence source is file", VALIDATION)
+        raise ArgumentError(f"{option}: must be provided when the evidence source is file")
     try:
         return input_file(path)
     except argparse.ArgumentTypeError as error:
-        raise ArgumentError(f"{option}: {error}", VALIDATION) from None
+        raise ArgumentError(f"{option}: {error}") from None
 
 
 def add_evidence_files(group: argparse._ArgumentGroup) -> None:
@@ -341,16 +340,16 @@ def _coco_request(options: argparse.Namespace) -> CocoRequest | None:
     request = read(CocoRequest, options, warn=warns(options))
     if options.format != _COCO:
         if named := given(options, *CocoRequest._field_defaults):
-            raise ArgumentError(f"{named[0]}: only with --format {_COCO}", VALIDATION)
+            raise ArgumentError(f"{named[0]}: only with --format {_COCO}")
         return None
     if not request.report_data and not request.runtime_data:
         raise ArgumentError(f"--report-data is required with --format {_COCO}", REQUIRED)
     if request.report_data and request.runtime_data:
-        raise ArgumentError("--runtime-data: excludes --report-data, which follows from it", VALIDATION)
+        raise ArgumentError("--runtime-data: excludes --report-data, which follows from it")
     if options.nonce:
-        raise ArgumentError("--nonce: the nonce follows from the report data with this format", VALIDATION)
+        raise ArgumentError("--nonce: the nonce follows from the report data with this format")
     if request.report_data and not re.fullmatch(r"(0[xX])?([0-9A-Fa-f]{2}){1,64}", request.report_data):
-        raise ArgumentError("--report-data: not 1 to 64 bytes as hexadecimal digits", VALIDATION)
+        raise ArgumentError("--report-data: not 1 to 64 bytes as hexadecimal digits")
     return request
 
 

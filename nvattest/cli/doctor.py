@@ -23,7 +23,7 @@ from nvattest._package import __version__
 from nvattest._registry import KDS_URL, NRAS_URL, OCSP_URL, PCS_URL, RIM_URL
 from nvattest._system import pci_devices
 from nvattest._text import clean
-from nvattest.cli.arguments import VALIDATION, ArgumentError, add_terminal_options
+from nvattest.cli.arguments import ArgumentError, add_terminal_options
 from nvattest.cli.output import Progress, say, terminal_for, write_file
 from nvattest.cli.sources import add_unchecked_tls_options
 from nvattest.errors import CollectionError, InputError
@@ -144,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
     """Examine and print; the exit status is 1 if there is a fault."""
     as_json = options.json or options.format == "json"
     if options.bundle is not None and not options.bundle.endswith((".tar.gz", ".tgz", ".zip")):
-        raise ArgumentError(f"--bundle: {options.bundle!r} does not end in .tar.gz or .zip", VALIDATION)
+        raise ArgumentError(f"--bundle: {options.bundle!r} does not end in .tar.gz or .zip")
     machine = Machine()
     with Progress("looking at this machine", quiet=options.log_level == "off") as progress:
         items = examine(machine)

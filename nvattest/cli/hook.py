@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from nvattest._folder import read_bounded
 from nvattest.cli.arguments import (
     REQUIRED,
-    VALIDATION,
     ArgumentError,
     add_command,
     command_of,
@@ -106,7 +105,7 @@ def guest_paths(root: str, config: str) -> Paths:
     from nvattest.guest.config import Paths
 
     if config and not config.startswith("/"):
-        raise ArgumentError(f"--config: expected an absolute path, found {config!r}", VALIDATION)
+        raise ArgumentError(f"--config: expected an absolute path, found {config!r}")
     return Paths(root, config)
 
 
@@ -146,7 +145,7 @@ def _drop_in(request: DropIn) -> str:
     from nvattest.guest.kata import Extension, drop_in, read_runtime
 
     if (request.image is None) != (request.verity is None):
-        raise ArgumentError("--image and --verity go together", VALIDATION)
+        raise ArgumentError("--image and --verity go together")
     extension, inside = None, _HOOKS
     if request.image is not None and request.verity is not None:
         params = parse_verity_params(read_bounded(request.verity, 4096).decode("ascii", "replace"))

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from nvattest._documents import load_toml
 from nvattest._text import joined
-from nvattest.cli.arguments import VALIDATION, ArgumentError
+from nvattest.cli.arguments import ArgumentError
 from nvattest.cli.output import print_json, say
 from nvattest.errors import ResultCode
 
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         ArgumentError: there is nothing at the path.
     """
     if not os.path.exists(options.path):
-        raise ArgumentError(f"PATH: there is no {options.path}", VALIDATION)
+        raise ArgumentError(f"PATH: there is no {options.path}")
     report = check_path(options.path)
     if options.format == "json":
         findings = [found._asdict() for found in report.findings]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from nvattest._documents import JsonObject
 from nvattest.appraisal.inputs import RevocationMode
 from nvattest.cli import collect, sources
-from nvattest.cli.arguments import REQUIRED, VALIDATION, ArgumentError, add_options, choice, given, ignored, read
+from nvattest.cli.arguments import REQUIRED, ArgumentError, add_options, choice, given, ignored, read
 from nvattest.cli.collect import EvidenceSource
 from nvattest.cli.output import print_json, say, say_how_read
 from nvattest.cli.sources import GuestSource, Judgement, Services
@@ -223,9 +223,9 @@ def _replaced_ids(targets: Targets, devices: tuple[ReadEvidence, ...], needs: Ne
 
     kinds = {device.evidence.kind for device in devices}
     if targets.bios and DeviceKind.NVSWITCH not in kinds:
-        raise ArgumentError("--bios: there is no switch in the evidence", VALIDATION)
+        raise ArgumentError("--bios: there is no switch in the evidence")
     if (targets.driver or targets.vbios) and DeviceKind.GPU not in kinds:
-        raise ArgumentError("--driver and --vbios: there is no GPU in the evidence", VALIDATION)
+        raise ArgumentError("--driver and --vbios: there is no GPU in the evidence")
     found: list[str] = []
     for device in devices:
         if isinstance(device.report, ParseError) or not set(rim_ids_of([device])) <= set(needs.rim_ids):

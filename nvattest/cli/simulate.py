@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 
 from nvattest._text import decimal
 from nvattest.cli.arguments import (
-    VALIDATION,
     ArgumentError,
     add_command,
     command_of,
-    converted,
     fault_names,
     platform_names,
     suggested,
@@ -45,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--service-fault", action="append", default=[], metavar="SERVICE:FAULT", help="a fault of a service"
     )
     parser.add_argument(
-        "--latency", action="append", default=[], type=converted(_latency), metavar="SERVICE=SECONDS",
+        "--latency", action="append", default=[], type=_latency, metavar="SERVICE=SECONDS",
         help="how long a service takes to answer, such as ocsp=0.2",
     )  # fmt: skip
     parser.add_argument(
@@ -78,7 +76,7 @@ def add_platform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nvdec0", choices=("on", "off"), help="the NVDEC0 engine of all GPUs; off on a single Hopper by default"
     )
-    parser.add_argument("--seed", type=converted(_seed), default=0, metavar="N", help="other devices, other keys")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="other devices, other keys")
     parser.add_argument(
         "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
         help="a lie, such as gpu0:measurement=9",
@@ -108,15 +106,15 @@ def run(options: argparse.Namespace) -> int:
     """Run the command in the world and return its exit status, or stay up until interrupted."""
     if options.list:
         if words := command_of(options):
-            raise ArgumentError(f"--list runs no command: {' '.join(words)}", VALIDATION)
+            raise ArgumentError(f"--list runs no command: {' '.join(words)}")
         say(_catalogue())
         return 0
     if options.root is not None and not options.hook:
-        raise ArgumentError("--root is the folder of the guest of --hook", VALIDATION)
+        raise ArgumentError("--root is the folder of the guest of --hook")
     lies = [text for text in options.fault if text.startswith("guest:")]
     for option, given in (("--guest-files", options.guest_files), ("--fault", lies[0] if lies else None)):
         if given is not None and options.guest is None:
-            raise ArgumentError(f"{option}: {given} is about a guest: it needs --guest", VALIDATION)
+            raise ArgumentError(f"{option}: {given} is about a guest: it needs --guest")
     from nvattest._system import require_linux
 
     require_linux("a simulated world")

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from nvattest._registry import KDS_URL, OCSP_URL, PCS_URL, RIM_URL
 from nvattest._text import clean, hex_bytes
 from nvattest.cli.arguments import (
-    VALIDATION,
     ArgumentError,
     add_options,
     choice,
-    converted,
     existing_directory,
     existing_file,
     flag,
@@ -241,7 +239,7 @@ def services(options: argparse.Namespace) -> Services:
         ArgumentError: a cache folder with ``--no-cache``.
     """
     if options.no_cache and given(options, "cache_dir"):
-        raise ArgumentError("--cache-dir: cannot go with --no-cache, which uses none", VALIDATION)
+        raise ArgumentError("--cache-dir: cannot go with --no-cache, which uses none")
     named = given(options, "rim_url", "ocsp_url", "cache_dir")
     return read(Services, options, access=read(Access, options), named=named, warn=warns(options))
 
@@ -286,7 +284,7 @@ def collateral_source(options: argparse.Namespace) -> CollateralSource:
     folder = options.rim_store == "dir" or given(options, "rim_dir", "rim_store") == ["--rim-dir"]
     if options.bundle:
         if folder:
-            raise ArgumentError("--rim-dir: cannot go with --bundle, which has the RIMs", VALIDATION)
+            raise ArgumentError("--rim-dir: cannot go with --bundle, which has the RIMs")
         ignored(options, (*_SERVICE_OPTIONS, "cache_dir"), "--bundle has all collateral, and no service is asked")
     else:
         if not folder:
@@ -310,7 +308,7 @@ def add_judgement_options(parser: argparse.ArgumentParser) -> argparse._Argument
     """The options of ``Judgement``; returns their group."""
     group = parser.add_argument_group("verification")
     group.add_argument(
-        "--at", type=converted(VerificationTime.parse), metavar="TIME",
+        "--at", type=VerificationTime.parse, metavar="TIME",
         help="judge validity at this time, or device=TIME,rim=TIME; now by default",
     )  # fmt: skip
     group.add_argument(

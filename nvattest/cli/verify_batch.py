@@ -19,7 +19,7 @@ from typing import BinaryIO
 from nvattest._documents import dump_json
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
-from nvattest.cli.arguments import choice, converted, existing_file, output_file, warns
+from nvattest.cli.arguments import choice, existing_file, output_file, warns
 from nvattest.cli.output import Progress, open_stream, say, write_file
 from nvattest.cli.sources import add_bundle_option
 from nvattest.errors import InputError, ResultCode
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
     parser.add_argument("--trust-anchors", type=existing_file, metavar="PEM", help="trust these roots instead")
     parser.add_argument(
-        "--at", type=converted(VerificationTime.parse), metavar="TIME",
+        "--at", type=VerificationTime.parse, metavar="TIME",
         help="judge at this time; each line when it is read by default",
     )  # fmt: skip
     parser.add_argument(

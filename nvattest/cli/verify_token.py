@@ -18,11 +18,9 @@ from nvattest._text import clean, hex_bytes, joined
 from nvattest.cli import sources
 from nvattest.cli.arguments import (
     REQUIRED,
-    VALIDATION,
     ArgumentError,
     add_options,
     choice,
-    converted,
     existing_directory,
     flag,
     from_environment,
@@ -106,7 +104,7 @@ class GuestRequest(NamedTuple):
         input_file, many=True,
     )  # fmt: skip
     expected_report_data: bytes | None = option(
-        "HEX", "your own recipe's result, in the place of --challenge", converted(_report_data)
+        "HEX", "your own recipe's result, in the place of --challenge", _report_data
     )
     tee_recipe: str | None = option("NAME", "a known recipe in its place: " + ", ".join(RECIPES), choice(*RECIPES))
     tee_input: list[str] | None = option("NAME=VALUE", "an input of the recipe; @FILE reads its value", many=True)
@@ -192,7 +190,7 @@ class Request(NamedTuple):
     clock_skew_leeway_seconds: int = option("SECONDS", "how far clocks may differ (60)", int, 60)
     at: Times | None = option(
         "TIME", "judge at this time; now by default; token=TIME,quote=TIME for one that was recorded apart",
-        converted(_times),
+        _times,
     )  # fmt: skip
     relying_party_policy: str | None = option("FILE", "apply this policy too", input_file)
 
@@ -261,11 +259,11 @@ def _request(options: argparse.Namespace) -> Request:
     guest, keys = read(GuestRequest, options), read(Keys, options, access=read(Access, options))
     guest.check(options.nonce)
     if options.issuer and keys.nras_url:
-        raise ArgumentError("--issuer and --nras-url say the same thing; give one", VALIDATION)
+        raise ArgumentError("--issuer and --nras-url say the same thing; give one")
     if keys.key is not None and (keys.jwks or keys.x5c_anchors is not None):
-        raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors", VALIDATION)
+        raise ArgumentError("--key stands alone: leave out --jwks and --x5c-anchors")
     if options.file is not None and given(options, "token_file"):
-        raise ArgumentError("FILE and --token-file: one token is verified at a time", VALIDATION)
+        raise ArgumentError("FILE and --token-file: one token is verified at a time")
     if options.at is not None and options.at.quote is not None and guest.cpu_policy is None and warns(options):
         say("warning: quote= of --at is ignored: no guest is judged without --cpu-policy", error=True)
     ignored(options, _COMMON, "it is about evidence; a token is verified with its issuer's keys")
