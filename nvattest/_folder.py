@@ -26,8 +26,6 @@ from typing import Final, final
 
 from nvattest.errors import InputError
 
-__all__ = ["HAS_FOLDERS", "Lock", "TrustedFolder", "flags", "open_now", "read_bounded", "read_start", "replace_file"]
-
 
 def flags(*names: str) -> int:
     """These flags of ``os.open``, as far as this system has them."""
@@ -277,18 +275,29 @@ class Lock:
         os.close(self._descriptor)
 
 
-def _take(descriptor: int, until: float) -> bool:
-    import fcntl
+def lock_now(descriptor: int) -> bool:
+    """Lock an open file; whether no other process has it locked. A system without such locks has no other process.
 
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_POLL)
-        else:
-            return True
+    Raises:
+        OSError: the file has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _take(descriptor: int, until: float) -> bool:
+    while not lock_now(descriptor):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL)
+    return True
 
 
 def replace_file(

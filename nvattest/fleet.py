@@ -1,11 +1,9 @@
 """Many platforms: JSON Lines in, JSON Lines out, one answer for each line and in the order of the lines.
 
 A line in: ``{"id": any, "nonce": "64 hex digits", "evidence": <any evidence form>, "at"?: "TIME"}``.
-A line out: ``{"id", "trusted", "result_code", "result_message", "at", "anchors", "policy", "simulated",
-"collateral_expires", "weakened", "devices", "failures", "line", "settings", "format", "version"}``, a device being
-``{"label", "ueid", "trusted", "failures"}``; and ``"error"`` where the line could not be judged at all. ``line`` and
-``settings`` are digests of what was judged and by what: with them an interrupted run finds its place again. Schema:
-``schemas/batch-1.json``.
+A line out (``schemas/batch-1.json``) has the verdict on each device, or ``"error"`` where the line could not be judged
+at all. Its ``line`` and ``settings`` are digests of what was judged and by what: with them an interrupted run finds its
+place again.
 
 The ``at`` of a line chooses the clock that the line is judged by, so it counts only where the caller allows it.
 
@@ -33,6 +31,7 @@ from multiprocessing import get_context
 from typing import BinaryIO, cast
 
 from nvattest._documents import JsonObject, Metric, Samples, dump_metrics, load_json
+from nvattest._folder import lock_now
 from nvattest.appraisal.check import Check
 from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
@@ -45,19 +44,6 @@ from nvattest.model import SIMULATED, Nonce, VerificationTime, counted, format_t
 from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 from nvattest.session import now
 from nvattest.token.claims import ANOTHER_TIME, judged_at_another_time, policy_digest
-
-__all__ = [
-    "BatchSettings",
-    "Judge",
-    "Resumed",
-    "Sums",
-    "line_digest",
-    "open_lines",
-    "open_output",
-    "read_line",
-    "read_lines",
-    "verify_batch",
-]
 
 MAXIMUM_LINE = 16 * 1024 * 1024
 # As JSON. An answer repeats it, and stays so short that --resume can read it.
@@ -121,11 +107,9 @@ class Judge:
         """The answer to one line, as one line of JSON without its newline. It never raises on what the line says."""
         name: object = None
         try:
-            document = read_line(line)
+            document = _object(line)
             name = document.get("id")
-            answer = self._answer(document)
-        except _LineError as error:
-            name, answer = error.name, _error_answer(error.result_code, error.code, str(error))
+            answer = self._answer(_question(document))
         except NvattestError as error:
             answer = _error_answer(error.result_code, error.code, str(error))
         return _dump(name, answer, line, self.digest)
@@ -155,25 +139,31 @@ def read_line(line: bytes) -> JsonObject:
     Raises:
         ParseError: not an object, unknown members, a long id, or no evidence.
     """
+    return _question(_object(line))
+
+
+def _object(line: bytes) -> JsonObject:
     document = load_json(line, source="line", maximum=MAXIMUM_LINE)
     if not isinstance(document, dict):
         raise _malformed("expected an object")
     if len(json.dumps(document.get("id"))) > _MAXIMUM_ID:
         raise _malformed(f"its 'id' has more than {_MAXIMUM_ID} characters")
-    unknown = sorted(document.keys() - {"id", "nonce", "evidence", "at"})
-    if unknown:
-        raise _LineError(document.get("id"), f"unknown keys: {', '.join(unknown)[:200]}")
-    if "evidence" not in document:
-        raise _LineError(document.get("id"), "'evidence' is missing")
     return document
 
 
-class _LineError(ParseError):
-    """A line that is no question, and the id that it has nevertheless."""
+def _question(document: JsonObject) -> JsonObject:
+    if unknown := sorted(document.keys() - {"id", "nonce", "evidence", "at"}):
+        raise _malformed(f"unknown keys: {', '.join(unknown)[:200]}")
+    if "evidence" not in document:
+        raise _malformed("'evidence' is missing")
+    return document
 
-    def __init__(self, name: object, message: str) -> None:
-        super().__init__(message, source="line", code="batch-line")
-        self.name = name
+
+def _name(line: bytes) -> object:
+    try:
+        return _object(line).get("id")
+    except ParseError:
+        return None
 
 
 def read_lines(source: BinaryIO) -> Iterator[bytes]:
@@ -265,7 +255,7 @@ def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
         "collateral_expires": format_time(expires) if expires is not None else None,
         "weakened": weakened,
         "devices": [_device(device) for device in appraisal.devices],
-        "failures": [_failure(check) for check in appraisal.checks if not check.acceptable],
+        "failures": _failures(check for check in appraisal.checks if not check.acceptable),
     }
 
 
@@ -278,11 +268,11 @@ def _device(device: DeviceAppraisal) -> JsonObject:
     if " " in device.origin:
         # Where in the line the evidence stood and what was dropped to read it.
         answer["origin"] = device.origin
-    return answer | {"failures": [_failure(check) for check in device.failures]}
+    return answer | {"failures": _failures(device.failures)}
 
 
-def _failure(check: Check) -> JsonObject:
-    return {"id": check.id, "detail": check.detail}
+def _failures(checks: Iterable[Check]) -> list[JsonObject]:
+    return [{"id": check.id, "detail": check.detail} for check in checks]
 
 
 # One judge per worker process, made by the pool's initializer. The parent never has one.
@@ -302,16 +292,22 @@ def _judge_chunk(lines: list[bytes]) -> list[str]:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Some lines and their future answers. A ``suspect`` was in flight when a worker died, and is judged alone."""
+    """Some lines and their future answers. A ``suspect`` is one line that was in flight when a worker died."""
 
     lines: list[bytes]
     future: Future[list[str]] | None = None
     suspect: bool = False
     deaths: int = 0
 
-    @property
-    def done(self) -> bool:
-        return self.future is not None and self.future.done() and self.future.exception() is None
+    def submit(self, pool: ProcessPoolExecutor) -> Future[list[str]]:
+        if self.future is None:
+            try:
+                self.future = pool.submit(_judge_chunk, self.lines)
+            except BrokenProcessPool as error:
+                # A worker died between two submissions: handle it as one that died at work.
+                self.future = Future()
+                self.future.set_exception(error)
+        return self.future
 
 
 def verify_batch(
@@ -344,16 +340,14 @@ def _judged(lines: Iterable[bytes], settings: BatchSettings, count: int, judge: 
                 if not waiting:
                     return
                 for chunk in waiting:
-                    _submit(chunk, pool)
-            first = waiting[0]
-            _submit(first, pool)
+                    chunk.submit(pool)
             try:
-                yield from _answers(first)
+                yield from waiting[0].submit(pool).result()
                 waiting.popleft()
             except BrokenProcessPool:
                 pool.shutdown(wait=False, cancel_futures=True)
                 pool = _pool(count, settings, judge.contents)
-                _after_a_death(waiting, judge.digest)
+                waiting = _after_a_death(waiting, judge.digest)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -365,41 +359,27 @@ def _pool(count: int, settings: BatchSettings, contents: Sequence[bytes]) -> Pro
     )
 
 
-def _submit(chunk: _Chunk, pool: ProcessPoolExecutor) -> None:
-    if chunk.future is None:
-        try:
-            chunk.future = pool.submit(_judge_chunk, chunk.lines)
-        except BrokenProcessPool as error:
-            # A worker died between two submissions: handle it as one that died at work.
-            chunk.future = Future()
-            chunk.future.set_exception(error)
-
-
-def _answers(chunk: _Chunk) -> list[str]:
-    return chunk.future.result() if chunk.future is not None else []
-
-
-def _after_a_death(waiting: deque[_Chunk], digest: str) -> None:
-    """Find the line that kills: judge each chunk in flight alone, then each line of the chunk that dies alone."""
+def _after_a_death(waiting: deque[_Chunk], digest: str) -> deque[_Chunk]:
+    """Find the line that kills: judge each line that was in flight alone, and again where a worker died of it alone."""
     first = waiting[0]
-    if not first.suspect:
-        for chunk in waiting:
-            if not chunk.done:
-                chunk.future, chunk.suspect = None, True
-        return
-    first.future = None
-    first.deaths += 1
-    if len(first.lines) > 1:
-        waiting.popleft()
-        waiting.extendleft(_Chunk([line], suspect=True) for line in reversed(first.lines))
-    elif first.deaths > 1:
-        first.future = Future()
-        first.future.set_result([_died(first.lines[0], digest)])
-
-
-def _died(line: bytes, digest: str) -> str:
-    answer = _error_answer(ResultCode.INTERNAL_ERROR, "worker-died", "the worker process died twice on this line")
-    return _dump(_name(line), answer, line, digest)
+    if first.suspect:
+        first.future = None
+        first.deaths += 1
+        if first.deaths > 1:
+            [line] = first.lines
+            answer = _error_answer(
+                ResultCode.INTERNAL_ERROR, "worker-died", "the worker process died twice on this line"
+            )
+            first.future = Future()
+            first.future.set_result([_dump(_name(line), answer, line, digest)])
+        return waiting
+    found: deque[_Chunk] = deque()
+    for chunk in waiting:
+        if chunk.future is not None and chunk.future.done() and chunk.future.exception() is None:
+            found.append(chunk)
+        else:
+            found.extend(_Chunk([line], suspect=True) for line in chunk.lines)
+    return found
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:
@@ -584,13 +564,6 @@ def _is_answer(value: JsonObject) -> bool:
         return False
 
 
-def _name(line: bytes) -> object:
-    try:
-        return read_line(line).get("id")
-    except ParseError as error:
-        return getattr(error, "name", None)
-
-
 def open_output(path: str, before: Resumed | None, new_file: Callable[[str], BinaryIO]) -> BinaryIO:
     """The output, after the answers that stay.
 
@@ -622,17 +595,10 @@ def _claim(file: BinaryIO, path: str) -> None:
     Raises:
         InputError: another one writes it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another process writes this output", code="output") from None
-    except OSError:
-        # A file system or a device that has no locks.
-        return
+    # A file system or a device may have no locks.
+    with suppress(OSError):
+        if not lock_now(file.fileno()):
+            raise InputError(f"{path}: another process writes this output", code="output")
 
 
 def _rewritten(path: str, before: Resumed) -> BinaryIO:

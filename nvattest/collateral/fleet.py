@@ -12,12 +12,12 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject, load_json
-from nvattest._folder import flags
+from nvattest._folder import flags, lock_now
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import (
@@ -35,8 +35,8 @@ from nvattest.collateral.inspection import preflight, weight
 from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import Evidence
 from nvattest.model import VerificationTime
-from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import CertIdHash, RevocationStatus, cert_id_key, parse_ocsp_response
+from nvattest.pki.chain import ChainProfile
+from nvattest.pki.ocsp import RevocationStatus, cert_id_key, parse_ocsp_response
 
 JOURNAL: Final = "journal.jsonl"
 _HEADER: Final = b'{"format": "nvattest-bundle-journal", "version": 1}\n'
@@ -81,16 +81,14 @@ class FetchJournal:
         """Whether ``seed`` has put the whole of an older bundle into it."""
         try:
             os.makedirs(folder, exist_ok=True)
-            # Unbuffered: a process that is killed loses nothing that it has written.
-            self._file = open(self._path, "a+b", buffering=0, opener=_open)  # noqa: SIM115 - __exit__ closes it
-            try:
+            with ExitStack() as undo:
+                # Unbuffered: a process that is killed loses nothing that it has written.
+                self._file = undo.enter_context(open(self._path, "a+b", buffering=0, opener=_open))
                 if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                    raise _damaged(self._path)
-                _lock(self._file.fileno(), self._path)
+                    raise self._damaged()
+                self._claim()
                 self._load()
-            except BaseException:
-                self._file.close()
-                raise
+                undo.pop_all()
         except OSError as error:
             raise InputError(f"{self._path}: {error.strerror or error}", code="file") from None
 
@@ -103,7 +101,7 @@ class FetchJournal:
     @property
     def empty(self) -> bool:
         """Whether nothing has come."""
-        return not self._places and not self._arrived and not self._rims and not self._cpu
+        return not (self._places or self._arrived or self._rims or self._cpu)
 
     @property
     def used(self) -> int:
@@ -112,8 +110,7 @@ class FetchJournal:
 
     def rims(self, rim_id: str) -> tuple[bytes, ...]:
         """The document of this id."""
-        content = self._rims.get(rim_id)
-        return () if content is None else (content,)
+        return (self._rims[rim_id],) if rim_id in self._rims else ()
 
     def answer(self, key: str) -> bytes | None:
         """The last answer for this CertID key."""
@@ -123,7 +120,7 @@ class FetchJournal:
         with self._lock:
             self._file.seek(place[0])
             line = self._file.read(place[1])
-        return _content(_parse(line, self._path), MAXIMUM_ANSWER, self._path)
+        return self._content(self._entry(line), MAXIMUM_ANSWER)
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
         """Keep a RIM."""
@@ -131,8 +128,8 @@ class FetchJournal:
         self._append({"rim": rim_id, **encoded(content)})
         return True
 
-    def store_answers(self, answers: dict[str, bytes]) -> bool:
-        """Prefer these answers, which ``arrived`` has kept, to older ones."""
+    def store_answers(self, answers: Iterable[str]) -> bool:
+        """Prefer the answers with these keys, which ``arrived`` has kept, to older ones."""
         for key in answers:
             if (place := self._arrived.pop(key, None)) is not None:
                 self._places[key] = place
@@ -146,14 +143,11 @@ class FetchJournal:
     def seed(self, bundle: Iterable[Collateral]) -> None:
         """Begin with what a bundle holds, for a run that asks only for what ends."""
         for part in bundle:
-            for rim in part.rims.values():
-                self.store_rim(rim.id, rim.content)
-            self._store_cpu(part.cpu)
+            self._store_shared(part)
             for answer in part.ocsp:
                 with suppress(ParseError):
                     if (key := parse_ocsp_response(answer.content).key) is not None:
-                        self.arrived(key, answer.content)
-                        self.store_answers({key: answer.content})
+                        self._store_answer(key, answer.content)
         self._append({"seeded": True})
         self.seeded = True
 
@@ -163,10 +157,8 @@ class FetchJournal:
         A revocation outweighs every other answer, and a newer answer an older one. The ``unverified`` take the place of
         all others and of none among them: a forged one may be newer than the genuine one.
         """
-        for rim in part.rims.values():
-            self.store_rim(rim.id, rim.content)
-        self._store_cpu(part.cpu)
-        self.use(part.rims, {})
+        self._store_shared(part)
+        self._used_rims.update(part.rims)
         for answer in part.ocsp:
             response = parse_ocsp_response(answer.content)
             key = response.key
@@ -177,9 +169,8 @@ class FetchJournal:
                 key += f"/{response.sha256.hex()}"
             known = self.answer(key)
             if known is None or weight(parse_ocsp_response(known)) < weight(response):
-                self.arrived(key, answer.content)
-                self.store_answers({key: answer.content})
-            self.use((), {key: response.serial})
+                self._store_answer(key, answer.content)
+            self._used[key] = response.serial
 
     def use(self, rim_ids: Iterable[str], answers: Mapping[str, int]) -> None:
         """Put these into the bundle: RIMs by id, and answers by key with the serial number that they are about."""
@@ -194,9 +185,7 @@ class FetchJournal:
         """
         for key in self._outdone:
             self._used.pop(key, None)
-        rims = {
-            rim_id: RimAnswer(id=rim_id, content=self._rims[rim_id], source=Source.BUNDLE) for rim_id in self._used_rims
-        }
+        rims = {name: RimAnswer(id=name, content=self._rims[name], source=Source.BUNDLE) for name in self._used_rims}
         cpu = tuple(CpuAnswer(content=content, source=Source.BUNDLE) for content in self._cpu)
         written = write_folder(self.folder, Collateral(rims=rims, cpu=cpu), self._used, self.answer)
         self.discard()
@@ -209,11 +198,17 @@ class FetchJournal:
             self._file.truncate(0)
             os.unlink(self._path)
 
-    def _store_cpu(self, answers: Iterable[CpuAnswer]) -> None:
-        for answer in answers:
+    def _store_shared(self, part: Collateral) -> None:
+        for rim in part.rims.values():
+            self.store_rim(rim.id, rim.content)
+        for answer in part.cpu:
             if answer.content not in self._cpu:
                 self._cpu.append(answer.content)
                 self._append({"cpu": True, **encoded(answer.content)})
+
+    def _store_answer(self, key: str, content: bytes) -> None:
+        self.arrived(key, content)
+        self.store_answers([key])
 
     def _append(self, entry: JsonObject) -> tuple[int, int]:
         line = json.dumps(entry).encode() + b"\n"
@@ -230,6 +225,13 @@ class FetchJournal:
             self._end += len(line)
         return place
 
+    def _claim(self) -> None:
+        with suppress(FileNotFoundError):
+            # A process that has just ended its work took the file away, and with it its lock.
+            if lock_now(self._file.fileno()) and os.path.samestat(os.fstat(self._file.fileno()), os.lstat(self._path)):
+                return
+        raise InputError(f"{self._path}: another process fetches into this folder", code="journal")
+
     def _load(self) -> None:
         self._end = 0
         # The file that is locked, whatever has its name now.
@@ -238,12 +240,12 @@ class FetchJournal:
             for line in iter(lambda: file.readline(_MAXIMUM_LINE + 1), b""):
                 if not line.endswith(b"\n"):
                     if len(line) > _MAXIMUM_LINE or not (self._end or _HEADER.startswith(line)):
-                        raise _damaged(self._path)
+                        raise self._damaged()
                     break
                 if self._end:
-                    self._remember(_parse(line, self._path), (self._end, len(line)))
+                    self._remember(self._entry(line), (self._end, len(line)))
                 elif line != _HEADER:
-                    raise _damaged(self._path)
+                    raise self._damaged()
                 self._end += len(line)
         # Half a line is what a killed writer leaves.
         self._file.truncate(self._end)
@@ -253,51 +255,33 @@ class FetchJournal:
     def _remember(self, entry: JsonObject, place: tuple[int, int]) -> None:
         rim_id, key = entry.get("rim"), entry.get("ocsp")
         if isinstance(rim_id, str):
-            self._rims[rim_id] = _content(entry, MAXIMUM_RIM, self._path)
+            self._rims[rim_id] = self._content(entry, MAXIMUM_RIM)
         elif isinstance(key, str):
             self._places[key] = place
         elif entry.get("cpu") is True:
-            self._cpu.append(_content(entry, MAXIMUM_CPU, self._path))
+            self._cpu.append(self._content(entry, MAXIMUM_CPU))
         self.seeded = self.seeded or entry.get("seeded") is True
 
+    def _entry(self, line: bytes) -> JsonObject:
+        with suppress(ParseError):
+            entry = load_json(line, source="journal", maximum=_MAXIMUM_LINE)
+            if isinstance(entry, dict):
+                return entry
+        raise self._damaged()
 
-def _parse(line: bytes, path: str) -> JsonObject:
-    try:
-        entry = load_json(line, source="journal", maximum=_MAXIMUM_LINE)
-    except ParseError:
-        entry = None
-    if not isinstance(entry, dict):
-        raise _damaged(path)
-    return entry
+    def _content(self, entry: JsonObject, maximum: int) -> bytes:
+        try:
+            return decoded(str(entry.get("content")), str(entry.get("sha256")), maximum)
+        except ValueError:
+            raise self._damaged() from None
 
-
-def _content(entry: JsonObject, maximum: int, path: str) -> bytes:
-    try:
-        return decoded(str(entry.get("content")), str(entry.get("sha256")), maximum)
-    except ValueError:
-        raise _damaged(path) from None
-
-
-def _damaged(path: str) -> InputError:
-    return InputError(f"{path}: not a journal of this program, or damaged", code="journal", hint="remove it")
+    def _damaged(self) -> InputError:
+        return InputError(f"{self._path}: not a journal of this program, or damaged", code="journal", hint="remove it")
 
 
 def _open(path: str, given: int) -> int:
     # Appended to and cut, so that a link would let the folder's maker choose the file.
     return os.open(path, given | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"), 0o666)
-
-
-def _lock(descriptor: int, path: str) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        return
-    with suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A process that has just ended its work took the file away, and with it its lock.
-        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-            return
-    raise InputError(f"{path}: another process fetches into this folder", code="journal")
 
 
 class Node(NamedTuple):
@@ -351,11 +335,10 @@ def gather_fleet(
             silent = silent + 1 if outage is not None else 0
             if outage is not None and silent == _SILENT_GROUPS:
                 raise CollateralError(
-                    f"stopped after {tally.nodes} nodes: {outage.message}",
-                    code="fleet-stopped",
+                    f"stopped after {tally.nodes} nodes: {outage.message}", code="fleet-stopped",
                     result_code=outage.code,
                     hint=f"what has come is kept in {journal.folder}; run the command again to go on: {outage.hint}",
-                )
+                )  # fmt: skip
             progress(tally.nodes)
     return tally
 
@@ -397,28 +380,13 @@ def _gather_group(
     found = gather_needs(union, options, at=at, verifier=verifier, client=client)
     at = now()
     for name, need in needs:
-        facts = preflight(need, found, verifier, at)
-        problems = facts["problems"]
+        problems = preflight(need, found, verifier, at)["problems"]
         if isinstance(problems, list) and problems:
             tally.add(name, problems[0]["message"], ResultCode(problems[0]["result_code"]))
-    _use(union.chains, found, options.cert_id_hash, journal, verifier, at)
-    came = {answer.source for answer in found.ocsp} | {rim.source for rim in found.rims.values()}
-    missing = (item for item in found.unavailable.values() if item.passing or item.code in _UNREACHED)
-    return None if Source.LIVE in came else next(missing, None)
-
-
-def _use(
-    chains: tuple[ValidatedChain, ...],
-    found: Collateral,
-    algorithm: CertIdHash,
-    journal: FetchJournal,
-    verifier: Verifier,
-    at: VerificationTime,
-) -> None:
-    """Mark the RIMs that verify and the answers that say "good"."""
-    asked = [(chain, ChainProfile.DEVICE) for chain in chains]
-    rim_ids = []
+    # What goes into the bundle: the RIMs that verify, and the answers that say "good".
+    asked = [(chain, ChainProfile.DEVICE) for chain in union.chains]
     memory = memory_of(verifier)
+    rim_ids = []
     for rim_id, rim in found.rims.items():
         with suppress(ParseError):
             verification = memory.verify_rim(memory.parse_rim(rim.content), verifier.anchors, at.rim)
@@ -429,5 +397,9 @@ def _use(
     for question in certificates_to_ask(asked):
         judged = question.judged(found, at, memory).revocation
         if judged.status is RevocationStatus.GOOD and judged.next_update is not None:
-            good[cert_id_key(question.certificate, question.issuer, algorithm)] = question.certificate.serial
+            key = cert_id_key(question.certificate, question.issuer, options.cert_id_hash)
+            good[key] = question.certificate.serial
     journal.use(rim_ids, good)
+    came = {answer.source for answer in found.ocsp} | {rim.source for rim in found.rims.values()}
+    missing = (item for item in found.unavailable.values() if item.passing or item.code in _UNREACHED)
+    return None if Source.LIVE in came else next(missing, None)
