@@ -485,9 +485,7 @@ def _demands(demands: Iterable[str], **more: object) -> _Shown:
 def _cpu_collateral(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
     from nvattest.pki.anchors import CPU_ANCHORS
     from nvattest.pki.certificate import Name
-    from nvattest.tee.collateral import TdxCollateral, parse_collateral
-    from nvattest.tee.issued import judge
-    from nvattest.tee.snp import read_crl
+    from nvattest.tee.collateral import TdxCollateral, judge, parse_collateral, read_crl
 
     collateral = parse_collateral(data)
     issued = judge(collateral, CPU_ANCHORS)

@@ -1,7 +1,8 @@
 """The collateral of a guest's quote, from the maker of its CPU: Intel's certification service or any PCCS, AMD's KDS.
 
 What the caller has is preferred, then the cache, then the network. Nothing is kept that its maker did not sign
-(``nvattest.tee.issued``). Intel's texts are cut out of the answers as they are: their signatures cover the bytes.
+(``nvattest.tee.collateral.judge``). Intel's texts are cut out of the answers as they are: their signatures cover the
+bytes.
 
 Intel: ``GET <base>/tdx/certification/v4/tcb?fmspc=``, ``/tdx/certification/v4/qe/identity`` and
 ``/sgx/certification/v4/pckcrl?ca=``, each with its issuer chain in a header; the root's list is published elsewhere,
@@ -30,17 +31,21 @@ from nvattest.errors import CollateralError, ParseError, ResultCode
 from nvattest.model import require_type
 from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.tee.collateral import (
+    TURIN_CHIP,
     CpuCollateral,
+    EndorsementKey,
+    Issued,
     SnpCollateral,
     TdxCollateral,
+    judge,
     parse_collateral,
     parse_snp_collateral,
+    read_auxiliary,
     snp_collateral,
     tdx_collateral,
 )
-from nvattest.tee.issued import Issued, authority_of, endorsement_keys, judge
 from nvattest.tee.quote import SnpReport, parse_quote, read_quote_file
-from nvattest.tee.snp import TURIN_CHIP, EndorsementKey, generation_of, read_auxiliary, read_tcb, signing_key_of
+from nvattest.tee.snp import generation_of, read_tcb, signing_key_of
 from nvattest.tee.tdx import Platform, platform_of
 
 if TYPE_CHECKING:
@@ -174,9 +179,9 @@ def renew_cpu(
     with HttpClient(options.http) as client:
         fetching = _Fetching(replace(options, cache=None), client, at, anchors)
         if isinstance(collateral, TdxCollateral):
-            return fetching.intel(Platform(collateral.fmspc, authority_of(collateral)))
+            return fetching.intel(Platform(collateral.fmspc, collateral.authority))
         # The certificates stay: a VCEK is good for years, and a VLEK cannot be asked for. What ends is the list.
-        for key in endorsement_keys(collateral):
+        for key in collateral.endorsement_keys():
             return fetching.complete(key, collateral)
     raise AMD_SERVICE.error("there is no VCEK and no VLEK in it", code="answer")
 
@@ -199,18 +204,18 @@ def choose(answers: Iterable[CpuAnswer], quote: bytes) -> CpuCollateral | None:
         documents = [
             item
             for item in found
-            if isinstance(item, TdxCollateral) and (item.fmspc, authority_of(item)) == (wanted.fmspc, wanted.ca)
+            if isinstance(item, TdxCollateral) and (item.fmspc, item.authority) == (wanted.fmspc, wanted.ca)
         ]
         return max(documents, key=lambda item: (item.evaluation, str(item.tcb_info["issueDate"])), default=None)
     both: SnpCollateral | None = None
     for item in found:
-        if isinstance(item, SnpCollateral) and any(_signs(key, wanted) for key in endorsement_keys(item)):
+        if isinstance(item, SnpCollateral) and any(_signs(key, wanted) for key in item.endorsement_keys()):
             both = item if both is None else both + item
     return both
 
 
 def issued_cpu(answer: CpuAnswer, anchors: CpuAnchors = CPU_ANCHORS) -> Issued:
-    """The judgement of one file (``nvattest.tee.issued``); that it cannot be read is a problem of it."""
+    """The judgement of one file (``nvattest.tee.collateral.judge``); that it cannot be read is a problem of it."""
     try:
         return judge(parse_collateral(answer.content), anchors)
     except ParseError as error:
@@ -275,7 +280,7 @@ class _Fetching:
     # --- AMD ----------------------------------------------------------------------------------------------------------
 
     def amd(self, chip: Chip) -> CpuAnswer:
-        for key in endorsement_keys(chip.held):
+        for key in chip.held.endorsement_keys():
             if _signs(key, chip):
                 return self.complete(key, chip.held)
         if chip.kind == "vlek" or not any(chip.chip_id):
@@ -298,7 +303,7 @@ class _Fetching:
                 missing = missing or error
                 continue
             try:
-                found = [key for key in endorsement_keys(snp_collateral([der])) if _signs(key, chip)]
+                found = [key for key in snp_collateral([der]).endorsement_keys() if _signs(key, chip)]
             except ParseError as error:
                 raise AMD_SERVICE.unusable(url, error.message) from None
             if not found:
@@ -384,7 +389,7 @@ class _Fetching:
         try:
             collateral = parse_collateral(content)
             if isinstance(collateral, TdxCollateral) and platform is not None:
-                found = (collateral.fmspc, authority_of(collateral))
+                found = (collateral.fmspc, collateral.authority)
                 if found != (platform.fmspc, platform.ca):
                     return f"it is about {' '.join(found)}, asked was {platform.fmspc} {platform.ca}"
         except ParseError as error:
@@ -416,7 +421,7 @@ class _Fetching:
 
 
 def _issuers(collateral: SnpCollateral) -> tuple[bytes, ...]:
-    keys = {key.der for key in endorsement_keys(collateral)}
+    keys = {key.der for key in collateral.endorsement_keys()}
     return tuple(der for der in collateral.certificates if der not in keys)
 
 

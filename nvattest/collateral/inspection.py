@@ -34,7 +34,7 @@ from nvattest.pki.ocsp import OcspResponse, Revocation, RevocationStatus, check_
 from nvattest.rim.ids import fits_rim_id
 
 if TYPE_CHECKING:
-    from nvattest.tee.issued import Issued
+    from nvattest.tee.collateral import Issued
 
 VERIFIED: Final = "verified"
 EXPIRED: Final = "expired"

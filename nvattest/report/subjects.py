@@ -357,11 +357,10 @@ def _is_quote(data: bytes) -> bool:
 def _is_amd(data: bytes) -> bool:
     """Whether PEM holds a revocation list among its certificates, or a VCEK or VLEK, which no other reader takes."""
     from nvattest.tee.collateral import parse_snp_collateral
-    from nvattest.tee.issued import endorsement_keys
 
     try:
         held = parse_snp_collateral(data)
-        return bool(held.crls) or bool(endorsement_keys(held))
+        return bool(held.crls) or bool(held.endorsement_keys())
     except ParseError:
         return False
 

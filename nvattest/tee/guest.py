@@ -14,7 +14,7 @@
 37  the devices answered the nonce that the recipe demands
 38  the devices that the quote covers are those that were judged, and are trusted
 
-27 to 34 are the maker's (``tdx``, ``snp``). What depends on a failed step is skipped, and nothing in the quote is a
+27 to 33 are the maker's (``tdx``, ``snp``). What depends on a failed step is skipped, and nothing in the quote is a
 fact before 30. No step shows that the devices are attached to this guest: evidence can be relayed until TDISP is there.
 """
 
@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final
 
 from nvattest.appraisal.check import MAKERS, Check, failed, not_made, passed, skipped
-from nvattest.appraisal.guest import CpuPolicy, DeviceSide, GuestAppraisal, GuestFacts, Strength
+from nvattest.appraisal.guest import CpuPolicy, DeviceSide, GuestAppraisal, GuestFacts, SnpDemands, Strength, TdxDemands
 from nvattest.appraisal.identity import identity_of
 from nvattest.errors import InputError, NvattestError, ParseError
 from nvattest.evidence import Evidence, load_evidence
@@ -35,11 +35,10 @@ from nvattest.model import counted
 from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.pki.certificate import parse_pem_chain
 from nvattest.spdm.report import parse_report
-from nvattest.tee.collateral import CpuCollateral, SnpCollateral, TdxCollateral
-from nvattest.tee.endorsement import STEPS, Endorsed, story
-from nvattest.tee.quote import ParsedQuote, QuoteFile, SnpReport, TdBody, parse_quote, read_quote_file
+from nvattest.tee.collateral import CpuCollateral, SnpCollateral, TdxCollateral, read_auxiliary
+from nvattest.tee.quote import ParsedQuote, QuoteFile, QuoteKind, SnpReport, TdBody, parse_quote, read_quote_file
 from nvattest.tee.recipes import Demand, Recipe
-from nvattest.tee.snp import appraise_snp, read_auxiliary
+from nvattest.tee.snp import appraise_snp
 from nvattest.tee.tdx import appraise_tdx
 
 _COVERED: Final = {
@@ -50,7 +49,19 @@ _COVERED: Final = {
 _QUOTE: Final = "take it as attest --bind-tee writes it, or raw from the kernel, whole and unchanged"
 _INPUT: Final = "check the recipe's inputs, and whether this token is one for it"
 _AGAIN: Final = "ask the guest again, with a new challenge"
-_UNREAD: Final = ("guest-binding", "guest-key", "guest-nonce", "guest-devices")
+# Steps 27 to 34 of the story, in order, and 35 to 38.
+_ENDORSED: Final = (
+    "quote-collateral",
+    "quote-chain",
+    "quote-revocation",
+    "quote-signature",
+    "quote-tcb",
+    "quote-chip",
+    "guest-state",
+    "guest-measurements",
+)
+_BOUND: Final = ("guest-binding", "guest-key", "guest-nonce", "guest-devices")
+_Demands = TdxDemands | SnpDemands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,39 +110,31 @@ class Guest:
             InputError: TDX quotes are verified with an extra that is not installed (code ``tdx-missing``).
         """
         at = self.at if self.at is not None else at
+        kind, facts, demand = "", None, None
         try:
             file = read_quote_file(self.quote)
             quote = parse_quote(file.quote)
         except ParseError as error:
-            why = "the quote cannot be read"
-            checks = (
-                failed("quote-format", error.message, hint=error.hint or _QUOTE),
-                *(not_made(name, why) for name in (*STEPS, *_UNREAD)),
-            )
-            return self._appraisal("", checks, None, None, devices, at)
-        kind = quote.kind.value
-        endorsed = self._endorsed(file, quote, at)
-        try:
-            demand: Demand | str = self.recipe.demand(devices)
-        except InputError as error:
-            demand = error.message
-        checks = (self._check_format(quote), *endorsed.checks, *_check_devices(quote, endorsed.facts, demand, devices))
-        if not any(check.id == "guest-binding" and check.acceptable for check in checks):
-            demand = "the quote covers nothing that was demanded"
-        return self._appraisal(kind, checks, endorsed.facts, None if isinstance(demand, str) else demand, devices, at)
-
-    def _appraisal(
-        self,
-        kind: str,
-        checks: tuple[Check, ...],
-        facts: GuestFacts | None,
-        demand: Demand | None,
-        devices: DeviceSide,
-        at: datetime,
-    ) -> GuestAppraisal:
+            checks = [failed("quote-format", error.message, hint=error.hint or _QUOTE)]
+            checks += (not_made(name, "the quote cannot be read") for name in (*_ENDORSED, *_BOUND))
+        else:
+            kind = quote.kind.value
+            demands = self.policy.tdx if quote.kind is QuoteKind.TDX else self.policy.snp
+            made, said = self._verify(file, quote, demands, at)
+            why = said if isinstance(said, str) else ""
+            if isinstance(said, GuestFacts) and demands is not None:
+                facts = said
+                made.append(_check_measurements(quote.body, demands))
+            by_id = {check.id: check for check in made}
+            bound, demand = _check_devices(quote, facts, self.recipe, devices)
+            checks = [
+                _check_format(quote, demands),
+                *(by_id[name] if name in by_id else not_made(name, why) for name in _ENDORSED),
+                *bound,
+            ]
         return GuestAppraisal(
             kind=kind,
-            checks=checks,
+            checks=tuple(checks),
             facts=facts,
             recipe=self.recipe.name,
             strength=Strength.NOTHING if demand is None else demand.strength,
@@ -143,44 +146,70 @@ class Guest:
             simulated=self.anchors.simulated,
         )
 
-    def _demands_nothing_of(self, quote: ParsedQuote) -> bool:
-        return (self.policy.tdx if isinstance(quote.body, TdBody) else self.policy.snp) is None
-
-    def _check_format(self, quote: ParsedQuote) -> Check:
-        maker = MAKERS[quote.kind.value]
-        if self._demands_nothing_of(quote):
-            table = "tdx" if isinstance(quote.body, TdBody) else "snp"
-            accepted = (name for name in MAKERS.values() if name != maker)
-            return failed(
-                "quote-format", f"the policy accepts no quote of {maker}", expected=" or ".join(accepted), found=maker,
-                hint=f"to accept them, write a table [{table}] into the CPU policy, and {table!r} into its kinds",
-            )  # fmt: skip
-        return passed("quote-format", f"{maker}, version {quote.version}")
-
-    def _endorsed(self, file: QuoteFile, quote: ParsedQuote, at: datetime) -> Endorsed:
+    def _verify(
+        self, file: QuoteFile, quote: ParsedQuote, demands: _Demands | None, at: datetime
+    ) -> tuple[list[Check], GuestFacts | str]:
+        """The maker's steps as far as they are made, and what the quote says, or why that is not known."""
         body, collateral = quote.body, self.collateral
+        if demands is None:
+            return [], "the policy accepts no such quote"
         why = "there is no usable collateral"
-        if self._demands_nothing_of(quote):
-            return story([], None, "the policy accepts no such quote")
-        if isinstance(body, SnpReport) and self.policy.snp is not None and not isinstance(collateral, TdxCollateral):
+        if (
+            isinstance(body, SnpReport)
+            and isinstance(demands, SnpDemands)
+            and not isinstance(collateral, TdxCollateral)
+        ):
             caller = collateral or SnpCollateral()
             try:
                 # The caller's first: what the host put beside the quote does not hide it.
                 both = caller + read_auxiliary(file.auxiliary)
-                endorsed = appraise_snp(body, both, self.policy.snp, self.anchors, at)
+                verified = appraise_snp(body, both, demands, self.anchors, at)
             except ParseError as error:
                 both = None
-                endorsed = story([failed("quote-collateral", error.message, hint=_QUOTE)], None, why)
-            if endorsed.checks[0].acceptable or collateral is None or both == caller:
-                return endorsed
+                verified = [failed("quote-collateral", error.message, hint=_QUOTE)], why
+            if verified[0][0].acceptable or collateral is None or both == caller:
+                return verified
             # Nor does what of it cannot be read.
-            alone = appraise_snp(body, caller, self.policy.snp, self.anchors, at)
-            return alone if alone.checks[0].acceptable else endorsed
-        if isinstance(body, TdBody) and self.policy.tdx is not None and isinstance(collateral, TdxCollateral):
-            return appraise_tdx(quote, body, collateral, self.policy.tdx, self.anchors, at)
+            alone = appraise_snp(body, caller, demands, self.anchors, at)
+            return alone if alone[0][0].acceptable else verified
+        if isinstance(body, TdBody) and isinstance(demands, TdxDemands) and isinstance(collateral, TdxCollateral):
+            return appraise_tdx(quote, body, collateral, demands, self.anchors, at)
         detail = "there is none" if collateral is None else "it is of the other maker"
         hint = "get it with nvattest bundle fetch --tee-quote"
-        return story([failed("quote-collateral", detail, expected=MAKERS[quote.kind.value], hint=hint)], None, why)
+        return [failed("quote-collateral", detail, expected=MAKERS[quote.kind.value], hint=hint)], why
+
+
+def _check_format(quote: ParsedQuote, demands: _Demands | None) -> Check:
+    maker = MAKERS[quote.kind.value]
+    if demands is None:
+        table = "tdx" if quote.kind is QuoteKind.TDX else "snp"
+        accepted = (name for name in MAKERS.values() if name != maker)
+        return failed(
+            "quote-format", f"the policy accepts no quote of {maker}", expected=" or ".join(accepted), found=maker,
+            hint=f"to accept them, write a table [{table}] into the CPU policy, and {table!r} into its kinds",
+        )  # fmt: skip
+    return passed("quote-format", f"{maker}, version {quote.version}")
+
+
+def _check_measurements(body: TdBody | SnpReport, demands: _Demands) -> Check:
+    """Step 34: each value is one of those that the policy's field of its name lists; an empty list demands nothing."""
+    values = body._asdict()
+    if isinstance(body, TdBody):
+        values |= {f"rtmr{number}": value for number, value in enumerate(body.rtmrs)}
+    names = [item.name for item in fields(demands) if item.name in values and getattr(demands, item.name)]
+    wrong = [name for name in names if values[name].hex() not in getattr(demands, name)]
+    if wrong:
+        allowed = getattr(demands, wrong[0])
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return failed(
+            "guest-measurements", f"{wrong[0]} is none of the policy's{more}",
+            expected=" or ".join(allowed[:4]) + (" or …" if len(allowed) > 4 else ""), found=values[wrong[0]].hex(),
+            hint="this is another guest, or another build of it: compare with what you built",
+        )  # fmt: skip
+    demanded = ", ".join(names)
+    if demands.measurements is not None:
+        return passed("guest-measurements", f"weakened: any guest counts{', with ' * bool(names)}{demanded}")
+    return passed("guest-measurements", demanded)
 
 
 def check_answers(demand: Demand, devices: DeviceSide) -> Check:
@@ -190,19 +219,25 @@ def check_answers(demand: Demand, devices: DeviceSide) -> Check:
 
 
 def _check_devices(
-    quote: ParsedQuote, facts: GuestFacts | None, demand: Demand | str, devices: DeviceSide
-) -> list[Check]:
-    """Steps 35 to 38."""
-    if isinstance(demand, str):
+    quote: ParsedQuote, facts: GuestFacts | None, recipe: Recipe, devices: DeviceSide
+) -> tuple[list[Check], Demand | None]:
+    """Steps 35 to 38, and the recipe's demand where the quote meets it."""
+    try:
+        demand = recipe.demand(devices)
+    except InputError as error:
         why = "the recipe demands nothing that can be compared"
-        return [failed("guest-binding", demand, hint=_INPUT), *(not_made(name, why) for name in _UNREAD[1:])]
+        return [
+            failed("guest-binding", error.message, hint=_INPUT),
+            *(not_made(name, why) for name in _BOUND[1:]),
+        ], None
     binding = _check_binding(quote, facts, demand)
-    return [
+    checks = [
         binding,  # (35)
         _check_key(demand, devices, binding),  # (36)
         _check_nonce(demand, devices),  # (37)
         _check_covered(demand, devices),  # (38)
     ]
+    return checks, demand if binding.acceptable else None
 
 
 def _check_binding(quote: ParsedQuote, facts: GuestFacts | None, demand: Demand) -> Check:

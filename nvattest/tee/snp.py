@@ -1,24 +1,15 @@
-"""AMD SEV-SNP: verify a report under AMD's pinned roots. Steps 27 to 34 of the story, pure functions.
+"""AMD SEV-SNP: verify a report under AMD's pinned roots. Steps 27 to 33 of the story, pure functions.
 
 The chain is ARK (self-signed, RSA 4096), ASK or ASVK, and the endorsement key: VCEK of a chip, or VLEK of a cloud
-provider (P-384). Endorsement keys have serial number 0 and no key usage, so no X.509 path validator takes them: the
-links are verified one by one, and a small reader takes the endorsement certificate apart. All certificates are signed
-with RSASSA-PSS, SHA-384, MGF1 with SHA-384 and a salt of 48 bytes; these are fixed here and never read from a
-certificate.
+provider (P-384). The links are verified one by one.
 
 Sources: AMD 56860 (firmware ABI) for the report, 57230 for certificates, extensions and the key distribution service.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Final, NamedTuple
-
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.check import Check, absent, failed, passed
@@ -26,35 +17,19 @@ from nvattest.appraisal.guest import GuestFacts, SnpDemands
 from nvattest.errors import ParseError
 from nvattest.model import format_time
 from nvattest.pki.anchors import CpuAnchors, TrustAnchor
-from nvattest.pki.certificate import (
-    BIT_STRING,
-    COMMON_NAME,
-    LIBRARY_ERRORS,
-    OCTET_STRING,
-    OID,
-    SEQUENCE,
-    Certificate,
-    DerReader,
-    Name,
-    dotted,
-    parse_certificate,
-)
+from nvattest.pki.certificate import COMMON_NAME, Certificate, Name, parse_certificate
 from nvattest.pki.ecdsa import EcdsaVerifier, is_p384
-from nvattest.tee.collateral import MAXIMUM_ITEMS, SnpCollateral, parse_snp_collateral, snp_collateral
-from nvattest.tee.endorsement import Endorsed, check_lists, story
+from nvattest.tee.collateral import (
+    EndorsementKey,
+    RevocationList,
+    SnpCollateral,
+    Tcb,
+    read_crl,
+    read_endorsement_key,
+    signed_by_amd,
+)
 from nvattest.tee.quote import SnpReport
 
-_SOURCE: Final = "AMD certificate"
-_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
-_PSS_OID: Final = "1.2.840.113549.1.1.10"
-_AMD: Final = "1.3.6.1.4.1.3704.1."
-_PRODUCT, _HWID, _CSP = _AMD + "2", _AMD + "4", _AMD + "5"
-# The extensions of a TCB's parts; FMC is Turin's.
-_PARTS: Final = {"boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8"}
-_FMC: Final = "3.9"
-_VERSION, _EXTENSIONS, _IA5, _BOOLEAN = 0xA0, 0xA3, 0x16, 0x01
-_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
-_MAXIMUM_EXTENSIONS: Final = 32
 # Bits 2 to 4 of KEY_INFO.
 _SIGNING_KEYS: Final = {0: "vcek", 1: "vlek"}
 _CHIP_KEY_MASKED: Final = 1 << 1
@@ -63,67 +38,10 @@ _HOST_ASKED: Final = 0xFFFFFFFF
 _SMT, _MUST_BE_ONE, _MIGRATION, _DEBUG = 1 << 16, 1 << 17, 1 << 18, 1 << 19
 _NUMBER: Final = 72
 _P384: Final = 48
-# Bytes of a chip id that Turin uses.
-TURIN_CHIP: Final = 8
 _FETCH: Final = "get it from AMD's key distribution service (nvattest bundle fetch --tee-quote)"
 # AMD's service gives no VLEK: the provider's host puts it beside the quote.
 _UNSIGNED: Final = "no firmware key signs reports on this host: ask its provider"
 _VLEK: Final = "take a new quote: the provider's host puts its VLEK beside it"
-
-# The auxiliary blob beside a report (AMD 56421, certificate table): GUIDs in the order of their text.
-_ENTRY: Final = 24
-_GUIDS: Final = {
-    bytes.fromhex(text.replace("-", ""))
-    for text in (
-        "63da758d-e664-4564-adc5-f4b93be8accd",  # VCEK
-        "a8074bc2-a25a-483e-aae6-39c045a0b8a1",  # VLEK
-        "4ab7b379-bbac-4fe4-a02f-05aef327c782",  # ASK or ASVK
-        "c0b406a4-a803-4952-9743-3fb6014cd0ae",  # ARK
-        "92f81bc3-5811-4d3d-97ff-d19f88dc67ea",  # CRL
-    )
-}
-
-
-class Tcb(NamedTuple):
-    """Security version numbers. ``fmc`` is 0 before Turin, which has none."""
-
-    fmc: int
-    boot_loader: int
-    tee: int
-    snp: int
-    microcode: int
-
-    def __str__(self) -> str:
-        fmc = f"FMC {self.fmc}, " if self.fmc else ""
-        return f"{fmc}boot loader {self.boot_loader}, TEE {self.tee}, SNP {self.snp}, microcode {self.microcode}"
-
-
-class EndorsementKey(NamedTuple):
-    """A VCEK or VLEK. ``tcb`` is that of its extensions; ``hwid`` is empty in a VLEK, ``csp`` in a VCEK."""
-
-    der: bytes
-    kind: str
-    issuer_der: bytes
-    not_before: datetime
-    not_after: datetime
-    spki_der: bytes
-    tbs: bytes
-    signature: bytes
-    product: str
-    tcb: Tcb
-    hwid: bytes
-    csp: str
-
-
-class RevocationList(NamedTuple):
-    """A revocation list: when it is current, and the serial numbers that it names."""
-
-    issuer_der: bytes
-    since: datetime
-    until: datetime | None
-    serials: frozenset[int]
-    tbs: bytes
-    signature: bytes
 
 
 class Path(NamedTuple):
@@ -140,163 +58,19 @@ class Path(NamedTuple):
     revoked: bool
 
 
-def read_auxiliary(blob: bytes) -> SnpCollateral:
-    """The certificates and lists of a report's auxiliary blob, which the host writes; entries of other kinds are left.
-
-    Raises:
-        ParseError: an endless table, or an entry that lies outside of the blob, in the table, or over another one
-            (code ``auxblob``); contents that are neither certificate nor list.
-    """
-    if not blob.strip(b"\0"):
-        return SnpCollateral()
-    entries: list[tuple[bytes, int, int]] = []
-    while True:
-        start = len(entries) * _ENTRY
-        entry = blob[start : start + _ENTRY]
-        if len(entry) < _ENTRY or len(entries) > MAXIMUM_ITEMS:
-            raise _bad_table("the table of certificates has no end", start)
-        if not any(entry):
-            break
-        entries.append((entry[:16], int.from_bytes(entry[16:20], "little"), int.from_bytes(entry[20:], "little")))
-    end = (len(entries) + 1) * _ENTRY
-    for _, offset, length in sorted(entries, key=lambda entry: entry[1:]):
-        if offset < end or offset + length > len(blob):
-            raise _bad_table(f"an entry of {length} bytes at {offset} lies outside of its place", offset)
-        end = offset + length
-    found = SnpCollateral()
-    for guid, offset, length in entries:
-        if guid in _GUIDS and length:
-            found += _one_of(blob[offset : offset + length])
-    return found
-
-
-def _one_of(item: bytes) -> SnpCollateral:
-    return parse_snp_collateral(item) if item[:5] == b"-----" else snp_collateral([item])
-
-
-def _bad_table(message: str, offset: int) -> ParseError:
-    return ParseError(message, source="auxiliary blob", offset=offset, code="auxblob")
-
-
-def read_endorsement_key(der: bytes) -> EndorsementKey | None:
-    """A VCEK or VLEK; None for a certificate of another name.
-
-    The X.509 library warns about their serial number 0 and will refuse it one day, so they are read here.
-
-    Raises:
-        ParseError: not DER, a part or an extension missing, twice or malformed.
-    """
-    tbs, algorithm, signature = _cut(der)
-    body = DerReader(tbs, source=_SOURCE).inner(SEQUENCE, "TBSCertificate")
-    body.element(_VERSION, "version")
-    body.unsigned("serialNumber", max_bytes=20)
-    inner = body.element(SEQUENCE, "signature")
-    issuer, validity = body.element(SEQUENCE, "issuer"), body.inner(SEQUENCE, "validity")
-    subject, spki = body.element(SEQUENCE, "subject"), body.element(SEQUENCE, "subjectPublicKeyInfo")
-    name = Name(tbs[subject.start : subject.end]).first(COMMON_NAME)
-    kind = {"SEV-VCEK": "vcek", "SEV-VLEK": "vlek"}.get(name or "")
-    if kind is None:
-        return None
-    if algorithm != tbs[inner.start : inner.end]:
-        raise body.error("the signature algorithms inside and outside of the signed part differ")
-    extensions = _extensions(body)
-    hwid = extensions.get(_HWID, b"")
-    if len(hwid) in (64 + 2, TURIN_CHIP + 2) and hwid[:2] == bytes((OCTET_STRING, len(hwid) - 2)):
-        # Newer certificates wrap the identifier.
-        hwid = hwid[2:]
-    if len(hwid) not in ((0,) if kind == "vlek" else (64, TURIN_CHIP)):
-        raise body.error(f"a hwID of {len(hwid)} bytes in a {kind.upper()}")
-    parts = {part: _svn(extensions, oid) for part, oid in _PARTS.items()}
-    fmc = _svn(extensions, _FMC) if _AMD + _FMC in extensions else 0
-    return EndorsementKey(
-        der=der,
-        kind=kind,
-        issuer_der=tbs[issuer.start : issuer.end],
-        not_before=_time(validity),
-        not_after=_time(validity),
-        spki_der=tbs[spki.start : spki.end],
-        tbs=tbs,
-        signature=signature,
-        product=_ia5(extensions, _PRODUCT),
-        tcb=Tcb(fmc=fmc, **parts),
-        hwid=hwid,
-        csp=_ia5(extensions, _CSP) if kind == "vlek" else "",
-    )
-
-
-def _cut(der: bytes) -> tuple[bytes, bytes, bytes]:
-    """The signed part, the algorithm outside of it and the signature of a certificate or a revocation list.
-
-    The algorithm's parameters are not read; who calls compares it with the one inside (RFC 5280, 4.1.1.2).
-    """
-    whole = DerReader(der, source=_SOURCE)
-    outer = whole.inner(SEQUENCE, "certificate or list")
-    whole.finish("certificate or list")
-    body, algorithm = outer.element(SEQUENCE, "signed part"), outer.element(SEQUENCE, "signatureAlgorithm")
-    signature = outer.content(BIT_STRING, "signatureValue")
-    outer.finish("signatureValue")
-    oid = DerReader(der, algorithm.body, algorithm.end, source=_SOURCE).content(OID, "algorithm")
-    if dotted(oid) != _PSS_OID or signature[:1] != b"\0":
-        raise outer.error("not signed with RSASSA-PSS")
-    return der[body.start : body.end], der[algorithm.start : algorithm.end], signature[1:]
-
-
-def _extensions(body: DerReader) -> dict[str, bytes]:
-    listed = body.inner(_EXTENSIONS, "extensions").inner(SEQUENCE, "extensions")
-    found: dict[str, bytes] = {}
-    while not listed.at_end:
-        item = listed.inner(SEQUENCE, "extension")
-        oid = dotted(item.content(OID, "extension")) or "?"
-        critical = item.peek() == _BOOLEAN and item.content(_BOOLEAN, "critical") != b"\0"
-        if oid in found or len(found) == _MAXIMUM_EXTENSIONS or (critical and not oid.startswith(_AMD)):
-            raise item.error(f"the extension {oid} is there twice, or critical and unknown")
-        found[oid] = item.content(OCTET_STRING, "extension value")
-        item.finish("extension")
-    return found
-
-
-def _svn(extensions: dict[str, bytes], oid: str) -> int:
-    reader = DerReader(extensions.get(_AMD + oid, b""), source=f"{_SOURCE}, extension {oid}")
-    value = reader.unsigned("security version number", max_bytes=1)
-    reader.finish("security version number")
-    return value
-
-
-def _ia5(extensions: dict[str, bytes], oid: str) -> str:
-    reader = DerReader(extensions.get(oid, b""), source=f"{_SOURCE}, extension {oid}")
-    text = reader.content(_IA5, "text")
-    reader.finish("text")
-    return text.decode("ascii", "backslashreplace")
-
-
-def _time(validity: DerReader) -> datetime:
-    tag = _GENERALIZED_TIME if validity.peek() == _GENERALIZED_TIME else _UTC_TIME
-    text = validity.content(tag, "time")
-    if tag == _UTC_TIME:
-        # RFC 5280, 4.1.2.5.1.
-        text = (b"19" if text[:2] >= b"50" else b"20") + text
-    match = re.fullmatch(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z", text)
-    try:
-        if match is not None:
-            return datetime(*map(int, match.groups()), tzinfo=timezone.utc)  # type: ignore[arg-type,misc]
-    except ValueError:
-        pass
-    raise validity.error("a time that is none")
-
-
-# --- the steps --------------------------------------------------------------------------------------------------------
-
-
 def appraise_snp(
     report: SnpReport, collateral: SnpCollateral, demands: SnpDemands, anchors: CpuAnchors, at: datetime
-) -> Endorsed:
-    """Steps 27 to 34 for an SNP report. Bad input raises nothing: it fails its checks."""
+) -> tuple[list[Check], GuestFacts | str]:
+    """Steps 27 to 33 for an SNP report, and what it says, or why that is not known.
+
+    Bad input raises nothing: it fails its checks.
+    """
     try:
         path = _find_path(report, collateral, anchors, at)
     except ParseError as error:
         path = failed("quote-collateral", f"the collateral cannot be read: {error.message}", hint=_FETCH)
     if isinstance(path, Check):
-        return story([path], None, "there is no usable collateral")
+        return [path], "there is no usable collateral"
     generation = _generation(report, path)
     checks = [
         _check_collateral(path, at),  # (27)
@@ -306,41 +80,31 @@ def appraise_snp(
         _check_chip(report, path, generation),  # (32)
     ]
     if not all(check.acceptable for check in checks[:4]):
-        return story(checks, None, "the report is not verified")
-    reported = read_tcb(report.reported_tcb, path.root_name)
-    level = f"{generation or path.root_name} at {reported}"
+        return checks, "the report is not verified"
     checks += [
         _check_tcb(report, path, generation, demands),  # (31)
         _check_state(report, demands),  # (33)
-        check_lists(demands, _values(report), weakened=demands.measurements is not None),  # (34)
     ]
-    facts = GuestFacts(
+    key, until = path.key, None if path.crl is None else path.crl.until
+    return checks, GuestFacts(
         measurement=report.measurement,
         registers=(),
         report_data=report.report_data,
-        level=level,
+        level=f"{generation or path.root_name} at {read_tcb(report.reported_tcb, path.root_name)}",
         tcb=_tcb_json(report, path.root_name, generation),
         endorsement={
-            "kind": path.key.kind,
-            "product": path.key.product,
+            "kind": key.kind,
+            "product": key.product,
             "chip_id": report.chip_id.hex(),
-            "csp_id": path.key.csp or None,
-            "not_after": format_time(path.key.not_after),
+            "csp_id": key.csp or None,
+            "not_after": format_time(key.not_after),
             "root": path.root.name,
         },
-        collateral={"good_until": _good_until(path), "revocation_list": path.crl is not None},
+        collateral={
+            "good_until": format_time(min(key.not_after, path.issuer.not_after, until or key.not_after)),
+            "revocation_list": path.crl is not None,
+        },
     )
-    return story(checks, facts, "")
-
-
-def _good_until(path: Path) -> str:
-    until = None if path.crl is None else path.crl.until
-    return format_time(min(path.key.not_after, path.issuer.not_after, until or path.key.not_after))
-
-
-def _values(report: SnpReport) -> list[tuple[str, str]]:
-    names = ("measurement", "host_data", "family_id", "image_id", "id_key_digest", "author_key_digest", "chip_id")
-    return [(name, getattr(report, name).hex()) for name in names]
 
 
 def _tcb_json(report: SnpReport, root: str, generation: str | None) -> JsonObject:
@@ -408,9 +172,11 @@ def _path(
     at: datetime,
 ) -> Path:
     anchor = anchors.amd[root]
-
-    named = [crl for crl in lists if crl.issuer_der == issuer.issuer_der]
-    ranked = [(signed_by(anchor.spki_der, crl.signature, crl.tbs), crl.since <= at, crl.since, crl) for crl in named]
+    ranked = [
+        (signed_by_amd(anchor.spki_der, crl.signature, crl.tbs), crl.since <= at, crl.since, crl)
+        for crl in lists
+        if crl.issuer_der == issuer.issuer_der
+    ]
     # The newest of those that the root signed until then; one for VLEKs may not name what one for VCEKs does.
     crl = max(ranked, key=lambda item: item[:3])[3] if ranked else None
     revoked = any(signed and issuer.serial in crl.serials for signed, _, _, crl in ranked)
@@ -421,8 +187,8 @@ def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
     """What is wrong with a path, gravest first: signatures, validity, revocation."""
     key, issuer = path.key, path.issuer
     return (
-        not signed_by(path.root.spki_der, issuer.signature, issuer.tbs),
-        not signed_by(issuer.spki_der, key.signature, key.tbs),
+        not signed_by_amd(path.root.spki_der, issuer.signature, issuer.tbs),
+        not signed_by_amd(issuer.spki_der, key.signature, key.tbs),
         not _check_signature(report, key).acceptable,
         not max(key.not_before, issuer.not_before) <= at <= min(key.not_after, issuer.not_after),
         path.revoked,
@@ -431,31 +197,6 @@ def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
 
 def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:
     return any(read_tcb(report.reported_tcb, root) == key.tcb for root in ("milan", "turin"))
-
-
-def read_crl(der: bytes) -> RevocationList:
-    """A revocation list of AMD's.
-
-    Raises:
-        ParseError: not DER, or a list that the X.509 library does not read, or of a part alone (code ``crl``).
-    """
-    tbs, algorithm, signature = _cut(der)
-    body = DerReader(tbs, source=_SOURCE).inner(SEQUENCE, "TBSCertList")
-    body.unsigned("version")
-    inner, issuer = body.element(SEQUENCE, "signature"), body.element(SEQUENCE, "issuer")
-    if algorithm != tbs[inner.start : inner.end]:
-        raise body.error("the signature algorithms inside and outside of the signed part differ")
-    try:
-        crl = x509.load_der_x509_crl(der)
-        serials = frozenset(entry.serial_number for entry in crl)
-        since, until = crl.last_update_utc, crl.next_update_utc
-        critical = any(extension.critical for extension in crl.extensions)
-    except LIBRARY_ERRORS as error:
-        raise ParseError(f"not a readable revocation list: {error}", source=_SOURCE, code="crl") from None
-    if critical:
-        # A list of a part, or of changes alone.
-        raise ParseError("a revocation list with a critical extension", source=_SOURCE, code="crl")
-    return RevocationList(tbs[issuer.start : issuer.end], since, until, serials, tbs, signature)
 
 
 def _check_collateral(path: Path, at: datetime) -> Check:
@@ -475,13 +216,13 @@ def _check_collateral(path: Path, at: datetime) -> Check:
 def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
     key, issuer = path.key, path.issuer
     problem = ""
-    if not signed_by(path.root.spki_der, issuer.signature, issuer.tbs):
+    if not signed_by_amd(path.root.spki_der, issuer.signature, issuer.tbs):
         problem = f"{issuer.label} is not signed by {path.root.name}"
     elif issuer.is_ca is not True or issuer.key_cert_sign is not True or issuer.path_length != 0:
         problem = f"{issuer.label} is no authority for end certificates alone"
     elif ("VLEK" in issuer.label.upper()) != (key.kind == "vlek"):
         problem = f"{issuer.label} does not issue a {key.kind.upper()}"
-    elif not signed_by(issuer.spki_der, key.signature, key.tbs):
+    elif not signed_by_amd(issuer.spki_der, key.signature, key.tbs):
         problem = f"the {key.kind.upper()} is not signed by {issuer.label}"
     elif not is_p384(key.spki_der):
         problem = f"the key of the {key.kind.upper()} is not P-384"
@@ -506,25 +247,13 @@ def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
     return passed("quote-chain", f"{key.kind.upper()}, {issuer.label}, {path.root.name}")
 
 
-def signed_by(spki_der: bytes, signature: bytes, tbs: bytes) -> bool:
-    """Whether this RSA key signed these bytes as AMD signs certificates and lists."""
-    try:
-        key = serialization.load_der_public_key(spki_der)
-        if not isinstance(key, rsa.RSAPublicKey):
-            return False
-        key.verify(signature, tbs, _PSS, hashes.SHA384())
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
 def _check_revocation(path: Path, demands: SnpDemands) -> Check:
     # AMD lists intermediates only. The serial number of every endorsement key is 0.
     if path.crl is None:
         tolerated = "snp.crl" if demands.crl == "if-present" else ""
         detail = f"no revocation list of {path.root.name}"
         return absent("quote-revocation", detail, hint=_FETCH, tolerated_by=tolerated)
-    if not signed_by(path.root.spki_der, path.crl.signature, path.crl.tbs):
+    if not signed_by_amd(path.root.spki_der, path.crl.signature, path.crl.tbs):
         return failed("quote-revocation", f"the revocation list is not signed by {path.root.name}", hint=_FETCH)
     if path.revoked:
         return failed(

@@ -1,4 +1,4 @@
-"""Intel TDX: verify a quote with ``dcap-qvl`` (extra ``tdx``) and our own policy. Steps 27 to 34 of the story.
+"""Intel TDX: verify a quote with ``dcap-qvl`` (extra ``tdx``) and our own policy. Steps 27 to 33 of the story.
 
 The library verifies everything that Intel signs and refuses with texts only, so our own checks come first and give our
 names: collateral that is not current or of another platform, a chain that does not lead to Intel's root, a revoked
@@ -17,9 +17,6 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.appraisal.check import Check, failed, passed, skipped
 from nvattest.appraisal.guest import GuestFacts, TdxDemands
@@ -36,8 +33,7 @@ from nvattest.pki.certificate import (
     dotted,
     parse_pem_chain,
 )
-from nvattest.tee.collateral import TDX_PCK_CHAIN, TdxCollateral, collateral_windows
-from nvattest.tee.endorsement import Endorsed, check_lists, story
+from nvattest.tee.collateral import TDX_PCK_CHAIN, TdxCollateral, authority_of, collateral_windows, signed_by_intel
 from nvattest.tee.quote import ParsedQuote, TdBody, pck_chain
 
 # Intel's extensions of a PCK certificate, and the platform type (FMSPC) among them.
@@ -83,7 +79,7 @@ def platform_of(quote: ParsedQuote) -> Platform:
         ParseError: the quote carries no certificate chain, or its leaf names no platform type.
     """
     chain = parse_pem_chain(pck_chain(quote))
-    return Platform(_fmspc(chain[0]), "platform" if "Platform" in chain[0].issuer else "processor")
+    return Platform(_fmspc(chain[0]), authority_of(chain[0].issuer))
 
 
 def _fmspc(certificate: Certificate) -> str:
@@ -98,8 +94,10 @@ def _fmspc(certificate: Certificate) -> str:
 
 def appraise_tdx(
     quote: ParsedQuote, body: TdBody, collateral: TdxCollateral, demands: TdxDemands, anchors: CpuAnchors, at: datetime
-) -> Endorsed:
-    """Steps 27 to 34 for a TDX quote. Bad input raises nothing: it fails its checks.
+) -> tuple[list[Check], GuestFacts | str]:
+    """Steps 27 to 33 for a TDX quote, and what it says, or why that is not known.
+
+    Bad input raises nothing: it fails its checks.
 
     Raises:
         InputError: the extra ``tdx`` is not installed, or another version of its library (code ``tdx-missing``).
@@ -107,45 +105,42 @@ def appraise_tdx(
     try:
         chain = _read_chain(quote, collateral)
     except ParseError as error:
-        return story(
-            [failed("quote-chain", error.message, hint=_CHAIN_HINT)],
-            None,
-            "the quote has no readable certificate chain",
-        )
+        why = "the quote has no readable certificate chain"
+        return [failed("quote-chain", error.message, hint=_CHAIN_HINT)], why
     path = _check_chain(chain, collateral, anchors, at)
     checks = [
         _check_collateral(chain, collateral, at),  # (27)
         path,  # (28)
         *([_check_revocation(chain, collateral)] if path.acceptable else []),  # (29)
     ]
-    state = _check_state(body)
+    state, unverified = _check_state(body), "the quote is not verified"
     if not all(check.acceptable for check in checks):
-        return story(checks, None, "the quote is not verified")
+        return checks, unverified
     claims = _verify(quote.data, collateral, anchors, at)
     if isinstance(claims, str):
-        if not state.acceptable:
-            why = f"dcap-qvl refuses such a trust domain before it judges all signatures ({claims})"
-            return story([*checks, skipped("quote-signature", why), state], None, "the quote is not verified")
-        return story([*checks, *_refused(claims)], None, "the quote is not verified")
+        if state.acceptable:
+            return [*checks, *_refused(claims)], unverified
+        why = f"dcap-qvl refuses such a trust domain before it judges all signatures ({claims})"
+        return [*checks, skipped("quote-signature", why), state], unverified
     if problem := _contradiction(claims, body):
-        return story([*checks, failed("quote-signature", problem, hint=_CHANGED)], None, "the quote is not verified")
-    tcb = claims["tcb"]
+        return [*checks, failed("quote-signature", problem, hint=_CHANGED)], unverified
     checks += [
         passed("quote-signature", "ECDSA P-256 by a key that the quoting enclave certifies"),  # (30)
         _check_tcb(claims, demands),  # (31)
         passed("quote-chip", f"platform type {collateral.fmspc}, as in the certificate"),  # (32)
         state,  # (33)
-        check_lists(demands, _values(body), weakened=demands.measurements is not None),  # (34)
     ]
-    facts = GuestFacts(
+    tcb, evaluation = claims["tcb"], _evaluation(claims)
+    until = datetime.fromtimestamp(claims["earliest_expiration_date"], tz=timezone.utc)
+    return checks, GuestFacts(
         measurement=body.mrtd,
         registers=body.rtmrs,
         report_data=body.report_data,
-        level=f"{tcb['status']} on {format_time(at)[:10]}, evaluation {_evaluation(claims)}",
+        level=f"{tcb['status']} on {format_time(at)[:10]}, evaluation {evaluation}",
         tcb={
             "status": tcb["status"],
             "advisories": list(tcb["advisory_ids"]),
-            "evaluation": _evaluation(claims),
+            "evaluation": evaluation,
             "date": claims["platform"]["tcb_level"]["tcbDate"],
         },
         endorsement={
@@ -155,19 +150,8 @@ def appraise_tdx(
             "not_after": format_time(chain[0].not_after),
             "root": anchors.intel.name,
         },
-        collateral={"good_until": _instant(claims["earliest_expiration_date"])},
+        collateral={"good_until": format_time(until)},
     )
-    return story(checks, facts, "")
-
-
-def _instant(seconds: int) -> str:
-    return format_time(datetime.fromtimestamp(seconds, tz=timezone.utc))
-
-
-def _values(body: TdBody) -> list[tuple[str, str]]:
-    registers = [(f"rtmr{number}", value.hex()) for number, value in enumerate(body.rtmrs)]
-    return [("mrtd", body.mrtd.hex()), *registers, ("mr_config_id", body.mr_config_id.hex()),
-            ("mr_seam", body.mr_seam.hex())]  # fmt: skip
 
 
 def _read_chain(quote: ParsedQuote, collateral: TdxCollateral) -> tuple[Certificate, ...]:
@@ -218,7 +202,7 @@ def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anch
             )  # fmt: skip
     for position, certificate in enumerate(chain):
         issuer = chain[min(position + 1, len(chain) - 1)]
-        signed = signed_by(issuer, certificate.signature, certificate.tbs)
+        signed = signed_by_intel(issuer.spki_der, certificate.signature, certificate.tbs)
         if certificate.issuer_der != issuer.subject_der or not signed:
             return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}", hint=_CHAIN_HINT)
         if certificate is not chain[0] and (certificate.is_ca is not True or certificate.key_cert_sign is not True):
@@ -232,18 +216,6 @@ def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anch
     return passed("quote-chain", ", ".join(certificate.label for certificate in chain))
 
 
-def signed_by(issuer: Certificate, signature: bytes, message: bytes) -> bool:
-    """Whether the issuer's EC key signed these bytes, the signature in DER, as Intel's do."""
-    try:
-        key = serialization.load_der_public_key(issuer.spki_der)
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            return False
-        key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
 def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral) -> Check:
     members = collateral.members
     for certificate, authority, name in (
@@ -255,7 +227,7 @@ def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral)
             crl = x509.load_der_x509_crl(bytes.fromhex(members[name]))
             listed = crl.get_revoked_certificate_by_serial_number(certificate.serial)
             issuer = crl.issuer.public_bytes()
-            signed = signed_by(authority, crl.signature, crl.tbs_certlist_bytes)
+            signed = signed_by_intel(authority.spki_der, crl.signature, crl.tbs_certlist_bytes)
         except LIBRARY_ERRORS as error:
             return failed("quote-revocation", f"{name} cannot be read: {error}", hint=_FETCH)
         if issuer != certificate.issuer_der:

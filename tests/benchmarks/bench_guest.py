@@ -17,8 +17,15 @@ from nvattest.model import parse_time
 from nvattest.pki.anchors import CPU_ANCHORS
 from nvattest.pki.certificate import parse_certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.tee import snp, tdx
-from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral
+from nvattest.tee import tdx
+from nvattest.tee.collateral import (
+    SnpCollateral,
+    TdxCollateral,
+    parse_collateral,
+    read_crl,
+    read_endorsement_key,
+    signed_by_amd,
+)
 from nvattest.tee.guest import Guest
 from nvattest.tee.quote import SnpReport, parse_quote
 from nvattest.tee.recipes import ExpectedReportData
@@ -45,15 +52,18 @@ def test_an_snp_report_beside_its_signatures(real_data: Path) -> None:
         policy=CpuPolicy(snp=SnpDemands(measurements="any", minimum_tcb={"genoa": TcbFloor()})),
     )  # fmt: skip
     root = CPU_ANCHORS.amd["genoa"].spki_der
-    key, crl = snp.read_endorsement_key(collateral.certificates[0]), snp._read_crl(collateral.crls[0])
+    key, crl = (
+        read_endorsement_key(collateral.certificates[0]),
+        read_crl(collateral.crls[0]),
+    )
     issuer = parse_certificate(collateral.certificates[1])
     assert key is not None
     raw = report.signature[:48][::-1] + report.signature[72:120][::-1]
 
     def signatures() -> None:
-        assert snp._signed_by(root, issuer.signature, issuer.tbs)
-        assert snp._signed_by(issuer.spki_der, key.signature, key.tbs)
-        assert snp._signed_by(root, crl.signature, crl.tbs)
+        assert signed_by_amd(root, issuer.signature, issuer.tbs)
+        assert signed_by_amd(issuer.spki_der, key.signature, key.tbs)
+        assert signed_by_amd(root, crl.signature, crl.tbs)
         assert EcdsaVerifier(remember=0).verify_raw(key.spki_der, raw, report.signed)
 
     def whole() -> None:

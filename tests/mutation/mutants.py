@@ -102,12 +102,11 @@ ROOMS = {
     "tee": Room(
         {
             "appraisal/guest.py": "unit/policy/test_cpu_policy.py unit/tee/test_guest.py",
-            "tee/collateral.py": "unit/tee/test_collateral.py",
-            "tee/endorsement.py": "unit/tee/test_guest.py",
+            "tee/collateral.py": "unit/tee/test_collateral.py unit/tee/test_issued.py unit/tee/test_guest.py",
             "tee/guest.py": "unit/tee/test_guest.py",
             "tee/quote.py": "unit/tee/test_quote.py unit/tee/test_guest.py",
             "tee/recipes.py": "unit/tee/test_recipes.py",
-            "tee/snp.py": "unit/tee/test_guest.py unit/tee/test_collateral.py",
+            "tee/snp.py": "unit/tee/test_guest.py",
             "tee/tdx.py": "unit/tee/test_guest.py",
         },
         "unit/tee unit/cli/test_guest_options.py vectors/test_real_quotes.py unit/policy/test_cpu_policy.py",

@@ -32,11 +32,17 @@ from nvattest.cli import main
 from nvattest.errors import ParseError
 from nvattest.model import parse_time
 from nvattest.pki.certificate import parse_certificate, parse_pem_chain
-from nvattest.tee.collateral import CpuCollateral, SnpCollateral, TdxCollateral, parse_collateral, parse_tdx_collateral
+from nvattest.tee.collateral import (
+    CpuCollateral,
+    SnpCollateral,
+    TdxCollateral,
+    parse_collateral,
+    parse_tdx_collateral,
+    read_endorsement_key,
+)
 from nvattest.tee.guest import Guest
 from nvattest.tee.quote import parse_quote
 from nvattest.tee.recipes import AddressNonce, Chutes, ExpectedReportData, Near, Recipe, TinfoilV3
-from nvattest.tee.snp import read_endorsement_key
 from nvattest.tee.tdx import platform_of
 
 SERVICE = "https://nras.attestation.nvidia.com"

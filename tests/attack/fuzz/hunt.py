@@ -43,10 +43,9 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.rim.verify import verify_rim
     from nvattest.spdm.opaque import parse_opaque
     from nvattest.spdm.report import feature_mode, parse_report
-    from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral
+    from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral, read_auxiliary
     from nvattest.tee.guest import Guest
     from nvattest.tee.recipes import ExpectedReportData
-    from nvattest.tee.snp import read_auxiliary
     from nvattest.token.claims import claims_of
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat

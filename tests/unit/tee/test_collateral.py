@@ -21,10 +21,10 @@ from nvattest.tee.collateral import (
     parse_collateral,
     parse_snp_collateral,
     parse_tdx_collateral,
+    read_auxiliary,
     snp_collateral,
     tdx_collateral,
 )
-from nvattest.tee.snp import read_auxiliary
 from nvattest.testing.certificates import pem
 from nvattest.testing.cpu import SimulatedGuest
 
@@ -96,6 +96,13 @@ def test_a_text_of_another_form_is_refused(intel: TdxCollateral, name: str, valu
 def test_what_is_no_such_document_is_refused(data: bytes) -> None:
     with pytest.raises(ParseError):
         parse_collateral(data)
+
+
+def test_a_document_that_is_built_directly_is_read_as_a_file_is(intel: TdxCollateral) -> None:
+    assert TdxCollateral(text=intel.text) == intel
+    for text in ("x", "[]", "{}", json.dumps({**intel.members, "tcb_info": "{}"})):
+        with pytest.raises(ParseError):
+            TdxCollateral(text=text)
 
 
 def test_pem_and_der_say_the_same(amd: SnpCollateral) -> None:

@@ -13,12 +13,12 @@ from nvattest.pki.anchors import CPU_ANCHORS
 from nvattest.tee.collateral import (
     TDX_MEMBERS,
     SnpCollateral,
+    judge,
     parse_collateral,
     parse_snp_collateral,
     snp_collateral,
     tdx_collateral,
 )
-from nvattest.tee.issued import judge
 
 AUTUMN = datetime(2026, 9, 1, tzinfo=timezone.utc)
 
