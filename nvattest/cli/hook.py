@@ -115,19 +115,18 @@ def run(options: argparse.Namespace) -> int:
         from nvattest._system import require_linux
 
         require_linux(f"hook {options.action}")
-        from nvattest.guest.entry import print_check, print_status
+        from nvattest.guest.check import check_guest, print_findings
+        from nvattest.guest.entry import print_status
 
         paths = guest_paths(options.root, options.config)
         if options.action == "status":
             return print_status(paths, options.format, options.metrics)
-        return print_check(paths, options.hook_path, options.format)
+        return print_findings(check_guest(paths, hook_folder=options.hook_path), options.format)
     if options.action == "lint":
-        from nvattest.guest.check import is_good, print_findings
+        from nvattest.guest.check import print_findings
         from nvattest.guest.kata import lint_files
 
-        findings = lint_files(options.files)
-        print_findings(findings, options.format)
-        return 0 if is_good(findings) else 1
+        return print_findings(lint_files(options.files), options.format)
     if options.action == "drop-in":
         text = _drop_in(DropIn(options.configuration, options.image, options.verity, options.name, options.hook_path))
     else:

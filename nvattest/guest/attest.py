@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nvattest._folder import TrustedFolder
 from nvattest._system import MODULE, PciDevices, pci_devices
@@ -57,7 +57,6 @@ from nvattest.guest.ready import (
     quote_over,
     sign,
     take_away,
-    withdraw,
     write_appraisal,
 )
 from nvattest.guest.record import (
@@ -178,16 +177,46 @@ class Run:
                 break
         return found
 
-    def forget_token(self) -> None:
-        """The token of an earlier run is withdrawn."""
+    def withdraw(self) -> None:
+        """Remove what an earlier run published.
+
+        Raises:
+            OSError: a file is there and cannot be removed.
+        """
+        for name in (Paths.TOKEN, Paths.JWKS, Paths.QUOTE, Paths.APPRAISAL):
+            self.folder.remove(name)
         self.token_sha256 = self.token_before_sha256 = None
 
     def record(self, verdict: str, cause: str, reason: Reason | None = None) -> Record:
         """The record of this run, were it to end now, like this."""
-        settings, appraisal = self.settings, self.appraisal
+        settings, appraisal, driver = self.settings, self.appraisal, self.driver
         config, now = settings.config, boottime()
         self.mark("end")
-        record = Record(
+        more: dict[str, Any] = {}
+        if driver is not None:
+            state = driver.state
+            more["gpus"] = state.gpu_count
+            more["driver"] = {
+                "version": state.driver_version,
+                "cc_on": state.cc_on,
+                "dev_tools": state.dev_tools,
+                "protected_pcie": state.protected_pcie,
+                "environment": int(state.environment),
+                "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
+            }
+        if self.quote is not None and self.token_sha256 is not None:
+            more["tee"] = self.quote.said
+        if appraisal is not None:
+            end = appraisal.collateral_expires
+            more |= {
+                "switches": sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
+                "result_code": int(appraisal.result_code),
+                "anchors": appraisal.anchors,
+                "simulated": appraisal.simulated,
+                "weakened": tuple(appraisal.weakened),
+                "collateral_expires": format_time(end) if end is not None else None,
+            }
+        return Record(
             verdict=verdict,
             cause=cause,
             reason=reason,
@@ -214,35 +243,12 @@ class Run:
                 "keep": config.log_keep,
                 "kmsg": config.log_kmsg,
             },
+            **more,
         )
-        if self.driver is not None:
-            state = self.driver.state
-            driver = {
-                "version": state.driver_version,
-                "cc_on": state.cc_on,
-                "dev_tools": state.dev_tools,
-                "protected_pcie": state.protected_pcie,
-                "environment": int(state.environment),
-                "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
-            }
-            record = record._replace(gpus=state.gpu_count, driver=driver)
-        if self.quote is not None and self.token_sha256 is not None:
-            record = record._replace(tee=self.quote.said)
-        if appraisal is not None:
-            record = record._replace(
-                switches=sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
-                result_code=int(appraisal.result_code),
-                anchors=appraisal.anchors,
-                simulated=appraisal.simulated,
-                weakened=tuple(appraisal.weakened),
-                collateral_expires=format_time(end) if (end := appraisal.collateral_expires) is not None else None,
-            )
-        return record
 
 
 def attest_and_record(
     folder: TrustedFolder,
-    settings: Settings,
     journal: Journal,
     *,
     stage: str,
@@ -262,6 +268,7 @@ def attest_and_record(
     With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
     their token until the new one takes its place; any failure takes both away.
     """
+    settings = journal.settings
     run = Run(
         folder=folder,
         settings=settings,
@@ -333,8 +340,7 @@ def _story(run: Run, termination: Termination) -> str:
     else:
         _close(gate, run.driver, seconds=budget.for_phase())
         # (3) withdrawn, after the GPUs: they are never ready without a token
-        withdraw(folder)
-        run.forget_token()
+        run.withdraw()
         _record_start(run)
     run.mark("closed")
     # Imported only now: on a slow machine the verifier takes longer than all above. A signal is noted meanwhile and
@@ -391,7 +397,7 @@ def _story(run: Run, termination: Termination) -> str:
         "verification",
         partial(verifier.appraise, devices, nonce=nonce, collateral=collateral, at=at),
     )
-    run.lines = account(run.appraisal, [device.evidence for device in devices])
+    run.lines = list(account(run.appraisal, [device.evidence for device in devices]))
     run.mark("appraisal")
     write_appraisal(run.appraisal, folder)
     platform = TrustedPlatform(run.appraisal)
@@ -516,8 +522,7 @@ def _without_gpu(run: Run) -> str:
                 code="ready-state",
                 hint="look at nvidia-smi conf-compute -grs; load the driver again",
             )
-    withdraw(run.folder)
-    run.forget_token()
+    run.withdraw()
     return NO_GPU
 
 
@@ -561,7 +566,7 @@ def _fail(run: Run, cause: str, reason: Reason) -> Record:
     elif run.gate is None:
         # Nothing could be asked, and they may be ready: a driver that failed once may do it now.
         run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
-    run.forget_token()
+    run.token_sha256 = run.token_before_sha256 = None
     try:
         # The appraisal stays: it says why there is no token.
         run.folder.remove(Paths.TOKEN)

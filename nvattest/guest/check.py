@@ -71,33 +71,26 @@ class Finding(NamedTuple):
     file: str = ""
 
 
-def is_good(findings: Sequence[Finding]) -> bool:
-    """Whether none is an error."""
-    return all(item.severity != "error" for item in findings)
-
-
-def print_findings(findings: Sequence[Finding], form: str) -> None:
-    """Print them as ``text`` or ``json``."""
+def print_findings(findings: Sequence[Finding], form: str) -> int:
+    """Print them as ``text`` or ``json``; 0 if none is an error, else 1."""
+    good = all(item.severity != "error" for item in findings)
     if form == "json":
         from nvattest._documents import dump_json
 
-        checks = []
-        for item in findings:
-            members = item._asdict()
-            checks.append(members if item.file else {key: value for key, value in members.items() if key != "file"})
-        print(
-            dump_json({"format": "nvattest-hook-findings", "version": 1, "good": is_good(findings), "checks": checks})
-        )
-        return
-    from nvattest._text import joined
+        # Where one guest was looked at, no finding has a file.
+        checks = [{key: value for key, value in item._asdict().items() if key != "file" or value} for item in findings]
+        print(dump_json({"format": "nvattest-hook-findings", "version": 1, "good": good, "checks": checks}))
+    else:
+        from nvattest._text import joined
 
-    lines = []
-    for item in findings:
-        where = f"{item.file}: " if item.file else ""
-        lines.append(f"{_WORDS[item.severity]:8}{item.id}: {where}{item.message}")
-        if item.hint and item.severity != "ok":
-            lines.append(f"        next: {item.hint}")
-    print(joined(lines))
+        lines = []
+        for item in findings:
+            where = f"{item.file}: " if item.file else ""
+            lines.append(f"{_WORDS[item.severity]:8}{item.id}: {where}{item.message}")
+            if item.hint and item.severity != "ok":
+                lines.append(f"        next: {item.hint}")
+        print(joined(lines))
+    return 0 if good else 1
 
 
 # --- the guest --------------------------------------------------------------------------------------------------------

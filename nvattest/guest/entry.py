@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, TextIO
 
 from nvattest._folder import Lock, TrustedFolder
 from nvattest._package import __version__
@@ -112,7 +112,7 @@ def _last_resort(error: Exception, paths: Paths) -> None:
         ready = take_away(load_settings(paths).nvml, seconds=1.0)
     line = f"{headline(NOT_TRUSTED, ready)}: {error!r}"
     try:
-        Journal(paths).verdict(line, good=False)
+        Journal(Settings(paths)).verdict(line, good=False)
     except Exception:  # noqa: BLE001 - the journal may be what is at fault
         _say(f"nvattest-hook: {line}"[:480], sys.stderr)
 
@@ -129,18 +129,15 @@ def _say(text: str, stream: TextIO) -> bool:
 # --- the stages -------------------------------------------------------------------------------------------------------
 
 
-class _Ended(NamedTuple):
-    """How an attestation ended. ``record`` is None where none could begin."""
-
-    cause: str
-    record: Record | None
-    on_failure: str
+# How an attestation ended: the cause, and the record, which is None where none could begin.
+_Ended = tuple[str, Record | None]
 
 
 def run_stage(stage: str, paths: Paths, *, started: float, termination: Termination) -> int:
     """One attestation, or the use of one that stands; returns the exit status."""
-    ended = _attest(stage, paths, started=started, termination=termination)
-    return shown_status(ended.cause, stage=stage, on_failure=ended.on_failure)
+    journal = Journal(load_settings(paths))
+    cause, _ = _attest(stage, journal, started=started, termination=termination)
+    return shown_status(cause, stage=stage, on_failure=journal.settings.on_failure)
 
 
 def watch(paths: Paths, *, once: bool, metrics: str = "", termination: Termination) -> int:
@@ -154,7 +151,8 @@ def watch(paths: Paths, *, once: bool, metrics: str = "", termination: Terminati
     each round; one that cannot be written is a line on stderr and decides nothing.
     """
     while True:
-        cause, record, _ = _attest(Stage.WATCH, paths, started=time.monotonic(), termination=termination)
+        journal = Journal(load_settings(paths))
+        cause, record = _attest(Stage.WATCH, journal, started=time.monotonic(), termination=termination)
         good = record is not None and record.good
         if metrics:
             _wrote_metrics(metrics, paths)
@@ -180,10 +178,9 @@ def _wrote_metrics(path: str, paths: Paths, status: dict[str, Any] | None = None
 
 def _wait(settings: Settings, record: Record | None) -> None:
     """Wait for the next round: of a good ``record`` only while it is still that of these devices and settings."""
-    seconds = settings.config.watch_retry if record is None else settings.config.watch_interval
     from nvattest._waiting import Deadline
 
-    deadline = Deadline(seconds)
+    deadline = Deadline(settings.config.watch_retry if record is None else settings.config.watch_interval)
     while True:
         time.sleep(min(_LOOK, deadline.remaining()))
         if deadline.passed:
@@ -192,28 +189,25 @@ def _wait(settings: Settings, record: Record | None) -> None:
             return
 
 
-def _attest(stage: str, paths: Paths, *, started: float, termination: Termination) -> _Ended:
-    # (1) arguments, stdin, configuration, run folder
+def _attest(stage: str, journal: Journal, *, started: float, termination: Termination) -> _Ended:
+    # (1) stdin and the run folder
     # Not since the fork: the kernel gives that instant to a hundredth of a second, in which another run may have ended.
-    since = boottime()
-    journal = Journal(paths)
+    since, settings = boottime(), journal.settings
     container = (termination.wait(read_state) if stage == Stage.HOOK else None) or Container()
-    settings = load_settings(paths)
-    journal.configure(settings)
     try:
-        folder = TrustedFolder(paths.run, make=True, mode=0o755)
+        folder = TrustedFolder(settings.paths.run, make=True, mode=0o755)
     except OSError as error:
-        return _no_place(error, settings, stage, journal)
+        return _no_place(error, stage, journal)
     # (2) a verdict that stands
     if stage != Stage.WATCH:
         known = read_record(folder)
-        if known is not None and _stands(known, identify(paths, settings.inputs), folder, settings, stage):
-            return _use(known, stage, container, settings, journal, started)
+        if known is not None and _stands(known, identify(settings.paths, settings.inputs), folder, settings, stage):
+            return _use(known, stage, container, journal, started)
     # (3) one attests, the others wait for it
     try:
         lock = Lock(folder)
     except OSError as error:
-        ended = _no_place(error, settings, stage, journal)
+        ended = _no_place(error, stage, journal)
         with suppress(OSError):
             # The ready state is gone, and so is what the token speaks of.
             folder.remove(Paths.TOKEN)
@@ -225,38 +219,39 @@ def _attest(stage: str, paths: Paths, *, started: float, termination: Terminatio
             cause, why = "lock", f"another attestation did not end within {budget:g} s"
             if termination.asked:
                 cause, why = "terminated", "ended by a signal"
-            return _fail(headline(NOT_TRUSTED, None, "lock"), why, cause, settings, stage, journal)
+            return _fail(headline(NOT_TRUSTED, None, "lock"), why, cause, stage, journal)
         waited = time.monotonic() - asked
         # What was read before may have been replaced while we waited.
-        settings = load_settings(paths)
-        journal.configure(settings)
-        known, identity = read_record(folder), identify(paths, settings.inputs)
+        settings = journal.settings = load_settings(settings.paths)
+        known, identity = read_record(folder), identify(settings.paths, settings.inputs)
         if known is not None:
             if stage == Stage.WATCH:
                 if termination.asked and reusable(known, identity, folder, seconds=settings.reuse_seconds):
-                    return _Ended(known.cause, known, settings.on_failure)
+                    return known.cause, known
             elif _stands(known, identity, folder, settings, stage) or (
                 finished_since(known, identity, since, folder) and _may_be(known, settings)
             ):
-                return _use(known, stage, container, settings, journal, started)
+                return _use(known, stage, container, journal, started)
         # (4) attest: from here on a signal ends the attestation
         from nvattest.guest.attest import attest_and_record
 
         record = attest_and_record(
-            folder, settings, journal, stage=stage, container=container, known=known, started=started, waited=waited,
+            folder, journal, stage=stage, container=container, known=known, started=started, waited=waited,
             termination=termination, refresh=stage == Stage.WATCH and refreshable(known, identity),
         )  # fmt: skip
-        return _Ended(record.cause, record, settings.on_failure)
+        return record.cause, record
     finally:
         lock.close()
 
 
 def _stands(known: Record, identity: Identity, folder: TrustedFolder, settings: Settings, stage: str) -> bool:
-    return (
-        reusable(known, identity, folder, seconds=settings.reuse_seconds)
-        and _may_be(known, settings)
-        and (stage == Stage.HOOK or _is_still_ready(known, settings))
-    )
+    if not (reusable(known, identity, folder, seconds=settings.reuse_seconds) and _may_be(known, settings)):
+        return False
+    if stage == Stage.HOOK or known.verdict == NO_GPU:
+        return True
+    from nvattest.guest.ready import are_ready
+
+    return are_ready(settings.nvml)
 
 
 def _may_be(known: Record, settings: Settings) -> bool:
@@ -264,17 +259,7 @@ def _may_be(known: Record, settings: Settings) -> bool:
     return known.verdict != NO_GPU or settings.no_gpu_is_right(pci_devices(settings.paths.root))
 
 
-def _is_still_ready(known: Record, settings: Settings) -> bool:
-    if known.verdict == NO_GPU:
-        return True
-    from nvattest.guest.ready import are_ready
-
-    return are_ready(settings.nvml)
-
-
-def _use(
-    known: Record, stage: str, container: Container, settings: Settings, journal: Journal, started: float
-) -> _Ended:
+def _use(known: Record, stage: str, container: Container, journal: Journal, started: float) -> _Ended:
     """Use a verdict again, with a line that says so."""
     age = boottime() - known.finished_boottime
     # A hook has no time to ask the driver; the other stages come here only if it said that the GPUs are ready.
@@ -298,21 +283,21 @@ def _use(
         line += f": {known.reason.message}"
     line += f"; verdict of {age:.1f} s ago used again"
     journal.verdict(line + "; whether they still are was not asked" * unasked, good=known.good)
-    return _Ended(known.cause, known, settings.on_failure)
+    return known.cause, known
 
 
-def _no_place(error: OSError, settings: Settings, stage: str, journal: Journal) -> _Ended:
+def _no_place(error: OSError, stage: str, journal: Journal) -> _Ended:
     """Nothing can be published, so nothing may be ready: another attestation could not be seen either."""
     from nvattest.guest.ready import take_away
 
-    line = headline(NOT_TRUSTED, take_away(settings.nvml, seconds=settings.closing(stage)))
-    return _fail(line, f"{error.filename}: {error.strerror or error}", "output", settings, stage, journal)
+    ready = take_away(journal.settings.nvml, seconds=journal.settings.closing(stage))
+    return _fail(headline(NOT_TRUSTED, ready), f"{error.filename}: {error.strerror or error}", "output", stage, journal)
 
 
-def _fail(line: str, message: str, cause: str, settings: Settings, stage: str, journal: Journal) -> _Ended:
+def _fail(line: str, message: str, cause: str, stage: str, journal: Journal) -> _Ended:
     journal.summary({"stage": stage, "verdict": NOT_TRUSTED, "reason": {"code": cause, "message": message}})
     journal.verdict(f"{line}; {message}", good=False)
-    return _Ended(cause, None, settings.on_failure)
+    return cause, None
 
 
 # --- the commands: of nvattest-hook, and of nvattest outside a guest layer --------------------------------------------
@@ -323,7 +308,9 @@ def _command(arguments: Arguments, paths: Paths, termination: Termination) -> in
         return run_on_attested(paths, arguments.command, termination=termination)
     try:
         if arguments.stage == "check":
-            status = print_check(paths, arguments.hook_path, arguments.format)
+            from nvattest.guest.check import check_guest, print_findings
+
+            status = print_findings(check_guest(paths, hook_folder=arguments.hook_path), arguments.format)
         else:
             status = print_status(paths, arguments.format, arguments.metrics)
         sys.stdout.flush()
@@ -353,15 +340,6 @@ def print_status(paths: Paths, form: str, metrics: str = "") -> int:
     return 0 if is_good(status) else 1
 
 
-def print_check(paths: Paths, hook_folder: str, form: str) -> int:
-    """Print what may keep the hook from working as ``text`` or ``json``; 0 if nothing does."""
-    from nvattest.guest.check import check_guest, is_good, print_findings
-
-    findings = check_guest(paths, hook_folder=hook_folder)
-    print_findings(findings, form)
-    return 0 if is_good(findings) else 1
-
-
 def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termination) -> int:
     """Attest as the hook does, with the same configuration and outputs; then become the command.
 
@@ -373,11 +351,9 @@ def run_on_attested(paths: Paths, command: Sequence[str], *, termination: Termin
     status = run_stage(Stage.GATE, paths, started=time.monotonic(), termination=termination)
     # A signal from here on ends this process or the command, as it would end any program.
     termination.leave()
-    if termination.asked and not status:
-        # The signal came after the verdict: the command must not begin.
-        return exit_status("terminated")
-    if status:
-        return status
+    if status or termination.asked:
+        # A signal that came after the verdict: the command must not begin.
+        return status or exit_status("terminated")
     sys.stdout.flush()
     # Python ignores these two, and what is ignored stays so in the command: a writer whose reader has gone would go on.
     ignored = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGPIPE, signal.SIGXFSZ)]

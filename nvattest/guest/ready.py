@@ -124,17 +124,15 @@ def publish(
     reader finds, or a run that is killed between the two leaves, can be verified.
 
     Raises:
-        InputError: a file could not be written (``output``).
+        OSError: a file could not be written.
+        InputError: the token does not read back as it was written (``output``).
     """
     keys = [token.key, *(_first_key(folder) if keep_old_key else ())]
-    try:
-        if quote is not None:
-            folder.write(Paths.QUOTE, quote.data)
-        folder.write(Paths.JWKS, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
-        # A bearer's: whoever can read it can use it.
-        folder.write(Paths.TOKEN, token.data, mode=0o600)
-    except OSError as error:
-        raise _failed(error) from None
+    if quote is not None:
+        folder.write(Paths.QUOTE, quote.data)
+    folder.write(Paths.JWKS, json.dumps({"keys": keys}, indent=1).encode() + b"\n")
+    # A bearer's: whoever can read it can use it.
+    folder.write(Paths.TOKEN, token.data, mode=0o600)
     return PublishedPlatform(platform, folder=folder, token=token.data)
 
 
@@ -151,31 +149,11 @@ def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
     """Write every check, good or bad.
 
     Raises:
-        InputError: it could not be written (``output``).
+        OSError: it could not be written.
     """
     from nvattest.appraisal.results import appraisal_to_json
 
-    try:
-        folder.write(Paths.APPRAISAL, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())
-    except OSError as error:
-        raise _failed(error) from None
-
-
-def withdraw(folder: TrustedFolder) -> None:
-    """Remove token, key set, quote and appraisal of an earlier run.
-
-    Raises:
-        InputError: a file is there and cannot be removed (``output``).
-    """
-    try:
-        for name in (Paths.TOKEN, Paths.JWKS, Paths.QUOTE, Paths.APPRAISAL):
-            folder.remove(name)
-    except OSError as error:
-        raise _failed(error) from None
-
-
-def _failed(error: OSError) -> InputError:
-    return InputError(f"{error.filename}: {error.strerror or error}", code="output")
+    folder.write(Paths.APPRAISAL, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())
 
 
 @final
@@ -183,22 +161,18 @@ class PublishedPlatform:
     """Proof that the token of a trusted platform is on disk, whole.
 
     Raises:
+        OSError: there is no file, or it cannot be trusted.
         InputError: the file does not hold exactly this token (``output``).
     """
 
-    __slots__ = ("platform", "token_sha256")
+    __slots__ = ("platform",)
 
     def __init__(self, platform: TrustedPlatform, *, folder: TrustedFolder, token: bytes) -> None:
         if type(platform) is not TrustedPlatform:
             raise TypeError("only a trusted platform has a token")
-        try:
-            found = folder.read(Paths.TOKEN, len(token))
-        except OSError as error:
-            raise InputError(f"{error.filename}: {error.strerror or error}", code="output") from None
-        if not token or found != token:
+        if not token or folder.read(Paths.TOKEN, len(token)) != token:
             raise InputError(f"{folder.at(Paths.TOKEN)} does not hold the token that was written", code="output")
         self.platform: Final = platform
-        self.token_sha256: Final = sha256(token).hexdigest()
 
 
 # --- the ready state --------------------------------------------------------------------------------------------------

@@ -26,9 +26,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from nvattest._folder import TrustedFolder, open_now
 from nvattest._package import __version__
@@ -170,8 +172,7 @@ def digest_file(path: str) -> str | None:
 
 # --- the record -------------------------------------------------------------------------------------------------------
 
-FORMAT: Final = "nvattest-hook-state"
-VERSION: Final = 1
+_FORMAT: Final = ("nvattest-hook-state", 1)
 MAXIMUM_RECORD: Final = 256 * 1024
 """Bytes of a record."""
 _MAXIMUM_TOKEN: Final = 4 * 1024 * 1024
@@ -257,18 +258,40 @@ def read_record(folder: TrustedFolder) -> Record | None:
     """The last record, or None where there is none that this version wrote."""
     try:
         document = json.loads(folder.read(Paths.STATE, MAXIMUM_RECORD))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
-        return None
-    try:
-        record = Record(**{name: read(document[name]) for name, read in _READERS.items()})
-    except (KeyError, TypeError, ValueError):
+        if (document["format"], document["version"]) != _FORMAT:
+            return None
+        kinds = get_type_hints(Record).items()
+        # A record of an older version lacks some members, and is none then.
+        record = Record(**{name: _read_as(kind, document[name]) for name, kind in kinds if name != "log"})
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
     # This program writes no verdict and cause that contradict each other.
     if record.verdict not in _VERDICTS or record.good is not (record.cause == "ok"):
         return None
     return record
+
+
+def _read_as(kind: Any, value: Any) -> Any:
+    """A JSON value as a type that a member of the record has.
+
+    Raises:
+        KeyError, TypeError: it has another type.
+    """
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if NoneType in inner:
+        return None if value is None else _read_as(inner[0], value)
+    if origin is tuple:
+        return tuple([_read_as(inner[0], item) for item in _read_as(list, value)])
+    if origin is dict and inner:
+        return {name: _read_as(inner[1], item) for name, item in _read_as(dict, value).items()}
+    if kind in (Reason, Remark):
+        return kind(**{name: _read_as(str, value[name]) for name in kind._fields})
+    if kind is float and type(value) is int:
+        return float(value)
+    # JSON's true is an int for isinstance.
+    if kind is not Any and type(value) is not kind:
+        raise TypeError
+    return value
 
 
 def write_record(folder: TrustedFolder, record: Record) -> None:
@@ -277,7 +300,7 @@ def write_record(folder: TrustedFolder, record: Record) -> None:
     Raises:
         OSError: it could not be written.
     """
-    data = {"format": FORMAT, "version": VERSION, **record_to_json(record)}
+    data = {"format": _FORMAT[0], "version": _FORMAT[1], **record_to_json(record)}
     folder.write(Paths.STATE, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -360,117 +383,38 @@ def finished_since(record: Record | None, identity: Identity, since: float, fold
     return record.verdict != TRUSTED or token_is_whole(record, folder)
 
 
-# --- what each member of a record may be ------------------------------------------------------------------------------
-
-_Read = Callable[[Any], Any]
-
-
-def _of(*types: type) -> _Read:
-    def read(value: Any) -> Any:
-        # JSON's true is an int for isinstance.
-        if type(value) not in types:
-            raise TypeError
-        return value
-
-    return read
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError
-    return float(value)
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    if type(value) is not dict:
-        raise TypeError
-    return {name: _number(item) for name, item in value.items()}
-
-
-def _inputs(value: Any) -> dict[str, str | None]:
-    if type(value) is not dict or not all(type(item) in (str, type(None)) for item in value.values()):
-        raise TypeError
-    return value
-
-
-def _reason(value: Any) -> Reason | None:
-    return None if value is None else Reason(**{name: _text(value[name]) for name in Reason._fields})
-
-
-def _findings(value: Any) -> tuple[Remark, ...]:
-    return tuple([Remark(**{name: _text(item[name]) for name in Remark._fields}) for item in _list(value)])
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple([_text(item) for item in _list(value)])
-
-
-_NULL: Final = type(None)
-_text: Final = _of(str)
-_list: Final = _of(list)
-_KINDS: Final[dict[_Read, str]] = {
-    _text: "verdict cause boot_id devices config program run stage on_failure time container container_kind stdin",
-    _number: "finished_boottime valid_until_boottime",
-    _of(int): "exit_status",
-    _numbers: "milliseconds",
-    _of(str, _NULL): "token_sha256 token_before_sha256 anchors collateral_expires",
-    _of(bool, _NULL): "ready ready_on_entry simulated",
-    _of(int, _NULL): "gpus switches result_code",
-    _of(dict, _NULL): "driver tee",
-    _inputs: "inputs",
-    _reason: "reason",
-    _findings: "findings",
-    _texts: "weakened",
-}
-_READERS: Final = {name: read for read, names in _KINDS.items() for name in names.split()}
-"""Every member but ``log``. A record of an older version lacks some, and is none then."""
-
-
 # --- the log ----------------------------------------------------------------------------------------------------------
 
-_RULE: Final = "-----------------------------------"
+# Characters of a foreign text in a line, and of the line that the host's journal shows.
 _MAXIMUM: Final = 400
-
 _LINE: Final = 480
-_PREFIX: Final = "nvattest-hook"
 # A reader of stderr that has stopped must not hold up a run that has the lock.
 _STDERR_SECONDS: Final = 0.2
 
 
 class Journal:
-    """Writes lines to the log file, and the verdict to the kernel's log and stderr.
+    """Writes lines to the log file, and the verdict to the kernel's log and stderr, as ``settings`` say.
 
     A log that cannot be written never decides anything. Its lines go into the run folder, ``fault`` says why, the
     verdict's line on stderr has that, and the run goes on. ``file`` is the one that took the last lines, if any did.
     """
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths = paths
-        self._file = paths.at(paths.LOG)
-        self._maximum = 1024 * 1024
-        self._keep = 2
-        self._kmsg = True
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.fault = ""
         self.file: str | None = None
-
-    def configure(self, settings: Settings) -> None:
-        """Write from here on where the configuration says."""
-        config = settings.config
-        self._file = settings.paths.at(config.log_file)
-        self._maximum, self._keep, self._kmsg = config.log_max_bytes, config.log_keep, config.log_kmsg
 
     def lines(self, lines: list[str]) -> None:
         """Append lines to the log file; one write, so that runs at the same time do not mix."""
         data = (joined(lines) + "\n" if lines else "").encode("utf-8", "replace")
-        fault = self._append(self._file, data, log=True)
+        self.file = self.settings.paths.at(self.settings.config.log_file)
+        fault = self._append(self.file, data, log=True)
         if fault:
             # Often a guest's root is read-only and its /run is not.
-            spare = self._paths.at(f"{Paths.RUN}/{os.path.basename(Paths.LOG)}")
+            spare = self.settings.paths.at(f"{Paths.RUN}/{os.path.basename(Paths.LOG)}")
             also = self._append(spare, data, log=False)
             self.fault = f"{fault}; {also}" if also else f"{spare}, since {fault}"
             self.file = None if also else spare
-        else:
-            self.file = self._file
 
     def summary(self, facts: dict[str, object]) -> None:
         """The one JSON line of a run."""
@@ -479,19 +423,19 @@ class Journal:
 
     def verdict(self, text: str, *, good: bool) -> None:
         """The one line that the host's journal shows."""
-        line = clean(f"{_PREFIX}: {text}")[:_LINE]
-        if self._kmsg:
+        line, kmsg = clean(f"nvattest-hook: {text}")[:_LINE], self.settings.paths.kmsg
+        if self.settings.config.log_kmsg:
             try:
-                descriptor = os.open(self._paths.kmsg, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = os.open(kmsg, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
                     # 5 is notice, 3 is error; the kernel makes one record of one write.
                     os.write(descriptor, f"<{5 if good else 3}>{line}\n".encode())
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                self.fault = self.fault or f"{self._paths.kmsg}: {error.strerror or error}"
+                self.fault = self.fault or f"{kmsg}: {error.strerror or error}"
         if self.fault:
-            line = f"{line} (log: {clean(self.fault, 400)})"
+            line = f"{line} (log: {clean(self.fault, _MAXIMUM)})"
         try:
             _print(line)
         except (OSError, ValueError, AttributeError) as error:
@@ -512,18 +456,14 @@ class Journal:
 
     def _rotate(self, folder: TrustedFolder, name: str, more: int) -> None:
         try:
-            size = folder.facts(name).st_size
+            if folder.facts(name).st_size + more <= self.settings.config.log_max_bytes:
+                return
         except FileNotFoundError:
             return
-        if size + more <= self._maximum:
-            return
-        for number in range(self._keep, 0, -1):
-            older = name if number == 1 else f"{name}.{number - 1}"
-            try:
-                folder.rename(older, f"{name}.{number}")
-            except FileNotFoundError:
-                continue
-        if self._keep == 0:
+        for number in range(self.settings.config.log_keep, 0, -1):
+            with suppress(FileNotFoundError):
+                folder.rename(name if number == 1 else f"{name}.{number - 1}", f"{name}.{number}")
+        if self.settings.config.log_keep == 0:
             folder.remove(name)
 
 
@@ -553,37 +493,32 @@ def stamp() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-# --- the account of a run ---------------------------------------------------------------------------------------------
-
-# (depth, text, the ids of the checks behind it)
-_Line = tuple[int, str, str]
-
-
 def write_log(record: Record, account: Sequence[str], journal: Journal) -> None:
     """Write the account into the log, the summary after it, and the verdict where the host sees it."""
+    reason = record.reason
     lines = [f"{stamp()} nvattest-hook {record.stage} run {record.run}", *account]
     lines += [f"finding: {code}: {message}" for code, message in record.findings]
-    reason = record.reason
     if reason is not None:
-        lines.append(f"failed: {reason.code}: {reason.message}")
-        if reason.hint:
-            lines.append(f"next: {reason.hint}")
+        lines += [f"failed: {reason.code}: {reason.message}", *([f"next: {reason.hint}"] if reason.hint else [])]
     ready = {True: "ready", False: "not-ready", None: "unknown"}[record.ready]
-    lines.append(f"Confidential Compute GPUs Ready state: {ready}")
-    journal.lines(lines)
+    journal.lines([*lines, f"Confidential Compute GPUs Ready state: {ready}"])
     summary = {key: value for key, value in record_to_json(record).items() if key not in ("inputs", "log")}
     journal.summary(summary | {"reused": False})
     parts = [headline(record.verdict, record.ready, record.cause)]
-    if record.simulated:
-        parts.append("SIMULATED, proves nothing")
-    if reason is not None:
-        parts.append(reason.message)
+    parts += ["SIMULATED, proves nothing"] if record.simulated else []
+    parts += [reason.message] if reason is not None else []
     parts += [f"finding: {code}" for code, _ in record.findings]
     seconds = record.milliseconds.get("end", 0.0) / 1000
     journal.verdict(f"{'; '.join(parts)} ({record.stage}, {seconds:.2f} s)", good=record.good)
 
 
-def account(appraisal: Appraisal, evidence: Sequence[Evidence]) -> list[str]:
+# --- the account of an appraisal --------------------------------------------------------------------------------------
+
+# (depth, text, the ids of the checks behind it)
+_Line = tuple[int, str, str]
+
+
+def account(appraisal: Appraisal, evidence: Sequence[Evidence]) -> Iterator[str]:
     """All lines about this appraisal; ``evidence`` is what it was made from, in the same order.
 
     They have the words and the order of NVIDIA's local verifier, so that searches made for that one still find them.
@@ -592,113 +527,83 @@ def account(appraisal: Appraisal, evidence: Sequence[Evidence]) -> list[str]:
     """
     from nvattest.model import DeviceKind
 
-    gpus = [device for device in appraisal.devices if device.kind is DeviceKind.GPU]
-    switches = [device for device in appraisal.devices if device.kind is DeviceKind.NVSWITCH]
-    lines = [f"Number of GPUs available : {len(gpus)}"]
-    if switches:
-        lines.append(f"Number of NVSwitches available : {len(switches)}")
+    gpus = sum(device.kind is DeviceKind.GPU for device in appraisal.devices)
+    yield f"Number of GPUs available : {gpus}"
+    if switches := len(appraisal.devices) - gpus:
+        yield f"Number of NVSwitches available : {switches}"
     if appraisal.simulated:
-        lines.append("SIMULATED: the trust anchors are those of a simulation; this proves nothing")
+        yield "SIMULATED: the trust anchors are those of a simulation; this proves nothing"
     elif appraisal.anchors != "NVIDIA":
-        lines.append(f"Trust anchors : {clean(appraisal.anchors, _MAXIMUM)}")
+        yield f"Trust anchors : {clean(appraisal.anchors, _MAXIMUM)}"
     if appraisal.weakened:
-        lines.append(f"Weakened by policy : {', '.join(appraisal.weakened)}")
+        yield f"Weakened by policy : {', '.join(appraisal.weakened)}"
     for device, item in zip(appraisal.devices, evidence, strict=True):
-        lines += _device(device, item, "GPU" if device.kind is DeviceKind.GPU else "NVSwitch")
+        yield from _device(device, item, "GPU" if device.kind is DeviceKind.GPU else "NVSwitch")
     for check in appraisal.checks:
         if not check.acceptable:
-            lines.append(f"\tPLATFORM: {check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}")
-    lines.append(f"\tattestation result: {appraisal.trusted}")
-    return lines
+            yield f"\tPLATFORM: {check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}"
+    yield f"\tattestation result: {appraisal.trusted}"
 
 
-def _device(device: DeviceAppraisal, item: Evidence, word: str) -> list[str]:
+def _device(device: DeviceAppraisal, item: Evidence, word: str) -> Iterator[str]:
     name = f"{word} {device.index}"
-    lines = [
-        _RULE,
-        f"Fetching {name} information from {word} driver.",
-        f"VERIFYING {word} : {device.index}",
-    ]
-    for hint, text in (("driver_version", "Driver version"), ("vbios_version", "VBIOS version")):
-        if hint in item.hints:
-            value = item.hints[hint].lower() if hint == "vbios_version" else item.hints[hint]
-            lines.append(f"\t{text} fetched : {clean(value, _MAXIMUM)}")
+    yield "-" * 35
+    yield f"Fetching {name} information from {word} driver."
+    yield f"VERIFYING {word} : {device.index}"
+    if "driver_version" in item.hints:
+        yield f"\tDriver version fetched : {clean(item.hints['driver_version'], _MAXIMUM)}"
+    if "vbios_version" in item.hints:
+        yield f"\tVBIOS version fetched : {clean(item.hints['vbios_version'].lower(), _MAXIMUM)}"
     for depth, text, checks in _story(device, word):
-        lines += _failed(device, checks.split()) or ["\t" * depth + text]
-    said = "verified successfully." if device.trusted else "could not be verified."
-    return [*lines, f"\t{name} {said}"]
+        yield from [*_failed(device, checks.split())] or ["\t" * depth + text]
+    yield f"\t{name} {'verified successfully.' if device.trusted else 'could not be verified.'}"
 
 
-def _failed(device: DeviceAppraisal, ids: Iterable[str]) -> list[str]:
-    lines = []
+def _failed(device: DeviceAppraisal, ids: Iterable[str]) -> Iterator[str]:
     for id_ in ids:
         check = device.check(id_)
         if check is None:
-            lines.append(f"\t\t{id_}: FAILED: the check was not made")
+            yield f"\t\t{id_}: FAILED: the check was not made"
         elif not check.acceptable:
-            values = [
-                f"{name} {clean(value, _MAXIMUM)}"
-                for name, value in (("expected", check.expected), ("found", check.found))
-                if value
-            ]
-            tail = f" ({', '.join(values)})" if values else ""
-            lines.append(f"\t\t{check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}{tail}")
-    return lines
+            values = (("expected", check.expected), ("found", check.found))
+            said = ", ".join([f"{name} {clean(value, _MAXIMUM)}" for name, value in values if value])
+            tail = f" ({said})" if said else ""
+            yield f"\t\t{check.spec.title}: FAILED: {clean(check.detail, _MAXIMUM)}{tail}"
 
 
-def _story(device: DeviceAppraisal, word: str) -> list[_Line]:
-    lines: list[_Line] = [
-        (1, f"Validating {word} certificate chains.", ""),
-        (
-            2, f"{word} attestation report certificate chain validation successful.",
-            "chain-format chain-path chain-validity",
-        ),
-        (2, "The certificate chain revocation status verification successful.", "chain-revocation"),
-        (1, "Authenticating attestation report", "report-format report-trailing-bytes"),
-        (2, "The nonce in the SPDM GET MEASUREMENT request message is matching with the generated nonce.", "nonce"),
-        *_versions(device),
-        (2, "Attestation report signature verification successful.", "report-signature"),
-        (2, "Attestation report verification successful.", "architecture fwid debug mode versions hints"),
-        (1, "Authenticating the RIMs.", ""),
-    ]  # fmt: skip
-    if device.check("reference-values") is not None:
-        lines.append((2, "Reference values are published.", "reference-values"))
-    if word == "GPU":
-        lines += _rim("driver", "Authenticating Driver RIM", "Schema validation passed.", "Driver")
-        lines += _rim("vbios", "Authenticating VBIOS RIM.", "RIM Schema validation passed.", "VBIOS")
-    else:
-        lines += _rim("bios", "Authenticating BIOS RIM.", "RIM Schema validation passed.", "BIOS")
-    lines += [
-        (1, "Comparing measurements (runtime vs golden)", "rim-conflict"),
-        (2, "The runtime measurements are matching with the golden measurements.", "measurements minimum-svn"),
-    ]
-    if device.trusted:
-        lines.append((1, f"{word} is in the expected state.", ""))
-    return lines
-
-
-def _versions(device: DeviceAppraisal) -> list[_Line]:
-    from nvattest.spdm.opaque import GpuFields
-
+def _story(device: DeviceAppraisal, word: str) -> Iterator[_Line]:
+    yield 1, f"Validating {word} certificate chains.", ""
+    chain = f"{word} attestation report certificate chain validation successful."
+    yield 2, chain, "chain-format chain-path chain-validity"
+    yield 2, "The certificate chain revocation status verification successful.", "chain-revocation"
+    yield 1, "Authenticating attestation report", "report-format report-trailing-bytes"
+    yield 2, "The nonce in the SPDM GET MEASUREMENT request message is matching with the generated nonce.", "nonce"
     fields = device.report.fields if device.report is not None else None
-    if fields is None:
-        return []
-    if isinstance(fields, GpuFields):
-        found = {"Driver": fields.driver_version, "VBIOS": fields.vbios_version.lower()}
+    for name in ("Driver", "VBIOS", "BIOS"):
+        version = getattr(fields, f"{name.lower()}_version", None)
+        if version is not None:
+            version = version if name == "Driver" else version.lower()
+            yield 2, f"{name} version fetched from the attestation report : {clean(version, _MAXIMUM)}", ""
+    yield 2, "Attestation report signature verification successful.", "report-signature"
+    yield 2, "Attestation report verification successful.", "architecture fwid debug mode versions hints"
+    yield 1, "Authenticating the RIMs.", ""
+    if device.check("reference-values") is not None:
+        yield 2, "Reference values are published.", "reference-values"
+    if word == "GPU":
+        yield from _rim("driver", "Authenticating Driver RIM", "Schema validation passed.", "Driver")
+        yield from _rim("vbios", "Authenticating VBIOS RIM.", "RIM Schema validation passed.", "VBIOS")
     else:
-        found = {"BIOS": fields.bios_version.lower()}
-    return [
-        (2, f"{name} version fetched from the attestation report : {clean(version, _MAXIMUM)}", "")
-        for name, version in found.items()
-    ]
+        yield from _rim("bios", "Authenticating BIOS RIM.", "RIM Schema validation passed.", "BIOS")
+    yield 1, "Comparing measurements (runtime vs golden)", "rim-conflict"
+    yield 2, "The runtime measurements are matching with the golden measurements.", "measurements minimum-svn"
+    if device.trusted:
+        yield 1, f"{word} is in the expected state.", ""
 
 
-def _rim(role: str, heading: str, schema: str, name: str) -> list[_Line]:
-    return [
-        (2, heading, f"{role}-rim-available"),
-        (3, schema, f"{role}-rim-format"),
-        (3, f"{role} RIM certificate chain verification successful.", f"{role}-rim-chain {role}-rim-validity"),
-        (3, "The certificate chain revocation status verification successful.", f"{role}-rim-revocation"),
-        (3, f"{role} RIM signature verification successful.", f"{role}-rim-signature {role}-rim-binding"),
-        (3, f"{name} RIM verification successful", ""),
-    ]
+def _rim(role: str, heading: str, schema: str, name: str) -> Iterator[_Line]:
+    yield 2, heading, f"{role}-rim-available"
+    yield 3, schema, f"{role}-rim-format"
+    yield 3, f"{role} RIM certificate chain verification successful.", f"{role}-rim-chain {role}-rim-validity"
+    yield 3, "The certificate chain revocation status verification successful.", f"{role}-rim-revocation"
+    yield 3, f"{role} RIM signature verification successful.", f"{role}-rim-signature {role}-rim-binding"
+    yield 3, f"{name} RIM verification successful", ""

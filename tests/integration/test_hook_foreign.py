@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest.guest.config import Paths
+from nvattest.guest.config import Paths, Settings
 from nvattest.guest.record import Journal
 
 from .hook_world import HookWorld
@@ -101,7 +101,7 @@ def test_files_of_a_deployment_steer_no_terminal(tmp_path: Path) -> None:
 
 def test_a_summary_in_the_log_stays_one_line_of_json(tmp_path: Path) -> None:
     paths = Paths(str(tmp_path))
-    Journal(paths).summary({"reason": EVIL})
+    Journal(Settings(paths)).summary({"reason": EVIL})
     [line] = Path(paths.at(paths.LOG)).read_text().splitlines()
     assert json.loads(line)["reason"] == EVIL
     assert_harmless(line)

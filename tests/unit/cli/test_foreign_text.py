@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.cli import main
-from nvattest.guest.config import Paths
+from nvattest.guest.config import Paths, Settings
 from nvattest.guest.record import Journal
 from nvattest.guest.status import render_status, status_metrics
 from nvattest.pki.certificate import parse_pem_chain
@@ -148,7 +148,7 @@ def test_a_verdict_in_the_kernels_log_and_on_stderr_is_one_line(
     paths = Paths(str(tmp_path))
     Path(paths.kmsg).parent.mkdir(parents=True, exist_ok=True)
     Path(paths.kmsg).touch()
-    journal = Journal(paths)
+    journal = Journal(Settings(paths))
     journal.verdict(EVIL, good=False)
     journal.lines([f"\t{EVIL}"])
     err = capsys.readouterr().err
