@@ -248,7 +248,7 @@ def _bundle(settings: Settings) -> Finding:
     from nvattest.guest.inputs import load_demands
     from nvattest.session import now
 
-    path = settings.place(settings.config.collateral_bundle) or settings.paths.bundle
+    path = settings.bundle
     if settings.config.collateral_bundle is None and not os.path.lexists(path):
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
         return Finding("bundle", "warning", f"there is no bundle; {network}")

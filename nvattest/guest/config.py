@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, final, get_type_hints
 
 from nvattest._folder import open_now
 from nvattest.errors import InputError
@@ -71,8 +72,6 @@ class Paths:
     the CPU's quote over the key and the evidence of that token (``QUOTE``).
     """
 
-    __slots__ = ("configuration", "root")
-
     CONFIG: Final = "/etc/nvattest/hook.toml"
     RUN: Final = "/run/nvattest"
     # In the run folder.
@@ -89,89 +88,146 @@ class Paths:
     AGENT: Final = "/usr/bin/kata-agent"
 
     def __init__(self, root: str = "", config: str = "") -> None:
-        self.root = root.rstrip("/")
-        self.configuration = config or self.CONFIG
+        self.root: Final = root.rstrip("/")
+        self.configuration: Final = config or self.CONFIG
+        # The usual one need not exist.
+        self.config: Final = self.at(self.configuration)
+        # The collateral where the configuration names none: beside it, so that an image can bring both.
+        self.bundle: Final = self.at(f"{self.configuration.rpartition('/')[0]}/bundle.json")
+        # On a memory file system, so that no verdict outlives the boot.
+        self.run: Final = self.at(self.RUN)
+        # The kernel's log, which the host sees; the number that it makes anew at each boot; its command line.
+        self.kmsg: Final = self.at("/dev/kmsg")
+        self.boot_id: Final = self.at("/proc/sys/kernel/random/boot_id")
+        self.command_line: Final = self.at("/proc/cmdline")
 
     def at(self, path: str) -> str:
         """An absolute path of the guest, below the root."""
         return self.root + path
 
-    @property
-    def config(self) -> str:
-        """The configuration; the usual one need not exist."""
-        return self.at(self.configuration)
-
-    @property
-    def bundle(self) -> str:
-        """The collateral where the configuration names none: beside it, so that an image can bring both."""
-        return self.at(f"{self.configuration.rpartition('/')[0]}/bundle.json")
-
-    @property
-    def run(self) -> str:
-        """The folder of all outputs; on a memory file system, so that no verdict outlives the boot."""
-        return self.at(self.RUN)
-
-    @property
-    def kmsg(self) -> str:
-        """The kernel's log, which the host sees."""
-        return self.at("/dev/kmsg")
-
-    @property
-    def boot_id(self) -> str:
-        """A number that the kernel makes anew at each boot."""
-        return self.at("/proc/sys/kernel/random/boot_id")
-
-    @property
-    def command_line(self) -> str:
-        """The kernel's command line."""
-        return self.at("/proc/cmdline")
-
 
 # --- the configuration ------------------------------------------------------------------------------------------------
 
 
+def _number(low: float, high: float, *, whole: bool = False, why: str = "") -> Check:
+    word, kinds = ("a whole number", (int,)) if whole else ("a number of seconds", (int, float))
+
+    def check(value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            raise InputError(f"expected {word} from {low} to {high}{why}, found {value!r}"[:200])
+        return value if whole else float(value)
+
+    return check
+
+
+def _boolean(value: object) -> object:
+    if not isinstance(value, bool):
+        raise InputError(f"expected true or false, found {value!r}"[:200])
+    return value
+
+
+def _text(expected: str, pattern: str) -> Check:
+    def check(value: object) -> object:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise InputError(f"expected {expected}, found {value!r}"[:200])
+        return value
+
+    return check
+
+
+def _word(*words: str) -> Check:
+    return _text(f"one of {', '.join(words)}", "|".join(map(re.escape, words)))
+
+
+_path: Final = _text("an absolute path", r"/[^\0]*")
+
+
+def _url(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(("https://", "http://")) or not value.isprintable():
+        raise InputError(f"expected a URL, found {value!r}"[:200])
+    if any(sign in value for sign in "@?#"):
+        # Not shown: it may be a password, and the host reads the log.
+        raise InputError("a base URL has no user name, query or fragment")
+    return value
+
+
+def _instant(value: object) -> object:
+    from nvattest.model import format_time, parse_time
+
+    if not isinstance(value, str):
+        raise InputError('expected an instant as a text, such as "2026-11-01T00:00:00Z"')
+    return format_time(parse_time(value))
+
+
+# An agent gives a hook up after 10 seconds.
+_HOOK: Final = _number(
+    0.5, 8.5, why=" (an agent gives a hook up after 10, and taking the ready state away may last 1 more)"
+)
+_Flag = Annotated[bool, _boolean]
+_Path = Annotated[str | None, _path]
+_Url = Annotated[str | None, _url]
+_Whole = Annotated[int | None, _number(0, 64, whole=True)]
+
+
 class HookConfig(NamedTuple):
-    """The file's values; ``examples/kata/hook.toml`` says what each means, and the schema what it may be.
+    """The file's values, each with its check and its default; ``examples/kata/hook.toml`` says what each means.
 
     Names are those of the file, with the table before the key; paths are of the guest. A named tuple, as everywhere on
     the fast path: importing ``dataclasses`` takes longer than all the rest.
     """
 
-    expected_gpus: int | None = None
-    expected_switches: int | None = None
-    allow_no_gpu: bool = False
-    on_failure: str = "start"
-    policy: str | None = None
-    trust_anchors: str | None = None
-    budget_hook: float = 8.0
-    budget_init: float = 120.0
-    budget_watch: float = 120.0
-    collateral_bundle: str | None = None
-    collateral_cache: str | None = None
-    collateral_network: bool = True
-    collateral_rim_url: str | None = None
-    collateral_ocsp_url: str | None = None
-    collateral_service_key_file: str | None = None
-    collateral_ca_file: str | None = None
-    token_claims_version: str = "4.0"  # noqa: S105 - a version
-    token_lifetime: int = 3600
-    token_issuer: str | None = None
-    tee_required: bool = False
-    reuse_max_age: int = 3600
-    watch_interval: float = 600.0
-    watch_retry: float = 60.0
-    clock_not_before: str | None = None
-    clock_wait_hook: float = 1.0
-    clock_wait_init: float = 20.0
-    driver_nvml: str | None = None
-    driver_nscq: str | None = None
-    driver_persistence: str = "enable"
-    driver_wait_hook: float = 2.0
-    driver_wait_init: float = 60.0
-    log_file: str = Paths.LOG
-    log_max_bytes: int = 1024 * 1024
-    log_keep: int = 2
-    log_kmsg: bool = True
+    expected_gpus: _Whole = None
+    expected_switches: _Whole = None
+    allow_no_gpu: _Flag = False
+    on_failure: Annotated[str, _word("start", "block")] = "start"
+    policy: _Path = None
+    trust_anchors: _Path = None
+    budget_hook: Annotated[float, _HOOK] = 8.0
+    budget_init: Annotated[float, _number(1, 1800)] = 120.0
+    budget_watch: Annotated[float, _number(1, 1800)] = 120.0
+    collateral_bundle: _Path = None
+    collateral_cache: _Path = None
+    collateral_network: _Flag = True
+    collateral_rim_url: _Url = None
+    collateral_ocsp_url: _Url = None
+    collateral_service_key_file: _Path = None
+    collateral_ca_file: _Path = None
+    token_claims_version: Annotated[str, _word("3.0", "4.0")] = "4.0"  # noqa: S105 - a version
+    token_lifetime: Annotated[int, _number(60, 86400, whole=True)] = 3600
+    # The rule of tokens, checked here and not after an attestation.
+    token_issuer: Annotated[str | None, _text("1 to 256 printable ASCII characters without spaces", "[!-~]{1,256}")] = (
+        None
+    )
+    tee_required: _Flag = False
+    reuse_max_age: Annotated[int, _number(0, 86400, whole=True)] = 3600
+    watch_interval: Annotated[float, _number(1, 86400)] = 600.0
+    watch_retry: Annotated[float, _number(1, 3600)] = 60.0
+    clock_not_before: Annotated[str | None, _instant] = None
+    clock_wait_hook: Annotated[float, _number(0, 5)] = 1.0
+    clock_wait_init: Annotated[float, _number(0, 600)] = 20.0
+    driver_nvml: _Path = None
+    driver_nscq: _Path = None
+    driver_persistence: Annotated[str, _word("enable", "report", "ignore")] = "enable"
+    driver_wait_hook: Annotated[float, _number(0, 5)] = 2.0
+    driver_wait_init: Annotated[float, _number(0, 600)] = 60.0
+    log_file: Annotated[str, _path] = Paths.LOG
+    log_max_bytes: Annotated[int, _number(4096, 64 * 1024 * 1024, whole=True)] = 1024 * 1024
+    log_keep: Annotated[int, _number(0, 9, whole=True)] = 2
+    log_kmsg: _Flag = True
+
+
+def _keys() -> dict[str, dict[str, Check]]:
+    names = ("", "budget", "collateral", "token", "tee", "reuse", "watch", "clock", "driver", "log")
+    tables: dict[str, dict[str, Check]] = {name: {} for name in names}
+    for name, kind in get_type_hints(HookConfig, include_extras=True).items():
+        table, _, key = name.partition("_")
+        [check] = kind.__metadata__
+        tables[table if table in tables else ""][key if table in tables else name] = check
+    return tables
+
+
+KEYS: Final[Mapping[str, Mapping[str, Check]]] = _keys()
+"""Every key by table, with the check of its value; ``""`` is the top level."""
 
 
 class Settings(NamedTuple):
@@ -192,8 +248,12 @@ class Settings(NamedTuple):
         The bundle is one of them: a new one may have been put there for a revocation that it has.
         """
         named = (self.config.policy, self.config.trust_anchors)
-        bundle = self.place(self.config.collateral_bundle) or self.paths.bundle
-        return [self.paths.config, *(self.paths.at(path) for path in named if path is not None), bundle]
+        return [self.paths.config, *(self.paths.at(path) for path in named if path is not None), self.bundle]
+
+    @property
+    def bundle(self) -> str:
+        """The bundle that the configuration names, or the usual one, which need not be there."""
+        return self.place(self.config.collateral_bundle) or self.paths.bundle
 
     @property
     def on_failure(self) -> str:
@@ -264,24 +324,20 @@ def parse_config(data: bytes, *, source: str = Paths.CONFIG) -> HookConfig:
     Raises:
         InputError: not TOML, an unknown table or key, a value of the wrong type or out of range (``hook-config``).
     """
+    values: dict[str, object] = {}
     try:
-        return _parse(_document(data, source))
+        for name, value in _document(data, source).items():
+            if not isinstance(value, dict):
+                values[name] = _checked("", name, value)
+            elif name == "" or name not in KEYS:
+                raise InputError(f"there is no table [{name[:80]}]; there are {', '.join(sorted(filter(None, KEYS)))}")
+            else:
+                values |= {f"{name}_{key}": _checked(name, key, item) for key, item in value.items()}
+        config = HookConfig(**values)  # type: ignore[arg-type]
+        if config.allow_no_gpu and (config.expected_gpus or config.expected_switches):
+            raise InputError("allow_no_gpu contradicts the expected numbers")
     except InputError as error:
         raise _error(source, error.message) from None
-
-
-def _parse(document: dict[str, object]) -> HookConfig:
-    values: dict[str, object] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            if name not in KEYS or name == "":
-                raise InputError(f"there is no table [{name[:80]}]; there are {', '.join(sorted(filter(None, KEYS)))}")
-            values |= {f"{name}_{key}": _checked(name, key, item) for key, item in value.items()}
-        else:
-            values[name] = _checked("", name, value)
-    config = HookConfig(**values)  # type: ignore[arg-type]
-    if config.allow_no_gpu and (config.expected_gpus or config.expected_switches):
-        raise InputError("allow_no_gpu contradicts the expected numbers")
     return config
 
 
@@ -320,114 +376,3 @@ def _error(source: str, message: str) -> InputError:
         code="hook-config",
         hint="every key is explained in examples/kata/hook.toml; nvattest hook check reads the file too",
     )
-
-
-def _integer(low: int, high: int) -> Check:
-    def check(value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InputError(f"expected a whole number from {low} to {high}, found {value!r}"[:200])
-        return value
-
-    return check
-
-
-def _seconds(low: float, high: float, why: str = "") -> Check:
-    def check(value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            found = f"{value!r}"[:40]
-            raise InputError(f"expected a number of seconds from {low:g} to {high:g}{why}, found {found}")
-        return float(value)
-
-    return check
-
-
-def _boolean(value: object) -> object:
-    if not isinstance(value, bool):
-        raise InputError(f"expected true or false, found {value!r}"[:200])
-    return value
-
-
-def _word(*words: str) -> Check:
-    def check(value: object) -> object:
-        if value not in words or not isinstance(value, str):
-            raise InputError(f"expected one of {', '.join(words)}, found {value!r}"[:200])
-        return value
-
-    return check
-
-
-def _path(value: object) -> object:
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise InputError(f"expected an absolute path, found {value!r}"[:200])
-    return value
-
-
-def _issuer(value: object) -> object:
-    # The rule of tokens, checked here and not after an attestation.
-    if not isinstance(value, str) or not 0 < len(value) <= 256 or not all("!" <= sign <= "~" for sign in value):
-        raise InputError(f"expected 1 to 256 printable ASCII characters without spaces, found {value!r}"[:200])
-    return value
-
-
-def _url(value: object) -> object:
-    if not isinstance(value, str) or not value.startswith(("https://", "http://")) or not value.isprintable():
-        raise InputError(f"expected a URL, found {value!r}"[:200])
-    if any(sign in value for sign in "@?#"):
-        # Not shown: it may be a password, and the host reads the log.
-        raise InputError("a base URL has no user name, query or fragment")
-    return value
-
-
-def _instant(value: object) -> object:
-    from nvattest.model import format_time, parse_time
-
-    if not isinstance(value, str):
-        raise InputError('expected an instant as a text, such as "2026-11-01T00:00:00Z"')
-    return format_time(parse_time(value))
-
-
-KEYS: Final[Mapping[str, Mapping[str, Check]]] = {
-    "": {
-        "expected_gpus": _integer(0, 64),
-        "expected_switches": _integer(0, 64),
-        "allow_no_gpu": _boolean,
-        "on_failure": _word("start", "block"),
-        "policy": _path,
-        "trust_anchors": _path,
-    },
-    "budget": {
-        "hook": _seconds(
-            0.5, 8.5, " (an agent gives a hook up after 10, and taking the ready state away may last 1 more)"
-        ),
-        "init": _seconds(1, 1800),
-        "watch": _seconds(1, 1800),
-    },
-    "collateral": {
-        "bundle": _path,
-        "cache": _path,
-        "network": _boolean,
-        "rim_url": _url,
-        "ocsp_url": _url,
-        "service_key_file": _path,
-        "ca_file": _path,
-    },
-    "token": {"claims_version": _word("3.0", "4.0"), "lifetime": _integer(60, 86400), "issuer": _issuer},
-    "tee": {"required": _boolean},
-    "reuse": {"max_age": _integer(0, 86400)},
-    "watch": {"interval": _seconds(1, 86400), "retry": _seconds(1, 3600)},
-    "clock": {"not_before": _instant, "wait_hook": _seconds(0, 5), "wait_init": _seconds(0, 600)},
-    "driver": {
-        "nvml": _path,
-        "nscq": _path,
-        "persistence": _word("enable", "report", "ignore"),
-        "wait_hook": _seconds(0, 5),
-        "wait_init": _seconds(0, 600),
-    },
-    "log": {
-        "file": _path,
-        "max_bytes": _integer(4096, 64 * 1024 * 1024),
-        "keep": _integer(0, 9),
-        "kmsg": _boolean,
-    },
-}
-"""Every key by table, with the check of its value; ``""`` is the top level."""

@@ -339,7 +339,7 @@ def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collater
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 
     named = settings.config.collateral_bundle
-    path = settings.place(named) or settings.paths.bundle
+    path = settings.bundle
     try:
         return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
     except InputError as error:
