@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
 if TYPE_CHECKING:
@@ -59,6 +59,13 @@ _TEXT: Final = 128
 _KIND: Final = "io.katacontainers.pkg.oci.container_type"
 
 
+# Options with a value, and their members of ``Arguments``.
+_VALUES: Final = {
+    "--stage": "stage", "--root": "root", "--config": "config", "--hook-path": "hook_path", "--metrics": "metrics",
+    "--format": "format", "-f": "format",
+}  # fmt: skip
+
+
 class Stage:
     """The names of the stages, as records and logs have them."""
 
@@ -94,36 +101,29 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     Raises:
         UsageError: anything that names no stage and no command.
     """
-    stage, once = "", False
-    values = {"--root": "", "--config": "", "--hook-path": "", "--format": "text", "--metrics": ""}
+    given: dict[str, Any] = {}
     rest: list[str] = []
-    command: list[str] = []
     items = iter(argv)
     for item in items:
-        if item in values:
-            values[item] = _value(item, items)
-        elif item == "-f":
-            values["--format"] = _value(item, items)
-        elif item == "--stage":
-            stage = _value(item, items)
-            if stage not in (Stage.INIT, Stage.WATCH, Stage.HOOK):
-                raise UsageError(f"there is no stage {stage!r}")
+        if item in _VALUES:
+            given[_VALUES[item]] = _value(item, next(items, None))
         elif item == "--once":
-            once = True
+            given["once"] = True
         elif item in ("--version", "--help", "-h"):
             return Arguments("version" if item == "--version" else "help")
-        elif item == "--" and rest == ["gate"]:
-            command = list(items)
+        elif item == "--" and rest == [Stage.GATE]:
+            given["command"] = tuple(items)
         elif item.startswith("-"):
             raise UsageError(f"unknown option {item!r}")
         else:
             rest.append(item)
+    stage = given.pop("stage", "")
     if rest and rest[0] in COMMANDS and rest[-1] != "prestart":
         if len(rest) > 1 or stage:
             surplus = (rest[1:] or [stage])[0]
             raise UsageError(f"unexpected {surplus!r} with {rest[0]}; a command of gate stands after --")
         stage = rest[0]
-        if stage == Stage.GATE and not any(command[:1]):
+        if stage == Stage.GATE and not any(given.get("command", ())[:1]):
             raise UsageError("gate needs a command, after --")
     elif rest:
         if rest[-1] != "prestart" or len(rest) > 2 or stage:
@@ -131,18 +131,16 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         stage = Stage.HOOK
     if not stage:
         raise UsageError("no stage and no command was named")
-    if values["--metrics"] and stage not in ("status", Stage.WATCH):
+    if given.get("metrics") and stage not in ("status", Stage.WATCH):
         raise UsageError("--metrics goes with status and with --stage watch")
-    named = {
-        name: values[f"--{name.replace('_', '-')}"] for name in ("root", "config", "hook_path", "format", "metrics")
-    }
-    return Arguments(stage, once=once, command=tuple(command), **named)
+    return Arguments(stage, **given)
 
 
-def _value(option: str, items: Iterator[str]) -> str:
-    value = next(items, None)
+def _value(option: str, value: str | None) -> str:
     if value is None:
         raise UsageError(f"{option} needs a value")
+    if option == "--stage" and value not in (Stage.INIT, Stage.WATCH, Stage.HOOK):
+        raise UsageError(f"there is no stage {value!r}")
     # The current folder of a hook is the container's.
     if option in ("--config", "--metrics") and not value.startswith("/"):
         raise UsageError(f"{option} needs an absolute path, found {value!r}")

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nvattest._folder import read_bounded
 from nvattest._system import PciDevices
@@ -22,7 +23,7 @@ from nvattest._waiting import Deadline, Late, Work
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
 from nvattest.devices.state import SystemState, read_state, require_evidence_mode
-from nvattest.errors import CollectionError, InputError, NotTrustedError, NvattestError, ParseError
+from nvattest.errors import CollectionError, InputError, NotTrustedError, NvattestError
 from nvattest.guest.config import EARLIEST, HookConfig, Settings
 from nvattest.model import DeviceKind, Nonce, VerificationTime, format_time, parse_time
 from nvattest.spdm.report import FeatureMode, Report, feature_mode
@@ -37,8 +38,6 @@ T = TypeVar("T")
 
 # Between two looks at the clock or the driver.
 _POLL: Final = 0.05
-_KEPT: Final = 0.2
-_KEPT_MOST: Final = 2.0
 _CALL_LEAST: Final = 0.05
 _CLOSING_LEAST: Final = 0.2
 
@@ -73,21 +72,20 @@ class Budget(Deadline):
     ``closing`` seconds more may go into taking the ready state away (``Settings.closing``).
     """
 
-    __slots__ = ("_closing", "_started")
+    __slots__ = ("_closing",)
 
     def __init__(self, seconds: float, *, started: float, closing: float = 0.0) -> None:
         super().__init__(seconds, since=started)
-        self._started = started
         self._closing = closing
 
     def spent(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._started
+        return self.seconds - (self.at - time.monotonic())
 
     def for_phase(self) -> float:
         """Seconds that a phase which begins now may take."""
         left = self.remaining()
-        return left - min(_KEPT * left, _KEPT_MOST)
+        return left - min(0.2 * left, 2.0)
 
     def for_call(self) -> float:
         """Those of a phase that is one call of the driver, which is tried however late it is."""
@@ -129,22 +127,19 @@ def _late(what: str, seconds: float) -> CollectionError:
 
 # --- the driver and its devices --------------------------------------------------------------------------------------
 
-# Errors that end by themselves while a machine comes up.
-_PASSING: Final = frozenset({"driver-not-loaded"})
+# The devices of a machine in protected PCIe mode.
 _PPCIE_GPUS: Final = 8
 _PPCIE_SWITCHES: Final = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Driver:
+class Driver(NamedTuple):
     """The open library, and the system's state when it was opened."""
 
     library: NvmlLibrary
     state: SystemState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class Expected(NamedTuple):
     """How many devices there have to be, and whether their topology has to close; None: not known."""
 
     gpus: int | None
@@ -164,11 +159,11 @@ def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, 
     while True:
         late = patient.passed
         try:
-            if library is None:
-                library = NvmlLibrary.open(settings.nvml, timeout=budget.for_call())
+            library = library or NvmlLibrary.open(settings.nvml, timeout=budget.for_call())
             state = read_state(library, timeout=budget.for_call())
         except CollectionError as error:
-            if error.code not in _PASSING or late:
+            # It ends by itself while a machine comes up.
+            if error.code != "driver-not-loaded" or late:
                 raise
         else:
             if late or state.gpu_count >= (wanted or 1):
@@ -203,12 +198,10 @@ def keep_initialised(driver: Driver, wanted: str, *, seconds: float) -> str:
 def expected_devices(config: HookConfig, pci: PciDevices | None, *, protected_pcie: bool) -> Expected:
     """What the configuration demands; where it says nothing, what the machine itself shows."""
     protected = protected_pcie or bool(config.expected_switches)
-    gpus = config.expected_gpus
-    if gpus is None and protected:
-        gpus = _PPCIE_GPUS
-    elif gpus is None and pci is not None and pci.gpus:
-        gpus = len(pci.gpus)
-    switches = config.expected_switches
+    gpus, switches = config.expected_gpus, config.expected_switches
+    if gpus is None:
+        found = len(pci.gpus) if pci is not None else 0
+        gpus = _PPCIE_GPUS if protected else found or None
     if switches is None:
         switches = _PPCIE_SWITCHES if protected else 0
     return Expected(gpus=gpus, switches=switches, protected_pcie=protected)
@@ -267,15 +260,12 @@ def _count(message: str) -> NotTrustedError:
 
 def says_protected(devices: tuple[ReadEvidence, ...]) -> bool:
     """Whether a report says that its GPU is in protected PCIe mode, whatever the driver says."""
-    return any(_is_protected(device.report) for device in devices if device.evidence.kind is DeviceKind.GPU)
-
-
-def _is_protected(report: Report | ParseError) -> bool:
-    try:
-        return isinstance(report, Report) and feature_mode(report) is FeatureMode.PPCIE
-    except InputError:
-        # The appraisal says what is wrong with it.
-        return False
+    for report in [device.report for device in devices if device.evidence.kind is DeviceKind.GPU]:
+        # The appraisal says what is wrong with a report that has no such field.
+        with suppress(InputError):
+            if isinstance(report, Report) and feature_mode(report) is FeatureMode.PPCIE:
+                return True
+    return False
 
 
 # --- anchors, policy and collateral ----------------------------------------------------------------------------------
@@ -295,17 +285,13 @@ def load_demands(settings: Settings) -> tuple[TrustAnchors, EvidencePolicy]:
     from nvattest.appraisal.inputs import EvidencePolicy
     from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 
-    config = settings.config
-    anchors = NVIDIA_ANCHORS
-    path = settings.place(config.trust_anchors)
-    if path is not None:
+    anchors, policy = NVIDIA_ANCHORS, EvidencePolicy()
+    if (path := settings.place(settings.config.trust_anchors)) is not None:
         anchors = trust_anchors_from_pem(read_bounded(path, _SMALL))
-    policy = EvidencePolicy()
-    path = settings.place(config.policy)
-    if path is not None:
+    if (path := settings.place(settings.config.policy)) is not None:
         from nvattest.policy.evidence_policy import load_evidence_policy
 
-        policy = load_evidence_policy(read_bounded(path, _SMALL), source=config.policy or path)
+        policy = load_evidence_policy(read_bounded(path, _SMALL), source=settings.config.policy or path)
     return anchors, policy
 
 
@@ -338,12 +324,11 @@ def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collater
     from nvattest.appraisal.inputs import Collateral
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 
-    named = settings.config.collateral_bundle
     path = settings.bundle
     try:
         return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
     except InputError as error:
-        if named is not None or os.path.lexists(path):
+        if settings.config.collateral_bundle is not None or os.path.lexists(path):
             find("bundle", f"the bundle cannot be used: {error.message}")
         return Collateral()
 
