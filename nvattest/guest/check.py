@@ -24,7 +24,7 @@ from nvattest.guest.config import Paths, Settings, load_settings, own_configurat
 from nvattest.guest.extension import (
     MANIFEST,
     VARIABLES,
-    Manifest,
+    Process,
     launch_plan,
     our_process,
     parse_verity_params,
@@ -39,12 +39,11 @@ _CONTAINERS: Final = "/run/kata-containers"
 _SMALL: Final = 4 * 1024 * 1024
 _MOST_RECORDS: Final = 65536
 _LEVELS: Final = {"none": 0, "attestation-agent": 1, "confidential-data-hub": 2, "api-server-rest": 3}
-_VERITY: Final = re.compile(r"kata\.extension\.([A-Za-z0-9_-]+)\.verity_params")
+_VERITY: Final = re.compile(r"kata\.extension\.([A-Za-z0-9_-]+)\.verity_params(?:=(.*))?")
 # What Kata's configurations for confidential NVIDIA guests have had since 3.23.
 _WANTED: Final = ("cgroup_no_v1=all", "pci=realloc", "pci=nocrs", "pci=assign-busses")
-# GPUs and switches that NVRC starts a guest with; it powers all others off.
-_ANY_GPUS: Final = -1
-_TOPOLOGIES: Final = ((_ANY_GPUS, 0), (8, 4), (0, 4))
+# GPUs and switches that NVRC starts a guest with; it powers all others off. Without switches any number is right.
+_WITH_SWITCHES: Final = ((8, 4), (0, 4))
 _AGENT_SECONDS: Final = 5.0
 READY_PARAMETER: Final = "nvrc.smi.srs"
 """NVRC, the init of NVIDIA's guest image, sets the GPUs ready unattested where the kernel's command line has this."""
@@ -69,6 +68,21 @@ class Finding(NamedTuple):
     message: str
     hint: str = ""
     file: str = ""
+
+
+def ok(name: str, message: str) -> Finding:
+    """It works."""
+    return Finding(name, "ok", message)
+
+
+def warn(name: str, message: str, hint: str = "") -> Finding:
+    """Look at it."""
+    return Finding(name, "warning", message, hint)
+
+
+def bad(name: str, message: str, hint: str = "", file: str = "") -> Finding:
+    """It does not work, or it is no gate."""
+    return Finding(name, "error", message, hint, file)
 
 
 def print_findings(findings: Sequence[Finding], form: str) -> int:
@@ -137,41 +151,39 @@ def _hook_files(paths: Paths, folder: str) -> Iterator[Finding]:
         names = sorted(os.listdir(f"{home}/prestart"))
     except OSError as error:
         message = f"{folder}/prestart: {error.strerror}; the agent says nothing about it and runs no hook"
-        yield Finding("hook-path", "error", message, hint)
+        yield bad("hook-path", message, hint)
         return
     found = [item for name in names for item in _hook_file(paths, f"{folder}/prestart/{name}")]
     yield from found
     for stage in ("poststart", "poststop"):
         if os.path.lexists(f"{home}/{stage}/nvattest-hook"):
             message = f"{folder}/{stage}/nvattest-hook comes too late to gate anything"
-            yield Finding("hook-stage", "error", message, "move it to prestart")
+            yield bad("hook-stage", message, "move it to prestart")
     if not any(item.severity == "ok" for item in found):
-        yield Finding("hook-missing", "error", f"{folder}/prestart has no file that the agent would run", hint)
+        yield bad("hook-missing", f"{folder}/prestart has no file that the agent would run", hint)
 
 
 def _hook_file(paths: Paths, place: str) -> Iterator[Finding]:
     try:
         mode = os.lstat(paths.at(place)).st_mode
     except OSError as error:
-        yield Finding("hook-file", "error", f"{place}: {error.strerror}")
+        yield bad("hook-file", f"{place}: {error.strerror}")
         return
     if stat.S_ISLNK(mode):
-        message = f"{place} is a symbolic link; the agent passes over it"
-        yield Finding("hook-symlink", "error", message, "put a regular file there")
+        yield bad("hook-symlink", f"{place} is a symbolic link; the agent passes over it", "put a regular file there")
     elif not stat.S_ISREG(mode):
-        yield Finding("hook-file", "error", f"{place} is not a regular file")
+        yield bad("hook-file", f"{place} is not a regular file")
     elif not mode & 0o111:
-        message = f"{place} is not executable; the agent passes over it"
-        yield Finding("hook-mode", "error", message, f"chmod 755 {place}")
+        yield bad("hook-mode", f"{place} is not executable; the agent passes over it", f"chmod 755 {place}")
     elif interpreter := _missing_interpreter(paths, place):
         message = f"{place} is a script for {interpreter}, which this guest has not"
-        yield Finding("hook-interpreter", "error", message, "make guest-layer")
+        yield bad("hook-interpreter", message, "make guest-layer")
     else:
-        yield Finding("hook-file", "ok", f"{place} is a hook")
+        yield ok("hook-file", f"{place} is a hook")
         own = own_configuration(paths.root, place)
         if own and place.endswith("/nvattest-hook") and own != paths.configuration:
             message = f"{place} reads {own}, and this check reads {paths.configuration}"
-            yield Finding("hook-configuration", "warning", message, f"{place} check, or --config {own}")
+            yield warn("hook-configuration", message, f"{place} check, or --config {own}")
 
 
 def _missing_interpreter(paths: Paths, place: str) -> str:
@@ -186,22 +198,22 @@ def _missing_interpreter(paths: Paths, place: str) -> str:
 
 def _configuration(settings: Settings) -> Finding:
     if settings.error is not None:
-        return Finding("configuration", "error", settings.error.message, "nothing is attested like this")
+        return bad("configuration", settings.error.message, "nothing is attested like this")
     if settings.digest is None:
-        return Finding("configuration", "ok", f"there is no {settings.paths.configuration}: every default holds")
-    return Finding("configuration", "ok", f"{settings.paths.configuration} can be read")
+        return ok("configuration", f"there is no {settings.paths.configuration}: every default holds")
+    return ok("configuration", f"{settings.paths.configuration} can be read")
 
 
 def _library(status: dict[str, Any]) -> Finding:
     if status["driver_fault"] is None:
-        return Finding("library", "ok", "NVML answers")
+        return ok("library", "NVML answers")
     hint = "the guest needs the driver and libnvidia-ml.so.1 of the same version; [driver] nvml names another place"
-    return Finding("library", "error", status["driver_fault"], hint)
+    return bad("library", status["driver_fault"], hint)
 
 
 def _devices(pci: PciDevices | None, settings: Settings, status: dict[str, Any]) -> Finding:
     if pci is None:
-        return Finding("devices", "warning", "sysfs is not there: the bus cannot be looked at")
+        return warn("devices", "sysfs is not there: the bus cannot be looked at")
     seen = f"{counted(len(pci.gpus), 'GPU')} and {counted(len(pci.switches), 'switch', 'switches')} on the PCI bus"
     expected = (
         (settings.config.expected_gpus, len(pci.gpus), "expected_gpus"),
@@ -210,15 +222,14 @@ def _devices(pci: PciDevices | None, settings: Settings, status: dict[str, Any])
     wrong = [f"{name} is {wanted}" for wanted, found, name in expected if wanted is not None and wanted != found]
     if wrong:
         message = f"{seen}, and in the configuration {' and '.join(wrong)}"
-        return Finding("devices", "error", message, "the attestation fails like this")
+        return bad("devices", message, "the attestation fails like this")
     if not pci.gpus:
-        return Finding("devices", "warning", seen, "was a GPU passed through?")
+        return warn("devices", seen, "was a GPU passed through?")
     if status["cc_on"] is False and not status["protected_pcie"]:
-        message = f"{seen}, with confidential computing off"
-        return Finding("devices", "error", message, "set the mode on the host: on or ppcie")
+        return bad("devices", f"{seen}, with confidential computing off", "set the mode on the host: on or ppcie")
     if status["dev_tools"]:
-        return Finding("devices", "error", f"{seen}, in DevTools mode: this is refused")
-    return Finding("devices", "ok", seen)
+        return bad("devices", f"{seen}, in DevTools mode: this is refused")
+    return ok("devices", seen)
 
 
 def _others(paths: Paths, status: dict[str, Any]) -> Finding:
@@ -251,52 +262,46 @@ def _bundle(settings: Settings) -> Finding:
     path = settings.bundle
     if settings.config.collateral_bundle is None and not os.path.lexists(path):
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
-        return Finding("bundle", "warning", f"there is no bundle; {network}")
+        return warn("bundle", f"there is no bundle; {network}")
     try:
         bundle = load_bundle(read_bounded(path, MAXIMUM_BUNDLE))
         anchors, _ = load_demands(settings)
     except NvattestError as error:
-        return Finding("bundle", "error", error.message)
-    facts, bad, _ = inspect_bundle(bundle, Verifier(anchors=anchors), now())
-    if bad:
-        name, reason = bad[0]
-        message = f"{counted(len(bad), 'entry', 'entries')} of the bundle NOT VERIFIED, the first: {name}: {reason}"
-        return Finding("bundle", "error", message[:300], "nvattest bundle fetch makes another")
+        return bad("bundle", error.message)
+    facts, refused, _ = inspect_bundle(bundle, Verifier(anchors=anchors), now())
+    if refused:
+        name, reason = refused[0]
+        entries = counted(len(refused), "entry", "entries")
+        message = f"{entries} of the bundle NOT VERIFIED, the first: {name}: {reason}"
+        return bad("bundle", message[:300], "nvattest bundle fetch makes another")
     first = facts["earliest_expiry"]
     ends = f"; first to expire: {first['of']} at {first['at']}" if isinstance(first, dict) else ""
-    return Finding("bundle", "ok", f"the bundle can be read{ends}"[:300])
+    return ok("bundle", f"the bundle can be read{ends}"[:300])
 
 
 # --- what the agent and the hook did ----------------------------------------------------------------------------------
 
 
 def _dropped(paths: Paths) -> Finding:
-    home = paths.at(_CONTAINERS)
+    home, dropped = paths.at(_CONTAINERS), []
     try:
-        names = sorted(os.listdir(home))
-        for name in names:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                open_now(f"{home}/{name}/config.json").close()
+        for name in sorted(os.listdir(home)):
+            with suppress(FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+                with open_now(f"{home}/{name}/config.json") as file:
+                    document = json.loads(file.read(_SMALL) or b"null")
+                hooks = document.get("hooks") if isinstance(document, dict) else None
+                if isinstance(hooks, dict) and any(hooks.values()) and "nvattest-hook" not in json.dumps(hooks):
+                    dropped.append(name)
     except FileNotFoundError:
-        names = []
+        dropped = []
     except OSError as error:
         message = f"{error.filename}: {error.strerror}: whether the agent dropped ours for a container is not known"
-        return Finding("hook-dropped", "warning", message, "look as root")
-    dropped = []
-    for name in names:
-        text = _text(f"{home}/{name}/config.json")
-        try:
-            document = json.loads(text) if text else None
-        except (ValueError, RecursionError):
-            continue
-        hooks = document.get("hooks") if isinstance(document, dict) else None
-        if isinstance(hooks, dict) and any(hooks.values()) and "nvattest-hook" not in json.dumps(hooks):
-            dropped.append(name)
+        return warn("hook-dropped", message, "look as root")
     if not dropped:
-        return Finding("hook-dropped", "ok", "no container has hooks that take the place of ours")
+        return ok("hook-dropped", "no container has hooks that take the place of ours")
     message = f"{len(dropped)} containers have OCI hooks, so that the agent dropped ours: {dropped[0][:64]}"
     hint = "the run for the pause container counts; where it is missing, run --stage init before the agent"
-    return Finding("hook-dropped", "warning", message, hint)
+    return warn("hook-dropped", message, hint)
 
 
 def _kernel_log(paths: Paths) -> Finding:
@@ -304,8 +309,7 @@ def _kernel_log(paths: Paths) -> Finding:
     try:
         lines = _records(paths.kmsg)
     except OSError as error:
-        message = f"the kernel log cannot be read: {paths.kmsg}: {error.strerror}"
-        return Finding("hook-log", "warning", message, "look as root")
+        return warn("hook-log", f"the kernel log cannot be read: {paths.kmsg}: {error.strerror}", "look as root")
     for line in lines:
         found = kernel_log_failure(line)
         if found is not None and SEVERITIES.index(found[0]) >= SEVERITIES.index(worst[0]):
@@ -343,14 +347,14 @@ def _ran(status: dict[str, Any]) -> Finding:
     if status["verdict"] is None and status["record_fault"]:
         message = f"what the hook wrote is not believed: {status['record_fault']}"
         hint = "only root may be able to write into /run/nvattest, and it must be no volume that containers share"
-        return Finding("ran", "error", message, hint)
+        return bad("ran", message, hint)
     if status["this_boot"]:
-        return Finding("ran", "ok", f"the last run of this boot said: {status['verdict']}")
+        return ok("ran", f"the last run of this boot said: {status['verdict']}")
     hint = (
         "guest_hook_path may be empty or forbidden by the agent's policy: the host can leave it out, so a relying "
         "party has to ask for the token"
     )
-    return Finding("ran", "error", "there is no record of a run in this boot", hint)
+    return bad("ran", "there is no record of a run in this boot", hint)
 
 
 # --- what the guest was booted with -----------------------------------------------------------------------------------
@@ -364,9 +368,9 @@ def _boot(paths: Paths, *, gpus: int, switches: int) -> Iterator[Finding]:
         # NVRC mounts these, and nothing else does.
         yield from _kernel_parameters(words, extensions)
         yield from _mounts(paths, extensions)
-        if not any((gpus if wanted == _ANY_GPUS else wanted, few) == (gpus, switches) for wanted, few in _TOPOLOGIES):
+        if switches and (gpus, switches) not in _WITH_SWITCHES:
             message = f"{gpus} GPUs and {switches} switches are none of the sets that NVRC starts a guest with"
-            yield Finding("topology", "error", message, "1 to 16 GPUs without switches, or 8 GPUs and 4 switches")
+            yield bad("topology", message, "1 to 16 GPUs without switches, or 8 GPUs and 4 switches")
     if "coco" in extensions:
         yield from _manifest(paths, words)
     yield from _agent(paths)
@@ -382,29 +386,22 @@ def _kernel_parameters(words: list[str], extensions: list[str]) -> Iterator[Find
     if lost:
         message = f"the kernel's command line has not {' '.join(lost)}, which the shipped configurations have"
         hint = "a drop-in with kernel_params takes the place of all that the base has; nvattest hook lint compares"
-        yield Finding("kernel-params", "warning", message, hint)
+        yield warn("kernel-params", message, hint)
     else:
-        yield Finding(
-            "kernel-params", "ok", "the kernel's command line has the parameters of the shipped configurations"
-        )
-    found = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        match = _VERITY.fullmatch(name)
-        if match is not None:
-            found[match[1]] = value.strip('"')
+        yield ok("kernel-params", "the kernel's command line has the parameters of the shipped configurations")
+    found = {match[1]: (match[2] or "").strip('"') for match in map(_VERITY.fullmatch, words) if match is not None}
     for name in sorted({*found, *extensions}):
         if name not in found:
             message = f"extension {name} is mounted, and its hash is not on the kernel's command line: it is unmeasured"
-            yield Finding("extension", "error", message)
+            yield bad("extension", message)
             continue
         try:
             parse_verity_params(found[name])
         except InputError as error:
-            yield Finding("extension", "error", f"extension {name}: {error.message}")
+            yield bad("extension", f"extension {name}: {error.message}")
             continue
         if name not in extensions:
-            yield Finding("extension", "error", f"extension {name} is on the kernel's command line and is not mounted")
+            yield bad("extension", f"extension {name} is on the kernel's command line and is not mounted")
 
 
 def _mounts(paths: Paths, extensions: list[str]) -> Iterator[Finding]:
@@ -420,9 +417,9 @@ def _mounts(paths: Paths, extensions: list[str]) -> Iterator[Finding]:
         if (device, kind) != (wanted, "erofs") or "ro" not in options:
             found = f"{device}, {kind}, {','.join(options[:1])}" if device else "no mount of its own"
             message = f"{place} is not {wanted}, erofs, read-only, but {found}"
-            yield Finding("extension", "error", message, "what is read there is not covered by dm-verity")
+            yield bad("extension", message, "what is read there is not covered by dm-verity")
         else:
-            yield Finding("extension", "ok", f"{place} is read through dm-verity")
+            yield ok("extension", f"{place} is read through dm-verity")
 
 
 def _manifest(paths: Paths, words: list[str]) -> Iterator[Finding]:
@@ -431,16 +428,7 @@ def _manifest(paths: Paths, words: list[str]) -> Iterator[Finding]:
     source = f"{Paths.EXTENSIONS}/coco/{MANIFEST}"
     named = [word.partition("=")[2] for word in words if word.partition("=")[0] == "agent.guest_components_procs"]
     level = _LEVELS.get(named[-1], 3) if named else 3
-    yield from manifest_findings(data, source=source, root=root, level=level or 3)
-    try:
-        ours = our_process(read_manifest(data).processes)
-    except InputError:
-        return
-    if ours is not None and level == 0:
-        message = (
-            "agent.guest_components_procs=none on the kernel's command line: the agent does not start nvattest-hook"
-        )
-        yield Finding("manifest", "error", message, "the host wrote it; a relying party finds it in the measurement")
+    yield from manifest_findings(data, source=source, root=root, level=level)
 
 
 def _agent(paths: Paths) -> Iterator[Finding]:
@@ -449,38 +437,31 @@ def _agent(paths: Paths) -> Iterator[Finding]:
     if not head:
         return
     if head != b"\x7fELF":
-        text = read_start(path, _SMALL)
-        ours = b"--stage init" in text and Paths.AGENT.encode() in text
-        message = f"{Paths.AGENT} is a script: NVIDIA's guest has no shell for it"
-        if ours:
+        text, message = read_start(path, _SMALL), f"{Paths.AGENT} is a script: NVIDIA's guest has no shell for it"
+        if b"--stage init" in text and Paths.AGENT.encode() in text:
             message = f"{Paths.AGENT} is a step of init that starts {Paths.AGENT}: itself, for ever"
-        yield Finding("agent", "error", message, "examples/init/agent-step.c is a native program for this place")
+        yield bad("agent", message, "examples/init/agent-step.c is a native program for this place")
         return
     version = version_of(_printed(path))
     if version is None:
         message = f"{Paths.AGENT} does not say its version: what a hook can promise here is not known"
-        yield Finding("agent", "warning", message, "examples/kata/README.md has it by version")
+        yield warn("agent", message, "examples/kata/README.md has it by version")
         return
     generation = generation_of(version)
     later = ", later than those that were looked at" if version > generation.last else ""
-    yield Finding("agent", "ok", f"kata-agent {version[0]}.{version[1]}{later}: {generation.promise}")
+    yield ok("agent", f"kata-agent {version[0]}.{version[1]}{later}: {generation.promise}")
 
 
 def _printed(path: str) -> str:
     import subprocess
 
-    try:
+    with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
-            [path, "--version"],
-            env={},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_AGENT_SECONDS,
+            [path, "--version"], env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_AGENT_SECONDS,
             check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout[:4096].decode("utf-8", "replace")
+        )  # fmt: skip
+        return done.stdout[:4096].decode("utf-8", "replace")
+    return ""
 
 
 # --- an extension's manifest ------------------------------------------------------------------------------------------
@@ -494,67 +475,64 @@ def image_tree(path: str) -> str:
 
 
 def manifest_findings(data: bytes, *, source: str = MANIFEST, root: str = "", level: int = 3) -> Iterator[Finding]:
-    """What an agent makes of a manifest. ``root`` is where the image is mounted, or "" where only the file is there."""
+    """What an agent makes of a manifest. ``root`` is where the image is mounted, or "" where only the file is there.
+
+    Of level 0 the agent starts no process at all.
+    """
+    highest, place = level or 3, root or "/x"
     try:
         manifest = read_manifest(data, source=source)
-        named = {"attester_variant": "nvidia", "launch_process_timeout": "120", "extension_root": root or "/x"}
-        plan = launch_plan(manifest, dict.fromkeys(VARIABLES, "x") | named, most=level, root=root or "/x")
+        named = {"attester_variant": "nvidia", "launch_process_timeout": "120", "extension_root": place}
+        plan = launch_plan(manifest, dict.fromkeys(VARIABLES, "x") | named, most=highest, root=place)
     except NvattestError as error:
-        yield Finding("manifest", "error", error.message, error.hint or "")
+        yield bad("manifest", error.message, error.hint or "")
         return
     ours = our_process(manifest.processes)
-    if root:
-        missing = [item.path for item in plan if not os.access(item.path, os.X_OK)]
-        if missing:
-            message = f"{missing[0]} is not there or not executable: the agent then starts none of the processes"
-            yield Finding("manifest", "error", message)
+    missing = [item.path for item in plan if root and not os.access(item.path, os.X_OK)]
+    if missing:
+        message = f"{missing[0]} is not there or not executable: the agent then starts none of the processes"
+        yield bad("manifest", message)
     for process in manifest.processes:
         if process.unknown:
-            message = f"process {process.id!r}: the agent passes over {', '.join(process.unknown)}"
-            yield Finding("manifest", "warning", message)
-        if not 1 <= process.level <= level:
-            message = f"process {process.id!r} of level {process.level} is never started: levels are 1 to {level}"
-            yield Finding("manifest", "error" if process is ours else "warning", message)
+            yield warn("manifest", f"process {process.id!r}: the agent passes over {', '.join(process.unknown)}")
+        if not 1 <= process.level <= highest:
+            message = f"process {process.id!r} of level {process.level} is never started: levels are 1 to {highest}"
+            yield bad("manifest", message) if process is ours else warn("manifest", message)
     if ours is None:
-        yield Finding("manifest", "ok", "the agent accepts the manifest, which does not start nvattest-hook")
+        yield ok("manifest", "the agent accepts the manifest, which does not start nvattest-hook")
         return
-    yield from _ours(manifest, root)
+    yield from _gate(ours, [item.id for item in manifest.processes], root)
+    if level == 0:
+        message = "agent.guest_components_procs=none on the kernel's command line: the agent does not start"
+        hint = "the host wrote it; a relying party finds it in the measurement"
+        yield bad("manifest", f"{message} nvattest-hook", hint)
 
 
-def _ours(manifest: Manifest, root: str) -> Iterator[Finding]:
-    ours = our_process(manifest.processes)
-    if ours is None:
-        return
+def _gate(ours: Process, names: list[str], root: str) -> Iterator[Finding]:
+    """What our entry does; ``names`` are the processes in their order."""
+    before = names[: names.index(ours.id)]
     try:
-        arguments = parse_arguments([word.replace("${extension_root}", root or "/x") for word in ours.args])
+        stage = parse_arguments([word.replace("${extension_root}", root or "/x") for word in ours.args]).stage
     except UsageError as error:
-        yield Finding("manifest", "error", f"process {ours.id!r}: {error}")
+        yield bad("manifest", f"process {ours.id!r}: {error}")
         return
-    if arguments.stage not in (Stage.WATCH, Stage.INIT):
-        yield Finding("manifest", "error", f"process {ours.id!r} runs no stage: it needs --stage watch")
-        return
-    if ours.wait_socket is None:
-        yield Finding(
-            "manifest", "ok", "the agent starts nvattest-hook and serves meanwhile: the ready state is the gate"
-        )
-        return
-    if ours.wait_socket != _GATE:
+    if stage not in (Stage.WATCH, Stage.INIT):
+        yield bad("manifest", f"process {ours.id!r} runs no stage: it needs --stage watch")
+    elif ours.wait_socket is None:
+        yield ok("manifest", "the agent starts nvattest-hook and serves meanwhile: the ready state is the gate")
+    elif ours.wait_socket != _GATE:
         message = f"wait_socket {ours.wait_socket} is not {_GATE}, which exists only while a verdict stands"
-        yield Finding("manifest", "error", message)
-        return
-    names = [item.id for item in manifest.processes]
-    if names.index(ours.id) != 0:
-        message = f"{', '.join(names[: names.index(ours.id)])} is started before the gate"
-        yield Finding("manifest", "warning", message, "put the entry of nvattest first")
-    if not (ours.timeout_secs or "").isdecimal() or ours.timeout_secs == "0":
-        yield Finding(
-            "manifest", "warning", "wait_socket without timeout_secs: how long the agent waits is its default"
-        )
-    if root and not os.path.exists(f"{root}/etc/nvattest/bundle.json"):
-        message = "the gate waits before there is a network, and the image has no bundle: no guest will ever start"
-        yield Finding("manifest", "error", message, "build the layer with --bundle")
-        return
-    yield Finding("manifest", "ok", "the agent serves nothing before a verdict stands; it needs a bundle in the image")
+        yield bad("manifest", message)
+    else:
+        if before:
+            yield warn("manifest", f"{', '.join(before)} is started before the gate", "put the entry of nvattest first")
+        if not (ours.timeout_secs or "").isdecimal() or ours.timeout_secs == "0":
+            yield warn("manifest", "wait_socket without timeout_secs: how long the agent waits is its default")
+        if root and not os.path.exists(f"{root}/etc/nvattest/bundle.json"):
+            message = "the gate waits before there is a network, and the image has no bundle: no guest will ever start"
+            yield bad("manifest", message, "build the layer with --bundle")
+        else:
+            yield ok("manifest", "the agent serves nothing before a verdict stands; it needs a bundle in the image")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -591,43 +569,27 @@ class Generation(NamedTuple):
     name: str
     first: tuple[int, int]
     last: tuple[int, int]
-    keeps_environment: bool
-    obeys_status: bool
-    appends: bool
-    kills: bool
-    logs_failures: bool
+    keeps_environment: bool = False
+    obeys_status: bool = False
+    appends: bool = False
+    kills: bool = False
+    logs_failures: bool = False
 
     @property
     def promise(self) -> str:
         """What a hook guarantees under it, in a sentence."""
         if self.obeys_status:
             return "the exit status fails the container where on_failure is block, and the ready state is a gate too"
-        if self.appends:
-            return "the exit status is lost, so only the ready state is a gate"
-        return (
-            "the exit status is lost, so only the ready state is a gate; a container whose spec has hooks gets none of "
-            "ours, so the pause run counts"
-        )
+        dropped = "; a container whose spec has hooks gets none of ours, so the pause run counts"
+        return "the exit status is lost, so only the ready state is a gate" + dropped * (not self.appends)
 
 
 GENERATIONS: Final = (
-    Generation(
-        name="3.0", first=(0, 0), last=(3, 0),
-        keeps_environment=True, obeys_status=True, appends=True, kills=False, logs_failures=False,
-    ),
-    Generation(
-        name="3.1 to 3.7", first=(3, 1), last=(3, 7),
-        keeps_environment=False, obeys_status=False, appends=True, kills=False, logs_failures=False,
-    ),
-    Generation(
-        name="3.8 to 3.32", first=(3, 8), last=(3, 32),
-        keeps_environment=False, obeys_status=False, appends=False, kills=False, logs_failures=False,
-    ),
-    Generation(
-        name="4.0 and 4.1", first=(4, 0), last=(4, 1),
-        keeps_environment=False, obeys_status=False, appends=False, kills=True, logs_failures=True,
-    ),
-)  # fmt: skip
+    Generation("3.0", (0, 0), (3, 0), keeps_environment=True, obeys_status=True, appends=True),
+    Generation("3.1 to 3.7", (3, 1), (3, 7), appends=True),
+    Generation("3.8 to 3.32", (3, 8), (3, 32)),
+    Generation("4.0 and 4.1", (4, 0), (4, 1), kills=True, logs_failures=True),
+)
 """From the oldest to the newest."""
 
 _VERSION: Final = re.compile(r"\bkata-agent(?: version)?[ :]+v?(\d{1,4})\.(\d{1,4})\.")

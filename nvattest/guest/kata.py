@@ -22,7 +22,16 @@ from typing import Final, NamedTuple
 
 from nvattest._folder import read_bounded
 from nvattest.errors import InputError, NvattestError
-from nvattest.guest.check import READY_PARAMETER, Finding, image_tree, is_set_ready_at_boot, manifest_findings
+from nvattest.guest.check import (
+    READY_PARAMETER,
+    Finding,
+    bad,
+    image_tree,
+    is_set_ready_at_boot,
+    manifest_findings,
+    ok,
+    warn,
+)
 from nvattest.guest.config import Paths
 from nvattest.guest.extension import check_extension, parse_verity_params
 
@@ -36,7 +45,7 @@ _KEYS: Final = {"snp": "sev-snp.amd.com/esids", "tdx": "tdx.intel.com/keys"}
 _LABELS: Final = {"snp": "amd.feature.node.kubernetes.io/snp", "tdx": "intel.feature.node.kubernetes.io/tdx"}
 _READY_LABEL: Final = "nvidia.com/cc.ready.state"
 # A file of another kind has nothing that could be wrong with it, and must not count as good.
-_FOREIGN: Final = Finding("file", "error", "no object of Kubernetes and no values of its charts")
+_FOREIGN: Final = bad("file", "no object of Kubernetes and no values of its charts")
 # A disk's serial is extension-NAME, and virtio keeps 20 bytes of it.
 EXTENSION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,10}")
 
@@ -63,7 +72,7 @@ def lint_files(files: Sequence[str]) -> list[Finding]:
             try:
                 documents[path] = _toml(_read(path), path)
             except NvattestError as error:
-                found.append(Finding("file", "error", error.message, file=path))
+                found.append(bad("file", error.message, file=path))
     bases = [path for path, document in documents.items() if _is_base(document)]
     drop_ins = [path for path, document in documents.items() if "hypervisor" in document and path not in bases]
     for path in files:
@@ -72,7 +81,7 @@ def lint_files(files: Sequence[str]) -> list[Finding]:
         try:
             notes = list(_look(path, documents.get(path), drop_ins, bases, deployment))
         except NvattestError as error:
-            notes = [Finding("file", "error", error.message, error.hint or "")]
+            notes = [bad("file", error.message, error.hint or "")]
         found += [item._replace(file=path) for item in notes]
     return [*found, *_compared(deployment)]
 
@@ -86,13 +95,13 @@ def _look(
         elif path in drop_ins:
             if not bases:
                 message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
-                yield Finding("kata-config", "error", message, "give the configuration-….toml of the node too")
+                yield bad("kata-config", message, "give the configuration-….toml of the node too")
         elif "schema_version" in document or "process" in document:
             yield from manifest_findings(_read(path), source="the manifest", root=image_tree(path))
         elif "algorithm" in document and "data" in document:
             yield from _initdata(_read(path), path, deployment)
         else:
-            yield Finding("file", "error", "no runtime configuration, no extension manifest and no initdata")
+            yield bad("file", "no runtime configuration, no extension manifest and no initdata")
     elif path.endswith(".rego"):
         yield from _policy(_read(path).decode("utf-8", "replace"), path, deployment)
     else:
@@ -116,16 +125,15 @@ def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
     extensions = {item.name for item in runtime.extensions}
     if not hook:
         message = "guest_hook_path is empty: the agent looks for no hook and says nothing"
-        yield Finding("hook-path", "error", message, "set it in a drop-in: nvattest hook drop-in writes one")
+        yield bad("hook-path", message, "set it in a drop-in: nvattest hook drop-in writes one")
     elif not hook.startswith("/") or hook.rstrip("/").endswith("/prestart"):
-        message = f"guest_hook_path {hook!r} is not the absolute path of the folder above prestart"
-        yield Finding("hook-path", "error", message)
+        yield bad("hook-path", f"guest_hook_path {hook!r} is not the absolute path of the folder above prestart")
     elif hook.startswith(Paths.EXTENSIONS + "/") and hook.split("/")[3] not in extensions:
         message = f"guest_hook_path {hook!r} lies in an extension that guest_extension_images does not have"
-        yield Finding("hook-path", "error", message)
+        yield bad("hook-path", message)
     else:
         deployment.hook_paths[runtime.base] = hook
-        yield Finding("hook-path", "ok", f"guests look for hooks below {hook}")
+        yield ok("hook-path", f"guests look for hooks below {hook}")
     yield from _images(runtime)
     yield from _keys(runtime)
 
@@ -135,62 +143,62 @@ def _parameters(runtime: Runtime) -> Iterator[Finding]:
     if ready:
         message = f"kernel_params has {ready}: NVRC sets the GPUs ready at boot, with nothing attested"
         hint = "a drop-in with kernel_params without it takes the place of the base's; nvattest hook drop-in writes one"
-        yield Finding("ready-by-others", "error", message, hint)
+        yield bad("ready-by-others", message, hint)
     else:
-        yield Finding("ready-by-others", "ok", "the kernel parameters leave the ready state to the hook")
+        yield ok("ready-by-others", "the kernel parameters leave the ready state to the hook")
     lost = runtime.lost_parameters
     if lost:
         where = os.path.basename(runtime.values("kernel_params")[-1][0])
         message = f"kernel_params of {where} takes the place of the base's, and {' '.join(lost)} is lost"
-        yield Finding("kernel-params", "error", message, "repeat every parameter that is to stay")
+        yield bad("kernel-params", message, "repeat every parameter that is to stay")
     else:
-        yield Finding("kernel-params", "ok", "every kernel parameter of the base is kept")
+        yield ok("kernel-params", "every kernel parameter of the base is kept")
 
 
 def _images(runtime: Runtime) -> Iterator[Finding]:
     if not runtime.is_rust:
         if runtime.value("guest_extension_images") is not None:
-            yield Finding("extensions", "error", "the Go runtime knows no guest_extension_images")
+            yield bad("extensions", "the Go runtime knows no guest_extension_images")
         return
     names = [item.name for item in runtime.extensions]
     lost = [item.name for item in runtime.base_extensions if item.name not in names]
     if lost:
         message = f"guest_extension_images has {', '.join(names)}, and {', '.join(lost)} of the base is lost"
-        yield Finding("extensions", "error", message, "nvattest hook drop-in writes the whole array for this node")
+        yield bad("extensions", message, "nvattest hook drop-in writes the whole array for this node")
     for item in runtime.extensions:
         if not EXTENSION_NAME.fullmatch(item.name) or names.count(item.name) != 1:
             message = f"extension {item.name!r}: a name is 1 to 10 letters, digits, - and _, and is there once"
-            yield Finding("extensions", "error", message)
+            yield bad("extensions", message)
             continue
         try:
             params = parse_verity_params(item.verity_params)
         except InputError as error:
-            yield Finding("extensions", "error", f"extension {item.name}: {error.message}; NVRC stops the guest")
+            yield bad("extensions", f"extension {item.name}: {error.message}; NVRC stops the guest")
             continue
         if not os.path.exists(item.path):
             message = f"extension {item.name}: {item.path} is not on this machine"
-            yield Finding("extensions", "warning", message, "on a node the class does not load without it")
+            yield warn("extensions", message, "on a node the class does not load without it")
             continue
         try:
             check_extension(item.path, params)
         except InputError as error:
-            yield Finding("extensions", "error", f"extension {item.name}: {error.message}")
+            yield bad("extensions", f"extension {item.name}: {error.message}")
         else:
-            yield Finding("extensions", "ok", f"extension {item.name}: {item.path} has the content of its root hash")
+            yield ok("extensions", f"extension {item.name}: {item.path} has the content of its root hash")
 
 
 def _keys(runtime: Runtime) -> Iterator[Finding]:
     agent = at(at(runtime.effective, "agent"), "kata")
     if runtime.is_rust and "dial_timeout" in agent:
         message = "[agent.kata] dial_timeout is a key of the Go runtime: runtime-rs refuses the whole configuration"
-        yield Finding("runtime-keys", "error", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
+        yield bad("runtime-keys", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
     where, other = ("agent.kata", "runtime") if runtime.is_rust else ("runtime", "agent.kata")
     misplaced = agent if other == "agent.kata" else at(runtime.effective, "runtime")
     if "create_container_timeout" in misplaced:
         message = f"create_container_timeout in [{other}] is not read: this runtime has it in [{where}]"
-        yield Finding("runtime-keys", "warning", message)
+        yield warn("runtime-keys", message)
     if agent.get("debug_console_enabled") is True:
-        yield Finding("debug", "error", "debug_console_enabled gives the host a shell in the guest")
+        yield bad("debug", "debug_console_enabled gives the host a shell in the guest")
 
 
 # --- policy and initdata ----------------------------------------------------------------------------------------------
@@ -200,16 +208,16 @@ def _policy(text: str, path: str, deployment: _Deployment) -> Iterator[Finding]:
     plain = re.sub(r"(?m)#.*$", "", text)
     rules = _RULE.findall(plain)
     if not rules:
-        yield Finding("policy", "error", "it has no rule CreateSandboxRequest with a body")
+        yield bad("policy", "it has no rule CreateSandboxRequest with a body")
         return
     if len(rules) > 1:
         message = (
             f"it has {len(rules)} rules CreateSandboxRequest, and each hook path that one of them allows is allowed"
         )
-        yield Finding("policy", "error", message, "put our rule in the place of the shipped one")
+        yield bad("policy", message, "put our rule in the place of the shipped one")
         return
     if _EMPTY_PATH.search(rules[0]):
-        yield Finding("policy", "error", "it demands that guest_hook_path is empty: no guest with the hook is created")
+        yield bad("policy", "it demands that guest_hook_path is empty: no guest with the hook is created")
         return
     found = _DEMANDED.search(rules[0])
     value = found[1] if found is not None else ""
@@ -217,27 +225,26 @@ def _policy(text: str, path: str, deployment: _Deployment) -> Iterator[Finding]:
         named = re.search(rf'(?m)^{re.escape(value)}\s*:?=\s*("[^"\n]*")', plain)
         value = named[1] if named is not None else ""
     if not value:
-        message = "CreateSandboxRequest does not compare guest_hook_path: the host may leave the hook out"
-        yield Finding("policy", "error", message)
+        yield bad("policy", "CreateSandboxRequest does not compare guest_hook_path: the host may leave the hook out")
         return
     deployment.demanded_paths[path] = value.strip('"')
-    yield Finding("policy", "ok", f"it demands the hook path {value}")
+    yield ok("policy", f"it demands the hook path {value}")
 
 
 def _initdata(data: bytes, path: str, deployment: _Deployment) -> Iterator[Finding]:
     document = _toml(data, path)
     algorithm = str(document.get("algorithm", "")).replace("-", "").lower()
     if document.get("version") != "0.1.0" or algorithm not in ("sha256", "sha384", "sha512"):
-        yield Finding("initdata", "error", 'initdata has version "0.1.0" and algorithm sha256, sha384 or sha512')
+        yield bad("initdata", 'initdata has version "0.1.0" and algorithm sha256, sha384 or sha512')
         return
     digest = hashlib.new(algorithm, data).hexdigest()
-    yield Finding("initdata", "ok", f"its {algorithm}, which the quote has, is {digest}")
+    yield ok("initdata", f"its {algorithm}, which the quote has, is {digest}")
     policy = at(document, "data").get("policy.rego")
     if isinstance(policy, str):
         yield from _policy(policy, path, deployment)
     else:
         message = "initdata without policy.rego: the image's default policy holds, which allows the host everything"
-        yield Finding("policy", "error", message)
+        yield bad("policy", message)
 
 
 def _from_annotation(text: str) -> bytes:
@@ -266,7 +273,7 @@ def _kubernetes(document: Table, path: str, deployment: _Deployment) -> Iterator
     elif "shims" in document or "customRuntimes" in document:
         yield from _deploy_values(document)
     elif isinstance(kind, str):
-        yield Finding("file", "warning", f"nothing is known of {kind}")
+        yield warn("file", f"nothing is known of {kind}")
     else:
         yield _FOREIGN
 
@@ -277,20 +284,18 @@ def _operator_values(values: Table) -> Iterator[Finding]:
     for key, wanted in (("enabled", True), ("mode", "kata")):
         if sandbox.get(key) != wanted:
             message = f"sandboxWorkloads.{key} is {_json(sandbox.get(key))}, not {_json(wanted)}"
-            hint = "without it no node gets a CC label, and no GPU a resource for Kata"
-            found.append(Finding("operator", "error", message, hint))
+            found.append(bad("operator", message, "without it no node gets a CC label, and no GPU a resource for Kata"))
     if at(values, "kataManager").get("enabled") is True:
         message = "kataManager: the operator removes the RuntimeClasses that carry its label"
-        found.append(Finding("operator", "error", message, "leave it out; kata-deploy makes the classes"))
+        found.append(bad("operator", message, "leave it out; kata-deploy makes the classes"))
     mode = at(values, "ccManager").get("defaultMode", "on")
     if mode not in ("on", "off", "devtools"):
         message = f"ccManager.defaultMode is {_json(mode)}, not on, off or devtools"
         hint = "in YAML on without quotes is true; ppcie is for single nodes: label nvidia.com/cc.mode"
-        found.append(Finding("operator", "error", message, hint))
+        found.append(bad("operator", message, hint))
     elif mode != "on":
-        message = f"ccManager.defaultMode is {mode}: only nodes that are labelled attest"
-        found.append(Finding("operator", "warning", message))
-    yield from found or [Finding("operator", "ok", "nodes get their CC labels, and GPUs a resource for Kata")]
+        found.append(warn("operator", f"ccManager.defaultMode is {mode}: only nodes that are labelled attest"))
+    yield from found or [ok("operator", "nodes get their CC labels, and GPUs a resource for Kata")]
 
 
 def _deploy_values(values: Table) -> Iterator[Finding]:
@@ -299,7 +304,7 @@ def _deploy_values(values: Table) -> Iterator[Finding]:
     default = at(values, "defaultShim").get("amd64")
     if default not in enabled:
         message = f"defaultShim.amd64 is {_json(default)}, which is none of the enabled: {', '.join(sorted(enabled))}"
-        yield Finding("kata-deploy", "error", message, "the installation fails on it")
+        yield bad("kata-deploy", message, "the installation fails on it")
     rules = at(values, "nodeFeatureRules").get("create", "auto")
     if rules is not True:
         message = f"nodeFeatureRules.create is {_json(rules)}, not true: nodes may get no label for their TEE"
@@ -308,7 +313,7 @@ def _deploy_values(values: Table) -> Iterator[Finding]:
     custom = at(values, "customRuntimes")
     runtimes = at(custom, "runtimes")
     if runtimes and custom.get("enabled") is not True:
-        yield Finding("kata-deploy", "error", "customRuntimes.enabled is not true")
+        yield bad("kata-deploy", "customRuntimes.enabled is not true")
     for name, item in runtimes.items():
         if isinstance(item, Mapping):
             yield from _custom_runtime(name, item, enabled)
@@ -322,29 +327,25 @@ def _custom_runtime(name: str, runtime: Table, enabled: set[str]) -> Iterator[Fi
     base = str(runtime.get("baseConfig"))
     tee = "snp" if "snp" in base else "tdx" if "tdx" in base else ""
     if base not in enabled:
-        message = f"{name}: its base {base} is not enabled among shims, so its files are not installed"
-        yield Finding("kata-deploy", "error", message)
+        yield bad("kata-deploy", f"{name}: its base {base} is not enabled among shims, so its files are not installed")
     for document in _yaml(str(runtime.get("runtimeClass", "")).encode(), name):
         if document.get("handler") != name and document.get("handler") != f"kata-{name}":
-            message = f"{name}: handler {_json(document.get('handler'))} is not the runtime's name"
-            yield Finding("kata-deploy", "warning", message)
+            yield warn("kata-deploy", f"{name}: handler {_json(document.get('handler'))} is not the runtime's name")
         for item in _runtime_class(document, tee=tee):
             yield item._replace(message=f"{name}: {item.message}")
     if isinstance(runtime.get("dropIn"), str):
         yield from _drop_in_text(name, str(runtime["dropIn"]))
     if at(runtime, "containerd").get("snapshotter") != "nydus":
-        yield Finding(
-            "kata-deploy", "warning", f"{name}: containerd.snapshotter is not nydus: images are not pulled in the guest"
-        )
+        yield warn("kata-deploy", f"{name}: containerd.snapshotter is not nydus: images are not pulled in the guest")
 
 
 def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
     document = _toml(text.encode(), f"dropIn of {name}")
     for table in _tables(at(document, "hypervisor")):
         if READY_PARAMETER in str(table.get("kernel_params", "")):
-            yield Finding("ready-by-others", "error", f"{name}: its kernel_params has {READY_PARAMETER}")
+            yield bad("ready-by-others", f"{name}: its kernel_params has {READY_PARAMETER}")
         if not table.get("guest_hook_path"):
-            yield Finding("hook-path", "warning", f"{name}: its drop-in names no guest_hook_path")
+            yield warn("hook-path", f"{name}: its drop-in names no guest_hook_path")
 
 
 def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
@@ -370,14 +371,14 @@ def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
         ),
         ("debug" in handler, "a debug class does not get the drop-in: the GPUs are ready unattested there"),
     )
-    found = [Finding("runtime-class", "error", message) for wrong, message in checks if wrong]
-    yield from found or [Finding("runtime-class", "ok", f"{handler} selects nodes in CC mode")]
+    found = [bad("runtime-class", message) for wrong, message in checks if wrong]
+    yield from found or [ok("runtime-class", f"{handler} selects nodes in CC mode")]
 
 
 def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Finding]:
     spec = at(document, "spec")
     if not isinstance(spec.get("runtimeClassName"), str):
-        yield Finding("pod", "error", "it names no runtimeClassName, and so runs without a guest")
+        yield bad("pod", "it names no runtimeClassName, and so runs without a guest")
     gpus = 0
     containers = spec.get("containers")
     for container in containers if isinstance(containers, list) else []:
@@ -385,27 +386,23 @@ def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Findin
         count, switches = (_number(limits.get(f"nvidia.com/{name}")) for name in ("pgpu", "nvswitch"))
         gpus += count
         if count and "memory" not in limits:
-            message = "it has no memory limit: the guest gets its default memory and nothing for this container"
-            yield Finding("pod", "error", message)
+            yield bad("pod", "it has no memory limit: the guest gets its default memory and nothing for this container")
         if switches and (count, switches) != (8, 4):
-            message = f"{count} GPUs and {switches} switches: NVRC powers the guest off for all but 8 and 4"
-            yield Finding("pod", "error", message)
+            yield bad("pod", f"{count} GPUs and {switches} switches: NVRC powers the guest off for all but 8 and 4")
         elif switches:
             message = (
                 "8 GPUs and 4 switches are for Hopper in protected PCIe mode: nodes labelled nvidia.com/cc.mode=ppcie"
             )
-            yield Finding("pod", "ok", message)
+            yield ok("pod", message)
     annotations = at(at(document, "metadata"), "annotations")
     for key, value in annotations.items():
         if key == _INITDATA:
             yield from _initdata(_from_annotation(str(value)), path, deployment)
         elif key.startswith("io.katacontainers.config."):
             message = f"annotation {key}: runtime-rs ignores it, and the Go runtime may refuse the pod"
-            yield Finding("pod", "error", message, f"the classes for confidential GPUs take {_INITDATA} alone")
+            yield bad("pod", message, f"the classes for confidential GPUs take {_INITDATA} alone")
     if gpus:
-        yield Finding(
-            "pod", "ok", f"it asks for {gpus} GPU{'' if gpus == 1 else 's'} of class {spec.get('runtimeClassName')}"
-        )
+        yield ok("pod", f"it asks for {gpus} GPU{'' if gpus == 1 else 's'} of class {spec.get('runtimeClassName')}")
 
 
 # --- what contradicts -------------------------------------------------------------------------------------------------
@@ -416,7 +413,7 @@ def _compared(deployment: _Deployment) -> Iterator[Finding]:
         for base, hook in deployment.hook_paths.items():
             if hook != demanded:
                 message = f"the policy demands {demanded}, and {os.path.basename(base)} has {hook}: no guest is created"
-                yield Finding("hook-path", "error", message, file=file)
+                yield bad("hook-path", message, file=file)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
