@@ -18,7 +18,8 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 from nvattest._folder import read_bounded
 from nvattest.errors import InputError, NvattestError
@@ -54,69 +55,63 @@ _ARRAY: Final = "guest_extension_images"
 Table = Mapping[str, object]
 
 
-class _Deployment:
-    """What the files say of the same things."""
+class _Deployment(NamedTuple):
+    """The files that make runtimes' configurations, and what all files say of the same things."""
 
-    def __init__(self) -> None:
-        self.hook_paths: dict[str, str] = {}
-        self.demanded_paths: dict[str, str] = {}
+    bases: list[str]
+    drop_ins: list[str]
+    hook_paths: dict[str, str]
+    demanded_paths: dict[str, str]
 
 
 def lint_files(files: Sequence[str]) -> list[Finding]:
     """Every finding about these files, good or bad, in their order; then what they contradict each other in."""
-    deployment = _Deployment()
+    deployment = _Deployment([], [], {}, {})
+    for path in files:
+        # One that cannot be read is a finding in its turn.
+        with suppress(NvattestError):
+            document = _toml(_read(path), path) if path.endswith(".toml") else {}
+            if any("image" in table or "initrd" in table for table in _tables(at(document, "hypervisor"))):
+                deployment.bases.append(path)
+            elif "hypervisor" in document:
+                deployment.drop_ins.append(path)
     found: list[Finding] = []
-    documents: dict[str, Table] = {}
     for path in files:
-        if path.endswith(".toml"):
-            try:
-                documents[path] = _toml(_read(path), path)
-            except NvattestError as error:
-                found.append(bad("file", error.message, file=path))
-    bases = [path for path, document in documents.items() if _is_base(document)]
-    drop_ins = [path for path, document in documents.items() if "hypervisor" in document and path not in bases]
-    for path in files:
-        if path.endswith(".toml") and path not in documents:
-            continue
         try:
-            notes = list(_look(path, documents.get(path), drop_ins, bases, deployment))
+            notes = list(_look(path, deployment))
         except NvattestError as error:
             notes = [bad("file", error.message, error.hint or "")]
         found += [item._replace(file=path) for item in notes]
     return [*found, *_compared(deployment)]
 
 
-def _look(
-    path: str, document: Table | None, drop_ins: list[str], bases: list[str], deployment: _Deployment
-) -> Iterator[Finding]:
-    if document is not None:
-        if path in bases:
-            yield from _runtime(read_runtime(path, drop_ins), deployment)
-        elif path in drop_ins:
-            if not bases:
-                message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
-                yield bad("kata-config", message, "give the configuration-….toml of the node too")
-        elif "schema_version" in document or "process" in document:
-            yield from manifest_findings(_read(path), source="the manifest", root=image_tree(path))
+def _look(path: str, deployment: _Deployment) -> Iterator[Finding]:
+    data = _read(path)
+    if path in deployment.bases:
+        yield from _runtime(read_runtime(path, deployment.drop_ins), deployment)
+    elif path in deployment.drop_ins:
+        if not deployment.bases:
+            message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
+            yield bad("kata-config", message, "give the configuration-….toml of the node too")
+    elif path.endswith(".toml"):
+        document = _toml(data, path)
+        if "schema_version" in document or "process" in document:
+            yield from manifest_findings(data, source="the manifest", root=image_tree(path))
         elif "algorithm" in document and "data" in document:
-            yield from _initdata(_read(path), path, deployment)
+            yield from _initdata(data, path, deployment)
         else:
             yield bad("file", "no runtime configuration, no extension manifest and no initdata")
     elif path.endswith(".rego"):
-        yield from _policy(_read(path).decode("utf-8", "replace"), path, deployment)
+        yield from _policy(data.decode("utf-8", "replace"), path, deployment)
     else:
-        documents = _yaml(_read(path), path)
-        if not documents:
-            yield _FOREIGN
+        documents = _yaml(data, path)
         for item in documents:
             yield from _kubernetes(item, path, deployment)
+        if not documents:
+            yield _FOREIGN
 
 
 # --- the runtime's configuration --------------------------------------------------------------------------------------
-
-
-def _is_base(document: Table) -> bool:
-    return any("image" in table or "initrd" in table for table in _tables(at(document, "hypervisor")))
 
 
 def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
@@ -132,14 +127,15 @@ def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
         message = f"guest_hook_path {hook!r} lies in an extension that guest_extension_images does not have"
         yield bad("hook-path", message)
     else:
-        deployment.hook_paths[runtime.base] = hook
+        deployment.hook_paths[runtime.layers[0][0]] = hook
         yield ok("hook-path", f"guests look for hooks below {hook}")
     yield from _images(runtime)
     yield from _keys(runtime)
 
 
 def _parameters(runtime: Runtime) -> Iterator[Finding]:
-    ready = is_set_ready_at_boot(list(runtime.parameters))
+    parameters = runtime.text("kernel_params").split()
+    ready = is_set_ready_at_boot(parameters)
     if ready:
         message = f"kernel_params has {ready}: NVRC sets the GPUs ready at boot, with nothing attested"
         hint = "a drop-in with kernel_params without it takes the place of the base's; nvattest hook drop-in writes one"
@@ -148,19 +144,19 @@ def _parameters(runtime: Runtime) -> Iterator[Finding]:
         yield ok("ready-by-others", "the kernel parameters leave the ready state to the hook")
     lost = runtime.lost_parameters
     if lost:
-        where = os.path.basename(runtime.values("kernel_params")[-1][0])
-        message = f"kernel_params of {where} takes the place of the base's, and {' '.join(lost)} is lost"
-        yield bad("kernel-params", message, "repeat every parameter that is to stay")
+        where = [name for name, table in runtime.tables if "kernel_params" in table][-1]
+        message = f"kernel_params of {os.path.basename(where)} takes the place of the base's, and {' '.join(lost)} is"
+        yield bad("kernel-params", f"{message} lost", "repeat every parameter that is to stay")
     else:
         yield ok("kernel-params", "every kernel parameter of the base is kept")
 
 
 def _images(runtime: Runtime) -> Iterator[Finding]:
+    names = [item.name for item in runtime.extensions]
     if not runtime.is_rust:
-        if runtime.value("guest_extension_images") is not None:
+        if any(_ARRAY in table for _, table in runtime.tables):
             yield bad("extensions", "the Go runtime knows no guest_extension_images")
         return
-    names = [item.name for item in runtime.extensions]
     lost = [item.name for item in runtime.base_extensions if item.name not in names]
     if lost:
         message = f"guest_extension_images has {', '.join(names)}, and {', '.join(lost)} of the base is lost"
@@ -169,31 +165,32 @@ def _images(runtime: Runtime) -> Iterator[Finding]:
         if not EXTENSION_NAME.fullmatch(item.name) or names.count(item.name) != 1:
             message = f"extension {item.name!r}: a name is 1 to 10 letters, digits, - and _, and is there once"
             yield bad("extensions", message)
-            continue
-        try:
-            params = parse_verity_params(item.verity_params)
-        except InputError as error:
-            yield bad("extensions", f"extension {item.name}: {error.message}; NVRC stops the guest")
-            continue
-        if not os.path.exists(item.path):
-            message = f"extension {item.name}: {item.path} is not on this machine"
-            yield warn("extensions", message, "on a node the class does not load without it")
-            continue
-        try:
-            check_extension(item.path, params)
-        except InputError as error:
-            yield bad("extensions", f"extension {item.name}: {error.message}")
         else:
-            yield ok("extensions", f"extension {item.name}: {item.path} has the content of its root hash")
+            yield _image(item)
+
+
+def _image(item: Extension) -> Finding:
+    try:
+        params = parse_verity_params(item.verity_params)
+    except InputError as error:
+        return bad("extensions", f"extension {item.name}: {error.message}; NVRC stops the guest")
+    if not os.path.exists(item.path):
+        message = f"extension {item.name}: {item.path} is not on this machine"
+        return warn("extensions", message, "on a node the class does not load without it")
+    try:
+        check_extension(item.path, params)
+    except InputError as error:
+        return bad("extensions", f"extension {item.name}: {error.message}")
+    return ok("extensions", f"extension {item.name}: {item.path} has the content of its root hash")
 
 
 def _keys(runtime: Runtime) -> Iterator[Finding]:
-    agent = at(at(runtime.effective, "agent"), "kata")
+    agent = runtime.table("agent", "kata")
     if runtime.is_rust and "dial_timeout" in agent:
         message = "[agent.kata] dial_timeout is a key of the Go runtime: runtime-rs refuses the whole configuration"
         yield bad("runtime-keys", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
     where, other = ("agent.kata", "runtime") if runtime.is_rust else ("runtime", "agent.kata")
-    misplaced = agent if other == "agent.kata" else at(runtime.effective, "runtime")
+    misplaced = agent if other == "agent.kata" else runtime.table("runtime")
     if "create_container_timeout" in misplaced:
         message = f"create_container_timeout in [{other}] is not read: this runtime has it in [{where}]"
         yield warn("runtime-keys", message)
@@ -209,26 +206,24 @@ def _policy(text: str, path: str, deployment: _Deployment) -> Iterator[Finding]:
     rules = _RULE.findall(plain)
     if not rules:
         yield bad("policy", "it has no rule CreateSandboxRequest with a body")
-        return
-    if len(rules) > 1:
-        message = (
-            f"it has {len(rules)} rules CreateSandboxRequest, and each hook path that one of them allows is allowed"
-        )
-        yield bad("policy", message, "put our rule in the place of the shipped one")
-        return
-    if _EMPTY_PATH.search(rules[0]):
+    elif len(rules) > 1:
+        message = f"it has {len(rules)} rules CreateSandboxRequest, and each hook path that one of them allows is"
+        yield bad("policy", f"{message} allowed", "put our rule in the place of the shipped one")
+    elif _EMPTY_PATH.search(rules[0]):
         yield bad("policy", "it demands that guest_hook_path is empty: no guest with the hook is created")
-        return
-    found = _DEMANDED.search(rules[0])
-    value = found[1] if found is not None else ""
-    if value and not value.startswith('"'):
-        named = re.search(rf'(?m)^{re.escape(value)}\s*:?=\s*("[^"\n]*")', plain)
-        value = named[1] if named is not None else ""
-    if not value:
+    elif not (value := _demanded(rules[0], plain)):
         yield bad("policy", "CreateSandboxRequest does not compare guest_hook_path: the host may leave the hook out")
-        return
-    deployment.demanded_paths[path] = value.strip('"')
-    yield ok("policy", f"it demands the hook path {value}")
+    else:
+        deployment.demanded_paths[path] = value.strip('"')
+        yield ok("policy", f"it demands the hook path {value}")
+
+
+def _demanded(rule: str, text: str) -> str:
+    """The path in quotes that a rule compares with, itself or by the name of a constant; or ""."""
+    found = _DEMANDED.search(rule)
+    if found is not None and not found[1].startswith('"'):
+        found = re.search(rf'(?m)^{re.escape(found[1])}\s*:?=\s*("[^"\n]*")', text)
+    return found[1] if found is not None else ""
 
 
 def _initdata(data: bytes, path: str, deployment: _Deployment) -> Iterator[Finding]:
@@ -351,9 +346,9 @@ def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
 def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
     handler = str(document.get("handler", ""))
     tee = tee or ("snp" if "snp" in handler else "tdx" if "tdx" in handler else "")
-    selector = at(at(document, "scheduling"), "nodeSelector")
-    overhead = at(at(document, "overhead"), "podFixed")
-    labels = at(at(document, "metadata"), "labels")
+    selector = at(document, "scheduling", "nodeSelector")
+    overhead = at(document, "overhead", "podFixed")
+    labels = at(document, "metadata", "labels")
     tee_label, tee_key = _LABELS.get(tee, ""), _KEYS.get(tee, "")
     checks = (
         (
@@ -382,7 +377,7 @@ def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Findin
     gpus = 0
     containers = spec.get("containers")
     for container in containers if isinstance(containers, list) else []:
-        limits = at(at(container if isinstance(container, Mapping) else {}, "resources"), "limits")
+        limits = at(container if isinstance(container, Mapping) else {}, "resources", "limits")
         count, switches = (_number(limits.get(f"nvidia.com/{name}")) for name in ("pgpu", "nvswitch"))
         gpus += count
         if count and "memory" not in limits:
@@ -390,11 +385,9 @@ def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Findin
         if switches and (count, switches) != (8, 4):
             yield bad("pod", f"{count} GPUs and {switches} switches: NVRC powers the guest off for all but 8 and 4")
         elif switches:
-            message = (
-                "8 GPUs and 4 switches are for Hopper in protected PCIe mode: nodes labelled nvidia.com/cc.mode=ppcie"
-            )
-            yield ok("pod", message)
-    annotations = at(at(document, "metadata"), "annotations")
+            message = "8 GPUs and 4 switches are for Hopper in protected PCIe mode: nodes labelled"
+            yield ok("pod", f"{message} nvidia.com/cc.mode=ppcie")
+    annotations = at(document, "metadata", "annotations")
     for key, value in annotations.items():
         if key == _INITDATA:
             yield from _initdata(_from_annotation(str(value)), path, deployment)
@@ -476,62 +469,48 @@ class Extension(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """The effective configuration, and the files that it is made of, in their order.
+    """The files of a configuration with their tables, from the base on.
 
     ``hypervisor`` is the name of the one table below ``[hypervisor]``.
     """
 
-    base: str
     layers: tuple[tuple[str, Table], ...]
-    effective: Table
     hypervisor: str
 
-    def value(self, key: str) -> object:
-        """A value of the hypervisor's table, or None."""
-        return at(at(self.effective, "hypervisor"), self.hypervisor).get(key)
+    def table(self, *keys: str) -> Table:
+        """The values of this table: each is that of the last file that has it."""
+        return {key: value for _, document in self.layers for key, value in at(document, *keys).items()}
 
-    def values(self, key: str) -> list[tuple[str, object]]:
-        """That value in each file that has it, with the file's name."""
-        found = []
-        for name, document in self.layers:
-            table = at(at(document, "hypervisor"), self.hypervisor)
-            if key in table:
-                found.append((name, table[key]))
-        return found
+    @property
+    def tables(self) -> list[tuple[str, Table]]:
+        """The hypervisor's table in each file, with the file's name."""
+        return [(name, at(document, "hypervisor", self.hypervisor)) for name, document in self.layers]
 
     def text(self, key: str) -> str:
         """A text of the hypervisor's table, or ""."""
-        value = self.value(key)
+        value = self.table("hypervisor", self.hypervisor).get(key)
         return value if isinstance(value, str) else ""
 
     @property
     def is_rust(self) -> bool:
         """Whether runtime-rs reads it; the Go runtime has other keys, and boots an image that has all in one."""
-        base = self.layers[0][1]
-        return "hypervisor_name" in at(base, "runtime") or bool(self.base_extensions)
+        return "hypervisor_name" in at(self.layers[0][1], "runtime") or bool(self.base_extensions)
 
     @property
-    def extensions(self) -> tuple[Extension, ...]:
+    def extensions(self) -> list[Extension]:
         """The extension images, in their order."""
-        return _extensions(self.value(_ARRAY))
+        return _extensions(self.table("hypervisor", self.hypervisor))
 
     @property
-    def base_extensions(self) -> tuple[Extension, ...]:
+    def base_extensions(self) -> list[Extension]:
         """Those that the base file has, before any drop-in."""
-        return _extensions(at(at(self.layers[0][1], "hypervisor"), self.hypervisor).get(_ARRAY))
+        return _extensions(self.tables[0][1])
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """The kernel parameters that guests get."""
-        return tuple(self.text("kernel_params").split())
-
-    @property
-    def lost_parameters(self) -> tuple[str, ...]:
+    def lost_parameters(self) -> list[str]:
         """Parameters of the base that a drop-in took away, but for the one that sets GPUs ready unattested."""
-        first = self.values("kernel_params")
-        before = str(first[0][1]).split() if first else []
-        kept = set(self.parameters)
-        return tuple(word for word in before if word not in kept and word.partition("=")[0] != READY_PARAMETER)
+        said = [str(table["kernel_params"]).split() for _, table in self.tables if "kernel_params" in table]
+        return [word for word in _kept(said[0]) if word not in said[-1]] if said else []
 
 
 def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
@@ -555,11 +534,9 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
     tables = at(layers[0][1], "hypervisor")
     if len(tables) != 1:
         raise InputError(f"{base}: expected one table below [hypervisor], found {len(tables)}", code="kata-config")
-    effective: Table = {}
     for path, document in layers:
-        _require_types(at(at(document, "hypervisor"), next(iter(tables))), path)
-        effective = _merged(effective, document)
-    return Runtime(base, layers, effective, next(iter(tables)))
+        _require_types(at(document, "hypervisor", *tables), path)
+    return Runtime(layers, *tables)
 
 
 def _require_types(table: Table, path: str) -> None:
@@ -583,9 +560,10 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
         InputError: the runtime boots an image that cannot have extensions, or its own are missing, or a name or the
             verity parameters are none (``kata-config``).
     """
-    kept = [word for word in runtime.parameters if word.partition("=")[0] != READY_PARAMETER]
+    base = runtime.layers[0][0]
+    kept = _kept(runtime.text("kernel_params").split())
     lines = [
-        f"# Written by nvattest hook drop-in from {os.path.basename(runtime.base)}. Write it again with each release",
+        f"# Written by nvattest hook drop-in from {os.path.basename(base)}. Write it again with each release",
         "# of Kata: the array and the parameters of this file take the place of the release's own.",
         f"[hypervisor.{runtime.hypervisor}]",
         f"guest_hook_path = {_quoted(hook_path)}",
@@ -594,7 +572,7 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
     if extension is not None:
         if not runtime.is_rust:
             raise InputError(
-                f"{runtime.base}: the Go runtime boots NVIDIA's image that has all in one, without veritysetup: NVRC "
+                f"{base}: the Go runtime boots NVIDIA's image that has all in one, without veritysetup: NVRC "
                 "stops a guest with an extension there",
                 code="kata-config",
                 hint="use a -runtime-rs class, or put the layer into the image itself",
@@ -606,7 +584,7 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
             )
         others = [item for item in runtime.extensions if item.name != extension.name]
         if not others:
-            raise InputError(f"{runtime.base}: it has no extension images to keep", code="kata-config")
+            raise InputError(f"{base}: it has no extension images to keep", code="kata-config")
         parse_verity_params(extension.verity_params)
         for item in [*others, extension]:
             lines += ["", f"[[hypervisor.{runtime.hypervisor}.{_ARRAY}]]"]
@@ -614,25 +592,22 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
     return "\n".join(lines) + "\n"
 
 
-def _extensions(value: object) -> tuple[Extension, ...]:
-    items = value if isinstance(value, list) else []
-    texts = [item if isinstance(item, dict) else {} for item in items]
-    return tuple(Extension(*(str(item.get(key, "")) for key in Extension._fields)) for item in texts)
+def _kept(parameters: list[str]) -> list[str]:
+    return [word for word in parameters if word.partition("=")[0] != READY_PARAMETER]
 
 
-def _merged(under: Table, over: Table) -> Table:
-    result = dict(under)
-    for key, value in over.items():
-        known = result.get(key)
-        both = isinstance(known, Mapping) and isinstance(value, Mapping)
-        result[key] = _merged(known, value) if both else value  # type: ignore[arg-type]
-    return result
+def _extensions(table: Table) -> list[Extension]:
+    # Their types were checked when the file was read.
+    items: Any = table.get(_ARRAY, [])
+    return [Extension(*[item.get(key, "") for key in Extension._fields]) for item in items]
 
 
-def at(document: Table, key: str) -> Table:
-    """The table below this key, or an empty one."""
-    value = document.get(key)
-    return value if isinstance(value, Mapping) else {}
+def at(document: Table, *keys: str) -> Table:
+    """The table below these keys, or an empty one."""
+    for key in keys:
+        value = document.get(key)
+        document = value if isinstance(value, Mapping) else {}
+    return document
 
 
 def _quoted(text: str) -> str:

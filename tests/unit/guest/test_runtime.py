@@ -90,10 +90,9 @@ def test_tables_are_merged_and_every_other_value_is_replaced_in_the_order_of_the
     assert runtime.text("guest_hook_path") == "/x"
     assert [item.name for item in runtime.extensions] == ["gpu"]
     assert [item.name for item in runtime.base_extensions] == ["gpu", "coco"]
-    assert runtime.effective["agent"] == {
-        "kata": {"create_container_timeout": 1200, "reconnect_timeout_ms": 1200000, "new": 1}
-    }
-    assert runtime.lost_parameters == tuple(KEPT.split())
+    agent = {"create_container_timeout": 1200, "reconnect_timeout_ms": 1200000, "new": 1}
+    assert runtime.table("agent", "kata") == agent
+    assert runtime.lost_parameters == KEPT.split()
     assert runtime.text("image")
 
 
