@@ -18,12 +18,13 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from nvattest.errors import InputError
 from nvattest.guest.config import Paths
+from nvattest.guest.record import read_as
 
 # --- the image --------------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,10 @@ def write_extension(file_system: str, target: str) -> VerityParams:
             if not 1 < blocks <= _MAXIMUM_BLOCKS:
                 raise _bad_image(file_system, f"a file system has 2 to {_MAXIMUM_BLOCKS} blocks, not {blocks}")
             # From the content alone: another content has another salt, and the same content the same image.
-            salt = _digest_of(source, blocks)
+            content = sha256()
+            for block in _blocks(source, blocks):
+                content.update(block)
+            salt = content.digest()
             source.seek(0)
             root, tree = _tree(_blocks(source, blocks), salt)
         params = VerityParams(root.hex(), salt.hex(), blocks)
@@ -144,7 +148,7 @@ def check_extension(path: str, params: VerityParams) -> None:
         raise _bad_image(path, "the hash tree on it is not that of its content")
 
 
-def _tree(blocks: Iterator[bytes], salt: bytes) -> tuple[bytes, bytes]:
+def _tree(blocks: Iterable[bytes], salt: bytes) -> tuple[bytes, bytes]:
     """The root hash and the tree, level by level from the top."""
     hasher = sha256(salt)
 
@@ -153,32 +157,19 @@ def _tree(blocks: Iterator[bytes], salt: bytes) -> tuple[bytes, bytes]:
         copy.update(block)
         return copy.digest()
 
-    levels = [_level(blocks, digest)]
-    while len(levels[0]) > BLOCK:
-        levels.insert(0, _level(_chunks(levels[0]), digest))
-    return digest(levels[0]), b"".join(levels)
-
-
-def _level(blocks: Iterable[bytes], digest: Callable[[bytes], bytes]) -> bytes:
-    level = b"".join(digest(block) for block in blocks)
-    return level.ljust(-(-len(level) // BLOCK) * BLOCK, b"\0")
-
-
-def _chunks(level: bytes) -> Iterator[bytes]:
-    for at in range(0, len(level), BLOCK):
-        yield level[at : at + BLOCK]
+    tree = b""
+    while True:
+        level = b"".join(map(digest, blocks))
+        level = level.ljust(-(-len(level) // BLOCK) * BLOCK, b"\0")
+        tree = level + tree
+        if len(level) <= BLOCK:
+            return digest(level), tree
+        blocks = [level[at : at + BLOCK] for at in range(0, len(level), BLOCK)]
 
 
 def _blocks(source: BinaryIO, count: int) -> Iterator[bytes]:
     for _ in range(count):
         yield source.read(BLOCK).ljust(BLOCK, b"\0")
-
-
-def _digest_of(source: BinaryIO, count: int) -> bytes:
-    digest = sha256()
-    for block in _blocks(source, count):
-        digest.update(block)
-    return digest.digest()
 
 
 def _boot_record(root: bytes, *partitions: tuple[int, int]) -> bytes:
@@ -227,41 +218,44 @@ _TOKEN: Final = f"{Paths.RUN}/{Paths.TOKEN}"
 _MAXIMUM: Final = 256 * 1024
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)(\}?)")
 _HEADER: Final = re.compile(r"(?m)^[ \t]*\[\[[ \t]*process[ \t]*\]\][ \t]*(?:#.*)?$")
-_KEYS: Final = frozenset(
-    {"id", "level", "path", "select", "variants", "args", "optional_args", "config", "env", "wait_socket"}
-    | {"timeout_secs"}
-)
 
 
 class Variant(NamedTuple):
     """One flavour of a process; what it has is added to, or takes the place of, the process's own."""
 
-    path: str | None
+    path: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}  # noqa: RUF012 - a default of a tuple that nothing changes
+
+
+class Addition(NamedTuple):
+    """Arguments that a process gets where the variable ``when`` has a value."""
+
+    when: str
     args: tuple[str, ...]
-    env: Mapping[str, str]
 
 
 class Process(NamedTuple):
     """One ``[[process]]`` as it is written. ``unknown`` are keys that the agent ignores."""
 
     id: str
-    level: int
-    path: str | None
-    select: str | None
-    variants: Mapping[str, Variant]
-    args: tuple[str, ...]
-    optional_args: tuple[tuple[str, tuple[str, ...]], ...]
-    config: str | None
-    env: Mapping[str, str]
-    wait_socket: str | None
-    timeout_secs: str | None
-    unknown: tuple[str, ...]
+    level: int = 0
+    path: str | None = None
+    select: str | None = None
+    variants: dict[str, Variant] = {}  # noqa: RUF012 - as above
+    args: tuple[str, ...] = ()
+    optional_args: tuple[Addition, ...] = ()
+    config: str | None = None
+    env: dict[str, str] = {}  # noqa: RUF012 - as above
+    wait_socket: str | None = None
+    timeout_secs: str | None = None
+    unknown: tuple[str, ...] = ()
 
 
 class Manifest(NamedTuple):
     """A manifest that the agent accepts."""
 
-    paths: Mapping[str, str]
+    paths: dict[str, str]
     processes: tuple[Process, ...]
 
 
@@ -286,70 +280,23 @@ def read_manifest(data: bytes, *, source: str = MANIFEST) -> Manifest:
     from nvattest._documents import load_toml
 
     document = load_toml(data, source=source, maximum=_MAXIMUM)
-    version = document.get("schema_version")
-    if isinstance(version, bool) or version != 1 or not isinstance(version, int):
+    version, entries = document.get("schema_version"), document.get("process", [])
+    if type(version) is not int or version != 1:
         raise _bad_manifest(source, f"schema_version is not the number 1 at the top level, found {version!r}")
-    paths = _map(document, "paths", source)
-    entries = document.get("process", [])
-    if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
-        raise _bad_manifest(source, "process is no list of tables")
-    return Manifest(paths, tuple(_process(item, source) for item in entries))
+    try:
+        paths = read_as(dict[str, str], document.get("paths", {}), "paths")
+        return Manifest(paths, tuple([_process(item) for item in read_as(list, entries, "process")]))
+    except TypeError as error:
+        raise _bad_manifest(source, str(error)) from None
 
 
-def _process(entry: dict[str, object], source: str) -> Process:
-    name = entry.get("id")
-    where = f"{source}: process {name!r}"[:120]
-    if not isinstance(name, str):
-        raise _bad_manifest(source, "a process has no id, or it is no text")
-    level = entry.get("level", 0)
-    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < 2**32:
-        raise _bad_manifest(where, f"level is no number from 0 on, found {level!r}")
-    groups = entry.get("optional_args", [])
-    if not isinstance(groups, list) or not all(
-        isinstance(item, dict) and {"when", "args"} <= set(item) for item in groups
-    ):
-        raise _bad_manifest(where, "optional_args has a table without when and args")
-    variants = entry.get("variants", {})
-    if not isinstance(variants, dict) or not all(isinstance(item, dict) for item in variants.values()):
-        raise _bad_manifest(where, "variants is no table of tables")
-    return Process(
-        id=name,
-        level=level,
-        path=_text(entry, "path", where),
-        select=_text(entry, "select", where),
-        variants={
-            key: Variant(_text(item, "path", where), _texts(item, "args", where), _map(item, "env", where))
-            for key, item in variants.items()
-        },
-        args=_texts(entry, "args", where),
-        optional_args=tuple((_text(item, "when", where) or "", _texts(item, "args", where)) for item in groups),
-        config=_text(entry, "config", where),
-        env=_map(entry, "env", where),
-        wait_socket=_text(entry, "wait_socket", where),
-        timeout_secs=_text(entry, "timeout_secs", where),
-        unknown=tuple(sorted(set(entry) - _KEYS)),
-    )
-
-
-def _text(table: Mapping[str, object], key: str, where: str) -> str | None:
-    value = table.get(key)
-    if value is not None and not isinstance(value, str):
-        raise _bad_manifest(where, f"{key}: expected a text, found {value!r}"[:200])
-    return value
-
-
-def _texts(table: Mapping[str, object], key: str, where: str) -> tuple[str, ...]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _bad_manifest(where, f"{key}: expected a list of texts, found {value!r}"[:200])
-    return tuple(value)
-
-
-def _map(table: Mapping[str, object], key: str, where: str) -> dict[str, str]:
-    value = table.get(key, {})
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise _bad_manifest(where, f"{key}: expected a table of texts, found {value!r}"[:200])
-    return value
+def _process(entry: Any) -> Process:
+    table = read_as(dict, entry, "process")
+    unknown = sorted(set(table) - set(Process._fields[:-1]))
+    process: Process = read_as(Process, {**table, "unknown": unknown}, f"process {table.get('id')!r}"[:120])
+    if not 0 <= process.level < 2**32:
+        raise TypeError(f"process {process.id!r}: level is no number from 0 on, found {process.level}")
+    return process
 
 
 def launch_plan(manifest: Manifest, variables: Mapping[str, str], *, most: int, root: str) -> tuple[Launch, ...]:
@@ -376,7 +323,7 @@ def _launch(process: Process, variables: Mapping[str, str], root: str) -> Launch
 
         return _VARIABLE.sub(value, text)
 
-    variant = None
+    variant = Variant()
     if process.variants:
         chosen = filled(process.select or "") or "default"
         if chosen not in process.variants:
@@ -384,23 +331,22 @@ def _launch(process: Process, variables: Mapping[str, str], root: str) -> Launch
                 where, f"there is no variant {chosen!r}; there are {', '.join(sorted(process.variants))}"
             )
         variant = process.variants[chosen]
-    path = (variant.path if variant is not None else None) or process.path
+    path = variant.path or process.path
     if path is None:
         raise _bad_manifest(where, "it has neither a path nor a variant with one")
     path = filled(path).strip()
     if not path or ".." in path.split("/"):
         raise _bad_manifest(where, f"{path!r} is no path below the image")
     words = [*process.args, *(word for when, group in process.optional_args if variables.get(when) for word in group)]
-    env = dict(process.env) | dict(variant.env if variant is not None else {})
     timeout = filled(process.timeout_secs or "")
     if timeout and not (timeout.isascii() and timeout.isdecimal()):
         raise _bad_manifest(where, f"timeout_secs is no number, found {timeout!r}")
     return Launch(
         id=process.id,
         path=f"{root}/{path.lstrip('/')}",
-        args=tuple(filled(word) for word in [*words, *(variant.args if variant is not None else ())]),
+        args=tuple(filled(word) for word in [*words, *variant.args]),
         config=filled(process.config or "") or None,
-        env={key: filled(value) for key, value in env.items()},
+        env={key: filled(value) for key, value in (process.env | variant.env).items()},
         wait_socket=filled(process.wait_socket or "") or None,
         timeout_secs=int(timeout or 0),
     )

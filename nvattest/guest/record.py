@@ -176,6 +176,9 @@ _FORMAT: Final = ("nvattest-hook-state", 1)
 MAXIMUM_RECORD: Final = 256 * 1024
 """Bytes of a record."""
 _MAXIMUM_TOKEN: Final = 4 * 1024 * 1024
+_KINDS: Final = {
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table",
+}  # fmt: skip
 _VERDICTS: Final = frozenset({TRUSTED, NO_GPU, NOT_TRUSTED, UNFINISHED})
 
 
@@ -262,7 +265,7 @@ def read_record(folder: TrustedFolder) -> Record | None:
             return None
         kinds = get_type_hints(Record).items()
         # A record of an older version lacks some members, and is none then.
-        record = Record(**{name: _read_as(kind, document[name]) for name, kind in kinds if name != "log"})
+        record = Record(**{name: read_as(kind, document[name]) for name, kind in kinds if name != "log"})
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
     # This program writes no verdict and cause that contradict each other.
@@ -271,26 +274,33 @@ def read_record(folder: TrustedFolder) -> Record | None:
     return record
 
 
-def _read_as(kind: Any, value: Any) -> Any:
-    """A JSON value as a type that a member of the record has.
+def read_as(kind: Any, value: Any, where: str = "") -> Any:
+    """A value of JSON or TOML as this type: one of its own, ``X | None``, a tuple or dict of such, or a named tuple.
+
+    ``where`` names the value in messages. A member that is not there has its default.
 
     Raises:
-        KeyError, TypeError: it has another type.
+        TypeError: it has another type, or lacks a member without a default.
     """
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if NoneType in inner:
-        return None if value is None else _read_as(inner[0], value)
+        return None if value is None else read_as(inner[0], value, where)
     if origin is tuple:
-        return tuple([_read_as(inner[0], item) for item in _read_as(list, value)])
+        return tuple([read_as(inner[0], item, where) for item in read_as(list, value, where)])
     if origin is dict and inner:
-        return {name: _read_as(inner[1], item) for name, item in _read_as(dict, value).items()}
-    if kind in (Reason, Remark):
-        return kind(**{name: _read_as(str, value[name]) for name in kind._fields})
+        return {name: read_as(inner[1], item, where) for name, item in read_as(dict, value, where).items()}
+    if hasattr(kind, "_fields"):
+        members, hints = read_as(dict, value, where), get_type_hints(kind)
+        for name in hints.keys() - kind._field_defaults.keys() - members.keys():
+            raise TypeError(f"{where} without {name}")
+        place = f"{where}: " if where else ""
+        # Other members are passed over.
+        return kind(**{name: read_as(hints[name], members[name], place + name) for name in hints if name in members})
     if kind is float and type(value) is int:
         return float(value)
     # JSON's true is an int for isinstance.
     if kind is not Any and type(value) is not kind:
-        raise TypeError
+        raise TypeError(f"{where}: expected {_KINDS[kind]}, found {value!r}"[:300])
     return value
 
 

@@ -129,6 +129,8 @@ def severities(text: str, **options: object) -> list[tuple[str, str]]:
 def test_what_the_agent_passes_over_is_said() -> None:
     [(severity, message), _] = severities(GOOD.replace("level = 3", "level = 3\nlevle = 1"))
     assert (severity, "passes over levle" in message) == ("warning", True)
+    # What a variant or an addition has beside its own keys is passed over like that.
+    assert [item[0] for item in severities(GOOD.replace('args = ["--nv"]', 'args = ["--nv"]\nother = 1'))] == ["ok"]
     [(severity, message), _] = severities(GOOD.replace("level = 3", "level = 0"))
     assert (severity, "never started" in message) == ("warning", True)
     # Of ours it is an error.
