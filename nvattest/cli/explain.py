@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._text import joined
-from nvattest.cli.arguments import add_terminal_options, ignored, input_path, output_file, read, read_input
+from nvattest.cli.arguments import add_terminal_options, ignored, input_path, output_file, read, read_input, suggested
 from nvattest.cli.output import is_terminal, print_json, say, terminal_for, write_file
 from nvattest.errors import InputError, ParseError
 from nvattest.model import format_time
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to explain, and how much of it."""
     parser.add_argument(
-        "subject", nargs="?", metavar="FILE|CODE|CHECK",
+        "subject", nargs="?", type=suggested(_topics), metavar="FILE|CODE|CHECK",
         help="a saved result (attest -f json), a token, a bundle, '-' for stdin; or a result code, the name of a check "
         "or of an error. Nothing: all names",
     )  # fmt: skip
@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "everything",
     )  # fmt: skip
     add_terminal_options(parser)
+
+
+def _topics() -> list[str]:
+    from nvattest.report.catalogue import entries
+
+    return [entry.key for entry in entries()]
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,8 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._package import __version__
 from nvattest.cli import ANY_STATUS, COMMANDS, STATUSES, command_parser
@@ -18,15 +17,15 @@ from nvattest.cli.arguments import choice
 from nvattest.cli.output import say, write_file
 from nvattest.guest.arguments import USAGE
 from nvattest.guest.record import EXIT
-from nvattest.report.catalogue import entries
 
 # The metavars of options that take a path.
-_FILES: Final = frozenset({"FILE", "PEM", "JWKS", "POLICY", "PATH", "KEY", "FILE|CODE|CHECK"})
-_FOLDERS: Final = frozenset({"DIR", "FOLDER"})
+_TAKES: Final = {
+    **dict.fromkeys(("FILE", "PEM", "JWKS", "POLICY", "PATH", "KEY", "FILE|CODE|CHECK"), "file"),
+    **dict.fromkeys(("DIR", "FOLDER"), "folder"),
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Argument:
+class Argument(NamedTuple):
     """One option or positional argument. ``takes`` is ``""`` (no value), ``word``, ``file`` or ``folder``."""
 
     names: tuple[str, ...]
@@ -37,8 +36,7 @@ class Argument:
     repeats: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(NamedTuple):
     """One command, or one action of a command (``bundle create``)."""
 
     path: tuple[str, ...]
@@ -58,33 +56,26 @@ def all_commands() -> tuple[Command, ...]:
 
 
 def _command(path: tuple[str, ...], text: str, parser: argparse.ArgumentParser) -> Command:
-    arguments = []
+    arguments: list[Argument] = []
     actions: list[Command] = []
     for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
             # An action without a help is one that the program starts for itself.
-            actions += [
-                _command((*path, name), helps[name], sub) for name, sub in action.choices.items() if name in helps
-            ]
+            shown = action._choices_actions  # noqa: SLF001
+            actions += [_command((*path, item.dest), item.help or "", action.choices[item.dest]) for item in shown]
         elif action.help != argparse.SUPPRESS:
             arguments.append(_argument(action))
-    return Command(path=path, help=text, arguments=tuple(arguments), actions=tuple(actions))
+    return Command(path, text, tuple(arguments), tuple(actions))
 
 
 def _argument(action: argparse.Action) -> Argument:
-    flag = action.nargs == 0
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     words = tuple(getattr(action.type, "words", ())) or tuple(str(word) for word in action.choices or ())
-    takes = "" if flag else "file" if metavar in _FILES else "folder" if metavar in _FOLDERS else "word"
-    return Argument(
-        names=tuple(action.option_strings),
-        metavar="" if flag else metavar,
-        takes=takes,
-        words=words,
-        help=" ".join((action.help or "").replace("%%", "%").split()),
-        repeats=isinstance(action, argparse._AppendAction),  # noqa: SLF001
-    )
+    text = " ".join((action.help or "").replace("%%", "%").split())
+    repeats = isinstance(action, argparse._AppendAction)  # noqa: SLF001
+    if action.nargs == 0:
+        return Argument(tuple(action.option_strings), "", "", words, text, repeats)
+    return Argument(tuple(action.option_strings), metavar, _TAKES.get(metavar, "word"), words, text, repeats)
 
 
 def walk(commands: tuple[Command, ...]) -> Iterator[Command]:
@@ -121,25 +112,16 @@ def script(shell: str) -> str:
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](all_commands())
 
 
-def _topics() -> list[str]:
-    return [entry.key for entry in entries()]
-
-
 def _bash(commands: tuple[Command, ...]) -> str:
-    cases = []
+    cases: list[str] = []
+    values: dict[str, str] = {}
     for command in walk(commands):
         words = [action.path[-1] for action in command.actions]
-        words += [name for option in command.options for name in option.names]
-        words += _topics() if command.path == ("explain",) else []
-        words += [word for argument in command.arguments if not argument.names for word in argument.words]
+        for argument in command.arguments:
+            words += argument.names or argument.words
+            for name in argument.names if argument.takes else ():
+                values.setdefault(name, _bash_value(argument))
         cases.append(f'        "{" ".join(command.path)}") words="{" ".join(words)}" ;;')
-    seen: dict[str, str] = {}
-    for command in walk(commands):
-        for option in command.options:
-            for name in option.names:
-                if option.takes and name not in seen:
-                    seen[name] = _bash_value(option)
-    values = [f"        {name}) {action}; return ;;" for name, action in seen.items()]
     grouped = "|".join(command.path[0] for command in commands if command.actions) or "-"
     return "\n".join(
         [
@@ -149,7 +131,7 @@ def _bash(commands: tuple[Command, ...]) -> str:
             '    local path="" words="" index',
             "    COMPREPLY=()",
             '    case "$previous" in',
-            *values,
+            *(f"        {name}) {action}; return ;;" for name, action in values.items()),
             "    esac",
             "    for ((index = 1; index < COMP_CWORD; index++)); do",
             '        case "${COMP_WORDS[index]}" in',
@@ -215,17 +197,13 @@ def _zsh(commands: tuple[Command, ...]) -> str:
 def _zsh_arguments(command: Command) -> str:
     parts = []
     for argument in command.arguments:
-        words = " ".join(argument.words) or (" ".join(_topics()) if argument.metavar == "FILE|CODE|CHECK" else "")
+        words, metavar = " ".join(argument.words), _quoted(argument.metavar.lower())
         value = f"({words})" if words else {"file": "_files", "folder": "_files -/"}.get(argument.takes, " ")
-        if argument.metavar == "FILE|CODE|CHECK":
+        if words and argument.takes == "file":
             value = f'_alternative "files\\:file\\:_files" "words\\:word\\:({words})"'
-        if not argument.names:
-            parts.append(f"'*:{_quoted(argument.metavar.lower())}:{value}'")
-            continue
-        for name in argument.names:
-            tail = f":{_quoted(argument.metavar.lower())}:{value}" if argument.takes else ""
-            repeat = "*" if argument.repeats else ""
-            parts.append(f"'{repeat}{name}[{_quoted(argument.help)}]{tail}'")
+        tail = f":{metavar}:{value}" if argument.takes else ""
+        repeat = "*" if argument.repeats else ""
+        parts += [f"'{repeat}{name}[{_quoted(argument.help)}]{tail}'" for name in argument.names] or [f"'*{tail}'"]
     return "_arguments " + " ".join(parts) if parts else ":"
 
 
@@ -250,15 +228,13 @@ def _fish(commands: tuple[Command, ...]) -> str:
 
 
 def _fish_argument(argument: Argument, condition: str) -> list[str]:
-    words = argument.words or (tuple(_topics()) if argument.metavar == "FILE|CODE|CHECK" else ())
-    value = f" -a '{' '.join(words)}'" if words else ""
-    files = {"file": " -F", "folder": " -a '(__fish_complete_directories)'"}.get(argument.takes, "")
+    value = f" -a '{' '.join(argument.words)}'" if argument.words else ""
+    value += {"file": " -F", "folder": " -a '(__fish_complete_directories)'"}.get(argument.takes, "")
     if not argument.names:
-        return [f"complete -c nvattest -n '{condition}'{value}{files}"] if value or files else []
-    long = [f"-l {name[2:]}" for name in argument.names if name.startswith("--")]
-    short = [f"-s {name[1:]}" for name in argument.names if not name.startswith("--")]
+        return [f"complete -c nvattest -n '{condition}'{value}"] if value else []
+    names = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in argument.names]
     requires = " -x" if argument.takes == "word" else " -r" if argument.takes else ""
-    line = f"complete -c nvattest -n '{condition}' {' '.join([*long, *short])}{requires}{value}{files}"
+    line = f"complete -c nvattest -n '{condition}' {' '.join(sorted(names))}{requires}{value}"
     return [f"{line} -d '{_quoted(argument.help)}'"]
 
 
@@ -273,10 +249,7 @@ _TOP = (
 def pages() -> dict[str, str]:
     """All pages by file name."""
     commands = all_commands()
-    found = {"nvattest.1": _main(commands)}
-    for command in commands:
-        found[f"nvattest-{command.path[0]}.1"] = _page(command)
-    return found
+    return {"nvattest.1": _main(commands)} | {f"nvattest-{item.path[0]}.1": _page(item) for item in commands}
 
 
 def escape(text: str) -> str:
@@ -349,15 +322,10 @@ def _program() -> list[str]:
 def _arguments(command: Command) -> list[str]:
     lines = []
     for argument in command.arguments:
-        lines += [".TP", _term(argument), escape(argument.help) or "\\&"]
+        metavar = f"\\fI{escape(argument.metavar)}\\fR" if argument.metavar else ""
+        names = ", ".join(f"\\fB{escape(name)}\\fR" for name in argument.names)
+        lines += [".TP", f"{names} {metavar}".strip(), escape(argument.help) or "\\&"]
     return lines
-
-
-def _term(argument: Argument) -> str:
-    metavar = f" \\fI{escape(argument.metavar)}\\fR" if argument.metavar else ""
-    if not argument.names:
-        return metavar.strip()
-    return ", ".join(f"\\fB{escape(name)}\\fR" for name in argument.names) + metavar
 
 
 def share() -> dict[str, str]:

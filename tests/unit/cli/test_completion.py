@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,17 @@ def test_a_script_is_good_syntax(shell: str) -> None:
     assert result.stderr == ""
 
 
+@cache
+def bash_script() -> str:
+    return script("bash")
+
+
 def bash_completes(*words: str) -> list[str]:
     program = shutil.which("bash")
     if program is None:
         pytest.skip("there is no bash here")
     quoted = " ".join(f"'{word}'" for word in words)
-    code = f"{script('bash')}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _nvattest; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    code = f"{bash_script()}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _nvattest; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     result = subprocess.run([program, "-c", code], text=True, capture_output=True, timeout=30, check=True)
     return result.stdout.split()
 
