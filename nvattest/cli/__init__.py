@@ -17,6 +17,7 @@ from nvattest._package import __version__
 from nvattest._system import give_up_stdout, open_closed_streams, write_utf_8
 from nvattest._text import suggestion
 from nvattest.cli.arguments import UNEXPECTED, ArgumentError, Parser, add_global_options, ignored
+from nvattest.cli.output import is_terminal, logged, print_json, say
 from nvattest.errors import NvattestError, ResultCode
 
 # Imports make many objects and no cycles, so that early collections find nothing; longer runs still collect.
@@ -189,14 +190,12 @@ def run(argv: list[str]) -> int:
     name, rest = split_command(argv)
     as_json = False
     try:
-        if name is None:
-            return _help(rest)
         if name == "help":
             # As "nvattest COMMAND --help", and without a command the overview.
             name, rest = split_command(rest)
-            if name is None:
-                return _help(rest)
             rest = [*rest, "--help"]
+        if name is None:
+            return _help(rest)
         if name not in COMMANDS:
             near = suggestion(name, tuple(COMMANDS), several=False)
             raise ArgumentError(
@@ -217,25 +216,28 @@ def run(argv: list[str]) -> int:
     except ArgumentError as error:
         # What was typed may be a whole file by mistake; no path has words as long.
         words = [word if len(word) < _LONGEST_WORD else f"{word[:100]}…" for word in str(error).split(" ")]
-        _complain(" ".join(words), "Run with --help for more information.")
+        say(" ".join(words), "Run with --help for more information.", error=True)
         return error.status
     except NvattestError as error:
         # Commands report their own failures in their own format; this is for what fails before they can.
         if as_json:
-            _print_error(error)
-        _complain(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}")
-        if error.hint:
-            _complain(f"  {error.hint}")
+            # Where it cannot be written, the status and stderr say it too.
+            try:
+                print_json("error", {}, error=error)
+                sys.stdout.flush()
+            except OSError:
+                give_up_stdout()
+        hint = [f"  {error.hint}"] if error.hint else []
+        say(f"Error {int(error.result_code):03d}: {error.result_code.message}: {error}", *hint, error=True)
         return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
     except OSError as error:
         # Commands turn the errors of their files into their own messages or name the file, so this is an output: its
         # reader went away, or its disk is full. The verdict was not delivered.
-        if error.filename is not None:
-            _complain(f"the result could not be written to {error.filename}: {error.strerror or error}")
-            return ResultCode.UNKNOWN.exit_status
-        give_up_stdout()
-        if not isinstance(error, BrokenPipeError):
-            _complain(f"the result could not be written: {error.strerror or error}")
+        if error.filename is None:
+            give_up_stdout()
+        if error.filename is not None or not isinstance(error, BrokenPipeError):
+            where = f" to {error.filename}" if error.filename is not None else ""
+            say(f"the result could not be written{where}: {error.strerror or error}", error=True)
         return ResultCode.UNKNOWN.exit_status
     except KeyboardInterrupt:
         return 130
@@ -244,13 +246,10 @@ def run(argv: list[str]) -> int:
 def _watched(name: str, options: argparse.Namespace) -> AbstractContextManager[object]:
     """What the command waits for, shown as it waits; with ``-l debug`` every request, with its time, and cache hits."""
     debug = options.log_level in ("debug", "trace")
-    shown = name in WAITING and options.log_level not in ("error", "off") and not debug
-    forced = shown and options.progress
-    if not debug and not forced and not (shown and sys.stderr is not None and sys.stderr.isatty()):
-        return nullcontext()
-    from nvattest.cli.output import logged
-
-    return logged(debug=debug)
+    waits = name in WAITING and options.log_level not in ("error", "off")
+    if debug or (waits and (options.progress or is_terminal(sys.stderr))):
+        return logged(debug=debug)
+    return nullcontext()
 
 
 def overview(commands: Mapping[str, tuple[str, str]] = COMMANDS) -> str:
@@ -279,8 +278,6 @@ def overview(commands: Mapping[str, tuple[str, str]] = COMMANDS) -> str:
 
 
 def _help(rest: list[str]) -> int:
-    from nvattest.cli.output import say
-
     parser = Parser(prog="nvattest", add_help=False)
     add_global_options(parser)
     parser.add_argument("-h", "--help", action="store_true")
@@ -296,31 +293,8 @@ def _version(options: argparse.Namespace) -> int:
     """``nvattest version``, as a line or as JSON."""
     import platform
 
-    from nvattest.cli.output import say
-
     if options.format == "json":
         say(f'{{"format": "nvattest-version", "version": 1, "nvattest": "{__version__}"}}')
     else:
         say(f"nvattest {__version__} ({platform.system()}/{platform.machine()})")
     return 0
-
-
-def _print_error(error: NvattestError) -> None:
-    from nvattest.cli.output import print_json
-
-    said = {"code": error.code, "message": str(error), "hint": error.hint}
-    try:
-        print_json(
-            "error",
-            {"result_code": int(error.result_code), "result_message": error.result_code.message, "error": said},
-        )
-        sys.stdout.flush()
-    except OSError:
-        # The status and stderr say it too.
-        give_up_stdout()
-
-
-def _complain(*lines: str) -> None:
-    from nvattest.cli.output import say
-
-    say(*lines, error=True)

@@ -616,8 +616,6 @@ def _print_json(result: Result) -> None:
 
     judged = result.code in _JUDGED
     document: dict[str, object] = {
-        "result_code": int(result.code),
-        "result_message": result.code.message,
         "claims": result.claims if judged else {},
         "detached_eat": result.token if judged else {},
     }
@@ -628,7 +626,7 @@ def _print_json(result: Result) -> None:
     if result.refusals:
         document["refusals"] = [refusal.to_json() for refusal in result.refusals]
     document["appraisal"] = appraisal_to_json(result.appraisal) if result.appraisal is not None else None
-    print_json("attest", document)
+    print_json("attest", document, code=result.code)
 
 
 def _print_text(result: Result, request: Request) -> None:

@@ -298,17 +298,13 @@ def run(options: argparse.Namespace) -> int:
     except NvattestError as error:
         code = error.result_code
         if options.format == "json":
-            _print(code, None, error={"message": str(error), "hint": error.hint})
+            said = {"message": str(error), "hint": error.hint}
+            print_json("collect-evidence", {"evidences": None, "error": said}, code=code)
         hint = [f"  next: {error.hint}"] if error.hint else []
         say(f"Error {int(code):03d}: {code.message}: {error}", *hint, error=True)
         return code.exit_status
-    _print(ResultCode.OK, evidences)
+    print_json("collect-evidence", {"evidences": evidences}, code=ResultCode.OK)
     return ResultCode.OK.exit_status
-
-
-def _print(code: ResultCode, evidences: object, **more: object) -> None:
-    result = {"evidences": evidences, "result_code": int(code), "result_message": code.message}
-    print_json("collect-evidence", {**result, **more})
 
 
 def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:

@@ -13,13 +13,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
 from nvattest._text import block, clean
-from nvattest.errors import InputError, NvattestError
+from nvattest.errors import InputError, NvattestError, ResultCode
 
 if TYPE_CHECKING:
     import threading
 
     from nvattest.evidence import Evidence
-    from nvattest.model import VerificationTime
     from nvattest.report.terminal import Terminal
     from nvattest.token.verified import VerifiedToken
 
@@ -43,24 +42,18 @@ def say_how_read(evidence: Iterable[Evidence]) -> None:
         say(f"evidence from: {origin}", error=True)
 
 
-def times(at: VerificationTime | None) -> dict[str, str] | None:
-    """The instants of a judgement for programs; None where a token does not name them."""
-    from nvattest.model import format_time
-
-    return None if at is None else {"device": format_time(at.device), "rim": format_time(at.rim)}
-
-
 def voucher(verified: VerifiedToken) -> dict[str, object]:
     """Who vouches for a token, for programs: its issuer, the source of its key, and whether it is NVIDIA's service."""
     from nvattest.model import format_time
 
+    at = verified.at
     return {
         "issuer": verified.issuer,
         "nvidia": verified.of_nvidia,
         "key_url": verified.key_url,
         "key_source": verified.key_source,
         "issued": format_time(verified.issued),
-        "at": times(verified.at),
+        "at": {"device": format_time(at.device), "rim": format_time(at.rim)} if at is not None else None,
         "anchors": verified.anchors,
         "simulated": verified.simulated,
     }
@@ -178,11 +171,22 @@ def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> N
         os.close(descriptor)
 
 
-def print_json(form: str, document: Mapping[str, object]) -> None:
-    """Print a result for programs, of the form that ``schemas/FORM-1.json`` describes."""
+def print_json(
+    form: str, document: Mapping[str, object], *, code: ResultCode | None = None, error: NvattestError | None = None
+) -> None:
+    """Print a result for programs, of the form that ``schemas/FORM-1.json`` describes.
+
+    Before its own members come those of the result code and of the error, where there are such.
+    """
     from nvattest._documents import dump_json
 
-    print(dump_json({"format": f"nvattest-{form}", "version": 1, **document}))
+    head: dict[str, object] = {"format": f"nvattest-{form}", "version": 1}
+    code = error.result_code if error is not None else code
+    if code is not None:
+        head |= {"result_code": int(code), "result_message": code.message}
+    if error is not None:
+        head["error"] = {"code": error.code, "message": str(error), "hint": error.hint}
+    print(dump_json({**head, **document}))
 
 
 def report_error(
@@ -194,12 +198,10 @@ def report_error(
     """
     code = error.result_code
     if as_json:
-        said = {"code": error.code, "message": str(error), "hint": error.hint}
-        print_json(form, {"result_code": int(code), "result_message": code.message, "error": said, **members})
+        print_json(form, members, error=error)
     else:
-        say(f"Result: {verdict}, code {int(code)} ({code.message})", f"  {error.code}: {error}")
-        if error.hint:
-            say(f"  next: {error.hint}")
+        said = [f"Result: {verdict}, code {int(code)} ({code.message})", f"  {error.code}: {error}"]
+        say(*said, *([f"  next: {error.hint}"] if error.hint else []))
     say(f"Error {int(code):03d}: {code.message}", error=True)
 
 

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         answer = Answer(error.result_code, facts, lines)
     code = answer.code
     if options.format == "json":
-        print_json("policy-check", {"result_code": int(code), "result_message": code.message, **answer.facts})
+        print_json("policy-check", answer.facts, code=code)
     else:
         say(joined(answer.lines))
     return code.exit_status or (ResultCode.UNKNOWN.exit_status if failed else 0)

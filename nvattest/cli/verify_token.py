@@ -235,8 +235,7 @@ def run(options: argparse.Namespace) -> int:
         report_error(error, "NOT BELIEVED", "verify-token", members, as_json=request.as_json)
         return ERROR
     if request.as_json:
-        facts = _facts(verified, check, at)
-        print_json("verify-token", {"result_code": int(code), "result_message": code.message, **facts})
+        print_json("verify-token", _facts(verified, check, at), code=code)
     else:
         verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
         marked = " (simulated)" * verified.simulated
