@@ -19,9 +19,11 @@ from nvattest.cli.arguments import (
     add_options,
     existing_directory,
     existing_path,
+    flag,
     given,
     input_file,
     input_path,
+    option,
     output_file,
     read,
     read_input,
@@ -79,6 +81,16 @@ class Inspector(NamedTuple):
         return inspect_parts(parts, self.verifier, self.at, chains=self.chains, cpu_anchors=anchors, use=use)
 
 
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests a second")
+    return value
+
+
 class FleetRequest(NamedTuple):
     """The nodes of a fleet, and the folder for what they need.
 
@@ -86,15 +98,15 @@ class FleetRequest(NamedTuple):
     None where no bundle is there yet.
     """
 
-    input: str
     folder: str
-    keep_going: bool
     services: Services
     judgement: Judgement
-    rate: float
     renew: float | None
     quiet: bool
     as_json: bool
+    input: str = option("FILE", "JSON Lines as verify-batch reads them, also .gz; the bundle is a folder")
+    rate: float = option("N", "at most so many requests a second; unlimited without", _rate, 0.0)
+    keep_going: bool = flag("write the bundle although some nodes cannot be verified with it")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,16 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for action in (fetch, refresh):
         add_target_options(action)
-        group = action.add_argument_group("a fleet")
-        group.add_argument(
-            "--input", metavar="FILE", help="JSON Lines as verify-batch reads them, also .gz; the bundle is a folder"
-        )
-        group.add_argument(
-            "--rate", type=_rate, default=0.0, metavar="N", help="at most so many requests a second; unlimited without"
-        )
-        group.add_argument(
-            "--keep-going", action="store_true", help="write the bundle although some nodes cannot be verified with it"
-        )
+        add_options(action.add_argument_group("a fleet"), FleetRequest)
         sources.add_service_options(action)
     inspect = actions.add_parser("inspect", help="say what a bundle holds, whether it verifies and until when")
     inspect.add_argument("file", type=input_path, metavar="FILE", help="the bundle; - is standard input")
@@ -149,16 +152,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sources.add_judgement_options(action)
         collect.add_evidence_files(action.add_argument_group("devices whose revocation answers are to be verified"))
         add_options(action, sources.GuestSource, "cpu_anchors")
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests a second")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -16,9 +16,12 @@ from nvattest.cli.arguments import (
     REQUIRED,
     ArgumentError,
     add_command,
+    add_options,
     command_of,
     existing_file,
+    option,
     output_file,
+    read,
 )
 from nvattest.cli.output import say, write_file
 
@@ -32,10 +35,12 @@ class DropIn(NamedTuple):
     """The runtime's configuration that gets a drop-in, and the extension image that has the hook, if there is one."""
 
     configuration: str
-    image: str | None
-    verity: str | None
-    name: str
-    hook_path: str
+    image: str | None = option("FILE", "the extension image, as the node has it")
+    verity: str | None = option("FILE", "its five fields, as make guest-layer wrote them", existing_file)
+    name: str = option("NAME", "the extension's name (default: nvattest)", default="nvattest")
+    hook_path: str = option(
+        "DIR", f"guest_hook_path; default: in the extension, without one {_HOOKS}", default=argparse.SUPPRESS
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,17 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     write.add_argument(
         "configuration", type=existing_file, metavar="FILE", help="the runtime's configuration.toml on this node"
     )
-    write.add_argument("--image", metavar="FILE", help="the extension image, as the node has it")
-    write.add_argument(
-        "--verity", type=existing_file, metavar="FILE", help="its five fields, as make guest-layer wrote them"
-    )
-    write.add_argument("--name", default="nvattest", metavar="NAME", help="the extension's name (default: nvattest)")
-    write.add_argument(
-        "--hook-path",
-        default=argparse.SUPPRESS,
-        metavar="DIR",
-        help=f"guest_hook_path; default: in the extension, without one {_HOOKS}",
-    )
+    add_options(write, DropIn)
     manifest = actions.add_parser("manifest", help="put the watch into the manifest of a copy of the extension coco")
     manifest.add_argument("manifest", type=existing_file, metavar="FILE", help="etc/kata-extensions/components.toml")
     manifest.add_argument(
@@ -128,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
 
         return print_findings(lint_files(options.files), options.format)
     if options.action == "drop-in":
-        text = _drop_in(DropIn(options.configuration, options.image, options.verity, options.name, options.hook_path))
+        text = _drop_in(read(DropIn, options))
     else:
         text = _manifest(options.manifest, gate=options.gate)
     if options.output is None:

@@ -6,13 +6,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.inputs import RevocationMode
 from nvattest.cli import collect, sources
-from nvattest.cli.arguments import REQUIRED, ArgumentError, add_options, choice, given, ignored, read
+from nvattest.cli.arguments import (
+    REQUIRED,
+    ArgumentError,
+    add_options,
+    choice,
+    given,
+    ignored,
+    option,
+    read,
+)
 from nvattest.cli.collect import EvidenceSource
 from nvattest.cli.output import print_json, say, say_how_read
 from nvattest.cli.sources import GuestSource, Judgement, Services
@@ -28,31 +38,30 @@ if TYPE_CHECKING:
     from nvattest.collateral.gather import Needs
     from nvattest.pki.anchors import CpuAnchors
 
-# The options that name devices.
-OF_DEVICES: Final = (
-    "gpu_evidence_file", "nvswitch_evidence_file", "rim_id", "device", "architecture", "driver", "chip_info", "vbios",
-    "project", "project_sku", "chip_sku", "bios",
-)  # fmt: skip
-
 
 class Targets(NamedTuple):
     """What is looked for: devices, evidence files, RIM ids, or versions given by hand; and where."""
 
     files: tuple[str, ...]
     live: EvidenceSource
-    rim_id: list[str]
-    architecture: str | None
-    driver: str | None
-    chip_info: str | None
-    vbios: str | None
-    project: str | None
-    project_sku: str | None
-    chip_sku: str | None
-    bios: str | None
     services: Services
     judgement: Judgement
     guest: GuestSource
     devices_named: bool
+    rim_id: Sequence[str] = option("ID", "this RIM; may be repeated", default=[], many=True)
+    architecture: str | None = option("NAME", "hopper or blackwell", choice("hopper", "blackwell"))
+    driver: str | None = option("VERSION", "driver version, such as 590.48.01")
+    chip_info: str | None = option("CHIP", "Blackwell: the chip in driver RIM ids, such as GB100")
+    vbios: str | None = option("VERSION", "VBIOS version, such as 96.00.9F.00.01")
+    project: str | None = option("TEXT", "board project, such as 1010")
+    project_sku: str | None = option("TEXT", "board project SKU, such as 0200")
+    chip_sku: str | None = option("TEXT", "chip SKU, such as 882")
+    bios: str | None = option("VERSION", "NVSwitch BIOS version, such as 96.10.55.00.01")
+
+
+_BY_HAND: Final = ("architecture", "driver", "chip_info", "vbios", "project", "project_sku", "chip_sku", "bios")
+# The options that name devices.
+OF_DEVICES: Final = ("gpu_evidence_file", "nvswitch_evidence_file", "device", "rim_id", *_BY_HAND)
 
 
 class Outlook(NamedTuple):
@@ -76,20 +85,12 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Which devices, and which guest; without any of these options the devices of this machine."""
     group = parser.add_argument_group("what for")
     collect.add_evidence_files(group)
-    group.add_argument("--rim-id", action="append", default=[], metavar="ID", help="this RIM; may be repeated")
+    add_options(group, Targets, "rim_id")
     group.add_argument(
         "-d", "--device", type=choice("gpu", "nvswitch", "all"), default="gpu", metavar="KIND",
         help="the live devices of this machine: gpu (the default), nvswitch or all",
     )  # fmt: skip
-    group = parser.add_argument_group("versions by hand, or instead of those in the evidence")
-    group.add_argument("--architecture", type=choice("hopper", "blackwell"), metavar="NAME", help="hopper or blackwell")
-    group.add_argument("--driver", metavar="VERSION", help="driver version, such as 590.48.01")
-    group.add_argument("--chip-info", metavar="CHIP", help="Blackwell: the chip in driver RIM ids, such as GB100")
-    group.add_argument("--vbios", metavar="VERSION", help="VBIOS version, such as 96.00.9F.00.01")
-    group.add_argument("--project", metavar="TEXT", help="board project, such as 1010")
-    group.add_argument("--project-sku", metavar="TEXT", help="board project SKU, such as 0200")
-    group.add_argument("--chip-sku", metavar="TEXT", help="chip SKU, such as 882")
-    group.add_argument("--bios", metavar="VERSION", help="NVSwitch BIOS version, such as 96.10.55.00.01")
+    add_options(parser.add_argument_group("versions by hand, or instead of those in the evidence"), Targets, *_BY_HAND)
     add_options(parser.add_argument_group("the CPU of a guest"), GuestSource)
     sources.add_judgement_options(parser)
 

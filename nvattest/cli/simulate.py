@@ -8,79 +8,32 @@ import shlex
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._text import decimal
 from nvattest.cli.arguments import (
     ArgumentError,
     add_command,
+    add_options,
+    choice,
     command_of,
     fault_names,
+    flag,
+    option,
     platform_names,
+    read,
     suggested,
 )
 from nvattest.cli.output import say
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from nvattest.testing import SimulatedGuest
     from nvattest.testing.world import World
 
 _SECONDS_TO_END = 5.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is simulated, what is wrong with it, and the command that runs in it."""
-    parser.usage = "nvattest simulate [options] [-- COMMAND ...]"
-    add_platform_options(parser)
-    parser.add_argument(
-        "--driver-fault", action="append", default=[], metavar="CALL=FAULT",
-        help="a fault of a driver call, such as nvmlInit=9 or nvmlDeviceGetName@2=hang; see --list",
-    )  # fmt: skip
-    parser.add_argument(
-        "--service-fault", action="append", default=[], metavar="SERVICE:FAULT", help="a fault of a service"
-    )
-    parser.add_argument(
-        "--latency", action="append", default=[], type=_latency, metavar="SERVICE=SECONDS",
-        help="how long a service takes to answer, such as ocsp=0.2",
-    )  # fmt: skip
-    parser.add_argument(
-        "--service-key", default="", metavar="KEY", help="refuse requests without this service key, as a bearer token"
-    )
-    parser.add_argument(
-        "--hook", action="store_true",
-        help="run nvattest-hook in a simulated guest; COMMAND is its arguments (--stage init, then status)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--root", metavar="DIR", help="with --hook: an empty folder for the guest's files, which then stay"
-    )
-    parser.add_argument(
-        "--guest", metavar="GUEST", help="Intel's or AMD's service knows the CPU of this guest, such as snp-genoa"
-    )
-    parser.add_argument(
-        "--guest-files", metavar="DIR",
-        help="with --guest: write its maker's root and collateral, and a policy that counts this guest alone, here",
-    )  # fmt: skip
-    parser.add_argument("--list", action="store_true", help="list the platforms and faults, and end")
-    add_command(parser, "the command to run in the simulated world")
-
-
-def add_platform_options(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a platform and its lies."""
-    parser.add_argument(
-        "--platform", type=suggested(platform_names), default="hopper-8-ppcie", metavar="NAME", help="see --list"
-    )
-    parser.add_argument("--driver-version", metavar="VERSION", help="the driver's version, such as 620.12")
-    parser.add_argument(
-        "--nvdec0", choices=("on", "off"), help="the NVDEC0 engine of all GPUs; off on a single Hopper by default"
-    )
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="other devices, other keys")
-    parser.add_argument(
-        "--fault", action="append", type=suggested(fault_names), default=[], metavar="TARGET:LIE",
-        help="a lie, such as gpu0:measurement=9",
-    )  # fmt: skip
 
 
 def _seed(text: str) -> int:
@@ -102,50 +55,87 @@ def _latency(text: str) -> tuple[str, float]:
     return service, value
 
 
+class Simulation(NamedTuple):
+    """What is simulated, what is wrong with it, and the command that runs in it."""
+
+    command: Sequence[str]
+    platform: str = option("NAME", "see --list", suggested(platform_names), "hopper-8-ppcie")
+    driver_version: str | None = option("VERSION", "the driver's version, such as 620.12")
+    nvdec0: str | None = option(
+        "{on,off}", "the NVDEC0 engine of all GPUs; off on a single Hopper by default", choice("on", "off")
+    )
+    seed: int = option("N", "other devices, other keys", _seed, 0)
+    fault: Sequence[str] = option(
+        "TARGET:LIE", "a lie, such as gpu0:measurement=9", suggested(fault_names), [], many=True
+    )
+    driver_fault: Sequence[str] = option(
+        "CALL=FAULT", "a fault of a driver call, such as nvmlInit=9 or nvmlDeviceGetName@2=hang; see --list",
+        default=[], many=True,
+    )  # fmt: skip
+    service_fault: Sequence[str] = option("SERVICE:FAULT", "a fault of a service", default=[], many=True)
+    latency: Sequence[tuple[str, float]] = option(
+        "SERVICE=SECONDS", "how long a service takes to answer, such as ocsp=0.2", _latency, [], many=True
+    )
+    service_key: str = option("KEY", "refuse requests without this service key, as a bearer token", default="")
+    hook: bool = flag("run nvattest-hook in a simulated guest; COMMAND is its arguments (--stage init, then status)")
+    root: str | None = option("DIR", "with --hook: an empty folder for the guest's files, which then stay")
+    guest: str | None = option("GUEST", "Intel's or AMD's service knows the CPU of this guest, such as snp-genoa")
+    guest_files: str | None = option(
+        "DIR", "with --guest: write its maker's root and collateral, and a policy that counts this guest alone, here"
+    )
+    list: bool = flag("list the platforms and faults, and end")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options, and the command after them."""
+    parser.usage = "nvattest simulate [options] [-- COMMAND ...]"
+    add_options(parser, Simulation)
+    add_command(parser, "the command to run in the simulated world")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command in the world and return its exit status, or stay up until interrupted."""
-    if options.list:
-        if words := command_of(options):
-            raise ArgumentError(f"--list runs no command: {' '.join(words)}")
+    request = read(Simulation, options, command=command_of(options))
+    command = request.command
+    if request.list:
+        if command:
+            raise ArgumentError(f"--list runs no command: {' '.join(command)}")
         say(_catalogue())
         return 0
-    if options.root is not None and not options.hook:
+    if request.root is not None and not request.hook:
         raise ArgumentError("--root is the folder of the guest of --hook")
-    lies = [text for text in options.fault if text.startswith("guest:")]
-    for option, given in (("--guest-files", options.guest_files), ("--fault", lies[0] if lies else None)):
-        if given is not None and options.guest is None:
-            raise ArgumentError(f"{option}: {given} is about a guest: it needs --guest")
+    lies = [text for text in request.fault if text.startswith("guest:")]
+    for name, value in (("--guest-files", request.guest_files), ("--fault", lies[0] if lies else None)):
+        if value is not None and request.guest is None:
+            raise ArgumentError(f"{name}: {value} is about a guest: it needs --guest")
     from nvattest._system import require_linux
 
     require_linux("a simulated world")
-    command = command_of(options)
-    from datetime import datetime, timezone
-
     from nvattest.testing.platform import Platform
     from nvattest.testing.world import World
 
     clock = datetime.now(timezone.utc)
-    guest = _guest(options, lies, clock)
+    guest = _guest(request, lies, clock)
     platform = Platform.build(
-        options.platform,
-        seed=options.seed,
+        request.platform,
+        seed=request.seed,
         clock=clock,
-        driver_version=options.driver_version,
-        nvdec0=None if options.nvdec0 is None else options.nvdec0 == "on",
-        lies=[text for text in options.fault if text not in lies],
+        driver_version=request.driver_version,
+        nvdec0=None if request.nvdec0 is None else request.nvdec0 == "on",
+        lies=[text for text in request.fault if text not in lies],
     )
     # SIGTERM ends the world as an interrupt does, so that its files and processes are removed.
     signal.signal(signal.SIGTERM, _interrupt)
     with World(
         platform,
-        driver_faults=options.driver_fault,
-        service_faults=options.service_fault,
-        delay=dict(options.latency),
-        service_key=options.service_key,
+        driver_faults=request.driver_fault,
+        service_faults=request.service_fault,
+        delay=dict(request.latency),
+        service_key=request.service_key,
         guest=guest,
     ) as world:
-        if options.hook:
-            return _run_hook(world, command, options.root)
+        if request.hook:
+            return _run_hook(world, command, request.root)
         if command:
             return _run_command(command, world.environment())
         for name in world.foreign_variables(os.environ):
@@ -163,22 +153,22 @@ def run(options: argparse.Namespace) -> int:
             signal.pause()
 
 
-def _guest(options: argparse.Namespace, lies: list[str], clock: datetime) -> SimulatedGuest | None:
+def _guest(request: Simulation, lies: Sequence[str], clock: datetime) -> SimulatedGuest | None:
     """The guest that ``attest --simulate --bind-tee`` has, and its files."""
-    if options.guest is None:
+    if request.guest is None:
         return None
     from nvattest.testing import SimulatedGuest
 
-    guest = SimulatedGuest(options.guest, clock=clock, lies=lies)
-    if options.guest_files is not None:
+    guest = SimulatedGuest(request.guest, clock=clock, lies=lies)
+    if request.guest_files is not None:
         try:
-            guest.write(options.guest_files)
+            guest.write(request.guest_files)
         except OSError as error:
             raise InputError(f"--guest-files: {error.strerror or error}", code="file") from None
     return guest
 
 
-def _run_hook(world: World, words: list[str], root: str | None) -> int:
+def _run_hook(world: World, words: Sequence[str], root: str | None) -> int:
     import tempfile
     from contextlib import ExitStack
 
@@ -196,7 +186,7 @@ def _run_hook(world: World, words: list[str], root: str | None) -> int:
         return status
 
 
-def _run_command(command: list[str], environment: dict[str, str]) -> int:
+def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
     from nvattest.testing.driver import end_with_parent
 
     try:
@@ -222,7 +212,7 @@ def _run_command(command: list[str], environment: dict[str, str]) -> int:
         ) from None
 
 
-def _meant(command: list[str]) -> str:
+def _meant(command: Sequence[str]) -> str:
     """What to write where the command is the name of a platform, or nearly."""
     from nvattest._text import suggestion
 
