@@ -331,9 +331,9 @@ def _report(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
 
 
 def _quote(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
-    from nvattest.tee.quote import parse_quote, read_quote
+    from nvattest.tee.quote import parse_quote, read_quote_file
 
-    quote = parse_quote(read_quote(data))
+    quote = parse_quote(read_quote_file(data).quote)
     facts: JsonObject = {
         "provider": quote.kind.value,
         "version": quote.version,

@@ -494,10 +494,10 @@ def _cpu_collateral(paths: Sequence[str], quote: bytes) -> CpuCollateral | None:
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE
     from nvattest.session import parse_collateral
     from nvattest.tee.collateral import SnpCollateral
-    from nvattest.tee.quote import parse_quote, read_quote
+    from nvattest.tee.quote import parse_quote, read_quote_file
 
     try:
-        parse_quote(read_quote(quote))
+        parse_quote(read_quote_file(quote).quote)
     except ParseError:
         # What belongs to it cannot be known. Its own check says why.
         return None
@@ -518,7 +518,7 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
         ParseError: the file is no quote that is known here.
     """
     from nvattest.tee.guest import check_answers
-    from nvattest.tee.quote import MAXIMUM_FILE, check_binding, read_quote
+    from nvattest.tee.quote import MAXIMUM_FILE, check_binding, read_quote_file
     from nvattest.token.verify import device_side
 
     devices = device_side(verified, nonce)
@@ -527,7 +527,11 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
     except InputError as error:
         raise TokenError(error.message, code=error.code, hint=error.hint) from None
     check = sources.read_file(
-        "--tee-quote", path, MAXIMUM_FILE, lambda data: check_binding(read_quote(data), demand.report_data), "quote"
+        "--tee-quote",
+        path,
+        MAXIMUM_FILE,
+        lambda data: check_binding(read_quote_file(data).quote, demand.report_data),
+        "quote",
     )
     if not check.ok:
         hint = "the quote belongs to another run, another key or another challenge"

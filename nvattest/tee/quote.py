@@ -12,10 +12,10 @@ Layouts: Intel TDX DCAP Quoting Library API, appendix A.3 (version 4) and A.4 (v
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from dataclasses import dataclass, field
 from enum import Enum
+from struct import Struct
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from nvattest._documents import Cursor, JsonObject, kind_of, load_json
@@ -44,6 +44,7 @@ _TD_BODY_1_5: Final = 648
 _TD_BODY_1_5_EX: Final = 885
 # Version 5 names the kind of its body: 1 is an SGX enclave, the others are trust domains.
 _TD_BODIES: Final = {2: _TD_BODY_1_0, 3: _TD_BODY_1_5, 4: _TD_BODY_1_5_EX}
+_REGISTER: Final = 48
 _SNP_SIZE: Final = 0x4A0
 _SNP_VERSIONS: Final = (2, 3, 4, 5)
 _SNP_CPUID: Final = 3
@@ -74,6 +75,11 @@ class TdBody(NamedTuple):
     mr_config_id: bytes
     rtmrs: tuple[bytes, ...]
     report_data: bytes
+
+
+# Of the layouts, what has a name in TdBody and SnpReport, in their order; "x" passes over the rest.
+_TD_BODY: Final = Struct("<16x 48s 56x Q 8x 48s 48s 96x 192s 64s")
+_SNP_REPORT: Final = Struct("<I I Q 16s 16s I I 8s 8x I 4x 64s 48s 32s 48s 48s 64x 8s 3s 21x 64s 8s 8x 8s")
 
 
 class SnpReport(NamedTuple):
@@ -219,22 +225,11 @@ class QuoteFile(NamedTuple):
     auxiliary: bytes
 
 
-def read_quote(data: bytes) -> bytes:
-    """The raw quote of a file, whichever of the two forms it has.
-
-    What the JSON says beside the quote is not returned: only the quote itself is signed.
+def read_quote_file(data: bytes) -> QuoteFile:
+    """The blobs of a file of either form. What else the JSON says is not returned: only the quote itself is signed.
 
     Raises:
         ParseError: too large, or JSON that is not such a file.
-    """
-    return read_quote_file(data).quote
-
-
-def read_quote_file(data: bytes) -> QuoteFile:
-    """The raw quote of a file, and the auxiliary blob that the JSON form may have.
-
-    Raises:
-        ParseError: as ``read_quote``.
     """
     if len(data) > MAXIMUM_FILE:
         raise ParseError(f"{len(data)} bytes, at most {MAXIMUM_FILE} are read", source=_FILE, code="too-large")
@@ -244,18 +239,17 @@ def read_quote_file(data: bytes) -> QuoteFile:
     document = load_json(data, source=_FILE, maximum=MAXIMUM_FILE)
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
         raise ParseError(f"not a file of format {FORMAT}, version {VERSION}", source=_FILE, code="format")
-    auxiliary = document.get("auxblob")
-    return QuoteFile(
-        _blob(document.get("outblob"), "outblob"), _blob(auxiliary, "auxblob") if auxiliary is not None else b""
-    )
+    auxiliary = b"" if document.get("auxblob") is None else _blob(document, "auxblob")
+    return QuoteFile(_blob(document, "outblob"), auxiliary)
 
 
-def _blob(value: object, name: str) -> bytes:
+def _blob(document: JsonObject, name: str) -> bytes:
+    value = document.get(name)
     if not isinstance(value, str):
         raise ParseError(f"{name} is {kind_of(value)}, expected a text", source=_FILE, code="format")
     try:
         return base64.b64decode(value, validate=True)
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise ParseError(f"{name} is not base64", source=_FILE, code="base64") from None
 
 
@@ -282,33 +276,9 @@ def _snp(data: bytes) -> ParsedQuote:
     version = cursor.uint(4, "version")
     if version not in _SNP_VERSIONS:
         raise cursor.error(f"SNP report version {version} is not known", code="quote-version", back=4)
-
-    def number(offset: int, size: int) -> int:
-        return int.from_bytes(data[offset : offset + size], "little")
-
-    report = SnpReport(
-        version=version,
-        guest_svn=number(0x04, 4),
-        policy=number(0x08, 8),
-        family_id=data[0x10:0x20],
-        image_id=data[0x20:0x30],
-        vmpl=number(0x30, 4),
-        algorithm=number(0x34, 4),
-        current_tcb=data[0x38:0x40],
-        key_info=number(0x48, 4),
-        report_data=data[0x50:0x90],
-        measurement=data[0x90:0xC0],
-        host_data=data[0xC0:0xE0],
-        id_key_digest=data[0xE0:0x110],
-        author_key_digest=data[0x110:0x140],
-        reported_tcb=data[0x180:0x188],
-        cpuid=(data[0x188], data[0x189], data[0x18A]) if version >= _SNP_CPUID else None,
-        chip_id=data[0x1A0:0x1E0],
-        committed_tcb=data[0x1E0:0x1E8],
-        launch_tcb=data[0x1F0:0x1F8],
-        signed=data[:_SNP_SIGNED],
-        signature=data[_SNP_SIGNED:],
-    )
+    *first, cpuid, chip, committed, launch = _SNP_REPORT.unpack_from(data)
+    processor = tuple(cpuid) if version >= _SNP_CPUID else None
+    report = SnpReport._make((*first, processor, chip, committed, launch, data[:_SNP_SIGNED], data[_SNP_SIGNED:]))
     return ParsedQuote(
         kind=QuoteKind.SNP,
         version=version,
@@ -346,7 +316,9 @@ def _tdx(data: bytes) -> ParsedQuote:
         size = cursor.uint(4, "size of the body")
         if size != _TD_BODIES[body_kind]:
             raise cursor.error(f"body of {size} bytes, expected {_TD_BODIES[body_kind]}", code="quote-body", back=4)
-    body = _td_body(Cursor(cursor.take(size, "body"), source=_SOURCE, origin=cursor.offset - size))
+    *first, rtmrs, report_data = _TD_BODY.unpack_from(cursor.take(size, "body"))
+    registers = tuple(rtmrs[at : at + _REGISTER] for at in range(0, len(rtmrs), _REGISTER))
+    body = TdBody._make((*first, registers, report_data))
     length = cursor.uint(4, "size of the signature")
     if not length:
         raise cursor.error("a quote without a signature", code="quote-signature", back=4)
@@ -366,22 +338,4 @@ def _tdx(data: bytes) -> ParsedQuote:
         body=body,
         data=data[:end],
         signature=signature,
-    )
-
-
-def _td_body(body: Cursor) -> TdBody:
-    body.take(16, "TEE TCB SVN")
-    mr_seam = body.take(48, "MRSEAM")
-    body.take(48 + 8, "MRSIGNERSEAM and SEAM attributes")
-    attributes = body.uint(8, "TD attributes")
-    body.take(8, "XFAM")
-    mrtd, mr_config_id = body.take(48, "MRTD"), body.take(48, "MRCONFIGID")
-    body.take(2 * 48, "MROWNER and MROWNERCONFIG")
-    return TdBody(
-        mr_seam=mr_seam,
-        attributes=attributes,
-        mrtd=mrtd,
-        mr_config_id=mr_config_id,
-        rtmrs=tuple(body.take(48, f"RTMR {number}") for number in range(4)),
-        report_data=body.take(64, "report data"),
     )

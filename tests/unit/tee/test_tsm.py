@@ -13,7 +13,7 @@ from fake_kernel import ROOT, Entry, FakeKernel, failure
 
 from nvattest.errors import CollectionError, InputError, ParseError
 from nvattest.tee import tsm
-from nvattest.tee.quote import dump_quote, read_quote
+from nvattest.tee.quote import dump_quote, read_quote_file
 from nvattest.tee.tsm import TeeQuote, take_quote
 
 DATA = bytes(range(64))
@@ -229,8 +229,8 @@ def test_a_quote_is_read_from_its_file_and_raw(boot: Boot) -> None:
     boot(auxiliary=b"aux")
     quote = take()
     text = json.dumps(dump_quote(quote)).encode()
-    assert read_quote(text) == quote.quote
-    assert read_quote(b"\x04\x00" + bytes(700)) == b"\x04\x00" + bytes(700)
+    assert read_quote_file(text).quote == quote.quote
+    assert read_quote_file(b"\x04\x00" + bytes(700)).quote == b"\x04\x00" + bytes(700)
 
 
 @pytest.mark.parametrize(
@@ -246,4 +246,4 @@ def test_a_quote_is_read_from_its_file_and_raw(boot: Boot) -> None:
 )
 def test_a_file_that_is_no_quote_is_refused(text: bytes) -> None:
     with pytest.raises(ParseError):
-        read_quote(text)
+        read_quote_file(text)
