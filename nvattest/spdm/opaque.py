@@ -28,7 +28,6 @@ from nvattest.errors import ParseError, ResultCode
 
 # Every offset in spdm/ counts from the first byte of the report, so that one source name serves all parts.
 SOURCE: Final = "SPDM report"
-_VERSION_ID: Final = int(GpuField.OPAQUE_DATA_VERSION)
 _INTEGER_MAX: Final = 8
 _LEGACY_HEAD: Final = Struct("<HH")
 _VERSIONED_HEAD: Final = Struct("<HHH")
@@ -97,19 +96,15 @@ def _parse_entries(data: bytes, position: int, head: Struct, origin: int) -> tup
     while position < end:
         start = position + head.size
         if start > end:
-            raise _malformed(
-                f"an opaque entry begins with {head.size} bytes, {end - position} are left",
-                "truncated",
-                origin + position,
-            )
+            left = f"an opaque entry begins with {head.size} bytes, {end - position} are left"
+            raise _malformed(left, "truncated", origin + position)
         words = head.unpack_from(data, position)
         field, size = words[0], words[-1]
         if field in entries:
             raise _malformed(f"opaque field {field} appears twice", "duplicate-field", origin + position)
         if start + size > end:
-            raise _malformed(
-                f"opaque field {field} needs {size} bytes, {end - start} are left", "truncated", origin + start
-            )
+            left = f"opaque field {field} needs {size} bytes, {end - start} are left"
+            raise _malformed(left, "truncated", origin + start)
         value_type = words[1] if head is _VERSIONED_HEAD else None
         entries[field] = OpaqueEntry(field, value_type, data[start : start + size], origin + position)
         position = start + size
@@ -117,40 +112,36 @@ def _parse_entries(data: bytes, position: int, head: Struct, origin: int) -> tup
 
 
 def _legacy_version(entries: tuple[OpaqueEntry, ...]) -> int:
-    for entry in entries:
-        if entry.id == _VERSION_ID:
-            if not 0 < len(entry.data) <= _INTEGER_MAX:
-                raise _malformed(
-                    f"the opaque data version has {len(entry.data)} bytes, expected 1 to {_INTEGER_MAX}",
-                    "field-malformed",
-                    entry.offset,
-                )
-            major = int.from_bytes(entry.data, "little")
-            _check_major(major, entry.offset)
-            return major
-    return 0
+    entry = next((entry for entry in entries if entry.id == GpuField.OPAQUE_DATA_VERSION), None)
+    if entry is None:
+        return 0
+    size = len(entry.data)
+    if not 0 < size <= _INTEGER_MAX:
+        wrong = f"the opaque data version has {size} bytes, expected 1 to {_INTEGER_MAX}"
+        raise _malformed(wrong, "field-malformed", entry.offset)
+    major = int.from_bytes(entry.data, "little")
+    _check_major(major, entry.offset)
+    return major
 
 
 def _check_major(major: int, offset: int) -> None:
     if major > OPAQUE_MAJOR_MAX:
-        raise ParseError(
-            f"opaque data of version {major}, at most {OPAQUE_MAJOR_MAX} is known",
-            source=SOURCE,
-            offset=offset,
-            code="opaque-version",
-            result_code=ResultCode.GPU_FW_NOT_SUPPORTED,
-            hint="the driver is newer than this verifier: update nvattest",
-        )
+        newer = f"opaque data of version {major}, at most {OPAQUE_MAJOR_MAX} is known"
+        hint = "the driver is newer than this verifier: update nvattest"
+        raise _malformed(newer, "opaque-version", offset, ResultCode.GPU_FW_NOT_SUPPORTED, hint)
 
 
-def _malformed(message: str, code: str, offset: int) -> ParseError:
-    return ParseError(
-        message, source=SOURCE, offset=offset, code=code, result_code=ResultCode.SPDM_OPAQUE_DATA_PARSE_ERROR
-    )
+def _malformed(
+    message: str,
+    code: str,
+    offset: int | None,
+    result_code: ResultCode = ResultCode.SPDM_OPAQUE_DATA_PARSE_ERROR,
+    hint: str = "",
+) -> ParseError:
+    return ParseError(message, source=SOURCE, offset=offset, code=code, result_code=result_code, hint=hint)
 
 
 # --- what the entries of a GPU and of an NVSwitch mean ----------------------------------------------------------------
-
 
 # Texts of a report become RIM ids, file names and parts of URLs.
 _TEXT: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -259,13 +250,9 @@ class _Fields:
     def need(self, field: IntEnum) -> OpaqueEntry:
         entry = self._by_id.get(field)
         if entry is None:
-            raise ParseError(
-                f"opaque field {field.value} ({field.name}) is missing",
-                source=SOURCE,
-                code="field-missing",
-                result_code=ResultCode.SPDM_FIELD_NOT_FOUND,
-                hint="check that the evidence is labelled with the architecture of its device",
-            )
+            missing = f"opaque field {field.value} ({field.name}) is missing"
+            hint = "check that the evidence is labelled with the architecture of its device"
+            raise _malformed(missing, "field-missing", None, ResultCode.SPDM_FIELD_NOT_FOUND, hint)
         return entry
 
     def optional(self, field: IntEnum, read: Callable[[OpaqueEntry], _T]) -> _T | None:
@@ -275,12 +262,12 @@ class _Fields:
     def text(self, entry: OpaqueEntry) -> str:
         value = entry.data.partition(b"\0")[0]
         if _TEXT.fullmatch(value) is None:
-            raise self._malformed(entry, f"is not a text of 1 to 64 of A-Z a-z 0-9 . _ -: {value[:72]!r}")
+            raise self._wrong(entry, f"is not a text of 1 to 64 of A-Z a-z 0-9 . _ -: {value[:72]!r}")
         return value.decode("ascii")
 
     def sized(self, entry: OpaqueEntry, size: int) -> bytes:
         if len(entry.data) != size:
-            raise self._malformed(entry, f"has {len(entry.data)} bytes, expected {size}")
+            raise self._wrong(entry, f"has {len(entry.data)} bytes, expected {size}")
         return entry.data
 
     def fwid(self, entry: OpaqueEntry) -> bytes:
@@ -291,13 +278,13 @@ class _Fields:
 
     def integer(self, entry: OpaqueEntry) -> int:
         if not 0 < len(entry.data) <= _INTEGER_MAX:
-            raise self._malformed(entry, f"has {len(entry.data)} bytes, expected 1 to {_INTEGER_MAX}")
+            raise self._wrong(entry, f"has {len(entry.data)} bytes, expected 1 to {_INTEGER_MAX}")
         return int.from_bytes(entry.data, "little")
 
     def counts(self, entry: OpaqueEntry) -> tuple[int, ...]:
         count, rest = divmod(len(entry.data), 4)
         if rest:
-            raise self._malformed(entry, f"has {len(entry.data)} bytes, expected a multiple of 4")
+            raise self._wrong(entry, f"has {len(entry.data)} bytes, expected a multiple of 4")
         return unpack(f"<{count}I", entry.data)
 
     def pdi(self, entry: OpaqueEntry) -> str:
@@ -306,24 +293,19 @@ class _Fields:
     def reversed_pdis(self, entry: OpaqueEntry) -> tuple[str, ...]:
         data = entry.data
         if len(data) % PDI_SIZE:
-            raise self._malformed(entry, f"has {len(data)} bytes, expected a multiple of {PDI_SIZE}")
+            raise self._wrong(entry, f"has {len(data)} bytes, expected a multiple of {PDI_SIZE}")
         # Reversed as a whole, each PDI is reversed; their order does not matter.
         return _pdis(data[::-1])
 
     def pdis_and_ports(self, entry: OpaqueEntry) -> tuple[tuple[str, ...], bytes]:
         size = SWITCH_GPU_COUNT * PDI_SIZE
         if len(entry.data) < size:
-            raise self._malformed(entry, f"has {len(entry.data)} bytes, expected at least {size}")
+            raise self._wrong(entry, f"has {len(entry.data)} bytes, expected at least {size}")
         return _pdis(entry.data[:size]), entry.data[size:]
 
-    def _malformed(self, entry: OpaqueEntry, message: str) -> ParseError:
-        return ParseError(
-            f"opaque field {entry.id} ({self._names(entry.id).name}) {message}",
-            source=SOURCE,
-            offset=entry.offset,
-            code="field-malformed",
-            result_code=ResultCode.SPDM_OPAQUE_DATA_PARSE_ERROR,
-        )
+    def _wrong(self, entry: OpaqueEntry, message: str) -> ParseError:
+        name = f"opaque field {entry.id} ({self._names(entry.id).name})"
+        return _malformed(f"{name} {message}", "field-malformed", entry.offset)
 
 
 def _pdis(data: bytes) -> tuple[str, ...]:

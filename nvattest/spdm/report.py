@@ -40,7 +40,7 @@ def read_anew(_: Hashable, read: Callable[[], T], /) -> T:
 
 
 class GetMeasurementsRequest(NamedTuple):
-    """What the device was asked. ``nonce`` is the requester nonce (32 bytes), ``raw`` the 37 bytes themselves."""
+    """What the device was asked. ``nonce`` is the requester nonce (32 bytes)."""
 
     version: int
     code: int
@@ -48,7 +48,6 @@ class GetMeasurementsRequest(NamedTuple):
     param2: int
     nonce: bytes
     slot_id: int
-    raw: bytes
 
 
 def parse_request(data: bytes) -> GetMeasurementsRequest:
@@ -58,27 +57,34 @@ def parse_request(data: bytes) -> GetMeasurementsRequest:
         ParseError: another length, version, code, or other parameters.
     """
     cursor = Cursor(data, source=SOURCE, result_code=ResultCode.SPDM_REQUEST_PARSE_ERROR)
-    version = cursor.uint(1, "the version of the request")
-    check_version(cursor, version)
-    code = cursor.uint(1, "the request code")
-    if code != GET_MEASUREMENTS:
-        raise cursor.error(f"expected GET_MEASUREMENTS (0xe0), found code {code:#04x}", code="spdm-code", back=1)
+    version, code = _read_head(cursor, "request", GET_MEASUREMENTS, "GET_MEASUREMENTS")
     param1 = cursor.uint(1, "Param1 of the request")
     if not param1 & SIGNATURE_REQUESTED:
         raise cursor.error(f"Param1 is {param1:#04x}: no signature was requested", code="spdm-parameter", back=1)
     param2 = cursor.uint(1, "Param2 of the request")
     if param2 != ALL_MEASUREMENTS:
-        raise cursor.error(
-            f"Param2 is {param2:#04x}, expected 0xff: not all measurements were requested",
-            code="spdm-parameter",
-            back=1,
-        )
+        wrong = f"Param2 is {param2:#04x}, expected 0xff: not all measurements were requested"
+        raise cursor.error(wrong, code="spdm-parameter", back=1)
     nonce = cursor.take(NONCE_SIZE, "the requester nonce")
     slot_id = cursor.uint(1, "the slot of the request")
     cursor.finish("the request")
-    return GetMeasurementsRequest(
-        version=version, code=code, param1=param1, param2=param2, nonce=nonce, slot_id=slot_id, raw=data
-    )
+    return GetMeasurementsRequest(version, code, param1, param2, nonce, slot_id)
+
+
+def _read_head(cursor: Cursor, message: str, code: int, name: str) -> tuple[int, int]:
+    """The SPDM version and the code of a message.
+
+    From 1.2 on the signature also covers messages that a report does not hold, so that it cannot be verified.
+    """
+    version = cursor.uint(1, f"the version of the {message}")
+    if version != SPDM_VERSION:
+        error = cursor.error(f"expected SPDM version 0x11, found {version:#04x}", code="spdm-version", back=1)
+        error.hint = "only SPDM 1.1 reports can be verified: check that this is the whole report, request first"
+        raise error
+    found = cursor.uint(1, f"the {message} code")
+    if found != code:
+        raise cursor.error(f"expected {name} ({code:#04x}), found code {found:#04x}", code="spdm-code", back=1)
+    return version, found
 
 
 def build_request(nonce: bytes, slot_id: int = 0) -> bytes:
@@ -92,17 +98,6 @@ def build_request(nonce: bytes, slot_id: int = 0) -> bytes:
         raise ValueError(f"a certificate slot is 0 to 15, not {slot_id}")
     head = bytes((SPDM_VERSION, GET_MEASUREMENTS, SIGNATURE_REQUESTED, ALL_MEASUREMENTS))
     return head + Nonce(nonce).value + bytes((slot_id,))
-
-
-def check_version(cursor: Cursor, version: int) -> None:
-    """Refuse messages of another SPDM version; the cursor is behind the version byte.
-
-    From 1.2 on the signature also covers messages that a report does not hold, so that it cannot be verified.
-    """
-    if version != SPDM_VERSION:
-        error = cursor.error(f"expected SPDM version 0x11, found {version:#04x}", code="spdm-version", back=1)
-        error.hint = "only SPDM 1.1 reports can be verified: check that this is the whole report, request first"
-        raise error
 
 
 # --- the response -----------------------------------------------------------------------------------------------------
@@ -126,7 +121,7 @@ class MeasurementBlock(NamedTuple):
 
 
 class MeasurementsResponse(NamedTuple):
-    """What the device answered.
+    """What the device answered, in its order.
 
     ``nonce`` is the responder's; ``opaque_offset`` and ``signed_length`` count from the start of the response, of which
     the first ``signed_length`` bytes are signed; ``signature`` is r‖s (96 bytes); ``trailing`` is what follows it.
@@ -145,10 +140,6 @@ class MeasurementsResponse(NamedTuple):
     signed_length: int
     trailing: bytes
 
-    @property
-    def record_length(self) -> int:
-        return len(self.record)
-
 
 def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_anew) -> MeasurementsResponse:
     """Read a response; ``origin`` is its offset in the report and is added to the offsets of errors.
@@ -160,11 +151,7 @@ def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_an
         ParseError: truncation, another version or code, no or repeated or malformed blocks, no opaque data.
     """
     cursor = Cursor(data, source=SOURCE, origin=origin, result_code=ResultCode.SPDM_PARSE_ERROR)
-    version = cursor.uint(1, "the version of the response")
-    check_version(cursor, version)
-    code = cursor.uint(1, "the response code")
-    if code != MEASUREMENTS:
-        raise cursor.error(f"expected MEASUREMENTS (0x60), found code {code:#04x}", code="spdm-code", back=1)
+    version, code = _read_head(cursor, "response", MEASUREMENTS, "MEASUREMENTS")
     param1 = cursor.uint(1, "Param1 of the response")
     param2 = cursor.uint(1, "Param2 of the response")
     count = cursor.uint(1, "the number of blocks")
@@ -185,19 +172,9 @@ def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_an
     signed_length = cursor.position
     signature = cursor.take(SIGNATURE_SIZE, "the signature")
     return MeasurementsResponse(
-        version=version,
-        code=code,
-        param1=param1,
-        param2=param2,
-        blocks=blocks,
-        record=record,
-        nonce=nonce,
-        opaque=opaque,
-        opaque_offset=opaque_offset,
-        signature=signature,
-        signed_length=signed_length,
+        version, code, param1, param2, blocks, record, nonce, opaque, opaque_offset, signature, signed_length,
         trailing=data[cursor.position :],
-    )
+    )  # fmt: skip
 
 
 def parse_record(data: bytes, *, count: int, origin: int) -> tuple[MeasurementBlock, ...]:
@@ -232,9 +209,8 @@ def parse_record(data: bytes, *, count: int, origin: int) -> tuple[MeasurementBl
         if index in seen:
             raise malformed(f"index {index} appears twice", "duplicate-block", position)
         if size != value_size + _INNER:
-            raise malformed(
-                f"it has {size} bytes outside and {value_size} + {_INNER} inside", "block-length", position + 2
-            )
+            sizes = f"it has {size} bytes outside and {value_size} + {_INNER} inside"
+            raise malformed(sizes, "block-length", position + 2)
         value = position + _OUTER + _INNER
         stop = value + value_size
         if stop > end:
@@ -296,25 +272,18 @@ def parse_report(data: bytes, kind: DeviceKind, *, remember: Remember = read_ane
         ParseError: more than 64 KiB, or not such a report; ``offset`` counts from its first byte.
     """
     if len(data) > MAXIMUM_SIZE:
-        raise ParseError(
-            f"{len(data)} bytes, at most {MAXIMUM_SIZE} are read",
-            source=SOURCE,
-            offset=MAXIMUM_SIZE,
-            code="too-large",
-            result_code=ResultCode.SPDM_PARSE_ERROR,
-        )
+        cursor = Cursor(data, source=SOURCE, origin=MAXIMUM_SIZE, result_code=ResultCode.SPDM_PARSE_ERROR)
+        raise cursor.error(f"{len(data)} bytes, at most {MAXIMUM_SIZE} are read", code="too-large")
     request = parse_request(data[:REQUEST_SIZE])
     response = parse_response(data[REQUEST_SIZE:], origin=REQUEST_SIZE, remember=remember)
     offset = REQUEST_SIZE + response.opaque_offset
-    opaque, fields = remember(
-        ("opaque", response.opaque, offset, kind.value), lambda: _opaque_and_fields(response.opaque, offset, kind)
-    )
+
+    def read() -> tuple[OpaqueData, GpuFields | SwitchFields]:
+        found = parse_opaque(response.opaque, origin=offset)
+        return found, gpu_fields(found) if kind is DeviceKind.GPU else switch_fields(found)
+
+    opaque, fields = remember(("opaque", response.opaque, offset, kind.value), read)
     return Report(raw=data, kind=kind, request=request, response=response, opaque=opaque, fields=fields)
-
-
-def _opaque_and_fields(data: bytes, origin: int, kind: DeviceKind) -> tuple[OpaqueData, GpuFields | SwitchFields]:
-    opaque = parse_opaque(data, origin=origin)
-    return opaque, gpu_fields(opaque) if kind is DeviceKind.GPU else switch_fields(opaque)
 
 
 class FeatureMode(Enum):

@@ -31,7 +31,7 @@ def test_a_response_gives_its_parts() -> None:
     parsed = parse_response(data)
     assert [(b.index, b.value_type, b.value) for b in parsed.blocks] == [(1, 1, b"\xaa" * 48), (7, 1, b"\x01" * 32)]
     assert (parsed.version, parsed.code, parsed.param1, parsed.param2) == (0x11, 0x60, 0, 0)
-    assert parsed.record_length == 55 + 39
+    assert len(parsed.record) == 55 + 39
     assert (parsed.nonce, parsed.opaque, parsed.signature) == (NONCE, OPAQUE, SIGNATURE)
     assert data[parsed.opaque_offset :].startswith(OPAQUE + SIGNATURE)
     assert data[parsed.signed_length :] == SIGNATURE + b"\n"

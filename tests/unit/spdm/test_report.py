@@ -68,7 +68,7 @@ def test_a_real_response_reads_as_nvidia_reads_it(real_data: Path, name: str, or
     assert f"0x{response.param1:02x}" == expected["Param1"]
     assert f"0x{response.param2:02x}" == expected["Param2"]
     assert len(response.blocks) == expected["NumberOfBlocks"] == expected["MeasurementRecord"]["NumberOfBlocks"]
-    assert response.record_length == expected["MeasurementRecordLength"]
+    assert len(response.record) == expected["MeasurementRecordLength"]
     assert response.nonce == hexed(expected["Nonce"])
     assert len(response.opaque) == expected["OpaqueLength"]
     assert report.signature == hexed(expected["Signature"])
