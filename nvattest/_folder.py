@@ -18,10 +18,9 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
-from types import TracebackType
 from typing import Final, final
 
 from nvattest.errors import InputError
@@ -89,10 +88,8 @@ class TrustedFolder:
             facts = _look(name, way, self.path, make=make, mode=mode)
             if stat.S_ISLNK(facts.st_mode):
                 raise _refusal(self.path, "it is a symbolic link; name the folder that it leads to")
-            try:
+            with _naming(self.path):
                 self._descriptor = os.open(name, os.O_RDONLY | flags("O_DIRECTORY") | _OPEN, dir_fd=way)
-            except OSError as error:
-                raise _named(error, self.path) from None
         finally:
             os.close(way)
         try:
@@ -109,9 +106,7 @@ class TrustedFolder:
     def __enter__(self) -> TrustedFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -132,19 +127,11 @@ class TrustedFolder:
         return _take(self._descriptor, until)
 
     def names(self) -> list[str]:
-        """What is in the folder.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """What is in the folder; OSError where it cannot be read."""
         return os.listdir(self._descriptor)
 
     def facts(self, name: str) -> os.stat_result:
-        """Size and times of a file, itself and not what it links to.
-
-        Raises:
-            OSError: it is not there.
-        """
+        """Size and times of a file, itself and not what it links to; OSError where it is not there."""
         return os.stat(_plain(name), dir_fd=self._descriptor, follow_symlinks=False)
 
     def read(self, name: str, maximum: int) -> bytes:
@@ -168,26 +155,19 @@ class TrustedFolder:
         """Replace a file, so that a reader, and a later run, find the old content or all of the new.
 
         One writer at a time: hold the folder's lock. What a writer that was killed left behind is removed here.
-
-        Args:
-            name: the file's.
-            data: its content.
-            mode: its permissions, whatever the umask.
-            sync: return only when the content and the name are on the disk.
+        ``mode`` counts whatever the umask. With ``sync`` content and name are on the disk when this returns.
 
         Raises:
             OSError: it could not be written; the old content stays.
         """
         self._unlink(_beside(name))
-        try:
+        with _naming(self.at(name)):
             replace_file(
                 self._descriptor, name, data, new=_beside(name), mode=mode,
                 settle=lambda descriptor: os.fchmod(descriptor, mode), sync=sync,
             )  # fmt: skip
             if sync:
                 os.fsync(self._descriptor)
-        except OSError as error:
-            raise _named(error, self.at(name)) from None
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a file, or write to a character device, in one write. It need not be the caller's alone.
@@ -197,18 +177,13 @@ class TrustedFolder:
         """
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644, device=True)
         try:
-            os.write(descriptor, data)
-        except OSError as error:
-            raise _named(error, self.at(name)) from None
+            with _naming(self.at(name)):
+                os.write(descriptor, data)
         finally:
             os.close(descriptor)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name, in the place of what has it.
-
-        Raises:
-            OSError: it cannot be done.
-        """
+        """Give a file another name, in the place of what has it; OSError where it cannot be done."""
         here = self._descriptor
         os.replace(_plain(old), _plain(new), src_dir_fd=here, dst_dir_fd=here)
 
@@ -222,26 +197,12 @@ class TrustedFolder:
         self._unlink(_beside(name))
 
     def _unlink(self, name: str) -> None:
-        try:
+        with suppress(FileNotFoundError), _naming(self.at(name)):
             os.unlink(_plain(name), dir_fd=self._descriptor)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _named(error, self.at(name)) from None
-
-    def open_lock(self, name: str) -> int:
-        """The descriptor of a file to lock, made where it is missing.
-
-        Raises:
-            OSError: it cannot be opened, or is no file of the caller's.
-        """
-        return self._open(name, os.O_RDWR | os.O_CREAT, 0o600)
 
     def _open(self, name: str, how: int, mode: int = 0o600, *, device: bool = False) -> int:
-        try:
+        with _naming(self.at(name)):
             descriptor = os.open(_plain(name), how | _FILE, mode, dir_fd=self._descriptor)
-        except OSError as error:
-            raise _named(error, self.at(name)) from None
         try:
             facts = os.fstat(descriptor)
             if not (stat.S_ISREG(facts.st_mode) or (device and stat.S_ISCHR(facts.st_mode))):
@@ -255,16 +216,16 @@ class TrustedFolder:
 
 @final
 class Lock:
-    """An exclusive lock on a file of a folder. The kernel drops it when the process ends, however it ends.
+    """An exclusive lock on a file of a folder, made where it is missing. The kernel drops it when the process ends.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is no file of the caller's.
     """
 
     __slots__ = ("_descriptor",)
 
     def __init__(self, folder: TrustedFolder, name: str = "lock") -> None:
-        self._descriptor = folder.open_lock(name)
+        self._descriptor = folder._open(name, os.O_RDWR | os.O_CREAT)  # noqa: SLF001 - of one module
 
     def take(self, until: float) -> bool:
         """Wait for the lock until this instant of ``time.monotonic``; whether it was taken."""
@@ -312,14 +273,9 @@ def replace_file(
 ) -> None:
     """Write a file whole or not at all: into the new file ``new`` of the same folder, then renamed over it.
 
-    Args:
-        folder: a descriptor of the folder; its path on a system that opens none.
-        name: the file's.
-        data: its content.
-        new: a name that is free.
-        mode: its permissions, less the umask.
-        settle: called with the descriptor of the complete file, before it has its name.
-        sync: the content is on the disk before it has the name.
+    ``folder`` is a descriptor; a path on a system that opens no folders. ``new`` is a name that is free. The umask is
+    taken from ``mode``. ``settle`` is called with the descriptor of the complete file, before it has its name; with
+    ``sync`` the content is on the disk by then.
 
     Raises:
         OSError: it could not be written; the old content stays.
@@ -417,10 +373,8 @@ def _walk(path: str, *, make: bool, mode: int) -> int:
                     continue
                 below, place = os.open("/", _SEARCH), ""
             else:
-                try:
+                with _naming(place):
                     below = os.open(name, _SEARCH, dir_fd=here)
-                except OSError as error:
-                    raise _named(error, place) from None
             os.close(here)
             here, shown = below, place
             _require_parent(os.fstat(here), place or "/")
@@ -431,7 +385,7 @@ def _walk(path: str, *, make: bool, mode: int) -> int:
 
 
 def _look(name: str, folder: int, shown: str, *, make: bool, mode: int) -> os.stat_result:
-    try:
+    with _naming(shown):
         try:
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -441,8 +395,6 @@ def _look(name: str, folder: int, shown: str, *, make: bool, mode: int) -> os.st
         with suppress(FileExistsError):
             os.mkdir(name, mode, dir_fd=folder)
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        raise _named(error, shown) from None
 
 
 def _require_owner(facts: os.stat_result, shown: str) -> None:
@@ -466,8 +418,12 @@ def _refusal(path: str, why: str) -> PermissionError:
     return PermissionError(errno.EPERM, why, path)
 
 
-def _named(error: OSError, path: str) -> OSError:
-    # Calls relative to a folder know a part of the name only. A reason of ours already has all of it.
-    if isinstance(error.filename, str) and error.filename.startswith("/"):
-        return error
-    return OSError(error.errno, error.strerror, path)
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Calls relative to a folder know a part of the name only. A reason of ours already has all of it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and error.filename.startswith("/"):
+            raise
+        raise OSError(error.errno, error.strerror, path) from None

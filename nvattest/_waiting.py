@@ -15,13 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
-__all__ = ["LONGEST", "WORKERS", "Deadline", "Late", "NoThread", "Work", "debug", "run_all", "waiting"]
-
 T = TypeVar("T")
 
 # The first wave of an HGX node (8 GPUs, 4 switches) has 18 requests.
 WORKERS: Final = 24
-
 
 LONGEST: Final = threading.TIMEOUT_MAX / 2
 """Seconds. A thread cannot wait much longer."""
@@ -113,7 +110,7 @@ class Work(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether the work has returned or failed."""
+        """Whether it has returned or failed."""
         return self._done.is_set()
 
     def ended(self, deadline: Deadline) -> bool:
