@@ -112,10 +112,7 @@ class DiskCache:
     def store_cpu(self, key: str, content: bytes) -> bool:
         """Keep a verified file of a CPU maker; whether it was kept. A failure raises nothing."""
         with self._locked() as locked:
-            if not locked or len(content) > MAXIMUM_CPU or not self._write("cpu", f"{key}.json", key, content):
-                return False
-            self._prune()
-            return True
+            return locked and len(content) <= MAXIMUM_CPU and self._write("cpu", f"{key}.json", key, content)
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
         """Keep a verified RIM in place of what this id had; whether it was kept. A failure raises nothing."""
@@ -128,7 +125,6 @@ class DiskCache:
             for other in self._names("rims"):
                 if other.startswith(f"{rim_id}@") and other != name:
                     self._remove("rims", other)
-            self._prune()
             return True
 
     def store_answers(self, answers: dict[str, bytes]) -> bool:
@@ -136,14 +132,12 @@ class DiskCache:
         if not answers:
             return True
         with self._locked() as locked:
-            if not locked:
-                return False
-            kept = True
-            for key, content in answers.items():
-                # Not all(): one that cannot be kept does not stop the others.
-                kept &= len(content) <= MAXIMUM_ANSWER and self._write("ocsp", f"{key}.json", key, content)
-            self._prune()
-            return kept
+            # One that cannot be kept does not stop the others.
+            kept = [
+                locked and len(content) <= MAXIMUM_ANSWER and self._write("ocsp", f"{key}.json", key, content)
+                for key, content in answers.items()
+            ]
+            return all(kept)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -163,13 +157,7 @@ class DiskCache:
 
     def _write(self, part: str, name: str, key: str, content: bytes) -> bool:
         text = json.dumps(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "key": key,
-                "stored": format_time(self._now()),
-                **encoded(content),
-            }
+            {"format": FORMAT, "version": VERSION, "key": key, "stored": format_time(self._now()), **encoded(content)}
         )
         try:
             self._parts[part].write(name, text.encode("ascii"), mode=0o600, sync=False)
@@ -204,7 +192,10 @@ class DiskCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the lock for writing; False where another process keeps it for too long, or it cannot be opened."""
+        """Hold the lock for writing, and then keep the folder small.
+
+        False where another process keeps the lock for too long, or it cannot be opened.
+        """
         try:
             lock = Lock(self._home)
         except OSError:
@@ -216,5 +207,7 @@ class DiskCache:
             # Waiting is not repeated: a verification stores many things, and has a deadline.
             self._patience = _LOCK_PATIENCE if locked else 0.0
             yield locked
+            if locked:
+                self._prune()
         finally:
             lock.close()

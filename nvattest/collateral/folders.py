@@ -33,20 +33,10 @@ class Unused(NamedTuple):
     reason: str
 
 
-Refuse = Callable[[Unused], None]
-
-
 def refuse_unused(unused: Unused) -> None:
-    """Stop at an unused input: the default of ``unused``.
-
-    Raises:
-        InputError: always.
-    """
-    raise InputError(
-        f"{unused.path}: {unused.reason}",
-        code="unused-input",
-        hint="move it elsewhere, or leave it out with --keep-going",
-    )
+    """Stop at an unused input (InputError): the default of ``unused``."""
+    hint = "move it elsewhere, or leave it out with --keep-going"
+    raise InputError(f"{unused.path}: {unused.reason}", code="unused-input", hint=hint)
 
 
 def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimDocument] | None = None) -> Collateral:
@@ -59,49 +49,45 @@ def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimD
     """
     wanted = [rim_id for rim_id in dict.fromkeys(ids) if is_rim_id(rim_id)]
     rims: dict[str, RimAnswer] = {}
-    unavailable: dict[str, Unavailable] = {}
+    unavailable = {
+        f"rim:{rim_id}": Unavailable(
+            ResultCode.RIM_NOT_FOUND,
+            f"{folder} has no {rim_id}.xml, and no other RIM in it is that one",
+            "fetch the RIM (nvattest bundle fetch), or name another folder",
+        )
+        for rim_id in wanted
+    }
     for name, path in _files(folder, RIM_SUFFIXES, MAXIMUM_RIMS):
         # The service's JSON has its id inside, under any file name.
         if name not in wanted and _ID.fullmatch(name) is not None and not path.lower().endswith(".json"):
             continue
         try:
             own, content = _read_rim(path)
-            found = [name] if name in wanted and not own else _fitting(own, content, path, wanted, parse)
+            found = [own or name] if own or name in wanted else _fitting(content, path, wanted, parse)
         except NvattestError as error:
             # Only the name of a wanted RIM makes it an error; other files of the folder are the caller's.
             if name in wanted:
-                code = ResultCode.RIM_INTERNAL_ERROR
-                unavailable[f"rim:{name}"] = Unavailable(code=code, message=error.message, hint=error.hint)
+                unreadable = Unavailable(ResultCode.RIM_INTERNAL_ERROR, error.message, error.hint)
+                unavailable[f"rim:{name}"] = unreadable
             continue
         for rim_id in found:
-            add_rim(rims, RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path))
-    for rim_id in wanted:
-        if rim_id not in rims and f"rim:{rim_id}" not in unavailable:
-            unavailable[f"rim:{rim_id}"] = Unavailable(
-                code=ResultCode.RIM_NOT_FOUND,
-                message=f"{folder} has no {rim_id}.xml, and no other RIM in it is that one",
-                hint="fetch the RIM (nvattest bundle fetch), or name another folder",
-            )
-    return Collateral(rims=rims, unavailable=unavailable)
+            if rim_id in wanted:
+                add_rim(rims, RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path))
+    return Collateral(
+        rims=rims, unavailable={key: why for key, why in unavailable.items() if key.partition(":")[2] not in rims}
+    )
 
 
-def _fitting(
-    own: str, content: bytes, path: str, wanted: list[str], parse: Callable[[bytes], RimDocument] | None
-) -> list[str]:
+def _fitting(content: bytes, path: str, wanted: list[str], parse: Callable[[bytes], RimDocument] | None) -> list[str]:
     """Which of the wanted RIMs this document is, under whatever name it goes."""
-    if own:
-        return [own] if own in wanted else []
-    if parse is None:
-        from nvattest.rim.document import parse_rim
+    from nvattest.rim.document import parse_rim
 
-        parse = parse_rim
-
-    document = parse(content)
+    document = (parse or parse_rim)(content)
     named = rim_id_of(document, os.path.basename(path))
     return [rim_id for rim_id in wanted if (rim_id == named if named else fits_rim_id(document, rim_id))]
 
 
-def read_rim_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collateral:
+def read_rim_folder(folder: str, *, unused: Callable[[Unused], None] = refuse_unused) -> Collateral:
     """All RIMs of a folder, each under its own id. ``unused`` is called with each file that gives none.
 
     Raises:
@@ -126,14 +112,12 @@ def _own_id(content: bytes, path: str) -> str:
         document = parse_rim(content)
     except ParseError as error:
         raise InputError(explained(error, content), code="unused-input") from error
-    name = os.path.basename(path)
-    rim_id = rim_id_of(document, name)
+    rim_id = rim_id_of(document, os.path.basename(path))
     if rim_id is None:
         raise InputError(
             f"a RIM of {document.product} {document.edition} {document.version}, and its name does not say of which "
-            "board: PROJECT_SKU_CHIPSKU_VERSION, as in its id",
-            code="unused-input",
-        )
+            "board: PROJECT_SKU_CHIPSKU_VERSION, as in its id", code="unused-input",
+        )  # fmt: skip
     return rim_id
 
 
@@ -158,7 +142,7 @@ def read_rim_file(path: str) -> bytes:
     return _read_rim(path)[1]
 
 
-def read_ocsp_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collateral:
+def read_ocsp_folder(folder: str, *, unused: Callable[[Unused], None] = refuse_unused) -> Collateral:
     """All ``*.der`` files of a folder as OCSP responses. ``unused`` is called with each that cannot be read.
 
     Raises:
@@ -167,11 +151,9 @@ def read_ocsp_folder(folder: str, *, unused: Refuse = refuse_unused) -> Collater
     answers = []
     for _, path in _files(folder, (".der",), MAXIMUM_ANSWERS):
         try:
-            content = read_bounded(path, MAXIMUM_ANSWER)
+            answers.append(OcspAnswer(content=read_bounded(path, MAXIMUM_ANSWER), source=Source.FILE, origin=path))
         except InputError as error:
             unused(Unused(path, error.message.removeprefix(f"{path}: ")))
-            continue
-        answers.append(OcspAnswer(content=content, source=Source.FILE, origin=path))
     return Collateral(ocsp=tuple(answers))
 
 
@@ -181,8 +163,9 @@ def other_files(folder: str, suffixes: tuple[str, ...]) -> list[Unused]:
     Raises:
         InputError: no such folder.
     """
+    why = f"not one of {', '.join('*' + suffix for suffix in suffixes)}"
     return [
-        Unused(path, f"not one of {', '.join('*' + suffix for suffix in suffixes)}")
+        Unused(path, why)
         for name, path in _listed(folder)
         if not name.startswith(".") and not name.lower().endswith(suffixes)
     ]

@@ -411,12 +411,7 @@ def gather_needs(
 
 class _Gathering:
     def __init__(
-        self,
-        options: GatherOptions,
-        at: VerificationTime,
-        verifier: Verifier,
-        client: HttpClient,
-        known: Collateral,
+        self, options: GatherOptions, at: VerificationTime, verifier: Verifier, client: HttpClient, known: Collateral
     ) -> None:
         self._options = options
         self._at = at

@@ -43,12 +43,7 @@ _OF_A_DEVICE: Final = "no RIM here has the certificate that it is about; give th
 # Of more answers people see the sums.
 _LISTED: Final = 64
 # What a responder signs about a certificate; every other status says why the answer cannot be used.
-_SIGNED: Final = (
-    RevocationStatus.GOOD,
-    RevocationStatus.REVOKED,
-    RevocationStatus.ON_HOLD,
-    RevocationStatus.UNKNOWN,
-)
+_SIGNED: Final = (RevocationStatus.GOOD, RevocationStatus.REVOKED, RevocationStatus.ON_HOLD, RevocationStatus.UNKNOWN)
 
 
 class Inspection(NamedTuple):

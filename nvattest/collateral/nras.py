@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nvattest._documents import JsonObject, load_json
 from nvattest._registry import NRAS_URL
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
 JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_AGE: Final = 900.0
 NRAS: Final = Service(
-    name="NRAS",
-    option="--nras-url",
-    failed=ResultCode.NRAS_ATTESTATION_ERROR,
-    forbidden=ResultCode.NRAS_FORBIDDEN,
+    name="NRAS", option="--nras-url", failed=ResultCode.NRAS_ATTESTATION_ERROR, forbidden=ResultCode.NRAS_FORBIDDEN
 )
 _PATHS: Final = {DeviceKind.GPU: "/v4/attest/gpu", DeviceKind.NVSWITCH: "/v4/attest/switch"}
 DEFAULT_CLAIMS: Final = "4.0"
@@ -47,13 +46,6 @@ class RemoteAnswer:
     devices: int
     token: object
     verified: VerifiedToken
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KeySet:
-    document: JsonObject
-    kids: frozenset[str]
-    fetched: float
 
 
 class NrasClient:
@@ -89,7 +81,8 @@ class NrasClient:
         self._x5c_roots = x5c_roots
         self._clock = clock
         self._claims_version = claims_version
-        self._keys: _KeySet | None = None
+        self._keys: JsonObject | None = None
+        self._fetched = 0.0
 
     def close(self) -> None:
         """Close all connections."""
@@ -126,11 +119,10 @@ class NrasClient:
 
         groups = _groups(evidence, nonce)
         deadline = Deadline(self._timeout)
-        jobs: list[Callable[[], bytes]] = [self._attest_job(group, nonce, deadline) for group in groups.values()]
-        if self._keys is None or self._clock() - self._keys.fetched > JWKS_AGE:
+        jobs = [partial(self._ask, group, nonce, deadline) for group in groups.values()]
+        if self._clock() - self._fetched > JWKS_AGE:
             self._keys = None
-            jobs.append(lambda: self._key_set(deadline))
-        results = run_all(jobs, deadline)
+        results = run_all(jobs if self._keys is not None else [*jobs, partial(self._fetch_keys, deadline)], deadline)
         if any(isinstance(result, Late) for result in results):
             # Without its connection the late thread ends. The next request opens connections anew.
             self._client.close()
@@ -139,21 +131,21 @@ class NrasClient:
             if not isinstance(result, bytes):
                 raise NRAS.failure(self.base_url, result, deadline)
             bodies.append(result)
-        if self._keys is None:
-            self._keys = self._read_keys(bodies.pop())
+        keys = self._keys or self._read_keys(bodies.pop())
         tokens = [self._parse(body, "NRAS answer", _MAXIMUM_TOKEN) for body in bodies]
-        if any(kid not in self._keys.kids for token in tokens for kid in key_ids(token)):
-            self._keys = self._read_keys(self._key_set(deadline))
+        named = frozenset().union(*map(key_ids, tokens))
+        if not named <= _kids(keys):
+            keys = self._read_keys(self._fetch_keys(deadline))
         if at is None:
             at = datetime.now(timezone.utc)
         if self._x5c_roots is None:
-            check_own_chains(self._keys.document, frozenset().union(*map(key_ids, tokens)), at)
+            check_own_chains(keys, named, at)
         answers = []
         for (architecture, group), token in zip(groups.items(), tokens, strict=True):
             verified = verify_token(
                 token,
                 kind=TokenKind.NRAS,
-                jwks=self._keys.document,
+                jwks=keys,
                 jwks_url=self.base_url + JWKS_PATH,
                 issuer=self.base_url,
                 nonce=nonce,
@@ -173,20 +165,17 @@ class NrasClient:
         Raises:
             CollateralError: as ``attest``.
         """
-        self._keys = self._read_keys(self._key_set(Deadline(self._timeout)))
-        return self._keys.document
+        return self._read_keys(self._fetch_keys(Deadline(self._timeout)))
 
-    def _attest_job(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> Callable[[], bytes]:
+    def _ask(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> bytes:
         body = request_body(group, nonce, self._claims_version)
         url = self.base_url + _PATHS[group[0].kind]
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        return lambda: (
-            self._client.exchange(
-                NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
-            ).content
-        )
+        return self._client.exchange(
+            NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
+        ).content
 
-    def _key_set(self, deadline: Deadline) -> bytes:
+    def _fetch_keys(self, deadline: Deadline) -> bytes:
         url = self.base_url + JWKS_PATH
         return self._client.fetch(NRAS, url, deadline=deadline, maximum=_MAXIMUM_JWKS, accept="application/json")
 
@@ -196,13 +185,17 @@ class NrasClient:
         except ParseError as error:
             raise NRAS.unusable(self.base_url, f"{error}; it begins with {body[:40]!r}") from None
 
-    def _read_keys(self, body: bytes) -> _KeySet:
+    def _read_keys(self, body: bytes) -> JsonObject:
         document = self._parse(body, "JWKS", _MAXIMUM_JWKS)
         keys = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(document, dict) or not isinstance(keys, list) or not keys:
             raise NRAS.unusable(self.base_url, "the key set has no 'keys'")
-        kids = frozenset(str(key["kid"]) for key in keys if isinstance(key, dict) and isinstance(key.get("kid"), str))
-        return _KeySet(document=document, kids=kids, fetched=self._clock())
+        self._keys, self._fetched = document, self._clock()
+        return document
+
+
+def _kids(jwks: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(key["kid"] for key in jwks["keys"] if isinstance(key, dict) and isinstance(key.get("kid"), str))
 
 
 def service_url(url: str) -> str:
@@ -243,12 +236,9 @@ def key_ids(token: object) -> frozenset[str]:
         elif isinstance(item, dict):
             waiting += list(item.values())[:128]
         elif isinstance(item, str) and item.count(".") == 2:
-            try:
-                kid = jwt_part(item.partition(".")[0], "the header").get("kid")
-            except TokenError:
-                continue
-            if isinstance(kid, str):
-                found.add(kid)
+            with suppress(TokenError):
+                if isinstance(kid := jwt_part(item.partition(".")[0], "the header").get("kid"), str):
+                    found.add(kid)
     return frozenset(found)
 
 
@@ -286,19 +276,14 @@ def _groups(evidence: Sequence[Evidence], nonce: Nonce) -> dict[Architecture, li
     for item in evidence:
         if item.nonce is not None and item.nonce != nonce.value:
             raise InputError(
-                f"evidence for the nonce {item.nonce.hex()}, the nonce asked for is {nonce.hex()}",
-                code="nonce",
-                result_code=ResultCode.NONCE_MISMATCH,
-                hint="give the nonce with which the evidence was collected",
-            )
+                f"evidence for the nonce {item.nonce.hex()}, the nonce asked for is {nonce.hex()}", code="nonce",
+                result_code=ResultCode.NONCE_MISMATCH, hint="give the nonce with which the evidence was collected",
+            )  # fmt: skip
         groups.setdefault(item.architecture, []).append(item)
     return groups
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
+    with suppress(ValueError):
         return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"
