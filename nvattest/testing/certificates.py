@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +58,13 @@ _OCSP_URL = "http://ocsp.nvattest.invalid"
 _CRL_URL = "http://crl.nvattest.invalid/crl/"
 
 Extension = x509.Extension[x509.ExtensionType]
+
+
+class KeyId(Enum):
+    """The place of a key identifier among the extensions of a template."""
+
+    SUBJECT = "subject"
+    ISSUER = "issuer"
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -288,16 +296,6 @@ def key_usage(usage: str, *, critical: bool = True) -> Extension:
     return extension(x509.KeyUsage(*(word in usage.split(",") for word in names)), critical=critical)
 
 
-def ski(key: Key) -> Extension:
-    """SubjectKeyIdentifier."""
-    return extension(x509.SubjectKeyIdentifier(key.key_id))
-
-
-def aki(issuer_key: Key) -> Extension:
-    """AuthorityKeyIdentifier by key id."""
-    return extension(x509.AuthorityKeyIdentifier(issuer_key.key_id, None, None))
-
-
 def ocsp_url() -> Extension:
     """AuthorityInfoAccess with one OCSP address."""
     address = x509.UniformResourceIdentifier(_OCSP_URL)
@@ -377,7 +375,7 @@ def revocation_list(
     """The list of an issuer with these serial numbers; the lie ``crl-signature`` signs it with the rogue key."""
     begin, end = window(told, clock, days=days)
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer).last_update(begin).next_update(end)
-    for value in (x509.CRLNumber(1), aki(key).value):
+    for value in (x509.CRLNumber(1), x509.AuthorityKeyIdentifier(key.key_id, None, None)):
         builder = builder.add_extension(value, critical=False)
     for serial in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(begin - _DAY)
@@ -423,6 +421,33 @@ class Authorities:
     def __init__(self, keys: KeyRing, clock: datetime) -> None:
         self.keys, self.clock = keys, clock
         self._issued: dict[tuple[Template, Template, bool, bool], Certificate] = {}
+
+    def template(
+        self,
+        label: str,
+        subject: x509.Name,
+        validity: tuple[datetime, datetime],
+        *extensions: Extension | KeyId,
+        issuer: Key | None = None,
+        key: Key | None = None,
+        serial: int | None = None,
+        generalized: bool = False,
+    ) -> Template:
+        """A certificate to be. ``label`` names its key and serial number; without ``issuer`` it signs itself."""
+        key = key or self.keys.key(label)
+        identifiers = {
+            KeyId.SUBJECT: extension(x509.SubjectKeyIdentifier(key.key_id)),
+            KeyId.ISSUER: extension(x509.AuthorityKeyIdentifier((issuer or key).key_id, None, None)),
+        }
+        return Template(
+            subject=subject,
+            key=key,
+            serial=self.keys.serial(label) if serial is None else serial,
+            not_before=validity[0],
+            not_after=validity[1],
+            extensions=tuple(identifiers[item] if isinstance(item, KeyId) else item for item in extensions),
+            generalized=generalized,
+        )
 
     def chain(
         self, templates: Sequence[Template], told: Told = HONEST, *, rogue: Key | None = None

@@ -30,10 +30,10 @@ from nvattest.testing.certificates import (
     Certificate,
     Extension,
     Key,
+    KeyId,
     KeyRing,
     SigningKey,
     Template,
-    aki,
     basic_constraints,
     crl_url,
     integer,
@@ -43,7 +43,6 @@ from nvattest.testing.certificates import (
     pem,
     resigned,
     revocation_list,
-    ski,
     tlv,
 )
 from nvattest.testing.cpu_intel import Served, measured
@@ -123,9 +122,8 @@ class AmdGuest:
         fmc, boot_loader, tee, snp, microcode = self._generation.tcb
         old = "old-firmware" in told
         self._tcb = (fmc, boot_loader, tee, snp - old, microcode - old)
-        authorities = Authorities(keys, clock)
-        self.root = authorities.chain([self._authority("ark")])[0].der
-        self._authorities = authorities
+        self._authorities = Authorities(keys, clock)
+        self.root = self._authorities.chain([self._authority("ark")])[0].der
         self._endorsement, self._ask, self._shown_root = (item.der for item in self._chain(self._tcb))
 
     @property
@@ -199,20 +197,18 @@ class AmdGuest:
     def _authority(self, which: str) -> Template:
         """The certificate of ARK or ASK."""
         root = which == "ark"
-        key = rsa_key(self._names[which])
-        return Template(
-            subject=_name(self._names[which]),
-            key=key,
+        begin, end = (datetime(year, 10, 22, tzinfo=timezone.utc) for year in (2020, 2055))
+        return self._authorities.template(
+            self._names[which],
+            _name(self._names[which]),
+            (begin, end),
+            *KeyId,
+            basic_constraints(ca=True, path_length=None if root else 0),
+            key_usage("keyCertSign,cRLSign" if root else "keyCertSign"),
+            crl_url("crl"),
+            key=rsa_key(self._names[which]),
+            issuer=rsa_key(self._names["ark"]),
             serial=self._generation.serial + (0 if root else 0x101 if self._kind == "vlek" else 2),
-            not_before=datetime(2020, 10, 22, tzinfo=timezone.utc),
-            not_after=datetime(2055, 10, 22, tzinfo=timezone.utc),
-            extensions=(
-                ski(key),
-                aki(rsa_key(self._names["ark"])),
-                basic_constraints(ca=True, path_length=None if root else 0),
-                key_usage("keyCertSign,cRLSign" if root else "keyCertSign"),
-                crl_url("crl"),
-            ),
         )
 
     def _endorsement_at(self, tcb: tuple[int, ...]) -> Template:
@@ -223,18 +219,16 @@ class AmdGuest:
         if generation.turin:
             parts["3.9"] = fmc
         chip = self._keys.bytes("another chip", len(self._chip)) if "wrong-chip" in told else self._chip
-        return Template(
-            subject=_name("SEV-VLEK" if vlek else "SEV-VCEK"),
+        return self._authorities.template(
+            "",
+            _name("SEV-VLEK" if vlek else "SEV-VCEK"),
+            (self._clock - 300 * _DAY, self._clock + (65 if vlek else 2200) * _DAY),
+            _own("1", integer(1 if generation.turin else 0)),
+            _own("2", tlv(0x16, generation.product.encode())),
+            *(_own(part, integer(value)) for part, value in parts.items()),
+            _own("5", tlv(0x16, _CSP.encode())) if vlek else _own("4", chip),
             key=self._key(tcb),
             serial=0,
-            not_before=self._clock - 300 * _DAY,
-            not_after=self._clock + (65 if vlek else 2200) * _DAY,
-            extensions=(
-                _own("1", integer(1 if generation.turin else 0)),
-                _own("2", tlv(0x16, generation.product.encode())),
-                *(_own(part, integer(value)) for part, value in parts.items()),
-                _own("5", tlv(0x16, _CSP.encode())) if vlek else _own("4", chip),
-            ),
         )
 
     # --- collateral -----------------------------------------------------------------------------------------------

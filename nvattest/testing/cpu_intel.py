@@ -28,10 +28,10 @@ from nvattest.testing.certificates import (
     SIMULATION,
     Authorities,
     Extension,
+    KeyId,
     KeyRing,
     SigningKey,
     Template,
-    aki,
     basic_constraints,
     crl_url,
     enumerated,
@@ -44,7 +44,6 @@ from nvattest.testing.certificates import (
     pem,
     revocation_list,
     sequence,
-    ski,
     tlv,
     window,
 )
@@ -88,16 +87,17 @@ class IntelGuest:
         self.measurement = measured(keys, "MRTD", told.get("measurement"))
         changed = told.indexed("register")
         self.registers = tuple(measured(keys, f"RTMR {index}", changed.get(index)) for index in range(4))
-        root = self._root()
-        authority = self._certificate(
-            _CA, _ROOT, key_usage("keyCertSign,cRLSign"), basic_constraints(ca=True, path_length=0)
-        )
-        signing = (key_usage("digitalSignature"), basic_constraints(ca=False))
-        pck = self._certificate(_PCK, _CA, *signing, self._sgx_extension())
-        authorities = Authorities(keys, clock)
+        self._authorities = authorities = Authorities(keys, clock)
+        signing, issuing = key_usage("digitalSignature"), key_usage("keyCertSign,cRLSign")
+        root = self._certificate(_ROOT, _ROOT, issuing, basic_constraints(ca=True, path_length=1))
+        begin, end = (datetime(*day, tzinfo=timezone.utc) for day in ((2018, 5, 21), (2049, 12, 31)))
+        root = replace(root, not_before=begin, not_after=end)
+        authority = self._certificate(_CA, _ROOT, issuing, basic_constraints(ca=True, path_length=0))
+        pck = self._certificate(_PCK, _CA, signing, basic_constraints(ca=False), self._sgx_extension())
+        signer = self._certificate(_TCB, _ROOT, signing, basic_constraints(ca=False))
         self._chain = authorities.chain((pck, authority, root), told)
         # Where a chain under another root is shown, the honest root stays the one to trust.
-        self._tcb_chain = authorities.chain((self._certificate(_TCB, _ROOT, *signing), root))
+        self._tcb_chain = authorities.chain((signer, root))
         self.root = self._tcb_chain[1].der
         self._window = window(told, clock, days=30)
 
@@ -176,20 +176,18 @@ class IntelGuest:
     # --- certificates ---------------------------------------------------------------------------------------------
 
     def _certificate(self, common_name: str, issuer: str, *extensions: Extension) -> Template:
-        key, issuer_key = self._key(common_name), self._key(issuer)
-        return Template(
-            subject=_name(common_name),
-            key=key,
+        return self._authorities.template(
+            common_name,
+            _name(common_name),
+            (self._clock - 365 * _DAY, self._clock + 6 * 365 * _DAY),
+            KeyId.ISSUER,
+            crl_url("IntelSGXRootCA.der"),
+            KeyId.SUBJECT,
+            *extensions,
+            key=self._key(common_name),
+            issuer=self._key(issuer),
             serial=self._keys.serial(common_name, 20),
-            not_before=self._clock - 365 * _DAY,
-            not_after=self._clock + 6 * 365 * _DAY,
-            extensions=(aki(issuer_key), crl_url("IntelSGXRootCA.der"), ski(key), *extensions),
         )
-
-    def _root(self) -> Template:
-        usage = key_usage("keyCertSign,cRLSign"), basic_constraints(ca=True, path_length=1)
-        begin, end = (datetime(*day, tzinfo=timezone.utc) for day in ((2018, 5, 21), (2049, 12, 31)))
-        return replace(self._certificate(_ROOT, _ROOT, *usage), not_before=begin, not_after=end)
 
     def _key(self, label: str) -> SigningKey:
         return self._keys.key(label, p256=True)

@@ -33,10 +33,10 @@ from nvattest.testing.certificates import (
     Authorities,
     Certificate,
     Extension,
+    Key,
+    KeyId,
     KeyRing,
-    SigningKey,
     Template,
-    aki,
     basic_constraints,
     bit_string,
     crl_url,
@@ -55,7 +55,6 @@ from nvattest.testing.certificates import (
     other,
     positive,
     sequence,
-    ski,
     tcb_flags,
     tlv,
 )
@@ -118,6 +117,10 @@ _SIGNERS = {
     "LS10": ("NVIDIA Reference Value LS10 CA", "NVIDIA Reference Value L3 LS10 001", "NVIDIA Reference Value L4 LS10"),
 }
 _CA_USAGE = "keyCertSign,cRLSign"
+_RIM_ROOT_VALIDITY = (
+    datetime(2023, 3, 16, 15, 37, 34, tzinfo=timezone.utc),
+    datetime(2053, 3, 8, 15, 37, 34, tzinfo=timezone.utc),
+)
 
 
 class Pki(Authorities):
@@ -125,24 +128,11 @@ class Pki(Authorities):
 
     def __init__(self, keys: KeyRing, clock: datetime) -> None:
         super().__init__(keys, clock)
-        key, usage = keys.key("device root"), (basic_constraints(ca=True), key_usage(_CA_USAGE))
-        self._device_root = Template(
-            subject=name(("CN", "NVIDIA Device Identity CA"), ("O", SIMULATION)),
-            key=key,
-            serial=keys.serial("device root"),
-            not_before=_day(2021, 11, 5),
-            not_after=FOREVER,
-            extensions=(*usage, ski(key), aki(key)),
-        )
-        key = keys.key("RIM root")
-        self._rim_root = Template(
-            subject=name(("C", "US"), ("O", SIMULATION), ("CN", "NVIDIA CoRIM signing Root CA")),
-            key=key,
-            serial=keys.serial("RIM root"),
-            not_before=datetime(2023, 3, 16, 15, 37, 34, tzinfo=timezone.utc),
-            not_after=datetime(2053, 3, 8, 15, 37, 34, tzinfo=timezone.utc),
-            extensions=(ski(key), aki(key), *usage),
-        )
+        usage = (basic_constraints(ca=True), key_usage(_CA_USAGE))
+        subject = name(("CN", "NVIDIA Device Identity CA"), ("O", SIMULATION))
+        self._device_root = self.template("device root", subject, (_day(2021, 11, 5), FOREVER), *usage, *KeyId)
+        subject = name(("C", "US"), ("O", SIMULATION), ("CN", "NVIDIA CoRIM signing Root CA"))
+        self._rim_root = self.template("RIM root", subject, _RIM_ROOT_VALIDITY, *KeyId, *usage)
 
     def roots(self) -> tuple[bytes, bytes]:
         """The trust anchors of devices and of RIMs (DER)."""
@@ -159,22 +149,18 @@ class Pki(Authorities):
         of_rims: bool = False,
         country: bool = True,
     ) -> Template:
-        key = self.keys.key(common_name)
-        return Template(
-            subject=name(("CN", common_name), ("O", SIMULATION), *([("C", "US")] if country else [])),
-            key=key,
+        return self.template(
+            common_name,
+            name(("CN", common_name), ("O", SIMULATION), *([("C", "US")] if country else [])),
+            validity,
+            basic_constraints(ca=True, path_length=path_length),
+            key_usage(_CA_USAGE),
+            *([crl_url(crl)] if crl else []),
+            ocsp_url(),
+            *KeyId,
+            issuer=issuer.key,
             # Serial numbers of the authorities of RIMs have the highest bit set: 17 bytes of DER.
             serial=self.keys.serial(common_name) | of_rims << 127,
-            not_before=validity[0],
-            not_after=validity[1],
-            extensions=(
-                basic_constraints(ca=True, path_length=path_length),
-                key_usage(_CA_USAGE),
-                *([crl_url(crl)] if crl else []),
-                ocsp_url(),
-                ski(key),
-                aki(issuer.key),
-            ),
             generalized=of_rims,
         )
 
@@ -188,42 +174,35 @@ class Pki(Authorities):
         family = pki.identity.split()[1].lower()
         identity = self._authority(pki.identity, self._device_root, (first, FOREVER), crl="l1-root.crl", country=False)
         provisioner = self._authority(pki.provisioner, identity, (second, FOREVER), crl=f"l2-{family}.crl")
-        brom_key, leaf_key = self.keys.key(f"{label} brom"), self.keys.key(f"{label} leaf")
         chip = told.get("chip") or pki.chip
         number = bytes((pki.serial_prefix,)) + (bytes.fromhex(told.get("pdi") or "") or pdi)
-        brom = Template(
-            subject=_device_name(number, f"{chip} A01 {pki.engine} BROM"),
-            key=brom_key,
+        brom = self.template(
+            f"{label} brom",
+            _device_name(number, f"{chip} A01 {pki.engine} BROM"),
+            (third, FOREVER),
+            basic_constraints(ca=True),
+            key_usage("keyCertSign"),
+            *([ocsp_url()] if pki.later else []),
+            *KeyId,
+            issuer=provisioner.key,
             serial=int.from_bytes(number, "big"),
-            not_before=third,
-            not_after=FOREVER,
-            extensions=(
-                basic_constraints(ca=True),
-                key_usage("keyCertSign"),
-                *([ocsp_url()] if pki.later else []),
-                ski(brom_key),
-                aki(provisioner.key),
-            ),
         )
         chip = told.get("leaf-chip") or chip
-        serial = positive(leaf_key.key_id)
+        serial = positive(self.keys.key(f"{label} leaf").key_id)
         info = self.keys.bytes(f"{label} device info", 5).hex().upper()
-        firmware = [_fwid_extension(pki, chip, brom_key, fwid, flag=told.get("debug", "debug"))]
+        firmware = [_fwid_extension(pki, chip, brom.key, fwid, flag=told.get("debug", "debug"))]
         if (content := told.get("fwid-extension")) is not None:
             firmware = [other(firmware[0].oid.dotted_string, bytes.fromhex(content))] if content else []
-        leaf = Template(
-            subject=_device_name(serial.to_bytes(20, "big"), f"{chip} A01 {pki.engine} FMC LF"),
-            key=leaf_key,
+        leaf = self.template(
+            f"{label} leaf",
+            _device_name(serial.to_bytes(20, "big"), f"{chip} A01 {pki.engine} FMC LF"),
+            (third, FOREVER),
+            key_usage("digitalSignature"),
+            *KeyId,
+            _device_info(f"NVIDIA:{chip}:48B02D{info}"),
+            *firmware,
+            issuer=brom.key,
             serial=serial,
-            not_before=third,
-            not_after=FOREVER,
-            extensions=(
-                key_usage("digitalSignature"),
-                ski(leaf_key),
-                aki(brom_key),
-                _device_info(f"NVIDIA:{chip}:48B02D{info}"),
-                *firmware,
-            ),
         )
         return self.chain((leaf, brom, provisioner, identity, self._device_root), told)
 
@@ -234,18 +213,17 @@ class Pki(Authorities):
         ca = self._authority(ca_name, self._rim_root, (begin, self.clock + 7 * _YEAR), crl="l1-corim", of_rims=True)
         l3 = self._authority(l3_name, ca, (begin, self.clock + 2 * _YEAR), crl=None, path_length=0, of_rims=True)
         label = f"{leaf_name} {chip} {role}{' reissued' if 'reissued' in told or 'renewed' in told else ''}"
-        key = self.keys.key(label)
-        place = (("C", "US"), ("ST", "CA"), ("L", "Santa Clara"))
-        leaf = Template(
-            subject=name(*place, ("O", SIMULATION), ("CN", leaf_name)),
-            key=key,
+        leaf = self.template(
+            label,
+            name(("C", "US"), ("ST", "CA"), ("L", "Santa Clara"), ("O", SIMULATION), ("CN", leaf_name)),
+            (self.clock - _YEAR, self.clock + _YEAR),
+            *KeyId,
+            basic_constraints(ca=False),
+            key_usage("digitalSignature"),
+            ocsp_url(),
+            issuer=l3.key,
             serial=self.keys.serial(label, 20),
-            not_before=self.clock - _YEAR,
-            not_after=self.clock + _YEAR,
-            extensions=(
-                ski(key), aki(l3.key), basic_constraints(ca=False), key_usage("digitalSignature"), ocsp_url(),
-            ),
-        )  # fmt: skip
+        )
         return self.chain((leaf, l3, ca, self._rim_root), told)
 
 
@@ -259,7 +237,7 @@ def _device_info(text: str) -> Extension:
     return extension(x509.SubjectAlternativeName([info]))
 
 
-def _fwid_extension(pki: _Chip, chip: str, brom_key: SigningKey, fwid: bytes, *, flag: str | None) -> Extension:
+def _fwid_extension(pki: _Chip, chip: str, brom_key: Key, fwid: bytes, *, flag: str | None) -> Extension:
     digest, nothing = (sequence(oid(OID_SHA384), octet_string(value)) for value in (fwid, bytes(48)))
     if not pki.later:
         # The older composite device id: version, the device key, the firmware digest.
@@ -303,14 +281,13 @@ _RESPONDER_LIES = ("wrong-responder", "responder-purpose", "responder-expired", 
 Lies = Mapping[str, str]
 
 
-class OcspIssuer:
+class OcspIssuer(Authorities):
     """Answers OCSP requests about the certificates of one simulation."""
 
     def __init__(self, keys: KeyRing, clock: datetime) -> None:
-        self._keys = keys
-        self._clock = clock
-        # By name and key: an issuer, and whether it is below the device root.
-        self._issuers: dict[tuple[bytes, bytes], tuple[Template, bool]] = {}
+        super().__init__(keys, clock)
+        # By name and key: an issuer, whether it issues for devices, and whether it is a root.
+        self._issuers: dict[tuple[bytes, bytes], tuple[Template, bool, bool]] = {}
         self._lies: dict[tuple[bytes, int], Lies] = {}
         self._responders: dict[tuple[bytes, str], Certificate] = {}
 
@@ -318,7 +295,8 @@ class OcspIssuer:
         """Make a certificate and its issuer known. One that lies stays so when an honest owner follows."""
         certificate = chain[position]
         issuer = certificate.issuer
-        self._issuers.setdefault((issuer.subject.public_bytes(), issuer.key.point), (issuer, of_device))
+        place = (issuer.subject.public_bytes(), issuer.key.point)
+        self._issuers.setdefault(place, (issuer, of_device, position == len(chain) - 2))
         given = {name: told.indexed(name) for name in OCSP_LIES}
         lies = {name: found[position] for name, found in given.items() if position in found}
         key = (issuer.key.point, certificate.template.serial)
@@ -338,7 +316,7 @@ class OcspIssuer:
             return _failure(_MALFORMED)
         if not known:
             return _failure(_MALFORMED)
-        return self._answer(query, at or self._clock, nonce=octet_string(nonces[0].nonce) if nonces else None)
+        return self._answer(query, at or self.clock, nonce=octet_string(nonces[0].nonce) if nonces else None)
 
     def about(self, certificate: Certificate, at: datetime | None = None) -> bytes:
         """The response about one certificate, without a nonce, as caches and bundles keep it: made before ``at``."""
@@ -347,7 +325,7 @@ class OcspIssuer:
         builder = ocsp.OCSPRequestBuilder().add_certificate_by_hash(
             digests[0], digests[1], certificate.template.serial, hashes.SHA384()
         )
-        return self._answer(builder.build(), at or self._clock, age=_RECORDED_BEFORE)
+        return self._answer(builder.build(), at or self.clock, age=_RECORDED_BEFORE)
 
     def _answer(
         self, query: ocsp.OCSPRequest, at: datetime, *, nonce: bytes | None = None, age: timedelta = timedelta(0)
@@ -355,7 +333,7 @@ class OcspIssuer:
         found = self._find(query)
         if found is None:
             return _failure(_UNAUTHORIZED)
-        issuer, of_device = found
+        issuer, of_device, root = found
         lies = self._lies.get((issuer.key.point, query.serial_number), {} if of_device else {"unknown": ""})
         if "ocsp-garbage" in lies:
             return b"\x30\x03\x0a\x01"
@@ -368,11 +346,11 @@ class OcspIssuer:
         if manner != "ocsp-by-issuer":
             slot = (issuer.key.point, manner)
             if slot not in self._responders:
-                self._responders[slot] = self._responder(issuer, manner, of_device=of_device)
+                self._responders[slot] = self._responder(issuer, manner, of_device=of_device, root=root)
             signer = self._responders[slot].template.key
             embedded = explicit(0, sequence(self._responders[slot].der))
         if "ocsp-nonce" in lies:
-            nonce = nonce and octet_string(self._keys.bytes("another OCSP nonce", 32))
+            nonce = nonce and octet_string(self.keys.bytes("another OCSP nonce", 32))
         echo = nonce is not None and "ocsp-no-nonce" not in lies
         extensions = sequence(sequence(oid(_OID_NONCE), octet_string(nonce or b"")))
         data = sequence(
@@ -385,40 +363,34 @@ class OcspIssuer:
         basic = sequence(data, sequence(oid("1.2.840.10045.4.3.3")), bit_string(signature), embedded)
         return sequence(enumerated(0), explicit(0, sequence(oid(_OID_BASIC), octet_string(basic))))
 
-    def _find(self, query: ocsp.OCSPRequest) -> tuple[Template, bool] | None:
+    def _find(self, query: ocsp.OCSPRequest) -> tuple[Template, bool, bool] | None:
         wanted = (query.issuer_name_hash, query.issuer_key_hash)
         for parts, issuer in self._issuers.items():
             if tuple(_digest(query.hash_algorithm.name, part) for part in parts) == wanted:
                 return issuer
         return None
 
-    def _responder(self, issuer: Template, manner: str, *, of_device: bool) -> Certificate:
+    def _responder(self, issuer: Template, manner: str, *, of_device: bool, root: bool) -> Certificate:
         common_name = issuer.common_name
-        label = f"OCSP responder {manner} {'device' if of_device else 'rim'} {common_name}"
-        key = self._keys.key(label)
-        # A root identifies its own key. The responder below that of devices has no basicConstraints, nothing critical.
-        plain = of_device and aki(issuer.key) in issuer.extensions
         if manner == "wrong-responder":
             another = name(("CN", "Another CA"), ("O", SIMULATION))
-            issuer = replace(issuer, subject=another, key=self._keys.key("another CA"))
+            issuer = replace(issuer, subject=another, key=self.keys.key("another CA"))
         # NVIDIA's device side lists nocheck among the purposes, where its RIM side has the extension.
         purposes = [ExtendedKeyUsageOID.OCSP_SIGNING, *([_OCSP_NO_CHECK] if of_device else [])]
         if manner == "responder-purpose":
             purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        template = Template(
-            subject=name(("CN", f"NVIDIA OCSP Responder {common_name}"[:64]), ("O", SIMULATION), ("C", "US")),
-            key=key,
-            serial=self._keys.serial(label),
-            not_before=self._clock - 360 * _DAY,
-            not_after=self._clock + (-1 if manner == "responder-expired" else 60) * _DAY,
-            extensions=(
-                *([] if plain else [basic_constraints(ca=False, critical=False)]),
-                key_usage("digitalSignature", critical=not plain),
-                extension(x509.ExtendedKeyUsage(purposes), critical=not plain),
-                *([] if of_device else [extension(x509.OCSPNoCheck())]),
-                ski(key),
-                aki(issuer.key),
-            ),
+        # The responder below the root of devices has no basicConstraints, and nothing critical.
+        plain = of_device and root
+        template = self.template(
+            f"OCSP responder {manner} {'device' if of_device else 'rim'} {common_name}",
+            name(("CN", f"NVIDIA OCSP Responder {common_name}"[:64]), ("O", SIMULATION), ("C", "US")),
+            (self.clock - 360 * _DAY, self.clock + (-1 if manner == "responder-expired" else 60) * _DAY),
+            *([] if plain else [basic_constraints(ca=False, critical=False)]),
+            key_usage("digitalSignature", critical=not plain),
+            extension(x509.ExtendedKeyUsage(purposes), critical=not plain),
+            *([] if of_device else [extension(x509.OCSPNoCheck())]),
+            *KeyId,
+            issuer=issuer.key,
             generalized=not of_device,
         )
         return issue(template, issuer)

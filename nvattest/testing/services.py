@@ -409,36 +409,32 @@ class Services:
 def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
     """A CA that no client trusts by default, in PEM, and a TLS context for a server on 127.0.0.1 below it."""
     now = wall_clock()  # TLS is judged by the real clock
-    keys = certificates.KeyRing(secrets.randbits(64))
+    authorities = certificates.Authorities(certificates.KeyRing(secrets.randbits(64)), now)
 
-    def template(label: str, *extensions: certificates.Extension) -> certificates.Template:
-        key = keys.key(label)
-        return certificates.Template(
-            subject=certificates.name(("CN", label), ("O", certificates.SIMULATION)),
-            key=key,
-            serial=keys.serial(label),
-            not_before=now - timedelta(days=1),
-            not_after=now + timedelta(days=30),
-            extensions=(*extensions, certificates.ski(key), certificates.aki(keys.key("CA"))),
+    def template(label: str, *extensions: certificates.Extension, issuer: certificates.Key | None = None) -> Any:
+        return authorities.template(
+            label,
+            certificates.name(("CN", label), ("O", certificates.SIMULATION)),
+            (now - timedelta(days=1), now + timedelta(days=30)),
+            *extensions,
+            *certificates.KeyId,
+            issuer=issuer,
         )
 
+    ca = template("CA", certificates.basic_constraints(ca=True), certificates.key_usage("keyCertSign,cRLSign"))
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
-    authority = template("CA", certificates.basic_constraints(ca=True), certificates.key_usage("keyCertSign,cRLSign"))
-    leaf = template(
-        "localhost",
-        certificates.basic_constraints(ca=False),
-        certificates.key_usage("digitalSignature"),
-        certificates.extension(names),
-    )
+    usage = certificates.basic_constraints(ca=False), certificates.key_usage("digitalSignature")
+    leaf = template("localhost", *usage, certificates.extension(names), issuer=ca.key)
+    server, root = authorities.chain([leaf, ca])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # OpenSSL reads a chain with its key from a file only.
     with tempfile.NamedTemporaryFile(prefix="nvattest-", suffix=".pem") as file:
-        file.write(certificates.pem([certificates.issue(leaf, authority).der]))
-        private = keys.key("localhost").private
+        file.write(certificates.pem([server.der]))
+        private = authorities.keys.key("localhost").private
         file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         file.flush()
         context.load_cert_chain(file.name)
-    return certificates.pem([certificates.issue(authority, authority).der]), context
+    return certificates.pem([root.der]), context
 
 
 class _Server(ThreadingHTTPServer):

@@ -15,6 +15,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+
 from nvattest._documents import kind_of, load_json
 from nvattest._text import base64url
 from nvattest._waiting import Deadline
@@ -23,11 +25,9 @@ from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.testing.certificates import (
     SIMULATION,
-    Extension,
+    Authorities,
     KeyRing,
-    Template,
     basic_constraints,
-    issue,
     key_usage,
     name,
     pem,
@@ -64,27 +64,19 @@ class NrasIssuer:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._ring = keys = KeyRing(platform.seed)
+        keys = KeyRing(platform.seed)
         self._keys = {"right": keys.key("nras signer"), "wrong": keys.key("nras uncertified")}
-        authority = self._template(
-            "NRAS simulation CA", "nras ca", basic_constraints(ca=True), key_usage("keyCertSign,cRLSign")
+        validity = (platform.clock - timedelta(days=30), platform.clock + timedelta(days=365))
+        authorities = Authorities(keys, platform.clock)
+        authority = authorities.template(
+            "nras ca", _name("CA"), validity, basic_constraints(ca=True), key_usage("keyCertSign,cRLSign")
         )
-        leaf = self._template(
-            "NRAS simulation signer", "nras signer", basic_constraints(ca=False), key_usage("digitalSignature")
+        leaf = authorities.template(
+            "nras signer", _name("signer"), validity, basic_constraints(ca=False), key_usage("digitalSignature")
         )
-        root = issue(authority, authority).der
-        self._chain = [issue(leaf, authority).der, root]
-        self.ca_pem = pem([root])
-
-    def _template(self, common_name: str, label: str, *extensions: Extension) -> Template:
-        return Template(
-            subject=name(("CN", common_name), ("O", SIMULATION)),
-            key=self._ring.key(label),
-            serial=self._ring.serial(common_name),
-            not_before=self._platform.clock - timedelta(days=30),
-            not_after=self._platform.clock + timedelta(days=365),
-            extensions=extensions,
-        )
+        signer, root = authorities.chain([leaf, authority])
+        self._chain = [signer.der, root.der]
+        self.ca_pem = pem([root.der])
 
     def jwks(self, *, with_key: bool = True) -> bytes:
         """The key set, as ``/.well-known/jwks.json`` gives it."""
@@ -226,6 +218,10 @@ class NrasIssuer:
         return jwt.encode(
             payload, self._keys[signer].private, algorithm="ES384", headers={"kid": self.kid, "typ": None}
         )
+
+
+def _name(word: str) -> x509.Name:
+    return name(("CN", f"NRAS simulation {word}"), ("O", SIMULATION))
 
 
 class _Responder:
