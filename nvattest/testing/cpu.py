@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -26,7 +26,7 @@ from nvattest.testing.certificates import KeyRing, pem
 from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
 from nvattest.testing.cpu_intel import BODIES, IntelGuest
 from nvattest.testing.lies import GUEST_LIES, Lie, Scope, Told, find_spec, parse_fault
-from nvattest.testing.platform import DEFAULT_CLOCK
+from nvattest.testing.platform import instant
 
 if TYPE_CHECKING:
     from nvattest.pki.anchors import CpuAnchors
@@ -72,11 +72,8 @@ class SimulatedGuest:
     def __init__(
         self, kind: str = "tdx", *, seed: int = 0, clock: datetime | None = None, lies: Iterable[Lie | str] = ()
     ) -> None:
-        moment = DEFAULT_CLOCK if clock is None else clock
-        if moment.tzinfo is None:
-            raise InputError("the clock of a guest has no time zone", code="time-zone")
         self.kind = kind
-        self.clock = moment.astimezone(timezone.utc).replace(microsecond=0)
+        self.clock = instant(clock, "guest")
         self.lies = tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies)
         self._told = Told.by_guest(self.lies)
         maker, _, model = kind.partition("-")

@@ -180,7 +180,7 @@ class Told:
     @classmethod
     def by_device(cls, lies: Iterable[Lie], kind: DeviceKind, index: int) -> Told:
         """Those of one device."""
-        word = "gpu" if kind is DeviceKind.GPU else "switch"
+        word = kind.label.lower()
         return cls(lie for lie in lies if lie.target in (f"{word}{index}", f"{word}*"))
 
     @classmethod

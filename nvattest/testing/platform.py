@@ -14,8 +14,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from nvattest.testing.driver_answers import DriverState
     from nvattest.token.keys import SigningKey
 
-__all__ = ["DEFAULT_CLOCK", "DEFAULT_NONCE", "Platform", "SimulatedFleet"]
-
 DEFAULT_CLOCK = datetime(2026, 11, 1, tzinfo=timezone.utc)
 DEFAULT_NONCE = hashlib.sha256(b"nvattest simulation").digest()
 _SWITCHES = 4
@@ -61,52 +59,42 @@ _MINIMUM_SVN = 3
 _DEVICE_POSITIONS, _RIM_POSITIONS = (1, 2, 3), (0, 1, 2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shape:
-    """What a platform's name says: ``mode`` is ``spt``, ``mpt`` or ``ppcie``; ``driver`` is its default version."""
+def _parse(name: str) -> tuple[Silicon, int, str, str]:
+    """Read ``hopper-1``, ``blackwell-8-mpt``, ``h800-8-ppcie``, ``hopper-1-r535`` and the like.
 
-    model: str
-    gpus: int
-    mode: str
-    driver: str
+    Returns what the GPUs are, how many, their mode (``spt``, ``mpt`` or ``ppcie``) and the driver's default version.
 
-    @property
-    def silicon(self) -> Silicon:
-        """What its GPUs are."""
-        return MODELS[self.model]
+    Raises:
+        InputError: not a platform that can be built.
+    """
+    match = re.fullmatch(r"([a-z0-9]+)-(\d{1,2})(?:-(spt|mpt|ppcie))?(?:-r(\d{3}))?", name)
+    if match is not None and match[1] in MODELS:
+        model, count, branch = match[1], int(match[2]), match[4]
+        silicon = MODELS[model]
+        # One GPU is in single pass-through, as are several Hoppers without switches.
+        several = count > 1 and silicon.modes == ("spt", "mpt") and model != "h100nvl"
+        mode = match[3] or ("mpt" if several else "spt")
+        fits = mode in silicon.modes and (count == _PPCIE_GPUS if mode == "ppcie" else 1 <= count <= _MAX_GPUS)
+        if fits and (branch is None or branch in BRANCHES):
+            driver = BRANCHES[branch] if branch else default_driver(model, mode if count > 1 else "spt")
+            return silicon, count, mode, driver
+    rule = (
+        f"write MODEL-COUNT[-(spt|mpt)][-rBRANCH] with 1 to {_MAX_GPUS} GPUs, or MODEL-8-ppcie for Hoppers; "
+        f"models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}"
+    )
+    raise InputError(f"no such platform: {name[:60]!r}", code="platform", hint=with_suggestion(name, PLATFORMS, rule))
 
-    @property
-    def switches(self) -> int:
-        """How many switches it has."""
-        return _SWITCHES if self.mode == "ppcie" else 0
 
-    @classmethod
-    def parse(cls, name: str) -> _Shape:
-        """Read ``hopper-1``, ``blackwell-8-mpt``, ``h800-8-ppcie``, ``hopper-1-r535`` and the like.
+def instant(clock: datetime | None, owner: str) -> datetime:
+    """The clock of a simulation, in UTC and whole seconds; ``DEFAULT_CLOCK`` where none is given.
 
-        Raises:
-            InputError: not a platform that can be built.
-        """
-        match = re.fullmatch(r"([a-z0-9]+)-(\d{1,2})(?:-(spt|mpt|ppcie))?(?:-r(\d{3}))?", name)
-        if match is not None and match[1] in MODELS:
-            model, count, branch = match[1], int(match[2]), match[4]
-            modes = MODELS[model].modes
-            # One GPU is in single pass-through, as are several Hoppers without switches.
-            several = count > 1 and modes == ("spt", "mpt") and model != "h100nvl"
-            mode = match[3] or ("mpt" if several else "spt")
-            fits = mode in modes and (count == _PPCIE_GPUS if mode == "ppcie" else 1 <= count <= _MAX_GPUS)
-            if fits and (branch is None or branch in BRANCHES):
-                driver = default_driver(model, mode if count > 1 else "spt") if branch is None else BRANCHES[branch]
-                return cls(model=model, gpus=count, mode=mode, driver=driver)
-        rule = (
-            f"write MODEL-COUNT[-(spt|mpt)][-rBRANCH] with 1 to {_MAX_GPUS} GPUs, or MODEL-8-ppcie for Hoppers; "
-            f"models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}"
-        )
-        raise InputError(
-            f"no such platform: {name[:60]!r}",
-            code="platform",
-            hint=with_suggestion(name, PLATFORMS, rule),
-        )
+    Raises:
+        InputError: it has no time zone.
+    """
+    moment = DEFAULT_CLOCK if clock is None else clock
+    if moment.tzinfo is None:
+        raise InputError(f"the clock of a {owner} has no time zone", code="time-zone")
+    return moment.astimezone(timezone.utc).replace(microsecond=0)
 
 
 class Platform:
@@ -124,30 +112,41 @@ class Platform:
     """
 
     def __init__(
-        self, shape: _Shape, *, name: str, seed: int, clock: datetime, driver: str, nvdec0: bool, lies: tuple[Lie, ...]
+        self,
+        name: str,
+        *,
+        seed: int,
+        clock: datetime | None,
+        driver_version: str | None,
+        nvdec0: bool | None,
+        lies: Iterable[Lie | str],
     ) -> None:
-        _check_lies(shape, lies)
-        silicon = shape.silicon
+        self.name, self.seed = name, seed
+        silicon, count, self.mode, usual_driver = _parse(name)
+        self._silicon = silicon
+        self.clock = clock = instant(clock, "platform")
+        self.driver_version = driver = driver_version or usual_driver
+        usual = count > 1 or silicon.architecture is not Architecture.HOPPER
+        self._nvdec0 = usual if nvdec0 is None else nvdec0
+        self.lies = tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies)
+        counts = {DeviceKind.GPU: count, DeviceKind.NVSWITCH: _SWITCHES if self.mode == "ppcie" else 0}
+        _check_lies(self.lies, counts, silicon)
         layout = generation(silicon.architecture, driver)
-        if shape.mode == "ppcie" and not layout.ppcie_status:
+        if self.mode == "ppcie" and not layout.ppcie_status:
             raise InputError(
                 f"a driver {driver[:40]} knows no protected PCIe", code="driver-version", hint="give one from R550 on"
             )
-        self.name, self.seed, self.clock, self.lies = name, seed, clock, lies
-        self.driver_version, self.mode = driver, shape.mode
-        self._shape, self._nvdec0 = shape, nvdec0
         self._keys = keys = KeyRing(seed)
-        self._pki = Pki(keys, clock)
-        self._ocsp = OcspIssuer(keys, clock)
+        self._pki, self._ocsp = Pki(keys, clock), OcspIssuer(keys, clock)
         # Those that OCSP knows, by DER.
         self._certificates: dict[bytes, Certificate] = {}
         self._rims: dict[str, bytes] = {}
         self._pdis = {
-            DeviceKind.GPU: [keys.bytes(f"pdi gpu {index}", PDI_SIZE) for index in range(shape.gpus)],
-            DeviceKind.NVSWITCH: [keys.bytes(f"pdi switch {index}", PDI_SIZE) for index in range(shape.switches)],
+            kind: [keys.bytes(f"pdi {kind.label.lower()} {index}", PDI_SIZE) for index in range(number)]
+            for kind, number in counts.items()
         }
-        gpus = tuple(self._gpu(index) for index in range(shape.gpus))
-        switches = tuple(self._switch(index) for index in range(shape.switches))
+        gpus = tuple(self._gpu(index) for index in range(count))
+        switches = tuple(self._switch(index) for index in range(counts[DeviceKind.NVSWITCH]))
         # The RIMs of all firmware in the node, by id.
         self._orders: dict[str, RimOrder] = {}
         for kind in [silicon] + ([SILICON[Architecture.LS10]] if switches else []):
@@ -158,13 +157,14 @@ class Platform:
                     id=rim_id(kind, role, driver=driver, firmware=kind.firmware),
                     version=driver if role == "driver" else kind.firmware,
                     minimum_svn=_MINIMUM_SVN if role == "vbios" and layout.versioned else None,
+                    told=Told.by_rim(self.lies, role),
                 )
                 self._orders[order.id] = order
         self._check_tampered()
         for device in gpus + switches:
             self._register(device.certificates, device.told, of_device=True)
         for order in self._orders.values():
-            self._register(self._rim_chain(order), self._rim_lies(order), of_device=False)
+            self._register(self._rim_chain(order), order.told, of_device=False)
         self.gpus = _mixed_up(gpus, gpus + switches)
         self.switches = _mixed_up(switches, gpus + switches)
 
@@ -196,29 +196,11 @@ class Platform:
         Raises:
             InputError: no such platform, no such device, or an argument that cannot be used.
         """
-        shape = _Shape.parse(name)
-        moment = DEFAULT_CLOCK if clock is None else clock
-        if moment.tzinfo is None:
-            raise InputError("the clock of a platform has no time zone", code="time-zone")
-        usual = shape.gpus > 1 or shape.silicon.architecture is not Architecture.HOPPER
-        return cls(
-            shape,
-            name=name,
-            seed=seed,
-            clock=moment.astimezone(timezone.utc).replace(microsecond=0),
-            driver=driver_version or shape.driver,
-            nvdec0=usual if nvdec0 is None else nvdec0,
-            lies=tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies),
-        )
-
-    @property
-    def at(self) -> datetime:
-        """The clock, as the instant of a verification."""
-        return self.clock
+        return cls(name, seed=seed, clock=clock, driver_version=driver_version, nvdec0=nvdec0, lies=lies)
 
     @property
     def time(self) -> VerificationTime:
-        """The same, as a verification wants it."""
+        """The clock, as a verification wants it."""
         return VerificationTime.at(self.clock)
 
     @property
@@ -316,18 +298,17 @@ class Platform:
     @property
     def rim_ids(self) -> tuple[str, ...]:
         """The ids of all RIMs that the RIM service has."""
-        return tuple(id_ for id_, order in self._orders.items() if "missing" not in self._rim_lies(order))
+        return tuple(id_ for id_, order in self._orders.items() if "missing" not in order.told)
 
     def rim(self, rim_id: str) -> bytes | None:
         """The XML of a RIM, or None where the service does not have it."""
         order = self._orders.get(rim_id)
-        if order is None or "missing" in self._rim_lies(order):
+        if order is None or "missing" in order.told:
             return None
         if rim_id not in self._rims:
-            told = self._rim_lies(order)
             chain = self._rim_chain(order)
-            key = self._keys.key("uncertified") if "wrong-key" in told else chain[0].template.key
-            self._rims[rim_id] = issue_rim(order, told, chain, key)
+            key = self._keys.key("uncertified") if "wrong-key" in order.told else chain[0].template.key
+            self._rims[rim_id] = issue_rim(order, chain, key)
         return self._rims[rim_id]
 
     def rims(self) -> dict[str, bytes]:
@@ -352,7 +333,7 @@ class Platform:
 
         ``label`` names its keys, ``pdi`` has 8 bytes. For fleets: the GPU itself is in no machine.
         """
-        silicon = self._shape.silicon
+        silicon = self._silicon
         chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=HONEST)
         for position in _DEVICE_POSITIONS:
             self._ocsp.register(chain, position, HONEST, of_device=True)
@@ -419,19 +400,18 @@ class Platform:
                 out.write(content)
         return [os.path.join(folder, name) for name in files]
 
-    def _rim_lies(self, order: RimOrder) -> Told:
-        return Told.by_rim(self.lies, order.role)
-
     def _rim_chain(self, order: RimOrder) -> tuple[Certificate, ...]:
-        return self._pki.rim_chain(order.silicon.board.chip, order.role, self._rim_lies(order))
+        return self._pki.rim_chain(order.silicon.board.chip, order.role, order.told)
 
     # --- making it ----------------------------------------------------------------------------------------------------
 
     def _gpu(self, index: int) -> SimulatedDevice:
-        shape, pdis = self._shape, self._pdis[DeviceKind.NVSWITCH]
-        silicon = shape.silicon
+        silicon, pdis = self._silicon, self._pdis[DeviceKind.NVSWITCH]
         told = Told.by_device(self.lies, DeviceKind.GPU, index)
-        odd = "one-gpu-other-mode" in Told.by_platform(self.lies) and index == shape.gpus - 1
+        feature = self.mode
+        if "one-gpu-other-mode" in Told.by_platform(self.lies) and index == len(self._pdis[DeviceKind.GPU]) - 1:
+            feature = "spt" if feature == "mpt" else "mpt"
+        links = range(LINKS if pdis else 0)
         body = gpu_body(
             silicon,
             told,
@@ -439,27 +419,23 @@ class Platform:
             firmware=silicon.firmware,
             fwid=_fwid(silicon),
             nvdec0=self._nvdec0,
-            feature=("spt" if shape.mode == "mpt" else "mpt") if odd else shape.mode,
-            switch_pdis=[
-                pdis[_switch_of(index, link)] if link < silicon.links else bytes(PDI_SIZE) for link in range(LINKS)
-            ]
-            if pdis
-            else [],
+            feature=feature,
+            switch_pdis=[pdis[_switch_of(index, link)] if link < silicon.links else bytes(PDI_SIZE) for link in links],
         )
         return self._device(silicon, told, index, body)
 
     def _switch(self, index: int) -> SimulatedDevice:
-        silicon = SILICON[Architecture.LS10]
+        silicon, gpu_pdis = SILICON[Architecture.LS10], self._pdis[DeviceKind.GPU]
         told = Told.by_device(self.lies, DeviceKind.NVSWITCH, index)
         # Which GPU is behind each port; FF is a port without a link.
-        links = range(self._shape.silicon.links)
-        wired = (gpu for gpu in range(self._shape.gpus) for link in links if _switch_of(gpu, link) == index)
+        links = range(self._silicon.links)
+        wired = (gpu for gpu in range(len(gpu_pdis)) for link in links if _switch_of(gpu, link) == index)
         body = switch_body(
             silicon,
             told,
             firmware=silicon.firmware,
             pdi=self._pdis[DeviceKind.NVSWITCH][index],
-            gpu_pdis=self._pdis[DeviceKind.GPU],
+            gpu_pdis=gpu_pdis,
             ports=bytes(wired).ljust(64, b"\xff"),
             position=index,
         )
@@ -511,7 +487,7 @@ def _mixed_up(
     devices: tuple[SimulatedDevice, ...], all_devices: tuple[SimulatedDevice, ...]
 ) -> tuple[SimulatedDevice, ...]:
     """The devices after the lies that concern two of them, and those that are missing."""
-    by_name = {f"{'gpu' if item.kind is DeviceKind.GPU else 'switch'}{item.index}": item for item in all_devices}
+    by_name = {f"{item.kind.label.lower()}{item.index}": item for item in all_devices}
     out = []
     for device in devices:
         made = device
@@ -534,23 +510,23 @@ def _named(by_name: dict[str, SimulatedDevice], name: str) -> SimulatedDevice:
     return by_name[name]
 
 
-def _check_lies(shape: _Shape, lies: Iterable[Lie]) -> None:
+def _check_lies(lies: Iterable[Lie], counts: Mapping[DeviceKind, int], silicon: Silicon) -> None:
     """Refuse lies about what this platform does not have, and lies that would change nothing."""
-    counts = {"gpu": shape.gpus, "switch": shape.switches}
+    numbers = {kind.label.lower(): number for kind, number in counts.items()}
     for lie in lies:
         match = re.fullmatch(r"(gpu|switch)(\d+|\*)", lie.target)
         if match is not None:
             number = 0 if match[2] == "*" else int(match[2])
-            here = number < counts[match[1]]
+            here = number < numbers[match[1]]
         elif lie.target.endswith("-rim") or lie.target == "rim*":
-            here = shape.switches > 0 if lie.target == "bios-rim" else bool(shape.silicon.roles)
+            here = numbers["switch"] > 0 if lie.target == "bios-rim" else bool(silicon.roles)
         else:
-            here = lie.target == "platform" and (lie.name != "pcie-mode" or shape.switches > 0)
+            here = lie.target == "platform" and (lie.name != "pcie-mode" or numbers["switch"] > 0)
         if not here:
             raise InputError(
                 f"this platform has no {lie.target}, which should tell {str(lie)!r}",
                 code="fault-target",
-                hint=f"it has {counts['gpu']} GPUs and {counts['switch']} switches",
+                hint=f"it has {numbers['gpu']} GPUs and {numbers['switch']} switches",
             )
         if lie.name == "unlocked" and match is not None and match[1] == "gpu":
             raise InputError(f"{str(lie)!r}: a GPU has no lock", code="fault-target", hint="write switch0:unlocked")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from nvattest._registry import OPAQUE_RECORD_BASE, RIM_MANUFACTURER_ID, GpuField
 from nvattest.testing.certificates import Certificate, Key
@@ -28,7 +28,11 @@ _MORE = "http://www.w3.org/2001/04/xmldsig-more#"
 _RESOURCES = 64
 _VENDOR = "NVIDIA Corporation"
 
-Attributes = Sequence[tuple[str, str]]
+_URIS = {"ns1": _TCG, "ns2": _SHA384, "ns3": _OPAQUE}
+
+Attributes = list[tuple[str, str]]
+# A part of the document as it is in the file, and its canonical form.
+Both = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +43,13 @@ class RimOrder:
     role: str
     id: str
     version: str
-    minimum_svn: int | None = None
+    minimum_svn: int | None
+    told: Told
 
 
-def issue_rim(order: RimOrder, told: Told, chain: Sequence[Certificate], key: Key) -> bytes:
-    """The signed XML of one RIM, with the lies of ``told``; ``chain`` and ``key`` are its signer's."""
-    content = _content(order, told)
+def issue_rim(order: RimOrder, chain: Sequence[Certificate], key: Key) -> bytes:
+    """The signed XML of one RIM, with the lies told about it; ``chain`` and ``key`` are its signer's."""
+    told, content = order.told, _content(order)
     damage = b"\x00" if "signature" in told else b""
     xml = write_rim(content, [_lines(item.der) for item in chain], lambda data: key.sign_raw(data + damage))
     for index in told.indexed("tampered"):
@@ -53,12 +58,10 @@ def issue_rim(order: RimOrder, told: Told, chain: Sequence[Certificate], key: Ke
     return xml
 
 
-def _content(order: RimOrder, told: Told) -> RimContent:
-    silicon, role = order.silicon, order.role
-    golden: dict[int, list[bytes]] = {}
-    if "no-values" not in told:
-        for index in silicon.golden[role]:
-            golden[index] = silicon.values_of(role, order.id, index)
+def _content(order: RimOrder) -> RimContent:
+    silicon, role, told = order.silicon, order.role, order.told
+    indices = () if "no-values" in told else silicon.golden[role]
+    golden = {index: silicon.values_of(role, order.id, index) for index in indices}
     for index, given in told.indexed("golden").items():
         golden[index] = [bytes.fromhex(given) or golden_value("lie", order.id, index)]
     usual = _REISSUED_INDEX if _REISSUED_INDEX in silicon.golden[role] else silicon.golden[role][0]
@@ -68,13 +71,13 @@ def _content(order: RimOrder, told: Told) -> RimContent:
         golden[int(argument)] = [golden_value("conflict", order.id, int(argument))]
     minimum = told.get("min-svn")
     svn = order.minimum_svn if minimum is None else int(minimum)
-    chip = silicon.board.chip
+    tag = f"{order.id} {sorted(golden.items())} {svn}{' renewed' if 'renewed' in told else ''}"
     return RimContent(
         version=told.get("wrong-version", "0.0.0") or order.version,
-        product=told.get("wrong-product", "GX999") or chip,
+        product=told.get("wrong-product", "GX999") or silicon.board.chip,
         edition=told.get("wrong-edition", "NIC") or ("SWITCH" if role == "bios" else "GPU"),
         manufacturer_id=told.get("wrong-manufacturer", "9999") or RIM_MANUFACTURER_ID,
-        tag_id=tag_id(f"{order.id} {sorted(golden.items())} {svn}{' renewed' if 'renewed' in told else ''}"),
+        tag_id=hashlib.sha384(tag.encode()).hexdigest(),
         golden=golden,
         minimum_svn=svn,
         tricks=frozenset(told.all("xml")),
@@ -94,7 +97,8 @@ def _lines(der: bytes) -> str:
 class RimContent:
     """What a RIM says. ``golden`` maps an active index to its alternatives; all other indices are inactive zeros.
 
-    ``minimum_svn`` is an opaque record: the smallest security version number of the FSP that passes.
+    ``minimum_svn`` is an opaque record: the smallest security version number of the FSP that passes. ``tricks`` break
+    the profile.
     """
 
     version: str
@@ -102,102 +106,45 @@ class RimContent:
     edition: str
     tag_id: str
     golden: Mapping[int, Sequence[bytes]]
-    manufacturer_id: str = RIM_MANUFACTURER_ID
-    minimum_svn: int | None = None
-    tricks: frozenset[str] = field(default_factory=frozenset)
-
-
-class _Element:
-    """One element in both forms. ``namespaces`` are its own declarations, ``attributes`` in document order."""
-
-    def __init__(self, name: str, namespaces: Attributes, attributes: Attributes, uris: Mapping[str, str]) -> None:
-        def render(items: Attributes) -> str:
-            return "".join(f' {key}="{_escape(value)}"' for key, value in items)
-
-        def order(item: tuple[str, str]) -> tuple[str, str]:
-            prefix, colon, local = item[0].partition(":")
-            return (uris[prefix], local) if colon else ("", prefix)
-
-        self.name = name
-        self.plain = f"<{name}{render(namespaces)}{render(attributes)}"
-        self.canonical = f"<{name}{render(sorted(namespaces))}{render(sorted(attributes, key=order))}>"
-
-    def empty(self) -> tuple[str, str]:
-        return f"{self.plain}/>", f"{self.canonical}</{self.name}>"
+    manufacturer_id: str
+    minimum_svn: int | None
+    tricks: frozenset[str]
 
 
 def write_rim(content: RimContent, chain_pem_bodies: Sequence[str], sign: Callable[[bytes], bytes]) -> bytes:
     """A signed RIM.
 
     ``chain_pem_bodies`` are the base64 texts of its certificates, leaf first, each ending in a line break; ``sign``
-    gives 96 bytes r and s over the canonical SignedInfo. ``content.tricks`` breaks the profile where asked.
+    gives 96 bytes r and s over the canonical SignedInfo.
     """
-    head, body, canonical = _document(content)
+    plain, canonical = _document(content)
     digest = base64.b64encode(hashlib.sha384(canonical.encode()).digest()).decode()
     signature = _signature(content, digest, chain_pem_bodies, sign)
-    text = head + body + signature + "</SoftwareIdentity>\n"
-    if "second-signature" in content.tricks:
-        text = text.replace("</SoftwareIdentity>", signature + "</SoftwareIdentity>")
+    twice = signature if "second-signature" in content.tricks else ""
+    text = f"{plain}{signature}{twice}</SoftwareIdentity>\n"
     if "dtd" in content.tricks:
         text = "<!DOCTYPE SoftwareIdentity>\n" + text
     if "entity" in content.tricks:
         text = '<!DOCTYPE SoftwareIdentity [<!ENTITY vendor "NVIDIA">]>\n' + text
-    if "truncated" in content.tricks:
-        text = text[: len(text) // 2]
-    return text.encode()
+    return (text[: len(text) // 2] if "truncated" in content.tricks else text).encode()
 
 
-def tag_id(text: str) -> str:
-    """A tagId: 96 hexadecimal digits."""
-    return hashlib.sha384(text.encode()).hexdigest()
-
-
-def _document(content: RimContent) -> tuple[str, str, str]:
-    """The root's start tag, what follows up to the signature, and the canonical document without the signature."""
-    uris = {"ns1": _TCG, "ns2": _SHA384, "ns3": _OPAQUE}
-    root_namespaces = [("xmlns", _SWID), ("xmlns:ns0", _SWID), ("xmlns:ns2", _SHA384)]
+def _document(content: RimContent) -> Both:
+    """The document up to the signature, and the canonical one without the signature."""
+    inner, outer = ("\n        ",) * 2, ("\n    ",) * 2
+    namespaces = [("xmlns", _SWID), ("xmlns:ns0", _SWID), ("xmlns:ns2", _SHA384)]
     if content.minimum_svn is not None:
-        root_namespaces.append(("xmlns:ns3", _OPAQUE))
-    root = _Element(
-        "SoftwareIdentity",
-        root_namespaces,
-        [
-            ("corpus", "false"),
-            ("name", content.product),
-            ("patch", "false"),
-            ("supplemental", "false"),
-            ("tagId", content.tag_id),
-            ("version", "1.0"),
-            ("tagVersion", "0"),
-        ],
-        uris,
-    )
-    entity = _Element("ns0:Entity", (), [("name", _VENDOR), ("role", "softwareCreator tagCreator")], uris)
-    meta = _Element("ns0:Meta", [("xmlns:ns1", _TCG)], _meta(content), uris)
-    payload = _Element("ns0:Payload", [("xmlns:SHA384", _SHA384)], (), uris)
-    plain, canonical = ["\n    "], ["\n    "]
-
-    def add(both: tuple[str, str], tail: str) -> None:
-        plain.append(both[0] + tail)
-        canonical.append(both[1] + tail)
-
-    add(entity.empty(), "\n    ")
-    add(meta.empty(), "\n    ")
-    add((payload.plain + ">", payload.canonical), "\n        ")
-    if "comment" in content.tricks:  # canonical XML drops comments: the signature stays good
-        plain.append("<!-- simulated -->")
-    if "instruction" in content.tricks:
-        add(("<?simulated yes?>",) * 2, "")
-    resources = _resources(content, uris)
-    for number, resource in enumerate(resources, 1):
-        add(resource.empty(), "\n        " if number < len(resources) else "\n    ")
-    add(("</ns0:Payload>",) * 2, "\n")
-    whole = root.canonical + "".join(canonical) + "</SoftwareIdentity>"
-    return root.plain + ">", "".join(plain), whole
-
-
-def _meta(content: RimContent) -> Attributes:
-    return [
+        namespaces.append(("xmlns:ns3", _OPAQUE))
+    software = [
+        ("corpus", "false"),
+        ("name", content.product),
+        ("patch", "false"),
+        ("supplemental", "false"),
+        ("tagId", content.tag_id),
+        ("version", "1.0"),
+        ("tagVersion", "0"),
+    ]
+    meta = [
         ("colloquialVersion", content.version),
         ("edition", content.edition),
         ("product", content.product),
@@ -211,37 +158,61 @@ def _meta(content: RimContent) -> Attributes:
         ("ns1:FirmwareManufacturer", _VENDOR),
         ("ns1:FirmwareManufacturerId", content.manufacturer_id),
     ]
+    parts = [_start("SoftwareIdentity", namespaces, software), outer]
+    parts += [_empty("ns0:Entity", [], [("name", _VENDOR), ("role", "softwareCreator tagCreator")]), outer]
+    parts += [_empty("ns0:Meta", [("xmlns:ns1", _TCG)], meta), outer]
+    parts += [_start("ns0:Payload", [("xmlns:SHA384", _SHA384)], []), inner]
+    if "comment" in content.tricks:  # canonical XML drops comments: the signature stays good
+        parts.append(("<!-- simulated -->", ""))
+    if "instruction" in content.tricks:
+        parts.append(("<?simulated yes?>",) * 2)
+    for resource in _resources(content):
+        parts += [resource, inner]
+    parts[-1:] = [outer, ("</ns0:Payload>\n",) * 2, ("", "</SoftwareIdentity>")]
+    plain, canonical = map("".join, zip(*parts, strict=True))
+    return plain, canonical
 
 
-def _resources(content: RimContent, uris: Mapping[str, str]) -> list[_Element]:
-    made = []
+def _resources(content: RimContent) -> Iterator[Both]:
     for index in range(_RESOURCES):
         hashes = [value.hex() for value in content.golden.get(index, ())]
-        active = "True" if hashes else "False"
-        hashes = hashes or ["0" * 96]
-        attributes = [
-            ("type", "Measurement"),
-            ("index", str(index)),
-            ("active", active),
-            ("alternatives", str(len(hashes))),
-            *((f"ns2:Hash{number}", value) for number, value in enumerate(hashes)),
-            ("name", f"Measurement_{index}"),
-            ("size", "48"),
-        ]
-        made.append(_Element("ns0:Resource", (), attributes, uris))
+        yield _resource(
+            f"Measurement_{index}",
+            index,
+            "48",
+            "True" if hashes else "False",
+            len(hashes) or 1,
+            *((f"ns2:Hash{number}", value) for number, value in enumerate(hashes or ["0" * 96])),
+        )
     if content.minimum_svn is not None:
-        attributes = [
-            ("type", "Measurement"),
-            ("index", str(OPAQUE_RECORD_BASE + GpuField.FSP_UCODE_SVN)),
-            ("active", "True"),
-            ("alternatives", "0"),
-            ("ns3:minSvn", str(content.minimum_svn)),
-            ("ns3:includeInResult", "True"),
-            ("name", "FSP_UCODE_MIN_SVN"),
-            ("size", "2"),
-        ]
-        made.append(_Element("ns0:Resource", (), attributes, uris))
-    return made
+        minimum = (("ns3:minSvn", str(content.minimum_svn)), ("ns3:includeInResult", "True"))
+        yield _resource("FSP_UCODE_MIN_SVN", OPAQUE_RECORD_BASE + GpuField.FSP_UCODE_SVN, "2", "True", 0, *minimum)
+
+
+def _resource(name: str, index: int, size: str, active: str, alternatives: int, *values: tuple[str, str]) -> Both:
+    attributes = [("type", "Measurement"), ("index", str(index)), ("active", active)]
+    attributes += [("alternatives", str(alternatives)), *values, ("name", name), ("size", size)]
+    return _empty("ns0:Resource", [], attributes)
+
+
+def _start(name: str, namespaces: Attributes, attributes: Attributes) -> Both:
+    """A start tag with its own declarations of namespaces; the attributes are in the order of the document."""
+
+    def render(items: Attributes) -> str:
+        return "".join(f' {key}="{_escape(value)}"' for key, value in items)
+
+    def order(item: tuple[str, str]) -> tuple[str, str]:
+        prefix, colon, local = item[0].partition(":")
+        return (_URIS[prefix], local) if colon else ("", prefix)
+
+    plain, canonical = namespaces + attributes, sorted(namespaces) + sorted(attributes, key=order)
+    return f"<{name}{render(plain)}>", f"<{name}{render(canonical)}>"
+
+
+def _empty(name: str, namespaces: Attributes, attributes: Attributes) -> Both:
+    """An element without content: the canonical form has an end tag."""
+    plain, canonical = _start(name, namespaces, attributes)
+    return f"{plain[:-1]}/>", f"{canonical}</{name}>"
 
 
 def _signature(content: RimContent, digest: str, bodies: Sequence[str], sign: Callable[[bytes], bytes]) -> str:
