@@ -28,15 +28,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from enum import Enum
+from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509 import ocsp
 
 from nvattest._text import with_suggestion
 from nvattest.errors import InputError
@@ -46,14 +48,20 @@ from nvattest.testing.platform import Platform
 
 if TYPE_CHECKING:
     from nvattest.testing.cpu import SimulatedGuest
-
-__all__ = ["SERVICES", "Exchange", "ServiceFault", "ServiceFaultKind", "Services", "wall_clock"]
+    from nvattest.testing.services_nras import NrasIssuer
 
 _JSON, _OCSP = "application/json", "application/ocsp-response"
-_NRAS_PATH = re.compile(r"/v[34]/attest/(gpu|switch)")
+# Method, path and service; the group is what the service is asked for.
+_ROUTES = (
+    ("GET", r"/v1/rim/(.*)", "rim"),
+    ("GET", r"/\.well-known/jwks\.json()", "jwks"),
+    ("GET", r"(/|/health)", "health"),
+    ("GET", r"(/(?:tdx|sgx)/certification/.+|/IntelSGXRootCA\.der.*)", "pcs"),
+    ("GET", r"(/(?:vcek|vlek)/v1/.+)", "kds"),
+    ("POST", r"/v[34]/attest/(gpu|switch)", "nras"),
+    ("POST", r"/ocsp/*", "ocsp"),
+)
 _KINDS = {"gpu": DeviceKind.GPU, "switch": DeviceKind.NVSWITCH}
-_PCS_PATH = re.compile(r"/(tdx|sgx)/certification/.+|/IntelSGXRootCA\.der")
-_KDS_PATH = re.compile(r"/(vcek|vlek)/v1/.+")
 _NEEDS_KEY = frozenset({"rim", "ocsp", "nras"})
 _MAXIMUM_BODY = 16 * 1024 * 1024
 _TOO_LARGE = "the body is too large"
@@ -169,15 +177,14 @@ class Exchange:
     fault: str
 
 
-def count_waves(log: list[Exchange]) -> int:
-    """How many times a client waited for all answers before it asked on: exchanges that overlap are one wave."""
-    waves = 0
-    end = float("-inf")
-    for item in sorted(log, key=lambda exchange: exchange.started):
-        if item.started >= end:
-            waves += 1
-        end = max(end, item.ended)
-    return waves
+Faults = Mapping[ServiceFaultKind, str]
+
+
+class _Answer(NamedTuple):
+    status: int
+    kind: str
+    content: bytes
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def wall_clock() -> datetime:
@@ -197,6 +204,12 @@ class Services:
         tls: speak https, under a CA of its own (``ca_pem``).
         now: the services' clock, which stamps answers and tokens. By default it stands still at the platform's; give
             ``wall_clock`` where a live client asks.
+
+    Attributes:
+        rim_url, ocsp_url, nras_url: for the options of these names; ``nras_url`` is the issuer of its tokens.
+        maker_url: the base URL of Intel's or AMD's service: of PCS, of the host with the root's list, and of KDS.
+        url: a base URL for all: every port answers for every service, as one mirror of NVIDIA's would.
+        log: all requests so far, in the order of their answers.
     """
 
     def __init__(
@@ -210,89 +223,46 @@ class Services:
         tls: bool = False,
         now: Callable[[], datetime] | None = None,
     ) -> None:
-        self.platform = platform
-        self.guest = guest
-        self.delay = delay
+        self.platform, self.guest, self.delay = platform, guest, delay
+        self.log: list[Exchange] = []
+        self.now = now if now is not None else lambda: platform.clock
         self._service_key = service_key
         self._faults = [fault if isinstance(fault, ServiceFault) else ServiceFault.parse(fault) for fault in faults]
         self._used = [0] * len(self._faults)
-        self._now = now if now is not None else lambda: platform.clock
-        self._log: list[Exchange] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._last_answer = b""
         self._jwks_answers = 0
-        self._nras: Any = None
-        self.ca_pem = b""
-        context: ssl.SSLContext | None = None
-        if tls:
-            self.ca_pem, context = _loopback_tls()
-        self._scheme = "https" if tls else "http"
-        self._rim, self._ocsp, self._remote, self._maker = self._servers = [_Server(self, context) for _ in range(4)]
-        self._threads = [
-            threading.Thread(target=server.serve_forever, args=(0.02,), name="nvattest-services", daemon=True)
-            for server in self._servers
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.ca_pem, context = _loopback_tls() if tls else (b"", None)
+        self._servers = [_Server(self, context) for _ in range(4)]
+        scheme = "https" if tls else "http"
+        bases = [f"{scheme}://127.0.0.1:{server.server_address[1]}" for server in self._servers]
+        self.rim_url, ocsp_base, self.nras_url, self.maker_url = bases
+        self.url, self.ocsp_url = self.rim_url, f"{ocsp_base}/ocsp"
 
     def __enter__(self) -> Services:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Stop, and end all connections."""
         self._closing.set()
         for server in self._servers:
-            server.shutdown()
-            server.server_close()
-            server.end_connections()
-        for thread in self._threads:
-            thread.join()
+            server.stop()
 
-    def _base(self, server: _Server) -> str:
-        return f"{self._scheme}://127.0.0.1:{server.server_address[1]}"
+    @cached_property
+    def nras(self) -> NrasIssuer:
+        """The NRAS issuer, made when it is first needed."""
+        from nvattest.testing.services_nras import NrasIssuer
 
-    @property
-    def url(self) -> str:
-        """A base URL for all of them: every port answers for every service, as one mirror of NVIDIA's would."""
-        return self._base(self._rim)
-
-    @property
-    def rim_url(self) -> str:
-        """For ``--rim-url``."""
-        return self._base(self._rim)
-
-    @property
-    def ocsp_url(self) -> str:
-        """For ``--ocsp-url``."""
-        return f"{self._base(self._ocsp)}/ocsp"
-
-    @property
-    def nras_url(self) -> str:
-        """For ``--nras-url``; the issuer of its tokens."""
-        return self._base(self._remote)
-
-    @property
-    def maker_url(self) -> str:
-        """The base URL of Intel's or AMD's service: of PCS, of the host with the root's list, and of KDS."""
-        return self._base(self._maker)
+        return NrasIssuer(self.platform)
 
     @property
     def nras_ca_pem(self) -> bytes:
         """The root of the certificates in the JWKS."""
-        pem: bytes = self.nras().ca_pem
-        return pem
-
-    @property
-    def log(self) -> list[Exchange]:
-        """All requests so far, in the order of their answers."""
-        with self._lock:
-            return list(self._log)
+        return self.nras.ca_pem
 
     def requests(self, service: str) -> list[str]:
         """The keys that one service was asked for: RIM ids, or serial numbers in hexadecimal."""
@@ -300,24 +270,18 @@ class Services:
 
     @property
     def waves(self) -> int:
-        """How many times the client waited for all its answers before it asked on."""
-        return count_waves(self.log)
+        """How many times the client waited for all its answers before it asked on: overlapping exchanges are one."""
+        waves, end = 0, float("-inf")
+        for item in sorted(self.log, key=lambda exchange: exchange.started):
+            waves += item.started >= end
+            end = max(end, item.ended)
+        return waves
 
     def forget(self) -> None:
         """Empty the log."""
-        with self._lock:
-            self._log.clear()
+        self.log.clear()
 
     # --- for the handlers -----------------------------------------------------------------------------------------
-
-    def nras(self) -> Any:
-        """The NRAS issuer, made when it is first needed."""
-        with self._lock:
-            if self._nras is None:
-                from nvattest.testing.services_nras import NrasIssuer
-
-                self._nras = NrasIssuer(self.platform)
-            return self._nras
 
     def delay_of(self, service: str) -> float:
         """Seconds before an answer of this service."""
@@ -325,25 +289,14 @@ class Services:
 
     def date(self) -> str:
         """The clock of the services as the header ``Date`` has it."""
-        return format_datetime(self._now().astimezone(timezone.utc), usegmt=True)
-
-    def refuses(self, service: str, authorization: str) -> int:
-        """The status for a request whose service key is missing or wrong, else 0."""
-        if not self._service_key or service not in _NEEDS_KEY:
-            return 0
-        if authorization == f"Bearer {self._service_key}":
-            return 0
-        return 403 if authorization else 401
-
-    def record(self, exchange: Exchange) -> None:
-        with self._lock:
-            self._log.append(exchange)
+        return format_datetime(self.now().astimezone(timezone.utc), usegmt=True)
 
     def wait(self, seconds: float) -> None:
+        """Wait, but not longer than the services are up."""
         if seconds > 0:
             self._closing.wait(seconds)
 
-    def faults_for(self, service: str, key: str) -> dict[ServiceFaultKind, str]:
+    def faults_for(self, service: str, key: str) -> Faults:
         """The faults of this request; it counts against those that end after some requests."""
         found = {}
         with self._lock:
@@ -355,10 +308,33 @@ class Services:
                     found[fault.kind] = fault.value
         return found
 
-    def rim_answer(self, rim_id: str, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+    def answer(self, service: str, key: str, body: bytes, authorization: str, faults: Faults) -> _Answer:
+        """What the service answers, faults on the wire aside."""
+        if service == "rim":
+            answer = self._rim(key, faults)
+        elif service == "ocsp":
+            answer = self._ocsp(body, faults)
+        elif service == "nras":
+            answer = self._attest(key, body, faults)
+        elif service == "jwks":
+            answer = self._jwks(faults)
+        elif service in ("pcs", "kds"):
+            answer = self._of_maker(key)
+        elif service == "health":
+            answer = _Answer(
+                200, _JSON, b'"https://docs.attestation.nvidia.com"' if key == "/" else b'{"status": "UP"}'
+            )
+        else:
+            answer = _Answer(404, "text/plain", b"no such service")
+        if self._service_key and service in _NEEDS_KEY and authorization != f"Bearer {self._service_key}":
+            answer = _Answer(403 if authorization else 401, _JSON, b'{"message": "Unauthorized"}')
+        return answer
+
+    def _rim(self, rim_id: str, faults: Faults) -> _Answer:
         content = self.platform.rim(faults.get(ServiceFaultKind.OTHER_RIM, rim_id))
         if content is None:
-            return 404, _JSON, json.dumps({"error": "RIM_NOT_FOUND", "message": f"no RIM {rim_id}"}).encode()
+            error = {"error": "RIM_NOT_FOUND", "message": f"no RIM {rim_id}"}
+            return _Answer(404, _JSON, json.dumps(error).encode())
         digest = hashlib.sha256(content).hexdigest()
         answer = {
             "id": rim_id + "X" if ServiceFaultKind.WRONG_ID in faults else rim_id,
@@ -368,42 +344,42 @@ class Services:
             "rim_format": "TCG",
             "request_id": "00000000-0000-0000-0000-000000000000",
         }
-        return 200, _JSON, json.dumps(answer).encode()
+        return _Answer(200, _JSON, json.dumps(answer).encode())
 
-    def ocsp_answer(self, request: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
-        answer = self.platform.ocsp(request, self._now())
+    def _ocsp(self, request: bytes, faults: Faults) -> _Answer:
+        answer = self.platform.ocsp(request, self.now())
         with self._lock:
             other, self._last_answer = self._last_answer, answer
-        return 200, _OCSP, other or answer if ServiceFaultKind.OTHER_CERTIFICATE in faults else answer
+        return _Answer(200, _OCSP, other or answer if ServiceFaultKind.OTHER_CERTIFICATE in faults else answer)
 
-    def nras_answer(self, kind: str, body: bytes, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+    def _attest(self, kind: str, body: bytes, faults: Faults) -> _Answer:
         try:
-            token: bytes = self.nras().attest(
+            token = self.nras.attest(
                 body,
                 self.nras_url,
                 kind=_KINDS[kind],
-                now=self._now(),
+                now=self.now(),
                 signer="wrong" if ServiceFaultKind.WRONG_KEY in faults else "right",
                 nonce="ab" * 32 if ServiceFaultKind.OTHER_NONCE in faults else "",
             )
         except InputError as error:
-            return 400, _JSON, json.dumps({"error": str(error)[:200]}).encode()
-        return 200, _JSON, token
+            return _Answer(400, _JSON, json.dumps({"error": str(error)[:200]}).encode())
+        return _Answer(200, _JSON, token)
 
-    def maker_answer(self, target: str) -> tuple[int, str, bytes, dict[str, str]]:
+    def _of_maker(self, target: str) -> _Answer:
         url = urlsplit(target)
         found = None if self.guest is None else self.guest.serve(url.path, dict(parse_qsl(url.query)))
         if found is None:
-            return 404, "text/plain", b"", {}
+            return _Answer(404, "text/plain", b"")
         kind, headers, content = found
-        return 200, kind, content, {"Request-ID": "simulated", **headers}
+        return _Answer(200, kind, content, {"Request-ID": "simulated", **headers})
 
-    def jwks_answer(self, faults: dict[ServiceFaultKind, str]) -> tuple[int, str, bytes]:
+    def _jwks(self, faults: Faults) -> _Answer:
         with self._lock:
             self._jwks_answers += 1
             first = self._jwks_answers == 1
-        issuer = self.nras()
-        return 200, _JSON, issuer.jwks(with_key=not (first and ServiceFaultKind.ROTATED_KEY in faults))
+        with_key = not (first and ServiceFaultKind.ROTATED_KEY in faults)
+        return _Answer(200, _JSON, self.nras.jwks(with_key=with_key))
 
 
 def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
@@ -438,6 +414,8 @@ def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
 
 
 class _Server(ThreadingHTTPServer):
+    """One port, served from construction to ``stop``."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
@@ -448,6 +426,8 @@ class _Server(ThreadingHTTPServer):
         self._connections: set[socket.socket] = set()
         self._guard = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="nvattest-services", daemon=True)
+        self._thread.start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -463,18 +443,22 @@ class _Server(ThreadingHTTPServer):
             self._connections.discard(request)
         super().shutdown_request(request)
 
-    def end_connections(self) -> None:
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
         with self._guard:
             connections = list(self._connections)
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing is printed where a client went away or did not trust our certificate."""
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
     # Head and body are written at once; a delayed acknowledgement would cost 40 ms otherwise.
     disable_nagle_algorithm = True
@@ -525,29 +509,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - its signature
         """Answer a malformed request in JSON, as NVIDIA's services do; an unknown method is 405, not 501."""
-        server = self.server
-        assert isinstance(server, _Server)  # noqa: S101 - the type of our own value
         self.close_connection = True
         content = json.dumps({"error": message or HTTPStatus(code).phrase}).encode()
         headers = {"Content-Type": _JSON, "x-request-id": "simulated", "Connection": "close"}
         with contextlib.suppress(OSError):
-            self._write(server.services, 405 if code == HTTPStatus.NOT_IMPLEMENTED else code, headers, content, {})
+            self._write(405 if code == HTTPStatus.NOT_IMPLEMENTED else code, headers, content, {})
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Nothing is printed; the services keep a log."""
 
     def _serve(self, body: bytes) -> None:
         started = time.monotonic()
-        server = self.server
-        assert isinstance(server, _Server)  # noqa: S101 - the type of our own value
-        services = server.services
+        services = self.server.services
         service, key = self._route(body)
         faults = services.faults_for(service, key)
         services.wait(services.delay_of(service) + float(faults.get(ServiceFaultKind.SLOW) or 0))
-        status, kind, content, *more = self._answer(services, service, key, body, faults)
-        if refused := services.refuses(service, self.headers.get("Authorization", "")):
-            status, kind, content = refused, _JSON, b'{"message": "Unauthorized"}'
-        headers = {"Content-Type": kind, "x-request-id": "simulated", **(more[0] if more else {})}
+        authorization = self.headers.get("Authorization", "")
+        status, kind, content, more = services.answer(service, key, body, authorization, faults)
+        headers = {"Content-Type": kind, "x-request-id": "simulated", **more}
         if ServiceFaultKind.RATE_LIMITED in faults:
             status, content = 429, b"slow down"
             headers["Retry-After"] = faults[ServiceFaultKind.RATE_LIMITED] or "1"
@@ -561,70 +540,35 @@ class _Handler(BaseHTTPRequestHandler):
             import gzip
 
             headers["Content-Encoding"], content = "gzip", gzip.compress(content)
-        ended = time.monotonic()
-        services.record(
+        services.log.append(
             Exchange(
                 service=service,
                 key=key,
                 status=status,
                 started=started,
-                ended=ended,
-                authorization=self.headers.get("Authorization", ""),
+                ended=time.monotonic(),
+                authorization=authorization,
                 user_agent=self.headers.get("User-Agent", ""),
                 fault=",".join(sorted(fault.value for fault in faults)),
             )
         )
         # A client that gives up is no error of ours.
         with contextlib.suppress(OSError):
-            self._write(services, status, headers, content, faults)
+            self._write(status, headers, content, faults)
 
     def _route(self, body: bytes) -> tuple[str, str]:
-        reads = self.command in ("GET", "HEAD")
-        if reads and self.path.startswith("/v1/rim/"):
-            return "rim", self.path.removeprefix("/v1/rim/")
-        if reads and self.path == "/.well-known/jwks.json":
-            return "jwks", ""
-        if reads and self.path in ("/", "/health"):
-            return "health", self.path
-        if reads and _PCS_PATH.match(self.path):
-            return "pcs", self.path
-        if reads and _KDS_PATH.match(self.path):
-            return "kds", self.path
-        if self.command == "POST" and (attest := _NRAS_PATH.fullmatch(self.path)):
-            return "nras", attest[1]
-        if self.command == "POST" and self.path.rstrip("/") == "/ocsp":
-            return "ocsp", _serial(body)
+        """The service that is asked, and for what."""
+        for method, form, service in _ROUTES:
+            match = re.fullmatch(form, self.path)
+            if match is not None and method == self.command.replace("HEAD", "GET"):
+                return service, _serial(body) if service == "ocsp" else match[1]
         return "", self.path
 
-    def _answer(
-        self, services: Services, service: str, key: str, body: bytes, faults: dict[ServiceFaultKind, str]
-    ) -> tuple[int, str, bytes] | tuple[int, str, bytes, dict[str, str]]:
-        if service in ("pcs", "kds"):
-            return services.maker_answer(key)
-        if service == "rim":
-            return services.rim_answer(key, faults)
-        if service == "ocsp":
-            return services.ocsp_answer(body, faults)
-        if service == "nras":
-            return services.nras_answer(key, body, faults)
-        if service == "health":
-            return 200, _JSON, b'"https://docs.attestation.nvidia.com"' if key == "/" else b'{"status": "UP"}'
-        if service == "jwks":
-            return services.jwks_answer(faults)
-        return 404, "text/plain", b"no such service"
-
-    def _write(
-        self,
-        services: Services,
-        status: int,
-        headers: dict[str, str],
-        content: bytes,
-        faults: dict[ServiceFaultKind, str],
-    ) -> None:
+    def _write(self, status: int, headers: dict[str, str], content: bytes, faults: Faults) -> None:
         if ServiceFaultKind.DROP in faults:
             self.close_connection = True
             return
-        huge = faults.get(ServiceFaultKind.HUGE)
+        services, huge = self.server.services, faults.get(ServiceFaultKind.HUGE)
         if huge is None:
             headers["Content-Length"] = str(len(content))
         else:
@@ -658,8 +602,6 @@ def _number(text: str, base: int) -> int:
 
 
 def _serial(request: bytes) -> str:
-    from cryptography.x509 import ocsp
-
     try:
         return f"{ocsp.load_der_ocsp_request(request).serial_number:x}"
     except ValueError:

@@ -142,7 +142,7 @@ def test_the_wrong_root_is_refused(one) -> None:
 
 
 def change_jwks(services, monkeypatch, change) -> None:
-    issuer = services.nras()
+    issuer = services.nras
     document = json.loads(issuer.jwks())
     change(document["keys"][0])
     monkeypatch.setattr(issuer, "jwks", lambda with_key=True: json.dumps(document).encode())
@@ -171,7 +171,7 @@ def test_an_answer_about_switches_is_none_about_gpus(monkeypatch) -> None:
     gpus = [item for item in load(node) if item.kind is DeviceKind.GPU][:4]
     switches = [item for item in load(node) if item.kind is DeviceKind.NVSWITCH][:4]
     with Services(node) as services, NrasClient(services.nras_url, x5c_roots=services.nras_ca_pem) as client:
-        issuer = services.nras()
+        issuer = services.nras
         genuine = issuer.attest
         swapped = request_body(switches, NONCE)
         monkeypatch.setattr(issuer, "attest", lambda body, url, **lie: genuine(swapped, url, **{**lie, "kind": None}))

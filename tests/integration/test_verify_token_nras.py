@@ -44,10 +44,10 @@ def stage_of(folder: Path, lies: tuple[str, ...] = (), faults: tuple[str, ...] =
     with Services(platform, tls=True, faults=faults, now=wall_clock) as services:
         evidence = platform.evidence(NONCE.value)
         (folder / "token.json").write_bytes(
-            services.nras().attest(request_body(evidence, NONCE), services.nras_url, now=wall_clock())
+            services.nras.attest(request_body(evidence, NONCE), services.nras_url, now=wall_clock())
         )
         (folder / "ca.pem").write_bytes(services.ca_pem)
-        (folder / "jwks.json").write_bytes(services.nras().jwks())
+        (folder / "jwks.json").write_bytes(services.nras.jwks())
         yield Stage(services, folder)
 
 
@@ -155,11 +155,11 @@ def test_a_bad_verdict_and_an_unknown_key_are_told_apart(
 def test_keys_whose_own_chain_does_not_hold_together_are_refused(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = json.loads(stage.services.nras().jwks())
+    document = json.loads(stage.services.nras.jwks())
     chain = document["keys"][0]["x5c"]
     stranger = stage.services.platform.anchors_pem.split(b"-----")[2]
     document["keys"][0]["x5c"] = [chain[0], stranger.decode().replace("\n", "")]
-    monkeypatch.setattr(stage.services.nras(), "jwks", lambda **_: json.dumps(document).encode())
+    monkeypatch.setattr(stage.services.nras, "jwks", lambda **_: json.dumps(document).encode())
     assert stage.verify("--nras-url", stage.services.nras_url, *stage.tls()) == 1
     assert "x5c-chain" in capsys.readouterr().out
 
