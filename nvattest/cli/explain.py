@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         from nvattest.report.page import report_page
 
         page = report_page(
-            read_appraisal(subject.appraisal), source=os.path.basename(source),
+            read_appraisal(subject.document), source=os.path.basename(source),
             sha256=hashlib.sha256(data).hexdigest(), everything=options.all, device=options.device,
         )  # fmt: skip
         write_file(options.html, page)
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     elif subject.kind == "appraisal":
         from nvattest.report.text import story
 
-        view = read_appraisal(subject.appraisal)
+        view = read_appraisal(subject.document)
         say(story(view, terminal, everything=options.all, device=options.device), colour=terminal.color)
     else:
         say(render_subject(subject, terminal, source=source), colour=terminal.color)
@@ -241,7 +241,7 @@ def _result(data: bytes, name: str, terminal: Terminal) -> tuple[object, str]:
 
     subject = recognise(data, source=name)
     if subject.kind == "appraisal":
-        return subject_to_json(subject), story(read_appraisal(subject.appraisal), terminal)
+        return subject_to_json(subject), story(read_appraisal(subject.document), terminal)
     return subject_to_json(subject), render_subject(subject, terminal, source=name)
 
 

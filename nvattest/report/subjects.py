@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject, file_text, kind_of, load_json
@@ -44,17 +45,15 @@ class UnverifiedToken(NamedTuple):
 class Subject(NamedTuple):
     """What was recognised; only the members that belong to ``kind`` are set.
 
-    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result``, ``error`` or ``evidence``. Claims out of a
-    result have ``result`` too: what the program that wrote them said beside them, such as that they are simulated.
+    ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result``, ``error`` or ``evidence``. Beside claims
+    ``document`` is the result that held them: what the program that wrote them said, such as that they are simulated.
     """
 
     kind: str
-    appraisal: JsonObject | None = None
+    document: JsonObject | None = None
     tokens: tuple[UnverifiedToken, ...] = ()
     claims: tuple[tuple[str, JsonObject], ...] = ()
     data: bytes = b""
-    result: JsonObject | None = None
-    error: JsonObject | None = None
 
 
 def recognise(data: bytes, *, source: str) -> Subject:
@@ -71,7 +70,7 @@ def recognise(data: bytes, *, source: str) -> Subject:
         raise _unknown(f"{source} is empty", "give a saved appraisal: nvattest -f json attest > appraisal.json")
     single = stripped.decode("ascii", "replace")
     if _JWT.fullmatch(single):
-        return Subject(kind="token", tokens=(_token("", single),))
+        return Subject("token", tokens=(_token("", single),))
     try:
         document = load_json(data, source=source, maximum=MAXIMUM, file=True)
     except ParseError as error:
@@ -79,58 +78,60 @@ def recognise(data: bytes, *, source: str) -> Subject:
         raise
     if isinstance(document, dict):
         return _object(document, data, source)
-    tokens = _tokens(document)
-    if tokens:
-        return Subject(kind="token", tokens=tokens)
-    if isinstance(document, list):
-        if document and all(isinstance(entry, dict) and "evidence" in entry for entry in document):
-            return Subject(kind="evidence", data=data)
-        if document and all(isinstance(entry, dict) and _looks_like_claims(entry) for entry in document):
-            named = [
-                (f"device {position}", entry) for position, entry in enumerate(document) if isinstance(entry, dict)
-            ]
-            return Subject(kind="claims", claims=tuple(named))
+    if tokens := _tokens(document):
+        return Subject("token", tokens=tokens)
+    if isinstance(document, list) and document:
+        entries = [entry for entry in document if isinstance(entry, dict)]
+        if len(entries) == len(document) and all("evidence" in entry for entry in entries):
+            return Subject("evidence", data=data)
+        if len(entries) == len(document) and all(_looks_like_claims(entry) for entry in entries):
+            return Subject("claims", claims=_by_place(entries))
     raise _unknown(
         f"{source}: {kind_of(document)} that is no result", "see nvattest explain --help for what can be explained"
     )
 
 
+def _by_place(entries: Sequence[object]) -> tuple[tuple[str, JsonObject], ...]:
+    return tuple((f"device {place}", entry) for place, entry in enumerate(entries) if isinstance(entry, dict))
+
+
 def _object(document: JsonObject, data: bytes, source: str) -> Subject:
     for appraisal in (document, document.get("appraisal")):
         if isinstance(appraisal, dict) and is_appraisal(appraisal):
-            return Subject(kind="appraisal", appraisal=appraisal)
+            return Subject("appraisal", appraisal)
     if document.get("format") == "nvattest-bundle":
-        return Subject(kind="bundle", data=data)
+        return Subject("bundle", data=data)
     for part in (*(document.get(member) for member in ("detached_eat", "token", "ear")), document):
         if tokens := _tokens(part):
-            return Subject(kind="token", tokens=tokens)
+            return Subject("token", tokens=tokens)
     if any(name in document for name in ("evidences", "evidence_list", "device_evidence_list")):
-        return Subject(kind="evidence", data=data)
-    result = None
-    if "result_code" in document:
-        result = {name: value for name, value in document.items() if name != "claims"}
+        return Subject("evidence", data=data)
+    rest = {name: value for name, value in document.items() if name != "claims"}
+    result = rest if "result_code" in document else None
     claims = document.get("claims")
     if isinstance(claims, dict | list) and claims:
-        members = claims.items() if isinstance(claims, dict) else ((f"device {i}", c) for i, c in enumerate(claims))
-        named = tuple((str(name)[:80], value) for name, value in members if isinstance(value, dict))
+        named = _by_place(claims) if isinstance(claims, list) else _by_name(claims)
         named = named or (("claims", claims if isinstance(claims, dict) else {}),)
-        return Subject(kind="claims", claims=named[:_MAXIMUM_TOKENS], result=result)
-    if result is not None and isinstance(document.get("error"), dict):
-        return Subject(kind="error", error=document)
+        return Subject("claims", result, claims=named[:_MAXIMUM_TOKENS])
     if result is not None:
-        return Subject(kind="result", result=result)
+        failed = isinstance(document.get("error"), dict)
+        return Subject("error", document) if failed else Subject("result", result)
     if _looks_like_claims(document):
-        return Subject(kind="claims", claims=(("claims", document),))
-    by_name = [(name[:80], entry) for name, entry in document.items() if isinstance(entry, dict)]
+        return Subject("claims", claims=(("claims", document),))
+    by_name = _by_name(document)
     if document and len(by_name) == len(document) and all(_looks_like_claims(entry) for _, entry in by_name):
-        return Subject(kind="claims", claims=tuple(by_name[:_MAXIMUM_TOKENS]))
+        return Subject("claims", claims=by_name[:_MAXIMUM_TOKENS])
     if _holds_evidence(document):
-        return Subject(kind="evidence", data=data)
+        return Subject("evidence", data=data)
     kind = document.get("format")
-    said = f" of the format {str(kind)[:60]!r}" if isinstance(kind, str) else ""
+    said = f" of the format {kind[:60]!r}" if isinstance(kind, str) else ""
     raise _unknown(
         f"{source} is JSON{said}, and no result", "give the output of nvattest -f json attest, a token or a bundle"
     )
+
+
+def _by_name(members: JsonObject) -> tuple[tuple[str, JsonObject], ...]:
+    return tuple((name[:80], value) for name, value in members.items() if isinstance(value, dict))
 
 
 def _holds_evidence(document: JsonObject) -> bool:
@@ -267,26 +268,22 @@ def kind_of_file(data: bytes) -> str | None:
     return _kind_of_lines(start) or _kind_of_json(data, start) or _kind_of_policy(start)
 
 
+def _reads(parse: Callable[[bytes], object], data: bytes) -> bool:
+    try:
+        parse(data)
+    except NvattestError:
+        return False
+    return True
+
+
 def _kind_of_der(data: bytes) -> str | None:
     from nvattest.pki.certificate import parse_certificate
     from nvattest.pki.ocsp import parse_ocsp_response
     from nvattest.tee.collateral import parse_snp_collateral
 
-    try:
-        parse_ocsp_response(data)
-        return "ocsp"
-    except ParseError:
-        pass
-    try:
-        parse_certificate(data)
-        return "certificates"
-    except ParseError:
-        pass
-    try:
-        parse_snp_collateral(data)
-        return "cpu-collateral"
-    except ParseError:
-        return None
+    readers: dict[str, Callable[[bytes], object]]
+    readers = {"ocsp": parse_ocsp_response, "certificates": parse_certificate, "cpu-collateral": parse_snp_collateral}
+    return next((kind for kind, parse in readers.items() if _reads(parse, data)), None)
 
 
 def _kind_of_json(data: bytes, start: bytes) -> str | None:
@@ -296,18 +293,16 @@ def _kind_of_json(data: bytes, start: bytes) -> str | None:
         except ParseError:
             return None
         if isinstance(document, dict):
-            if (named := _FORMATS.get(str(document.get("format")))) is not None:
+            marks = {
+                "policy": "authorization-rules" in document,
+                "jwks": isinstance(document.get("keys"), list),
+                "cpu-collateral": "tcb_info" in document and "qe_identity" in document,
+                "certificates": isinstance(document.get("x5c"), list),
+                "rim": isinstance(document.get("rim"), str) and "id" in document,
+            }
+            marked = next((kind for kind, there in marks.items() if there), None)
+            if named := _FORMATS.get(str(document.get("format")), marked):
                 return named
-            if "authorization-rules" in document:
-                return "policy"
-            if isinstance(document.get("keys"), list):
-                return "jwks"
-            if "tcb_info" in document and "qe_identity" in document:
-                return "cpu-collateral"
-            if isinstance(document.get("x5c"), list):
-                return "certificates"
-            if isinstance(document.get("rim"), str) and "id" in document:
-                return "rim"
     try:
         return recognise(data, source="file").kind
     except NvattestError:
@@ -373,19 +368,10 @@ def _kind_of_policy(start: bytes) -> str | None:
     if is_relying_party_policy(start, name=""):
         return "policy"
     if is_cpu_policy(start):
-        try:
-            load_cpu_policy(start, source="file")
-            return "cpu-policy"
-        except NvattestError:
-            return None
+        return "cpu-policy" if _reads(partial(load_cpu_policy, source="file"), start) else None
     # A text without any key is the strict policy, and says nothing of what the file is.
-    if not any(name.encode() in start for name in FIELDS):
-        return None
-    try:
-        load_evidence_policy(start, source="file")
-    except NvattestError:
-        return None
-    return "evidence-policy"
+    named = any(name.encode() in start for name in FIELDS)
+    return "evidence-policy" if named and _reads(partial(load_evidence_policy, source="file"), start) else None
 
 
 # -- shown ------------------------------------------------------------------------------------------------------------
@@ -397,21 +383,20 @@ def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
     Raises:
         ParseError: the bundle is none after all.
     """
+    document = subject.document or {}
     if subject.kind == "token":
         lines = _tokens_shown(subject.tokens, terminal)
     elif subject.kind == "claims":
         lines = _banner("These are claims without a token around them.", terminal)
-        lines += _result(subject.result, terminal) if subject.result is not None else []
-        lines += _guest(subject.result or {}, terminal)
+        lines += [*_result(document, terminal), *_guest(document, terminal)] if document else []
         for name, claims in subject.claims:
             lines += ["", terminal.paint(f"  {clean(name)}", "bold"), *_claims(claims, terminal)]
     elif subject.kind == "bundle":
         lines = _bundle(subject.data, source, terminal)
     elif subject.kind == "result":
-        lines = _banner("This is what a program said of its result.", terminal)
-        lines += _result(subject.result or {}, terminal)
+        lines = [*_banner("This is what a program said of its result.", terminal), *_result(document, terminal)]
     else:
-        lines = _error(subject.error or {}, terminal)
+        lines = _error(document, terminal)
     return terminal.finish(lines)
 
 
@@ -421,42 +406,36 @@ def subject_to_json(subject: Subject) -> dict[str, object]:
     Raises:
         ParseError: the bundle is none after all.
     """
+    kind = {"kind": subject.kind}
     if subject.kind == "appraisal":
-        return {"kind": subject.kind, **_appraisal_to_json(read_appraisal(subject.appraisal))}
+        return {**kind, **_appraisal_to_json(read_appraisal(subject.document))}
     if subject.kind == "token":
-        return {"kind": subject.kind, "tokens": [token._asdict() for token in subject.tokens], "verified": False}
+        return {**kind, "tokens": [token._asdict() for token in subject.tokens], "verified": False}
     if subject.kind == "bundle":
-        return {"kind": subject.kind, "bundle": _inspect(subject.data, "").facts}
+        return {**kind, "bundle": _inspect(subject.data, "").facts}
     if subject.kind == "error":
-        return {"kind": subject.kind, "error": subject.error}
-    result = {} if subject.result is None else {"result": subject.result}
-    return {"kind": subject.kind, "claims": dict(subject.claims), "verified": False, **result}
+        return {**kind, "error": subject.document}
+    result = {} if subject.document is None else {"result": subject.document}
+    return {**kind, "claims": dict(subject.claims), "verified": False, **result}
 
 
 def _appraisal_to_json(view: AppraisalView) -> dict[str, object]:
-    found = []
-    # What people see as one failure stays one entry per check here.
-    for failure in failures(view):
-        for check in failure.checks:
-            diagnosis = diagnose(check, view)
-            found.append(
-                {
-                    "check": check.id,
-                    "step": check.step,
-                    "devices": list(failure.devices),
-                    "detail": check.detail,
-                    "expected": check.expected,
-                    "found": check.found,
-                    **diagnosis._asdict(),
-                }
-            )
-    return {
-        "trusted": view.trusted,
-        "result_code": view.result_code,
-        "simulated": view.simulated,
-        "notices": view.notices,
-        "failures": found,
-    }
+    found = [
+        {
+            "check": check.id,
+            "step": check.step,
+            "devices": list(failure.devices),
+            "detail": check.detail,
+            "expected": check.expected,
+            "found": check.found,
+            **diagnose(check, view)._asdict(),
+        }
+        # What people see as one failure is one entry per check here.
+        for failure in failures(view)
+        for check in failure.checks
+    ]
+    shown = {name: getattr(view, name) for name in ("trusted", "result_code", "simulated", "notices")}
+    return {**shown, "failures": found}
 
 
 def _guest(result: JsonObject, terminal: Terminal) -> list[str]:
@@ -482,12 +461,8 @@ def _banner(what: str, terminal: Terminal) -> list[str]:
 
 def _tokens_shown(tokens: tuple[UnverifiedToken, ...], terminal: Terminal) -> list[str]:
     count = "One token" if len(tokens) == 1 else f"{len(tokens)} tokens"
-    lines = [
-        *_banner("This is what the token says; its signature, times and nonce are not checked here.", terminal),
-        "  Check it with nvattest verify-token.",
-        "",
-        f"{count}:",
-    ]
+    lines = _banner("This is what the token says; its signature, times and nonce are not checked here.", terminal)
+    lines += ["  Check it with nvattest verify-token.", "", f"{count}:"]
     for token in tokens:
         lines += ["", *_token_shown(token, terminal)]
     return lines
@@ -499,9 +474,8 @@ def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
     if token.fault:
         return [*lines, *terminal.wrap(clean(token.fault), first="  ", style="bad")]
     algorithm, issuer = text(token.header, "alg", "none"), text(token.claims, "iss", "not named")
-    lines += terminal.wrap(
-        f"signed with {algorithm}, key {text(token.header, 'kid', 'not named')}, by {issuer}", first="  "
-    )
+    signed = f"signed with {algorithm}, key {text(token.header, 'kid', 'not named')}, by {issuer}"
+    lines += terminal.wrap(signed, first="  ")
     if algorithm.lower() == "none":
         lines += [terminal.paint("  It has no signature at all: it is evidence of nothing.", "bad")]
     elif algorithm.upper().startswith("HS"):
@@ -514,23 +488,17 @@ def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
     lines += terminal.wrap(", ".join(times) or "no times: neither issued, valid from nor expiring", first="  ")
     if number(token.claims, "exp") is None:
         lines += [terminal.paint("  It never expires: a verifier must refuse it.", "bad")]
-    submods = item(token.claims, "submods")
     rest = {key: value for key, value in token.claims.items() if key not in (*_TIMES, "iss", "submods")}
     lines += ["", *_claims(rest, terminal)]
-    for key, value in list(submods.items())[:64]:
+    for key, value in list(item(token.claims, "submods").items())[:64]:
         lines += ["", terminal.paint(f"  submodule {clean(str(key), 80)}", "bold")]
-        lines += (
-            _claims(value, terminal)
-            if isinstance(value, dict)
-            else terminal.wrap(clean(_one_line(value)), first="    ")
-        )
+        plain = terminal.wrap(clean(_one_line(value)), first="    ")
+        lines += _claims(value, terminal) if isinstance(value, dict) else plain
     return lines
 
 
 def _instant(claims: JsonObject, key: str) -> str:
-    seconds = number(claims, key)
-    if seconds is None:
-        return "?"
+    seconds = number(claims, key) or 0
     try:
         return format_time(_EPOCH + timedelta(seconds=seconds))
     except OverflowError:
@@ -539,8 +507,8 @@ def _instant(claims: JsonObject, key: str) -> str:
 
 def _claims(claims: JsonObject, terminal: Terminal) -> list[str]:
     lines = []
-    shown = list(claims.items())[:_MAXIMUM_CLAIMS]
-    for key, value in sorted(shown):
+    shown = sorted(list(claims.items())[:_MAXIMUM_CLAIMS])
+    for key, value in shown:
         name = clean(str(key), 100)
         if isinstance(value, dict) and value:
             lines.append(f"    {name}")
@@ -548,14 +516,12 @@ def _claims(claims: JsonObject, terminal: Terminal) -> list[str]:
                 lines += _claim(clean(str(inner), 100), deep, terminal, indent=6)
         else:
             lines += _claim(name, value, terminal, indent=4)
-    if len(claims) > len(shown):
-        lines.append(f"    and {len(claims) - len(shown)} more claims")
-    return lines
+    left = len(claims) - len(shown)
+    return [*lines, f"    and {left} more claims"] if left else lines
 
 
 def _claim(name: str, value: object, terminal: Terminal, *, indent: int) -> list[str]:
-    said = clean(_one_line(value), 600)
-    style = ""
+    said, style = clean(_one_line(value), 600), ""
     if value is False or said in ("fail", "contraindicated", "revoked", "expired", "invalid"):
         style = "bad"
     elif value is None or said in ("warning", "undefined", "unknown"):
@@ -569,8 +535,7 @@ def _one_line(value: object) -> str:
 
 def _result(result: JsonObject, terminal: Terminal) -> list[str]:
     """The result of ``verify-token``, a batch, a service or another command; that it is simulated comes first."""
-    code = number(result, "result_code")
-    message = text(result, "result_message")
+    code, message = number(result, "result_code"), text(result, "result_message")
     lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
     if any(flag(part, "simulated") for part in (result, *(item(result, name) for name in _VOUCHERS))):
         lines.append(terminal.paint(f"  {SIMULATED}", "warn", "bold"))
@@ -608,10 +573,8 @@ def _error(document: JsonObject, terminal: Terminal) -> list[str]:
         terminal.paint("Nothing was judged", "bad", "bold"),
         *terminal.wrap(f"result code {code}: {text(document, 'result_message', '?')}", first="  "),
     ]
-    if text(problem, "message"):
-        lines += terminal.wrap(text(problem, "message"), first="  ")
-    if text(problem, "hint"):
-        lines += terminal.wrap(text(problem, "hint"), first="  next: ")
+    for member, first in (("message", "  "), ("hint", "  next: ")):
+        lines += terminal.wrap(text(problem, member), first=first) if text(problem, member) else []
     word = text(problem, "code")
     entry = (find_entry(word) if word else None) or find_entry(str(code))
     return [*lines, *(["", *entry_lines(entry, terminal)] if entry is not None else [])]
