@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import load_toml
@@ -61,18 +62,21 @@ def entries() -> tuple[CatalogueEntry, ...]:
     """All entries: codes by number, checks in the order of the story, errors."""
     with open(_DATA, "rb") as file:
         document = load_toml(file.read(), source=_DATA, maximum=_MAXIMUM)
-    found = []
-    for kind, tables in document.items():
-        if not isinstance(tables, dict):
-            continue
-        for key, table in tables.items():
-            variants: tuple[Mapping[str, str], ...] = _RIMS if "{role}" in key else ({},)
-            found += [_entry(kind, key, table, words) for words in variants]
+    found = [
+        _entry(kind, key, table, words)
+        for kind, tables in document.items()
+        if isinstance(tables, dict)
+        for key, table in tables.items()
+        for words in (_RIMS if "{role}" in key else ({},))
+    ]
     # The entries for RIMs stand check by check in the file, and RIM by RIM here.
-    checks = [entry for entry in found if entry.kind == "check"]
-    checks.sort(key=lambda entry: list(CHECKS).index(entry.key))
-    codes, errors = ([entry for entry in found if entry.kind == kind] for kind in ("code", "error"))
-    return (*codes, *checks, *errors)
+    kinds, checks = ("code", "check", "error"), list(CHECKS)
+    found.sort(key=lambda entry: (kinds.index(entry.kind), checks.index(entry.key) if entry.kind == "check" else 0))
+    return tuple(found)
+
+
+def _of_kind(kind: str) -> list[CatalogueEntry]:
+    return [entry for entry in entries() if entry.kind == kind]
 
 
 def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str, str]) -> CatalogueEntry:
@@ -102,13 +106,11 @@ def _entry(kind: str, key: str, table: Mapping[str, object], words: Mapping[str,
 @functools.cache
 def _names() -> dict[str, CatalogueEntry]:
     # A check and an error word may share a name (nonce, fwid): the check, of which people see more, wins.
+    words = [(word, entry) for entry in sorted(entries(), key=lambda entry: entry.kind) for word in entry[1:3]]
+    words += [(word, entry) for entry in entries() for word in entry.covers]
     found: dict[str, CatalogueEntry] = {}
-    for entry in sorted(entries(), key=lambda entry: entry.kind):
-        for word in (entry.key, entry.name):
-            found.setdefault(word.lower(), entry)
-    for entry in entries():
-        for word in entry.covers:
-            found.setdefault(word.lower(), entry)
+    for word, entry in words:
+        found.setdefault(word.lower(), entry)
     return found
 
 
@@ -182,14 +184,13 @@ def failures(view: AppraisalView) -> tuple[Failure, ...]:
             device = view.device(check.device)
             key = (check.id, tuple(cell.index for cell in device.bad_cells) if device is not None else ())
         found.setdefault(key, []).append(check)
-    merged: dict[tuple[object, ...], tuple[tuple[str, ...], list[CheckView]]] = {}
-    for own, group in found.items():
-        first, devices = group[0], tuple(check.device for check in group)
+    merged: dict[tuple[tuple[str, ...], object], list[CheckView]] = {}
+    for own, (first, *others) in found.items():
+        devices = (first.device, *(check.device for check in others))
         # One signer's certificate serves several RIMs: the same words about the same devices are one failure.
         shared = (first.outcome, first.detail, first.expected, first.found)
-        key = shared if first.id.endswith("-rim-revocation") else own
-        merged.setdefault((key, devices), (devices, []))[1].append(first)
-    return tuple(Failure(checks=tuple(checks), devices=devices) for devices, checks in merged.values())
+        merged.setdefault((devices, shared if first.id.endswith("-rim-revocation") else own), []).append(first)
+    return tuple(Failure(tuple(checks), devices) for (devices, _), checks in merged.items())
 
 
 def telling(view: AppraisalView) -> frozenset[str]:
@@ -228,14 +229,14 @@ def _of_the_case(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
     device = appraisal.device(check.device)
     if device is None:
         return Diagnosis()
-    if check.id == "measurements" and device.measurements is not None:
+    if check.id == "measurements" and device.bad_cells:
         return _measurements(device, appraisal)
     if check.id.endswith("-revocation"):
         return _revocation(check, device)
     if check.id.endswith("-rim-available"):
         role = check.id.partition("-")[0]
         version = device.report.driver_version if role == "driver" else device.report.firmware_version
-        return Diagnosis(facts=(f"{device.label} runs {_SOURCES.get(role, role)} {version}.",))
+        return Diagnosis((f"{device.label} runs {_SOURCES.get(role, role)} {version}.",))
     return Diagnosis()
 
 
@@ -261,22 +262,18 @@ _ALONE: Final = {
 
 def _measurements(device: DeviceView, appraisal: AppraisalView) -> Diagnosis:
     bad, covered = device.bad_cells, len(device.covered)
-    if not bad:
-        return Diagnosis()
     indices = sorted({cell.index for cell in bad})
     places, verb = listed([str(index) for index in indices]), "does" if len(indices) == 1 else "do"
     facts = [f"{covered - len(bad)} of {covered} covered measurements match; index {places} {verb} not."]
     for source in dict.fromkeys(cell.source for cell in bad):
-        rim = device.rim(source)
-        if rim is not None:
+        if rim := device.rim(source):
             facts.append(f"The golden value comes from the {_SOURCES.get(source, source)} RIM {rim.id}.")
     others = [other for other in appraisal.devices if other.label != device.label and other.kind == device.kind]
     same = [other.label for other in others if sorted({cell.index for cell in other.bad_cells}) == indices]
     cleared = "" if same else _cleared(device, others)
     if same:
         facts.append(f"{listed(same)} differ at the same index: a cause that they share, such as the RIM, is likelier.")
-    if cleared:
-        facts.append(cleared)
+    facts += [cleared] if cleared else []
     cause, action = _ALONE.get(indices[0], ("", "")) if len(indices) == 1 and not device.is_switch else ("", "")
     causes = []
     if len(bad) * 2 > covered > 0:
@@ -286,7 +283,7 @@ def _measurements(device: DeviceView, appraisal: AppraisalView) -> Diagnosis:
     if cause:
         causes += [_REISSUED, cause] if indices == [9] and not cleared else [cause]
     causes += _causes(bad, known=bool(causes))
-    return Diagnosis(facts=tuple(facts), causes=tuple(causes), actions=(action,) if action else ())
+    return Diagnosis(tuple(facts), tuple(causes), (action,) if action else ())
 
 
 def _causes(bad: tuple[CellView, ...], *, known: bool) -> list[str]:
@@ -300,11 +297,8 @@ def _causes(bad: tuple[CellView, ...], *, known: bool) -> list[str]:
         causes.append("Only driver values differ: the driver that runs is not the released one, or was patched.")
     elif not causes and not known and "driver" not in sources:
         causes.append("Only firmware values differ: the VBIOS or its state is not the released one.")
-    return [
-        *causes,
-        "DevTools or a debug mode was on when the GPU started.",
-        "Something runs that NVIDIA did not release.",
-    ]
+    causes.append("DevTools or a debug mode was on when the GPU started.")
+    return [*causes, "Something runs that NVIDIA did not release."]
 
 
 def _cleared(device: DeviceView, others: list[DeviceView]) -> str:
@@ -312,8 +306,7 @@ def _cleared(device: DeviceView, others: list[DeviceView]) -> str:
     fellows = [other for other in others if other.measurements and other.report.versions == device.report.versions]
     if not fellows or any(other.bad_cells for other in fellows):
         return ""
-    who = f"All {len(fellows)} other devices" if len(fellows) > 1 else "The other device"
-    verb = "match" if len(fellows) > 1 else "matches"
+    who, verb = (f"All {len(fellows)} other devices", "match") if len(fellows) > 1 else ("The other device", "matches")
     return f"{who} with the same versions {verb}: the RIM is not the cause, this device is."
 
 
@@ -357,21 +350,17 @@ def disagreements(view: AppraisalView) -> tuple[str, ...]:
     if not gpus or not switches:
         return ()
     present = {device.identity.pdi for device in view.devices if device.identity.pdi}
-    problems: list[str] = []
-    for gpu in gpus:
-        for switch in switches:
-            if not gpu.names(switch) and not switch.names(gpu):
-                problems.append(f"{gpu.label} and {switch.label} do not name each other")
-            elif not (gpu.names(switch) and switch.names(gpu)):
-                silent, other = (switch, gpu) if gpu.names(switch) else (gpu, switch)
-                problems.append(f"{silent.label} does not name {other.label}, which names it")
+    problems = []
+    for gpu, switch in product(gpus, switches):
+        if not gpu.names(switch) and not switch.names(gpu):
+            problems.append(f"{gpu.label} and {switch.label} do not name each other")
+        elif not (gpu.names(switch) and switch.names(gpu)):
+            silent, other = (switch, gpu) if gpu.names(switch) else (gpu, switch)
+            problems.append(f"{silent.label} does not name {other.label}, which names it")
     for device in (*gpus, *switches):
         word = "GPU" if device.is_switch else "switch"
-        problems += [
-            f"{device.label} names the {word} {pdi}, which is not here"
-            for pdi in dict.fromkeys(device.report.neighbours)
-            if pdi not in present
-        ]
+        strange = (pdi for pdi in dict.fromkeys(device.report.neighbours) if pdi not in present)
+        problems += [f"{device.label} names the {word} {pdi}, which is not here" for pdi in strange]
     return tuple(problems)
 
 
@@ -386,30 +375,25 @@ def entry_lines(entry: CatalogueEntry, terminal: Terminal) -> list[str]:
     """The same as lines, for a larger text."""
     kinds = {"code": "result code", "check": "check", "error": "error"}
     name = f" {entry.name}" if entry.name != entry.key else ""
-    lines = [
-        terminal.paint(f"{entry.key}{name}", "bold") + terminal.paint(f"  {kinds[entry.kind]}", "dim"),
-        terminal.rule(),
-        *terminal.wrap(f"{entry.title}."),
-        "",
-        *terminal.wrap(entry.meaning),
-        "",
-        terminal.paint("Causes", "bold"),
-    ]
+    head = terminal.paint(f"{entry.key}{name}", "bold") + terminal.paint(f"  {kinds[entry.kind]}", "dim")
+    lines = [head, terminal.rule(), *terminal.wrap(f"{entry.title}."), "", *terminal.wrap(entry.meaning)]
+    lines += ["", terminal.paint("Causes", "bold")]
     for cause in entry.causes:
         lines += terminal.wrap(cause, first="  - ")
     lines += ["", terminal.paint("What to do", "bold")]
     for action in entry.actions:
         lines += terminal.action(action, indent="  ")
     if entry.kind == "code":
-        number = int(entry.key)
+        number, notes = int(entry.key), []
         if number > 255:
-            lines += ["", *terminal.wrap(f"A shell sees the exit status {number % 256}: the code modulo 256.")]
+            notes.append(f"A shell sees the exit status {number % 256}: the code modulo 256.")
         if number in _ARGUMENTS:
-            said = f"As an exit status {number} can also be that of a wrong argument, which stderr names."
-            lines += ["", *terminal.wrap(said)]
+            notes.append(f"As an exit status {number} can also be that of a wrong argument, which stderr names.")
         if others := codes_of_status(number):
             same = ", ".join(f"{int(code)} ({code.message})" for code in others)
-            lines += ["", *terminal.wrap(f"As an exit status {number} can also stand for: {same}.")]
+            notes.append(f"As an exit status {number} can also stand for: {same}.")
+        for note in notes:
+            lines += ["", *terminal.wrap(note)]
     if entry.see:
         lines += ["", *terminal.wrap("See also: nvattest explain " + ", ".join(entry.see), style="dim")]
     return lines
@@ -417,12 +401,9 @@ def entry_lines(entry: CatalogueEntry, terminal: Terminal) -> list[str]:
 
 def render_status(status: int, terminal: Terminal) -> str:
     """The result codes that an exit status may stand for."""
-    lines = [
-        terminal.paint(f"{status}", "bold") + terminal.paint("  exit status", "dim"),
-        terminal.rule(),
-        *terminal.wrap("A shell sees a result code modulo 256. This status may stand for:"),
-        "",
-    ]
+    head = terminal.paint(f"{status}", "bold") + terminal.paint("  exit status", "dim")
+    said = terminal.wrap("A shell sees a result code modulo 256. This status may stand for:")
+    lines = [head, terminal.rule(), *said, ""]
     for code in codes_of_status(status):
         lines += terminal.wrap(f"{code.message} ({code.name})", first=f"  {int(code)}  ")
     lines += ["", *terminal.wrap("The command's output says which; nvattest explain CODE says what to do.")]
@@ -434,7 +415,7 @@ def render_index(terminal: Terminal) -> str:
     lines = ["Give a file (a saved appraisal, a token or a bundle) or one of these words.", ""]
     for kind, title in (("check", "Checks"), ("error", "Errors"), ("code", "Result codes")):
         lines.append(terminal.paint(title, "bold"))
-        lines += terminal.wrap("  ".join(entry.key for entry in entries() if entry.kind == kind), first="  ")
+        lines += terminal.wrap("  ".join(entry.key for entry in _of_kind(kind)), first="  ")
     lines += ["", "nvattest explain measurements    nvattest explain 104    nvattest explain appraisal.json"]
     return terminal.finish(lines)
 
@@ -446,41 +427,28 @@ def markdown() -> str:
     from nvattest.appraisal.inputs import EvidencePolicy
     from nvattest.policy.evidence_policy import FIELDS, dump_evidence_policy
 
-    codes, checks, errors = (
-        [entry for entry in entries() if entry.kind == kind] for kind in ("code", "check", "error")
-    )
     rows = [
-        "# Codes, checks, errors and the evidence policy",
-        "",
-        "Generated from `nvattest/report`; a test compares the two. `nvattest explain WORD` prints one entry.",
-        "",
-        "## Result codes",
-        "",
-        "The exit status of a command is the code modulo 256.",
-        "",
+        "# Codes, checks, errors and the evidence policy\n",
+        "Generated from `nvattest/report`; a test compares the two. `nvattest explain WORD` prints one entry.\n",
+        "## Result codes\n",
+        "The exit status of a command is the code modulo 256.\n",
         "| Code | Name | What it says | First thing to do |",
         "| ---: | --- | --- | --- |",
     ]
-    for entry in codes:
+    for entry in _of_kind("code"):
         first = entry.meaning.split(". ", maxsplit=1)[0].rstrip(".")
         rows.append(f"| {entry.key} | `{entry.name}` | {_cell(entry.title)}. {_cell(first)}. | {_action(entry)} |")
-    rows += [
-        "",
-        "## Checks",
-        "",
-        "| Step | Check | What is asked | Most likely cause of a failure |",
-        "| ---: | --- | --- | --- |",
-    ]
-    for entry in sorted(checks, key=lambda entry: CHECKS[entry.key].step):
+    rows += ["\n## Checks\n", "| Step | Check | What is asked | Most likely cause of a failure |"]
+    rows += ["| ---: | --- | --- | --- |"]
+    for entry in sorted(_of_kind("check"), key=lambda entry: CHECKS[entry.key].step):
         rows.append(f"| {CHECKS[entry.key].step} | `{entry.key}` | {_cell(entry.title)} | {_cell(entry.causes[0])} |")
-    rows += ["", "## Errors", "", "| Word | Error | What it says | First thing to do |", "| --- | --- | --- | --- |"]
-    rows += [f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |" for entry in errors]
+    rows += ["\n## Errors\n", "| Word | Error | What it says | First thing to do |", "| --- | --- | --- | --- |"]
     rows += [
-        "",
-        "## Evidence policy",
-        "",
-        "`nvattest attest --policy FILE` reads it as TOML or JSON. A key that is left out keeps its default.",
-        "",
+        f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |" for entry in _of_kind("error")
+    ]
+    rows += [
+        "\n## Evidence policy\n",
+        "`nvattest attest --policy FILE` reads it as TOML or JSON. A key that is left out keeps its default.\n",
         "| Key | Default | What it demands |",
         "| --- | --- | --- |",
     ]
