@@ -265,9 +265,9 @@ def _measurements(device: DeviceView, appraisal: AppraisalView) -> Diagnosis:
     indices = sorted({cell.index for cell in bad})
     places, verb = listed([str(index) for index in indices]), "does" if len(indices) == 1 else "do"
     facts = [f"{covered - len(bad)} of {covered} covered measurements match; index {places} {verb} not."]
-    for source in dict.fromkeys(cell.source for cell in bad):
-        if rim := device.rim(source):
-            facts.append(f"The golden value comes from the {_SOURCES.get(source, source)} RIM {rim.id}.")
+    sources = {source: device.rim(source) for source in dict.fromkeys(cell.source for cell in bad)}
+    words = ((_SOURCES.get(source, source), rim.id) for source, rim in sources.items() if rim is not None)
+    facts += [f"The golden value comes from the {word} RIM {name}." for word, name in words]
     others = [other for other in appraisal.devices if other.label != device.label and other.kind == device.kind]
     same = [other.label for other in others if sorted({cell.index for cell in other.bad_cells}) == indices]
     cleared = "" if same else _cleared(device, others)
@@ -443,9 +443,8 @@ def markdown() -> str:
     for entry in sorted(_of_kind("check"), key=lambda entry: CHECKS[entry.key].step):
         rows.append(f"| {CHECKS[entry.key].step} | `{entry.key}` | {_cell(entry.title)} | {_cell(entry.causes[0])} |")
     rows += ["\n## Errors\n", "| Word | Error | What it says | First thing to do |", "| --- | --- | --- | --- |"]
-    rows += [
-        f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |" for entry in _of_kind("error")
-    ]
+    for entry in _of_kind("error"):
+        rows.append(f"| `{entry.key}` | `{entry.name}` | {_cell(entry.title)} | {_action(entry)} |")
     rows += [
         "\n## Evidence policy\n",
         "`nvattest attest --policy FILE` reads it as TOML or JSON. A key that is left out keeps its default.\n",

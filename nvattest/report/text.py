@@ -21,7 +21,7 @@ from nvattest.report.reading import (
     GuestView,
     RimView,
     view_of_guest,
-)
+)  # fmt: skip
 from nvattest.report.terminal import Terminal, fit, listed
 
 if TYPE_CHECKING:
@@ -46,13 +46,11 @@ def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -
     """
     if view.causes and not verbose:
         return _brief(view, terminal)
-    paint = terminal.paint
     folding = len(view.devices) > 1 and not verbose
     lines = _head(view, terminal)
     for device in view.devices:
-        parts = (device.label, device.architecture, device.identity.hwmodel, device.report.versions)
-        untrusted = "" if device.trusted else "  " + paint("NOT TRUSTED", "bold", "bad")
-        lines += ["", "  ".join(part for part in parts if part) + untrusted]
+        untrusted = "" if device.trusted else "  " + terminal.paint("NOT TRUSTED", "bold", "bad")
+        lines += ["", "  ".join([device.label, *filter(None, [_model(device)])]) + untrusted]
         # Where in a file the evidence stood, and what was dropped to read it; plain sources need no line.
         lines += [f"  evidence from: {device.origin}"] if " " in device.origin else []
         lines += _folded(device.checks, terminal) if folding and device.trusted else _checks(device.checks, terminal)
@@ -63,19 +61,18 @@ def account(view: AppraisalView, terminal: Terminal, *, verbose: bool = False) -
         lines.append("Every check of the trusted devices too: --verbose")
     if view.failures:
         lines.append(f"What it means and what to do: --explain, or nvattest explain {view.failures[0].id}")
-    lines.append(_result(view.trusted, view.result_code, view.result_message, terminal, simulated=view.simulated))
-    return joined(lines, colour=terminal.color)
+    return joined([*lines, _result_of(view, terminal)], colour=terminal.color)
+
+
+def _model(device: DeviceView) -> str:
+    return "  ".join(filter(None, (device.architecture, device.identity.hwmodel, device.report.versions)))
 
 
 def _head(view: AppraisalView, terminal: Terminal) -> list[str]:
-    simulated = terminal.paint(SIMULATED, "warn")
-    lines = [
-        f"nvattest {__version__}: {counted(len(view.devices), 'device')} judged at {view.clock}",
-        f"trust anchors: {view.anchors}" + f"   {simulated}" * view.simulated,
-    ]
-    if view.weakened:
-        lines.append(f"weakened: {', '.join(view.weakened)}")
-    return lines
+    simulated = "   " + terminal.paint(SIMULATED, "warn") if view.simulated else ""
+    judged = f"nvattest {__version__}: {counted(len(view.devices), 'device')} judged at {view.clock}"
+    weakened = [f"weakened: {', '.join(view.weakened)}"] if view.weakened else []
+    return [judged, f"trust anchors: {view.anchors}{simulated}", *weakened]
 
 
 # What fits a screen of 24 lines with one cause.
@@ -88,8 +85,7 @@ def _brief(view: AppraisalView, terminal: Terminal) -> str:
     lines = [*_head(view, terminal), ""]
     alike: dict[tuple[bool, str], list[str]] = {}
     for device in view.devices:
-        parts = (device.architecture, device.identity.hwmodel, device.report.versions)
-        alike.setdefault((device.trusted, "  ".join(filter(None, parts))), []).append(device.label)
+        alike.setdefault((device.trusted, _model(device)), []).append(device.label)
     known: set[str] = set()
     for (trusted, model), labels in alike.items():
         verdict = terminal.paint("trusted", "good") if trusted else terminal.paint("NOT TRUSTED", "bold", "bad")
@@ -108,13 +104,11 @@ def _brief(view: AppraisalView, terminal: Terminal) -> str:
         lines += terminal.wrap(f"and {len(more)} more: {', '.join(ids)}; --explain shows each")
     if (consequences := len(view.failures) - len(view.causes)) > 0:
         lines.append(f"{counted(consequences, 'more check')} failed or could not be made because of this.")
-    allowed = dict.fromkeys(check.tolerated_by for device in view.devices for check in device.checks)
-    allowed |= dict.fromkeys(check.tolerated_by for check in view.checks)
+    allowed = dict.fromkeys(check.tolerated_by for part in view.parts for check in part)
     if names := [name for name in allowed if name]:
         lines += terminal.wrap(f"Allowed by the policy: {', '.join(names)}")
     lines.append(f"All checks: --verbose   More: --explain, nvattest explain {view.failures[0].id}")
-    lines.append(_result(view.trusted, view.result_code, view.result_message, terminal, simulated=view.simulated))
-    return terminal.finish(lines)
+    return terminal.finish([*lines, _result_of(view, terminal)])
 
 
 def _cause(position: int, failure: Failure, view: AppraisalView, terminal: Terminal) -> list[str]:
@@ -147,9 +141,7 @@ def ranges(labels: Sequence[str]) -> list[str]:
             found[-1].append(label)
         else:
             found.append([label])
-    return [
-        part for run in found for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)
-    ]  # fmt: skip
+    return [part for run in found for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
 
 
 def guest_account(guest: GuestView, terminal: Terminal) -> list[str]:
@@ -173,14 +165,11 @@ def saved_guest_account(guest: GuestAppraisal) -> list[str]:
     return guest_account(view_of_guest(guest), Terminal())
 
 
-def _result(
-    trusted: bool,
-    code: int | None,
-    message: str,
-    terminal: Terminal,
-    *,
-    simulated: bool,
-) -> str:
+def _result_of(view: AppraisalView, terminal: Terminal) -> str:
+    return _result(view.trusted, view.result_code, view.result_message, terminal, simulated=view.simulated)
+
+
+def _result(trusted: bool, code: int | None, message: str, terminal: Terminal, *, simulated: bool) -> str:
     verdict = terminal.paint("TRUSTED", "bold", "good") if trusted else terminal.paint("NOT TRUSTED", "bold", "bad")
     return f"Result: {verdict}{' (simulated)' * simulated}, code {code} ({message})"
 
@@ -188,10 +177,9 @@ def _result(
 def _folded(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:
     """The checks of a trusted device: how many passed, and one by one those that only a policy let stand."""
     others = [check for check in checks if check.outcome != "pass"]
-    passed = (
-        f"{len(checks) - len(others)} of {len(checks)} checks passed; the {'others' if len(others) > 1 else 'other'}:"
-    )
-    said = passed if others else f"all {len(checks)} checks passed"
+    said = f"all {len(checks)} checks passed"
+    if others:
+        said = f"{len(checks) - len(others)} of {len(checks)} checks passed; the other{'s' * (len(others) > 1)}:"
     return [f"  {terminal.paint('ok', 'good')}         {said}", *_checks(others, terminal)]
 
 
@@ -259,21 +247,11 @@ _ALLOWED: Final = ("○", "o", "warn", " [allowed]")
 
 
 def story(
-    view: AppraisalView,
-    terminal: Terminal,
-    *,
-    everything: bool = False,
-    device: str | None = None,
-    saved: bool = True,
+    view: AppraisalView, terminal: Terminal, *, everything: bool = False, device: str | None = None, saved: bool = True
 ) -> str:
-    """The story of an appraisal for people.
+    """The story of an appraisal for people: of the devices that failed, of all, or of the ``device`` of this label.
 
-    Args:
-        view: the appraisal.
-        terminal: how to write.
-        everything: the whole story of every device, not only of those that failed.
-        device: only this device, by its label.
-        saved: whether it comes from a file, and was not made by a verification just now; the text says so.
+    ``saved`` says that it comes from a file, and was not made by a verification just now; the text says so.
 
     Raises:
         InputError: there is no such device.
@@ -315,10 +293,8 @@ def _heading(view: AppraisalView, terminal: Terminal, *, saved: bool) -> list[st
     for notice in view.notices:
         lines += terminal.wrap(notice, first=f"{warning} ", style="warn")
     if saved:
-        text = (
-            "This is a saved result, shown as it stands in the file. It is not verified again and carries no signature."
-        )
-        lines += terminal.wrap(text, style="dim")
+        said = "This is a saved result, shown as it stands in the file."
+        lines += terminal.wrap(f"{said} It is not verified again and carries no signature.", style="dim")
     return lines
 
 
@@ -515,10 +491,7 @@ def _measurements(device: DeviceView, terminal: Terminal) -> list[str]:
         if count
     ]
     sources = ", ".join(f"{letter} {words}" for letter, words in sources_of(device))
-    lines += [
-        "      " + "   ".join(legend),
-        terminal.paint(f"      {sources}; a digit counts alternatives", "dim"),
-    ]
+    lines += ["      " + "   ".join(legend), terminal.paint(f"      {sources}; a digit counts alternatives", "dim")]
     for cell in device.bad_cells[:16]:
         lines += _difference(cell, device.rim(cell.source), terminal)
     return lines

@@ -17,7 +17,7 @@ from nvattest.report import reading
 from nvattest.report.catalogue import Diagnosis, diagnose, failures
 from nvattest.report.reading import common_name, read_appraisal
 from nvattest.report.terminal import Terminal, columns, listed
-from nvattest.report.text import story
+from nvattest.report.text import account, story
 
 Appraise = Callable[..., dict[str, Any]]
 PLATFORMS = [
@@ -320,3 +320,10 @@ def test_a_wrong_topology_names_every_link_that_does_not_fit(appraise: Appraise)
 def diagnosis_of(appraisal: dict[str, Any], check: str) -> Diagnosis:
     view = read_appraisal(appraisal)
     return diagnose(next(failure.check for failure in failures(view) if failure.check.id == check), view)
+
+
+def test_what_a_policy_allows_of_the_guest_is_said_beside_what_failed() -> None:
+    lists = {"id": "quote-revocation", "outcome": "absent", "tolerated_by": "crl", "detail": "no list"}
+    failed = {"id": "guest-state", "outcome": "fail", "detail": "it is in debug mode"}
+    view = read_appraisal({"format": "nvattest-appraisal", "guest": {"kind": "sev_guest", "checks": [lists, failed]}})
+    assert "Allowed by the policy: crl" in account(view, Terminal())
