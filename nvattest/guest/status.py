@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from nvattest._documents import Metric, Samples, dump_metrics
@@ -62,39 +63,27 @@ def hook_status(paths: Paths) -> dict[str, Any]:
 
 def _record(paths: Paths, identity: Identity, settings: Settings) -> tuple[Record | None, bool, str | None]:
     """The record, whether its verdict stands, and what could not be read: that verdict is not taken for good."""
+    unread = None
     try:
-        folder = TrustedFolder(paths.run)
+        with TrustedFolder(paths.run) as folder:
+            record = read_record(folder)
+            if record is None:
+                folder.read(Paths.STATE, MAXIMUM_RECORD)
+                return None, False, f"{folder.at(Paths.STATE)}: it is no record of this version of the program"
+            current = reusable(record, identity, folder, seconds=settings.reuse_seconds)
+            if record.verdict == TRUSTED and not current and serves(record, identity, seconds=settings.reuse_seconds):
+                try:
+                    folder.read(Paths.TOKEN, 0)
+                except PermissionError as error:
+                    # Only the owner may read the token, which is a bearer's.
+                    unread = f"{error.filename}: {error.strerror}"
+                except OSError:
+                    pass
+            return record, current, unread
     except FileNotFoundError:
         return None, False, None
     except OSError as error:
-        return None, False, f"{error.filename}: {error.strerror or error}"
-    with folder:
-        record = read_record(folder)
-        if record is None:
-            return None, False, _why_none(folder)
-        current = reusable(record, identity, folder, seconds=settings.reuse_seconds)
-        unread = None
-        if record.verdict == TRUSTED and not current and serves(record, identity, seconds=settings.reuse_seconds):
-            try:
-                folder.read(Paths.TOKEN, 0)
-            except PermissionError as error:
-                # Only the owner may read the token, which is a bearer's.
-                unread = f"{error.filename}: {error.strerror}"
-            except OSError:
-                pass
-    return record, current, unread
-
-
-def _why_none(folder: TrustedFolder) -> str | None:
-    """Why a record that is there is not read; None where there is none."""
-    try:
-        folder.facts(Paths.STATE)
-        folder.read(Paths.STATE, MAXIMUM_RECORD)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"{error.filename or folder.at(Paths.STATE)}: {error.strerror or error}"
-    return f"{folder.at(Paths.STATE)}: it is no record of this version of the program"
+        return None, False, f"{error.filename or paths.run}: {error.strerror or error}"
 
 
 def stands(status: dict[str, Any]) -> bool | None:
@@ -166,48 +155,44 @@ def write_metrics(path: str, status: dict[str, Any]) -> None:
 
 def render_status(status: dict[str, Any]) -> str:
     """The facts as lines; the first three are those of ``nvidia-smi conf-compute`` with -grs, -f and -d."""
-    lines = [
-        f"Confidential Compute GPUs Ready state: {_word(status['ready'], 'ready', 'not-ready')}",
-        f"CC status: {_word(status['cc_on'], 'ON', 'OFF')}",
-        f"DevTools Mode: {_word(status['dev_tools'], 'ON', 'OFF')}",
+    lines: list[tuple[str, str | None]] = [
+        ("Confidential Compute GPUs Ready state", _word(status["ready"], "ready", "not-ready")),
+        ("CC status", _word(status["cc_on"], "ON", "OFF")),
+        ("DevTools Mode", _word(status["dev_tools"], "ON", "OFF")),
+        ("Multi-GPU Mode", "Protected PCIe" if status["protected_pcie"] else None),
+        ("Driver", status["driver_fault"]),
+        ("Configuration", status["configuration_fault"]),
+        ("Run folder", status["record_fault"]),
     ]
-    if status["protected_pcie"]:
-        lines.append("Multi-GPU Mode: Protected PCIe")
-    if status["driver_fault"]:
-        lines.append(f"Driver: {status['driver_fault']}")
-    if status["configuration_fault"]:
-        lines.append(f"Configuration: {status['configuration_fault']}")
-    if status["record_fault"]:
-        lines.append(f"Run folder: {status['record_fault']}")
-    verdict = status["verdict"]
-    unattested = ["WARNING: the GPUs are ready without a verdict that stands"]
-    if not status["ready"] or stands(status) is not False:
-        unattested = []
-    if verdict is None:
-        none = "none; there is no record of a run in this boot"
-        if status["record_fault"]:
-            none = "unknown; what is there is not believed"
-        return joined([*lines, f"Last verdict: {none}", *unattested])
+    if status["verdict"] is not None:
+        lines += _verdict_lines(status)
+    elif status["record_fault"]:
+        lines.append(("Last verdict", "unknown; what is there is not believed"))
+    else:
+        lines.append(("Last verdict", "none; there is no record of a run in this boot"))
+    if status["ready"] and stands(status) is False:
+        lines.append(("WARNING", "the GPUs are ready without a verdict that stands"))
+    return joined([f"{name}: {text}" for name, text in lines if text])
+
+
+def _verdict_lines(status: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
     age = f"{status['age_s']:.0f} s ago" if status["age_s"] is not None else "in another boot"
     marks = " SIMULATED, proves nothing" if status["simulated"] else ""
-    lines.append(f"Last verdict: {verdict}{marks} ({status['stage']}, {age}, {status['time']})")
+    yield "Last verdict", f"{status['verdict']}{marks} ({status['stage']}, {age}, {status['time']})"
     if status["gpus"] is not None:
         switches = counted(status["switches"] or 0, "switch", "switches")
-        lines.append(f"Devices: {counted(status['gpus'], 'GPU')}, {switches}")
-    if status["collateral_expires"]:
-        lines.append(f"Collateral ends: {status['collateral_expires']}")
-    if isinstance(status["tee"], dict):
-        said = status["tee"]
+        yield "Devices", f"{counted(status['gpus'], 'GPU')}, {switches}"
+    yield "Collateral ends", status["collateral_expires"]
+    if (said := status["tee"]) is not None:
         where = f"in {Paths.RUN}/{Paths.QUOTE}, challenge {said.get('challenge')}"
-        lines.append(f"Binding: a quote of {said.get('provider')} over the token's key and the evidence, {where}")
-    if status["weakened"]:
-        lines.append(f"Weakened by policy: {', '.join(status['weakened'])}")
-    if isinstance(status["reason"], dict):
-        lines.append(f"Reason: {status['reason'].get('code')}: {status['reason'].get('message')}")
-        if status["reason"].get("hint"):
-            lines.append(f"  next: {status['reason']['hint']}")
-    lines += [f"Finding: {item.get('code')}: {item.get('message')}" for item in status["findings"]]
-    if verdict in (TRUSTED, NO_GPU) and not status["current"]:
+        yield "Binding", f"a quote of {said.get('provider')} over the token's key and the evidence, {where}"
+    yield "Weakened by policy", ", ".join(status["weakened"])
+    if (reason := status["reason"]) is not None:
+        yield "Reason", f"{reason['code']}: {reason['message']}"
+        yield "  next", reason["hint"]
+    for item in status["findings"]:
+        yield "Finding", f"{item['code']}: {item['message']}"
+    if status["verdict"] in (TRUSTED, NO_GPU) and not status["current"]:
         why = "its time is over, or its token is not whole"
         if stands(status) is None:
             why = "its token cannot be read by this user"
@@ -215,10 +200,8 @@ def render_status(status: dict[str, Any]) -> str:
             why = f"it was made with another configuration (--config {status['config']})"
         elif not status["same_devices"]:
             why = "the devices, the driver or the settings are not those of the verdict"
-        word = "The verdict does not stand" if stands(status) is False else "Whether the verdict stands is not known"
-        lines.append(f"{word}: {why}")
-    lines += unattested
-    return joined(lines)
+        known = stands(status) is False
+        yield "The verdict does not stand" if known else "Whether the verdict stands is not known", why
 
 
 def _live(library: str | None) -> tuple[SystemState | None, str | None]:
