@@ -22,9 +22,8 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from nvattest._folder import TrustedFolder
 from nvattest._system import MODULE, PciDevices, pci_devices
@@ -50,7 +49,6 @@ from nvattest.guest.inputs import (
     with_expectations,
 )
 from nvattest.guest.ready import (
-    Quote,
     ReadyGate,
     bind,
     publish,
@@ -81,9 +79,6 @@ from nvattest.guest.record import (
     write_record,
 )
 from nvattest.model import DeviceKind, Nonce, format_time
-
-if TYPE_CHECKING:
-    from nvattest.appraisal.results import Appraisal
 
 # The kernel's interface for quotes (configfs-tsm), below the root of the guest.
 TSM_ROOT: Final = "/sys/kernel/config/tsm/report"
@@ -129,34 +124,57 @@ _PHASES: Final = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
 class Run:
-    """What one run knows and has found out so far.
+    """What one run knows and has found out so far; ``facts`` are members of its record.
 
-    ``ready`` is what the driver said of the GPUs where there was no ``gate`` to ask it. ``id`` names the run in its
-    record and in its log.
+    ``waited`` are the seconds since ``started`` that the caller spent on getting the lock.
+
+    With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
+    their token until the new one takes its place; any failure takes both away.
     """
 
-    folder: TrustedFolder
-    settings: Settings
-    stage: str
-    container: Container
-    budget: Budget
-    identity: Identity
-    known: Record | None
-    refresh: bool
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    findings: list[Remark] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    gate: ReadyGate | None = None
-    driver: Driver | None = None
-    appraisal: Appraisal | None = None
-    ready: bool | None = None
-    ready_on_entry: bool | None = None
-    token_sha256: str | None = None
-    token_before_sha256: str | None = None
-    quote: Quote | None = None
-    times: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self,
+        folder: TrustedFolder,
+        settings: Settings,
+        *,
+        stage: str,
+        container: Container,
+        known: Record | None,
+        started: float,
+        waited: float,
+        refresh: bool = False,
+    ) -> None:
+        config = settings.config
+        self.folder, self.settings, self.stage, self.known, self.refresh = folder, settings, stage, known, refresh
+        self.budget: Final = Budget(settings.budget(stage), started=started, closing=settings.closing(stage))
+        self.identity = _identity(settings)
+        self.findings: list[Remark] = []
+        self.lines: list[str] = []
+        self.times: dict[str, float] = {}
+        self.driver: Driver | None = None
+        self.gate: ReadyGate | None = None
+        # What the driver said of the GPUs where there was no gate to ask it.
+        self.ready: bool | None = None
+        self.facts: dict[str, Any] = {
+            "run": secrets.token_hex(8),
+            "stage": stage,
+            "on_failure": settings.on_failure,
+            "container": container.id,
+            "container_kind": container.kind,
+            "stdin": container.note,
+            # Until it is withdrawn, the token of the earlier verdict is ours, and the ready state that went with it.
+            "token_sha256": known.token_sha256 if known is not None else None,
+            "token_before_sha256": known.token_before_sha256 if known is not None else None,
+            "log": {
+                "file": settings.paths.at(config.log_file),
+                "maximum": config.log_max_bytes,
+                "keep": config.log_keep,
+                "kmsg": config.log_kmsg,
+            },
+        }
+        self.mark("lock")
+        self.times["start"] = max(0.0, self.times["lock"] - round(1000 * waited, 1))
 
     def find(self, code: str, message: str) -> None:
         """Note what does not decide by itself."""
@@ -185,132 +203,58 @@ class Run:
         """
         for name in (Paths.TOKEN, Paths.JWKS, Paths.QUOTE, Paths.APPRAISAL):
             self.folder.remove(name)
-        self.token_sha256 = self.token_before_sha256 = None
+        self.forget_token()
+
+    def forget_token(self) -> None:
+        """No token of ours is on disk."""
+        self.facts |= {"token_sha256": None, "token_before_sha256": None, "tee": None}
 
     def record(self, verdict: str, cause: str, reason: Reason | None = None) -> Record:
         """The record of this run, were it to end now, like this."""
-        settings, appraisal, driver = self.settings, self.appraisal, self.driver
-        config, now = settings.config, boottime()
         self.mark("end")
-        more: dict[str, Any] = {}
-        if driver is not None:
-            state = driver.state
-            more["gpus"] = state.gpu_count
-            more["driver"] = {
-                "version": state.driver_version,
-                "cc_on": state.cc_on,
-                "dev_tools": state.dev_tools,
-                "protected_pcie": state.protected_pcie,
-                "environment": int(state.environment),
-                "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
-            }
-        if self.quote is not None and self.token_sha256 is not None:
-            more["tee"] = self.quote.said
-        if appraisal is not None:
-            end = appraisal.collateral_expires
-            more |= {
-                "switches": sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
-                "result_code": int(appraisal.result_code),
-                "anchors": appraisal.anchors,
-                "simulated": appraisal.simulated,
-                "weakened": tuple(appraisal.weakened),
-                "collateral_expires": format_time(end) if end is not None else None,
-            }
+        now, settings = boottime(), self.settings
         return Record(
             verdict=verdict,
             cause=cause,
             reason=reason,
             findings=tuple(self.findings),
-            run=self.id,
-            stage=self.stage,
             time=stamp(),
             milliseconds=dict(self.times),
             **self.identity._asdict(),
             finished_boottime=now,
             valid_until_boottime=now + settings.reuse_seconds,
-            on_failure=settings.on_failure,
             exit_status=shown_status(cause, stage=self.stage, on_failure=settings.on_failure),
-            token_sha256=self.token_sha256,
-            token_before_sha256=self.token_before_sha256,
             ready=self.ready if self.gate is None else self.gate.ready,
-            ready_on_entry=self.ready_on_entry,
-            container=self.container.id,
-            container_kind=self.container.kind,
-            stdin=self.container.note,
-            log={
-                "file": settings.paths.at(config.log_file),
-                "maximum": config.log_max_bytes,
-                "keep": config.log_keep,
-                "kmsg": config.log_kmsg,
-            },
-            **more,
+            **self.facts,
         )
 
 
-def attest_and_record(
-    folder: TrustedFolder,
-    journal: Journal,
-    *,
-    stage: str,
-    container: Container,
-    known: Record | None,
-    started: float,
-    waited: float,
-    termination: Termination,
-    refresh: bool = False,
-) -> Record:
+def attest_and_record(run: Run, journal: Journal, termination: Termination) -> Record:
     """Attest, under the lock that the caller holds, and return the record of how it went. Never raises.
 
-    ``waited`` are the seconds since ``started`` that the caller spent on getting the lock.
-
     After a signal it ends before step 1, in the way it would end after it.
-
-    With ``refresh`` GPUs that are ready by an earlier verdict of ours, for these devices, stay ready meanwhile and keep
-    their token until the new one takes its place; any failure takes both away.
     """
-    settings = journal.settings
-    run = Run(
-        folder=folder,
-        settings=settings,
-        stage=stage,
-        container=container,
-        budget=Budget(settings.budget(stage), started=started, closing=settings.closing(stage)),
-        identity=_identity(settings),
-        known=known,
-        refresh=refresh,
-    )
-    run.mark("lock")
-    run.times["start"] = max(0.0, run.times["lock"] - round(1000 * waited, 1))
-    # Until it is withdrawn, the token of the earlier verdict is ours, and so is the ready state that went with it.
-    if known is not None:
-        run.token_sha256, run.token_before_sha256 = known.token_sha256, known.token_before_sha256
-    record: Record | None = None
-    cause, reason = "internal", Reason("internal", "")
     try:
         try:
             termination.arm()
             with _guarded(run):
                 verdict = _story(run, termination)
-            done = run.record(verdict, "ok")
-            write_record(folder, done)
-            record = done
-        except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
-            cause, reason = _why(run, error)
+            record = run.record(verdict, "ok")
+            write_record(run.folder, record)
         finally:
             termination.over()
     except TerminatedError:
-        record = None
-        cause, reason = "terminated", Reason("terminated", "ended by a signal")
-    if record is None:
-        record = _fail(run, cause, reason)
+        record = _fail(run, "terminated", Reason("terminated", "ended by a signal"))
+    except Exception as error:  # noqa: BLE001 - a fault of ours must leave the GPUs not ready too
+        record = _fail(run, *_why(run, error))
     write_log(record, run.lines, journal)
     if journal.file != record.log["file"]:
         # Known only after the lines are written, and the record has to be there before.
         record = record._replace(log={**record.log, "file": journal.file})
         with suppress(OSError):
-            write_record(folder, record)
+            write_record(run.folder, record)
     # Everything is on disk. Where time is short the end of the process closes the library as well.
-    seconds = _SHUTDOWN_SECONDS if stage == Stage.WATCH else min(_SHUTDOWN_SECONDS, run.budget.remaining())
+    seconds = _SHUTDOWN_SECONDS if run.stage == Stage.WATCH else min(_SHUTDOWN_SECONDS, run.budget.remaining())
     if run.driver is not None and seconds > 0.0:
         run.driver.library.close(timeout=seconds)
     return record
@@ -327,15 +271,27 @@ def _story(run: Run, termination: Termination) -> str:
     # (1) the driver
     run.driver = _open(run, pci)
     gate = run.gate = ReadyGate(run.driver.library, ready=run.driver.state.ready)
+    state = run.driver.state
+    run.facts |= {
+        "gpus": state.gpu_count,
+        "driver": {
+            "version": state.driver_version,
+            "cc_on": state.cc_on,
+            "dev_tools": state.dev_tools,
+            "protected_pcie": state.protected_pcie,
+            "environment": int(state.environment),
+            "multi_gpu_mode": None if state.multi_gpu_mode is None else int(state.multi_gpu_mode),
+        },
+    }
     # Devices may have come up meanwhile: what is attested from here on is what is there now.
     run.identity, pci = _identity(settings), pci_devices(paths.root)
     run.mark("driver")
     # (2) not ready
-    run.ready_on_entry = run.driver.state.ready
+    found_ready = run.facts["ready_on_entry"] = run.driver.state.ready
     ours = recognised(run.known, run.identity.boot_id, folder)
-    if run.ready_on_entry and not ours:
+    if found_ready and not ours:
         run.find("ready-on-entry", _READY_ON_ENTRY)
-    if run.refresh and ours and run.ready_on_entry and refreshable(run.known, run.identity):
+    if run.refresh and ours and found_ready and refreshable(run.known, run.identity):
         gate.closed = False
     else:
         _close(gate, run.driver, seconds=budget.for_phase())
@@ -347,6 +303,7 @@ def _story(run: Run, termination: Termination) -> str:
     # raises after it, since an import that is broken off may not succeed a second time.
     termination.over()
     from nvattest.appraisal.verifier import Verifier
+    from nvattest.collateral import bundle, cache, gather  # noqa: F401 - for the functions of inputs
 
     termination.arm()
     run.mark("verifier")
@@ -364,7 +321,7 @@ def _story(run: Run, termination: Termination) -> str:
     started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     run.mark("clock")
     # (5) evidence
-    bound = bind() if config.tee_required else None
+    bound, quote = bind() if config.tee_required else None, None
     nonce = Nonce(secrets.token_bytes(32)) if bound is None else bound.nonce
     protected = run.driver.state.protected_pcie
     asked = expected_devices(config, pci, protected_pcie=protected)
@@ -374,7 +331,7 @@ def _story(run: Run, termination: Termination) -> str:
     run.mark("evidence")
     if bound is not None:
         evidence = [device.evidence for device in devices]
-        run.quote = quote_over(bound, evidence, root=paths.at(TSM_ROOT), seconds=budget.for_phase())
+        quote = quote_over(bound, evidence, root=paths.at(TSM_ROOT), seconds=budget.for_phase())
     run.mark("quote")
     # (6) collateral
     verifier.policy = with_expectations(policy, expected, config)
@@ -392,26 +349,36 @@ def _story(run: Run, termination: Termination) -> str:
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
     at = wait_for_clock(config.clock_not_before, 0.0)
-    run.appraisal = give_up_after(
+    appraisal = give_up_after(
         budget.remaining(),
         "verification",
         partial(verifier.appraise, devices, nonce=nonce, collateral=collateral, at=at),
     )
-    run.lines = list(account(run.appraisal, [device.evidence for device in devices]))
+    run.lines = list(account(appraisal, [device.evidence for device in devices]))
+    end = appraisal.collateral_expires
+    run.facts |= {
+        "switches": sum(device.kind is DeviceKind.NVSWITCH for device in appraisal.devices),
+        "result_code": int(appraisal.result_code),
+        "anchors": appraisal.anchors,
+        "simulated": appraisal.simulated,
+        "weakened": tuple(appraisal.weakened),
+        "collateral_expires": format_time(end) if end is not None else None,
+    }
     run.mark("appraisal")
-    write_appraisal(run.appraisal, folder)
-    platform = TrustedPlatform(run.appraisal)
+    write_appraisal(appraisal, folder)
+    platform = TrustedPlatform(appraisal)
     # (8) the same devices, and all of them
     _require_same(run)
     require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, devices)
     budget.require("the attestation")
     # (9) the token
     token = sign(platform, config, None if bound is None else bound.key)
-    run.token_before_sha256, run.token_sha256 = run.token_sha256, token.sha256
+    run.facts["token_before_sha256"], run.facts["token_sha256"] = run.facts["token_sha256"], token.sha256
+    run.facts["tee"] = None if quote is None else quote.said
     # Killed from here on, the next run recognises whichever token is there, and with it the ready state, as ours.
     _record_start(run)
-    published = publish(platform, token, folder, keep_old_key=gate.closed is False, quote=run.quote)
-    run.token_before_sha256 = None
+    published = publish(platform, token, folder, keep_old_key=gate.closed is False, quote=quote)
+    run.facts["token_before_sha256"] = None
     run.mark("token")
     # (10) ready
     budget.require("the attestation", max(_OPEN_LEAST, _OPEN_MARGIN * gate.seconds))
@@ -566,7 +533,7 @@ def _fail(run: Run, cause: str, reason: Reason) -> Record:
     elif run.gate is None:
         # Nothing could be asked, and they may be ready: a driver that failed once may do it now.
         run.ready = take_away(run.settings.nvml, seconds=run.budget.for_closing())
-    run.token_sha256 = run.token_before_sha256 = None
+    run.forget_token()
     try:
         # The appraisal stays: it says why there is no token.
         run.folder.remove(Paths.TOKEN)

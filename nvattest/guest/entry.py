@@ -233,12 +233,13 @@ def _attest(stage: str, journal: Journal, *, started: float, termination: Termin
             ):
                 return _use(known, stage, container, journal, started)
         # (4) attest: from here on a signal ends the attestation
-        from nvattest.guest.attest import attest_and_record
+        from nvattest.guest.attest import Run, attest_and_record
 
-        record = attest_and_record(
-            folder, journal, stage=stage, container=container, known=known, started=started, waited=waited,
-            termination=termination, refresh=stage == Stage.WATCH and refreshable(known, identity),
+        run = Run(
+            folder, settings, stage=stage, container=container, known=known, started=started, waited=waited,
+            refresh=stage == Stage.WATCH and refreshable(known, identity),
         )  # fmt: skip
+        record = attest_and_record(run, journal, termination)
         return record.cause, record
     finally:
         lock.close()
