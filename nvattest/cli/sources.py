@@ -1,4 +1,7 @@
-"""Services, collateral, policies and roots at the shell: the options, their frozen requests, and the values."""
+"""Services, collateral, policies and roots at the shell: the options, their frozen requests, and the values.
+
+What reads the file of an option raises as ``read_file`` does.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,6 @@ HASHES = ("sha-1", "sha-256", "sha-384")
 _MAXIMUM_ANCHORS = 64 * 1024
 _MAXIMUM_POLICY = 1024 * 1024
 _MAXIMUM_KNOWN = 8 * 1024 * 1024
-
 
 T = TypeVar("T")
 
@@ -110,7 +112,7 @@ def wrong_kind(error: NvattestError, data: bytes, option: str, path: str, *wante
     )
 
 
-# --- services and collateral: options ---------------------------------------------------------------------------------
+# --- options and requests ---------------------------------------------------------------------------------------------
 
 
 class Access(NamedTuple):
@@ -294,9 +296,6 @@ def collateral_source(options: argparse.Namespace) -> CollateralSource:
     return CollateralSource(tuple(options.bundle), options.rim_dir if folder else None, services(options))
 
 
-# --- what is judged, when and by what: options ------------------------------------------------------------------------
-
-
 class Judgement(NamedTuple):
     """When validity is judged (None: now), and under whose roots (None: NVIDIA's)."""
 
@@ -346,15 +345,11 @@ def challenge(text: str) -> bytes:
     return value
 
 
-# --- the CPU of a guest -----------------------------------------------------------------------------------------------
+# --- values -----------------------------------------------------------------------------------------------------------
 
 
 def cpu_anchors(path: str | None) -> CpuAnchors:
-    """The roots of CPUs in a file, or the makers' pinned ones.
-
-    Raises:
-        InputError: the file holds no usable root.
-    """
+    """The roots of CPUs in a file, or the makers' pinned ones."""
     from nvattest.pki.anchors import CPU_ANCHORS, cpu_anchors_from_pem
 
     if path is None:
@@ -396,15 +391,8 @@ def cpu_collateral(
     return replace(known, cpu=tuple(answers), unavailable=unavailable)
 
 
-# --- what evidence is judged with -------------------------------------------------------------------------------------
-
-
 def trust_anchors(path: str | None) -> TrustAnchors:
-    """The roots in a file, or NVIDIA's pinned ones.
-
-    Raises:
-        InputError: the file holds no usable root.
-    """
+    """The roots in a file, or NVIDIA's pinned ones."""
     from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 
     if path is None:
@@ -413,11 +401,7 @@ def trust_anchors(path: str | None) -> TrustAnchors:
 
 
 def evidence_policy(path: str | None) -> EvidencePolicy | None:
-    """The evidence policy in a file; None for the strict one.
-
-    Raises:
-        InputError, PolicyError: it cannot be used.
-    """
+    """The evidence policy in a file; None for the strict one."""
     if path is None:
         return None
     from nvattest.policy.evidence_policy import load_evidence_policy
@@ -427,11 +411,7 @@ def evidence_policy(path: str | None) -> EvidencePolicy | None:
 
 
 def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
-    """What the relying party demands of the claims.
-
-    Raises:
-        InputError, PolicyError: it cannot be used.
-    """
+    """What the relying party demands of the claims."""
     path = demands.relying_party_policy
     if path is None:
         if demands.policy_overrides_appraisal:
@@ -441,26 +421,15 @@ def relying_party_policy(demands: Demands) -> RelyingPartyPolicy | None:
 
 
 def read_policy(path: str) -> RelyingPartyPolicy:
-    """The relying party's policy in a file.
-
-    Raises:
-        InputError, PolicyError: it cannot be used.
-    """
+    """The relying party's policy in a file."""
     from nvattest.policy.relying_party import load_policy
 
     load = partial(load_policy, name=os.path.basename(path))
     return read_file("--relying-party-policy", path, _MAXIMUM_POLICY, load, "policy")
 
 
-# --- collateral -------------------------------------------------------------------------------------------------------
-
-
 def read_bundle(path: str, option: str = "--bundle") -> Collateral:
-    """The collateral in a bundle file.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
+    """The collateral in a bundle file."""
     from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
 
     return read_file(option, path, MAXIMUM_BUNDLE, partial(load_bundle, origin=path), "bundle")
@@ -491,28 +460,23 @@ def fetch_collateral(
     """
     if len(source.bundles) == 1 and not os.path.isdir(source.bundles[0]):
         return read_bundle(source.bundles[0])
-    from nvattest.appraisal.verifier import memory_of
-
-    if source.bundles:
-        from nvattest.collateral.bundle import Bundles
-        from nvattest.collateral.gather import rim_ids_of
-
-        with naming_bundles(source.bundles):
-            bundles = Bundles(source.bundles)
-        return bundles.collateral(devices, rim_ids_of(devices), memory_of(verifier))
     from nvattest import session
     from nvattest.appraisal.inputs import RevocationMode
+    from nvattest.appraisal.verifier import memory_of
+    from nvattest.collateral.bundle import Bundles
+    from nvattest.collateral.folders import rims_by_id
+    from nvattest.collateral.gather import rim_ids_of
 
+    memory, rim_ids = memory_of(verifier), rim_ids_of(devices)
+    if source.bundles:
+        with naming_bundles(source.bundles):
+            bundles = Bundles(source.bundles)
+        return bundles.collateral(devices, rim_ids, memory)
     mode = verifier.policy.revocation
     if demands.relying_party_policy is not None and not (source.services.offline or demands.cached_revocation):
         # The policy may demand answers made for this request; a kept one echoes no nonce.
         mode = RevocationMode.FRESH
-    known = None
-    if source.rim_dir is not None:
-        from nvattest.collateral.folders import rims_by_id
-        from nvattest.collateral.gather import rim_ids_of
-
-        known = rims_by_id(source.rim_dir, rim_ids_of(devices), parse=memory_of(verifier).parse_rim)
+    known = rims_by_id(source.rim_dir, rim_ids, parse=memory.parse_rim) if source.rim_dir is not None else None
     collateral = session.fetch_collateral(
         devices, options=gather_options(source.services, mode), known=known, at=demands.at, verifier=verifier
     )
@@ -548,10 +512,8 @@ def _cache(services: Services) -> DiskCache | None:
     if services.no_cache:
         return None
     folder = default_cache_folder() if services.cache_dir is None else os.path.abspath(services.cache_dir)
-    if folder is None:
-        return None
     try:
-        return DiskCache(folder)
+        return DiskCache(folder) if folder is not None else None
     except InputError as error:
         if "--cache-dir" in services.named:
             raise
