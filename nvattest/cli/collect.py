@@ -21,6 +21,7 @@ from nvattest.cli.arguments import (
     Parser,
     add_options,
     choice,
+    flag,
     given,
     ignored,
     input_file,
@@ -58,9 +59,6 @@ KINDS = {
 }
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
-
-
 class EvidenceSource(NamedTuple):
     """The kinds of devices asked for, and the files of those that are recorded; the driver is asked for the others."""
 
@@ -77,34 +75,34 @@ class EvidenceSource(NamedTuple):
         return any(kind not in self.files for kind in self.kinds)
 
 
+class _Asked(NamedTuple):
+    """How the command line names an ``EvidenceSource``."""
+
+    device: str
+    nonce: str = option("HEX", "the 32 bytes that the report has to answer", default="")
+    gpu_evidence_source: str = option(
+        "SOURCE", "nvml (the default), corelib, or file (the default with a file)", choice("nvml", "corelib", "file"),
+        "nvml",
+    )  # fmt: skip
+    gpu_architecture: str = option("NAME", "blackwell; needed with corelib", default="")
+    gpu_evidence_file: str = option("FILE", "recorded evidence; a file of both kinds is named for both", default="")
+    nvswitch_evidence_source: str = option(
+        "SOURCE", "nscq (the default), or file (the default with a file)", choice("nscq", "file"), "nscq"
+    )
+    nvswitch_evidence_file: str = option("FILE", "recorded evidence", default="")
+    allow_devtools: bool = flag(
+        "for development: also collect from GPUs in DevTools mode; only a --policy with allow_debug trusts them"
+    )
+    driver_timeout: float = option("SECONDS", "for all driver calls together (30)", seconds, 30.0)
+
+
 def add_evidence_options(parser: argparse.ArgumentParser) -> None:
     """Which devices, and who gives their evidence."""
     group = parser.add_argument_group("evidence")
-    group.add_argument("--nonce", default="", metavar="HEX", help="the 32 bytes that the report has to answer")
     group.add_argument(
         "-d", "--device", type=choice(*KINDS), default="gpu", metavar="KIND", help="gpu (the default), nvswitch or all"
     )
-    group.add_argument(
-        "--gpu-evidence-source", type=choice("nvml", "corelib", "file"), default="nvml", metavar="SOURCE",
-        help="nvml (the default), corelib, or file (the default with a file)",
-    )  # fmt: skip
-    group.add_argument("--gpu-architecture", default="", metavar="NAME", help="blackwell; needed with corelib")
-    group.add_argument(
-        "--gpu-evidence-file", default="", metavar="FILE",
-        help="recorded evidence; a file of both kinds is named for both",
-    )  # fmt: skip
-    group.add_argument(
-        "--nvswitch-evidence-source", type=choice("nscq", "file"), default="nscq", metavar="SOURCE",
-        help="nscq (the default), or file (the default with a file)",
-    )  # fmt: skip
-    group.add_argument("--nvswitch-evidence-file", default="", metavar="FILE", help="recorded evidence")
-    group.add_argument(
-        "--allow-devtools", action="store_true",
-        help="for development: also collect from GPUs in DevTools mode; only a --policy with allow_debug trusts them",
-    )  # fmt: skip
-    group.add_argument(
-        "--driver-timeout", type=seconds, default=30.0, metavar="SECONDS", help="for all driver calls together (30)"
-    )
+    add_options(group, _Asked)
 
 
 def evidence_source(options: argparse.Namespace) -> EvidenceSource:
@@ -116,21 +114,22 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
     Raises:
         ArgumentError: a file that is needed is not named or not there, or an architecture that cannot be named.
     """
-    kinds, files = KINDS[options.device], {}
-    corelib = options.gpu_evidence_source == "corelib" and DeviceKind.GPU in kinds
+    asked = read(_Asked, options)
+    kinds, files = KINDS[asked.device], {}
+    corelib = asked.gpu_evidence_source == "corelib" and DeviceKind.GPU in kinds
     if DeviceKind.GPU in kinds:
-        if options.gpu_architecture and options.gpu_architecture.upper() != "BLACKWELL":
+        if asked.gpu_architecture and asked.gpu_architecture.upper() != "BLACKWELL":
             raise ArgumentError("--gpu-architecture: only blackwell can be named")
-        if corelib and not options.gpu_architecture:
+        if corelib and not asked.gpu_architecture:
             raise ArgumentError("--gpu-architecture: required when the source is corelib")
         if not corelib:
             ignored(options, ["gpu_architecture"], "only the source corelib needs it")
     for kind, word, others in ((DeviceKind.GPU, "GPU", ["gpu_architecture"]), (DeviceKind.NVSWITCH, "switch", [])):
         names = [f"{kind.value}_evidence_source", f"{kind.value}_evidence_file"]
-        chosen, path = (getattr(options, name) for name in names)
+        chosen, path = (getattr(asked, name) for name in names)
         flag = f"--{kind.value}-evidence-file"
         if kind not in kinds:
-            why = f"--device {options.device} asks for no {word}; --device all asks for both kinds"
+            why = f"--device {asked.device} asks for no {word}; --device all asks for both kinds"
             ignored(options, [*names, *others], why)
         elif chosen == "file" or given(options, *names) == [flag]:
             files[kind] = _needed_file(path, flag)
@@ -138,9 +137,7 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
             ignored(options, names[1:], f"the source is {chosen}, which is named too")
     if len(files) == len(kinds):
         ignored(options, ["allow_devtools", "driver_timeout"], "all evidence is from files, and no driver is asked")
-    return EvidenceSource(
-        kinds, files, options.nonce, corelib, allow_devtools=options.allow_devtools, timeout=options.driver_timeout
-    )
+    return EvidenceSource(kinds, files, asked.nonce, corelib, asked.allow_devtools, asked.driver_timeout)
 
 
 def _needed_file(path: str, option: str) -> str:
@@ -322,9 +319,6 @@ def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
                 hint="give the nonce of the recording (--nonce)",
             )
     return evidence
-
-
-# --- Confidential Containers ------------------------------------------------------------------------------------------
 
 
 def _coco_request(options: argparse.Namespace) -> CocoRequest | None:

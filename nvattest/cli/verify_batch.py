@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from nvattest._documents import dump_json
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
-from nvattest.cli.arguments import choice, existing_file, output_file, warns
+from nvattest.cli.arguments import add_options, choice, existing_file, flag, option, output_file, read, warns
 from nvattest.cli.output import Progress, open_stream, say, write_file
 from nvattest.cli.sources import add_bundle_option
 from nvattest.errors import InputError, ResultCode
@@ -29,107 +29,98 @@ from nvattest.model import VerificationTime
 _FLUSHED = 64
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+class Request(NamedTuple):
     """Where lines come from and go to, and what they are judged with."""
-    parser.add_argument(
-        "--input", default="-", metavar="FILE", help="JSON Lines, also .gz; - for standard input (the default)"
+
+    bundle: list[str]
+    input: str = option("FILE", "JSON Lines, also .gz; - for standard input (the default)", default="-")
+    output: str = option("FILE", "JSON Lines, also .gz; - for standard output (the default)", default="-")
+    resume: bool = flag("go on where the output ends; its answers must be those of the same lines and settings")
+    policy: str | None = option("FILE", "evidence policy, TOML or JSON", existing_file)
+    trust_anchors: str | None = option("PEM", "trust these roots instead", existing_file)
+    at: VerificationTime | None = option(
+        "TIME", "judge at this time; each line when it is read by default", VerificationTime.parse
     )
-    parser.add_argument(
-        "--output", default="-", metavar="FILE", help="JSON Lines, also .gz; - for standard output (the default)"
+    allow_line_time: bool = flag("a line may say when it is judged ('at'): whoever writes the line chooses the clock")
+    workers: int | None = option("N", "processes; one per core by default", int)
+    backend: str = option(
+        "NAME", "cryptography (the default) or aws-lc (extra fast)", choice("cryptography", "aws-lc"), "cryptography"
     )
-    parser.add_argument(
-        "--resume", action="store_true",
-        help="go on where the output ends; its answers must be those of the same lines and settings",
+    summary: str | None = option("FILE", "write the sums as JSON (schema batch-summary-1.json)", output_file)
+    metrics: str | None = option(
+        "FILE", "write the sums for Prometheus: a .prom file in the folder of node exporter's textfile collector",
+        output_file,
     )  # fmt: skip
+    fail_on_untrusted: bool = flag(
+        "exit status 12 unless there are lines and all are trusted; without it 0 says that all were answered"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``Request``."""
     add_bundle_option(parser, "RIMs and answers, a file or a folder", required=True)
-    parser.add_argument("--policy", type=existing_file, metavar="FILE", help="evidence policy, TOML or JSON")
-    parser.add_argument("--trust-anchors", type=existing_file, metavar="PEM", help="trust these roots instead")
-    parser.add_argument(
-        "--at", type=VerificationTime.parse, metavar="TIME",
-        help="judge at this time; each line when it is read by default",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-line-time", action="store_true",
-        help="a line may say when it is judged ('at'): whoever writes the line chooses the clock",
-    )  # fmt: skip
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; one per core by default")
-    parser.add_argument(
-        "--backend", type=choice("cryptography", "aws-lc"), default="cryptography", metavar="NAME",
-        help="cryptography (the default) or aws-lc (extra fast)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--summary", type=output_file, metavar="FILE", help="write the sums as JSON (schema batch-summary-1.json)"
-    )
-    parser.add_argument(
-        "--metrics", type=output_file, metavar="FILE",
-        help="write the sums for Prometheus: a .prom file in the folder of node exporter's textfile collector",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fail-on-untrusted", action="store_true",
-        help="exit status 12 unless there are lines and all are trusted; without it 0 says that all were answered",
-    )  # fmt: skip
+    add_options(parser, Request)
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge all lines. Exit status 0: every line was answered; the answers say what is trusted."""
     from nvattest.fleet import BatchSettings, Judge, Resumed, Sums, open_lines, open_output, read_lines, verify_batch
 
+    request = read(Request, options)
     marks = [time.monotonic()]
     settings = BatchSettings(
-        bundles=tuple(options.bundle),
-        at=options.at,
-        anchors=read_bounded(options.trust_anchors, 1 << 16) if options.trust_anchors else None,
-        policy=sources.evidence_policy(options.policy),
-        backend=options.backend,
-        allow_line_time=options.allow_line_time,
+        bundles=tuple(request.bundle),
+        at=request.at,
+        anchors=read_bounded(request.trust_anchors, 1 << 16) if request.trust_anchors else None,
+        policy=sources.evidence_policy(request.policy),
+        backend=request.backend,
+        allow_line_time=request.allow_line_time,
     )
-    with sources.naming_bundles(options.bundle):
+    with sources.naming_bundles(request.bundle):
         judge = Judge(settings, check=True)
-    if options.resume and options.output == "-":
+    if request.resume and request.output == "-":
         raise InputError("--resume needs an --output file", code="resume")
     sums = Sums()
     with ExitStack() as stack:
         with sources.naming("--input"):
-            source = stack.enter_context(open_lines(options.input))
-        read = [
-            ("--input", source), ("--policy", options.policy), ("--trust-anchors", options.trust_anchors),
-            *(("--bundle", path) for bundle in options.bundle for path in _files(bundle)),
+            source = stack.enter_context(open_lines(request.input))
+        used = [
+            ("--input", source), ("--policy", request.policy), ("--trust-anchors", request.trust_anchors),
+            *(("--bundle", path) for bundle in request.bundle for path in _files(bundle)),
         ]  # fmt: skip
-        for option, target in (
-            ("--output", options.output), ("--summary", options.summary), ("--metrics", options.metrics),
-        ):  # fmt: skip
-            for name, path in read:
-                _refuse_one_file(name, path, option, target)
+        for name in ("output", "summary", "metrics"):
+            target = getattr(request, name)
+            for other, path in used:
+                _refuse_one_file(other, path, f"--{name}", target)
             # What is written may not be one file either.
-            read.append((option, target))
+            used.append((f"--{name}", target))
         lines = read_lines(source)
-        before = Resumed(options.output, judge.digest) if options.resume and os.path.exists(options.output) else None
+        before = Resumed(request.output, judge.digest) if request.resume and os.path.exists(request.output) else None
         if before is not None:
             before.compare(lines, sums)
-        answers = verify_batch(lines, settings, workers=options.workers, judge=judge)
+        answers = verify_batch(lines, settings, workers=request.workers, judge=judge)
         output: BinaryIO = sys.stdout.buffer
-        if options.output != "-":
-            output = stack.enter_context(_closed(open_output(options.output, before, open_stream), options.output))
+        if request.output != "-":
+            output = stack.enter_context(_closed(open_output(request.output, before, open_stream), request.output))
         progress = stack.enter_context(Progress("verifying"))
         marks.append(time.monotonic())
         for answer in answers:
-            with _naming(options.output):
-                output.write(answer.encode() + b"\n")
             sums.add(json.loads(answer))
-            if not options.output.endswith(".gz") or sums.lines % _FLUSHED == 0:
-                with _naming(options.output):
+            with _naming(request.output):
+                output.write(answer.encode() + b"\n")
+                if not request.output.endswith(".gz") or sums.lines % _FLUSHED == 0:
                     output.flush()
             progress.update(f"{sums.lines} platforms")
-        with _naming(options.output):
+        with _naming(request.output):
             output.flush()
-    if options.summary is not None:
-        write_file(options.summary, dump_json(sums.document(judge.digest)) + "\n")
-    if options.metrics is not None:
+    if request.summary is not None:
+        write_file(request.summary, dump_json(sums.document(judge.digest)) + "\n")
+    if request.metrics is not None:
         seconds = {"open": marks[1] - marks[0], "judge": time.monotonic() - marks[1]}
-        write_file(options.metrics, sums.metrics(datetime.now(timezone.utc), seconds))
+        write_file(request.metrics, sums.metrics(datetime.now(timezone.utc), seconds))
     if warns(options):
         say(*sums.text(), error=True)
-    if options.fail_on_untrusted and (sums.trusted < sums.lines or not sums.lines):
+    if request.fail_on_untrusted and (sums.trusted < sums.lines or not sums.lines):
         return ResultCode.OVERALL_RESULT_FALSE.exit_status
     return 0
 

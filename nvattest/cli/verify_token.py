@@ -38,10 +38,10 @@ from nvattest.errors import InputError, NvattestError, ParseError, ResultCode, T
 from nvattest.model import SIMULATED, Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.guest import GuestAppraisal
+    from nvattest.appraisal.guest import GuestFacts
     from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.guest import Guest
-    from nvattest.tee.quote import BindingCheck
+    from nvattest.tee.quote import BindingCheck, ParsedQuote
     from nvattest.tee.recipes import Recipe
     from nvattest.token.keys import PublicKey
     from nvattest.token.verified import VerifiedToken
@@ -110,31 +110,18 @@ class GuestRequest(NamedTuple):
     tee_input: list[str] | None = option("NAME=VALUE", "an input of the recipe; @FILE reads its value", many=True)
     cpu_anchors: str | None = option("PEM", "for tests: judge the quote by these roots, not by the makers'", input_file)
 
-    def check(self, nonce: str) -> None:
-        """Refuse options that miss each other.
 
-        Raises:
-            ArgumentError: see the messages.
-        """
-        ways = [self.challenge is not None, self.expected_report_data is not None, self.tee_recipe is not None]
-        if self.tee_quote is not None and sum(ways) != 1:
-            raise ArgumentError(
-                "--tee-quote is required to come with exactly one of --challenge, --expected-report-data and "
-                "--tee-recipe",
-                REQUIRED,
-            )
-        for name, asked, needed, there in (
-            ("--expected-report-data", ways[1], "--tee-quote", self.tee_quote),
-            ("--tee-recipe", ways[2], "--tee-quote", self.tee_quote),
-            ("--tee-input", self.tee_input, "--tee-recipe", self.tee_recipe),
-            ("--cpu-policy", self.cpu_policy, "--tee-quote", self.tee_quote),
-            ("--tee-collateral", self.tee_collateral, "--cpu-policy", self.cpu_policy),
-            ("--cpu-anchors", self.cpu_anchors, "--cpu-policy", self.cpu_policy),
-            ("--expected-report-data", ways[1], "--nonce", nonce),
-            ("--tee-recipe", ways[2], "--nonce", nonce),
-        ):
-            if asked and not there:
-                raise ArgumentError(f"{name} is required to come with {needed}", REQUIRED)
+# The options beside which each of these is needed.
+_NEEDS = (
+    ("--expected-report-data", "--tee-quote"),
+    ("--tee-recipe", "--tee-quote"),
+    ("--tee-input", "--tee-recipe"),
+    ("--cpu-policy", "--tee-quote"),
+    ("--tee-collateral", "--cpu-policy"),
+    ("--cpu-anchors", "--cpu-policy"),
+    ("--expected-report-data", "--nonce"),
+    ("--tee-recipe", "--nonce"),
+)
 
 
 class Expected(NamedTuple):
@@ -256,7 +243,15 @@ def _request(options: argparse.Namespace) -> Request:
             REQUIRED,
         )
     guest, keys = read(GuestRequest, options), read(Keys, options, access=read(Access, options))
-    guest.check(options.nonce)
+    named = given(options, "nonce", *GuestRequest._fields)
+    if "--tee-quote" in named and len({"--challenge", "--expected-report-data", "--tee-recipe"} & {*named}) != 1:
+        raise ArgumentError(
+            "--tee-quote is required to come with exactly one of --challenge, --expected-report-data and --tee-recipe",
+            REQUIRED,
+        )
+    for name, needed in _NEEDS:
+        if name in named and needed not in named:
+            raise ArgumentError(f"{name} is required to come with {needed}", REQUIRED)
     if options.issuer and keys.nras_url:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one")
     if keys.key is not None and (keys.jwks or keys.x5c_anchors is not None):
@@ -367,12 +362,12 @@ def _jwks_of(keys: Keys, service: str) -> tuple[bytes | str | None, str | None]:
 def _jwks(path: str) -> bytes | str:
     from nvattest.token.keys import MAXIMUM_JWKS, parse_jwks
 
-    def parse(data: bytes) -> bytes | str:
+    def checked(data: bytes) -> bytes | str:
         text = file_text(data)
         parse_jwks(text)
         return text
 
-    return sources.read_file("--jwks", path, MAXIMUM_JWKS, parse, "jwks")
+    return sources.read_file("--jwks", path, MAXIMUM_JWKS, checked, "jwks")
 
 
 def _key(path: str) -> PublicKey:
@@ -384,11 +379,11 @@ def _key(path: str) -> PublicKey:
 def _anchors(path: str) -> bytes:
     from nvattest.pki.certificate import parse_pem_chain
 
-    def parse(data: bytes) -> bytes:
+    def checked(data: bytes) -> bytes:
         parse_pem_chain(data)
         return data
 
-    return sources.read_file("--x5c-anchors", path, _MAXIMUM_ROOTS, parse, "certificates")
+    return sources.read_file("--x5c-anchors", path, _MAXIMUM_ROOTS, checked, "certificates")
 
 
 def _read_token(path: str) -> bytes:
@@ -424,9 +419,6 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
     for reason in decision.reasons:
         say(f"policy: {clean(reason, 300)}", error=True)
     return decision.matched is True
-
-
-# --- the quote of its guest -------------------------------------------------------------------------------------------
 
 
 def requested_recipe(request: GuestRequest) -> Recipe | None:
@@ -542,33 +534,6 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
     return check
 
 
-def guest_binding_to_json(guest: GuestAppraisal) -> dict[str, object]:
-    """The members of ``binding_to_json``, but for ``version``, where the quote itself was judged."""
-    facts = guest.facts
-    return {
-        "holds": guest.passed("guest-binding"),
-        "quote_signature_verified": guest.quote_verified,
-        "note": guest.sentence,
-        "kind": guest.kind or None,
-        "measurement": facts.measurement.hex() if facts is not None else None,
-        "registers": [register.hex() for register in facts.registers] if facts is not None else [],
-    }
-
-
-def binding_to_json(check: BindingCheck) -> dict[str, object]:
-    """A binding that holds, for programs: what to compare further, and what was not verified."""
-    quote = check.quote
-    return {
-        "holds": check.ok,
-        "quote_signature_verified": False,
-        "note": check.note,
-        "kind": quote.kind.value,
-        "version": quote.version,
-        "measurement": quote.measurement.hex(),
-        "registers": [register.hex() for register in quote.registers],
-    }
-
-
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
@@ -597,9 +562,8 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
         lines.append("  ".join(("", label, *([status] if status else []), *words)))
         if not verified.overall:
             lines += [f"    false: {clean(name, _WIDTH)}" for name, value in claims.items() if value is False]
-    lines += [
-        f"  {clean(label, _WIDTH)}  {word}" for label, word in verified.statuses.items() if label not in verified.labels
-    ]
+    others = [item for item in verified.statuses.items() if item[0] not in verified.labels]
+    lines += [f"  {clean(label, _WIDTH)}  {word}" for label, word in others]
     lines += [f"  {refusal}" for refusal in verified.refusals]
     if not verified.overall:
         lines.append("  next: the attester's own result has every check: nvattest explain result.json")
@@ -628,16 +592,32 @@ def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) ->
     from nvattest.appraisal.results import guest_to_json
     from nvattest.token.verified import TokenKind
 
-    facts: dict[str, object] = {"claims": list(verified.claims)}
-    if verified.kind is TokenKind.EAR:
-        facts = {"ear": verified.payload}
+    is_ear, guest = verified.kind is TokenKind.EAR, verified.guest
+    facts: dict[str, object] = {"ear": verified.payload} if is_ear else {"claims": list(verified.claims)}
     if check is not None:
-        facts["binding"] = binding_to_json(check)
-    if verified.guest is not None:
-        facts |= {"binding": guest_binding_to_json(verified.guest), "guest": guest_to_json(verified.guest)}
+        quote = check.quote
+        binding = _binding(quote, holds=check.ok, note=check.note, kind=quote.kind.value)
+        facts["binding"] = {**binding, "quote_signature_verified": False, "version": quote.version}
+    if guest is not None:
+        binding = _binding(
+            guest.facts, holds=guest.passed("guest-binding"), note=guest.sentence, kind=guest.kind or None
+        )
+        facts["binding"] = {**binding, "quote_signature_verified": guest.quote_verified}
+        facts["guest"] = guest_to_json(guest)
     if verified.refusals:
         facts["refusals"] = [refusal.to_json() for refusal in verified.refusals]
     return {**facts, "token": _summary(verified, at)}
+
+
+def _binding(quote: ParsedQuote | GuestFacts | None, *, holds: bool, note: str, kind: str | None) -> dict[str, object]:
+    """What of a quote is to be compared further."""
+    return {
+        "holds": holds,
+        "note": note,
+        "kind": kind,
+        "measurement": quote.measurement.hex() if quote is not None else None,
+        "registers": [register.hex() for register in quote.registers] if quote is not None else [],
+    }
 
 
 def _summary(verified: VerifiedToken, at: datetime) -> dict[str, object]:
