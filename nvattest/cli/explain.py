@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nvattest._text import joined
 from nvattest.cli.arguments import add_terminal_options, ignored, input_path, output_file, read, read_input, suggested
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from nvattest.cli.sources import Judgement
     from nvattest.model import VerificationTime
     from nvattest.pki.anchors import TrustAnchors
+    from nvattest.report.subjects import Subject
     from nvattest.report.terminal import Terminal
     from nvattest.spdm.report import Report
+
+
+_PAGE: Final = "a page can be made of a saved appraisal only"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +71,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if name is not None and name != "-" and not os.path.exists(name):
         if options.html is not None:
-            raise InputError("a page can be made of a saved appraisal only", code="explain-format")
+            raise InputError(_PAGE, code="explain-format")
         ignored(options, ["all", "device"], f"{name} is a word, and these are about the devices of an appraisal")
         _explain_word(name, terminal, as_json=as_json)
         return 0
-    from nvattest.report.reading import read_appraisal
-    from nvattest.report.subjects import MAXIMUM, recognise, refuse_evidence, render_subject, subject_to_json
+    from nvattest.report.subjects import MAXIMUM, recognise, refuse_evidence, subject_to_json
 
     source = "stdin" if name in (None, "-") else name
     try:
@@ -92,11 +95,12 @@ def run(options: argparse.Namespace) -> int:
     if options.html is not None:
         if subject.kind != "appraisal":
             raise InputError(
-                f"a page can be made of a saved appraisal only, and this is a {subject.kind}",
+                f"{_PAGE}, and this is a {subject.kind}",
                 code="explain-format",
                 hint="nvattest -f json attest > appraisal.json",
             )
         from nvattest.report.page import report_page
+        from nvattest.report.reading import read_appraisal
 
         page = report_page(
             read_appraisal(subject.document), source=os.path.basename(source),
@@ -106,13 +110,9 @@ def run(options: argparse.Namespace) -> int:
         say(f"{options.html}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
     elif as_json:
         print_json("explain", subject_to_json(subject))
-    elif subject.kind == "appraisal":
-        from nvattest.report.text import story
-
-        view = read_appraisal(subject.document)
-        say(story(view, terminal, everything=options.all, device=options.device), colour=terminal.color)
     else:
-        say(render_subject(subject, terminal, source=source), colour=terminal.color)
+        text = _text_of(subject, terminal, source, everything=options.all, device=options.device)
+        say(text, colour=terminal.color)
     return 0
 
 
@@ -127,28 +127,37 @@ def _no_result(error: InputError, data: bytes, source: str) -> InputError:
     return InputError(message, code="explain-format", hint=f"nvattest inspect {source} says what is in it")
 
 
+def _text_of(subject: Subject, terminal: Terminal, source: str, **shown: Any) -> str:
+    from nvattest.report.reading import read_appraisal
+    from nvattest.report.subjects import render_subject
+    from nvattest.report.text import story
+
+    if subject.kind == "appraisal":
+        return story(read_appraisal(subject.document), terminal, **shown)
+    return render_subject(subject, terminal, source=source)
+
+
 def _explain_word(word: str, terminal: Terminal, *, as_json: bool) -> None:
     from nvattest._text import decimal
     from nvattest.report.catalogue import codes_of_status, find_entry, render_entry, render_status, similar
 
     entry, number = find_entry(word), decimal(word.strip(), 3)
-    if entry is None and number is not None and (codes := codes_of_status(number)):
-        if as_json:
-            named = [{"code": int(code), "name": code.name, "message": code.message} for code in codes]
-            print_json("explain", {"kind": "status", "key": str(number), "codes": named})
-        else:
-            say(render_status(number, terminal), colour=terminal.color)
-        return
-    if entry is None:
+    facts: JsonObject
+    if entry is not None:
+        facts, text = entry.to_json(), render_entry(entry, terminal)
+    elif number is not None and (codes := codes_of_status(number)):
+        named = [{"code": int(code), "name": code.name, "message": code.message} for code in codes]
+        facts, text = {"kind": "status", "key": str(number), "codes": named}, render_status(number, terminal)
+    else:
         near = similar(word)
         hint = f"did you mean {' or '.join(near)}?" if near else "nvattest explain without a word lists all of them"
         raise InputError(
             f"{word[:80]!r} is no file here, and no code, check or error", code="explain-unknown", hint=hint
         )
     if as_json:
-        print_json("explain", entry.to_json())
+        print_json("explain", facts)
     else:
-        say(render_entry(entry, terminal), colour=terminal.color)
+        say(text, colour=terminal.color)
 
 
 # --- inspect ----------------------------------------------------------------------------------------------------------
@@ -175,7 +184,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     """
     from nvattest.cli.sources import Judgement
     from nvattest.collateral.bundle import MANIFEST
-    from nvattest.report.subjects import KINDS, MAXIMUM, kind_of_file
+    from nvattest.report.subjects import KINDS, MAXIMUM, kind_of_file, recognise, subject_to_json
 
     name = "standard input" if options.file == "-" else options.file
     # What a folder that is a bundle holds stands in its manifest.
@@ -191,7 +200,9 @@ def run_inspect(options: argparse.Namespace) -> int:
     words, use = KINDS[kind]
     terminal = terminal_for(color=options.color, width=options.width)
     if (reader := _READERS.get(kind)) is None:
-        content, text = _result(data, name, terminal)
+        # What nvattest explain says of it.
+        subject = recognise(data, source=name)
+        content, text = subject_to_json(subject), _text_of(subject, terminal, name)
     else:
         content, lines = reader(data, os.path.basename(name), read(Judgement, options))
         text = joined(lines)
@@ -231,18 +242,6 @@ def _unpacked(data: bytes, name: str, maximum: int) -> bytes:
     if len(content) > maximum:
         raise InputError(f"FILE: {name} unpacks to more than {maximum} bytes", code="file")
     return content
-
-
-def _result(data: bytes, name: str, terminal: Terminal) -> tuple[object, str]:
-    """What ``nvattest explain`` says of it."""
-    from nvattest.report.reading import read_appraisal
-    from nvattest.report.subjects import recognise, render_subject, subject_to_json
-    from nvattest.report.text import story
-
-    subject = recognise(data, source=name)
-    if subject.kind == "appraisal":
-        return subject_to_json(subject), story(read_appraisal(subject.document), terminal)
-    return subject_to_json(subject), render_subject(subject, terminal, source=name)
 
 
 class _Shown(NamedTuple):
@@ -324,8 +323,7 @@ def _report(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
     from nvattest.report.subjects import report_of
 
     report = report_of(data)
-    if report is None:
-        raise InputError("FILE: no report", code="explain-format")
+    assert report is not None  # noqa: S101 - the kind of this file says so
     facts = {"device": report.kind.value, "report_sha256": hashlib.sha256(report.raw).hexdigest(), **_said(report)}
     return _shown("NOT VERIFIED: without its certificates nothing vouches for it", facts)
 
