@@ -199,6 +199,7 @@ def run_inspect(options: argparse.Namespace) -> int:
         )
     words, use = KINDS[kind]
     terminal = terminal_for(color=options.color, width=options.width)
+    content: object
     if (reader := _READERS.get(kind)) is None:
         # What nvattest explain says of it.
         subject = recognise(data, source=name)

@@ -112,6 +112,16 @@ class Settings:
         return GatherOptions(rim_url=rim_url, ocsp_url=ocsp_url, http=http)
 
 
+class Verifier(NamedTuple):
+    """A configured verifier: the URL of NRAS, or None for one on this machine, with the URLs of its services."""
+
+    name: str
+    kind: DeviceKind
+    url: str | None
+    ocsp_url: str | None
+    rim_url: str | None
+
+
 class Result(NamedTuple):
     """The outcome of one verifier: its verdict for all devices together, its detached EAT, and lines to print."""
 
@@ -135,9 +145,9 @@ def read_nonce(text: object) -> Nonce:
         raise InvalidNonceError(error.message, hint=error.hint) from None
 
 
-def new_nonce() -> str:
-    """32 random bytes as hexadecimal digits."""
-    return os.urandom(32).hex()
+def new_nonce() -> Nonce:
+    """32 random bytes."""
+    return Nonce(os.urandom(32))
 
 
 def new_key(warning: str) -> SigningKey:

@@ -11,15 +11,15 @@ import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import jwt
 
 from nvattest._documents import load_json
 from nvattest.compat import PolicyFormatError, PolicyJsonError
-from nvattest.compat._engine import LOCAL_ISSUERS, Settings, nras_base, nras_keys
+from nvattest.compat._engine import LOCAL_ISSUERS, Settings, Verifier, nras_base, nras_keys
 from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
-from nvattest.model import DeviceKind, Nonce
+from nvattest.model import Nonce
 from nvattest.policy.relying_party import JsonPolicy, load_json_policy
 from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse
 from nvattest.token.keys import PublicKey, SigningKey, verify_signature
@@ -47,14 +47,6 @@ class TokenRefusedError(TokenError, jwt.InvalidTokenError, IndexError):
         return cls(error.message, code=error.code, result_code=error.result_code, hint=error.hint)
 
 
-class Verifier(NamedTuple):
-    """A configured verifier: the URL of NRAS, or None for one on this machine, and how many devices it was given."""
-
-    kind: DeviceKind
-    url: str | None
-    devices: int | None
-
-
 def make_token(parts: Mapping[str, object], *, nonce: Nonce, key: SigningKey) -> str:
     """The SDK's token around the results of the verifiers, as JSON text."""
     now = int(datetime.now(timezone.utc).timestamp())
@@ -79,9 +71,12 @@ def validate(
     nonce: Nonce,
     key: PublicKey,
     verifiers: Mapping[str, Verifier],
+    counts: Mapping[str, int],
     settings: Settings,
 ) -> tuple[bool, list[str]]:
     """Whether the token is genuine, of configured verifiers, and meets the policy; and why not.
+
+    ``counts`` has how many devices each verifier was given.
 
     Raises:
         TokenRefusedError: it must not be believed.
@@ -112,7 +107,7 @@ def validate(
                 inner,
                 nonce=nonce,
                 leeway=_LEEWAY,
-                expected_devices=verifier.devices,
+                expected_devices=counts.get(name),
                 accept_simulated=simulated,
                 kind=TokenKind.DETACHED_EAT if verifier.url is None else TokenKind.NRAS,
                 **trust,

@@ -65,37 +65,15 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class Devices(IntFlag):
-    """Kinds of devices; GPU and SWITCH can be verified."""
-
-    CPU = 1
-    GPU = 2
-    SWITCH = 4
-    OS = 8
-    DPU = 16
-
-
-class Environment(IntEnum):
-    """Where a verifier runs; LOCAL and REMOTE can be used."""
-
-    TEST = 1
-    LOCAL = 2
-    AZURE = 3
-    GCP = 4
-    REMOTE = 5
+# Kinds of devices, of which GPU and SWITCH can be verified; and where a verifier runs: LOCAL and REMOTE can be used.
+Devices = IntFlag("Devices", {"CPU": 1, "GPU": 2, "SWITCH": 4, "OS": 8, "DPU": 16})
+Environment = IntEnum("Environment", {"TEST": 1, "LOCAL": 2, "AZURE": 3, "GCP": 4, "REMOTE": 5})
 
 
 class VerifierFields(IntEnum):
     """Places in an entry of ``get_verifiers()``. The last two are there only where a URL was given."""
 
-    NAME = 0
-    DEVICE = 1
-    ENVIRONMENT = 2
-    URL = 3
-    POLICY = 4
-    JWT_TOKEN = 5
-    OCSP_URL = 6
-    RIM_URL = 7
+    NAME, DEVICE, ENVIRONMENT, URL, POLICY, JWT_TOKEN, OCSP_URL, RIM_URL = range(8)
 
 
 class class_or_instance(Generic[P, R]):  # noqa: N801 - used like classmethod
@@ -135,7 +113,7 @@ class Attestation:
         verbose: bool | None = None,
     ) -> None:
         self._name = "" if name is None else str(name)
-        self._nonce = ""
+        self._nonce: Nonce | None = None
         self._nonce_server = ""
         self._verifiers: list[list[Any]] = []
         self._settings = _engine.Settings(anchors=anchors, collateral=collateral, at=at)
@@ -150,9 +128,7 @@ class Attestation:
     @classmethod
     def default(cls) -> Attestation:
         """The instance behind calls on the class itself."""
-        if Attestation._default is None:
-            Attestation._default = cls()
-        return Attestation._default
+        return cls() if Attestation._default is None else Attestation._default
 
     # --- Settings
 
@@ -171,12 +147,12 @@ class Attestation:
         Raises:
             InvalidNonceError: something else; the old SDK noticed only later.
         """
-        self._nonce = _engine.read_nonce(nonce).hex()
+        self._nonce = _engine.read_nonce(nonce)
 
     @class_or_instance
     def get_nonce(self) -> str:
         """The nonce, or an empty text."""
-        return self._nonce
+        return self._nonce.hex() if self._nonce is not None else ""
 
     @class_or_instance
     def set_service_key(self, service_key: str | None) -> None:
@@ -283,20 +259,20 @@ class Attestation:
             CompatValueError: options that are no dict.
             CollectionError: the driver gave no evidence; the old SDK gave an empty list.
         """
-        entry = self._first_verifier()
-        if not self._nonce:
+        verifier = self._configured()[0]
+        if self._nonce is None:
             self._nonce = _engine.new_nonce()
         if options is not None and not isinstance(options, Mapping):
             raise CompatValueError(f"options are a dict, not {type(options).__name__}")
         asked = {"ppcie_mode": True, "no_gpu_mode": False, **(options or {})}
         evidence = _engine.collect(
-            _kind_of(entry),
-            Nonce.from_hex(self._nonce),
+            verifier.kind,
+            self._nonce,
             ppcie_mode=bool(asked["ppcie_mode"]),
             no_gpu_mode=bool(asked["no_gpu_mode"]),
         )
         self._say(_engine.fetched(evidence))
-        return _handles.dictionaries(evidence) if _is_remote(entry) else _handles.handles(evidence)
+        return _handles.dictionaries(evidence) if verifier.url is not None else _handles.handles(evidence)
 
     @class_or_instance
     def attest(self, evidence_list: list[Any] | None = None) -> bool:
@@ -313,7 +289,7 @@ class Attestation:
         """
         from nvattest.compat._tokens import make_token
 
-        self._first_verifier()
+        verifiers = self._configured()
         if evidence_list is None:
             evidence_list = self.get_evidence()
         nonce = self._nonce_set("no nonce was set: nothing shows that this evidence is fresh", "call set_nonce()")
@@ -321,11 +297,11 @@ class Attestation:
         self._tokens.pop(self._name, None)
         self._reasons = []
         results: dict[str, _engine.Result] = {}
-        for entry in self._verifiers:
-            name = entry[VerifierFields.NAME]
-            evidence = _handles.evidence_of(evidence_list, _kind_of(entry), nonce)
+        for verifier in verifiers:
+            name = verifier.name
+            evidence = _handles.evidence_of(evidence_list, verifier.kind, nonce)
             try:
-                result = self._verify(entry, evidence, nonce)
+                result = self._verify(verifier, evidence, nonce)
             except (CollateralError, TokenError) as error:
                 self._reasons.append(f"{name}: {error}")
                 self._say([f"{name}: {error}"])
@@ -342,11 +318,11 @@ class Attestation:
         self._tokens[self._name] = make_token(parts, nonce=nonce, key=self._signing_key())
         return bool(results) and all(result.trusted for result in results.values())
 
-    def _verify(self, entry: list[Any], evidence: tuple[Evidence, ...], nonce: Nonce) -> _engine.Result:
+    def _verify(self, verifier: _engine.Verifier, evidence: tuple[Evidence, ...], nonce: Nonce) -> _engine.Result:
         settings = self._settings
-        if _is_remote(entry):
-            return _engine.verify_at_nras(evidence, nonce=nonce, url=entry[VerifierFields.URL], settings=settings)
-        settings.ocsp_url, settings.rim_url = (*entry[VerifierFields.OCSP_URL :], None, None)[:2]
+        if verifier.url is not None:
+            return _engine.verify_at_nras(evidence, nonce=nonce, url=verifier.url, settings=settings)
+        settings.ocsp_url, settings.rim_url = verifier.ocsp_url, verifier.rim_url
         return _engine.verify_locally(evidence, nonce=nonce, settings=settings, key=self._signing_key())[0]
 
     # --- Tokens
@@ -407,23 +383,26 @@ class Attestation:
         return results
 
     def _validate(self, rules: JsonPolicy, token: str) -> bool:
-        from nvattest.compat._tokens import Verifier, validate
+        from nvattest.compat._tokens import validate
 
         if not token:
             self._reasons.append("there is no token: attest() was not called, or it broke off")
             return False
-        self._first_verifier()
-        verifiers = {}
         # Of two verifiers of one name the first counts.
-        for entry in reversed(self._verifiers):
-            name, url = entry[VerifierFields.NAME], entry[VerifierFields.URL]
-            verifiers[name] = Verifier(_kind_of(entry), url if _is_remote(entry) else None, self._counts.get(name))
+        verifiers = {verifier.name: verifier for verifier in reversed(self._configured())}
         nonce = self._nonce_set(
             "no nonce is set: nothing shows that this token answers a request of yours",
             "call set_nonce() with the nonce that the token was asked for",
         )
-        key = self._signing_key().public
-        good, reasons = validate(token, rules, nonce=nonce, key=key, verifiers=verifiers, settings=self._settings)
+        good, reasons = validate(
+            token,
+            rules,
+            nonce=nonce,
+            key=self._signing_key().public,
+            verifiers=verifiers,
+            counts=self._counts,
+            settings=self._settings,
+        )
         self._reasons += reasons
         return good
 
@@ -442,25 +421,34 @@ class Attestation:
     @class_or_instance
     def reset(self) -> None:
         """Forget nonce, nonce server, verifiers and tokens; name, service key and versions stay."""
-        self._nonce = ""
+        self._nonce = None
         self._nonce_server = ""
         for kept in (self._verifiers, self._tokens, self._counts, self._reasons):
             kept.clear()
 
     # --- Inside
 
-    def _first_verifier(self) -> list[Any]:
+    def _configured(self) -> list[_engine.Verifier]:
         if not self._verifiers:
             raise NoVerifierError(
                 "there is no verifier, so that nothing can be verified",
                 hint="call add_verifier(Devices.GPU, Environment.LOCAL, '', ''); the old SDK gave a tuple or a result",
             )
-        return self._verifiers[0]
+        return [
+            _engine.Verifier(
+                name=entry[VerifierFields.NAME],
+                kind=DeviceKind.GPU if entry[VerifierFields.DEVICE] == Devices.GPU else DeviceKind.NVSWITCH,
+                url=entry[VerifierFields.URL] if entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE else None,
+                ocsp_url=next(iter(entry[VerifierFields.OCSP_URL :]), None),
+                rim_url=next(iter(entry[VerifierFields.RIM_URL :]), None),
+            )
+            for entry in self._verifiers
+        ]
 
     def _nonce_set(self, missing: str, hint: str) -> Nonce:
-        if not self._nonce:
+        if self._nonce is None:
             raise InvalidNonceError(missing, code="nonce", hint=hint)
-        return Nonce.from_hex(self._nonce)
+        return self._nonce
 
     def _signing_key(self) -> SigningKey:
         if self._key is None:
@@ -477,11 +465,3 @@ class Attestation:
         if verbose:
             for line in lines:
                 print(joined([line]), file=sys.stdout)
-
-
-def _kind_of(entry: list[Any]) -> DeviceKind:
-    return DeviceKind.GPU if entry[VerifierFields.DEVICE] == Devices.GPU else DeviceKind.NVSWITCH
-
-
-def _is_remote(entry: list[Any]) -> bool:
-    return bool(entry[VerifierFields.ENVIRONMENT] == Environment.REMOTE)

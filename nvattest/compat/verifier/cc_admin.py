@@ -248,7 +248,7 @@ def main() -> int:
 def _main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     params = {**vars(options), "verbose": True, "allow_hold_cert": options.allow_hold_cert or None}
-    nonce = options.nonce or _engine.new_nonce()
+    nonce = options.nonce or _engine.new_nonce().hex()
     try:
         try:
             if options.rim_root_cert:
