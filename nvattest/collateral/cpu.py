@@ -16,9 +16,11 @@ import base64
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from textwrap import fill
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -72,8 +74,6 @@ _MAXIMUM_BODY: Final = 512 * 1024
 # Two certificates, percent-encoded.
 _MAXIMUM_CHAIN: Final = 32 * 1024
 _PRODUCTS: Final = {"milan": "Milan", "genoa": "Genoa", "turin": "Turin"}
-# Between the parts of a JSON object.
-_SPACE, _COLON, _COMMA = (re.compile(rf"[ \t\r\n]*{sign}[ \t\r\n]*") for sign in ("", ":", ","))
 _PCCS_BASE: Final = re.compile(r"(?:/(?:sgx|tdx)/certification/v4)?/*$")
 _KDS_BASE: Final = re.compile(r"(?:/v[cl]ek)?(?:/v1)?/*$")
 _FMSPC: Final = re.compile("[0-9A-F]{12}")
@@ -138,9 +138,8 @@ def wanted_of(quote: bytes) -> Wanted:
     if not isinstance(report, SnpReport):
         platform = platform_of(parsed)
         if _FMSPC.fullmatch(platform.fmspc) is None:
-            raise ParseError(
-                "the platform type (FMSPC) has not 6 bytes", source="TEE quote", code="quote-certification"
-            )
+            said = "the platform type (FMSPC) has not 6 bytes"
+            raise ParseError(said, source="TEE quote", code="quote-certification")
         return platform
     kind, generation = signing_key_of(report), generation_of(report.cpuid) if report.cpuid is not None else "any"
     if kind is None:
@@ -302,10 +301,8 @@ class _Fetching:
                     raise
                 missing = missing or error
                 continue
-            try:
+            with AMD_SERVICE.reading(url, der):
                 found = [key for key in snp_collateral([der]).endorsement_keys() if _signs(key, chip)]
-            except ParseError as error:
-                raise AMD_SERVICE.unusable(url, error.message) from None
             if not found:
                 raise AMD_SERVICE.unusable(url, "the VCEK is of another chip or firmware level")
             return self.complete(found[0], chip.held, {name: der})
@@ -333,11 +330,8 @@ class _Fetching:
             # What the host put beside the quote is missing, not AMD's, or revoked and has a successor.
             url = self._kds(f"{service}/cert_chain")
             new[of_chain] = self._ask(AMD_SERVICE, url)[0].content
-            try:
-                chain = parse_snp_collateral(new[of_chain])
-                content = _pem(snp_collateral([key.der, new[of_list]]) + chain)
-            except ParseError as error:
-                raise AMD_SERVICE.unusable(url, error.message) from None
+            with AMD_SERVICE.reading(url, new[of_chain]):
+                content = _pem(snp_collateral([key.der, new[of_list]]) + parse_snp_collateral(new[of_chain]))
             self._require(content, None, AMD_SERVICE, self._options.kds_url)
         self._keep(new)
         return self._answer(content, self._options.kds_url)
@@ -353,10 +347,10 @@ class _Fetching:
 
     def _kept_snp(self, name: str, *, aged: bool = False) -> SnpCollateral:
         content = self._kept(name, aged=aged)
-        try:
-            return SnpCollateral() if content is None else parse_snp_collateral(content)
-        except ParseError:
-            return SnpCollateral()
+        with suppress(ParseError):
+            if content is not None:
+                return parse_snp_collateral(content)
+        return SnpCollateral()
 
     def _kds(self, path: str) -> str:
         return f"{_KDS_BASE.sub('', self._options.kds_url)}/{path}"
@@ -370,14 +364,13 @@ class _Fetching:
                 hint="leave out --offline, or fill the cache while there is a network",
             )  # fmt: skip
         self._asked = True
-        ask = partial(
-            self._client.exchange,
-            service,
-            "GET",
-            deadline=self._deadline,
-            maximum=_MAXIMUM_BODY,
-            headers={"Accept": "*/*"},
-        )
+
+        def ask(url: str) -> Answer:
+            headers = {"Accept": "*/*"}
+            return self._client.exchange(
+                service, "GET", url, deadline=self._deadline, maximum=_MAXIMUM_BODY, headers=headers
+            )
+
         answers: list[Answer] = []
         for url, result in zip(urls, run_all([partial(ask, url) for url in urls], self._deadline), strict=True):
             if not isinstance(result, Answer):
@@ -436,11 +429,9 @@ def _vcek_path(chip: Chip, root: str) -> str:
 
 def _signed_text(answer: Answer, url: str, member: str, name: str, header: str) -> dict[str, str]:
     """A text of Intel's with its signature and issuer chain, under the names of the collateral document."""
-    try:
+    with INTEL_SERVICE.reading(url, answer.content):
         document = load_json(answer.content, source=INTEL_SERVICE.name, maximum=_MAXIMUM_BODY)
         text = answer.content.decode()
-    except (ParseError, UnicodeDecodeError) as error:
-        raise INTEL_SERVICE.unusable(url, f"{error}; it begins with {answer.content[:40]!r}") from None
     signature = document.get("signature") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(document.get(member), dict) or not isinstance(signature, str):
         raise INTEL_SERVICE.unusable(url, f"{member!r} and 'signature' are not an object and a text")
@@ -453,21 +444,14 @@ def _signed_text(answer: Answer, url: str, member: str, name: str, header: str) 
 
 def _cut(text: str, member: str) -> str:
     """The text of a member of a JSON object, which was read before, as it is: its signature covers the bytes."""
-    decoder = json.JSONDecoder()
-    end = text.index("{") + 1
+    decoder, end = json.JSONDecoder(), 0
     while True:
-        name, end = decoder.raw_decode(text, _past(_SPACE, text, end))
-        start = _past(_COLON, text, end)
-        _, end = decoder.raw_decode(text, start)
+        name, end = decoder.raw_decode(text, text.index('"', end))
+        value = text[text.index(":", end) + 1 :].lstrip()
+        _, size = decoder.raw_decode(value)
         if name == member:
-            return text[start:end]
-        end = _past(_COMMA, text, end)
-
-
-def _past(pattern: re.Pattern[str], text: str, position: int) -> int:
-    found = pattern.match(text, position)
-    assert found is not None  # noqa: S101 - the text is JSON
-    return found.end()
+            return value[:size]
+        end = len(text) - len(value) + size
 
 
 def _chain(answer: Answer, url: str, *headers: str) -> str:
@@ -476,9 +460,8 @@ def _chain(answer: Answer, url: str, *headers: str) -> str:
     if value is None:
         raise INTEL_SERVICE.unusable(url, f"there is no header {headers[0]}")
     if len(value) > _MAXIMUM_CHAIN:
-        raise INTEL_SERVICE.unusable(
-            url, f"{headers[0]} has {len(value)} characters, at most {_MAXIMUM_CHAIN} are read"
-        )
+        said = f"{headers[0]} has {len(value)} characters, at most {_MAXIMUM_CHAIN} are read"
+        raise INTEL_SERVICE.unusable(url, said)
     return unquote(value)
 
 
@@ -497,10 +480,7 @@ def _revocation_list(body: bytes, service: Service, url: str) -> bytes:
 
 def _pem(collateral: SnpCollateral) -> bytes:
     blocks = [("CERTIFICATE", der) for der in collateral.certificates] + [("X509 CRL", der) for der in collateral.crls]
-    return "".join(_block(label, der) for label, der in blocks).encode()
-
-
-def _block(label: str, der: bytes) -> str:
-    text = base64.b64encode(der).decode()
-    lines = "".join(f"{text[start : start + 64]}\n" for start in range(0, len(text), 64))
-    return f"-----BEGIN {label}-----\n{lines}-----END {label}-----\n"
+    return "".join(
+        f"-----BEGIN {label}-----\n{fill(base64.b64encode(der).decode(), 64)}\n-----END {label}-----\n"
+        for label, der in blocks
+    ).encode()

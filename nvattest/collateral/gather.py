@@ -214,10 +214,8 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
             hint="NVIDIA has not published a RIM for this version: run nvattest preflight before you change driver or "
             "VBIOS, and use versions that are published",
         ) from None  # fmt: skip
-    try:
+    with RIM_SERVICE.reading(url, body):
         found, content = read_rim_answer(body, "RIM service answer")
-    except ParseError as error:
-        raise RIM_SERVICE.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
     if found != rim_id:
         raise RIM_SERVICE.unusable(url, f"asked for {rim_id}, the answer is {repr(found)[:160]}")
     return content
@@ -281,10 +279,8 @@ def check_answer(
         CollateralError: 201 no such answer, 202 the responder asks to try later, 203 it refuses.
     """
     of = certificate.label
-    try:
+    with OCSP_RESPONDER.reading(f"{url}: {of}", content):
         response = parse(content)
-    except ParseError as error:
-        raise OCSP_RESPONDER.unusable(url, f"{of}: {error}; it begins with {content[:40]!r}") from None
     if not response.successful:
         result_code = ResultCode.OCSP_INVALID_REQUEST
         hint = "try another --ocsp-cert-id-hash; the responder may not know this issuer"
@@ -306,21 +302,17 @@ _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
 
 
 class Store(Protocol):
-    """Where collateral is looked for before the network, and kept after it. What it gives is judged like anything."""
+    """Where RIMs and answers by CertID key are looked for before the network, and kept after it, as in ``DiskCache``.
+
+    What it gives is judged like anything; only what was verified is stored.
+    """
 
     folder: str
 
-    def rims(self, rim_id: str) -> tuple[bytes, ...]:
-        """The documents kept for this id."""
-
-    def answer(self, key: str) -> bytes | None:
-        """The answer kept for this CertID key."""
-
-    def store_rim(self, rim_id: str, content: bytes) -> bool:
-        """Keep a verified RIM."""
-
-    def store_answers(self, answers: dict[str, bytes]) -> bool:
-        """Keep good answers by their CertID keys."""
+    def rims(self, rim_id: str) -> tuple[bytes, ...]: ...
+    def answer(self, key: str) -> bytes | None: ...
+    def store_rim(self, rim_id: str, content: bytes) -> bool: ...
+    def store_answers(self, answers: dict[str, bytes]) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,7 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 from nvattest._package import __version__
 from nvattest._text import clean, decimal
 from nvattest._waiting import LONGEST, Deadline, Late, Work, waiting
-from nvattest.errors import CollateralError, InputError, ResultCode
+from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
 from nvattest.model import counted
 
 if TYPE_CHECKING:
@@ -314,6 +315,14 @@ class Service:
             f"another program than the {self.name} answered, or the answer is damaged; check {self.option} and proxies"
         )
         return self.error(f"{url}: {message}", code="answer", hint=hint)
+
+    @contextmanager
+    def reading(self, url: str, body: bytes) -> Iterator[None]:
+        """Make the error for an unusable answer of what is wrong with the form of this one."""
+        try:
+            yield
+        except (ParseError, UnicodeDecodeError) as error:
+            raise self.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
 
     def late(self, what: str, deadline: Deadline, hint: str = "give more time with --timeout") -> CollateralError:
         """The error for an answer that has not come, or not whole, at the deadline."""

@@ -20,7 +20,7 @@ from nvattest._documents import JsonObject, load_json
 from nvattest._registry import NRAS_URL
 from nvattest._waiting import Deadline, Late, run_all
 from nvattest.collateral.http import HttpClient, HttpSettings, Service, check_seconds, check_url
-from nvattest.errors import InputError, ParseError, ResultCode, TokenError
+from nvattest.errors import InputError, ResultCode, TokenError
 from nvattest.evidence import Evidence, EvidenceForm, dump_evidence
 from nvattest.model import Architecture, DeviceKind, Nonce
 
@@ -180,10 +180,8 @@ class NrasClient:
         return self._client.fetch(NRAS, url, deadline=deadline, maximum=_MAXIMUM_JWKS, accept="application/json")
 
     def _parse(self, body: bytes, source: str, maximum: int) -> object:
-        try:
+        with NRAS.reading(self.base_url, body):
             return load_json(body, source=source, maximum=maximum)
-        except ParseError as error:
-            raise NRAS.unusable(self.base_url, f"{error}; it begins with {body[:40]!r}") from None
 
     def _read_keys(self, body: bytes) -> JsonObject:
         document = self._parse(body, "JWKS", _MAXIMUM_JWKS)
