@@ -188,11 +188,7 @@ class TrustedFolder:
         os.replace(_plain(old), _plain(new), src_dir_fd=here, dst_dir_fd=here)
 
     def remove(self, name: str) -> None:
-        """Remove a file that may be gone already, and what a writer of it that was killed left behind.
-
-        Raises:
-            OSError: it is there and cannot be removed.
-        """
+        """Remove a file that may be gone already, and what a writer of it that was killed left behind."""
         self._unlink(_plain(name))
         self._unlink(_beside(name))
 
@@ -216,11 +212,7 @@ class TrustedFolder:
 
 @final
 class Lock:
-    """An exclusive lock on a file of a folder, made where it is missing. The kernel drops it when the process ends.
-
-    Raises:
-        OSError: the file cannot be opened, or is no file of the caller's.
-    """
+    """An exclusive lock on a file of a folder, made where it is missing. The kernel drops it when the process ends."""
 
     __slots__ = ("_descriptor",)
 
@@ -237,11 +229,7 @@ class Lock:
 
 
 def lock_now(descriptor: int) -> bool:
-    """Lock an open file; whether no other process has it locked. A system without such locks has no other process.
-
-    Raises:
-        OSError: the file has no locks.
-    """
+    """Lock an open file; whether no other process has it locked. OSError where files have no locks."""
     try:
         import fcntl
     except ImportError:
@@ -300,11 +288,7 @@ def replace_file(
 
 
 def open_now(path: str) -> BufferedReader:
-    """Open a file for reading. A FIFO is not waited for, nor is a file of the kernel: its ``read`` may return None.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
+    """Open a file for reading. A FIFO is not waited for, nor is a file of the kernel: its ``read`` may return None."""
     return open(path, "rb", opener=lambda path, given: os.open(path, given | flags("O_NONBLOCK")))
 
 
@@ -318,11 +302,7 @@ def read_start(path: str, size: int = 4096) -> bytes:
 
 
 def read_bounded(path: str, maximum: int) -> bytes:
-    """Read a regular file of at most ``maximum`` bytes.
-
-    Raises:
-        InputError: it is not there, not a regular file, not readable, or larger.
-    """
+    """Read a regular file of at most ``maximum`` bytes; InputError where it is none, not readable, or larger."""
     try:
         with open_now(path) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -110,7 +110,6 @@ class Work(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether it has returned or failed."""
         return self._done.is_set()
 
     def ended(self, deadline: Deadline) -> bool:

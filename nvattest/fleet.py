@@ -217,7 +217,6 @@ def open_lines(path: str) -> BinaryIO:
 
 
 def line_digest(line: bytes) -> str:
-    """SHA-256 of a line, as its answer has it."""
     return hashlib.sha256(line).hexdigest()
 
 
@@ -427,7 +426,6 @@ class Sums:
         self.failures.update(failed - {"devices-trusted"} or failed)
 
     def text(self) -> list[str]:
-        """The sums for people."""
         refused = self.lines - self.trusted - self.bad
         mark = f"   {SIMULATED}" * self.simulated
         first = f"{counted(self.lines, 'line')}: {self.trusted} trusted, {refused} not trusted"
@@ -456,7 +454,6 @@ class Sums:
         return dump_metrics(Metric(f"nvattest_batch_{name}", text, samples) for name, text, samples in facts)
 
     def document(self, settings: str) -> JsonObject:
-        """The sums for programs."""
         return {
             "format": "nvattest-batch-summary",
             "version": 1,
@@ -565,11 +562,7 @@ def _is_answer(value: JsonObject) -> bool:
 
 
 def open_output(path: str, before: Resumed | None, new_file: Callable[[str], BinaryIO]) -> BinaryIO:
-    """The output, after the answers that stay.
-
-    Raises:
-        InputError: it cannot be opened, or another process writes it.
-    """
+    """The output, after the answers that stay; InputError where it cannot be opened or another process writes it."""
     if os.path.isfile(path):
         with suppress(OSError), open(path, "rb") as known:
             _claim(known, path)
@@ -590,11 +583,7 @@ def open_output(path: str, before: Resumed | None, new_file: Callable[[str], Bin
 
 
 def _claim(file: BinaryIO, path: str) -> None:
-    """Be the one process that writes this file, until it is closed. Of two, one would write holes into the other's.
-
-    Raises:
-        InputError: another one writes it.
-    """
+    """Be the one process that writes this file, until it is closed. Of two, one would write holes into the other's."""
     # A file system or a device may have no locks.
     with suppress(OSError):
         if not lock_now(file.fileno()):

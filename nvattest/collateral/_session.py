@@ -119,8 +119,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 def make_session(usual: str | None, ca_cert: str | None, ca_path: str | None) -> requests.Session:
     """A session without cookies, for the ``usual`` roots (None: those of ``requests``) and the caller's.
 
-    Raises:
-        InputError: roots that cannot be read.
+    InputError where roots cannot be read.
     """
     session = requests.Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))

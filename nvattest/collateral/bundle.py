@@ -135,11 +135,7 @@ def merge_bundles(
 
 
 def add_rim(rims: dict[str, RimAnswer], rim: RimAnswer) -> None:
-    """Add a RIM; the same document may come twice.
-
-    Raises:
-        InputError: ``rims`` has another document under its id.
-    """
+    """Add a RIM; the same document may come twice. InputError where ``rims`` has another document under its id."""
     known = rims.setdefault(rim.id, rim)
     if known.content != rim.content:
         raise InputError(
@@ -161,8 +157,7 @@ def encoded(content: bytes) -> JsonObject:
 def decoded(text: str, digest: str, maximum: int) -> bytes:
     """The bytes of a text in base64.
 
-    Raises:
-        ValueError: another encoding, no bytes or more than ``maximum``, or bytes of another SHA-256.
+    ValueError for another encoding, no bytes or more than ``maximum``, or bytes of another SHA-256.
     """
     content = base64.b64decode(text, validate=True)
     if not 0 < len(content) <= maximum:
@@ -298,11 +293,7 @@ class BundleFolder:
 
 
 class BundleFile:
-    """An open bundle file, in memory; ``content`` is that of the file, where it was read before.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """An open bundle file, in memory; ``content`` as in ``BundleFolder``."""
 
     def __init__(self, path: str, content: bytes | None = None) -> None:
         self.content = read_bounded(path, MAXIMUM_BUNDLE) if content is None else content
@@ -310,16 +301,11 @@ class BundleFile:
         self.rims, self.cpu = self.whole.rims, self.whole.cpu
 
     def parts(self) -> Iterator[Collateral]:
-        """All of it."""
         return iter([self.whole])
 
 
 def open_bundle(path: str, content: bytes | None = None) -> BundleFile | BundleFolder:
-    """Open a bundle, a file or a folder; ``content`` as there.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Open a bundle, a file or a folder; InputError where it cannot be read."""
     return BundleFolder(path, content) if os.path.isdir(path) else BundleFile(path, content)
 
 
@@ -365,7 +351,6 @@ class Bundles:
         return Collateral(rims=rims, ocsp=tuple(found))
 
     def check(self) -> None:
-        """Check all files of the folders."""
         for folder in self._folders:
             folder.check()
 

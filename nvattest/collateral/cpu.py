@@ -129,8 +129,7 @@ Wanted = Platform | Chip
 def wanted_of(quote: bytes) -> Wanted:
     """What the quote in this file (of ``--bind-tee``, or a raw one) needs collateral for.
 
-    Raises:
-        ParseError: it cannot be read, or names no platform and no known generation.
+    ParseError where it cannot be read, or names no platform and no known generation.
     """
     file = read_quote_file(quote)
     parsed = parse_quote(file.quote)

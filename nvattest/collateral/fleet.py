@@ -100,7 +100,6 @@ class FetchJournal:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has come."""
         return not (self._places or self._arrived or self._rims or self._cpu)
 
     @property
@@ -109,7 +108,6 @@ class FetchJournal:
         return len(self._used)
 
     def rims(self, rim_id: str) -> tuple[bytes, ...]:
-        """The document of this id."""
         return (self._rims[rim_id],) if rim_id in self._rims else ()
 
     def answer(self, key: str) -> bytes | None:
@@ -123,7 +121,6 @@ class FetchJournal:
         return self._content(self._entry(line), MAXIMUM_ANSWER)
 
     def store_rim(self, rim_id: str, content: bytes) -> bool:
-        """Keep a RIM."""
         self._rims[rim_id] = content
         self._append({"rim": rim_id, **encoded(content)})
         return True
@@ -178,11 +175,7 @@ class FetchJournal:
         self._used.update(answers)
 
     def finish(self) -> BundleFolder:
-        """Write what is used as a folder bundle, and remove the journal.
-
-        Raises:
-            InputError: it cannot be written; the journal stays.
-        """
+        """Write what is used as a folder bundle, and remove the journal, which stays where that fails (InputError)."""
         for key in self._outdone:
             self._used.pop(key, None)
         rims = {name: RimAnswer(id=name, content=self._rims[name], source=Source.BUNDLE) for name in self._used_rims}
@@ -192,7 +185,6 @@ class FetchJournal:
         return written
 
     def discard(self) -> None:
-        """Remove the journal with all that is in it."""
         with suppress(OSError):
             # Windows removes no open file; an empty one is a new one.
             self._file.truncate(0)

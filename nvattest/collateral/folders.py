@@ -134,11 +134,7 @@ def _read_rim(path: str) -> tuple[str, bytes]:
 
 
 def read_rim_file(path: str) -> bytes:
-    """The document of one RIM file of any of these kinds.
-
-    Raises:
-        InputError, ParseError: it cannot be read.
-    """
+    """The document of one RIM file of any of these kinds; InputError where it cannot be read."""
     return _read_rim(path)[1]
 
 
@@ -158,11 +154,7 @@ def read_ocsp_folder(folder: str, *, unused: Callable[[Unused], None] = refuse_u
 
 
 def other_files(folder: str, suffixes: tuple[str, ...]) -> list[Unused]:
-    """The files of a folder that have none of the suffixes, but for hidden ones.
-
-    Raises:
-        InputError: no such folder.
-    """
+    """The files of a folder that have none of the suffixes, but for hidden ones; InputError without such a folder."""
     why = f"not one of {', '.join('*' + suffix for suffix in suffixes)}"
     return [
         Unused(path, why)

@@ -260,11 +260,7 @@ def check_url(url: str, option: str) -> SplitResult:
 
 
 def check_seconds(seconds: float) -> float:
-    """Check a configured time limit.
-
-    Raises:
-        InputError: it is not a positive number (``timeout``).
-    """
+    """Check a configured time limit; InputError (``timeout``) where it is not a positive number."""
     if not 0 < seconds <= LONGEST:
         raise InputError(f"not a time limit: {seconds!r}", code="timeout", hint="give a positive number of seconds")
     return seconds
@@ -466,11 +462,7 @@ class HttpClient:
             self._sleep(delay)
 
     def fetch(self, service: Service, url: str, *, deadline: Deadline, maximum: int, accept: str) -> bytes:
-        """The body that ``exchange`` gets for a URL, or its error; at the deadline, whatever the server does.
-
-        Raises:
-            CollateralError: as ``exchange``.
-        """
+        """The body that ``exchange`` gets for a URL, or its error; at the deadline, whatever the server does."""
         headers = {"Accept": accept}
         try:
             return Work(
@@ -514,11 +506,7 @@ class HttpClient:
     def _once(
         self, method: str, url: str, deadline: Deadline, maximum: int, headers: Mapping[str, str], body: bytes | None
     ) -> Answer:
-        """One attempt.
-
-        Raises:
-            Failed: no answer with status 200 that is whole and small enough.
-        """
+        """One attempt; ``Failed`` where it has no answer with status 200 that is whole and small enough."""
         import http.client
 
         import requests

@@ -85,7 +85,6 @@ class NrasClient:
         self._fetched = 0.0
 
     def close(self) -> None:
-        """Close all connections."""
         self._client.close()
 
     def __enter__(self) -> NrasClient:
@@ -160,11 +159,7 @@ class NrasClient:
         return tuple(answers)
 
     def keys(self) -> JsonObject:
-        """The service's key set (JWKS), fetched now, for tokens of an earlier request.
-
-        Raises:
-            CollateralError: as ``attest``.
-        """
+        """The service's key set (JWKS), fetched now, for tokens of an earlier request; errors as ``attest``."""
         return self._read_keys(self._fetch_keys(Deadline(self._timeout)))
 
     def _ask(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> bytes:
@@ -197,10 +192,9 @@ def _kids(jwks: Mapping[str, Any]) -> frozenset[str]:
 
 
 def service_url(url: str) -> str:
-    """The base URL of an NRAS as its tokens name it: without a final slash.
+    """The base URL of an NRAS as its tokens name it, without a final slash.
 
-    Raises:
-        InputError: not a URL, or plain http to another machine.
+    InputError where it is not a URL, or plain http to another machine.
     """
     parts = check_url(url, "--nras-url")
     if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
