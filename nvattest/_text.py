@@ -14,20 +14,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = [
-    "MAXIMUM_TEXT",
-    "base64_bytes",
-    "base64url",
-    "block",
-    "clean",
-    "decimal",
-    "escaped",
-    "hex_bytes",
-    "joined",
-    "suggestion",
-    "version_key",
-]
-
 MAXIMUM_TEXT: Final = 2000
 
 # Printable to Python, but drawn as nothing or as a blank: fillers, variation selectors, the blank Braille pattern.

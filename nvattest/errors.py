@@ -22,168 +22,89 @@ from typing import Final
 
 from nvattest._text import clean
 
-__all__ = [
-    "CollateralError",
-    "CollectionError",
-    "InputError",
-    "NotTrustedError",
-    "NvattestError",
-    "ParseError",
-    "PolicyError",
-    "ResultCode",
-    "TokenError",
-]
-
 
 class ResultCode(IntEnum):
     """NVIDIA's result codes (NVAT 1.2.2 and 2.0.0). ``message`` is their text, ``exit_status`` what a shell sees."""
 
-    OK = 0
-    UNKNOWN = 1
-    INTERNAL_ERROR = 2
-    NOT_INITIALIZED = 3
-    BAD_ARGUMENT = 4
-    ALLOCATION_FAILED = 5
-    FEATURE_NOT_ENABLED = 6
-    XML_INIT_FAILED = 7
-    CURL_INIT_FAILED = 8
-    LIBXML2_ERROR = 10
-    RP_POLICY_MISMATCH = 11
-    OVERALL_RESULT_FALSE = 12
-    JSON_SERIALIZATION_ERROR = 13
-    CACHE_OBJECT_NOT_FOUND = 14
-    RATE_LIMITED = 15
-    EVIDENCE_MALFORMED = 16
-    EVIDENCE_INVALID_SIGNATURE = 17
-    EVIDENCE_NONCE_MISMATCH = 18
-    NONCE_MISMATCH = 19
-    EAR_SIGNING_FAILED = 20
-    VERIFIER_JWKS_ERROR = 21
-    RIM_FORBIDDEN = 101
-    RIM_INTERNAL_ERROR = 102
-    RIM_CONNECTION_ERROR = 103
-    RIM_NOT_FOUND = 104
-    RIM_INVALID_SIGNATURE = 105
-    RIM_INVALID_SCHEMA = 106
-    RIM_MEASUREMENT_NOT_FOUND = 107
-    RIM_MEASUREMENT_CONFLICT = 108
-    OCSP_INVALID_RESPONSE = 201
-    OCSP_SERVER_ERROR = 202
-    OCSP_INVALID_REQUEST = 203
-    OCSP_STATUS_NOT_GOOD = 204
-    OCSP_FORBIDDEN = 205
-    POLICY_EVALUATION_ERROR = 301
-    SPDM_PARSE_ERROR = 401
-    SPDM_OPAQUE_DATA_PARSE_ERROR = 402
-    SPDM_MEASUREMENT_RECORD_PARSE_ERROR = 403
-    SPDM_REQUEST_PARSE_ERROR = 404
-    SPDM_FIELD_NOT_FOUND = 405
-    NVML_INIT_FAILED = 500
-    NVML_ERROR = 501
-    GPU_ARCHITECTURE_NOT_SUPPORTED = 502
-    GPU_EVIDENCE_INVALID = 503
-    GPU_EVIDENCE_NONCE_MISMATCH = 504
-    GPU_DRIVER_RIM_VERSION_MISMATCH = 505
-    GPU_VBIOS_RIM_VERSION_MISMATCH = 506
-    GPU_FWID_MISMATCH = 507
-    GPU_INVALID_SIGNATURE = 508
-    GPU_MODE_NOT_SUPPORTED = 509
-    GPU_FW_NOT_SUPPORTED = 510
-    NSCQ_INIT_FAILED = 600
-    NSCQ_ERROR = 601
-    SWITCH_ARCHITECTURE_NOT_SUPPORTED = 602
-    SWITCH_NONCE_MISMATCH = 603
-    SWITCH_VBIOS_RIM_VERSION_MISMATCH = 604
-    SWITCH_FWID_MISMATCH = 605
-    SWITCH_INVALID_SIGNATURE = 606
-    CORELIB_INIT_FAILED = 607
-    CORELIB_ERROR = 608
-    NRAS_ATTESTATION_ERROR = 700
-    NRAS_TOKEN_INVALID = 701
-    NRAS_FORBIDDEN = 702
-    CERT_FWID_NOT_FOUND = 800
-    CERT_NOT_FOUND = 801
-    CERT_CHAIN_VERIFICATION_FAILURE = 802
+    message: str
 
-    @property
-    def message(self) -> str:
-        """NVIDIA's text for this code."""
-        return _MESSAGES[self]
+    def __new__(cls, value: int, message: str = "") -> ResultCode:
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.message = message
+        return code
+
+    OK = 0, "Ok"
+    UNKNOWN = 1, "Unknown"
+    INTERNAL_ERROR = 2, "Internal Error"
+    NOT_INITIALIZED = 3, "Not initialized"
+    BAD_ARGUMENT = 4, "Bad Argument"
+    ALLOCATION_FAILED = 5, "Allocation Failed"
+    FEATURE_NOT_ENABLED = 6, "Feature is not enabled"
+    XML_INIT_FAILED = 7, "XML Initialization Failed"
+    CURL_INIT_FAILED = 8, "Curl Initialization Failed"
+    LIBXML2_ERROR = 10, "LibXml2 Error"
+    RP_POLICY_MISMATCH = 11, "Relying Party Policy Mismatch"
+    OVERALL_RESULT_FALSE = 12, "Overall Attestation Result is False"
+    JSON_SERIALIZATION_ERROR = 13, "JSON Serialization Error"
+    CACHE_OBJECT_NOT_FOUND = 14, "Cache Object Not Found"
+    RATE_LIMITED = 15, "Rate Limited"
+    EVIDENCE_MALFORMED = 16, "Evidence Malformed"
+    EVIDENCE_INVALID_SIGNATURE = 17, "Evidence Invalid Signature"
+    EVIDENCE_NONCE_MISMATCH = 18, "Evidence Nonce Mismatch"
+    NONCE_MISMATCH = 19, "Nonce Mismatch"
+    EAR_SIGNING_FAILED = 20, "EAR Signing Failed"
+    VERIFIER_JWKS_ERROR = 21, "Verifier JWKS Error"
+    RIM_FORBIDDEN = 101, "RIM Forbidden"
+    RIM_INTERNAL_ERROR = 102, "RIM Internal Error"
+    RIM_CONNECTION_ERROR = 103, "RIM Connection Error"
+    RIM_NOT_FOUND = 104, "RIM Not Found"
+    RIM_INVALID_SIGNATURE = 105, "RIM Invalid Signature"
+    RIM_INVALID_SCHEMA = 106, "RIM Invalid Schema"
+    RIM_MEASUREMENT_NOT_FOUND = 107, "RIM Measurement Not Found"
+    RIM_MEASUREMENT_CONFLICT = 108, "RIM Measurement Conflict"
+    OCSP_INVALID_RESPONSE = 201, "OCSP Invalid Response"
+    OCSP_SERVER_ERROR = 202, "OCSP Server Error"
+    OCSP_INVALID_REQUEST = 203, "OCSP Invalid Request"
+    OCSP_STATUS_NOT_GOOD = 204, "OCSP Status Not Good"
+    OCSP_FORBIDDEN = 205, "OCSP Forbidden"
+    POLICY_EVALUATION_ERROR = 301, "Policy Evaluation Error"
+    SPDM_PARSE_ERROR = 401, "SPDM Parse Error"
+    SPDM_OPAQUE_DATA_PARSE_ERROR = 402, "SPDM Opaque Data Parse Error"
+    SPDM_MEASUREMENT_RECORD_PARSE_ERROR = 403, "SPDM Measurement Record Parse Error"
+    SPDM_REQUEST_PARSE_ERROR = 404, "SPDM Request Parse Error"
+    SPDM_FIELD_NOT_FOUND = 405, "SPDM Field Not Found"
+    NVML_INIT_FAILED = 500, "NVML Initialization Failed"
+    NVML_ERROR = 501, "NVML Error"
+    GPU_ARCHITECTURE_NOT_SUPPORTED = 502, "GPU Architecture Not Supported"
+    GPU_EVIDENCE_INVALID = 503, "GPU Evidence Invalid"
+    GPU_EVIDENCE_NONCE_MISMATCH = 504, "GPU Evidence Nonce Mismatch"
+    GPU_DRIVER_RIM_VERSION_MISMATCH = 505, "GPU Evidence Driver RIM Version Mismatch"
+    GPU_VBIOS_RIM_VERSION_MISMATCH = 506, "GPU Evidence VBios RIM Version Mismatch"
+    GPU_FWID_MISMATCH = 507, "GPU Evidence FWID Mismatch"
+    GPU_INVALID_SIGNATURE = 508, "GPU Evidence Invalid Signature"
+    GPU_MODE_NOT_SUPPORTED = 509, "GPU is neither in CC nor in PPCIe mode"
+    GPU_FW_NOT_SUPPORTED = 510, "GPU FW version exceeds SDK support"
+    NSCQ_INIT_FAILED = 600, "NSCQ Initialization Failed"
+    NSCQ_ERROR = 601, "NSCQ Error"
+    SWITCH_ARCHITECTURE_NOT_SUPPORTED = 602, "NVSwitch Architecture Not Supported"
+    SWITCH_NONCE_MISMATCH = 603, "NVSwitch Evidence Nonce Mismatch"
+    SWITCH_VBIOS_RIM_VERSION_MISMATCH = 604, "NVSwitch Evidence VBIOS RIM Version Mismatch"
+    SWITCH_FWID_MISMATCH = 605, "NVSwitch Evidence FWID Mismatch"
+    SWITCH_INVALID_SIGNATURE = 606, "NVSwitch Evidence Invalid Signature"
+    CORELIB_INIT_FAILED = 607, "Corelib Initialization Failed"
+    CORELIB_ERROR = 608, "Corelib Error"
+    NRAS_ATTESTATION_ERROR = 700, "NRAS Attestation Error"
+    NRAS_TOKEN_INVALID = 701, "NRAS Token Invalid"
+    NRAS_FORBIDDEN = 702, "NRAS Forbidden"
+    CERT_FWID_NOT_FOUND = 800, "Certificate FWID Not Found"
+    CERT_NOT_FOUND = 801, "Certificate Not Found"
+    CERT_CHAIN_VERIFICATION_FAILURE = 802, "Certificate Chain Verification Failure"
 
     @property
     def exit_status(self) -> int:
         """What a shell sees: the code modulo 256, as NVIDIA's tools return it."""
         return self.value % 256
-
-
-_MESSAGES: dict[ResultCode, str] = {
-    ResultCode.OK: "Ok",
-    ResultCode.UNKNOWN: "Unknown",
-    ResultCode.INTERNAL_ERROR: "Internal Error",
-    ResultCode.NOT_INITIALIZED: "Not initialized",
-    ResultCode.BAD_ARGUMENT: "Bad Argument",
-    ResultCode.ALLOCATION_FAILED: "Allocation Failed",
-    ResultCode.FEATURE_NOT_ENABLED: "Feature is not enabled",
-    ResultCode.XML_INIT_FAILED: "XML Initialization Failed",
-    ResultCode.CURL_INIT_FAILED: "Curl Initialization Failed",
-    ResultCode.LIBXML2_ERROR: "LibXml2 Error",
-    ResultCode.RP_POLICY_MISMATCH: "Relying Party Policy Mismatch",
-    ResultCode.OVERALL_RESULT_FALSE: "Overall Attestation Result is False",
-    ResultCode.JSON_SERIALIZATION_ERROR: "JSON Serialization Error",
-    ResultCode.CACHE_OBJECT_NOT_FOUND: "Cache Object Not Found",
-    ResultCode.RATE_LIMITED: "Rate Limited",
-    ResultCode.EVIDENCE_MALFORMED: "Evidence Malformed",
-    ResultCode.EVIDENCE_INVALID_SIGNATURE: "Evidence Invalid Signature",
-    ResultCode.EVIDENCE_NONCE_MISMATCH: "Evidence Nonce Mismatch",
-    ResultCode.NONCE_MISMATCH: "Nonce Mismatch",
-    ResultCode.EAR_SIGNING_FAILED: "EAR Signing Failed",
-    ResultCode.VERIFIER_JWKS_ERROR: "Verifier JWKS Error",
-    ResultCode.RIM_FORBIDDEN: "RIM Forbidden",
-    ResultCode.RIM_INTERNAL_ERROR: "RIM Internal Error",
-    ResultCode.RIM_CONNECTION_ERROR: "RIM Connection Error",
-    ResultCode.RIM_NOT_FOUND: "RIM Not Found",
-    ResultCode.RIM_INVALID_SIGNATURE: "RIM Invalid Signature",
-    ResultCode.RIM_INVALID_SCHEMA: "RIM Invalid Schema",
-    ResultCode.RIM_MEASUREMENT_NOT_FOUND: "RIM Measurement Not Found",
-    ResultCode.RIM_MEASUREMENT_CONFLICT: "RIM Measurement Conflict",
-    ResultCode.OCSP_INVALID_RESPONSE: "OCSP Invalid Response",
-    ResultCode.OCSP_SERVER_ERROR: "OCSP Server Error",
-    ResultCode.OCSP_INVALID_REQUEST: "OCSP Invalid Request",
-    ResultCode.OCSP_STATUS_NOT_GOOD: "OCSP Status Not Good",
-    ResultCode.OCSP_FORBIDDEN: "OCSP Forbidden",
-    ResultCode.POLICY_EVALUATION_ERROR: "Policy Evaluation Error",
-    ResultCode.SPDM_PARSE_ERROR: "SPDM Parse Error",
-    ResultCode.SPDM_OPAQUE_DATA_PARSE_ERROR: "SPDM Opaque Data Parse Error",
-    ResultCode.SPDM_MEASUREMENT_RECORD_PARSE_ERROR: "SPDM Measurement Record Parse Error",
-    ResultCode.SPDM_REQUEST_PARSE_ERROR: "SPDM Request Parse Error",
-    ResultCode.SPDM_FIELD_NOT_FOUND: "SPDM Field Not Found",
-    ResultCode.NVML_INIT_FAILED: "NVML Initialization Failed",
-    ResultCode.NVML_ERROR: "NVML Error",
-    ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED: "GPU Architecture Not Supported",
-    ResultCode.GPU_EVIDENCE_INVALID: "GPU Evidence Invalid",
-    ResultCode.GPU_EVIDENCE_NONCE_MISMATCH: "GPU Evidence Nonce Mismatch",
-    ResultCode.GPU_DRIVER_RIM_VERSION_MISMATCH: "GPU Evidence Driver RIM Version Mismatch",
-    ResultCode.GPU_VBIOS_RIM_VERSION_MISMATCH: "GPU Evidence VBios RIM Version Mismatch",
-    ResultCode.GPU_FWID_MISMATCH: "GPU Evidence FWID Mismatch",
-    ResultCode.GPU_INVALID_SIGNATURE: "GPU Evidence Invalid Signature",
-    ResultCode.GPU_MODE_NOT_SUPPORTED: "GPU is neither in CC nor in PPCIe mode",
-    ResultCode.GPU_FW_NOT_SUPPORTED: "GPU FW version exceeds SDK support",
-    ResultCode.NSCQ_INIT_FAILED: "NSCQ Initialization Failed",
-    ResultCode.NSCQ_ERROR: "NSCQ Error",
-    ResultCode.SWITCH_ARCHITECTURE_NOT_SUPPORTED: "NVSwitch Architecture Not Supported",
-    ResultCode.SWITCH_NONCE_MISMATCH: "NVSwitch Evidence Nonce Mismatch",
-    ResultCode.SWITCH_VBIOS_RIM_VERSION_MISMATCH: "NVSwitch Evidence VBIOS RIM Version Mismatch",
-    ResultCode.SWITCH_FWID_MISMATCH: "NVSwitch Evidence FWID Mismatch",
-    ResultCode.SWITCH_INVALID_SIGNATURE: "NVSwitch Evidence Invalid Signature",
-    ResultCode.CORELIB_INIT_FAILED: "Corelib Initialization Failed",
-    ResultCode.CORELIB_ERROR: "Corelib Error",
-    ResultCode.NRAS_ATTESTATION_ERROR: "NRAS Attestation Error",
-    ResultCode.NRAS_TOKEN_INVALID: "NRAS Token Invalid",
-    ResultCode.NRAS_FORBIDDEN: "NRAS Forbidden",
-    ResultCode.CERT_FWID_NOT_FOUND: "Certificate FWID Not Found",
-    ResultCode.CERT_NOT_FOUND: "Certificate Not Found",
-    ResultCode.CERT_CHAIN_VERIFICATION_FAILURE: "Certificate Chain Verification Failure",
-}
 
 
 _MAXIMUM_MESSAGE: Final = 4000

@@ -34,19 +34,6 @@ from nvattest._text import base64_bytes, hex_bytes
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.model import NONCE_SIZE, Architecture, DeviceKind, Nonce, counted
 
-__all__ = [
-    "Evidence",
-    "EvidenceForm",
-    "additional_evidence",
-    "attester_json",
-    "cpu_report_data",
-    "device_nonce",
-    "device_report_data",
-    "dump_evidence",
-    "load_evidence",
-    "read_evidence",
-]
-
 MAXIMUM_TEXT: Final = 16 * 1024 * 1024
 MAXIMUM_DEVICES: Final = 64
 MAXIMUM_REPORT: Final = 64 * 1024

@@ -11,18 +11,6 @@ from typing import ClassVar, NoReturn
 from nvattest._text import hex_bytes
 from nvattest.errors import InputError
 
-__all__ = [
-    "Architecture",
-    "DeviceKind",
-    "NoTruthValue",
-    "Nonce",
-    "VerificationTime",
-    "counted",
-    "format_time",
-    "parse_time",
-    "require_type",
-]
-
 NONCE_SIZE = 32
 # Where people read a result under simulated roots.
 SIMULATED = "*** SIMULATED: this proves nothing ***"
