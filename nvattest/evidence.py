@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -59,6 +59,7 @@ _CMW_MEDIA: Final = {
     "hints": "application/json",
 }
 
+_KNOWN: Final = ", ".join(architecture.value for architecture in Architecture)
 # How deep evidence may be inside another document; the deepest one seen is at 3.
 _SEARCH_DEPTH: Final = 8
 _MEMBERS_SHOWN: Final = 12
@@ -111,6 +112,9 @@ class EvidenceForm(Enum):
     COCO = "device_evidence_list"
 
 
+_LISTS: Final = tuple(form.value for form in EvidenceForm if form.value)
+
+
 def load_evidence(data: bytes | str | Mapping[str, object] | Sequence[object]) -> tuple[Evidence, ...]:
     """Read evidence of 1 to 64 devices in any of the forms: text or its JSON.
 
@@ -130,25 +134,23 @@ def read_evidence(document: object) -> tuple[Evidence, ...]:
         ParseError: as ``load_evidence``, for everything but the text.
     """
     origin = "file"
-    if isinstance(document, dict) and not _is_evidence(document):
+    if isinstance(document, dict) and not document.keys() & {_CMW_TYPE, *_LISTS}:
         member, document = _inside(document)
         origin = f"file, member {member[:160]!r}"
-    if isinstance(document, dict) and _CMW_TYPE in document:
-        return _load_collection(document, origin)
-    items: object = document
     shared: JsonObject = {}
     if isinstance(document, dict):
-        forms = [form for form in EvidenceForm if form.value and form.value in document]
-        if len(forms) != 1:
-            names = " and ".join(repr(form.value) for form in forms)
-            raise _error(f"expected one list of devices, found {names}", "evidence-form")
-        items = document[forms[0].value]
-        if forms[0] is EvidenceForm.NRAS:
-            shared = {key: document[key] for key in ("arch", "nonce") if key in document}
-    if not isinstance(items, list):
-        raise _error(f"expected an array of devices, found {kind_of(items)}", "evidence-form")
-    _check_count(len(items))
-    return tuple(_load_item(index, item, shared, origin) for index, item in enumerate(items))
+        if _CMW_TYPE in document:
+            return _load_collection(document, origin)
+        names = [name for name in _LISTS if name in document]
+        if len(names) != 1:
+            raise _error(f"expected one list of devices, found {' and '.join(map(repr, names))}", "evidence-form")
+        if names == [EvidenceForm.NRAS.value]:
+            shared = {key: document[key] for key in _READERS if key in document}
+        document = document[names[0]]
+    if not isinstance(document, list):
+        raise _error(f"expected an array of devices, found {kind_of(document)}", "evidence-form")
+    _check_count(len(document))
+    return tuple(_load_item(f"item {index}", item, shared, origin) for index, item in enumerate(document))
 
 
 def _check_count(devices: int) -> None:
@@ -165,10 +167,6 @@ def _json(data: bytes | str, source: str) -> object:
 # --- evidence inside another document ---------------------------------------------------------------------------------
 
 
-def _is_evidence(document: JsonObject) -> bool:
-    return _CMW_TYPE in document or any(form.value and form.value in document for form in EvidenceForm)
-
-
 def _inside(document: JsonObject) -> tuple[str, object]:
     """The one member that holds evidence, by its path, and what it holds.
 
@@ -181,9 +179,8 @@ def _inside(document: JsonObject) -> tuple[str, object]:
     if found:
         seen = _listed(path for path, _ in found)
         raise _error(f"evidence in {len(found)} members: {seen}", "evidence-form", hint="give one of them alone")
-    forms = ", ".join(repr(form.value) for form in EvidenceForm if form.value)
     raise _error(
-        f"expected an array, an object with one of {forms}, or one member that holds such; "
+        f"expected an array, an object with one of {', '.join(map(repr, _LISTS))}, or one member that holds such; "
         f"found the members {_listed(document) or 'of none'}",
         "evidence-form",
         hint="give the output of collect-evidence, or the part of this document that holds evidence",
@@ -204,7 +201,7 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
         if not isinstance(inner, str):
             yield from _search(inner, path, depth + 1)
     elif isinstance(value, dict):
-        lists = [form.value for form in EvidenceForm if form.value and isinstance(value.get(form.value), list)]
+        lists = [name for name in _LISTS if isinstance(value.get(name), list)]
         if lists or isinstance(value.get(_CMW_TYPE), str):
             yield ".".join((path, *lists[:1])), value
             return
@@ -271,17 +268,7 @@ def _record(where: str, item: JsonObject, key: str) -> bytes:
         raise _error(f"{where}: {key!r} is missing or not [media type, base64url]", "evidence-item")
     if record[0] != media:
         raise _error(f"{where}: {key!r} is of type {record[0][:80]!r}, expected {media!r}", "evidence-item")
-    maximum = MAXIMUM_REPORT if key == "evidence" else MAXIMUM_CHAIN
-    text = record[1]
-    if len(text) > (maximum * 4 + 2) // 3:
-        raise _error(f"{where}: {key!r} is larger than {maximum} bytes", "too-large")
-    try:
-        value = base64_bytes(text, url=True)
-    except ValueError:
-        value = b""
-    if not value:
-        raise _error(f"{where}: {key!r} is empty or not base64url without padding", "base64")
-    return value
+    return _decoded(where, key, record[1], url=True)
 
 
 def _architecture_of_chain(where: str, chain: bytes) -> Architecture:
@@ -296,8 +283,7 @@ def _architecture_of_chain(where: str, chain: bytes) -> Architecture:
     architecture = architecture_of_chip(chip) if chip is not None else None
     if architecture is None:
         raise _error(
-            f"{where}: its certificates are of {chip or 'no one chip'}, "
-            f"expected a chip of {', '.join(a.value for a in Architecture)}",
+            f"{where}: its certificates are of {chip or 'no one chip'}, expected a chip of {_KNOWN}",
             "architecture",
             result_code=ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED,
         )
@@ -412,23 +398,24 @@ def cpu_report_data(nonce: str, tee_pubkey: Mapping[str, object], additional: st
 # --- one item ---------------------------------------------------------------------------------------------------------
 
 
-def _load_item(index: int, item: object, shared: JsonObject, origin: str) -> Evidence:
+def _load_item(where: str, item: object, shared: JsonObject, origin: str) -> Evidence:
     if not isinstance(item, dict):
-        raise _error(f"item {index}: expected an object, found {kind_of(item)}", "evidence-item")
+        raise _error(f"{where}: expected an object, found {kind_of(item)}", "evidence-item")
     members: JsonObject = {**shared, **item}
-    architecture = _architecture(index, members)
-    nonce = _nonce(index, members) if "nonce" in members else None
+    architecture = _architecture(where, members)
+    nonce = _nonce(where, members) if "nonce" in members else None
     # Callers of NVIDIA's service repeat these in the items, and the service takes such a body.
-    if "arch" in shared and _architecture(index, shared) is not architecture:
-        raise _differs(f"item {index}", "arch", members["arch"], shared["arch"])
-    if "nonce" in shared and _nonce(index, shared) != nonce:
-        raise _differs(f"item {index}", "nonce", members["nonce"], shared["nonce"])
+    for key, given in shared.items():
+        if _READERS[key](where, shared) != (architecture if key == "arch" else nonce):
+            raise _differs(where, key, members[key], given)
     repeated = [key for key in shared if key in item]
+    report = _text(where, members, "evidence")
+    is_hex = report[:4].lower() == _HEX_REPORT and len(report) <= 2 * MAXIMUM_REPORT
     return Evidence(
         architecture=architecture,
         nonce=nonce,
-        report=_report(index, members),
-        certificate_chain=_base64(index, members, "certificate", MAXIMUM_CHAIN),
+        report=(is_hex and hex_bytes(report)) or _decoded(where, "evidence", report),
+        certificate_chain=_decoded(where, "certificate", _text(where, members, "certificate")),
         origin=f"{origin}, {' and '.join(repeated)} given twice and alike" if repeated else origin,
         hints=_hints(item),
     )
@@ -442,67 +429,56 @@ def _differs(where: str, key: str, inside: object, beside: object) -> ParseError
     )
 
 
-def _report(index: int, members: JsonObject) -> bytes:
-    text = _text(index, members, "evidence")
-    if text[:4].lower() == _HEX_REPORT and len(text) <= 2 * MAXIMUM_REPORT:
-        report = hex_bytes(text)
-        if report is not None:
-            return report
-    return _base64(index, members, "evidence", MAXIMUM_REPORT)
-
-
-def _text(index: int, members: JsonObject, key: str) -> str:
+def _text(where: str, members: JsonObject, key: str) -> str:
     if key not in members:
-        raise _error(f"item {index}: {key!r} is missing", "evidence-item")
+        raise _error(f"{where}: {key!r} is missing", "evidence-item")
     value = members[key]
     if not isinstance(value, str):
-        raise _error(f"item {index}: {key!r} must be a text, found {kind_of(value)}", "evidence-item")
+        raise _error(f"{where}: {key!r} must be a text, found {kind_of(value)}", "evidence-item")
     return value
 
 
-def _architecture(index: int, members: JsonObject) -> Architecture:
-    text = _text(index, members, "arch")
+def _architecture(where: str, members: JsonObject) -> Architecture:
+    text = _text(where, members, "arch")
     for architecture in Architecture:
         # NVIDIA's tools read the names of GPUs in any case and those of switches only as they are.
         name = text.upper() if architecture.kind is DeviceKind.GPU and text.isascii() else text
         if name == architecture.value:
             return architecture
-    raise _error(
-        f"item {index}: 'arch' is {text[:40]!r}, expected one of {', '.join(a.value for a in Architecture)}",
-        "architecture",
-        result_code=(
-            ResultCode.SWITCH_ARCHITECTURE_NOT_SUPPORTED
-            if text in _OTHER_SWITCHES
-            else ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED
-        ),
-    )
+    code = ResultCode.GPU_ARCHITECTURE_NOT_SUPPORTED
+    if text in _OTHER_SWITCHES:
+        code = ResultCode.SWITCH_ARCHITECTURE_NOT_SUPPORTED
+    raise _error(f"{where}: 'arch' is {text[:40]!r}, expected one of {_KNOWN}", "architecture", result_code=code)
 
 
-def _nonce(index: int, members: JsonObject) -> bytes:
-    text = _text(index, members, "nonce")
+def _nonce(where: str, members: JsonObject) -> bytes:
+    text = _text(where, members, "nonce")
     # The length first: a text may have megabytes.
     nonce = hex_bytes(text) if len(text) <= 2 * NONCE_SIZE + 2 else None
     if nonce is not None and len(nonce) == NONCE_SIZE:
         return nonce
-    raise _error(f"item {index}: 'nonce' is not {2 * NONCE_SIZE} hexadecimal digits: {text[:80]!r}", "nonce-hex")
+    raise _error(f"{where}: 'nonce' is not {2 * NONCE_SIZE} hexadecimal digits: {text[:80]!r}", "nonce-hex")
 
 
-def _base64(index: int, members: JsonObject, key: str, maximum: int) -> bytes:
-    text = _text(index, members, key)
+# What the list of NRAS has once for all its items.
+_READERS: Final[Mapping[str, Callable[[str, JsonObject], object]]] = {"arch": _architecture, "nonce": _nonce}
+
+
+def _decoded(where: str, key: str, text: str, *, url: bool = False) -> bytes:
+    """The bytes of strict base64, or with ``url`` of base64url without padding; neither none nor too many."""
+    maximum = MAXIMUM_REPORT if key == "evidence" else MAXIMUM_CHAIN
     if len(text) > (maximum + 2) // 3 * 4:
-        raise _error(f"item {index}: {key!r} is larger than {maximum} bytes", "too-large")
+        raise _error(f"{where}: {key!r} is larger than {maximum} bytes", "too-large")
     try:
-        value = base64_bytes(text)
+        value = base64_bytes(text, url=url)
     except ValueError:
         value = b""
     if not value:
-        raise _error(
-            f"item {index}: {key!r} is empty or not strict base64",
-            "base64",
-            hint="use the standard alphabet with padding and no line breaks",
-        )
+        form = "base64url without padding" if url else "strict base64"
+        hint = "" if url else "use the standard alphabet with padding and no line breaks"
+        raise _error(f"{where}: {key!r} is empty or not {form}", "base64", hint=hint)
     if len(value) > maximum:
-        raise _error(f"item {index}: {key!r} has {len(value)} bytes, at most {maximum} are read", "too-large")
+        raise _error(f"{where}: {key!r} has {len(value)} bytes, at most {maximum} are read", "too-large")
     return value
 
 
@@ -520,11 +496,6 @@ def _hints(item: JsonObject) -> dict[str, str]:
 
 
 def _error(
-    message: str,
-    code: str,
-    *,
-    offset: int | None = None,
-    hint: str = "",
-    result_code: ResultCode = ResultCode.EVIDENCE_MALFORMED,
+    message: str, code: str, *, hint: str = "", result_code: ResultCode = ResultCode.EVIDENCE_MALFORMED
 ) -> ParseError:
-    return ParseError(message, source="evidence", offset=offset, code=code, hint=hint, result_code=result_code)
+    return ParseError(message, source="evidence", code=code, hint=hint, result_code=result_code)
