@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 from nvattest._documents import JsonObject
@@ -65,14 +66,7 @@ _OCSP_WORDS = {
 def claims_of(appraisal: Appraisal, *, version: str = DEFAULT_GPU_VERSION) -> list[JsonObject]:
     """The claims of all devices in order, as NVIDIA's ``claims`` array and the input of Rego policies have them.
 
-    Raises:
-        InputError: a version that does not exist.
-    """
-    return [device_claims(device, appraisal, version=version) for device in appraisal.devices]
-
-
-def device_claims(device: DeviceAppraisal, appraisal: Appraisal, *, version: str = DEFAULT_GPU_VERSION) -> JsonObject:
-    """The claims of one device. ``version`` is the GPUs'; switches have 2.0, and 3.0 beside the GPUs' 3.0 and 4.0.
+    ``version`` is the GPUs'; switches have 2.0, and 3.0 beside the GPUs' 3.0 and 4.0.
 
     Raises:
         InputError: a version that does not exist.
@@ -83,28 +77,34 @@ def device_claims(device: DeviceAppraisal, appraisal: Appraisal, *, version: str
             code="claims-version",
             hint=f"one of {', '.join(GPU_VERSIONS)}",
         )
-    if version == "2.0":
-        return _claims_2(device, appraisal)
-    return _gpu(device, appraisal, version) if device.kind is DeviceKind.GPU else _switch(device, appraisal)
+    write = _claims_2 if version == "2.0" else partial(_claims_3, version=version)
+    return [write(device, appraisal) for device in appraisal.devices]
 
 
-# --- 3.0 and 4.0
-
-
-def _gpu(device: DeviceAppraisal, appraisal: Appraisal, version: str) -> JsonObject:
+def _claims_3(device: DeviceAppraisal, appraisal: Appraisal, *, version: str) -> JsonObject:
+    """Claims 3.0 and 4.0."""
     fields = device.report.fields if device.report is not None else None
-    gpu = fields if isinstance(fields, GpuFields) else None
-    claims: JsonObject = {
+    prefix, fwid = _prefix(device), device.check("fwid")
+    claims = {
         **_common(device, appraisal),
-        "oemid": _oemid(device),
-        "x-nvidia-gpu-driver-version": gpu.driver_version if gpu is not None else "",
-        "x-nvidia-gpu-vbios-version": gpu.vbios_version if gpu is not None else "",
-        **_report_and_rims(device, "x-nvidia-gpu"),
-        "x-nvidia-gpu-vbios-index-no-conflict": device.passed("rim-conflict"),
-        "x-nvidia-gpu-claims-version": version,
+        **_of_both(device),
+        f"{prefix}-attestation-report-cert-chain": _chain_object(device.chain),
+        f"{prefix}-attestation-report-cert-chain-fwid-match": fwid is not None and fwid.acceptable,
     }
-    if gpu is not None and gpu.switch_pdis:
-        claims["x-nvidia-gpu-switch-pdis"] = list(gpu.switch_pdis)
+    for role in ROLES[device.kind]:
+        rim, stem = device.rims.get(role), f"{prefix}-{role.value}-rim"
+        claims[f"{stem}-cert-chain"] = _chain_object(rim.chain if rim is not None else None)
+        claims[f"{stem}-version-match"] = claims[f"{stem}-measurements-available"]
+    if device.kind is DeviceKind.NVSWITCH:
+        claims["x-nvidia-version"] = "3.0"
+        if isinstance(fields, SwitchFields) and fields.pdi is not None:
+            claims["x-nvidia-switch-pdi"] = fields.pdi
+        if isinstance(fields, SwitchFields) and fields.gpu_pdis:
+            claims["x-nvidia-switch-gpu-pdis"] = list(fields.gpu_pdis)
+        return claims
+    claims |= {"oemid": _oemid(device), "x-nvidia-gpu-claims-version": version}
+    if isinstance(fields, GpuFields) and fields.switch_pdis:
+        claims["x-nvidia-gpu-switch-pdis"] = list(fields.switch_pdis)
     if version == "4.0":
         claims["x-nvidia-mismatch-opaque-data-records"] = _opaque_mismatches(device)
         cells = device.svn.cells if device.svn is not None else ()
@@ -114,20 +114,54 @@ def _gpu(device: DeviceAppraisal, appraisal: Appraisal, version: str) -> JsonObj
     return claims
 
 
-def _switch(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
+def _claims_2(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
+    """Claims 2.0."""
+    prefix, common = _prefix(device), _common(device, appraisal)
+    claims = _of_both(device)
+    chains = {f"{prefix}-attestation-report-cert-chain": ("chain-path", "chain-validity", "chain-revocation")}
+    for role in ROLES[device.kind]:
+        stem = f"{role.value}-rim"
+        chains[f"{prefix}-{stem}-cert"] = (f"{stem}-chain", f"{stem}-validity", f"{stem}-revocation")
+    for name, checks in chains.items():
+        found = [device.check(check) for check in checks]
+        claims[f"{name}-validated"] = all(check is not None and check.acceptable for check in found)
+    if device.kind is DeviceKind.GPU:
+        claims["oemid"] = _oemid(device) or ""
+    optional = ("secboot", "dbgstat", "x-nvidia-attestation-warning")
+    claims |= {name: common[name] for name in ("eat_nonce", "hwmodel", "measres", "ueid")}
+    return claims | {name: common[name] for name in optional if common[name] is not None}
+
+
+def _prefix(device: DeviceAppraisal) -> str:
+    return "x-nvidia-gpu" if device.kind is DeviceKind.GPU else "x-nvidia-switch"
+
+
+def _of_both(device: DeviceAppraisal) -> JsonObject:
+    """What all versions say alike: the versions that the report names, and the checks of the report and the RIMs."""
+    prefix = _prefix(device)
     fields = device.report.fields if device.report is not None else None
-    switch = fields if isinstance(fields, SwitchFields) else None
-    claims: JsonObject = {
-        **_common(device, appraisal),
-        "x-nvidia-switch-bios-version": switch.bios_version if switch is not None else "",
-        **_report_and_rims(device, "x-nvidia-switch"),
-        "x-nvidia-version": "3.0",
+    checks = {
+        "arch-check": "architecture",
+        "attestation-report-parsed": "report-format",
+        "attestation-report-nonce-match": "nonce",
+        "attestation-report-signature-verified": "report-signature",
     }
-    if switch is not None and switch.pdi is not None:
-        claims["x-nvidia-switch-pdi"] = switch.pdi
-    if switch is not None and switch.gpu_pdis:
-        claims["x-nvidia-switch-gpu-pdis"] = list(switch.gpu_pdis)
-    return claims
+    versions = {"bios": fields.bios_version if isinstance(fields, SwitchFields) else ""}
+    if device.kind is DeviceKind.GPU:
+        gpu = fields if isinstance(fields, GpuFields) else None
+        versions = {"driver": gpu.driver_version if gpu else "", "vbios": gpu.vbios_version if gpu else ""}
+        checks["vbios-index-no-conflict"] = "rim-conflict"
+    for role in ROLES[device.kind]:
+        stem = f"{role.value}-rim"
+        checks |= {
+            f"{stem}-fetched": f"{stem}-available",
+            f"{stem}-schema-validated": f"{stem}-format",
+            f"{stem}-signature-verified": f"{stem}-signature",
+            f"{stem}-measurements-available": f"{stem}-binding",
+        }
+    return {f"{prefix}-{name}-version": version for name, version in versions.items()} | {
+        f"{prefix}-{name}": device.passed(check) for name, check in checks.items()
+    }
 
 
 def _common(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
@@ -136,6 +170,7 @@ def _common(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
     success = matched and device.passed("minimum-svn")
     answered = device.report.request.nonce.hex() if device.report is not None else ""
     mismatches = device.comparison.mismatches if device.comparison is not None else ()
+    tolerated = {check.tolerated_by for check in device.checks if check.tolerated_by.startswith(("allow_", "accept_"))}
     return {
         "eat_nonce": appraisal.nonce.hex() if appraisal.nonce is not None else answered,
         "measres": "success" if success else "fail",
@@ -145,33 +180,8 @@ def _common(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
         "ueid": device.identity.ueid if device.identity is not None else "",
         "x-nvidia-device-type": device.kind.value,
         "x-nvidia-mismatch-measurement-records": [_record(cell) for cell in mismatches] or None,
-        "x-nvidia-attestation-warning": _warning(device),
+        "x-nvidia-attestation-warning": f"accepted by policy: {', '.join(sorted(tolerated))}" if tolerated else None,
     }
-
-
-def _report_and_rims(device: DeviceAppraisal, prefix: str) -> JsonObject:
-    fwid = device.check("fwid")
-    claims: JsonObject = {
-        f"{prefix}-arch-check": device.passed("architecture"),
-        f"{prefix}-attestation-report-cert-chain": _chain_object(device.chain),
-        f"{prefix}-attestation-report-cert-chain-fwid-match": fwid is not None and fwid.acceptable,
-        f"{prefix}-attestation-report-parsed": device.passed("report-format"),
-        f"{prefix}-attestation-report-nonce-match": device.passed("nonce"),
-        f"{prefix}-attestation-report-signature-verified": device.passed("report-signature"),
-    }
-    for role in ROLES[device.kind]:
-        stem = f"{role.value}-rim"
-        rim = device.rims.get(role)
-        bound = device.passed(f"{stem}-binding")
-        claims |= {
-            f"{prefix}-{stem}-fetched": device.passed(f"{stem}-available"),
-            f"{prefix}-{stem}-schema-validated": device.passed(f"{stem}-format"),
-            f"{prefix}-{stem}-cert-chain": _chain_object(rim.chain if rim is not None else None),
-            f"{prefix}-{stem}-signature-verified": device.passed(f"{stem}-signature"),
-            f"{prefix}-{stem}-version-match": bound,
-            f"{prefix}-{stem}-measurements-available": bound,
-        }
-    return claims
 
 
 def _chain_object(chain: ChainAppraisal | None) -> JsonObject | None:
@@ -230,66 +240,11 @@ def _opaque_mismatches(device: DeviceAppraisal) -> list[JsonObject] | None:
     return records or None
 
 
-def _warning(device: DeviceAppraisal) -> str | None:
-    """Which options of the policy let a check pass that did not, or None."""
-    names = sorted(
-        {check.tolerated_by for check in device.checks if check.tolerated_by.startswith(("allow_", "accept_"))}
-    )
-    return f"accepted by policy: {', '.join(names)}" if names else None
-
-
 def _oemid(device: DeviceAppraisal) -> str | None:
     """The manufacturer that the driver's RIM names, or None where that RIM is not verified."""
     driver = device.rims.get(RimRole.DRIVER)
     verified = device.passed("driver-rim-signature") and device.passed("driver-rim-chain")
     return driver.document.manufacturer_id if verified and driver is not None and driver.document is not None else None
-
-
-# --- 2.0
-
-
-def _claims_2(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
-    gpu = device.kind is DeviceKind.GPU
-    prefix = "x-nvidia-gpu" if gpu else "x-nvidia-switch"
-    common = _common(device, appraisal)
-    claims: JsonObject = {"measres": common["measres"], f"{prefix}-arch-check": device.passed("architecture")}
-    fields = device.report.fields if device.report is not None else None
-    if gpu:
-        versions = (fields.driver_version, fields.vbios_version) if isinstance(fields, GpuFields) else ("", "")
-        claims |= {f"{prefix}-driver-version": versions[0], f"{prefix}-vbios-version": versions[1]}
-    else:
-        claims[f"{prefix}-bios-version"] = fields.bios_version if isinstance(fields, SwitchFields) else ""
-    claims |= {
-        f"{prefix}-attestation-report-cert-chain-validated": _acceptable(
-            device, "chain-path", "chain-validity", "chain-revocation"
-        ),
-        f"{prefix}-attestation-report-parsed": device.passed("report-format"),
-        f"{prefix}-attestation-report-nonce-match": device.passed("nonce"),
-        f"{prefix}-attestation-report-signature-verified": device.passed("report-signature"),
-    }
-    for role in ROLES[device.kind]:
-        stem = f"{role.value}-rim"
-        claims |= {
-            f"{prefix}-{stem}-fetched": device.passed(f"{stem}-available"),
-            f"{prefix}-{stem}-schema-validated": device.passed(f"{stem}-format"),
-            f"{prefix}-{stem}-cert-validated": _acceptable(
-                device, f"{stem}-chain", f"{stem}-validity", f"{stem}-revocation"
-            ),
-            f"{prefix}-{stem}-signature-verified": device.passed(f"{stem}-signature"),
-            f"{prefix}-{stem}-measurements-available": device.passed(f"{stem}-binding"),
-        }
-    if gpu:
-        claims[f"{prefix}-vbios-index-no-conflict"] = device.passed("rim-conflict")
-    claims |= {name: common[name] for name in ("eat_nonce", "hwmodel", "ueid")}
-    if gpu:
-        claims["oemid"] = _oemid(device) or ""
-    optional = ("secboot", "dbgstat", "x-nvidia-attestation-warning")
-    return claims | {name: common[name] for name in optional if common[name] is not None}
-
-
-def _acceptable(device: DeviceAppraisal, *names: str) -> bool:
-    checks = [device.check(name) for name in names]
-    return all(check is not None and check.acceptable for check in checks)
 
 
 # --- how a token of ours was made -------------------------------------------------------------------------------------
