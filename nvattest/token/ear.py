@@ -182,9 +182,8 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
         overall = overall and status is Tier.AFFIRMING
     if overall and made.trusted is False:
         raise refuse("all submodules are affirming, but the platform was not trusted", "overall-inconsistent")
-    if not devices:
-        # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
-        overall = False
+    # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
+    overall = overall and bool(devices)
     refusals = {label: ear_refusals(label, submodule) for label, submodule in submods.items()}
     for label, reasons in refusals.items():
         if reasons and tiers[label] is Tier.AFFIRMING:
@@ -192,8 +191,8 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
     for label, item in zip(devices, claims, strict=True):
         if tiers[label] is Tier.AFFIRMING:
             _check_nvat(label, submods[label], rules)
-        if tiers[label] is Tier.AFFIRMING and item:
-            check_good_device(label, item, weakened=made.lenient)
+            if item:
+                check_good_device(label, item, weakened=made.lenient)
     return VerifiedToken(
         kind=TokenKind.EAR,
         overall=overall,
@@ -310,13 +309,16 @@ _WARNING = {"hardware": 32, "executables": 33, "configuration": 32}
 _BAD = {"instance-identity": 96, "hardware": 97, "executables": 96, "configuration": 96}
 _UNRECOGNISED_INSTANCE = 97
 
-_IDENTITY = frozenset(
-    {"chain-format", "chain-path", "chain-validity", "chain-revocation", "report-signature", "nonce", "fwid", "hints"}
-    | {"quote-collateral", "quote-chain", "quote-revocation", "quote-signature", "quote-chip"}
-    | {"guest-binding", "guest-key", "guest-nonce"}
-)
-_HARDWARE = frozenset({"architecture", "report-format", "report-trailing-bytes", "quote-format", "quote-tcb"})
-_EXECUTABLES = frozenset({"reference-values", "rim-conflict", "measurements", "minimum-svn", "guest-measurements"})
+# The checks of each claim; those of reference manifests are executables, and all others configuration.
+_CHECKS = {
+    "instance-identity": (
+        *("chain-format", "chain-path", "chain-validity", "chain-revocation", "report-signature", "nonce", "fwid"),
+        *("hints", "quote-collateral", "quote-chain", "quote-revocation", "quote-signature", "quote-chip"),
+        *("guest-binding", "guest-key", "guest-nonce"),
+    ),
+    "hardware": ("architecture", "report-format", "report-trailing-bytes", "quote-format", "quote-tcb"),
+    "executables": ("reference-values", "rim-conflict", "measurements", "minimum-svn", "guest-measurements"),
+}
 _UNKNOWN_PATH = frozenset({"chain-format", "chain-path", "quote-chain"})
 # What a verified quote says, in its submodule.
 _SAID = ("measurement", "registers", "report_data", "tcb", "recipe", "strength", "key", "at", "anchors", "weakened")
@@ -358,52 +360,43 @@ def worst_tier(vector: dict[str, int]) -> Tier:
 def device_vector(device: DeviceAppraisal, *, simulated: bool) -> dict[str, int]:
     """The vector of one device. A simulated one is at most a warning, in words that every reader of EARs has."""
     signature = device.check("report-signature")
-    if signature is not None and not signature.acceptable and not _unjudged(signature):
-        return dict.fromkeys(VECTOR_CLAIMS, CRYPTO_FAILED)
-    vector = _vector(device.checks)
-    if simulated:
-        vector["hardware"] = max(vector["hardware"], _WARNING["hardware"])
-    # A missing check lowers no claim, and the verdict is still no.
-    if not device.trusted and worst_tier(vector) is not Tier.CONTRAINDICATED:
-        vector["configuration"] = _BAD["configuration"]
-    return vector
+    forged = signature is not None and not signature.acceptable and signature.outcome is not Outcome.SKIPPED
+    return _vector(device, forged=forged, warned=["hardware"] * simulated)
 
 
 def guest_vector(guest: GuestAppraisal) -> dict[str, int]:
     """The vector of the guest. A weakening of the CPU policy is a warning, whether or not it was needed."""
     signature = guest.check("quote-signature")
-    if signature is not None and signature.outcome is Outcome.FAIL:
-        return dict.fromkeys(VECTOR_CLAIMS, CRYPTO_FAILED)
-    vector = _vector(guest.checks)
-    for name in guest.weakened:
-        claim = "executables" if name == ANY_GUEST else "hardware" if name.startswith("tdx.") else "configuration"
-        vector[claim] = max(vector[claim], _WARNING[claim])
-    if guest.simulated:
-        vector["hardware"] = max(vector["hardware"], _WARNING["hardware"])
-    if not guest.trusted and worst_tier(vector) is not Tier.CONTRAINDICATED:
-        vector["configuration"] = _BAD["configuration"]
-    return vector
+    warned = [
+        "executables" if name == ANY_GUEST else "hardware" if name.startswith("tdx.") else "configuration"
+        for name in guest.weakened
+    ]
+    forged = signature is not None and signature.outcome is Outcome.FAIL
+    return _vector(guest, forged=forged, warned=[*warned, *(["hardware"] * guest.simulated)])
 
 
 def platform_vector(appraisal: Appraisal, *, trusted: bool, weakened: bool) -> dict[str, int]:
     """The vector of the platform, from the checks of all devices together. The verdict and the mark are the token's."""
-    value = _GOOD["configuration"]
-    for check in appraisal.checks:
-        value = max(value, _value("configuration", check))
-    if weakened or appraisal.simulated:
-        value = max(value, _WARNING["configuration"])
-    if not trusted:
-        value = max(value, _BAD["configuration"])
-    return {"configuration": value}
+    values = [_GOOD["configuration"], *(_value("configuration", check) for check in appraisal.checks)]
+    values += [_WARNING["configuration"]] * (weakened or appraisal.simulated)
+    values += [_BAD["configuration"]] * (not trusted)
+    return {"configuration": max(values)}
 
 
-def _vector(checks: Iterable[Check]) -> dict[str, int]:
+def _vector(judged: DeviceAppraisal | GuestAppraisal, *, forged: bool, warned: Iterable[str]) -> dict[str, int]:
+    if forged:
+        return dict.fromkeys(VECTOR_CLAIMS, CRYPTO_FAILED)
     vector = dict(_GOOD)
-    for check in checks:
+    for check in judged.checks:
         name = _claim_of(check)
         if _weakened(check) and name not in _WARNING:
             name = "configuration"
         vector[name] = max(vector[name], _value(name, check))
+    for name in warned:
+        vector[name] = max(vector[name], _WARNING[name])
+    # A missing check lowers no claim, and the verdict is still no.
+    if not judged.trusted and worst_tier(vector) is not Tier.CONTRAINDICATED:
+        vector["configuration"] = _BAD["configuration"]
     return vector
 
 
@@ -419,14 +412,6 @@ def _weakened(check: Check) -> bool:
 
 
 def _claim_of(check: Check) -> str:
-    if check.id in _IDENTITY:
-        return "instance-identity"
-    if check.id in _HARDWARE:
-        return "hardware"
-    if check.id in _EXECUTABLES or "-rim-" in check.id:
+    if "-rim-" in check.id:
         return "executables"
-    return "configuration"
-
-
-def _unjudged(check: Check) -> bool:
-    return check.outcome.value == "skipped"
+    return next((name for name, checks in _CHECKS.items() if check.id in checks), "configuration")
