@@ -201,11 +201,7 @@ class VerificationTime:
 
 
 def parse_time(text: str) -> datetime:
-    """Read one RFC 3339 instant with its zone into UTC.
-
-    Raises:
-        InputError: not an instant, or one without a zone.
-    """
+    """Read one RFC 3339 instant with its zone into UTC. Raises InputError: not an instant, or one without a zone."""
     match = _INSTANT.fullmatch(text)
     if match is None:
         raise _not_an_instant(text)

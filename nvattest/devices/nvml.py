@@ -75,11 +75,7 @@ class Trace:
         self.call = "start"
 
     def begin(self, call: str) -> None:
-        """Note the call that comes next.
-
-        Raises:
-            CollectionError: the job was given up (``driver-timeout``).
-        """
+        """Note the call that comes next. Raises CollectionError: the job was given up (``driver-timeout``)."""
         with self._lock:
             if self._given_up:
                 raise CollectionError(f"{call} was not begun: its job was given up", code="driver-timeout")
@@ -333,11 +329,7 @@ class NvmlLibrary:
         return job
 
     def wait(self, job: Job[T], deadline: Deadline) -> T:
-        """The result of a started job.
-
-        Raises:
-            CollectionError: it failed, or the deadline passed.
-        """
+        """The result of a started job. Raises CollectionError: it failed, or the deadline passed."""
         try:
             return job.wait(deadline)
         finally:

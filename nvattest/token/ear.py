@@ -146,11 +146,7 @@ def _guest_submodule(guest: GuestAppraisal) -> JsonObject:
 
 
 def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected) -> VerifiedToken:
-    """Verify an EAR.
-
-    Raises:
-        TokenError: it must not be believed.
-    """
+    """Verify an EAR. Raises TokenError: it must not be believed."""
     # 1. The shape.
     token = read_jws(compact, what="the EAR")
     text_member(token, "eat_profile", "malformed")

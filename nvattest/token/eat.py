@@ -94,11 +94,7 @@ def sign_detached_eat(
 def verify_eat(
     document: list[object], *, rules: Rules, keys: Keyring, expected: Expected, kind: TokenKind
 ) -> VerifiedToken:
-    """Verify a detached EAT that was read as an array.
-
-    Raises:
-        TokenError: it must not be believed.
-    """
+    """Verify a detached EAT that was read as an array. Raises TokenError: it must not be believed."""
     # Loaded here: the hook signs and does not verify.
     from nvattest.token.verified import (
         VerifiedToken,
@@ -203,17 +199,15 @@ def _check_digests(overall: Jws, detached: dict[str, Jws]) -> None:
     if extra:
         raise refuse(f"{', '.join(extra)[:200]} came along, and {_BUNDLE} does not name it", "submods-extra")
     for label, token in detached.items():
-        entry = submods[label]
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == "DIGEST" and isinstance(entry[1], list)):
-            raise refuse(f"{_BUNDLE}: submods[{label!r}] is not a digest", "malformed")
-        match entry[1]:
-            case [str() as algorithm, str() as digest] if algorithm in _DIGEST_LABELS:
+        match submods[label]:
+            case ["DIGEST", [str() as algorithm, str() as digest]] if algorithm in _DIGEST_LABELS:
                 pass
-            case _:
+            case ["DIGEST", [*_]]:
                 raise refuse(
-                    f"{_BUNDLE}: the digest of {label} is not [{' or '.join(_DIGEST_LABELS)}, hex]",
-                    "digest-algorithm",
+                    f"{_BUNDLE}: the digest of {label} is not [{' or '.join(_DIGEST_LABELS)}, hex]", "digest-algorithm"
                 )
+            case _:
+                raise refuse(f"{_BUNDLE}: submods[{label!r}] is not a digest", "malformed")
         actual = hashlib.sha256(token.compact.encode("utf-8", "surrogatepass")).hexdigest()
         if not hmac.compare_digest(digest.encode("utf-8", "surrogatepass"), actual.encode()):
             raise refuse(

@@ -421,11 +421,7 @@ def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
 
 
 def leaf_key(chain: tuple[Certificate, ...], *, what: str) -> PublicKey:
-    """The public key of the chain's leaf.
-
-    Raises:
-        TokenError: it is not on P-384 (code ``key-type``).
-    """
+    """The public key of the chain's leaf. Raises TokenError: it is not on P-384 (code ``key-type``)."""
     try:
         return PublicKey.of(_native(chain[0]).public_key())
     except (InputError, ValueError, UnsupportedAlgorithm) as error:

@@ -315,22 +315,18 @@ class Rules:
                 )
 
     def check_nonce(self, what: str, value: object) -> None:
-        """The ``eat_nonce`` of a token or of one device in it; ``what`` names it.
-
-        Raises:
-            TokenError: ``nonce-missing``, ``nonce-mismatch``.
-        """
+        """Compare the ``eat_nonce`` of a token, or of one device in it (``nonce-missing``, ``nonce-mismatch``)."""
+        # Hexadecimal as NVIDIA writes it in EATs, base64url as EARs have it.
+        if isinstance(value, str) and (value.lower() == self.nonce.hex() or value == base64url(self.nonce.value)):
+            return
         code, hint = "nonce-mismatch", ""
         if value is None or value == "":
             code, message = "nonce-missing", f"{what} has no eat_nonce: nothing shows that it answers this request"
-        elif not isinstance(value, str):
-            message = f"{what}: eat_nonce is {kind_of(value)}, expected one text"
-        # Hexadecimal as NVIDIA writes it in EATs, base64url as EARs have it.
-        elif value.lower() == self.nonce.hex() or value == base64url(self.nonce.value):
-            return
-        else:
+        elif isinstance(value, str):
             message = f"{what} answers the nonce {value[:88]!r}, expected {self.nonce.hex()}"
             hint = "a token for another request, or a recording"
+        else:
+            message = f"{what}: eat_nonce is {kind_of(value)}, expected one text"
         raise refuse(message, code, hint=hint, result_code=ResultCode.NONCE_MISMATCH)
 
 
@@ -355,11 +351,7 @@ def vouched_for(token: Jws, key: PublicKey, keys: Keyring, made: Provenance) -> 
 
 
 def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
-    """Refuse a device under two names, and a device under the name of another kind.
-
-    Raises:
-        TokenError: ``device-duplicate``, ``device-kind``.
-    """
+    """Refuse one device under two names (``device-duplicate``), or under that of another kind (``device-kind``)."""
     seen: dict[object, str] = {}
     for label, item in zip(labels, claims, strict=True):
         kind = item.get("x-nvidia-device-type")
@@ -387,10 +379,9 @@ class Expected(NamedTuple):
 
 
 def check_counts(labels: Sequence[str], expected: Expected) -> None:
-    """Refuse another number of devices than expected. Kinds are counted by the names of the submodules.
+    """Refuse another number of devices than expected (``device-count``).
 
-    Raises:
-        TokenError: ``device-count``; also where kinds are expected and a name (``device_0``) says none.
+    Kinds are counted by the names of the submodules; where they are expected, a name that says none is refused.
     """
     kinds = [_KINDS.get(_prefix(label)) for label in labels]
     if None in kinds and (expected.gpus, expected.switches) != (None, None):
@@ -414,11 +405,7 @@ def _prefix(label: str) -> str:
 
 
 def check_good_device(label: str, claims: Claims, *, weakened: bool) -> None:
-    """Refuse a device that contradicts a good overall result.
-
-    Raises:
-        TokenError: ``overall-inconsistent``, with the claim that contradicts.
-    """
+    """Refuse a device with a claim that contradicts a good overall result (``overall-inconsistent``)."""
     for name, good in _good(claims, weakened=weakened):
         if claims.get(name) != good or type(claims.get(name)) is not type(good):
             raise _contradiction(label, name, claims.get(name))

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from nvattest._documents import kind_of, load_json
 from nvattest._text import base64_bytes
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
-from nvattest.errors import InputError, ParseError, TokenError
+from nvattest.errors import InputError, ParseError
 from nvattest.model import Nonce, require_type
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.ear import verify_ear
@@ -163,16 +163,13 @@ def read_document(token: object) -> tuple[str | list[object], TokenKind]:
     Raises:
         TokenError: ``too-large``, ``duplicate-key``, ``json-serialization``, ``malformed``.
     """
-    if isinstance(token, bytes):
+    if isinstance(token, bytes | str):
         if len(token) > MAXIMUM_TOKEN:
-            raise _too_large(len(token))
+            raise refuse(f"the token has {len(token)} bytes, at most {MAXIMUM_TOKEN} are read", "too-large")
         try:
-            token = token.decode("utf-8")
+            token = token if isinstance(token, str) else token.decode("utf-8")
         except UnicodeDecodeError:
             raise refuse("the token is not UTF-8", "malformed") from None
-    if isinstance(token, str):
-        if len(token) > MAXIMUM_TOKEN:
-            raise _too_large(len(token))
         text = token.strip(" \t\r\n")
         if text[:1] not in ("[", "{"):
             return text, TokenKind.EAR
@@ -248,30 +245,15 @@ def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     The header is not believed: the caller compares the thumbprint with the key that verified the token.
 
     Raises:
-        TokenError: the header names no thumbprint (RFC 7638).
-    """
-    from nvattest.token.verify import unverified_kid
-
-    try:
-        thumbprint = base64_bytes(unverified_kid(token), url=True)
-    except ValueError:
-        thumbprint = b""
-    if len(thumbprint) != 32:
-        raise TokenError("the token's kid is no key thumbprint (RFC 7638)", code="binding-key")
-    return derive_device_nonce(challenge, thumbprint), thumbprint
-
-
-def unverified_kid(token: object) -> str:
-    """The ``kid`` of the overall token or EAR, unverified.
-
-    Raises:
-        TokenError: the token cannot be read, or its header has no ``kid`` (``kid-missing``).
+        TokenError: the token cannot be read, has no ``kid`` (``kid-missing``), or one that is no thumbprint (RFC 7638).
     """
     kid = unverified(token).kid
     if kid is None:
         raise refuse("the token's header has no kid", "kid-missing")
-    return kid
-
-
-def _too_large(size: int) -> TokenError:
-    return refuse(f"the token has {size} bytes, at most {MAXIMUM_TOKEN} are read", "too-large")
+    try:
+        thumbprint = base64_bytes(kid, url=True)
+    except ValueError:
+        thumbprint = b""
+    if len(thumbprint) != 32:
+        raise refuse("the token's kid is no key thumbprint (RFC 7638)", "binding-key")
+    return derive_device_nonce(challenge, thumbprint), thumbprint
