@@ -315,6 +315,8 @@ def verify_token(
         TokenError: the token must not be believed; ``code`` says which rule it broke.
         InputError: an argument cannot be used.
     """
+    from nvattest.token.keys import Keyring
+    from nvattest.token.verified import Expected, Rules
     from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
     if guest is not None:
@@ -325,19 +327,12 @@ def verify_token(
         if guest is None or not isinstance(guest.recipe, Challenge):
             raise InputError("a token is verified against the nonce that was asked for", code="nonce-type")
         nonce = nonce_of_token(read_document(token)[0], guest.recipe.challenge)[0]
+    at = datetime.now(timezone.utc) if at is None else VerificationTime.of(at).device
     return verify_token(
         token,
-        issuer=issuer,
-        nonce=Nonce.of(nonce),
-        at=datetime.now(timezone.utc) if at is None else VerificationTime.of(at).device,
-        jwks=jwks,
-        jwks_url=jwks_url,
-        key=key,
-        x5c_roots=x5c_roots,
-        leeway=leeway,
-        expected_devices=expected_devices,
-        expected_gpus=expected_gpus,
-        expected_switches=expected_switches,
+        rules=Rules(issuer=issuer, nonce=Nonce.of(nonce), at=at, leeway=leeway),
+        keys=Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots, url=jwks_url),
+        expected=Expected(expected_devices, expected_gpus, expected_switches),
         kind=kind,
         accept_simulated=accept_simulated,
         refuse_weakened=refuse_weakened,

@@ -282,8 +282,9 @@ def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce
 
 def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
     """The token, its nonce and the instant: the clock is read when token and keys are there."""
-    from nvattest.token.keys import MAXIMUM_JWKS
-    from nvattest.token.verified import TokenKind
+    from nvattest.token.keys import MAXIMUM_JWKS, Keyring
+    from nvattest.token.verified import Expected as Devices
+    from nvattest.token.verified import Rules, TokenKind
     from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
     # Parsed first, so that malformed input causes no request.
@@ -301,19 +302,26 @@ def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[Ve
         # What the service says of its own anchors is not what NVIDIA's service would vouch for.
         kind = TokenKind.NRAS
     at = (request.at and request.at.token) or datetime.now(timezone.utc)
+    wanted = request.expected
     verified = verify_token(
         token,
-        issuer=request.issuer or service or keys.nras_url.rstrip("/") or _usual_issuer(token),
-        nonce=nonce,
-        at=at,
-        jwks=jwks,
-        jwks_url=jwks_url,
-        key=_key(keys.key) if keys.key is not None else None,
-        x5c_roots=_anchors(keys.x5c_anchors) if keys.x5c_anchors is not None else None,
-        leeway=timedelta(seconds=max(min(request.clock_skew_leeway_seconds, 2**31), -1)),
+        rules=Rules(
+            issuer=request.issuer or service or keys.nras_url.rstrip("/") or _usual_issuer(token),
+            nonce=nonce,
+            at=at,
+            leeway=timedelta(seconds=max(min(request.clock_skew_leeway_seconds, 2**31), -1)),
+        ),
+        keys=Keyring.make(
+            jwks=jwks,
+            url=jwks_url,
+            key=_key(keys.key) if keys.key is not None else None,
+            x5c_roots=_anchors(keys.x5c_anchors) if keys.x5c_anchors is not None else None,
+        ),
+        expected=Devices(wanted.expected_devices, wanted.expected_gpus, wanted.expected_switches),
+        accept_simulated=wanted.accept_simulated,
+        refuse_weakened=wanted.refuse_weakened,
         kind=kind,
         guest=guest,
-        **request.expected._asdict(),
     )
     if service and jwks is not None:
         from nvattest.collateral.nras import check_own_chains, key_ids

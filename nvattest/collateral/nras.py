@@ -113,7 +113,8 @@ class NrasClient:
             CollateralError: 700 not reached or failed, 702 forbidden, 15 too many requests.
             TokenError: an answer that does not verify (701, 19 for another nonce).
         """
-        from nvattest.token.verified import TokenKind
+        from nvattest.token.keys import Keyring
+        from nvattest.token.verified import Expected, Rules, TokenKind
         from nvattest.token.verify import verify_token
 
         groups = _groups(evidence, nonce)
@@ -139,18 +140,16 @@ class NrasClient:
             at = datetime.now(timezone.utc)
         if self._x5c_roots is None:
             check_own_chains(keys, named, at)
+        rules = Rules(issuer=self.base_url, nonce=nonce, at=at)
+        ring = Keyring.make(jwks=keys, x5c_roots=self._x5c_roots, url=self.base_url + JWKS_PATH)
         answers = []
         for (architecture, group), token in zip(groups.items(), tokens, strict=True):
             verified = verify_token(
                 token,
                 kind=TokenKind.NRAS,
-                jwks=keys,
-                jwks_url=self.base_url + JWKS_PATH,
-                issuer=self.base_url,
-                nonce=nonce,
-                at=at,
-                expected_devices=len(group),
-                x5c_roots=self._x5c_roots,
+                rules=rules,
+                keys=ring,
+                expected=Expected(len(group)),
                 accept_simulated=accept_simulated,
                 refuse_weakened=refuse_weakened,
             )

@@ -21,10 +21,10 @@ from nvattest.compat._engine import LOCAL_ISSUERS, Settings, Verifier, nras_base
 from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyError, TokenError
 from nvattest.model import Nonce
 from nvattest.policy.relying_party import JsonPolicy, load_json_policy
+from nvattest.session import verify_token
 from nvattest.token.jws import MAXIMUM_TOKEN, read_jws, refuse
 from nvattest.token.keys import PublicKey, SigningKey, verify_signature
 from nvattest.token.verified import Rules, TokenKind
-from nvattest.token.verify import verify_token
 
 OUTER_ISSUER: Final = "NV-Attestation-SDK"
 _LIFETIME: Final = timedelta(hours=1)

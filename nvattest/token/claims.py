@@ -117,7 +117,7 @@ def _claims_3(device: DeviceAppraisal, appraisal: Appraisal, *, version: str) ->
 def _claims_2(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
     """Claims 2.0."""
     prefix, common = _prefix(device), _common(device, appraisal)
-    claims = _of_both(device)
+    claims: JsonObject = {"measres": common["measres"], **_of_both(device)}
     chains = {f"{prefix}-attestation-report-cert-chain": ("chain-path", "chain-validity", "chain-revocation")}
     for role in ROLES[device.kind]:
         stem = f"{role.value}-rim"
@@ -128,7 +128,7 @@ def _claims_2(device: DeviceAppraisal, appraisal: Appraisal) -> JsonObject:
     if device.kind is DeviceKind.GPU:
         claims["oemid"] = _oemid(device) or ""
     optional = ("secboot", "dbgstat", "x-nvidia-attestation-warning")
-    claims |= {name: common[name] for name in ("eat_nonce", "hwmodel", "measres", "ueid")}
+    claims |= {name: common[name] for name in ("eat_nonce", "hwmodel", "ueid")}
     return claims | {name: common[name] for name in optional if common[name] is not None}
 
 

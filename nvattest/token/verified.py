@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from nvattest._documents import JsonObject, kind_of
 from nvattest._registry import NRAS_URL
@@ -257,7 +257,7 @@ class Rules:
     issuer: str | None
     nonce: Nonce
     at: datetime
-    leeway: timedelta
+    leeway: timedelta = timedelta(seconds=60)
 
     def __post_init__(self) -> None:
         if not isinstance(self.nonce, Nonce):
@@ -370,12 +370,28 @@ def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
         seen[identity] = label
 
 
-class Expected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Expected:
     """How many devices a token has to be about: of both kinds together, and of each; None for any number."""
 
     devices: int | None = None
     gpus: int | None = None
     switches: int | None = None
+
+    def __post_init__(self) -> None:
+        for count, least in ((self.devices, 1), (self.gpus, 0), (self.switches, 0)):
+            if count is not None and (type(count) is not int or count < least):
+                raise InputError("a token is about 1 or more devices, 0 or more of them GPUs", code="expected-devices")
+        if self.gpus is None or self.switches is None:
+            return
+        both = self.gpus + self.switches
+        if not both or self.devices not in (None, both):
+            together = "none" if self.devices is None else f"{self.devices}"
+            message = f"{self.gpus} GPUs and {self.switches} switches are expected, and {together} together"
+            raise InputError(message, code="expected-devices")
+
+
+ANY_DEVICES: Final = Expected()
 
 
 def check_counts(labels: Sequence[str], expected: Expected) -> None:

@@ -15,24 +15,22 @@ all steps is returned, so that nothing is believed before its signature is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Protocol
 
 from nvattest._documents import kind_of, load_json
 from nvattest._text import base64_bytes
 from nvattest.appraisal.guest import DeviceSide, GuestAppraisal
-from nvattest.errors import InputError, ParseError
+from nvattest.errors import ParseError
 from nvattest.model import Nonce, require_type
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.ear import verify_ear
 from nvattest.token.eat import verify_eat
 from nvattest.token.jws import MAXIMUM_TOKEN, Jws, read_jws, refuse
-from nvattest.token.keys import Keyring, PublicKey
-from nvattest.token.verified import Expected, Rules, TokenKind, VerifiedToken
+from nvattest.token.keys import Keyring
+from nvattest.token.verified import ANY_DEVICES, Expected, Rules, TokenKind, VerifiedToken
 
-DEFAULT_LEEWAY: Final = timedelta(seconds=60)
 _SDK_MEMBER: Final = re.compile(r"(LOCAL|REMOTE)_(GPU|SWITCH)_CLAIMS")
 
 
@@ -46,23 +44,15 @@ class GuestJudge(Protocol):
 def verify_token(
     token: object,
     *,
-    issuer: str | None,
-    nonce: Nonce,
-    at: datetime,
-    jwks: bytes | str | Mapping[str, object] | None = None,
-    jwks_url: str | None = None,
-    key: bytes | str | PublicKey | None = None,
-    x5c_roots: bytes | str | None = None,
-    leeway: timedelta = DEFAULT_LEEWAY,
-    expected_devices: int | None = None,
-    expected_gpus: int | None = None,
-    expected_switches: int | None = None,
+    rules: Rules,
+    keys: Keyring,
+    expected: Expected = ANY_DEVICES,
     kind: TokenKind | None = None,
     accept_simulated: bool = False,
     refuse_weakened: bool = False,
     guest: GuestJudge | None = None,
 ) -> VerifiedToken:
-    """Verify a token at an instant. Arguments as in ``nvattest.verify_token``; ``at`` has a zone.
+    """Verify a token at an instant. The other arguments are as in ``nvattest.verify_token``.
 
     Raises:
         TokenError: the token must not be believed; ``code`` says which rule it broke.
@@ -75,9 +65,6 @@ def verify_token(
     document, found = read_document(token)
     if kind is not None and found is not (TokenKind.DETACHED_EAT if kind is TokenKind.NRAS else kind):
         raise refuse(f"this is a token of kind {found.value}, expected {kind.value}", "kind")
-    expected = _expected(expected_devices, expected_gpus, expected_switches)
-    rules = Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway)
-    keys = Keyring.make(jwks=jwks, key=key, x5c_roots=x5c_roots, url=jwks_url)
     document, wrapper = unwrapped(document)
     if isinstance(document, str):
         verified = verify_ear(document, rules=rules, keys=keys, expected=expected)
@@ -99,11 +86,9 @@ def verify_token(
             "weakened",
             hint="ask for one made with NVIDIA's anchors and the strict policy, or by NVIDIA's own service",
         )
-    return (
-        verified
-        if guest is None
-        else _with_guest(verified, guest, nonce, at, accept_simulated=accept_simulated, refuse_weakened=refuse_weakened)
-    )
+    if guest is None:
+        return verified
+    return _with_guest(verified, guest, rules, accept_simulated=accept_simulated, refuse_weakened=refuse_weakened)
 
 
 def device_side(verified: VerifiedToken, nonce: Nonce) -> DeviceSide:
@@ -119,15 +104,9 @@ def device_side(verified: VerifiedToken, nonce: Nonce) -> DeviceSide:
 
 
 def _with_guest(
-    verified: VerifiedToken,
-    guest: GuestJudge,
-    nonce: Nonce,
-    at: datetime,
-    *,
-    accept_simulated: bool,
-    refuse_weakened: bool,
+    verified: VerifiedToken, guest: GuestJudge, rules: Rules, *, accept_simulated: bool, refuse_weakened: bool
 ) -> VerifiedToken:
-    judged = guest.appraise(device_side(verified, nonce), at)
+    judged = guest.appraise(device_side(verified, rules.nonce), rules.at)
     if judged.simulated and not accept_simulated:
         raise refuse(
             "the guest is judged by other roots than its maker's, as simulated CPUs are: that proves nothing",
@@ -141,20 +120,6 @@ def _with_guest(
             hint="demand it in the CPU policy; nvattest policy check shows what weakens it",
         )
     return replace(verified, guest=judged, simulated=verified.simulated or judged.simulated)
-
-
-def _expected(devices: int | None, gpus: int | None, switches: int | None) -> Expected:
-    expected = Expected(devices, gpus, switches)
-    for count, least in zip(expected, (1, 0, 0), strict=True):
-        if count is not None and (type(count) is not int or count < least):
-            raise InputError("a token is about 1 or more devices, 0 or more of them GPUs", code="expected-devices")
-    known = [count for count in (gpus, switches) if count is not None]
-    if len(known) == 2 and (sum(known) == 0 or devices not in (None, sum(known))):
-        together = "none" if devices is None else f"{devices}"
-        raise InputError(
-            f"{gpus} GPUs and {switches} switches are expected, and {together} together", code="expected-devices"
-        )
-    return expected
 
 
 def read_document(token: object) -> tuple[str | list[object], TokenKind]:

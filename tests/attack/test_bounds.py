@@ -29,11 +29,11 @@ from nvattest.pki.ocsp import parse_ocsp_response
 from nvattest.policy.evidence_policy import load_evidence_policy
 from nvattest.policy.relying_party import is_relying_party_policy, load_json_policy, load_policy
 from nvattest.rim.document import parse_rim
+from nvattest.session import verify_token
 from nvattest.spdm.opaque import parse_opaque
 from nvattest.spdm.report import parse_report
 from nvattest.testing import DEFAULT_CLOCK, DEFAULT_NONCE, Platform
 from nvattest.token.keys import parse_jwks
-from nvattest.token.verify import verify_token
 
 from ..unit.token import minting  # noqa: TID252 - the key of the tests
 

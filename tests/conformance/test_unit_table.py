@@ -459,9 +459,9 @@ def detached_eat() -> None:
 
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    from nvattest.session import verify_token
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import SigningKey
-    from nvattest.token.verify import verify_token
 
     key = SigningKey(ec.derive_private_key(7, ec.SECP384R1()))
     now = datetime(2026, 11, 1, tzinfo=timezone.utc)

@@ -14,7 +14,6 @@ import pytest
 import nvattest
 from nvattest import DeviceKind, Evidence, EvidencePolicy, InputError, Nonce, VerificationTime
 from nvattest.testing import DEFAULT_NONCE, BuildPlatform, Platform
-from nvattest.token.verify import verify_token as verify_token_at
 
 OFFLINE = nvattest.GatherOptions(offline=True)
 
@@ -220,14 +219,6 @@ def test_an_issued_token_verifies_under_its_key(platform: Platform, ear: bool) -
     # An EAR about simulated devices affirms nothing.
     assert verified.overall is not ear
     assert verified.kind is (nvattest.TokenKind.EAR if ear else nvattest.TokenKind.DETACHED_EAT)
-
-
-def test_verify_token_takes_what_the_verifier_of_an_instant_takes() -> None:
-    ours, pure = (inspect.signature(function).parameters for function in (nvattest.verify_token, verify_token_at))
-    assert list(ours) == list(pure)
-    assert {name: ours[name].default for name in ours if name != "at"} == {
-        name: pure[name].default for name in pure if name != "at"
-    }
 
 
 def test_a_token_is_checked_by_the_clock_of_now_where_none_is_given(platform: Platform) -> None:

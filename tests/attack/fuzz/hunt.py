@@ -41,6 +41,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.rim.document import parse_rim
     from nvattest.rim.ids import rim_ids
     from nvattest.rim.verify import verify_rim
+    from nvattest.session import verify_token
     from nvattest.spdm.opaque import parse_opaque
     from nvattest.spdm.report import feature_mode, parse_report
     from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral, read_auxiliary
@@ -50,7 +51,6 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.token.ear import sign_ear
     from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import SigningKey, parse_jwks
-    from nvattest.token.verify import verify_token
 
 import contextlib
 import itertools

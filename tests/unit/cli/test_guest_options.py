@@ -21,6 +21,7 @@ from nvattest.tee import tsm
 from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.testing.certificates import pem
 from nvattest.testing.cpu import SimulatedGuest
+from nvattest.token.verified import Rules
 from nvattest.token.verify import _with_guest
 
 pytest.importorskip("dcap_qvl")
@@ -219,11 +220,9 @@ def test_a_weakened_cpu_policy_is_refused_where_weakened_ones_are(
     assert verified.guest is not None
     assert verified.guest.trusted
     clean = replace(verified, weakened=(), anchors=NVIDIA_ANCHORS.label, guest=None)
+    rules = Rules(issuer=None, nonce=nvattest.Nonce(bytes(32)), at=cpu.clock)
     with pytest.raises(nvattest.TokenError, match="any guest") as caught:
-        _with_guest(
-            clean, guest_of(folder, cpu), nvattest.Nonce.from_hex("00" * 32), cpu.clock,
-            accept_simulated=True, refuse_weakened=True,
-        )  # fmt: skip
+        _with_guest(clean, guest_of(folder, cpu), rules, accept_simulated=True, refuse_weakened=True)
     assert caught.value.code == "weakened"
 
 

@@ -23,8 +23,8 @@ from nvattest.testing.platform import Platform
 from nvattest.token.claims import DEFAULT_ISSUER, claims_of
 from nvattest.token.ear import sign_ear
 from nvattest.token.eat import sign_detached_eat
-from nvattest.token.keys import SigningKey
-from nvattest.token.verified import VerifiedToken
+from nvattest.token.keys import Keyring, SigningKey
+from nvattest.token.verified import Expected, Rules, VerifiedToken
 from nvattest.token.verify import verify_token
 
 NOW = datetime(2026, 11, 1, 12, 0, 0, tzinfo=timezone.utc)
@@ -79,7 +79,11 @@ def check(token: object, **changes: Any) -> VerifiedToken:
         "accept_simulated": True,
         **changes,
     }
-    return verify_token(token, **arguments)
+    rules = {name: arguments.pop(name) for name in ("issuer", "nonce", "at", "leeway") if name in arguments}
+    keys = {name: arguments.pop(name) for name in ("jwks", "key", "x5c_roots") if name in arguments}
+    expected = [arguments.pop(f"expected_{name}", None) for name in ("devices", "gpus", "switches")]
+    keyring = Keyring.make(**keys, url=arguments.pop("jwks_url", None))
+    return verify_token(token, rules=Rules(**rules), keys=keyring, expected=Expected(*expected), **arguments)
 
 
 def b64(data: bytes) -> str:
