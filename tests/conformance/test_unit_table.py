@@ -502,7 +502,7 @@ def rego() -> None:
     without = load_policy(text.replace("nv_match", "other").encode(), name="policy.rego")
     assert without.evaluate([{"measres": "success"}]).matched is False
     with pytest.raises(NvattestError) as caught:
-        load_policy(b"package policy\nnv_match if {", name="policy.rego").check()
+        load_policy(b"package policy\nnv_match if {", name="policy.rego").evaluate([])
     assert caught.value.result_code == 301
 
 
