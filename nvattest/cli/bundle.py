@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
@@ -65,21 +65,6 @@ class Inspector(NamedTuple):
     chains: tuple[ValidatedChain, ...]
     cpu_anchors: CpuAnchors | None
 
-    def look_into(self, collateral: Collateral) -> Inspection:
-        """What the collateral holds, whether it verifies and until when."""
-        from nvattest.collateral.inspection import inspect_bundle
-
-        return inspect_bundle(collateral, self.verifier, self.at, chains=self.chains, cpu_anchors=self.cpu_anchors)
-
-    def look_into_parts(
-        self, parts: Iterable[Collateral], use: Callable[..., None] = lambda *_: None
-    ) -> tuple[JsonObject, tuple[tuple[str, str], ...]]:
-        """The same for a bundle in parts, of which one is in memory at a time."""
-        from nvattest.collateral.inspection import inspect_parts
-
-        anchors = self.cpu_anchors
-        return inspect_parts(parts, self.verifier, self.at, chains=self.chains, cpu_anchors=anchors, use=use)
-
 
 def _rate(text: str) -> float:
     try:
@@ -110,7 +95,6 @@ class FleetRequest(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions of the command and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="make a bundle from folders of RIMs and answers")
     create.add_argument(
@@ -168,13 +152,15 @@ def run(options: argparse.Namespace) -> int:
         return _merge_into_folder(options.files, _inspector(options), output)
     else:
         collateral, unused = _merged(options.files)
+    from nvattest.collateral.inspection import inspect_bundle
+
     inspector = _inspector(options)
-    inspection = inspector.look_into(collateral)
+    inspection = inspect_bundle(collateral, **inspector._asdict())
     _refuse_left(unused, inspection.bad, output)
     usable = inspection.usable
     if not usable.rims and not usable.ocsp and not usable.cpu:
         raise _nothing(output.output)
-    return _write(inspector.look_into(usable), output.output, as_json=as_json)
+    return _write(inspect_bundle(usable, **inspector._asdict()), output.output, as_json=as_json)
 
 
 def _fetch_or_refresh(options: argparse.Namespace, *, as_json: bool) -> int:
@@ -272,12 +258,13 @@ def _merged(paths: Sequence[str]) -> tuple[Collateral, list[Unused]]:
 
 def _fetch(outlook: Outlook, output: str, *, as_json: bool) -> int:
     """Write a bundle with which everything asked for verifies, or none."""
-    from nvattest.collateral.inspection import render_preflight
+    from nvattest.collateral.inspection import inspect_bundle, render_preflight
 
     facts, verifier = outlook.facts, outlook.verifier
     # In a bundle an answer has no nonce of ours that could stand in for a window.
-    inspector = Inspector(verifier, outlook.at, outlook.needs.chains, outlook.cpu_anchors)
-    inspection = inspector.look_into(outlook.collateral)
+    inspection = inspect_bundle(
+        outlook.collateral, verifier, outlook.at, chains=outlook.needs.chains, cpu_anchors=outlook.cpu_anchors
+    )
     if facts["ready"] is not True or inspection.bad:
         code = facts["result_code"] or ResultCode.OCSP_STATUS_NOT_GOOD
         bad = joined([f"  NOT VERIFIED {name}: {why}" for name, why in inspection.bad])
@@ -316,9 +303,10 @@ def _refresh(options: argparse.Namespace, *, as_json: bool) -> int:
 def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
     """List and verify; what does not verify makes the status that of an overall result that is false."""
     from nvattest.collateral.bundle import open_bundle
+    from nvattest.collateral.inspection import inspect_parts
 
     parts = open_bundle(path).parts() if os.path.isdir(path) else iter([sources.read_bundle(path, "FILE")])
-    facts, bad = inspector.look_into_parts(parts)
+    facts, bad = inspect_parts(parts, **inspector._asdict())
     _print(facts, path, as_json=as_json)
     return ResultCode.OVERALL_RESULT_FALSE.exit_status if bad else 0
 
@@ -456,6 +444,7 @@ def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Outpu
     from nvattest.collateral.bundle import merge_bundles, open_bundle
     from nvattest.collateral.fleet import FetchJournal
     from nvattest.collateral.folders import Unused
+    from nvattest.collateral.inspection import inspect_parts
 
     bundles: list[BundleFile | BundleFolder] = []
     unused: list[Unused] = []
@@ -480,7 +469,7 @@ def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Outpu
                     bundles.append(open_bundle(path))
                 except InputError as error:
                     unused.append(Unused(path, error.message))
-            facts, bad = inspector.look_into_parts(parts(), use=journal.merge)
+            facts, bad = inspect_parts(parts(), **inspector._asdict(), use=journal.merge)
             _refuse_left(unused, bad, output)
             if journal.empty:
                 raise _nothing(folder)

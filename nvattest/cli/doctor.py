@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
     from nvattest.devices.state import SystemState
 
-FORMAT: Final = "nvattest-doctor"
-VERSION: Final = 1
 OK, WARNING, FAULT = "ok", "warning", "fault"
 # A clock before the day on which this was written is wrong.
 EARLIEST_CLOCK: Final = parse_time(EARLIEST)
@@ -127,7 +125,6 @@ class Machine(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How far to look, and where to write."""
     parser.add_argument("--online", action="store_true", help="also ask whether NVIDIA's services can be reached")
     parser.add_argument(
         "--cpu-services", action="store_true", help="with --online, also those of Intel and AMD, for quotes of guests"
@@ -173,8 +170,8 @@ def report_json(items: Sequence[Item], *, at: str) -> dict[str, object]:
     """The findings as JSON values: the form of ``schemas/doctor-1.json``."""
     found = {item.status for item in items}
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": "nvattest-doctor",
+        "version": 1,
         "nvattest": __version__,
         "at": at,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -525,11 +522,6 @@ _NOTE: Final = """What is in this bundle
 
 What is not: evidence, nonces, tokens, keys, logs, host names, addresses, serial numbers, values of variables.
 """
-# The names that the ticket lists, in this order.
-_LISTED: Final = (
-    "nvattest", "cryptography", "lxml", "PyJWT", "requests", "urllib3", "nvidia-ml-py", "xmlschema", "Jinja2", "regopy",
-    "awscrt",
-)  # fmt: skip
 
 
 def contents(report: dict[str, object], items: Sequence[Item], machine: Machine) -> dict[str, str]:
@@ -537,7 +529,7 @@ def contents(report: dict[str, object], items: Sequence[Item], machine: Machine)
     from importlib import metadata
 
     packages = []
-    for name in _LISTED:
+    for name in ("nvattest", "urllib3", "xmlschema", *(name for _, name, _ in _PACKAGES)):
         try:
             packages.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

@@ -33,7 +33,6 @@ _PAGE: Final = "a page can be made of a saved appraisal only"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to explain, and how much of it."""
     parser.add_argument(
         "subject", nargs="?", type=suggested(_topics), metavar="FILE|CODE|CHECK",
         help="a saved result (attest -f json), a token, a bundle, '-' for stdin; or a result code, the name of a check "

@@ -44,7 +44,6 @@ class DropIn(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions of the command and their options."""
     # Before the action too, as in 1.0.
     for names in ("--config", "--root", "--hook-path"):
         parser.add_argument(names, default="", help=argparse.SUPPRESS)
@@ -162,7 +161,6 @@ def _manifest(path: str, *, gate: bool) -> str:
 
 
 def add_arguments_gate(parser: argparse.ArgumentParser) -> None:
-    """The command, after ``--``."""
     parser.usage = "nvattest gate [options] -- COMMAND [ARGUMENT ...]"
     add_guest_options(parser)
     add_command(parser, "what to run on attested devices")

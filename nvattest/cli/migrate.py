@@ -97,7 +97,6 @@ class Report(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One action, ``check``, and where to look."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="list the uses of the old SDK, with file and line")
     check.add_argument("path", metavar="PATH", help="a Python file, or a folder of them")

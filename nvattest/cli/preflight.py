@@ -76,7 +76,6 @@ class Outlook(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Versions, files or live devices, and the network."""
     add_target_options(parser)
     sources.add_service_options(parser)
 

@@ -87,7 +87,6 @@ class Simulation(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, and the command after them."""
     parser.usage = "nvattest simulate [options] [-- COMMAND ...]"
     add_options(parser, Simulation)
     add_command(parser, "the command to run in the simulated world")
