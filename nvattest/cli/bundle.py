@@ -196,9 +196,8 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> No
     Raises:
         ArgumentError: one of them is given.
     """
-    for name in names:
-        if given(options, name) or getattr(options, name) is True:
-            raise ArgumentError(f"--{name.replace('_', '-')}: {why}")
+    for name in given(options, *names):
+        raise ArgumentError(f"{name}: {why}")
 
 
 def _inspector(options: argparse.Namespace) -> Inspector:
