@@ -11,8 +11,8 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from nvattest._text import suggestion
 from nvattest.cli.output import say
@@ -25,6 +25,11 @@ _WRITER = 2.0
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "off")
 FORMATS = ("text", "json")
+# What arguments take, by their metavars.
+TAKES: Final = {
+    **dict.fromkeys(("FILE", "PEM", "PATH", "FILE|URL", "FILE|CODE|CHECK"), "file"),
+    **dict.fromkeys(("DIR", "FOLDER"), "folder"),
+}
 # The words that CLI11 reads behind the equals sign of a flag, in any case.
 _ON, _OFF = ("true", "on", "yes", "enable", "t", "y", "1", "+"), ("false", "off", "no", "disable", "f", "n", "0", "-")
 
@@ -110,6 +115,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse does, except that a ``--`` with nothing behind it ends the options and is no argument."""
         self._words = list(given[0]) if given and given[0] is not None else []
         namespace, surplus = super().parse_known_args(*given, **named)
+        _require_own_files(self, namespace)
         return namespace, [] if surplus == ["--"] else surplus
 
     def _parse_optional(self, arg_string: str) -> Any:
@@ -389,35 +395,48 @@ def _read_pipe(path: str, maximum: int) -> bytes:
     return b"".join(parts)
 
 
-def require_own_files(options: argparse.Namespace, outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """Require that no file which is written is read too, or written twice: one content would be lost.
+def _require_own_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Require that no ``output_file`` is named by another argument too: one content would be lost.
 
     Raises:
-        ArgumentError: two options name one file.
+        ArgumentError: two arguments name one file.
     """
     named: list[tuple[str, str]] = []
-    for name in (*inputs, *outputs):
-        value = getattr(options, name, None)
-        for path in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(path, str) and path:
-                if name in outputs and (other := next((o for o, p in named if _is_one_file(p, path)), None)):
-                    raise ArgumentError(f"{_flag_of(name)} and {other} are one file: {path}")
-                named.append((_flag_of(name), path))
+    for action in sorted(parser._actions, key=lambda action: action.type is output_file):  # noqa: SLF001 - as above
+        value, name = getattr(options, action.dest, None), "".join(action.option_strings[-1:]) or str(action.metavar)
+        paths = (value if isinstance(value, list) else [value]) if TAKES.get(str(action.metavar)) == "file" else []
+        for path in (path for path in paths if path and path != "-"):
+            for other, used in named if action.type is output_file else ():
+                if is_one_file(used, path):
+                    raise ArgumentError(f"{name} and {other} are one file: {path}")
+            named.append((name, path))
 
 
-def _is_one_file(path: str, other: str) -> bool:
-    if not os.path.exists(path) or not os.path.exists(other):
-        return os.path.realpath(path) == os.path.realpath(other)
-    return os.path.isfile(path) and os.path.samefile(path, other)
+def is_one_file(read: str | int, written: str | int) -> bool:
+    """Whether two paths or descriptors are one regular file, or will be."""
+    try:
+        facts = os.stat(read)
+        return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, os.stat(written))
+    except OSError:
+        # One of them is not there yet.
+        return os.path.realpath(str(read)) == os.path.realpath(str(written))
 
 
 def output_file(text: str) -> str:
-    """A type for argparse: where a file is written whole. ``-`` is none: a file of that name would be a surprise."""
+    """A type for argparse: where a file is written whole, which no other option names.
+
+    ``-`` is none: a file of that name would be a surprise.
+    """
     if text == "-":
         raise argparse.ArgumentTypeError(
             "- is no name of a file here; write /dev/stdout for standard output, ./- for a file of that name"
         )
     return text
+
+
+def updated_file(text: str) -> str:
+    """A type for argparse: as ``output_file``, also over a file that is read before."""
+    return output_file(text)
 
 
 def existing_file(text: str) -> str:

@@ -31,7 +31,6 @@ from nvattest.cli.arguments import (
     output_file,
     platform_names,
     read,
-    require_own_files,
     suggested,
     warns,
 )
@@ -61,12 +60,6 @@ _SIMULATED = (
 _LOCAL = (
     "bundle", "trust_anchors", "token_format", "signing_key", "issuer", "jwks_out", "token_lifetime",
     "challenge", "bind_tee", "extend_rtmr",
-)  # fmt: skip
-# Files: no one of them may be written that is read, or written twice.
-_WRITTEN = ("token_out", "jwks_out")
-_READ = (
-    "gpu_evidence_file", "nvswitch_evidence_file", "bundle", "policy", "relying_party_policy", "trust_anchors",
-    "signing_key", "tls_ca_cert",
 )  # fmt: skip
 # Options about what is gathered for the local verifier.
 _COLLATERAL = ("rim_store", "rim_dir", "rim_url", "ocsp_url", "ocsp_cert_id_hash", "cache_dir", "no_cache")
@@ -224,11 +217,9 @@ def _request(options: argparse.Namespace) -> Request:
     """The request, without options that would have no effect: no result is about something else than was meant.
 
     Raises:
-        ArgumentError: a file that is read and written, or written twice; an option of the local verifier with the
-            remote one, a fault without a simulation, or a simulation with devices or collateral of another origin; or
-            as ``evidence_source``.
+        ArgumentError: an option of the local verifier with the remote one, a fault without a simulation, or a
+            simulation with devices or collateral of another origin; or as ``evidence_source``.
     """
-    require_own_files(options, _WRITTEN, _READ)
     remote = options.verifier == "remote"
     if remote:
         _refuse(

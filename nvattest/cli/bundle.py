@@ -24,10 +24,10 @@ from nvattest.cli.arguments import (
     input_file,
     input_path,
     option,
-    output_file,
     read,
     read_input,
     seconds,
+    updated_file,
 )
 from nvattest.cli.output import Progress, print_json, say, write_file
 from nvattest.cli.preflight import OF_DEVICES, Outlook, add_target_options, evidence_of_files, look_ahead, targets_of
@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     fetch = actions.add_parser("fetch", help="make a bundle from NVIDIA's services, for guests without a network")
     fetch.add_argument(
-        "--output", type=output_file, required=True, metavar="FILE",
+        "--output", type=updated_file, required=True, metavar="FILE",
         help="where to write the bundle; with --input the name of a folder",
     )  # fmt: skip
     refresh = actions.add_parser("refresh", help="ask NVIDIA's services for what of a bundle ends soon")
@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--keep-going", action="store_true", help="leave out what cannot be used, and write the bundle all the same"
         )
         action.add_argument(
-            "--output", type=output_file, required=True, metavar="FILE", help="where to write the bundle"
+            "--output", type=updated_file, required=True, metavar="FILE", help="where to write the bundle"
         )
     for action in (create, inspect, merge):
         sources.add_judgement_options(action)

@@ -9,20 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from nvattest._package import __version__
 from nvattest.cli import ANY_STATUS, COMMANDS, STATUSES, command_parser
-from nvattest.cli.arguments import choice
+from nvattest.cli.arguments import TAKES, choice
 from nvattest.cli.output import say, write_file
 from nvattest.guest.arguments import USAGE
 from nvattest.guest.record import EXIT
-
-# The metavars of options that take a path.
-_TAKES: Final = {
-    **dict.fromkeys(("FILE", "PEM", "JWKS", "POLICY", "PATH", "KEY", "FILE|CODE|CHECK"), "file"),
-    **dict.fromkeys(("DIR", "FOLDER"), "folder"),
-}
 
 
 class Argument(NamedTuple):
@@ -75,7 +69,7 @@ def _argument(action: argparse.Action) -> Argument:
     repeats = isinstance(action, argparse._AppendAction)  # noqa: SLF001
     if action.nargs == 0:
         return Argument(tuple(action.option_strings), "", "", words, text, repeats)
-    return Argument(tuple(action.option_strings), metavar, _TAKES.get(metavar, "word"), words, text, repeats)
+    return Argument(tuple(action.option_strings), metavar, TAKES.get(metavar, "word"), words, text, repeats)
 
 
 def walk(commands: tuple[Command, ...]) -> Iterator[Command]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,17 @@ from typing import BinaryIO, NamedTuple
 from nvattest._documents import dump_json
 from nvattest._folder import read_bounded
 from nvattest.cli import sources
-from nvattest.cli.arguments import add_options, choice, existing_file, flag, option, output_file, read, warns
+from nvattest.cli.arguments import (
+    add_options,
+    choice,
+    existing_file,
+    flag,
+    is_one_file,
+    option,
+    output_file,
+    read,
+    warns,
+)
 from nvattest.cli.output import Progress, open_stream, say, write_file
 from nvattest.cli.sources import add_bundle_option
 from nvattest.errors import InputError, ResultCode
@@ -155,12 +164,8 @@ def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, targ
     """Refuse to write over what is read: all of it would be lost with exit status 0."""
     if source is None or target is None:
         return
-    try:
-        read = os.stat(source) if isinstance(source, str) else os.fstat(source.fileno())
-        written = os.fstat(sys.stdout.fileno()) if target == "-" else os.stat(target)
-        same = stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
-    except (OSError, ValueError):
-        # One of them is not there yet.
-        same = isinstance(source, str) and os.path.realpath(source) == os.path.realpath(target)
-    if same:
-        raise InputError(f"{name} and {option} are one file: {target}", code="file", hint="write somewhere else")
+    # A stream of a caller in this process may have no descriptor.
+    with suppress(OSError, ValueError):
+        read = source if isinstance(source, str) else source.fileno()
+        if is_one_file(read, sys.stdout.fileno() if target == "-" else target):
+            raise InputError(f"{name} and {option} are one file: {target}", code="file", hint="write somewhere else")

@@ -164,6 +164,25 @@ def test_no_output_is_written_over_a_file_that_is_read(
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("attest", "--token-out", "@file", "--bind-tee", "@file"),
+        ("attest", "--nvswitch-evidence-file", "@file", "--bind-tee", "@file"),
+        ("collect-evidence", "--runtime-data", "@file", "--additional-evidence", "@file"),
+        ("explain", "@file", "--html", "@file"),
+        ("verify-batch", "--bundle", "@file", "--summary", "@file"),
+    ],
+)
+def test_no_command_writes_over_what_another_of_its_options_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert main([word.replace("@", f"{tmp_path}/") for word in words]) == 105
+    assert f"are one file: {tmp_path}/file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_token_and_its_key_go_into_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attest", "--token-out", str(tmp_path / "new"), "--jwks-out", f"{tmp_path}/./new"]) == 105
     assert "--jwks-out and --token-out are one file" in capsys.readouterr().err
