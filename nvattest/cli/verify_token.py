@@ -411,9 +411,9 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
     from nvattest.collateral.http import HttpClient, Service
     from nvattest.token.keys import MAXIMUM_JWKS
 
-    service = Service(name="JWKS", option="--jwks", failed=ResultCode.VERIFIER_JWKS_ERROR)
+    service = Service(name="JWKS", option="--jwks", maximum=MAXIMUM_JWKS, failed=ResultCode.VERIFIER_JWKS_ERROR)
     with HttpClient(access.http(*filter(None, [key_host]))) as client:
-        return client.fetch(service, url, deadline=Deadline(30), maximum=MAXIMUM_JWKS, accept="application/json")
+        return client.fetch(service, url, Deadline(30))
 
 
 def _policy_agrees(path: str, verified: VerifiedToken) -> bool:

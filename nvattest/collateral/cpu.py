@@ -61,6 +61,8 @@ TIMEOUT: Final = 60.0
 INTEL_SERVICE: Final = Service(
     name="Intel's certification service",
     option="--pcs-url",
+    maximum=512 * 1024,
+    accept="*/*",
     failed=ResultCode.RIM_INTERNAL_ERROR,
     unreachable=ResultCode.RIM_CONNECTION_ERROR,
     forbidden=ResultCode.RIM_FORBIDDEN,
@@ -70,7 +72,6 @@ INTEL_SERVICE: Final = Service(
 # NVIDIA has no codes for other makers' services.
 AMD_SERVICE: Final = replace(INTEL_SERVICE, name="AMD's key distribution service", option="--kds-url")
 
-_MAXIMUM_BODY: Final = 512 * 1024
 # Two certificates, percent-encoded.
 _MAXIMUM_CHAIN: Final = 32 * 1024
 _PRODUCTS: Final = {"milan": "Milan", "genoa": "Genoa", "turin": "Turin"}
@@ -363,15 +364,9 @@ class _Fetching:
                 hint="leave out --offline, or fill the cache while there is a network",
             )  # fmt: skip
         self._asked = True
-
-        def ask(url: str) -> Answer:
-            headers = {"Accept": "*/*"}
-            return self._client.exchange(
-                service, "GET", url, deadline=self._deadline, maximum=_MAXIMUM_BODY, headers=headers
-            )
-
+        jobs = [partial(self._client.exchange, service, url, self._deadline) for url in urls]
         answers: list[Answer] = []
-        for url, result in zip(urls, run_all([partial(ask, url) for url in urls], self._deadline), strict=True):
+        for url, result in zip(urls, run_all(jobs, self._deadline), strict=True):
             if not isinstance(result, Answer):
                 raise service.failure(url, result, self._deadline)
             answers.append(result)
@@ -429,7 +424,7 @@ def _vcek_path(chip: Chip, root: str) -> str:
 def _signed_text(answer: Answer, url: str, member: str, name: str, header: str) -> dict[str, str]:
     """A text of Intel's with its signature and issuer chain, under the names of the collateral document."""
     with INTEL_SERVICE.reading(url, answer.content):
-        document = load_json(answer.content, source=INTEL_SERVICE.name, maximum=_MAXIMUM_BODY)
+        document = load_json(answer.content, source=INTEL_SERVICE.name, maximum=INTEL_SERVICE.maximum)
         text = answer.content.decode()
     signature = document.get("signature") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(document.get(member), dict) or not isinstance(signature, str):

@@ -161,19 +161,23 @@ def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -
     return tuple(found.values())
 
 
+# Base64 of the largest RIM, and space for the other members.
+MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
 RIM_SERVICE: Final = Service(
     name="RIM service",
     option="--rim-url",
+    maximum=MAXIMUM_RIM_ANSWER,
     failed=ResultCode.RIM_INTERNAL_ERROR,
     unreachable=ResultCode.RIM_CONNECTION_ERROR,
     forbidden=ResultCode.RIM_FORBIDDEN,
     missing=ResultCode.RIM_NOT_FOUND,
 )
-# Base64 of the largest RIM, and space for the other members.
-MAXIMUM_RIM_ANSWER: Final = MAXIMUM_RIM * 4 // 3 + 64 * 1024
 OCSP_RESPONDER: Final = Service(
     name="OCSP responder",
     option="--ocsp-url",
+    maximum=MAXIMUM_ANSWER,
+    accept="application/ocsp-response",
+    sends="application/ocsp-request",
     # NVIDIA has one code for "not reached" and "failed".
     failed=ResultCode.OCSP_SERVER_ERROR,
     forbidden=ResultCode.OCSP_FORBIDDEN,
@@ -182,7 +186,6 @@ OCSP_RESPONDER: Final = Service(
     begins=b"\x30",
 )
 NONCE_SIZE: Final = 32
-_HEADERS: Final = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
 _TRY_AGAIN: Final = frozenset({"tryLater", "internalError"})
 
 
@@ -202,10 +205,7 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
         raise InputError(f"not a RIM id: {rim_id[:160]!r}", code="rim-id")
     url = rim_url(base, rim_id)
     try:
-        body = client.exchange(
-            RIM_SERVICE, "GET", url, deadline=deadline, maximum=MAXIMUM_RIM_ANSWER,
-            headers={"Accept": "application/json"},
-        ).content  # fmt: skip
+        body = client.exchange(RIM_SERVICE, url, deadline).content
     except CollateralError as error:
         if error.code != "not-found":
             raise
@@ -264,10 +264,7 @@ def ask_responder(
     """
     nonce = secrets.token_bytes(NONCE_SIZE)
     request = build_ocsp_request(question.certificate, question.issuer, nonce=nonce, hash=hash)
-    answer = client.exchange(
-        OCSP_RESPONDER, "POST", url, deadline=deadline, maximum=MAXIMUM_ANSWER, headers=_HEADERS, body=request
-    )
-    return answer.content, nonce
+    return client.exchange(OCSP_RESPONDER, url, deadline, body=request).content, nonce
 
 
 def check_answer(

@@ -270,6 +270,8 @@ def check_seconds(seconds: float) -> float:
 class Service:
     """What a service is called, the ``option`` that sets its URL, and the result code for each way in which it fails.
 
+    Its answers have at most ``maximum`` bytes and the media type ``accept``; ``sends`` is that of a request's body.
+
     ``failed`` is the code where no other is given. ``unreachable``: no connection or no whole answer in time.
     ``forbidden``: 401 and 403. ``missing``: 404. ``invalid``: an answer that does not follow the protocol.
 
@@ -281,6 +283,9 @@ class Service:
 
     name: str
     option: str
+    maximum: int
+    accept: str = "application/json"
+    sends: str = ""
     failed: ResultCode
     unreachable: ResultCode | None = None
     forbidden: ResultCode | None = None
@@ -388,18 +393,8 @@ class HttpClient:
         if session is not None:
             session.close()
 
-    def exchange(
-        self,
-        service: Service,
-        method: str,
-        url: str,
-        *,
-        deadline: Deadline,
-        maximum: int,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
-    ) -> Answer:
-        """The answer with status 200, whose body has at most ``maximum`` bytes.
+    def exchange(self, service: Service, url: str, deadline: Deadline, body: bytes | None = None) -> Answer:
+        """The answer with status 200 to a GET, or to a POST of the ``body``.
 
         No time limit of a socket ends an answer that comes byte by byte: callers give it up (``fetch``, ``run_all``).
 
@@ -430,7 +425,7 @@ class HttpClient:
                 pause = max(pause, self._until_slot())
                 if pause >= _SHORTEST_PAUSE:
                     self._sleep(min(pause, deadline.remaining()))
-                answer = self._once(method, url, deadline, maximum, headers, body)
+                answer = self._once(service, url, deadline, body)
             except Failed as error:
                 failed = error
             except BaseException:
@@ -461,14 +456,10 @@ class HttpClient:
                 raise _error(service, url, failed, said, withheld=withheld)
             self._sleep(delay)
 
-    def fetch(self, service: Service, url: str, *, deadline: Deadline, maximum: int, accept: str) -> bytes:
+    def fetch(self, service: Service, url: str, deadline: Deadline) -> bytes:
         """The body that ``exchange`` gets for a URL, or its error; at the deadline, whatever the server does."""
-        headers = {"Accept": accept}
         try:
-            return Work(
-                "fetch",
-                lambda: self.exchange(service, "GET", url, deadline=deadline, maximum=maximum, headers=headers).content,
-            ).result(deadline)
+            return Work("fetch", lambda: self.exchange(service, url, deadline).content).result(deadline)
         except Late:
             # Without its connection the late thread ends.
             self.close()
@@ -481,7 +472,7 @@ class HttpClient:
             InputError: roots that cannot be read.
             requests.RequestException, ValueError: no answer, or no URL.
         """
-        with self._request("GET", url, deadline) as response:
+        with self._request(url, deadline) as response:
             return response.status_code, response.headers.get("Date", "")
 
     def _until_slot(self) -> float:
@@ -503,9 +494,7 @@ class HttpClient:
         ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** (max(attempts, rounds) - 1))
         return max(ceiling * self._jitter(), failed.retry_after)
 
-    def _once(
-        self, method: str, url: str, deadline: Deadline, maximum: int, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
+    def _once(self, service: Service, url: str, deadline: Deadline, body: bytes | None) -> Answer:
         """One attempt; ``Failed`` where it has no answer with status 200 that is whole and small enough."""
         import http.client
 
@@ -513,8 +502,9 @@ class HttpClient:
         import urllib3
 
         try:
-            with waiting("http", f"{method} {url}"), self._request(method, url, deadline, headers, body) as response:
-                return Answer(_read(response, maximum, deadline), response.headers)
+            what = f"{'GET' if body is None else 'POST'} {url}"
+            with waiting("http", what), self._request(url, deadline, service, body) as response:
+                return Answer(_read(response, service.maximum, deadline), response.headers)
         except requests.exceptions.SSLError as error:
             raise Failed(f"TLS: {_cause(error)}", "tls", again="certificate verify failed" not in str(error)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
@@ -525,20 +515,20 @@ class HttpClient:
             raise Failed(_cause(error), "connection", again=True) from None
 
     def _request(
-        self,
-        method: str,
-        url: str,
-        deadline: Deadline,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        self, url: str, deadline: Deadline, service: Service | None = None, body: bytes | None = None
     ) -> Response:
         left = deadline.remaining()
+        # No content coding: an answer is as large as it says, and cannot be inflated here.
+        headers = {"User-Agent": f"nvattest/{__version__}", "Accept-Encoding": "identity"}
+        if service is not None:
+            headers["Accept"] = service.accept
+            if body is not None:
+                headers["Content-Type"] = service.sends
         return self._open().request(
-            method,
+            "GET" if body is None else "POST",
             url,
             data=body,
-            # No content coding: an answer is as large as it says, and cannot be inflated here.
-            headers={"User-Agent": f"nvattest/{__version__}", "Accept-Encoding": "identity", **(headers or {})},
+            headers=headers,
             # Any auth of ours keeps requests from looking for one in ~/.netrc.
             auth=self._authorize,
             allow_redirects=False,

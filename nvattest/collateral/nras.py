@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_AGE: Final = 900.0
 NRAS: Final = Service(
-    name="NRAS", option="--nras-url", failed=ResultCode.NRAS_ATTESTATION_ERROR, forbidden=ResultCode.NRAS_FORBIDDEN
+    name="NRAS",
+    option="--nras-url",
+    maximum=4 * 1024 * 1024,
+    sends="application/json",
+    failed=ResultCode.NRAS_ATTESTATION_ERROR,
+    forbidden=ResultCode.NRAS_FORBIDDEN,
 )
+_KEY_SET: Final = replace(NRAS, maximum=1024 * 1024)
 _PATHS: Final = {DeviceKind.GPU: "/v4/attest/gpu", DeviceKind.NVSWITCH: "/v4/attest/switch"}
 DEFAULT_CLAIMS: Final = "4.0"
-_MAXIMUM_TOKEN: Final = 4 * 1024 * 1024
-_MAXIMUM_JWKS: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +136,7 @@ class NrasClient:
                 raise NRAS.failure(self.base_url, result, deadline)
             bodies.append(result)
         keys = self._keys or self._read_keys(bodies.pop())
-        tokens = [self._parse(body, "NRAS answer", _MAXIMUM_TOKEN) for body in bodies]
+        tokens = [self._parse(body, "NRAS answer", NRAS.maximum) for body in bodies]
         named = frozenset().union(*map(key_ids, tokens))
         if not named <= _kids(keys):
             keys = self._read_keys(self._fetch_keys(deadline))
@@ -164,21 +168,17 @@ class NrasClient:
     def _ask(self, group: list[Evidence], nonce: Nonce, deadline: Deadline) -> bytes:
         body = request_body(group, nonce, self._claims_version)
         url = self.base_url + _PATHS[group[0].kind]
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        return self._client.exchange(
-            NRAS, "POST", url, deadline=deadline, maximum=_MAXIMUM_TOKEN, headers=headers, body=body
-        ).content
+        return self._client.exchange(NRAS, url, deadline, body).content
 
     def _fetch_keys(self, deadline: Deadline) -> bytes:
-        url = self.base_url + JWKS_PATH
-        return self._client.fetch(NRAS, url, deadline=deadline, maximum=_MAXIMUM_JWKS, accept="application/json")
+        return self._client.fetch(_KEY_SET, self.base_url + JWKS_PATH, deadline)
 
     def _parse(self, body: bytes, source: str, maximum: int) -> object:
         with NRAS.reading(self.base_url, body):
             return load_json(body, source=source, maximum=maximum)
 
     def _read_keys(self, body: bytes) -> JsonObject:
-        document = self._parse(body, "JWKS", _MAXIMUM_JWKS)
+        document = self._parse(body, "JWKS", _KEY_SET.maximum)
         keys = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(document, dict) or not isinstance(keys, list) or not keys:
             raise NRAS.unusable(self.base_url, "the key set has no 'keys'")

@@ -246,16 +246,16 @@ def test_intels_collateral_is_cached_by_platform_for_a_day_and_offline_for_as_lo
 def test_by_default_the_makers_own_hosts_are_asked(t1, tee: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def ask(_: HttpClient, service: Service, method: str, url: str, **more: object) -> None:
-        asked.append(f"{method} {url}")
+    def ask(_: HttpClient, service: Service, url: str, _deadline: object) -> None:
+        asked.append(url)
         raise service.error("stopped", code="connection")
 
     monkeypatch.setattr(HttpClient, "exchange", ask)
     for raw in (t1[0], snp(tee, "s3-genoa-v3.report.bin")):
         with pytest.raises(CollateralError, match="stopped"):
             fetch_cpu(wanted_of(raw), CpuOptions(), at=SUMMER)
-    intel, amd = "GET https://api.trustedservices.intel.com", "GET https://kdsintf.amd.com"
-    root = "GET https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+    intel, amd = "https://api.trustedservices.intel.com", "https://kdsintf.amd.com"
+    root = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
     genoa = vcek_path(snp(tee, "s3-genoa-v3.report.bin"), "Genoa")
     assert sorted(asked) == sorted([intel + TCB, intel + QE, intel + PCK_CRL, root, amd + genoa])
 

@@ -41,11 +41,7 @@ def ask(services, paths, *, clock=None, client=None, deadline=None):
     limit = deadline or Deadline(60, clock=clock)
 
     def job(path):
-        return lambda: (
-            client.exchange(
-                RIM_SERVICE, "GET", services.rim_url + path, deadline=limit, maximum=2**21, headers={}
-            ).content
-        )
+        return lambda: client.exchange(RIM_SERVICE, services.rim_url + path, limit).content
 
     return run_all([job(path) for path in paths], Deadline(60))
 

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import requests
@@ -37,14 +38,9 @@ def get(services, *, client=None, seconds=60.0, clock=None, path=None, maximum=2
     clock = clock or Clock()
     client = client or HttpClient(sleep=clock.sleep, jitter=lambda: 1.0)
     with client:
-        return client.exchange(
-            RIM_SERVICE,
-            "GET",
-            services.rim_url + (path or f"/v1/rim/{services.platform.rim_ids[0]}"),
-            deadline=Deadline(seconds, clock=clock),
-            maximum=maximum,
-            headers={"Accept": "application/json"},
-        ).content
+        service = replace(RIM_SERVICE, maximum=maximum)
+        url = services.rim_url + (path or f"/v1/rim/{services.platform.rim_ids[0]}")
+        return client.exchange(service, url, Deadline(seconds, clock=clock)).content
 
 
 def failure(*args, **settings) -> CollateralError:
@@ -78,7 +74,7 @@ def test_a_fetch_ends_at_its_deadline_though_the_answer_goes_on_coming(begin: by
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/jwks"
         with pytest.raises(CollateralError, match=r"no whole answer within 0\.3 s") as caught:
-            client.fetch(RIM_SERVICE, url, deadline=Deadline(0.3), maximum=10**5, accept="*/*")
+            client.fetch(RIM_SERVICE, url, Deadline(0.3))
         assert (caught.value.code, caught.value.result_code) == ("deadline", 103)
         # The connection is ended, not left to a thread.
         assert gone.wait(30)
@@ -165,7 +161,7 @@ def test_nothing_is_asked_after_the_deadline(platform) -> None:
     clock.now += 2
     with Services(platform) as services, HttpClient() as client:
         with pytest.raises(CollateralError) as caught:
-            client.exchange(RIM_SERVICE, "GET", services.rim_url, deadline=deadline, maximum=10, headers={})
+            client.exchange(RIM_SERVICE, services.rim_url, deadline)
         assert services.log == []
     assert caught.value.code == "deadline"
     assert caught.value.result_code is ResultCode.RIM_CONNECTION_ERROR
@@ -356,9 +352,7 @@ def test_proxies_come_from_the_environment(platform, monkeypatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", proxy.rim_url)
         monkeypatch.setenv("http_proxy", proxy.rim_url)
         with pytest.raises(CollateralError):
-            client.exchange(
-                RIM_SERVICE, "GET", "http://rim.invalid/v1/rim/NV_A", deadline=Deadline(5), maximum=10, headers={}
-            )
+            client.exchange(RIM_SERVICE, "http://rim.invalid/v1/rim/NV_A", Deadline(5))
         assert [item.key for item in proxy.log] == ["http://rim.invalid/v1/rim/NV_A"]
 
 
@@ -399,7 +393,7 @@ def test_what_a_server_wrote_is_marked_and_cannot_steer_a_terminal(answer, proxi
         monkeypatch.setenv("https_proxy", url)
         asked = "https://rim.invalid" if proxied else url
         with pytest.raises(CollateralError) as caught:
-            client.exchange(RIM_SERVICE, "GET", asked, deadline=Deadline(5), maximum=10, headers={})
+            client.exchange(RIM_SERVICE, asked, Deadline(5))
     assert str(caught.value).isprintable()
     assert told in str(caught.value)
     assert caught.value.result_code is ResultCode.RIM_CONNECTION_ERROR
@@ -434,9 +428,7 @@ def test_closing_the_client_ends_the_threads_that_are_late(answer, again) -> Non
         with HttpClient() as client:
             # A limit of its own, so that no timeout of the socket ends it.
             own = Deadline(3600)
-            (result,) = run_all(
-                [lambda: client.exchange(RIM_SERVICE, "GET", url, deadline=own, maximum=9, headers={})], deadline
-            )
+            (result,) = run_all([lambda: client.exchange(RIM_SERVICE, url, own)], deadline)
             assert isinstance(result, Late)
             late = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("nvattest-job")]
             assert late
