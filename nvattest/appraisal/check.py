@@ -28,20 +28,12 @@ class CheckSpec(NamedTuple):
     gpu: ResultCode
     switch: ResultCode
 
-    def code(self, kind: DeviceKind) -> ResultCode:
-        """The result code of a failure on this kind of device."""
-        return self.gpu if kind is DeviceKind.GPU else self.switch
-
 
 def _spec(
-    name: str,
-    step: int,
-    title: str,
-    rank: int,
-    gpu: ResultCode = ResultCode.OVERALL_RESULT_FALSE,
-    switch: ResultCode | None = None,
-) -> CheckSpec:
-    return CheckSpec(id=name, step=step, title=title, rank=rank, gpu=gpu, switch=gpu if switch is None else switch)
+    name: str, step: int, title: str, rank: int,
+    gpu: ResultCode = ResultCode.OVERALL_RESULT_FALSE, switch: ResultCode | None = None,
+) -> CheckSpec:  # fmt: skip
+    return CheckSpec(name, step, title, rank, gpu, gpu if switch is None else switch)
 
 
 _C = ResultCode
@@ -229,12 +221,10 @@ def not_passed(
     found: str = "",
     hint: str = "",
     tolerated_by: str = "",
-    kind: DeviceKind = DeviceKind.GPU,
     code: ResultCode | None = None,
 ) -> Check:
-    """A check with another outcome. Its code is ``code``, or what the table has for this ``kind`` of device."""
-    if code is None:
-        code = CHECKS[name].code(kind)
+    """A check with another outcome. Its code is ``code``, or what the table has for it on a GPU."""
+    code = CHECKS[name].gpu if code is None else code
     return Check(name, outcome, clean(detail), clean(expected), clean(found), clean(hint), tolerated_by, code)
 
 
@@ -243,9 +233,14 @@ absent = partial(not_passed, Outcome.ABSENT)
 skipped = partial(not_passed, Outcome.SKIPPED)
 
 
-def not_made(name: str, why: str, *, kind: DeviceKind = DeviceKind.GPU) -> Check:
+def not_made(name: str, why: str) -> Check:
     """A check that could not be made because an earlier one left nothing to look at."""
-    return skipped(name, f"not checked: {why}", kind=kind)
+    return skipped(name, f"not checked: {why}")
+
+
+def of_switch(check: Check) -> Check:
+    """The check with the switch's code, where the table has another one for it than a GPU's."""
+    return check._replace(code=check.spec.switch) if check.code is check.spec.gpu else check
 
 
 def unacceptable(checks: tuple[Check, ...]) -> tuple[Check, ...]:

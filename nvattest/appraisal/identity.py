@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from nvattest.appraisal.check import Check, absent, failed, not_made, passed, skipped
 from nvattest.appraisal.inputs import EvidencePolicy
-from nvattest.appraisal.memory import ReadEvidence
+from nvattest.appraisal.memory import Basis, ReadEvidence
 from nvattest.appraisal.results import DeviceIdentity
 from nvattest.errors import ParseError, ResultCode
-from nvattest.evidence import Evidence
-from nvattest.model import Architecture, DeviceKind, Nonce, format_time
+from nvattest.model import Architecture, DeviceKind, format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainFinding, ValidatedChain
 from nvattest.pki.dice import (
@@ -19,8 +20,7 @@ from nvattest.pki.dice import (
     read_fwid,
     same_chip,
     tcb_infos,
-)
-from nvattest.pki.ecdsa import EcdsaVerifier
+)  # fmt: skip
 from nvattest.spdm.opaque import GpuFields
 from nvattest.spdm.report import Report
 
@@ -33,13 +33,13 @@ _AGAIN = "collect the evidence again"
 
 def check_report(device: ReadEvidence, policy: EvidencePolicy) -> list[Check]:
     """Step 1: the report can be read, and nothing follows it."""
-    kind, report = device.evidence.kind, device.report
+    report = device.report
     if isinstance(report, ParseError):
         newer = report.result_code is ResultCode.GPU_FW_NOT_SUPPORTED
         own = newer or report.result_code is ResultCode.SPDM_FIELD_NOT_FOUND
         hint = "update nvattest: this driver is newer" if newer else _AGAIN
-        check = failed("report-format", str(report), hint=hint, kind=kind, code=report.result_code if own else None)
-        return [check, not_made("report-trailing-bytes", _NO_REPORT, kind=kind)]
+        check = failed("report-format", str(report), hint=hint, code=report.result_code if own else None)
+        return [check, not_made("report-trailing-bytes", _NO_REPORT)]
     size, blocks, extra = len(report.raw), len(report.response.blocks), len(report.trailing)
     read = passed("report-format", f"{size} bytes: request, {blocks} measurement blocks, opaque data, signature")
     if extra == 0:
@@ -47,7 +47,7 @@ def check_report(device: ReadEvidence, policy: EvidencePolicy) -> list[Check]:
     if extra <= policy.max_trailing_bytes:
         return [read, passed("report-trailing-bytes", f"{extra} bytes after the signature; nothing reads them")]
     trailing = failed(
-        "report-trailing-bytes", f"{extra} bytes after the signature", kind=kind, found=str(extra),
+        "report-trailing-bytes", f"{extra} bytes after the signature", found=str(extra),
         expected=f"at most {policy.max_trailing_bytes}",
         hint="the collector returned more than the report; check the size that the driver gave",
     )  # fmt: skip
@@ -109,65 +109,56 @@ def identity_of(certificates: tuple[Certificate, ...]) -> DeviceIdentity:
     )
 
 
-def check_signature(
-    report: Report | None, certificates: tuple[Certificate, ...], kind: DeviceKind, ecdsa: EcdsaVerifier
-) -> Check:
+def check_signature(device: ReadEvidence, basis: Basis) -> Check:
     """Step 5."""
+    report, certificates = device.readable, device.chain
     if report is None or not certificates:
-        return not_made("report-signature", _NEITHER, kind=kind)
+        return not_made("report-signature", _NEITHER)
     leaf, size = certificates[0], len(report.signed)
-    if ecdsa.verify_raw(leaf.spki_der, report.signature, report.signed):
+    if basis.memory.ecdsa.verify_raw(leaf.spki_der, report.signature, report.signed):
         return passed("report-signature", f"ECDSA P-384 over {size} bytes by {leaf.common_name}")
     return failed(
         "report-signature", f"the signature over {size} bytes does not verify with the key of the leaf certificate",
-        kind=kind, hint="the report was altered, or it belongs to another device than the chain",
+        hint="the report was altered, or it belongs to another device than the chain",
     )  # fmt: skip
 
 
-def check_nonce(report: Report | None, evidence: Evidence, nonce: Nonce | None, policy: EvidencePolicy) -> Check:
+def check_nonce(device: ReadEvidence, basis: Basis) -> Check:
     """Step 6."""
-    kind = evidence.kind
+    report, nonce, declared = device.readable, basis.nonce, device.evidence.nonce
     if report is None:
-        return not_made("nonce", _NO_REPORT, kind=kind)
+        return not_made("nonce", _NO_REPORT)
     found = report.request.nonce
     if nonce is not None and found != nonce.value:
-        return failed(
-            "nonce", "the report answers another nonce", expected=nonce.hex(), found=found.hex(), kind=kind,
-            hint="this evidence was made for another verifier or at another time; collect it again with your nonce",
-        )  # fmt: skip
-    if evidence.nonce is not None and evidence.nonce != found:
-        return failed(
-            "nonce", "the evidence declares another nonce than the report contains",
-            expected=found.hex(), found=evidence.nonce.hex(), kind=kind,
-            hint="the file was put together from two collections",
-        )  # fmt: skip
+        hint = "this evidence was made for another verifier or at another time; collect it again with your nonce"
+        return failed("nonce", "the report answers another nonce", expected=nonce.hex(), found=found.hex(), hint=hint)
+    if declared is not None and declared != found:
+        detail = "the evidence declares another nonce than the report contains"
+        hint = "the file was put together from two collections"
+        return failed("nonce", detail, expected=found.hex(), found=declared.hex(), hint=hint)
     if nonce is None:
         return absent(
-            "nonce", "no nonce was given to compare with: this may be a recording", found=found.hex(), kind=kind,
+            "nonce", "no nonce was given to compare with: this may be a recording", found=found.hex(),
             hint="give the nonce that you sent (--nonce); a nonce read from the evidence itself proves nothing",
-            tolerated_by="accept_unverified_nonce" if policy.accept_unverified_nonce else "",
+            tolerated_by="accept_unverified_nonce" if basis.policy.accept_unverified_nonce else "",
         )  # fmt: skip
     return passed("nonce", f"{nonce.hex()[:16]}… as sent", expected=nonce.hex(), found=found.hex())
 
 
 def check_architecture(
-    evidence: Evidence,
-    report: Report | None,
-    identity: DeviceIdentity | None,
-    certificates: tuple[Certificate, ...],
-    policy: EvidencePolicy,
+    device: ReadEvidence, identity: DeviceIdentity | None, policy: EvidencePolicy
 ) -> tuple[Check, Architecture | None]:
     """Step 7, and the architecture that chain, report and evidence agree on."""
-    declared, kind = evidence.architecture, evidence.kind
     if identity is None:
-        return not_made("architecture", _NO_CHAIN, kind=kind), None
+        return not_made("architecture", _NO_CHAIN), None
 
     def differ(detail: str, expected: str, found: str, hint: str = "") -> Check:
-        return failed("architecture", detail, expected=expected, found=found, hint=hint, kind=kind)
+        return failed("architecture", detail, expected=expected, found=found, hint=hint)
 
-    chip, reported = identity.chip, _reported_chip(report)
+    declared, reported = device.evidence.architecture, _reported_chip(device.readable)
+    chip = identity.chip
     if chip is None:
-        names = " and ".join(repr(certificate.common_name) for certificate in certificates[:2])
+        names = " and ".join(repr(certificate.common_name) for certificate in device.chain[:2])
         detail = f"leaf and boot ROM certificate do not name one chip: {names}"
         hint = "the chain was put together from several devices, or is no device chain"
         return differ(detail, declared.value, names, hint), None
@@ -199,18 +190,16 @@ def _reported_chip(report: Report | None) -> str | None:
     return report.fields.chip_info if report is not None and isinstance(report.fields, GpuFields) else None
 
 
-def check_fwid(
-    report: Report | None, certificates: tuple[Certificate, ...], architecture: Architecture, policy: EvidencePolicy
-) -> Check:
+def check_fwid(device: ReadEvidence, architecture: Architecture, policy: EvidencePolicy) -> Check:
     """Step 8."""
-    kind = architecture.kind
+    report, certificates = device.readable, device.chain
     if report is None or not certificates:
-        return not_made("fwid", _NEITHER, kind=kind)
+        return not_made("fwid", _NEITHER)
     reported = report.fields.fwid
     try:
         certified = read_fwid(certificates[0], architecture)
     except ParseError as error:
-        return failed("fwid", str(error), kind=kind, hint="the leaf certificate's DICE extension is malformed")
+        return failed("fwid", str(error), hint="the leaf certificate's DICE extension is malformed")
     if certified is None:
         return failed(
             "fwid", "the leaf certificate has no DICE extension for the firmware id",
@@ -218,11 +207,10 @@ def check_fwid(
             hint="the chain belongs to another kind of device",
         )  # fmt: skip
     if reported is None:
-        demanded = policy.require_fwid_in_report and kind is DeviceKind.GPU
+        demanded = policy.require_fwid_in_report and architecture.kind is DeviceKind.GPU
         if demanded or architecture not in policy.fwid_optional_for:
             return absent(
-                "fwid", "the report names no firmware id, and the policy demands one",
-                expected=certified.hex(), kind=kind,
+                "fwid", "the report names no firmware id, and the policy demands one", expected=certified.hex(),
                 hint="drivers before R550 leave it out: update the driver, or see require_fwid_in_report and "
                 "fwid_optional_for in the policy",
             )  # fmt: skip
@@ -231,25 +219,21 @@ def check_fwid(
         return passed("fwid", detail, expected=certified.hex())
     if certified != reported:
         return failed(
-            "fwid", "the firmware that runs is not the certified one", kind=kind,
-            expected=certified.hex(), found=reported.hex(),
+            "fwid", "the firmware that runs is not the certified one", expected=certified.hex(), found=reported.hex(),
             hint="the report belongs to another device than the chain, or its firmware was replaced",
         )  # fmt: skip
     return passed("fwid", f"{reported.hex()[:16]}… is certified", expected=certified.hex(), found=reported.hex())
 
 
-def check_debug(
-    evidence: Evidence, certificates: tuple[Certificate, ...], architecture: Architecture, policy: EvidencePolicy
-) -> Check:
+def check_debug(device: ReadEvidence, architecture: Architecture, policy: EvidencePolicy) -> Check:
     """Step 9."""
-    if not certificates:
+    if not device.chain:
         return not_made("debug", _NO_CHAIN)
     stated = 0
-    found: list[str] = []
     # Nothing signs what the driver says: it counts where it speaks against the device.
-    if evidence.hints.get("dev_tools", "off") != "off":
-        found.append("the driver says that DevTools mode is on")
-    for position, certificate in enumerate(certificates):
+    developing = device.evidence.hints.get("dev_tools", "off") != "off"
+    found = ["the driver says that DevTools mode is on"] if developing else []
+    for position, certificate in enumerate(device.chain):
         try:
             infos = tcb_infos(certificate)
         except ParseError as error:
@@ -261,11 +245,9 @@ def check_debug(
         if flags:
             found.append(f"certificate {position} ({certificate.label}) says {', '.join(flags)}")
     if found:
-        text = "; ".join(found)
-        expected, hint = "no flag, and DevTools mode off", "take the device out of its development state"
-        if policy.allow_debug:
-            return skipped("debug", text, expected=expected, found=text, hint=hint, tolerated_by="allow_debug")
-        return failed("debug", text, expected=expected, found=text, hint=hint)
+        make = partial(skipped, tolerated_by="allow_debug") if policy.allow_debug else failed
+        text, hint = "; ".join(found), "take the device out of its development state"
+        return make("debug", text, expected="no flag, and DevTools mode off", found=text, hint=hint)
     if stated:
         return passed("debug", "no debug, recovery or not-secure flag is set in any certificate of the chain")
     return passed("debug", f"certificates of {architecture.value} carry no debug flag; none is set")

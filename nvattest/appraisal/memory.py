@@ -45,6 +45,15 @@ class ReadEvidence:
     certificates: tuple[Certificate, ...] | ParseError
     seal: InitVar[object]
 
+    @property
+    def readable(self) -> Report | None:
+        return None if isinstance(self.report, ParseError) else self.report
+
+    @property
+    def chain(self) -> tuple[Certificate, ...]:
+        """The certificates, none where they cannot be read."""
+        return () if isinstance(self.certificates, ParseError) else self.certificates
+
     def __repr__(self) -> str:
         unread = [name for name in ("report", "certificates") if isinstance(getattr(self, name), ParseError)]
         return f"<ReadEvidence {self.evidence!r}{', cannot read: ' * bool(unread)}{' and '.join(unread)}>"

@@ -50,10 +50,10 @@ class RimAppraisal(NamedTuple):
 
     role: RimRole
     id: str
-    source: Source | None
-    origin: str
-    document: RimDocument | None
-    chain: ChainAppraisal | None
+    source: Source | None = None
+    origin: str = ""
+    document: RimDocument | None = None
+    chain: ChainAppraisal | None = None
 
 
 class DeviceIdentity(NamedTuple):

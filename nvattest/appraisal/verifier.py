@@ -36,14 +36,14 @@ the chain.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from nvattest._registry import NO_PDI, PPCIE_ENABLED, SWITCH_LOCKED
 from nvattest.appraisal import identity as who
 from nvattest.appraisal import measurements as values
-from nvattest.appraisal.check import CHECKS, Check, absent, failed, not_made, passed, rim_checks, skipped
+from nvattest.appraisal.check import CHECKS, Check, absent, failed, not_made, of_switch, passed, rim_checks, skipped
 from nvattest.appraisal.identity import check_path, check_validity
 from nvattest.appraisal.inputs import Collateral, EvidencePolicy, TopologyRule, Unavailable
 from nvattest.appraisal.memory import Basis, Memory, ReadEvidence
@@ -131,10 +131,8 @@ def memory_of(verifier: Verifier) -> Memory:
 
 def appraise_device(device: ReadEvidence, index: int, basis: Basis) -> DeviceAppraisal:
     """Steps 1 to 19 on the evidence of one device. ``index`` counts devices of its kind from 0. Never raises."""
-    evidence, kind = device.evidence, device.evidence.kind
-    policy, memory = basis.policy, basis.memory
-    report = None if isinstance(device.report, ParseError) else device.report
-    certificates = () if isinstance(device.certificates, ParseError) else device.certificates
+    evidence, kind, policy, memory = device.evidence, device.evidence.kind, basis.policy, basis.memory
+    report, certificates = device.readable, device.chain
     chain = memory.validate_device_chain(certificates, basis.anchors, basis.at.device) if certificates else None
     identity = who.identity_of(certificates) if certificates else None
 
@@ -147,25 +145,25 @@ def appraise_device(device: ReadEvidence, index: int, basis: Basis) -> DeviceApp
     # (4) all its certificates are in their validity period
     checks.append(who.check_validity("chain-validity", chain))
     # (5) the report is signed by the leaf key
-    checks.append(who.check_signature(report, certificates, kind, memory.ecdsa))
+    checks.append(who.check_signature(device, basis))
     # (6) the report answers our nonce
-    checks.append(who.check_nonce(report, evidence, basis.nonce, policy))
+    checks.append(who.check_nonce(device, basis))
     # (7) chain, report and evidence name one architecture
-    check, architecture = who.check_architecture(evidence, report, identity, certificates, policy)
+    check, architecture = who.check_architecture(device, identity, policy)
     checks.append(check)
     named = architecture or evidence.architecture
     # (8) the firmware id of the report is the certified one
-    checks.append(who.check_fwid(report, certificates, named, policy))
+    checks.append(who.check_fwid(device, named, policy))
     # (9) the device is not in a debug state
-    checks.append(who.check_debug(evidence, certificates, named, policy))
+    checks.append(who.check_debug(device, named, policy))
     # (10) no certificate of the chain is revoked
     check, revocations = check_revocation("chain-revocation", chain, ChainProfile.DEVICE, basis)
     checks.append(check)
     # (11) to (13) each RIM is there and follows the profile, is signed, and describes this device
-    names = name_rims(report, architecture)
-    checks += names.checks
+    ids, why, unpublished = name_rims(report, architecture)
+    checks += unpublished
     chip = who.chip_of_device(report, identity)
-    rims = {role: appraise_rim(role, names, report, chip, basis) for role in ROLES[kind]}
+    rims = {role: appraise_rim(role, ids.get(role), why, report, chip, basis) for role in ROLES[kind]}
     for rim in rims.values():
         checks += rim.checks
     # (14) to (16) compare with the golden values of the RIMs that are verified
@@ -187,31 +185,18 @@ def appraise_device(device: ReadEvidence, index: int, basis: Basis) -> DeviceApp
     checks.append(values.check_hints(report, evidence))
 
     return DeviceAppraisal(
-        index=index,
-        kind=kind,
-        declared_architecture=evidence.architecture,
-        origin=evidence.origin,
+        index=index, kind=kind, declared_architecture=evidence.architecture, origin=evidence.origin,
         report_sha256=hashlib.sha256(evidence.report).hexdigest(),
         chain_sha256=hashlib.sha256(evidence.certificate_chain).hexdigest(),
-        checks=tuple(checks),
-        report=report,
-        identity=identity,
+        checks=tuple(checks if kind is DeviceKind.GPU else map(of_switch, checks)),
+        report=report, identity=identity,
         chain=ChainAppraisal(chain, revocations) if chain is not None else None,
         rims={role: rim.appraisal for role, rim in rims.items() if rim.appraisal is not None},
-        comparison=comparison,
-        svn=svn,
-    )
+        comparison=comparison, svn=svn,
+    )  # fmt: skip
 
 
 # --- steps 11 to 13: each RIM, from its id to golden values -----------------------------------------------------------
-
-
-class RimNames(NamedTuple):
-    """The ids of the RIMs of a device, or none and why. That none is published is a check of its own."""
-
-    ids: dict[RimRole, str]
-    why: str = ""
-    checks: tuple[Check, ...] = ()
 
 
 class RimResult(NamedTuple):
@@ -222,40 +207,39 @@ class RimResult(NamedTuple):
     verified: VerifiedRim | None = None
 
 
-def name_rims(report: Report | None, architecture: Architecture | None) -> RimNames:
-    """The ids of the RIMs, made from what the report says."""
+def name_rims(
+    report: Report | None, architecture: Architecture | None
+) -> tuple[Mapping[RimRole, str], str, list[Check]]:
+    """The ids of the RIMs, made from what the report says; or none, why, and a check where none is published."""
     if report is None:
-        return RimNames({}, "the report, which names it, could not be read")
+        return {}, "the report, which names it, could not be read", []
     if architecture is None:
-        return RimNames({}, "the architecture, which names it, is not established")
+        return {}, "the architecture, which names it, is not established", []
     try:
-        return RimNames(dict(rim_ids(report, architecture)))
+        return rim_ids(report, architecture), "", []
     except InputError as error:
         # The other error: fields of up to 64 characters each make an id that is too long.
         unpublished = error.code == "no-reference-values"
-        checks = (absent("reference-values", error.message, hint=error.hint),) if unpublished else ()
-        return RimNames({}, error.message, checks)
+        return {}, error.message, [absent("reference-values", error.message, hint=error.hint)] * unpublished
 
 
-def appraise_rim(role: RimRole, names: RimNames, report: Report | None, chip: str | None, basis: Basis) -> RimResult:
-    """Steps 11 to 13 for one RIM of a device with this ``chip``."""
+def appraise_rim(
+    role: RimRole, rim_id: str | None, why: str, report: Report | None, chip: str | None, basis: Basis
+) -> RimResult:
+    """Steps 11 to 13 for one RIM of a device with this ``chip``; ``why`` says why it has no id."""
     available, form, signature, path, validity, revocation, binding = ids = rim_checks(role.value)
-    if report is None or role not in names.ids:
-        return RimResult([not_made(name, names.why) for name in ids])
-    rim_id, memory = names.ids[role], basis.memory
-    nothing = RimAppraisal(role=role, id=rim_id, source=None, origin="", document=None, chain=None)
+    if report is None or rim_id is None:
+        return RimResult([not_made(name, why) for name in ids])
+    memory, nothing = basis.memory, RimAppraisal(role, rim_id)
 
     # (11) it is there
     answer = basis.collateral.rims.get(rim_id)
     if answer is None:
-        missing = basis.collateral.unavailable.get(
-            f"rim:{rim_id}",
-            Unavailable(
-                CHECKS[available].gpu,
-                f"{rim_id} is not among the RIMs that were given",
-                "add it to the bundle or the RIM folder, or allow the network",
-            ),
-        )
+        given = Unavailable(
+            CHECKS[available].gpu, f"{rim_id} is not among the RIMs that were given",
+            "add it to the bundle or the RIM folder, or allow the network",
+        )  # fmt: skip
+        missing = basis.collateral.unavailable.get(f"rim:{rim_id}", given)
         check = absent(available, missing.message, expected=rim_id, hint=missing.hint, code=missing.code)
         return RimResult([check, *(not_made(name, "the RIM is not there") for name in ids[1:])], nothing)
     origin = f" ({answer.origin})" if answer.origin else ""
