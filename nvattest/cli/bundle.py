@@ -191,11 +191,7 @@ def _fetch_or_refresh(options: argparse.Namespace, *, as_json: bool) -> int:
 
 
 def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
-    """Refuse options that would have no effect.
-
-    Raises:
-        ArgumentError: one of them is given.
-    """
+    """Refuse options that would have no effect."""
     for name in given(options, *names):
         raise ArgumentError(f"{name}: {why}")
 

@@ -91,11 +91,7 @@ def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> 
 
 
 def guest_paths(root: str, config: str) -> Paths:
-    """The places that the options name.
-
-    Raises:
-        ArgumentError: the configuration is not named by an absolute path.
-    """
+    """The places that the options name."""
     from nvattest.guest.config import Paths
 
     if config and not config.startswith("/"):

@@ -103,11 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; 0 if nothing needs a decision and every file could be read, 1 otherwise.
-
-    Raises:
-        ArgumentError: there is nothing at the path.
-    """
+    """Print the findings; 0 if nothing needs a decision and every file could be read, 1 otherwise."""
     if not os.path.exists(options.path):
         raise ArgumentError(f"PATH: there is no {options.path}")
     report = check_path(options.path)

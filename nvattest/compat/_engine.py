@@ -84,11 +84,7 @@ class Settings:
         )
 
     def trust_anchors(self) -> TrustAnchors:
-        """The roots that the caller gave, those of ``NVATTEST_TRUST_ANCHORS``, or NVIDIA's.
-
-        Raises:
-            InputError: the file cannot be read or holds no root.
-        """
+        """The roots that the caller gave, those of ``NVATTEST_TRUST_ANCHORS``, or NVIDIA's."""
         from nvattest._folder import read_bounded
         from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 
@@ -98,11 +94,7 @@ class Settings:
         return trust_anchors_from_pem(read_bounded(path, _MAXIMUM_ANCHORS)) if path else NVIDIA_ANCHORS
 
     def gather_options(self) -> GatherOptions:
-        """Where RIMs and revocation answers are asked for. Nothing is kept on disk, as in the old SDK.
-
-        Raises:
-            InputError: a URL or a key that cannot be used.
-        """
+        """Where RIMs and revocation answers are asked for. Nothing is kept on disk, as in the old SDK."""
         from nvattest.collateral.gather import GatherOptions
         from nvattest.collateral.http import HttpSettings
 
@@ -131,11 +123,7 @@ class Result(NamedTuple):
 
 
 def read_nonce(text: object) -> Nonce:
-    """The nonce of the old interfaces: 64 hexadecimal digits as a text.
-
-    Raises:
-        InvalidNonceError: anything else.
-    """
+    """The nonce of the old interfaces: 64 hexadecimal digits as a text; anything else is an InvalidNonceError."""
     if not isinstance(text, str) or len(text) != 64:
         shown = f"a text of {len(text)} characters" if isinstance(text, str) else type(text).__name__
         raise InvalidNonceError(f"the nonce is {shown}", hint="give 64 hexadecimal digits")
@@ -159,11 +147,7 @@ def new_key(warning: str) -> SigningKey:
 
 
 def check_claims_version(version: object) -> str:
-    """A claims version of the old SDK.
-
-    Raises:
-        CompatValueError: another one.
-    """
+    """A claims version of the old SDK; another one is a CompatValueError."""
     if version not in CLAIMS_VERSIONS:
         raise CompatValueError(
             f"there are no claims of version {version!r} in the SDK",
@@ -231,11 +215,7 @@ def verify_locally(
 ) -> tuple[Result, Appraisal, tuple[str, ...]]:
     """Verify on this machine and sign the result, good or bad. ``known`` is what the services are not asked for.
 
-    Returns:
-        The result, its appraisal, and the trusted devices that a certificate on hold makes so.
-
-    Raises:
-        InputError: settings that cannot be used.
+    Returns the result, its appraisal, and the trusted devices that a certificate on hold makes so.
     """
     from nvattest import session
     from nvattest.token.claims import claims_of
@@ -300,11 +280,7 @@ def nras_default(*, switch: bool) -> str:
 
 
 def nras_base(url: str) -> str:
-    """The base of an NRAS URL: old ones end in ``/v3/attest/gpu``, and the client asks v4.
-
-    Raises:
-        CompatValueError: not an https URL, or http to another machine (the client refuses that).
-    """
+    """The base of an NRAS URL: old ones end in ``/v3/attest/gpu``, and the client asks v4 (and refuses plain http)."""
     base = re.sub(r"/v[0-9]+/attest/(gpu|switch)/?$", "", url.rstrip("/"))
     if not base.startswith(("https://", "http://")):
         raise CompatValueError(f"not a URL of NRAS: {url[:200]!r}", code="url", hint=f"{NRAS_URL}/v3/attest/gpu")
@@ -342,11 +318,7 @@ def verify_at_nras(evidence: Sequence[Evidence], *, nonce: Nonce, url: str, sett
 
 
 def nras_keys(url: str) -> JsonObject:
-    """The key set of NRAS, over TLS and without the service key.
-
-    Raises:
-        CollateralError: it cannot be had.
-    """
+    """The key set of NRAS, over TLS and without the service key."""
     with _nras(url) as client:
         return client.keys()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nvattest.compat import NoEvidenceError
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
 _ARCHITECTURE_NUMBERS = {Architecture.HOPPER: 9, Architecture.BLACKWELL: 10, Architecture.RUBIN: 13}
 
 
+@dataclass(frozen=True, repr=False)
 class _Handle:
-    __slots__ = ("evidence",)
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
+    evidence: Evidence
 
     def __repr__(self) -> str:
         uuid = self.evidence.hints.get("uuid") or "without UUID"
@@ -32,8 +31,6 @@ class GpuHandle(_Handle):
 
     Versions and UUID are the driver's words, or empty; the verification takes them from the signed report.
     """
-
-    __slots__ = ()
 
     def get_gpu_architecture(self) -> str:
         """``HOPPER``, ``BLACKWELL`` or ``RUBIN``."""
@@ -64,8 +61,6 @@ class GpuHandle(_Handle):
 
 class SwitchHandle(_Handle):
     """The evidence of one NVSwitch with the attributes of the old one."""
-
-    __slots__ = ()
 
     @property
     def uuid(self) -> str:
