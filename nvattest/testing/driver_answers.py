@@ -19,8 +19,6 @@ from nvattest.errors import InputError
 if TYPE_CHECKING:
     from nvattest.devices.state import SystemState
 
-__all__ = ["CALLS", "Answers", "DriverState", "Fault", "Reply", "board_answer", "switch_uuid"]
-
 _DELAY_MAX: Final = 3600.0
 
 _INVALID_ARGUMENT: Final = 2
@@ -34,7 +32,6 @@ _NSCQ_INVALID_UUID: Final = -2
 _NSCQ_LS10: Final = 2
 _UUIDS_MAX: Final = 1000  # what fits into one reply
 _NONCE_SIZE: Final = 32
-_FINDERS: Final = frozenset(f"nvmlDeviceGetHandleBy{what}" for what in ("UUID", "Serial", "PciBusId"))
 _KEY_ROTATION_RANGE: Final = range(50, 66)
 _LABEL: Final = re.compile(r"SWX-([0-9A-F]{8})-([0-9A-F]{4})-([0-9A-F]{4})-([0-9A-F]{4})-([0-9A-F]{12})")
 _MIB: Final = 1 << 20
@@ -109,40 +106,33 @@ _OF_BOARD: Final = (
 )  # fmt: skip
 # A board without fans of its own, and no Windows.
 _UNSUPPORTED: Final = ("FanSpeed", "DriverModel", "DriverModel_v2")
-
-NUMBERS: Final = frozenset(
+_BOARD_CALLS: Final = frozenset(
     {f"nvmlDeviceGet{name}" for names in (_FIXED, _CHOSEN, _LONG, _OF_BOARD, _UNSUPPORTED) for name in names}
     | {"nvmlDeviceIsMigDeviceHandle"}
 )
-"""The calls that ``board_answer`` answers."""
-
-CALLS: Final = frozenset(
-    [
-        *("nvmlInit", "nvmlShutdown", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion"),
-        *("nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetCount"),
-        *(f"nvmlDeviceGetHandleBy{what}" for what in ("UUID", "Serial", "PciBusId")),
-        *NUMBERS,
-        *(
-            f"nvmlSystemGetConfCompute{what}"
-            for what in ("State", "Settings", "Capabilities", "GpusReadyState", "KeyRotationThresholdInfo")
-        ),
-        *(f"nvmlSystemSetConfCompute{what}" for what in ("GpusReadyState", "KeyRotationThresholdInfo")),
-        *(
-            f"nvmlDeviceGet{what}"
-            for what in (
-                *("HandleByIndex", "Name", "UUID", "VbiosVersion", "BoardPartNumber", "Serial", "InforomImageVersion"),
-                *("Architecture", "BoardId", "PersistenceMode"),
-            )
-        ),
-        *(
-            f"nvmlDeviceGetConfCompute{what}"
-            for what in ("GpuAttestationReport", "GpuCertificate", "MemSizeInfo", "ProtectedMemoryUsage")
-        ),
-        *("nvmlDeviceSetConfComputeUnprotectedMemSize", "nvmlDeviceSetPersistenceMode"),
-        *("nscq_session_create", "nscq_session_destroy", "nscq_session_set_input"),
-        *(f"nscq:{what}" for what in ("uuid", "arch", "version", "pcie_mode", "attestation_report", "certificate")),
-    ]
-)
+# Texts of a GPU by the name of its attribute.
+_TEXTS: Final = {
+    "nvmlDeviceGetName": "name",
+    "nvmlDeviceGetUUID": "uuid",
+    "nvmlDeviceGetVbiosVersion": "vbios_version",
+    "nvmlDeviceGetBoardPartNumber": "board_part_number",
+    "nvmlDeviceGetSerial": "serial",
+    "nvmlDeviceGetInforomImageVersion": "inforom_version",
+}
+_FINDERS: Final = tuple(f"nvmlDeviceGetHandleBy{what}" for what in ("UUID", "Serial", "PciBusId"))
+CALLS: Final = frozenset((
+    *_BOARD_CALLS, *_TEXTS, *_FINDERS, "nvmlInit", "nvmlShutdown", "nvmlSystemGetDriverVersion",
+    "nvmlSystemGetNVMLVersion", "nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex",
+    "nvmlDeviceGetArchitecture", "nvmlDeviceGetBoardId", "nvmlDeviceGetPersistenceMode", "nvmlDeviceSetPersistenceMode",
+    "nvmlSystemGetConfComputeState", "nvmlSystemGetConfComputeSettings", "nvmlSystemGetConfComputeCapabilities",
+    "nvmlSystemGetConfComputeGpusReadyState", "nvmlSystemSetConfComputeGpusReadyState",
+    "nvmlSystemGetConfComputeKeyRotationThresholdInfo", "nvmlSystemSetConfComputeKeyRotationThresholdInfo",
+    "nvmlDeviceGetConfComputeGpuAttestationReport", "nvmlDeviceGetConfComputeGpuCertificate",
+    "nvmlDeviceGetConfComputeMemSizeInfo", "nvmlDeviceGetConfComputeProtectedMemoryUsage",
+    "nvmlDeviceSetConfComputeUnprotectedMemSize", "nscq_session_create", "nscq_session_destroy",
+    "nscq_session_set_input", "nscq:uuid", "nscq:arch", "nscq:version", "nscq:pcie_mode", "nscq:attestation_report",
+    "nscq:certificate",
+))  # fmt: skip
 """All calls that the simulated libraries ask about, by the names that faults have."""
 
 
@@ -164,9 +154,6 @@ class DriverState:
     gpus_caps: int = 1
     driver_version: str | None = None
     """None: that of the first GPU."""
-    nvml_version: str | None = None
-    cuda_version: int | None = None
-    """None: those that fit the driver's version."""
     key_rotation: int = 60
     protected_kib: int = 83886080
     unprotected_kib: int = 0
@@ -186,14 +173,6 @@ class DriverState:
             return cls(cc_feature=0, multi_gpu_mode=1)
         return cls(multi_gpu_mode=2 if getattr(source, "mode", "") == "mpt" else 0)
 
-    def cuda_of(self, driver: str) -> int:
-        """CUDA's version of this driver, as NVML says it."""
-        return self.cuda_version if self.cuda_version is not None else cuda_version(driver)
-
-    def nvml_of(self, driver: str) -> str:
-        """NVML's version of this driver: the major number of CUDA before the driver's own."""
-        return self.nvml_version if self.nvml_version is not None else f"{self.cuda_of(driver) // 1000}.{driver}"
-
     @property
     def gives_evidence(self) -> bool:
         """Whether GPUs answer for evidence at all: with CC on, or in protected PCIe mode."""
@@ -203,9 +182,10 @@ class DriverState:
         """The same as ``devices.read_state`` reads it through the library, for simulations within a process."""
         from nvattest.devices.state import SystemState
 
+        driver_version = self.driver_version or driver_version
         return SystemState(
-            driver_version=self.driver_version or driver_version,
-            nvml_version=self.nvml_of(self.driver_version or driver_version),
+            driver_version=driver_version,
+            nvml_version=nvml_version(driver_version),
             gpu_count=gpu_count,
             cc_feature=self.cc_feature,
             dev_tools=bool(self.dev_tools),
@@ -282,43 +262,9 @@ def cuda_version(driver: str) -> int:
     return next((cuda for first, cuda in reversed(_CUDA) if branch >= first), _CUDA[0][1])
 
 
-def bus_of(index: int) -> int:
-    """The PCI bus of a GPU; each has one of its own."""
-    return index + 1
-
-
-def board_answer(call: str, index: int, name: str, data: bytes) -> tuple[int, bytes]:
-    """Return code and data of one of ``NUMBERS`` for the GPU of this index and name."""
-    what = call.removeprefix("nvmlDeviceGet")
-    if what in _UNSUPPORTED:
-        return _NOT_SUPPORTED, b""
-    if call == "nvmlDeviceIsMigDeviceHandle":
-        return 0, _u32(0)
-    if what in _CHOSEN:
-        (which,) = struct.unpack("<I", data)
-        if which < len(_CHOSEN[what]):
-            return 0, _u32(_CHOSEN[what][which])
-        return (_NOT_SUPPORTED if which < _KINDS.get(what, 0) else _INVALID_ARGUMENT), b""
-    if what in _LONG:
-        return 0, struct.pack("<Q", _LONG[what])
-    if what in _FIXED:
-        return 0, _u32(*_FIXED[what])
-    board = next((known for part, known in _BOARDS.items() if part in name), _BOARDS["H100"])
-    total, milliwatts = board.memory_mib * _MIB, board.watts * 1000
-    return 0, {
-        "MinorNumber": _u32(index),
-        "NumGpuCores": _u32(board.cores),
-        "MemoryBusWidth": _u32(board.bus_width),
-        "CudaComputeCapability": _u32(*board.capability),
-        "PowerManagementLimitConstraints": _u32(200000, milliwatts),
-        "MemoryInfo": struct.pack("<4Q", total, _RESERVED, total - _RESERVED, 0),
-        "BAR1MemoryInfo": struct.pack("<3Q", 1 << 37, (1 << 37) - _MIB, _MIB),
-        "PciInfo": _u32(0, bus_of(index), 0, board.device_id << 16 | 0x10DE, 0x16C110DE),
-    }.get(what, _u32(milliwatts))
-
-
-def _u32(*values: int) -> bytes:
-    return struct.pack(f"<{len(values)}I", *(value & 0xFFFFFFFF for value in values))
+def nvml_version(driver: str) -> str:
+    """NVML's version with this driver: the major number of CUDA before the driver's own."""
+    return f"{cuda_version(driver) // 1000}.{driver}"
 
 
 # --- the answers ------------------------------------------------------------------------------------------------------
@@ -339,6 +285,14 @@ def switch_uuid(text: str) -> bytes:
     return bytes.fromhex("".join(found.groups())) if found else hashlib.sha256(text.encode()).digest()[:16]
 
 
+def _u32(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}I", *(value & 0xFFFFFFFF for value in values))
+
+
+def _u64(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}Q", *values)
+
+
 def _switch_label(uuid: bytes) -> str:
     digits = uuid.hex().upper()
     return f"SWX-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
@@ -353,9 +307,14 @@ def _sized(content: bytes, fault: Fault) -> bytes:
     return _u32(len(given) if fault.size is None else fault.size) + given
 
 
+def _bus_of(index: int) -> int:
+    """The PCI bus of a GPU; each has one of its own."""
+    return index + 1
+
+
 def _is_found(call: str, wanted: str, index: int, gpu: Any) -> bool:
     if call == "nvmlDeviceGetHandleByPciBusId":
-        bus = f"{bus_of(index):02X}:00.0"
+        bus = f"{_bus_of(index):02X}:00.0"
         return wanted.upper() in (bus, f"0000:{bus}", f"00000000:{bus}")
     return bool(getattr(gpu, "uuid" if call == "nvmlDeviceGetHandleByUUID" else "serial", None) == wanted)
 
@@ -365,6 +324,36 @@ def _packed_version(driver: str) -> int:
     numbers = [int(part) for part in driver.split(".") if part.isdigit()]
     major, minor, patch = (*numbers, 0, 0, 0)[:3]
     return (major & 0xFF) << 24 | (minor & 0xFFF) << 12 | patch & 0xFFF
+
+
+def board_answer(call: str, index: int, name: str, data: bytes) -> Reply:
+    """The answer about the board at rest, for the GPU of this index and name."""
+    what = call.removeprefix("nvmlDeviceGet")
+    if what in _UNSUPPORTED:
+        return Reply(_NOT_SUPPORTED)
+    if what in _CHOSEN:
+        (which,) = struct.unpack("<I", data)
+        if which < len(_CHOSEN[what]):
+            return Reply(0, _u32(_CHOSEN[what][which]))
+        return Reply(_NOT_SUPPORTED if which < _KINDS.get(what, 0) else _INVALID_ARGUMENT)
+    if what in _LONG:
+        return Reply(0, _u64(_LONG[what]))
+    if what in _FIXED:
+        return Reply(0, _u32(*_FIXED[what]))
+    board = next((known for part, known in _BOARDS.items() if part in name), _BOARDS["H100"])
+    total, milliwatts = board.memory_mib * _MIB, board.watts * 1000
+    answers = {
+        "nvmlDeviceIsMigDeviceHandle": _u32(0),
+        "MinorNumber": _u32(index),
+        "NumGpuCores": _u32(board.cores),
+        "MemoryBusWidth": _u32(board.bus_width),
+        "CudaComputeCapability": _u32(*board.capability),
+        "PowerManagementLimitConstraints": _u32(200000, milliwatts),
+        "MemoryInfo": _u64(total, _RESERVED, total - _RESERVED, 0),
+        "BAR1MemoryInfo": _u64(1 << 37, (1 << 37) - _MIB, _MIB),
+        "PciInfo": _u32(0, _bus_of(index), 0, board.device_id << 16 | 0x10DE, 0x16C110DE),
+    }
+    return Reply(0, answers.get(what, _u32(milliwatts)))
 
 
 class Answers:
@@ -396,7 +385,7 @@ class Answers:
         if name == "nvmlSystemGetDriverVersion":
             return _text(self._driver(state), fault)
         if name == "nvmlSystemGetNVMLVersion":
-            return _text(state.nvml_of(self._driver(state)), fault)
+            return _text(nvml_version(self._driver(state)), fault)
         if name in _FINDERS:
             wanted = data.decode("ascii", "replace")
             found = [index for index, gpu in enumerate(self._gpus) if _is_found(name, wanted, index, gpu)]
@@ -412,36 +401,27 @@ class Answers:
                 return Reply(_INVALID_ARGUMENT)
             # NVML documents that the threshold is fixed once the GPUs accept work.
             return Reply(_INVALID_STATE) if state.ready else Reply(0, changes={"key_rotation": value})
-        if name == "nvmlSystemGetConfComputeKeyRotationThresholdInfo":
-            return Reply(0, struct.pack("<Q", state.key_rotation))
-        numbers = {
-            "nvmlSystemGetCudaDriverVersion": (state.cuda_of(self._driver(state)),),
-            "nvmlDeviceGetCount": (len(self._gpus) if fault.size is None else fault.size,),
-            "nvmlSystemGetConfComputeGpusReadyState": (state.ready,),
-            "nvmlSystemGetConfComputeState": (state.environment, state.cc_feature, state.dev_tools),
-            "nvmlSystemGetConfComputeSettings": (
-                state.environment,
-                state.cc_feature,
-                state.dev_tools,
-                state.multi_gpu_mode,
-            ),
-            "nvmlSystemGetConfComputeCapabilities": (state.cpu_caps, state.gpus_caps),
-        }.get(name)
-        return Reply(_FUNCTION_NOT_FOUND) if numbers is None else Reply(0, _u32(*numbers))
+        mode = (state.environment, state.cc_feature, state.dev_tools)
+        answers = {
+            "nvmlSystemGetConfComputeKeyRotationThresholdInfo": _u64(state.key_rotation),
+            "nvmlSystemGetCudaDriverVersion": _u32(cuda_version(self._driver(state))),
+            "nvmlDeviceGetCount": _u32(len(self._gpus) if fault.size is None else fault.size),
+            "nvmlSystemGetConfComputeGpusReadyState": _u32(state.ready),
+            "nvmlSystemGetConfComputeState": _u32(*mode),
+            "nvmlSystemGetConfComputeSettings": _u32(*mode, state.multi_gpu_mode),
+            "nvmlSystemGetConfComputeCapabilities": _u32(state.cpu_caps, state.gpus_caps),
+        }
+        return Reply(0, answers[name]) if name in answers else Reply(_FUNCTION_NOT_FOUND)
 
     def _driver(self, state: DriverState) -> str:
         return state.driver_version or (str(self._gpus[0].driver_version) if self._gpus else "0.0")
 
     def _gpu(self, name: str, index: int, data: bytes, state: DriverState, fault: Fault) -> Reply:
         gpu = self._gpus[index]
-        if name == "nvmlDeviceGetHandleByIndex":
-            return Reply(0)
-        if name == "nvmlDeviceGetConfComputeGpuAttestationReport":
+        if name in ("nvmlDeviceGetConfComputeGpuAttestationReport", "nvmlDeviceGetConfComputeGpuCertificate"):
             if not state.gives_evidence:
                 return Reply(_UNKNOWN)  # what a real driver says with CC off
-            return Reply(0, _sized(gpu.report(data), fault))
-        if name == "nvmlDeviceGetConfComputeGpuCertificate":
-            return Reply(0, _sized(gpu.chain_pem, fault)) if state.gives_evidence else Reply(_UNKNOWN)
+            return Reply(0, _sized(gpu.report(data) if name.endswith("Report") else gpu.chain_pem, fault))
         if name == "nvmlDeviceSetConfComputeUnprotectedMemSize":
             (kib,) = struct.unpack("<Q", data)
             if state.ready:
@@ -450,33 +430,24 @@ class Answers:
             if kib > total:
                 return Reply(_INVALID_ARGUMENT)
             return Reply(0, changes={"unprotected_kib": kib, "protected_kib": total - kib})
-        if name == "nvmlDeviceGetConfComputeMemSizeInfo":
-            return Reply(0, struct.pack("<QQ", state.protected_kib, state.unprotected_kib))
-        if name == "nvmlDeviceGetConfComputeProtectedMemoryUsage":
-            return Reply(0, struct.pack("<QQQ", state.protected_kib << 10, state.protected_kib << 10, 0))
         if name == "nvmlDeviceSetPersistenceMode":
             (mode,) = struct.unpack("<I", data)
             return Reply(0, changes={"persistence": mode}) if mode in (0, 1) else Reply(_INVALID_ARGUMENT)
-        texts = {
-            "nvmlDeviceGetName": "name",
-            "nvmlDeviceGetUUID": "uuid",
-            "nvmlDeviceGetVbiosVersion": "vbios_version",
-            "nvmlDeviceGetBoardPartNumber": "board_part_number",
-            "nvmlDeviceGetSerial": "serial",
-            "nvmlDeviceGetInforomImageVersion": "inforom_version",
-        }
-        if name in texts:
-            value = getattr(gpu, texts[name], None)
+        if name in _TEXTS:
+            value = getattr(gpu, _TEXTS[name], None)
             return Reply(_NOT_SUPPORTED) if value is None else _text(value, fault)
-        if name == "nvmlDeviceGetArchitecture":
-            return Reply(0, _u32(gpu.architecture if fault.size is None else fault.size))
-        if name == "nvmlDeviceGetBoardId":
-            return Reply(0, _u32(getattr(gpu, "board_id", 0x100 * (index + 1))))
-        if name == "nvmlDeviceGetPersistenceMode":
-            return Reply(0, _u32(state.persistence))
-        if name in NUMBERS:
-            return Reply(*board_answer(name, index, gpu.name, data))
-        return Reply(_FUNCTION_NOT_FOUND)
+        if name in _BOARD_CALLS:
+            return board_answer(name, index, gpu.name, data)
+        protected = state.protected_kib
+        answers = {
+            "nvmlDeviceGetHandleByIndex": b"",
+            "nvmlDeviceGetConfComputeMemSizeInfo": _u64(protected, state.unprotected_kib),
+            "nvmlDeviceGetConfComputeProtectedMemoryUsage": _u64(protected << 10, protected << 10, 0),
+            "nvmlDeviceGetArchitecture": _u32(gpu.architecture if fault.size is None else fault.size),
+            "nvmlDeviceGetBoardId": _u32(getattr(gpu, "board_id", 0x100 * (index + 1))),
+            "nvmlDeviceGetPersistenceMode": _u32(state.persistence),
+        }
+        return Reply(0, answers[name]) if name in answers else Reply(_FUNCTION_NOT_FOUND)
 
     def _nscq(self, name: str, data: bytes, state: DriverState, fault: Fault) -> Reply:
         if name in ("nscq_session_create", "nscq_session_destroy", "nscq_session_set_input"):
@@ -496,9 +467,11 @@ class Answers:
         if switch is None:
             return Reply(_NSCQ_INVALID_UUID)
         if name == "nscq:pcie_mode":
-            return Reply(0, uuids[label] + struct.pack("b", state.pcie_mode))
-        if name == "nscq:attestation_report":
-            return Reply(0, uuids[label] + _sized(switch.report(nonce), fault))
-        if name == "nscq:certificate":
-            return Reply(0, uuids[label] + _sized(switch.chain_pem, fault))
-        return Reply(_NSCQ_NOT_IMPLEMENTED)
+            answer = struct.pack("b", state.pcie_mode)
+        elif name == "nscq:attestation_report":
+            answer = _sized(switch.report(nonce), fault)
+        elif name == "nscq:certificate":
+            answer = _sized(switch.chain_pem, fault)
+        else:
+            return Reply(_NSCQ_NOT_IMPLEMENTED)
+        return Reply(0, uuids[label] + answer)

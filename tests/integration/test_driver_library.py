@@ -24,7 +24,7 @@ from nvattest.testing.driver import (
     build_driver_libraries,
     place_driver_libraries,
 )
-from nvattest.testing.driver_answers import DriverState, Fault, board_answer, switch_uuid
+from nvattest.testing.driver_answers import DriverState, Fault, board_answer, cuda_version, nvml_version, switch_uuid
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = SimpleNamespace(
@@ -160,7 +160,7 @@ def test_a_kind_that_nvml_does_not_know_is_an_invalid_argument_and_one_that_the_
     call: str, which: int, code: int
 ) -> None:
     data = which.to_bytes(4, "little")
-    assert board_answer(f"nvmlDeviceGet{call}", 0, "NVIDIA H100 80GB HBM3", data)[0] == code
+    assert board_answer(f"nvmlDeviceGet{call}", 0, "NVIDIA H100 80GB HBM3", data).code == code
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_kind_that_nvml_does_not_know_is_an_invalid_argument_and_one_that_the_
 )
 def test_the_versions_of_driver_nvml_and_cuda_fit_one_another(driver: str, cuda: int) -> None:
     state = DriverState()
-    assert (state.cuda_of(driver), state.nvml_of(driver)) == (cuda, f"{cuda // 1000}.{driver}")
+    assert (cuda_version(driver), nvml_version(driver)) == (cuda, f"{cuda // 1000}.{driver}")
     assert state.system(driver_version=driver, gpu_count=1).nvml_version == f"{cuda // 1000}.{driver}"
 
 
