@@ -28,18 +28,6 @@ from nvattest._folder import TrustedFolder
 from nvattest.errors import InputError
 from nvattest.testing.driver_answers import Answers, DriverState, Fault, Reply
 
-__all__ = [
-    "NSCQ_NAME",
-    "NVML_NAME",
-    "Call",
-    "DriverLibraries",
-    "DriverServer",
-    "build_driver_libraries",
-    "end_with_parent",
-    "find_compiler",
-    "place_driver_libraries",
-]
-
 NVML_NAME: Final = "libnvidia-ml.so.1"
 NSCQ_NAME: Final = "libnvidia-nscq.so.2"
 ADDRESS_FILE: Final = "nvattest-sim.socket-path"

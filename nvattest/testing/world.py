@@ -22,8 +22,8 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from nvattest._folder import TrustedFolder
 from nvattest.errors import InputError
@@ -34,15 +34,12 @@ if TYPE_CHECKING:
     from nvattest.testing.platform import Platform
     from nvattest.testing.services import Services
 
-__all__ = ["GuestFolder", "World", "library_cache"]
-
 # What a user set for real devices and services: a setting, a key or a root of TLS must change nothing in a world.
 # NVIDIA's container images set many more names that begin with NV_, for what they hold: those are left alone.
 _OF_THE_USER = re.compile(
     r"NV_(ALLOW|ATTESTATION|NRAS|OCSP|RIM)_\w*|(NVAT|NVATTEST)_\w*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.ASCII
 )
 _NO_PROXY = ("no_proxy", "NO_PROXY")
-Part = TypeVar("Part")
 
 
 def library_cache() -> str:
@@ -59,6 +56,7 @@ def library_cache() -> str:
     return os.path.join(base, "simulated-driver")
 
 
+@dataclass(eq=False)
 class World:
     """Use it as a context manager.
 
@@ -72,34 +70,29 @@ class World:
         cache: folder of the compiled libraries, and below it the caches of the worlds. By default it is
             ``library_cache()``, or a temporary folder where that cannot be written or must not be believed.
 
+    Attributes:
+        driver: the driver's side: its calls, its faults, its ready state.
+        services: the services' side: their requests and their faults.
+        libraries: the compiled driver libraries.
+
     Raises:
         InputError: no compiler (``no-compiler``), or a fault that cannot be read.
     """
 
-    def __init__(
-        self,
-        platform: Platform,
-        *,
-        driver_faults: Iterable[str] = (),
-        service_faults: Iterable[str] = (),
-        delay: Mapping[str, float] | None = None,
-        service_key: str = "",
-        guest: SimulatedGuest | None = None,
-        cache: str | None = None,
-    ) -> None:
-        self.platform = platform
-        self._driver_faults = tuple(driver_faults)
-        self._service_faults = tuple(service_faults)
-        self._delay = dict(delay or {})
-        self._service_key = service_key
-        self._guest = guest
-        self._cache = cache
-        self._stack = ExitStack()
-        self._libraries: DriverLibraries | None = None
-        self._driver: DriverServer | None = None
-        self._services: Services | None = None
-        self._anchors = ""
-        self._collateral = ""
+    platform: Platform
+    _: KW_ONLY
+    driver_faults: Iterable[str] = ()
+    service_faults: Iterable[str] = ()
+    delay: Mapping[str, float] = field(default_factory=dict)
+    service_key: str = ""
+    guest: SimulatedGuest | None = None
+    cache: str | None = None
+    driver: DriverServer = field(init=False)
+    services: Services = field(init=False)
+    libraries: DriverLibraries = field(init=False)
+    _anchors: str = field(init=False)
+    _collateral: str = field(init=False)
+    _stack: ExitStack = field(init=False)
 
     def __enter__(self) -> World:
         from nvattest.testing.driver import DriverServer, build_driver_libraries
@@ -108,52 +101,34 @@ class World:
 
         with ExitStack() as stack:
             try:
-                cache = self._cache or library_cache()
-                self._libraries = build_driver_libraries(cache)
+                cache = self.cache or library_cache()
+                self.libraries = build_driver_libraries(cache)
             except InputError as error:
-                if self._cache is not None or error.code != "cache-folder":
+                if self.cache is not None or error.code != "cache-folder":
                     raise
                 # The home of another user, as under sudo and in the containers of many a CI.
                 cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="nvattest-"))
-                self._libraries = build_driver_libraries(cache)
-            faults = dict(Fault.parse(text) for text in self._driver_faults)
-            self._driver = stack.enter_context(
-                DriverServer(self.platform, state=self.platform.driver_state, faults=faults)
+                self.libraries = build_driver_libraries(cache)
+            driver = DriverServer(
+                self.platform, state=self.platform.driver_state, faults=dict(map(Fault.parse, self.driver_faults))
             )
-            self._services = stack.enter_context(
-                Services(
-                    self.platform,
-                    guest=self._guest,
-                    faults=self._service_faults,
-                    delay=self._delay,
-                    service_key=self._service_key,
-                    now=wall_clock,
-                )
+            self.driver = stack.enter_context(driver)
+            services = Services(
+                self.platform,
+                guest=self.guest,
+                faults=self.service_faults,
+                delay=self.delay,
+                service_key=self.service_key,
+                now=wall_clock,
             )
-            self._anchors = self._anonymous_file(stack, self.platform.anchors_pem)
+            self.services = stack.enter_context(services)
+            self._anchors = _anonymous_file(stack, self.platform.anchors_pem)
             self._collateral = _own_cache(stack, os.path.join(os.path.abspath(cache), "worlds"))
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
-
-    @property
-    def driver(self) -> DriverServer:
-        """The driver's side: its calls, its faults, its ready state."""
-        return _entered(self._driver)
-
-    @property
-    def services(self) -> Services:
-        """The services' side: their requests and their faults."""
-        return _entered(self._services)
-
-    @property
-    def libraries(self) -> DriverLibraries:
-        """The compiled driver libraries."""
-        return _entered(self._libraries)
 
     def variables(self) -> dict[str, str]:
         """The environment variables that make the world: library path, URLs, trust anchors, the cache."""
@@ -198,22 +173,14 @@ class World:
             del known[name]
         return known | variables
 
-    @staticmethod
-    def _anonymous_file(stack: ExitStack, content: bytes) -> str:
-        if not sys.platform.startswith("linux"):
-            raise InputError(
-                "a simulated world needs Linux", code="world", hint="the in-process simulation works anywhere"
-            )
-        descriptor = os.memfd_create("nvattest-trust-anchors")
-        stack.callback(os.close, descriptor)
-        os.write(descriptor, content)
-        return f"/proc/{os.getpid()}/fd/{descriptor}"
 
-
-def _entered(part: Part | None) -> Part:
-    if part is None:
-        raise InputError("the world has not been entered", code="world")
-    return part
+def _anonymous_file(stack: ExitStack, content: bytes) -> str:
+    if not sys.platform.startswith("linux"):
+        raise InputError("a simulated world needs Linux", code="world", hint="the in-process simulation works anywhere")
+    descriptor = os.memfd_create("nvattest-trust-anchors")
+    stack.callback(os.close, descriptor)
+    os.write(descriptor, content)
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 def _own_cache(stack: ExitStack, base: str) -> str:
@@ -236,7 +203,10 @@ def _own_cache(stack: ExitStack, base: str) -> str:
     return folder
 
 
-_FOLDERS: Final = ("etc/nvattest", "run", "var/log", "dev", "proc/sys/kernel/random", "proc/driver/nvidia", "tmp")
+_FOLDERS: Final = (
+    *("etc/nvattest", "run", "var/log", "dev", "proc/sys/kernel/random", "proc/driver/nvidia", "tmp"),
+    "sys/bus/pci/devices",
+)
 _GPU, _SWITCH = "0x030200", "0x068000"
 
 
@@ -278,16 +248,13 @@ class GuestFolder:
             self._write("proc/cmdline", "console=hvc0 agent.log=info\n")
             self.boot("1c4b3f0e-4b0a-4f5c-9a39-3c4d0a1f7b11")
             self._write("proc/driver/nvidia/version", "NVRM version: simulated\n")
-            os.makedirs(self._at("sys/bus/pci/devices"))
-            for index in range(len(platform.gpus)):
-                self.plug(f"0000:{index + 1:02x}:00.0", _GPU)
-            for index in range(len(platform.switches)):
-                self.plug(f"0000:{index + 0x41:02x}:00.0", _SWITCH)
+            for first, kind, devices in ((1, _GPU, platform.gpus), (0x41, _SWITCH, platform.switches)):
+                for bus in range(first, first + len(devices)):
+                    self.plug(f"0000:{bus:02x}:00.0", kind)
             self.load_driver()
             place_driver_libraries(libraries, self._at("usr/lib/simulated"), address=address)
             self.hook_path = self._place_hook()
-            with open(self._at("etc/nvattest/anchors.pem"), "wb") as file:
-                file.write(platform.anchors_pem)
+            self._write("etc/nvattest/anchors.pem", platform.anchors_pem.decode())
             if bundle:
                 self.write_bundle()
             self.settings: dict[str, Any] = {
@@ -309,11 +276,12 @@ class GuestFolder:
         for key, value in settings.items():
             known = self.settings.get(key)
             self.settings[key] = {**(known or {}), **value} if isinstance(value, Mapping) else value
-        plain = {key: value for key, value in self.settings.items() if not isinstance(value, dict)}
-        tables = {key: value for key, value in self.settings.items() if isinstance(value, dict)}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-        for name, table in tables.items():
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        lines: list[str] = []
+        # Plain settings stand before the tables.
+        for name, setting in sorted(self.settings.items(), key=lambda item: isinstance(item[1], dict)):
+            table = setting if isinstance(setting, dict) else {name: setting}
+            lines += [f"[{name}]"] if setting is table else []
+            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         self._write("etc/nvattest/hook.toml", "\n".join(lines) + "\n")
 
     def boot(self, boot_id: str) -> None:
@@ -322,11 +290,10 @@ class GuestFolder:
 
     def plug(self, address: str, kind: str) -> None:
         """One more device of NVIDIA's on the PCI bus, of this class."""
-        folder = self._at(f"sys/bus/pci/devices/{address}")
-        os.mkdir(folder)
+        folder = f"sys/bus/pci/devices/{address}"
+        os.mkdir(self._at(folder))
         for name, value in (("vendor", "0x10de"), ("device", "0x2331"), ("class", kind)):
-            with open(os.path.join(folder, name), "w", encoding="ascii") as file:
-                file.write(value + "\n")
+            self._write(f"{folder}/{name}", value + "\n")
 
     def load_driver(self) -> None:
         """Load the driver, again where it is loaded."""
@@ -347,13 +314,14 @@ class GuestFolder:
 
     def _place_hook(self) -> str:
         # A regular file with a mode that an agent looks for, which runs the package of this interpreter.
-        path = self._at("usr/share/oci/hooks/prestart/nvattest-hook")
+        hook = "usr/share/oci/hooks/prestart/nvattest-hook"
+        path = self._at(hook)
         os.makedirs(os.path.dirname(path))
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(
-                f"#!{sys.executable} -I\nimport sys\nsys.argv[1:1] = ['--root', {self.folder!r}]\n"
-                "from nvattest.guest import main\nmain()\n"
-            )
+        self._write(
+            hook,
+            f"#!{sys.executable} -I\nimport sys\nsys.argv[1:1] = ['--root', {self.folder!r}]\n"
+            "from nvattest.guest import main\nmain()\n",
+        )
         os.chmod(path, 0o755)  # noqa: S103 - a program that everyone may run
         # As in the guest of a script: its interpreter is there.
         interpreter = self._at(sys.executable.lstrip("/"))
