@@ -25,7 +25,7 @@ from nvattest.tee.collateral import TdxCollateral
 from nvattest.testing.certificates import KeyRing, pem
 from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
 from nvattest.testing.cpu_intel import BODIES, IntelGuest
-from nvattest.testing.lies import GUEST_LIES, Lie, Scope, Told, find_spec, parse_fault
+from nvattest.testing.lies import Lie, Told, parse_fault
 from nvattest.testing.platform import instant
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.tsm import TeeQuote
     from nvattest.testing.cpu_intel import Served
-
-__all__ = ["GUESTS", "GUEST_LIES", "SimulatedGuest"]
 
 GUESTS: Mapping[str, str] = {
     "tdx": "a trust domain of TDX 1.0, a quote of version 4",
@@ -75,7 +73,7 @@ class SimulatedGuest:
         self.kind = kind
         self.clock = instant(clock, "guest")
         self.lies = tuple(lie if isinstance(lie, Lie) else parse_fault(lie) for lie in lies)
-        self._told = Told.by_guest(self.lies)
+        self._told = Told.by(self.lies, "guest")
         maker, _, model = kind.partition("-")
         generation, _, endorsement = model.partition("-")
         keys = KeyRing(seed)
@@ -178,9 +176,8 @@ class SimulatedGuest:
 
     def _check_lies(self, maker: str) -> None:
         for lie in self.lies:
-            spec = find_spec(lie.name, Scope.GUEST) if lie.target == "guest" else None
             chipless = lie.name == "wrong-chip" and self.kind.endswith("vlek")
-            if spec is None or spec.only not in ("", maker) or chipless:
+            if lie.target != "guest" or lie.spec.only not in ("", maker) or chipless:
                 raise InputError(
                     f"{str(lie)!r} would change nothing here", code="fault-target", hint=f"this is a guest: {self.kind}"
                 )

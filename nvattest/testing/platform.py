@@ -157,7 +157,7 @@ class Platform:
                     id=rim_id(kind, role, driver=driver, firmware=kind.firmware),
                     version=driver if role == "driver" else kind.firmware,
                     minimum_svn=_MINIMUM_SVN if role == "vbios" and layout.versioned else None,
-                    told=Told.by_rim(self.lies, role),
+                    told=Told.by(self.lies, f"{role}-rim", "rim*"),
                 )
                 self._orders[order.id] = order
         self._check_tampered()
@@ -199,8 +199,13 @@ class Platform:
         return cls(name, seed=seed, clock=clock, driver_version=driver_version, nvdec0=nvdec0, lies=lies)
 
     @property
+    def at(self) -> datetime:
+        """The clock, as the instant of a verification."""
+        return self.clock
+
+    @property
     def time(self) -> VerificationTime:
-        """The clock, as a verification wants it."""
+        """The same, as a verification wants it."""
         return VerificationTime.at(self.clock)
 
     @property
@@ -213,7 +218,7 @@ class Platform:
         """What the driver says about this machine: for the simulated driver library."""
         from nvattest.testing.driver_answers import DriverState
 
-        told = Told.by_platform(self.lies)
+        told = Told.by(self.lies, "platform")
         state = DriverState.cc_off() if "cc-off" in told else DriverState.of(self)
         return replace(
             state,
@@ -409,7 +414,7 @@ class Platform:
         silicon, pdis = self._silicon, self._pdis[DeviceKind.NVSWITCH]
         told = Told.by_device(self.lies, DeviceKind.GPU, index)
         feature = self.mode
-        if "one-gpu-other-mode" in Told.by_platform(self.lies) and index == len(self._pdis[DeviceKind.GPU]) - 1:
+        if "one-gpu-other-mode" in Told.by(self.lies, "platform") and index == len(self._pdis[DeviceKind.GPU]) - 1:
             feature = "spt" if feature == "mpt" else "mpt"
         links = range(LINKS if pdis else 0)
         body = gpu_body(
