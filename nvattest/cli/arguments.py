@@ -12,6 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from nvattest._text import suggestion
@@ -43,13 +44,6 @@ class ArgumentError(Exception):
     def __init__(self, message: str, status: int = VALIDATION) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Help(argparse.HelpFormatter):
-    """The help, as wide as the terminal; argparse would import shutil at every start to learn the width."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
 
 
 def _columns() -> int:
@@ -103,7 +97,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: object) -> None:
         settings.setdefault("allow_abbrev", False)
-        settings.setdefault("formatter_class", _Help)
+        # As wide as the terminal; argparse would import shutil at every start to learn the width.
+        settings.setdefault("formatter_class", partial(argparse.HelpFormatter, width=_columns() - 2))
         super().__init__(**settings)  # type: ignore[arg-type]
         for name, action in ((None, _Once), ("store", _Once), ("append", _Each), ("store_true", _Flag)):
             self.register("action", name, action)
@@ -480,47 +475,35 @@ def from_environment(variable: str, default: T, kind: Callable[[str], T] | None 
 # --- requests: what the parsed options ask for ------------------------------------------------------------------------
 
 
-class Option(NamedTuple):
-    """How the command line names the field of a request whose default this is; see ``option`` and ``flag``."""
+class Option(dict[str, Any]):
+    """The default of a field of a request that the command line fills: the settings for ``add_argument``.
 
-    text: str
-    metavar: str | None
-    kind: Callable[[str], object] | None
-    default: object
-    variable: str
-    action: str | None
-
-    def add(self, group: argparse._ActionsContainer, *names: str) -> None:
-        """Declare it under these names."""
-        settings: dict[str, Any] = {"help": self.text, "action": self.action}
-        if self.metavar is not None:
-            default = from_environment(self.variable, self.default, self.kind) if self.variable else self.default
-            settings |= {"type": self.kind, "default": default, "metavar": self.metavar}
-        group.add_argument(*names, **settings)
+    ``variable`` among them is the variable of the environment that comes before their default.
+    """
 
 
 def option(
     metavar: str, text: str, kind: Callable[[str], object] | None = None, default: object = None, *,
     variable: str = "", many: bool = False,
 ) -> Any:  # fmt: skip
-    """The default of a field that an option of its name fills.
-
-    ``metavar`` and ``text`` are for the help. ``kind`` is a type for argparse. ``variable`` of the environment comes
-    before ``default``. With ``many`` the option may be repeated.
-    """
-    return Option(text, metavar, kind, default, variable, "append" if many else None)
+    """A field that the option of its name fills; ``kind`` is a type for argparse; with ``many`` it may be repeated."""
+    action = "append" if many else None
+    return Option(metavar=metavar, help=text, type=kind, default=default, action=action, variable=variable)
 
 
 def flag(text: str) -> Any:
-    """The default of a field that a flag of its name sets."""
-    return Option(text, None, None, None, "", "store_true")
+    """A field that the flag of its name sets."""
+    return Option(help=text, action="store_true")
 
 
-def add_options(group: argparse._ActionsContainer, request: type[NamedTuple], *only: str) -> None:
-    """The options that the fields of a request declare, or only those of some fields."""
+def add_options(group: argparse._ActionsContainer, request: type[NamedTuple], *only: str, **changed: object) -> None:
+    """The options that the fields of a request declare, or only those of some fields; ``changed`` are settings."""
     for name, declared in request._field_defaults.items():
         if isinstance(declared, Option) and (not only or name in only):
-            declared.add(group, _flag_of(name))
+            settings = {**declared, **changed}
+            if variable := settings.pop("variable", ""):
+                settings["default"] = from_environment(variable, settings["default"], settings["type"])
+            group.add_argument(_flag_of(name), **settings)
 
 
 def _flag_of(name: str) -> str:

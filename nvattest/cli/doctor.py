@@ -23,9 +23,9 @@ from nvattest._package import __version__
 from nvattest._registry import KDS_URL, NRAS_URL, OCSP_URL, PCS_URL, RIM_URL
 from nvattest._system import pci_devices
 from nvattest._text import clean
-from nvattest.cli.arguments import ArgumentError, add_terminal_options
+from nvattest.cli.arguments import ArgumentError, add_options, add_terminal_options
 from nvattest.cli.output import Progress, say, terminal_for, write_file
-from nvattest.cli.sources import add_unchecked_tls_options
+from nvattest.cli.sources import Access
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest.config import EARLIEST
 from nvattest.model import counted, format_time, parse_time
@@ -133,7 +133,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="FILE", help="also write everything into a .tar.gz or .zip for a support ticket; no secrets"
     )
-    add_unchecked_tls_options(parser.add_argument_group("with --online"))
+    # Paths that do not exist are among what this command reports.
+    add_options(parser.add_argument_group("with --online"), Access, "tls_ca_cert", "tls_ca_path", type=None)
     add_terminal_options(parser)
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
 from nvattest._text import block, clean
@@ -219,16 +218,13 @@ _CLEAR: Final = "\r\x1b[K"
 
 def terminal_for(stream: TextIO | None = None, *, color: str = "auto", width: int | None = None) -> Terminal:
     """How to write to ``stream`` (stdout by default): 80 columns, plain and without colour where it is no terminal."""
+    import shutil
+
     from nvattest.report.terminal import Terminal
 
     stream = sys.stdout if stream is None else stream
-    tty = is_terminal(stream)
-    if width is None and tty:
-        import shutil
-
-        width = min(shutil.get_terminal_size((80, 24)).columns, _MAXIMUM)
-    elif width is None:
-        width = 80
+    if width is None:
+        width = min(shutil.get_terminal_size((80, 24)).columns, _MAXIMUM) if is_terminal(stream) else 80
     return Terminal(width=max(_MINIMUM, width), color=wants_color(stream, color), unicode=shows_unicode(stream))
 
 
@@ -303,9 +299,7 @@ class Progress:
             self.begin(self, self._what)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join(1.0)

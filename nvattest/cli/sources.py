@@ -161,12 +161,6 @@ def add_access_options(group: argparse._ArgumentGroup) -> None:
     add_options(group, Access)
 
 
-def add_unchecked_tls_options(group: argparse._ArgumentGroup) -> None:
-    """Whom TLS trusts, for a command that reports paths which do not exist."""
-    for name in ("tls_ca_cert", "tls_ca_path"):
-        Access._field_defaults[name]._replace(kind=None).add(group, f"--{name.replace('_', '-')}")
-
-
 def _service_key(text: str) -> str:
     from nvattest.collateral.http import is_service_key
 
