@@ -1,5 +1,8 @@
 """The command line: find the command, build its parser alone, run it, and turn each documented error into a message and
 a status. A command is a module that is imported only when it runs; start-up is part of the product.
+
+In this room ``ArgumentError`` says what is wrong about the options, and ``InputError`` or another error of the package
+what is wrong about the files, services and devices that they name; each is said by ``run``, or by the command itself.
 """
 
 from __future__ import annotations

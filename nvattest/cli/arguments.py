@@ -391,11 +391,7 @@ def _read_pipe(path: str, maximum: int) -> bytes:
 
 
 def _require_own_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Require that no ``output_file`` is named by another argument too: one content would be lost.
-
-    Raises:
-        ArgumentError: two arguments name one file.
-    """
+    """Require that no ``output_file`` is named by another argument too: one content would be lost."""
     named: list[tuple[str, str]] = []
     for action in sorted(parser._actions, key=lambda action: action.type is output_file):  # noqa: SLF001 - as above
         value, name = getattr(options, action.dest, None), "".join(action.option_strings[-1:]) or str(action.metavar)

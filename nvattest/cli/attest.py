@@ -214,12 +214,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    """The request, without options that would have no effect: no result is about something else than was meant.
-
-    Raises:
-        ArgumentError: an option of the local verifier with the remote one, a fault without a simulation, or a
-            simulation with devices or collateral of another origin; or as ``evidence_source``.
-    """
+    """The request, without options that would have no effect: no result is about something else than was meant."""
     remote = options.verifier == "remote"
     if remote:
         _refuse(
@@ -407,11 +402,7 @@ def _only_kept(kept: frozenset[Source], request: Request) -> str:
 
 
 def signing_key(path: str | None) -> SigningKey:
-    """The key of ``--signing-key``, or a new one.
-
-    Raises:
-        InputError: the file holds no private P-384 key.
-    """
+    """The key of ``--signing-key``, or a new one."""
     from nvattest.token.keys import MAXIMUM_PEM, SigningKey
 
     if path is None:
@@ -440,9 +431,6 @@ def make_token(
 
     The result is the detached EAT as a JSON value, or the EAR as a compact JWT. ``relying_party`` goes into the token
     (see ``provenance``).
-
-    Raises:
-        InputError: an option that cannot be used, or a file that cannot be written.
     """
     from nvattest.session import issue_token
 
@@ -464,11 +452,7 @@ def make_token(
 
 
 def write_token(path: str, token: object) -> None:
-    """Write ``--token-out``: a compact JWT as it is, a detached EAT as JSON.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Write ``--token-out``: a compact JWT as it is, a detached EAT as JSON."""
     write_file(path, (token if isinstance(token, str) else json.dumps(token)) + "\n", mode=0o600)
 
 
@@ -505,11 +489,7 @@ class Binding(NamedTuple):
 
 
 def requested_binding(request: BindingRequest, nonce: str, key: SigningKey | None) -> Binding | None:
-    """The binding that is asked for, or None.
-
-    Raises:
-        InputError: options that do not belong together.
-    """
+    """The binding that is asked for, or None."""
     if request.challenge is None:
         if request.bind_tee or request.extend_rtmr is not None:
             raise InputError("--bind-tee and --extend-rtmr need a --challenge", code="binding")
@@ -530,13 +510,7 @@ def requested_binding(request: BindingRequest, nonce: str, key: SigningKey | Non
 
 
 def _remote(request: Request, remote: RemoteRequest) -> Result:
-    """A service verifies; its signed answer is verified here, and the relying party's policy sees its claims.
-
-    Raises:
-        InputError: no evidence, or options that cannot be used.
-        CollateralError: the service gave no answer (700, 702, 15).
-        TokenError: its answer must not be believed (701, 19).
-    """
+    """A service verifies; its signed answer is verified here, and the relying party's policy sees its claims."""
     from nvattest.collateral.nras import NrasClient
     from nvattest.token.verified import result_code
 

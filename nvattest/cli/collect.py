@@ -110,9 +110,6 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
 
     A file that is named without a source is the source: otherwise a verdict on this machine's devices would pass for
     one on the file.
-
-    Raises:
-        ArgumentError: a file that is needed is not named or not there, or an architecture that cannot be named.
     """
     asked = read(_Asked, options)
     kinds, files = KINDS[asked.device], {}
@@ -164,12 +161,7 @@ def evidence_files(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]:
-    """The evidence of the devices asked for.
-
-    Raises:
-        InputError: a file cannot be read, or holds devices of the other kind.
-        CollectionError: the driver did not give evidence.
-    """
+    """The evidence of the devices asked for."""
     if not source.live and len(set(source.files.values())) == 1:
         # One file for both kinds is the file that collect-evidence --device all writes.
         return _from_file(source.files[source.kinds[0]], source.kinds)
@@ -193,9 +185,6 @@ def requester_nonce(source: EvidenceSource) -> Nonce | None:
     """The nonce of ``--nonce``; without one a new random nonce, where a live device will be asked; else None.
 
     A nonce that is read from the recording itself would prove nothing.
-
-    Raises:
-        InputError: not 64 hexadecimal digits.
     """
     if source.nonce:
         with sources.naming("--nonce"):
@@ -204,11 +193,7 @@ def requester_nonce(source: EvidenceSource) -> Nonce | None:
 
 
 def nonce_and_evidence(source: EvidenceSource) -> tuple[Nonce | None, tuple[Evidence, ...]]:
-    """Nonce and evidence; as in NVIDIA's program a bad evidence file is reported before a bad nonce.
-
-    Raises:
-        InputError, CollectionError: as ``requester_nonce`` and ``collect``.
-    """
+    """Nonce and evidence; as in NVIDIA's program a bad evidence file is reported before a bad nonce."""
     try:
         nonce = requester_nonce(source)
     except InputError:
@@ -227,11 +212,7 @@ def _from_driver(kind: DeviceKind, nonce: Nonce | None, source: EvidenceSource) 
 
 
 def read_evidence(path: str, option: str = "--gpu-evidence-file") -> tuple[Evidence, ...]:
-    """The evidence in a file, of devices of any kind.
-
-    Raises:
-        InputError: a file that cannot be used.
-    """
+    """The evidence in a file, of devices of any kind."""
     return sources.read_file(option, path, MAXIMUM_TEXT, load_evidence, "evidence")
 
 
@@ -322,11 +303,7 @@ def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
 
 
 def _coco_request(options: argparse.Namespace) -> CocoRequest | None:
-    """The request of ``--format coco``, or None.
-
-    Raises:
-        ArgumentError: report data is missing, given twice or not hexadecimal, or belongs to another format.
-    """
+    """The request of ``--format coco``, or None."""
     request = read(CocoRequest, options, warn=warns(options))
     if options.format != _COCO:
         if named := given(options, *CocoRequest._field_defaults):
@@ -344,11 +321,7 @@ def _coco_request(options: argparse.Namespace) -> CocoRequest | None:
 
 
 def _collect_coco(source: EvidenceSource, request: CocoRequest) -> None:
-    """Print the attester's JSON; the additional evidence goes into its file, the CPU's report data to stderr.
-
-    Raises:
-        InputError, CollectionError: as ``_collect``; or the runtime data cannot be read, or the file not written.
-    """
+    """Print the attester's JSON; the additional evidence goes into its file, the CPU's report data to stderr."""
     runtime = _runtime_data(request.runtime_data) if request.runtime_data is not None else None
     if runtime is not None:
         data = device_report_data(*runtime)

@@ -229,11 +229,7 @@ def add_service_options(parser: argparse.ArgumentParser, group: argparse._Argume
 
 
 def services(options: argparse.Namespace) -> Services:
-    """The services of ``add_service_options``.
-
-    Raises:
-        ArgumentError: a cache folder with ``--no-cache``.
-    """
+    """The services of ``add_service_options``."""
     if options.no_cache and given(options, "cache_dir"):
         raise ArgumentError("--cache-dir: cannot go with --no-cache, which uses none")
     named = given(options, "rim_url", "ocsp_url", "cache_dir")
@@ -272,11 +268,7 @@ def add_collateral_options(parser: argparse.ArgumentParser) -> None:
 
 
 def collateral_source(options: argparse.Namespace) -> CollateralSource:
-    """The source that the options name. A folder named without a store is the store, as with an evidence file.
-
-    Raises:
-        ArgumentError: a folder of RIMs beside a bundle, or a cache folder with ``--no-cache``.
-    """
+    """The source that the options name. A folder named without a store is the store, as with an evidence file."""
     folder = options.rim_store == "dir" or given(options, "rim_dir", "rim_store") == ["--rim-dir"]
     if options.bundle:
         if folder:
@@ -357,9 +349,6 @@ def cpu_collateral(
     """``known``, with the collateral of the quote's CPU, and with what ends within ``renew`` seconds asked for anew.
 
     What cannot be had is in ``unavailable`` under ``cpu``.
-
-    Raises:
-        InputError: a quote, a URL or a cache that cannot be used.
     """
     from nvattest.appraisal.inputs import Unavailable
     from nvattest.collateral.cpu import CpuOptions, choose, fetch_cpu, renew_cpu, wanted_of
@@ -448,9 +437,6 @@ def fetch_collateral(
 
     ``verifier`` has read them and appraises them later: its policy says how fresh revocation has to be.
     Read the clock for the appraisal afterwards: live answers are stamped while this runs.
-
-    Raises:
-        InputError: a bundle, folder, cache or URL that cannot be used.
     """
     if len(source.bundles) == 1 and not os.path.isdir(source.bundles[0]):
         return read_bundle(source.bundles[0])
@@ -479,11 +465,7 @@ def fetch_collateral(
 
 
 def gather_options(services: Services, revocation: RevocationMode) -> GatherOptions:
-    """What ``gather`` needs to know.
-
-    Raises:
-        InputError: a URL, key, time limit or cache folder that cannot be used.
-    """
+    """What ``gather`` needs to know."""
     from nvattest.collateral.gather import GatherOptions
     from nvattest.pki.ocsp import CertIdHash
 

@@ -232,11 +232,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    """The request.
-
-    Raises:
-        ArgumentError: options that are missing, or that exclude each other.
-    """
+    """The request."""
     if bool(options.nonce) == (options.challenge is not None):
         raise ArgumentError(
             "exactly one of --nonce and --challenge is required: a token for no request of yours proves nothing",
@@ -430,11 +426,7 @@ def _policy_agrees(path: str, verified: VerifiedToken) -> bool:
 
 
 def requested_recipe(request: GuestRequest) -> Recipe | None:
-    """How the quote's report data is computed, or None where no quote is given.
-
-    Raises:
-        InputError: a recipe or an input of it that cannot be used.
-    """
+    """How the quote's report data is computed, or None where no quote is given."""
     from nvattest.tee.recipes import Challenge, ExpectedReportData, recipe_from_inputs
 
     if request.tee_quote is None:
@@ -454,11 +446,7 @@ def requested_recipe(request: GuestRequest) -> Recipe | None:
 
 
 def requested_guest(request: GuestRequest, recipe: Recipe | None, *, at: datetime | None) -> Guest | None:
-    """The guest that is to be judged, or None where no CPU policy says what is demanded of it.
-
-    Raises:
-        InputError, PolicyError: a file that cannot be used.
-    """
+    """The guest that is to be judged, or None where no CPU policy says what is demanded of it."""
     if request.cpu_policy is None or request.tee_quote is None or recipe is None:
         return None
     from nvattest.policy.cpu_policy import load_cpu_policy
