@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf, isfinite
 from typing import Final, NamedTuple
 
@@ -118,60 +119,56 @@ def load_json(
         ParseError: too large, too many values, another encoding, not JSON, a key twice in one object, NaN or Infinity,
             nested too deeply.
     """
-
-    def fail(message: str, code: str, offset: int | None = None, hint: str = "") -> ParseError:
-        return ParseError(message, source=source, offset=offset, code=code, result_code=result_code, hint=hint)
+    fail = partial(ParseError, source=source, result_code=result_code)
 
     def unique(pairs: list[tuple[str, object]]) -> JsonObject:
         members: JsonObject = {}
         for key, value in pairs:
             if key in members:
-                raise fail(f"the key {key[:80]!r} appears twice in one object", "duplicate-key")
+                raise fail(f"the key {key[:80]!r} appears twice in one object", code="duplicate-key")
             members[key] = value
         return members
 
     def integer(text: str) -> int:
         if len(text) > 20:
-            raise fail(f"a number of {len(text)} digits", "json")
+            raise fail(f"a number of {len(text)} digits", code="json")
         return int(text)
 
     def fraction(text: str) -> float:
         value = float(text)
         if value in (inf, -inf):
-            raise fail(f"a number that is too large: {text[:40]}", "json")
+            raise fail(f"a number that is too large: {text[:40]}", code="json")
         return value
 
     def no_constant(text: str) -> object:
-        raise fail(f"not JSON: {text}", "json")
+        raise fail(f"not JSON: {text}", code="json")
 
     if len(data) > maximum:
-        raise fail(f"{len(data)} bytes, at most {maximum} are read", "too-large")
+        raise fail(f"{len(data)} bytes, at most {maximum} are read", code="too-large")
     encoding, start = "utf-8", 0
     # A program, and no command, hands over the text of a person's file; it may be the file's name by mistake.
     hint = "give the text itself, not the name of its file" if file and isinstance(data, str) else ""
     if isinstance(data, bytes):
-        for mark, name in _MARKS if file else ():
-            if data.startswith(mark):
-                encoding, start = name, len(mark)
-                break
+        if file:
+            encoding, start = _encoding(data)
         try:
             data = data[start:].decode(encoding)
         except UnicodeDecodeError as error:
-            raise fail(f"not {encoding.upper()}", "json", start + error.start) from None
+            raise fail(f"not {encoding.upper()}", code="json", offset=start + error.start) from None
     # Count separators, in texts too, before the reader builds anything; a short document cannot have too many.
     if len(data) > MAXIMUM_VALUES and data.count(",") + data.count("[") + data.count("{") > MAXIMUM_VALUES:
-        raise fail(f"more than {MAXIMUM_VALUES} values", "too-large")
+        raise fail(f"more than {MAXIMUM_VALUES} values", code="too-large")
     try:
         document: object = json.loads(
             data, object_pairs_hook=unique, parse_int=integer, parse_float=fraction, parse_constant=no_constant
         )
     except json.JSONDecodeError as error:
         offset = start + len(data[: error.pos].encode(encoding, "surrogatepass"))
-        raise fail(f"not JSON: {error.msg}", "json", offset, "" if offset else hint) from None
+        raise fail(f"not JSON: {error.msg}", code="json", offset=offset, hint="" if offset else hint) from None
     except RecursionError:
-        raise fail("nested too deeply", "json") from None
+        raise fail("nested too deeply", code="json") from None
     if _is_deep(document):
-        raise fail("nested too deeply", "json")
+        raise fail("nested too deeply", code="json")
     return document
 
 
@@ -189,13 +186,16 @@ def _is_deep(document: object) -> bool:
 
 def file_text(data: bytes) -> bytes | str:
     """The text of a file that begins with a byte order mark, as ``load_json`` reads files; other bytes as they are."""
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            try:
-                return data[len(mark) :].decode(name)
-            except UnicodeDecodeError:
-                break
-    return data
+    encoding, start = _encoding(data)
+    try:
+        return data[start:].decode(encoding) if start else data
+    except UnicodeDecodeError:
+        return data
+
+
+def _encoding(data: bytes) -> tuple[str, int]:
+    """The encoding that a file's byte order mark names, UTF-8 without one, and the length of the mark."""
+    return next(((name, len(mark)) for mark, name in _MARKS if data.startswith(mark)), ("utf-8", 0))
 
 
 def load_toml(
@@ -211,30 +211,28 @@ def load_toml(
     else:
         import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-    def fail(message: str, code: str, offset: int | None = None) -> ParseError:
-        return ParseError(message, source=source, offset=offset, code=code, result_code=result_code)
-
+    fail = partial(ParseError, source=source, result_code=result_code)
     if len(data) > maximum:
-        raise fail(f"{len(data)} bytes, at most {maximum} are read", "too-large")
+        raise fail(f"{len(data)} bytes, at most {maximum} are read", code="too-large")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise fail("not UTF-8", "encoding", error.start) from None
+        raise fail("not UTF-8", code="encoding", offset=error.start) from None
     # Dotted keys cost the square of their length, and tables far more than their few bytes.
     lines = text.splitlines()
     if sum(line.count(".") ** 2 for line in lines) > _MAXIMUM_DOTS:
-        raise fail("keys of far too many parts", "too-large")
+        raise fail("keys of far too many parts", code="too-large")
     if sum(line.lstrip().startswith("[") for line in lines) > _MAXIMUM_TABLES:
-        raise fail(f"more than {_MAXIMUM_TABLES} tables", "too-large")
+        raise fail(f"more than {_MAXIMUM_TABLES} tables", code="too-large")
     try:
         document: dict[str, object] = tomllib.loads(text)
     except RecursionError:
-        raise fail("nested too deeply", "toml") from None
+        raise fail("nested too deeply", code="toml") from None
     except ValueError as error:
         # TOMLDecodeError is a ValueError; an integer of thousands of digits is another.
         match = re.match(_PLACE, str(error), re.DOTALL)
         where = "" if match is None or match[2] is None else f"line {match[2]}, column {match[3]}: "
-        raise fail(f"{where}not TOML: {match[1] if match else error}"[:300], "toml") from None
+        raise fail(f"{where}not TOML: {match[1] if match else error}"[:300], code="toml") from None
     return document
 
 
@@ -341,16 +339,13 @@ def _number(value: float) -> str:
         raise _not_canonical(f"the number {value}")
     if value == 0:
         return "0"
-    mantissa, _, exponent = f"{value!r}".lstrip("-").partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    fraction = "" if fraction == "0" else fraction
-    digits = (whole + fraction).lstrip("0")
+    from decimal import Decimal
+
+    negative, parts, exponent = Decimal(repr(value)).normalize().as_tuple()
+    digits = "".join(map(str, parts))
     # The number is 0.DIGITS times ten to the power of point.
-    point = len(whole.lstrip("0")) + int(exponent or 0)
-    if not whole.lstrip("0"):
-        point -= len(fraction) - len(fraction.lstrip("0"))
-    digits = digits.rstrip("0")
-    sign = "-" if value < 0 else ""
+    point = len(digits) + int(exponent)
+    sign = "-" * negative
     if len(digits) <= point <= 21:
         return f"{sign}{digits}{'0' * (point - len(digits))}"
     if 0 < point <= 21:
