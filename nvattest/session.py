@@ -99,9 +99,9 @@ def fetch_collateral(
         known: collateral at hand, which is not asked for while it is good.
         at: the instant at which ``known`` and the cache are judged; now by default. Give ``verify`` a later one or
             none: live answers are stamped while this runs.
-        policy: as in ``verify``; it says how fresh revocation has to be.
-        anchors: as in ``verify``; only certificates below them cause requests.
-        verifier: as in ``verify``; one that is given to both reads and validates everything once.
+        policy: says how fresh revocation has to be.
+        anchors: only certificates below them cause requests.
+        verifier: one that is given to ``verify``, too, reads and validates everything once.
 
     Raises:
         ParseError: evidence or collateral that is text and cannot be read.
@@ -403,15 +403,14 @@ def now() -> VerificationTime:
 def _device_side(appraisal: Appraisal) -> DeviceSide:
     """What the judgement of a guest has to know of its devices."""
     from nvattest.appraisal.guest import DeviceSide
-    from nvattest.token.binding import evidence_digest
+    from nvattest.token.binding import appraised_digest
 
     devices = appraisal.devices
-    digests = [(bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in devices]
     return DeviceSide(
         trusted=appraisal.trusted,
         number=len(devices),
         nonce=appraisal.nonce.value if appraisal.nonce is not None else None,
-        digest=evidence_digest(digests) if digests else None,
+        digest=appraised_digest(appraisal) if devices else None,
         key=None,
         identities=tuple(device.identity.ueid for device in devices if device.identity is not None),
         reports=tuple(device.report_sha256 for device in devices),
@@ -455,5 +454,5 @@ def _new_id() -> str:
     """A random UUID (RFC 9562, version 4). The module ``uuid`` would load ``platform`` and its patterns for it."""
     value = bytearray(os.urandom(16))
     value[6], value[8] = value[6] & 0x0F | 0x40, value[8] & 0x3F | 0x80
-    digits = value.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    parts = (value[:4], value[4:6], value[6:8], value[8:10], value[10:])
+    return "-".join(part.hex() for part in parts)

@@ -26,10 +26,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nvattest.errors import InputError
 from nvattest.model import Nonce
+
+if TYPE_CHECKING:
+    from nvattest.appraisal.results import Appraisal
 
 NONCE_DOMAIN: Final = b"nvattest/device-nonce/v1"
 EVIDENCE_DOMAIN: Final = b"nvattest evidence digest v1\0"
@@ -75,6 +78,14 @@ def evidence_digest_of(evidence: Sequence[tuple[bytes, bytes]]) -> bytes:
     """
     return evidence_digest(
         [(hashlib.sha256(report).digest(), hashlib.sha256(chain).digest()) for report, chain in evidence]
+    )
+
+
+def appraised_digest(appraisal: Appraisal) -> bytes:
+    """The same digest of the evidence of an appraisal's devices, of which there is one at least."""
+    devices = appraisal.devices
+    return evidence_digest(
+        [(bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in devices]
     )
 
 

@@ -32,7 +32,7 @@ from nvattest.model import DeviceKind, VerificationTime, format_time, parse_time
 from nvattest.pki.ocsp import NonceOutcome, RevocationStatus
 from nvattest.rim.ids import ROLES, RimRole
 from nvattest.spdm.opaque import GpuFields, SwitchFields
-from nvattest.token.binding import evidence_digest
+from nvattest.token.binding import appraised_digest
 from nvattest.token.jws import Jws, instant, refuse
 from nvattest.token.keys import PublicKey
 
@@ -348,9 +348,7 @@ def provenance(
     ``issued`` is the token's ``iat``. ``relying_party`` says which relying party's policy was applied, and its result;
     with ``overrides_appraisal: true`` in it, the token counts as weakened.
     """
-    digests = [
-        (bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in appraisal.devices
-    ]
+    digest, number = appraised_digest(appraisal).hex(), len(appraisal.devices)
     made: JsonObject = {
         "format": FORMAT_VERSION,
         "version": __version__,
@@ -362,7 +360,7 @@ def provenance(
         "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,
         "at": {"device": format_time(appraisal.at.device), "rim": format_time(appraisal.at.rim)},
-        "evidence": {"algorithm": "SHA-384", "digest": evidence_digest(digests).hex(), "devices": len(digests)},
+        "evidence": {"algorithm": "SHA-384", "digest": digest, "devices": number},
     }
     if appraisal.guest is not None:
         guest = appraisal.guest

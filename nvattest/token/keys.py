@@ -294,18 +294,13 @@ class Keyring:
             return self.key
         if self.jwks is not None:
             return self._from_jwks(token, self.jwks, at)
-        if not self.anchors:
+        if not self.anchors or "x5c" not in token.header:
+            nothing = "there is no key to verify the token with"
             raise refuse(
-                "there is no key to verify the token with",
+                f"{token.what} has no x5c header, and only anchors were given" if self.anchors else nothing,
                 "key-missing",
                 hint="give the issuer's JWKS, its public key, or anchors for its certificates; --nras-url fetches the "
                 "JWKS of an attestation service",
-                result_code=ResultCode.CERT_NOT_FOUND,
-            )
-        if "x5c" not in token.header:
-            raise refuse(
-                f"{token.what} has no x5c header, and only anchors were given",
-                "key-missing",
                 result_code=ResultCode.CERT_NOT_FOUND,
             )
         chain = parse_x5c(token.header["x5c"], what=token.what)
@@ -409,14 +404,15 @@ def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
         raise _broken(f"{what}: x5c is {kind_of(value)}, expected an array of 1 to {MAXIMUM_CHAIN} certificates")
     found: list[Certificate] = []
     for position, text in enumerate(value):
+        where = f"{what}: x5c[{position}]"
         if not isinstance(text, str) or len(text) > _MAXIMUM_TEXT:
-            raise _broken(f"{what}: x5c[{position}] is not a text of at most {_MAXIMUM_TEXT} characters")
+            raise _broken(f"{where} is not a text of at most {_MAXIMUM_TEXT} characters")
         try:
             found.append(parse_certificate(base64_bytes(text)))
         except ParseError as error:
-            raise _broken(f"{what}: x5c[{position}]: {error.message}") from None
+            raise _broken(f"{where}: {error.message}") from None
         except ValueError:
-            raise _broken(f"{what}: x5c[{position}] is not base64") from None
+            raise _broken(f"{where} is not base64") from None
     return tuple(found)
 
 
