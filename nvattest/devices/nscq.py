@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, final
 
 from nvattest.devices.nvml import Trace, load_library
@@ -68,9 +69,21 @@ _NumberObserver = ctypes.CFUNCTYPE(None, _UuidPointer, ctypes.c_int8, ctypes.c_i
 _ReportObserver = ctypes.CFUNCTYPE(None, _UuidPointer, ctypes.c_int8, _Report, ctypes.c_void_p)
 _CertificateObserver = ctypes.CFUNCTYPE(None, _UuidPointer, ctypes.c_int8, _Certificate, ctypes.c_void_p)
 
+# The functions that are called: what each returns, and its arguments.
+_FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "nscq_session_create": (_SessionResult, ctypes.c_uint32),
+    "nscq_session_destroy": (None, ctypes.c_void_p),
+    "nscq_session_path_observe": (
+        *(ctypes.c_int8, ctypes.c_void_p, ctypes.c_char_p),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32),
+    ),
+    "nscq_session_set_input": (ctypes.c_int8, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32),
+    "nscq_uuid_to_label": (ctypes.c_int8, _UuidPointer, ctypes.POINTER(_Label), ctypes.c_uint32),
+}
+
 
 @final
-class NscqSession:
+class NscqSession(AbstractContextManager["NscqSession"]):
     """One NSCQ session. It belongs to the thread that works with it; use it as a context manager."""
 
     def __init__(self, trace: Trace, path: str | os.PathLike[str] | None = None) -> None:
@@ -89,25 +102,18 @@ class NscqSession:
             result_code=ResultCode.NSCQ_INIT_FAILED,
             hint="install libnvidia-nscq in the version of the driver; only guests with NVSwitches need it",
         )
-        create = self._function("nscq_session_create", _SessionResult, ctypes.c_uint32)
-        self._destroy = self._function("nscq_session_destroy", None, ctypes.c_void_p)
-        self._observe = self._function(
-            "nscq_session_path_observe",
-            ctypes.c_int8,
-            ctypes.c_void_p,
-            ctypes.c_char_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_uint32,
-        )
-        self._set_input = self._function(
-            "nscq_session_set_input", ctypes.c_int8, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32
-        )
-        self._to_label = self._function(
-            "nscq_uuid_to_label", ctypes.c_int8, _UuidPointer, ctypes.POINTER(_Label), ctypes.c_uint32
-        )
+        for name, (result_type, *arguments) in _FUNCTIONS.items():
+            function = getattr(self._library, name, None)
+            if function is None:
+                raise _error(
+                    f"{_NAME} has no function {name}",
+                    "nscq-function-missing",
+                    result_code=ResultCode.NSCQ_INIT_FAILED,
+                    hint="install libnvidia-nscq in the version of the driver",
+                )
+            function.restype, function.argtypes = result_type, arguments
         trace.begin("nscq_session_create")
-        result = create(_MOUNT_DEVICES)
+        result = self._library.nscq_session_create(_MOUNT_DEVICES)
         self._session = result.session
         if result.rc != 0 or not result.session:
             self.close()
@@ -164,7 +170,7 @@ class NscqSession:
         """
         self._trace.begin("nscq_session_set_input")
         buffer = ctypes.create_string_buffer(nonce, len(nonce))
-        code = self._set_input(self._session, 0, buffer, len(nonce))
+        code = self._library.nscq_session_set_input(self._session, 0, buffer, len(nonce))
         if code != 0:
             raise _failed("nscq_session_set_input", code)
         return self._sized(f"/{label}/config/attestation_report", _ReportObserver, REPORT_MAX)
@@ -182,27 +188,10 @@ class NscqSession:
         session, self._session = self._session, None
         if session:
             self._trace.call = "nscq_session_destroy"
-            self._destroy(session)
-
-    def __enter__(self) -> NscqSession:
-        return self
+            self._library.nscq_session_destroy(session)
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _function(self, name: str, result: Any, *arguments: Any) -> Any:
-        try:
-            function = getattr(self._library, name)
-        except AttributeError as error:
-            raise _error(
-                f"{_NAME} has no function {name}",
-                "nscq-function-missing",
-                result_code=ResultCode.NSCQ_INIT_FAILED,
-                hint="install libnvidia-nscq in the version of the driver",
-            ) from error
-        function.restype = result
-        function.argtypes = arguments
-        return function
 
     def _ask(self, path: str, kind: Callable[[Any], Any], read: Callable[[Any], T | None]) -> list[T]:
         """What NSCQ hands to an observer of this kind, as ``read`` copies it, and of more than enough the first."""
@@ -219,7 +208,8 @@ class NscqSession:
         self._trace.begin(f"nscq_session_path_observe({path})")
         # The observer is referenced by this frame until the call returns; NSCQ does not keep it.
         observer = kind(observe)
-        code = self._observe(self._session, path.encode(), ctypes.cast(observer, ctypes.c_void_p), None, 0)
+        ask = self._library.nscq_session_path_observe
+        code = ask(self._session, path.encode(), ctypes.cast(observer, ctypes.c_void_p), None, 0)
         if failed := code or next(iter(codes), 0):
             raise _failed(path, failed)
         return found
@@ -240,7 +230,7 @@ class NscqSession:
     def _label(self, uuid: _Uuid) -> str:
         self._trace.begin("nscq_uuid_to_label")
         label = _Label()
-        code = self._to_label(ctypes.byref(uuid), ctypes.byref(label), 0)
+        code = self._library.nscq_uuid_to_label(ctypes.byref(uuid), ctypes.byref(label), 0)
         text = bytes(label.data)
         if code != 0:
             raise _failed("nscq_uuid_to_label", code)

@@ -40,11 +40,7 @@ class MultiGpuMode(IntEnum):
     NVLINK_ENCRYPTION = 2
 
 
-_MODE_WORDS: dict[int, str] = {
-    MultiGpuMode.NONE: "none",
-    MultiGpuMode.PROTECTED_PCIE: MULTI_GPU_PROTECTED,
-    MultiGpuMode.NVLINK_ENCRYPTION: "nvlink-encryption",
-}
+_MODE_WORDS: dict[int, str] = dict(zip(MultiGpuMode, ("none", MULTI_GPU_PROTECTED, "nvlink-encryption"), strict=True))
 
 
 class CpuCapability(IntEnum):

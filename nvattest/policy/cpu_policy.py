@@ -7,7 +7,6 @@ declarations. A key that is left out keeps its strict default. ``schemas/cpu-pol
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
@@ -21,6 +20,7 @@ from nvattest.errors import PolicyError
 from nvattest.policy.evidence_policy import (
     PolicyDocument,
     declared_fields,
+    explained,
     field_schemas,
     load_document,
     policy_schema,
@@ -124,9 +124,7 @@ def explain_cpu_policy(policy: CpuPolicy) -> tuple[str, ...]:
         for field in fields(demands):
             value = values[field.name]
             weaker = f"{name}.{field.name}" in policy.weakenings or (field.name == "measurements" and value is not None)
-            mark = "  WEAKER" if weaker else "" if value == _default(field) else "  changed"
-            shown = "not set" if value in (None, [], {}) else json.dumps(value)
-            lines.append(f"{name}.{field.name} = {shown}{mark}: {field.metadata['meaning']}")
+            lines.append(explained(field, value, _default(field), weaker=weaker, table=f"{name}."))
     if policy.snp is not None and not policy.snp.minimum_tcb:
         lines.append(f"snp.{_FLOORS} names no generation, so that every SNP guest is refused")
     return tuple(lines)

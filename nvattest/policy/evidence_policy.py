@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
 from datetime import date
 from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from nvattest._documents import (
     JsonObject,
@@ -175,14 +175,7 @@ class WrongError(Exception):
     """What is wrong with a value, and what to do or an empty text; the reader adds the key and its place."""
 
 
-class Kind(Protocol):
-    """What a field may hold."""
-
-    def read(self, value: object) -> object:
-        """The value of a file as that of the policy; ``WrongError`` where it is none."""
-
-    def schema(self) -> JsonObject:
-        """The same as JSON Schema."""
+# What a field may hold: each kind reads a value of a file, or raises WrongError, and says the same as JSON Schema.
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +306,9 @@ class Several:
         return {"type": "array", "maxItems": self.maximum, "uniqueItems": True, "items": self.item.schema()}
 
 
+Kind = Flag | Count | Word | Text | Day | OrNull | Several
+
+
 def field_kind(field: Field[Any]) -> Kind:
     """What a field may hold, from its declared type and its bounds."""
     bounds, declared = field.metadata, str(field.type)
@@ -383,15 +379,17 @@ def dump_evidence_policy(policy: EvidencePolicy, *, form: str = "toml") -> str:
 def explain_evidence_policy(policy: EvidencePolicy) -> tuple[str, ...]:
     """What the policy demands, a line for each field; those that differ from the strict default are marked."""
     default, values = policy_to_json(EvidencePolicy()), policy_to_json(policy)
-    lines = []
-    for field in fields(policy):
-        value = values[field.name]
-        mark = "" if value == default[field.name] else "  changed"
-        mark = "  WEAKER" if field.name in policy.weakenings else mark
-        meaning = field.metadata["meaning"]
-        shown = "not set" if value is None or value == [] else json.dumps(value)
-        lines.append(f"{field.name} = {shown}{mark}: {meaning}")
-    return tuple(lines)
+    return tuple(
+        explained(field, values[field.name], default[field.name], weaker=field.name in policy.weakenings)
+        for field in fields(policy)
+    )
+
+
+def explained(field: Field[Any], value: object, default: object, *, weaker: bool, table: str = "") -> str:
+    """What one field of a policy demands, in a line: its value as JSON, the mark, and its meaning."""
+    mark = "  WEAKER" if weaker else "" if value == default else "  changed"
+    shown = "not set" if value in (None, [], {}) else json.dumps(value)
+    return f"{table}{field.name} = {shown}{mark}: {field.metadata['meaning']}"
 
 
 def evidence_policy_schema() -> JsonObject:

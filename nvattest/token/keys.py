@@ -384,10 +384,8 @@ def _key_of(entry: Mapping[str, object], anchors: tuple[Certificate, ...], at: d
         if anchors:
             validate_x5c(chain, anchors, at=at, what=what)
         return certified
-    if anchors:
+    if anchors or key is None:
         raise refused(f"{what} has no x5c, and anchors for it were given", "x5c")
-    if key is None:
-        raise refused(f"{what} holds no key", "key-type")
     return key
 
 
