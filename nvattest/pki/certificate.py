@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Any, Final, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +23,8 @@ from nvattest._registry import OID_DMTF_DEVICE_INFO, OID_ECDSA_SHA384, OID_OCSP_
 from nvattest._text import clean
 from nvattest.errors import ParseError, ResultCode
 from nvattest.pki.ecdsa import P384_SPKI_PREFIX, is_p384
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 MAX_CERTIFICATE_SIZE: Final = 16 * 1024
 MAX_CHAIN_SIZE: Final = 64 * 1024
@@ -43,6 +46,8 @@ LIBRARY_ERRORS: Final = (
 _OID_BASIC_CONSTRAINTS = "2.5.29.19"
 _OID_KEY_USAGE = "2.5.29.15"
 _OID_EXTENDED_KEY_USAGE = "2.5.29.37"
+# What the three say, by the names of Certificate.
+_SAID = ("is_ca", "path_length", "key_cert_sign", "digital_signature", "extended_key_usage")
 
 _ECDSA_SHA384_DER = bytes.fromhex("300a06082a8648ce3d040303")
 _PKCS1_ARC = bytes.fromhex("2a864886f70d0101")
@@ -65,7 +70,7 @@ _SHORT_NAMES = {
     "0.9.2342.19200300.100.1.25": "DC",
     "0.9.2342.19200300.100.1.1": "UID",
 }
-# Those of 2.5.4 have three octets, which is the content of nearly every name.
+# Those of 2.5.4 have three octets; nearly every name has no others.
 _KNOWN_TYPES = {
     bytes((0x55, 4, int(oid[6:]))): oid for oid in (*_SHORT_NAMES, SERIAL_NUMBER) if oid.startswith("2.5.4.")
 }
@@ -155,43 +160,32 @@ class Certificate:
         return outer.content(BIT_STRING, "subjectPublicKey")[1:]
 
     @property
-    def ski(self) -> bytes | None:
-        """The subject key identifier. A hint: paths are proven by signatures."""
-        for extension in self._extensions.values():
-            if isinstance(extension, x509.SubjectKeyIdentifier):
-                return extension.digest
-        return None
-
-    @property
-    def aki(self) -> bytes | None:
-        """The key identifier of the authority key identifier. A hint, as ``ski``."""
-        for extension in self._extensions.values():
-            if isinstance(extension, x509.AuthorityKeyIdentifier):
-                return extension.key_identifier
-        return None
-
-    @property
     def ocsp_urls(self) -> tuple[str, ...]:
         """The responders that the certificate names (RFC 5280, 4.2.2.1)."""
+        access = self._extension(x509.AuthorityInformationAccess)
         return tuple(
-            access.access_location.value
-            for extension in self._extensions.values()
-            if isinstance(extension, x509.AuthorityInformationAccess)
-            for access in extension
-            if access.access_method == AuthorityInformationAccessOID.OCSP
-            and isinstance(access.access_location, x509.UniformResourceIdentifier)
+            item.access_location.value
+            for item in access or ()
+            if item.access_method == AuthorityInformationAccessOID.OCSP
+            and isinstance(item.access_location, x509.UniformResourceIdentifier)
         )
 
     @property
     def device_info(self) -> str | None:
         """DMTF device information ``vendor:product:serial`` from the subject alternative name (DSP0274, 10.8)."""
-        for extension in self._extensions.values():
-            if isinstance(extension, x509.SubjectAlternativeName):
-                for name in extension:
-                    if isinstance(name, x509.OtherName) and name.type_id.dotted_string == OID_DMTF_DEVICE_INFO:
-                        text = _utf8_string(name.value)
-                        return None if text is None else clean(text, 256)
+        for name in self._extension(x509.SubjectAlternativeName) or ():
+            if isinstance(name, x509.OtherName) and name.type_id.dotted_string == OID_DMTF_DEVICE_INFO:
+                reader = DerReader(name.value, source=_SOURCE)
+                try:
+                    text = reader.content(0x0C, "device information").decode()
+                    reader.finish("device information")
+                except (ParseError, UnicodeDecodeError):
+                    return None
+                return clean(text, 256)
         return None
+
+    def _extension(self, kind: type[E]) -> E | None:
+        return next((value for value in self._extensions.values() if isinstance(value, kind)), None)
 
     def extension(self, oid: str) -> bytes | None:
         """The DER inside the extension with this OID, None if there is none."""
@@ -218,11 +212,7 @@ def parse_certificate(der: bytes) -> Certificate:
         raise _malformed(f"not a readable certificate: {error}") from error
     if len(extensions) > MAX_EXTENSIONS:
         raise _malformed(f"{len(extensions)} extensions, at most {MAX_EXTENSIONS} are allowed")
-    is_ca: bool | None = None
-    path_length: int | None = None
-    key_cert_sign: bool | None = None
-    digital_signature: bool | None = None
-    usages: tuple[str, ...] | None = None
+    said: dict[str, Any] = dict.fromkeys(_SAID)
     critical: list[str] = []
     values: dict[str, x509.ExtensionType] = {}
     for extension in extensions:
@@ -230,36 +220,26 @@ def parse_certificate(der: bytes) -> Certificate:
         oid, value = extension.oid.dotted_string, extension.value
         values[oid] = value
         if oid == _OID_BASIC_CONSTRAINTS and isinstance(value, x509.BasicConstraints):
-            is_ca, path_length = value.ca, value.path_length
+            said["is_ca"], said["path_length"] = value.ca, value.path_length
         elif oid == _OID_KEY_USAGE and isinstance(value, x509.KeyUsage):
-            key_cert_sign, digital_signature = value.key_cert_sign, value.digital_signature
+            said["key_cert_sign"], said["digital_signature"] = value.key_cert_sign, value.digital_signature
         elif oid == _OID_EXTENDED_KEY_USAGE and isinstance(value, x509.ExtendedKeyUsage):
-            usages = tuple(usage.dotted_string for usage in value)
+            said["extended_key_usage"] = tuple(usage.dotted_string for usage in value)
         elif extension.critical:
             # Its meaning is not checked here, and that refuses the certificate (RFC 5280, 4.2).
             critical.append(oid)
     return Certificate(
         der=der,
         sha256=hashlib.sha256(der).digest(),
-        serial=parts.serial,
-        subject_der=parts.subject,
-        issuer_der=parts.issuer,
         not_before=not_before,
         not_after=not_after,
-        spki_der=parts.spki,
-        tbs=parts.tbs,
-        signature=parts.signature,
-        is_p384=is_p384(parts.spki),
-        is_ecdsa_sha384=parts.algorithm == _ECDSA_SHA384_DER,
-        is_ca=is_ca,
-        path_length=path_length,
-        key_cert_sign=key_cert_sign,
-        digital_signature=digital_signature,
-        extended_key_usage=usages,
+        is_p384=is_p384(parts.spki_der),
         unknown_critical=tuple(critical),
         _x509=parsed,
-        _subject=Name(parts.subject),
+        _subject=Name(parts.subject_der),
         _extensions=values,
+        **parts._asdict(),
+        **said,
     )
 
 
@@ -275,9 +255,7 @@ def parse_pem_chain(
             ``parse_certificate`` refuses; the offset is that of the certificate in the text.
     """
     if len(pem) > MAX_CHAIN_SIZE:
-        raise _malformed(
-            f"{len(pem)} bytes, at most {MAX_CHAIN_SIZE} are allowed", code="chain-size", source="certificate chain"
-        )
+        raise _not_pem(f"{len(pem)} bytes, at most {MAX_CHAIN_SIZE} are allowed", None, "chain-size")
     read = read if read is not None else read_pem_block
     found: list[Certificate] = []
     position = _skip_space(pem, 0)
@@ -286,20 +264,12 @@ def parse_pem_chain(
         if match is None:
             raise _not_pem("only CERTIFICATE blocks of PEM are allowed here", position)
         if len(found) == maximum:
-            raise _malformed(
-                f"more than {maximum} certificates", code="chain-size", source="certificate chain", offset=position
-            )
+            raise _not_pem(f"more than {maximum} certificates", position, "chain-size")
         try:
             found.append(read(match[1]))
         except ParseError as error:
-            if error.code == "pem":
-                raise _not_pem(error.message, position) from error
-            raise _malformed(
-                f"certificate {len(found)}: {error.message}",
-                code=error.code,
-                source="certificate chain",
-                offset=position,
-            ) from error
+            message = error.message if error.code == "pem" else f"certificate {len(found)}: {error.message}"
+            raise _not_pem(message, position, error.code) from error
         position = _skip_space(pem, match.end())
     if not found:
         raise _not_pem("no certificate", 0)
@@ -320,17 +290,19 @@ def read_pem_block(text: bytes) -> Certificate:
 
 
 class _Parts(NamedTuple):
+    """The exact bytes of what is signed, hashed or compared, by the names of Certificate."""
+
     tbs: bytes
-    algorithm: bytes
     signature: bytes
     serial: int
-    issuer: bytes
-    subject: bytes
-    spki: bytes
+    issuer_der: bytes
+    subject_der: bytes
+    spki_der: bytes
+    is_ecdsa_sha384: bool
 
 
 def _cut(der: bytes) -> _Parts:
-    """The exact bytes of the parts that are signed, hashed or compared (RFC 5280, 4.1)."""
+    """Take a certificate apart (RFC 5280, 4.1)."""
     outer = DerReader(der, source=_SOURCE, result_code=ResultCode.CERT_NOT_FOUND)
     certificate = outer.inner(SEQUENCE, "Certificate")
     outer.finish("Certificate")
@@ -348,38 +320,19 @@ def _cut(der: bytes) -> _Parts:
     serial = fields.unsigned("serialNumber", max_bytes=_MAX_SERIAL_BYTES)
     if serial == 0:
         raise fields.error("serialNumber is zero", at=serial_at)
-    inner = fields.element(SEQUENCE, "signature")
-    issuer = fields.element(SEQUENCE, "issuer")
+    inner_at, inner = fields.position, fields.whole(SEQUENCE, "signature")
+    issuer = fields.whole(SEQUENCE, "issuer")
     fields.element(SEQUENCE, "validity")
-    subject = fields.element(SEQUENCE, "subject")
-    spki = fields.element(SEQUENCE, "subjectPublicKeyInfo")
+    subject, spki = fields.whole(SEQUENCE, "subject"), fields.whole(SEQUENCE, "subjectPublicKeyInfo")
 
-    algorithm_der = der[algorithm.start : algorithm.end]
-    if der[inner.start : inner.end] != algorithm_der:
-        raise fields.error("the signature algorithms inside and outside of the signed part differ", at=inner.start)
-    if algorithm_der != _ECDSA_SHA384_DER:
+    if inner != der[algorithm.start : algorithm.end]:
+        raise fields.error("the signature algorithms inside and outside of the signed part differ", at=inner_at)
+    if inner != _ECDSA_SHA384_DER:
         identifier = DerReader(der, algorithm.body, algorithm.end, source=_SOURCE)
         if not identifier.content(OID, "algorithm").startswith(_PKCS1_ARC) and not identifier.at_end:
             raise fields.error("the signature algorithm has parameters where none belong", at=algorithm.start)
-    return _Parts(
-        der[tbs.start : tbs.end],
-        algorithm_der,
-        signature[1:],
-        serial,
-        der[issuer.start : issuer.end],
-        der[subject.start : subject.end],
-        der[spki.start : spki.end],
-    )
-
-
-def _utf8_string(der: bytes) -> str | None:
-    reader = DerReader(der, source=_SOURCE)
-    try:
-        text = reader.content(0x0C, "device information").decode()
-        reader.finish("device information")
-    except (ParseError, UnicodeDecodeError):
-        return None
-    return text
+    signed = der[tbs.start : tbs.end]
+    return _Parts(signed, signature[1:], serial, issuer, subject, spki, is_ecdsa_sha384=inner == _ECDSA_SHA384_DER)
 
 
 def _skip_space(pem: bytes, position: int) -> int:
@@ -387,8 +340,8 @@ def _skip_space(pem: bytes, position: int) -> int:
     return match.end() if match else position
 
 
-def _not_pem(message: str, offset: int) -> ParseError:
-    return _malformed(message, code="pem", source="certificate chain", offset=offset)
+def _not_pem(message: str, offset: int | None, code: str = "pem") -> ParseError:
+    return _malformed(message, code=code, source="certificate chain", offset=offset)
 
 
 def _malformed(
@@ -436,29 +389,25 @@ def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
 class Name:
     """A Name, read at its first use and then kept: most certificates are parsed and never named."""
 
-    __slots__ = ("_parsed", "der")
-
     def __init__(self, der: bytes) -> None:
         self.der = der
-        self._parsed: tuple[tuple[Attribute, ...], ...] | None = None
 
-    def _read(self) -> tuple[tuple[Attribute, ...], ...]:
-        if self._parsed is None:
-            try:
-                self._parsed = parse_name(self.der)
-            except ParseError:
-                self._parsed = ()
-        return self._parsed
+    @cached_property
+    def _parts(self) -> tuple[tuple[Attribute, ...], ...]:
+        try:
+            return parse_name(self.der)
+        except ParseError:
+            return ()
 
     def rfc4514(self) -> str:
         """The name as RFC 4514 writes it, last attribute first; ``#`` and hexadecimal digits where it is no Name."""
-        if not self._read() and self.der != _EMPTY_NAME:
+        if not self._parts and self.der != _EMPTY_NAME:
             return clean(f"#{self.der.hex()}")
-        return clean(",".join("+".join(map(_shown, together)) for together in reversed(self._read())))
+        return clean(",".join("+".join(map(_shown, together)) for together in reversed(self._parts)))
 
     def first(self, oid: str) -> str | None:
         """The text of the first attribute with this OID, safe to show; None if there is none or it is no text."""
-        for together in self._read():
+        for together in self._parts:
             for attribute in together:
                 if attribute.oid == oid:
                     return None if attribute.text is None else clean(attribute.text, _MAXIMUM_NAME)
@@ -546,6 +495,11 @@ class DerReader:
         start = self.position
         body, end = self._enter(tag, name)
         return Element(self.data[start], start, body, end)
+
+    def whole(self, tag: int, name: str) -> bytes:
+        """All bytes of the next element, which must have this tag."""
+        start = self.position
+        return self.data[start : self._enter(tag, name)[1]]
 
     def _enter(self, tag: int | None, name: str) -> tuple[int, int]:
         """Where the content of the next element starts and ends; the position moves to its end."""

@@ -450,10 +450,9 @@ def read_endorsement_key(der: bytes) -> EndorsementKey | None:
         ParseError: not DER, a part or an extension missing, twice or malformed.
     """
     tbs, signature, body = _cut(der, "TBSCertificate")
-    issuer, validity = body.element(SEQUENCE, "issuer"), body.inner(SEQUENCE, "validity")
-    subject, spki = body.element(SEQUENCE, "subject"), body.element(SEQUENCE, "subjectPublicKeyInfo")
-    name = Name(tbs[subject.start : subject.end]).first(COMMON_NAME)
-    kind = {"SEV-VCEK": "vcek", "SEV-VLEK": "vlek"}.get(name or "")
+    issuer, validity = body.whole(SEQUENCE, "issuer"), body.inner(SEQUENCE, "validity")
+    subject, spki = body.whole(SEQUENCE, "subject"), body.whole(SEQUENCE, "subjectPublicKeyInfo")
+    kind = {"SEV-VCEK": "vcek", "SEV-VLEK": "vlek"}.get(Name(subject).first(COMMON_NAME) or "")
     if kind is None:
         return None
     extensions = _extensions(body)
@@ -468,10 +467,10 @@ def read_endorsement_key(der: bytes) -> EndorsementKey | None:
     return EndorsementKey(
         der=der,
         kind=kind,
-        issuer_der=tbs[issuer.start : issuer.end],
+        issuer_der=issuer,
         not_before=_time(validity),
         not_after=_time(validity),
-        spki_der=tbs[spki.start : spki.end],
+        spki_der=spki,
         tbs=tbs,
         signature=signature,
         product=_ia5(extensions, _PRODUCT),
@@ -488,7 +487,7 @@ def read_crl(der: bytes) -> RevocationList:
         ParseError: not DER, or a list that the X.509 library does not read, or of a part alone (code ``crl``).
     """
     tbs, signature, body = _cut(der, "TBSCertList")
-    issuer = body.element(SEQUENCE, "issuer")
+    issuer = body.whole(SEQUENCE, "issuer")
     try:
         crl = x509.load_der_x509_crl(der)
         serials = frozenset(entry.serial_number for entry in crl)
@@ -499,7 +498,7 @@ def read_crl(der: bytes) -> RevocationList:
     if critical:
         # A list of a part, or of changes alone.
         raise ParseError("a revocation list with a critical extension", source=_AMD_SOURCE, code="crl")
-    return RevocationList(tbs[issuer.start : issuer.end], since, until, serials, tbs, signature)
+    return RevocationList(issuer, since, until, serials, tbs, signature)
 
 
 def _cut(der: bytes, kind: str) -> tuple[bytes, bytes, DerReader]:
@@ -510,21 +509,19 @@ def _cut(der: bytes, kind: str) -> tuple[bytes, bytes, DerReader]:
     whole = DerReader(der, source=_AMD_SOURCE)
     outer = whole.inner(SEQUENCE, "certificate or list")
     whole.finish("certificate or list")
-    part, algorithm = outer.element(SEQUENCE, "signed part"), outer.element(SEQUENCE, "signatureAlgorithm")
+    tbs, algorithm = outer.whole(SEQUENCE, "signed part"), outer.element(SEQUENCE, "signatureAlgorithm")
     signature = outer.content(BIT_STRING, "signatureValue")
     outer.finish("signatureValue")
     oid = DerReader(der, algorithm.body, algorithm.end, source=_AMD_SOURCE).content(OID, "algorithm")
     if dotted(oid) != _PSS_OID or signature[:1] != b"\0":
         raise outer.error("not signed with RSASSA-PSS")
-    tbs = der[part.start : part.end]
     body = DerReader(tbs, source=_AMD_SOURCE).inner(SEQUENCE, kind)
     if kind == "TBSCertificate":
         body.element(_EXPLICIT_VERSION, "version")
         body.unsigned("serialNumber", max_bytes=20)
     else:
         body.unsigned("version")
-    inner = body.element(SEQUENCE, "signature")
-    if tbs[inner.start : inner.end] != der[algorithm.start : algorithm.end]:
+    if body.whole(SEQUENCE, "signature") != der[algorithm.start : algorithm.end]:
         raise body.error("the signature algorithms inside and outside of the signed part differ")
     return tbs, signature[1:], body
 

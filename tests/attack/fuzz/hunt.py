@@ -97,8 +97,8 @@ def _everything_about(certificate: Certificate) -> None:
     """What is read from a certificate only when it is wanted."""
     for value in (
         certificate.subject, certificate.issuer, certificate.common_name, certificate.subject_serial, certificate.label,
-        certificate.signature_algorithm_oid, certificate.ocsp_signing, certificate.key_bits, certificate.ski,
-        certificate.aki, certificate.ocsp_urls, certificate.device_info, repr(certificate),
+        certificate.signature_algorithm_oid, certificate.ocsp_signing, certificate.key_bits,
+        certificate.ocsp_urls, certificate.device_info, repr(certificate),
     ):  # fmt: skip
         assert value is None or value == value  # noqa: PLR0124 - reading it is the test
     for architecture in Architecture:

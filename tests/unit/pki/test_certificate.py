@@ -48,22 +48,6 @@ def test_key_bits_are_the_same_for_any_kind_of_key():
     assert p384.key_bits == p384.spki_der[-97:]
 
 
-def test_key_identifiers_are_read_as_hints():
-    key = minting.key("leaf").public_key()
-    certificate = (
-        minting.specs()[0]
-        .but(
-            extra=(
-                (x509.SubjectKeyIdentifier.from_public_key(key), False),
-                (x509.AuthorityKeyIdentifier(b"12345678", None, None), False),
-            )
-        )
-        .parsed()
-    )
-    assert certificate.ski == x509.SubjectKeyIdentifier.from_public_key(key).digest
-    assert certificate.aki == b"12345678"
-
-
 @pytest.mark.parametrize(
     "serial",
     [b"\x02\x01\xff", b"\x02\x01\x00", b"\x02\x00", b"\x02\x15\x01" + bytes(20), b"\x02\x02\x00\x01"],
@@ -153,7 +137,7 @@ def test_any_flipped_bit_gives_a_certificate_or_a_parse_error(leaf):
             except ParseError:
                 continue
             assert read.der != leaf.der
-            _ = (read.subject, read.issuer, read.label, read.key_bits, read.ski, read.aki, read.ocsp_urls)
+            _ = (read.subject, read.issuer, read.label, read.key_bits, read.ocsp_urls)
             _ = (read.device_info, read.signature_algorithm_oid, read.subject_serial, repr(read))
 
 
