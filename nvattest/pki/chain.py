@@ -112,15 +112,6 @@ class ValidatedChain:
         """
         return self._some()[0]
 
-    @property
-    def root(self) -> Certificate:
-        """The last certificate.
-
-        Raises:
-            InputError: the chain is empty.
-        """
-        return self._some()[-1]
-
     def _some(self) -> tuple[Certificate, ...]:
         if not self.certificates:
             raise InputError("the certificate chain is empty", code="chain-empty")

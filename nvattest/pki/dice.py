@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nvattest._registry import (
     FWID_SIZE,
@@ -44,7 +44,9 @@ _MAX_TCB_INFOS = 16
 _MAX_FLAG_BYTES = 8
 _CONTEXT = 0x80
 _CONSTRUCTED = 0x20
-_VENDOR, _MODEL, _VERSION, _SVN, _LAYER, _INDEX, _FWIDS, _FLAGS, _VENDOR_INFO, _TYPE = range(10)
+# The fields by their tags.
+_FIELDS = ("vendor", "model", "version", "svn", "layer", "index", "fwids", "flags", "vendor_info", "type")
+_VERSION, _INDEX, _FWIDS, _FLAGS = 2, 5, 6, 7
 _CHIP = re.compile(r"([A-Z]{2}_?(?:[0-9]{2,3}[A-Z]?|[0-9]XX))(?: |\Z)")
 # GB20X is any of GB202 and its siblings, GR1XX any of GR100 and its siblings: each final X is one digit.
 _FAMILY = re.compile(r"([A-Z]{2}_?[0-9]{1,2})(X{1,2})")
@@ -80,31 +82,17 @@ def read_fwid(leaf: Certificate, architecture: Architecture) -> bytes | None:
     Raises:
         ParseError: the extension is there but malformed, or its first FWID is not a SHA-384 digest (code ``fwid``).
     """
-    if architecture in _WITH_TCB_INFO:
-        info = read_tcb_info(leaf)
-        if info is None:
-            return None
-        if not info.fwids:
-            raise _malformed("DiceTcbInfo has no FWID")
-        fwid = info.fwids[0]
-    else:
-        value = leaf.extension(OID_DICE_FWID_HOPPER)
-        if value is None:
-            return None
-        fwid = _composite_device_id(value)
-    if fwid.algorithm != OID_SHA384 or len(fwid.digest) != FWID_SIZE:
-        raise _malformed(f"needs a SHA-384 digest, found {len(fwid.digest)} bytes of algorithm {fwid.algorithm}")
-    return fwid.digest
-
-
-def read_tcb_info(leaf: Certificate) -> TcbInfo | None:
-    """The DiceTcbInfo of a leaf, None without the extension.
-
-    Raises:
-        ParseError: the extension is there but malformed (code ``der`` or ``fwid``).
-    """
-    value = leaf.extension(OID_DICE_TCB_INFO)
-    return None if value is None else parse_tcb_info(value)
+    oid = OID_DICE_TCB_INFO if architecture in _WITH_TCB_INFO else OID_DICE_FWID_HOPPER
+    value = leaf.extension(oid)
+    if value is None:
+        return None
+    fwids = parse_tcb_info(value).fwids if oid == OID_DICE_TCB_INFO else (_composite_device_id(value),)
+    if not fwids:
+        raise _malformed("DiceTcbInfo has no FWID")
+    algorithm, digest = fwids[0]
+    if algorithm != OID_SHA384 or len(digest) != FWID_SIZE:
+        raise _malformed(f"needs a SHA-384 digest, found {len(digest)} bytes of algorithm {algorithm}")
+    return digest
 
 
 def tcb_infos(certificate: Certificate) -> tuple[TcbInfo, ...]:
@@ -123,9 +111,7 @@ def tcb_infos(certificate: Certificate) -> tuple[TcbInfo, ...]:
             found.append(parse_tcb_info(value))
     value = certificate.extension(OID_DICE_MULTI_TCB_INFO)
     if value is not None:
-        reader = _reader(value)
-        infos = reader.inner(SEQUENCE, "MultiTcbInfo")
-        reader.finish("MultiTcbInfo")
+        infos = _sequence(value, "MultiTcbInfo")
         while not infos.at_end:
             if len(found) == _MAX_TCB_INFOS:
                 raise infos.error(f"more than {_MAX_TCB_INFOS} TCB infos")
@@ -134,8 +120,7 @@ def tcb_infos(certificate: Certificate) -> tuple[TcbInfo, ...]:
 
 
 def _is_composite(value: bytes) -> bool:
-    reader = _reader(value)
-    return reader.inner(SEQUENCE, "composite device id").peek() == INTEGER
+    return _reader(value).inner(SEQUENCE, "composite device id").peek() == INTEGER
 
 
 def parse_tcb_info(value: bytes) -> TcbInfo:
@@ -144,36 +129,30 @@ def parse_tcb_info(value: bytes) -> TcbInfo:
     Raises:
         ParseError: malformed, fields out of order or twice, more than 16 FWIDs.
     """
-    reader = _reader(value)
-    fields = reader.inner(SEQUENCE, "DiceTcbInfo")
-    reader.finish("DiceTcbInfo")
-    return _tcb_info(fields)
+    return _tcb_info(_sequence(value, "DiceTcbInfo"))
 
 
 def _tcb_info(fields: DerReader) -> TcbInfo:
-    found: dict[int, bytes | int | str | tuple[Fwid, ...] | tuple[str, ...]] = {}
+    found: dict[str, Any] = {}
     last = -1
     while (tag := fields.peek()) is not None:
         number = tag & 0x1F
         if tag & 0xC0 != _CONTEXT or number <= last:
             raise fields.error(f"a field with tag 0x{tag:02X} is out of order in DiceTcbInfo")
         last = number
-        if number <= _VERSION:
-            found[number] = _text(fields, number)
-        elif number <= _INDEX:
-            found[number] = fields.unsigned(f"field {number}", tag=_CONTEXT | number)
-        elif number == _FWIDS:
-            found[number] = _fwids(fields.inner(_CONTEXT | _CONSTRUCTED | number, "fwids"))
-        elif number == _FLAGS:
-            found[number] = _flags(fields.content(_CONTEXT | number, "flags"))
-        elif number in (_VENDOR_INFO, _TYPE):
-            found[number] = fields.content(_CONTEXT | number, f"field {number}")
-        else:
+        if number >= len(_FIELDS):
             fields.element(None, f"field {number}")
-    return TcbInfo(**{_FIELD_NAMES[number]: item for number, item in found.items()})  # type: ignore[arg-type]
-
-
-_FIELD_NAMES = ("vendor", "model", "version", "svn", "layer", "index", "fwids", "flags", "vendor_info", "type")
+        elif number <= _VERSION:
+            found[_FIELDS[number]] = _text(fields, number)
+        elif number <= _INDEX:
+            found[_FIELDS[number]] = fields.unsigned(f"field {number}", tag=_CONTEXT | number)
+        elif number == _FWIDS:
+            found["fwids"] = _fwids(fields.inner(_CONTEXT | _CONSTRUCTED | number, "fwids"))
+        else:
+            name = "flags" if number == _FLAGS else f"field {number}"
+            content = fields.content(_CONTEXT | number, name)
+            found[_FIELDS[number]] = _flags(content) if number == _FLAGS else content
+    return TcbInfo(**found)
 
 
 def chip_of_chain(certificates: Sequence[Certificate]) -> str | None:
@@ -236,9 +215,7 @@ def pdi_of_chain(certificates: Sequence[Certificate]) -> str | None:
 
 def _composite_device_id(value: bytes) -> Fwid:
     """SEQUENCE { INTEGER 1, SubjectPublicKeyInfo, FWID }."""
-    reader = _reader(value)
-    fields = reader.inner(SEQUENCE, "composite device id")
-    reader.finish("composite device id")
+    fields = _sequence(value, "composite device id")
     version = fields.unsigned("version")
     if version != 1:
         raise _malformed(f"composite device id has version {version}, only 1 is known")
@@ -283,6 +260,14 @@ def _text(fields: DerReader, number: int) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise fields.error(f"field {number} is not UTF-8") from error
+
+
+def _sequence(value: bytes, name: str) -> DerReader:
+    """A reader over the one SEQUENCE that this value is."""
+    reader = _reader(value)
+    fields = reader.inner(SEQUENCE, name)
+    reader.finish(name)
+    return fields
 
 
 def _reader(value: bytes) -> DerReader:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, TypeVar
+from contextlib import suppress
+from functools import lru_cache
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,7 +30,6 @@ _MAX_DER_SIZE = 104
 # Loaded keys that are kept: those of issuers and responders come again with every device.
 _KEYS = 128
 
-K = TypeVar("K")
 _Check = Callable[[bytes, bytes, bytes], bool]
 
 
@@ -114,7 +115,12 @@ class EcdsaVerifier:
         self._verifications += 1
         if not self._check(spki_der, signature, digest):
             return False
-        _keep(self._good, name, None, self._remember)
+        # Each step is one call of the dictionary, which no other thread can interrupt. Iterating would fail where
+        # another thread keeps a result meanwhile, and others may have emptied it.
+        self._good[name] = None
+        while len(self._good) > self._remember:
+            with suppress(KeyError):
+                self._good.popitem(last=False)
         return True
 
     def _is_good(self, name: bytes) -> bool:
@@ -128,33 +134,14 @@ class EcdsaVerifier:
 _ECDSA_SHA384 = ec.ECDSA(Prehashed(hashes.SHA384()))
 
 
-def _keep(kept: OrderedDict[bytes, K], name: bytes, value: K, size: int) -> None:
-    """Keep a value and drop the oldest of more than ``size``; threads may do so at once.
-
-    Each step is one call of the dictionary, which no other thread can interrupt. Iterating would fail where another
-    thread keeps a value meanwhile.
-    """
-    kept[name] = value
-    while len(kept) > size:
-        try:
-            kept.popitem(last=False)
-        except KeyError:
-            # Other threads have emptied it.
-            return
-
-
 def _openssl() -> _Check:
-    keys: OrderedDict[bytes, ec.EllipticCurvePublicKey] = OrderedDict()
+    load = lru_cache(_KEYS)(serialization.load_der_public_key)
 
     def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
         try:
-            key = keys.get(spki_der)
-            if key is None:
-                loaded = serialization.load_der_public_key(spki_der)
-                if not isinstance(loaded, ec.EllipticCurvePublicKey):
-                    return False
-                key = loaded
-                _keep(keys, spki_der, key, _KEYS)
+            key = load(spki_der)
+            if not isinstance(key, ec.EllipticCurvePublicKey):
+                return False
             key.verify(signature, digest, _ECDSA_SHA384)
         except (InvalidSignature, ValueError, UnsupportedAlgorithm):
             return False
@@ -172,16 +159,11 @@ def _aws_lc() -> _Check:
             code="backend-missing",
             hint="pip install awscrt (the extra fast), or use the backend cryptography",
         ) from error
-
-    keys: OrderedDict[bytes, EC] = OrderedDict()
+    load = lru_cache(_KEYS)(EC.new_key_from_der_data)
 
     def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:
         try:
-            key = keys.get(spki_der)
-            if key is None:
-                key = EC.new_key_from_der_data(spki_der)
-                _keep(keys, spki_der, key, _KEYS)
-            return key.verify(digest, signature) is True
+            return load(spki_der).verify(digest, signature) is True
         except (RuntimeError, ValueError):
             return False
 

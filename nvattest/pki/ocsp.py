@@ -27,19 +27,6 @@ from nvattest.model import format_time
 from nvattest.pki.certificate import LIBRARY_ERRORS, Certificate, parse_certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
 
-__all__ = [
-    "RESPONDER_AHEAD",
-    "CertIdHash",
-    "NonceOutcome",
-    "OcspResponse",
-    "Revocation",
-    "RevocationStatus",
-    "build_ocsp_request",
-    "cert_id_key",
-    "check_revocation",
-    "parse_ocsp_response",
-]
-
 MAX_RESPONSE_SIZE: Final = 64 * 1024
 MAX_EMBEDDED_CERTIFICATES: Final = 8
 # RFC 9654, 2.1.
@@ -62,6 +49,9 @@ class CertIdHash(Enum):
     def digest(self, data: bytes) -> bytes:
         # SHA-1 is an index here; the answer is bound to the issuer by its signature.
         return hashlib.new(self.value, data, usedforsecurity=False).digest()
+
+
+_HASHES: Final = {member.value: member for member in CertIdHash}
 
 
 class RevocationStatus(Enum):
@@ -177,14 +167,12 @@ def build_ocsp_request(
     Raises:
         InputError: a nonce that does not have 1 to 128 bytes (RFC 9654, 2.1).
     """
-    builder = ocsp.OCSPRequestBuilder().add_certificate_by_hash(
-        hash.digest(certificate.issuer_der), hash.digest(issuer.key_bits), certificate.serial, _LIBRARY_HASHES[hash]
-    )
+    name, key, algorithm = hash.digest(certificate.issuer_der), hash.digest(issuer.key_bits), getattr(hashes, hash.name)
+    builder = ocsp.OCSPRequestBuilder().add_certificate_by_hash(name, key, certificate.serial, algorithm())
     if nonce is not None:
         if not 1 <= len(nonce) <= MAX_NONCE_SIZE:
-            raise InputError(
-                f"an OCSP nonce has 1 to {MAX_NONCE_SIZE} bytes; this one has {len(nonce)}", code="ocsp-nonce"
-            )
+            wrong = f"an OCSP nonce has 1 to {MAX_NONCE_SIZE} bytes; this one has {len(nonce)}"
+            raise InputError(wrong, code="ocsp-nonce")
         builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
     return builder.build().public_bytes(serialization.Encoding.DER)
 
@@ -250,67 +238,42 @@ def check_revocation(
         except ParseError as error:
             return Revocation(status=RevocationStatus.MALFORMED, detail=error.message, certificate_serial=serial)
     outcome = _nonce_outcome(nonce, response.nonce)
-
-    def judge(
-        status: RevocationStatus,
-        detail: str,
-        *,
-        responder: str | None = None,
-        signature_valid: bool = False,
-        in_window: bool = False,
-    ) -> Revocation:
-        return Revocation(
-            status=status,
-            detail=detail,
-            certificate_serial=serial,
-            reason=response.reason if signature_valid else None,
-            this_update=response.this_update,
-            next_update=response.next_update,
-            produced_at=response.produced_at,
-            responder=responder,
-            nonce=outcome,
-            signature_valid=signature_valid,
-            in_window=in_window,
-            response_sha256=response.sha256,
-        )
-
+    judged = Revocation(
+        RevocationStatus.MALFORMED,
+        "",
+        serial,
+        this_update=response.this_update,
+        next_update=response.next_update,
+        produced_at=response.produced_at,
+        nonce=outcome,
+        response_sha256=response.sha256,
+    )
     # 2. The responder answered.
     if not response.successful:
-        return judge(RevocationStatus.RESPONDER_ERROR, f"the responder says {response.responder_status}")
+        said = f"the responder says {response.responder_status}"
+        return judged._replace(status=RevocationStatus.RESPONDER_ERROR, detail=said)
     if response.unknown_critical:
-        return judge(
-            RevocationStatus.MALFORMED, f"critical extension not understood: {', '.join(response.unknown_critical)}"
-        )
+        unknown = ", ".join(response.unknown_critical)
+        return judged._replace(detail=f"critical extension not understood: {unknown}")
     # 3. It is about this certificate of this issuer.
-    wrong = _why_wrong_certificate(response, certificate, issuer)
-    if wrong:
-        return judge(RevocationStatus.WRONG_CERTIFICATE, wrong)
+    if wrong := _why_wrong_certificate(response, certificate, issuer):
+        return judged._replace(status=RevocationStatus.WRONG_CERTIFICATE, detail=wrong)
     # 4. The signer may speak for this issuer.
     signer, fault = _signer(response, issuer, at, verifier)
     if signer is None:
-        return judge(RevocationStatus.BAD_RESPONDER, fault)
+        return judged._replace(status=RevocationStatus.BAD_RESPONDER, detail=fault)
     # 5. The signer signed it.
+    judged = judged._replace(status=RevocationStatus.BAD_SIGNATURE, responder=signer.subject)
     if response.signature_algorithm_oid != OID_ECDSA_SHA384:
-        return judge(
-            RevocationStatus.BAD_SIGNATURE,
-            f"signed with {response.signature_algorithm_oid}, expected {OID_ECDSA_SHA384}",
-            responder=signer.subject,
-        )
+        return judged._replace(detail=f"signed with {response.signature_algorithm_oid}, expected {OID_ECDSA_SHA384}")
     if not verifier.verify_der(signer.spki_der, response.signature, response.tbs):
-        return judge(
-            RevocationStatus.BAD_SIGNATURE, f"not signed by the responder {signer.label}", responder=signer.subject
-        )
+        return judged._replace(detail=f"not signed by the responder {signer.label}")
     # 6. The window, 7. the nonce, 8. what it says.
     timing, why = _window(response, at, outcome)
     status, detail = _conclude(response, timing, why, outcome)
-    return judge(status, detail, responder=signer.subject, signature_valid=True, in_window=timing is None)
-
-
-_LIBRARY_HASHES: Final[dict[CertIdHash, hashes.SHA1 | hashes.SHA256 | hashes.SHA384]] = {
-    CertIdHash.SHA1: hashes.SHA1(),  # noqa: S303 - see CertIdHash.digest
-    CertIdHash.SHA256: hashes.SHA256(),
-    CertIdHash.SHA384: hashes.SHA384(),
-}
+    return judged._replace(
+        status=status, detail=detail, reason=response.reason, signature_valid=True, in_window=timing is None
+    )
 
 
 def _why_wrong_certificate(response: OcspResponse, certificate: Certificate, issuer: Certificate) -> str:
@@ -390,10 +353,8 @@ def _window(response: OcspResponse, at: datetime, nonce: NonceOutcome) -> tuple[
         if nonce is not NonceOutcome.MATCH:
             return RevocationStatus.STALE, "the answer has no nextUpdate and no nonce of ours: it may be of any age"
         if instant - produced > _WITHOUT_END:
-            return (
-                RevocationStatus.STALE,
-                f"the answer has no nextUpdate and was made at {format_time(produced)}, checked at {format_time(at)}",
-            )
+            made = f"made at {format_time(produced)}, checked at {format_time(at)}"
+            return RevocationStatus.STALE, f"the answer has no nextUpdate and was {made}"
         return None, ""
     if following < this or instant > following:
         return RevocationStatus.STALE, f"the answer ended at {format_time(following)}, checked at {format_time(at)}"
@@ -444,21 +405,12 @@ def _nonce_outcome(sent: bytes | None, received: bytes | None) -> NonceOutcome:
 # --- reading an answer ------------------------------------------------------------------------------------------------
 
 
-_CERT_ID_HASHES: Final = {member.value: member for member in CertIdHash}
-_RESPONDER_STATUS: Final = {
-    ocsp.OCSPResponseStatus.SUCCESSFUL: "successful",
-    ocsp.OCSPResponseStatus.MALFORMED_REQUEST: "malformedRequest",
-    ocsp.OCSPResponseStatus.INTERNAL_ERROR: "internalError",
-    ocsp.OCSPResponseStatus.TRY_LATER: "tryLater",
-    ocsp.OCSPResponseStatus.SIG_REQUIRED: "sigRequired",
-    ocsp.OCSPResponseStatus.UNAUTHORIZED: "unauthorized",
-}
-
-
 def _read(der: bytes, parse: Callable[[bytes], Certificate]) -> OcspResponse:
     parsed = ocsp.load_der_ocsp_response(der)
     sha256 = hashlib.sha256(der).digest()
-    responder_status = _RESPONDER_STATUS[parsed.response_status]
+    # As RFC 6960, 4.2.1 writes it: tryLater.
+    first, *others = parsed.response_status.name.lower().split("_")
+    responder_status = first + "".join(map(str.title, others))
     if parsed.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         return OcspResponse(der=der, sha256=sha256, responder_status=responder_status)
     answers = list(parsed.responses)
@@ -485,7 +437,7 @@ def _read(der: bytes, parse: Callable[[bytes], Certificate]) -> OcspResponse:
         der=der,
         sha256=sha256,
         responder_status=responder_status,
-        hash_algorithm=_CERT_ID_HASHES.get(answer.hash_algorithm.name),
+        hash_algorithm=_HASHES.get(answer.hash_algorithm.name),
         issuer_name_hash=answer.issuer_name_hash,
         issuer_key_hash=answer.issuer_key_hash,
         serial=answer.serial_number,

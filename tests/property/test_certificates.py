@@ -42,7 +42,7 @@ def read_everything(certificate: Certificate) -> None:
     assert certificate.label
     assert certificate.issuer is not None
     assert repr(certificate)
-    for name in ("common_name", "subject_serial", "key_bits", "ski", "aki", "ocsp_urls", "device_info", "ocsp_signing"):
+    for name in ("common_name", "subject_serial", "key_bits", "ocsp_urls", "device_info", "ocsp_signing"):
         getattr(certificate, name)
     for architecture in Architecture:
         try:

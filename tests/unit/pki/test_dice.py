@@ -20,7 +20,6 @@ from nvattest.pki.dice import (
     parse_tcb_info,
     pdi_of_chain,
     read_fwid,
-    read_tcb_info,
     same_chip,
     tcb_infos,
 )
@@ -61,7 +60,7 @@ def test_the_first_fwid_of_tcb_info_is_the_firmware():
     value = tcb(tlv(0x80, b"NVIDIA"), tlv(0xA6, fwid() + fwid(bytes(48))))
     certificate = leaf(TCB_OID, value)
     assert read_fwid(certificate, Architecture.BLACKWELL) == DIGEST
-    assert read_tcb_info(certificate).fwids[1].digest == bytes(48)
+    assert tcb_infos(certificate)[0].fwids[1].digest == bytes(48)
 
 
 @pytest.mark.parametrize("architecture", Architecture)

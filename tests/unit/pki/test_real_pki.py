@@ -16,7 +16,7 @@ from nvattest.model import Architecture, parse_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS, anchors_from_pem
 from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 from nvattest.pki.chain import ChainProfile, validate_chain
-from nvattest.pki.dice import architecture_of_chip, chip_of_chain, pdi_of_chain, read_fwid, read_tcb_info
+from nvattest.pki.dice import architecture_of_chip, chip_of_chain, pdi_of_chain, read_fwid, tcb_infos
 from nvattest.pki.ecdsa import EcdsaVerifier
 from nvattest.pki.ocsp import (
     RESPONDER_AHEAD,
@@ -246,8 +246,7 @@ def test_the_chip_of_a_real_chain_says_its_architecture(real_data, chip, archite
 
 def test_the_tcb_info_of_a_blackwell_leaf(real_data):
     chain = parse_pem_chain((real_data / "evidence" / "blackwell-575.32-attsdk.chain.pem").read_bytes())
-    info = read_tcb_info(chain[0])
-    assert info is not None
+    info, *_ = tcb_infos(chain[0])
     assert (info.vendor, info.model, info.version) == ("NVIDIA", "GB100 A01 GSP", "01")
     assert (info.svn, info.layer, info.index) == (1, 0, 0)
     assert len(info.fwids) == 2
