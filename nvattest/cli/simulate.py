@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
         lies=[text for text in request.fault if text not in lies],
     )
     # SIGTERM ends the world as an interrupt does, so that its files and processes are removed.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with World(
         platform,
         driver_faults=request.driver_fault,
@@ -169,12 +170,10 @@ def _guest(request: Simulation, lies: Sequence[str], clock: datetime) -> Simulat
 
 def _run_hook(world: World, words: Sequence[str], root: str | None) -> int:
     import tempfile
-    from contextlib import ExitStack
 
     from nvattest.testing.world import GuestFolder
 
-    with ExitStack() as stack:
-        folder = root or stack.enter_context(tempfile.TemporaryDirectory(prefix="nvattest-guest-"))
+    with nullcontext(root) if root else tempfile.TemporaryDirectory(prefix="nvattest-guest-") as folder:
         guest = GuestFolder(folder, world.platform, world.libraries, address=world.driver.address)
         # As a Kata agent starts it, with an empty environment; the folder may be mounted without the right to execute.
         program = [sys.executable, "-I", guest.hook_path]
@@ -223,10 +222,6 @@ def _status(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _catalogue() -> str:
     import textwrap
 
@@ -240,15 +235,12 @@ def _catalogue() -> str:
     lines.append(f"  models {', '.join(MODELS)}; driver branches {', '.join(BRANCHES)}")
     lines.append("faults (TARGET:LIE; targets gpu0, switch1, gpu*, driver-rim, vbios-rim, bios-rim, platform):")
     for spec in LIES:
-        spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
         targets = "/".join(sorted(scope.value for scope in spec.scopes))
-        lines.append(f"  {spelled:34} {spec.meaning} ({targets})")
+        lines.append(_fault(spec.name, spec.argument, spec.meaning, targets))
     lines.append("guests (nvattest attest --simulate --bind-tee FILE --simulate-guest GUEST; simulate --guest GUEST):")
     lines += [f"  {name:16} {text}" for name, text in GUESTS.items()]
     lines.append("faults of a guest (guest:LIE):")
-    for spec in GUEST_LIES:
-        spelled = f"{spec.name}={spec.argument}" if spec.argument else spec.name
-        lines.append(f"  {spelled:34} {spec.meaning} ({spec.only or 'tdx/snp'})")
+    lines += [_fault(spec.name, spec.argument, spec.meaning, spec.only or "tdx/snp") for spec in GUEST_LIES]
     lines.append(
         "driver faults (CALL=CODE of NVML, CALL=hang, CALL=delay:SECONDS, CALL=size:N; CALL@2 is that of GPU 2):"
     )
@@ -258,8 +250,11 @@ def _catalogue() -> str:
         f"service faults ([SERVICE:]FAULT[=VALUE][@KEY][*TIMES], such as rim:status=500*2; services {services};"
     )
     lines.append("  KEY is a RIM id or the serial number of a certificate in hexadecimal):")
-    for kind in ServiceFaultKind:
-        value = kind.argument
-        spelled = f"{kind.value}[={value[1:]}" if value.startswith("[") else kind.value + f"={value}" * bool(value)
-        lines.append(f"  {spelled:34} {kind.meaning} ({kind.only or 'any'})")
+    lines += [_fault(kind.value, kind.argument, kind.meaning, kind.only or "any") for kind in ServiceFaultKind]
     return "\n".join(lines)
+
+
+def _fault(name: str, argument: str, meaning: str, of: str) -> str:
+    # An argument that may be left out stands in brackets.
+    value = argument.replace("[", "[=", 1) if argument.startswith("[") else f"={argument}" * bool(argument)
+    return f"  {name + value:34} {meaning} ({of})"
