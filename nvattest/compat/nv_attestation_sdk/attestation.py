@@ -32,7 +32,6 @@ from nvattest.compat import (
     PolicyJsonError,
     UnsupportedVerifierError,
     _engine,
-    _handles,
     migrated,
 )
 from nvattest.errors import CollateralError, TokenError
@@ -272,7 +271,7 @@ class Attestation:
             no_gpu_mode=bool(asked["no_gpu_mode"]),
         )
         self._say(_engine.fetched(evidence))
-        return _handles.dictionaries(evidence) if verifier.url is not None else _handles.handles(evidence)
+        return _engine.dictionaries(evidence) if verifier.url is not None else _engine.handles(evidence)
 
     @class_or_instance
     def attest(self, evidence_list: list[Any] | None = None) -> bool:
@@ -299,7 +298,7 @@ class Attestation:
         results: dict[str, _engine.Result] = {}
         for verifier in verifiers:
             name = verifier.name
-            evidence = _handles.evidence_of(evidence_list, verifier.kind, nonce)
+            evidence = _engine.evidence_of(evidence_list, verifier.kind, nonce)
             try:
                 result = self._verify(verifier, evidence, nonce)
             except (CollateralError, TokenError) as error:

@@ -25,7 +25,6 @@ from nvattest.compat import (
     _engine,
     migrated,
 )
-from nvattest.compat._handles import dictionaries, evidence_of, handles
 from nvattest.errors import CollectionError, NvattestError
 from nvattest.model import DeviceKind
 
@@ -55,7 +54,7 @@ def collect_gpu_evidence(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool
         InvalidNonceError: not 64 hexadecimal digits.
         CollectionError: the driver gave none, at once and by name; NVIDIA's waited 30 s and said "timed out".
     """
-    return handles(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
+    return _engine.handles(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
 
 
 def collect_gpu_evidence_local(nonce: str, ppcie_mode: bool = True, no_gpu_mode: bool = False) -> list[Any]:
@@ -65,7 +64,7 @@ def collect_gpu_evidence_local(nonce: str, ppcie_mode: bool = True, no_gpu_mode:
 
 def collect_gpu_evidence_remote(nonce: str, no_gpu_mode: bool = False, ppcie_mode: bool = True) -> list[dict[str, str]]:
     """The same as dictionaries for NRAS."""
-    return dictionaries(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
+    return _engine.dictionaries(_collect(nonce, no_gpu_mode=no_gpu_mode, ppcie_mode=ppcie_mode))
 
 
 def _collect(nonce: str, *, no_gpu_mode: bool, ppcie_mode: bool) -> tuple[Evidence, ...]:
@@ -98,7 +97,7 @@ def attest(
             f"the parameters have no {', '.join(missing)}", hint=f"they need {', '.join(REQUIRED)}"
         )
     version = _engine.check_claims_version(params.get("claims_version", _engine.CLAIMS_VERSIONS[0]))
-    items = evidence_of(gpu_evidence_list, DeviceKind.GPU, value)
+    items = _engine.evidence_of(gpu_evidence_list, DeviceKind.GPU, value)
     settings = _engine.Settings(
         service_key=params["service_key"],
         rim_url=params["rim_service_url"],
