@@ -30,24 +30,9 @@ from nvattest._system import MODULE, PciDevices, pci_devices
 from nvattest._waiting import Deadline, Work
 from nvattest.devices.state import TrustedPlatform, require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError
+from nvattest.guest import inputs
 from nvattest.guest.arguments import Container, Stage, TerminatedError, Termination
 from nvattest.guest.config import LOOK_SECONDS, Paths, Settings
-from nvattest.guest.inputs import (
-    Budget,
-    Driver,
-    collect_all,
-    expected_devices,
-    gather_collateral,
-    give_up_after,
-    keep_initialised,
-    load_demands,
-    load_known,
-    open_driver,
-    require_all_attested,
-    says_protected,
-    wait_for_clock,
-    with_expectations,
-)
 from nvattest.guest.ready import (
     ReadyGate,
     bind,
@@ -94,18 +79,10 @@ _OPEN_LEAST = 0.2
 _OPEN_MARGIN = 1.5
 # Phases with a smaller share of the budget are not named where it is over.
 _WORTH_NAMING = 0.05
-_CAUSES = {
-    "deadline": "deadline",
-    "driver-timeout": "deadline",
-    "hook-config": "configuration",
-    "clock": "clock",
-    "output": "output",
-    "ready-state": "ready-state",
-    "no-gpu": "no-gpu",
-    "devices-changed": "devices-changed",
+# The causes of a failure by its code; others are of the collection or of the configuration.
+_CAUSES = {"driver-timeout": "deadline", "hook-config": "configuration"} | {
+    code: code for code in ("deadline", "clock", "output", "ready-state", "no-gpu", "devices-changed")
 }
-
-
 # What each mark ends.
 _PHASES: Final = {
     "start": "for the start of the program",
@@ -147,12 +124,12 @@ class Run:
     ) -> None:
         config = settings.config
         self.folder, self.settings, self.stage, self.known, self.refresh = folder, settings, stage, known, refresh
-        self.budget: Final = Budget(settings.budget(stage), started=started, closing=settings.closing(stage))
+        self.budget: Final = inputs.Budget(settings.budget(stage), started=started, closing=settings.closing(stage))
         self.identity = _identity(settings)
         self.findings: list[Remark] = []
         self.lines: list[str] = []
         self.times: dict[str, float] = {}
-        self.driver: Driver | None = None
+        self.driver: inputs.Driver | None = None
         self.gate: ReadyGate | None = None
         # What the driver said of the GPUs where there was no gate to ask it.
         self.ready: bool | None = None
@@ -309,35 +286,37 @@ def _story(run: Run, termination: Termination) -> str:
     run.mark("verifier")
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
     # a GPU that comes down when that ends does not come back for the next run.
-    finding = keep_initialised(
+    finding = inputs.keep_initialised(
         run.driver, config.driver_persistence, seconds=min(_PERSISTENCE_SECONDS, budget.for_phase())
     )
     if finding:
         run.find("persistence", finding)
     if settings.error is not None:
         raise settings.error
-    anchors, policy = load_demands(settings)
-    patience = settings.patience(stage, config.clock_wait_hook, config.clock_wait_init)
-    started = wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
+    anchors, policy = inputs.load_demands(settings)
+    patience = config.clock_wait_hook if stage == Stage.HOOK else config.clock_wait_init
+    started = inputs.wait_for_clock(config.clock_not_before, min(patience, budget.remaining()))
     run.mark("clock")
     # (5) evidence
     bound, quote = bind() if config.tee_required else None, None
     nonce = Nonce(secrets.token_bytes(32)) if bound is None else bound.nonce
     protected = run.driver.state.protected_pcie
-    asked = expected_devices(config, pci, protected_pcie=protected)
+    asked = inputs.expected_devices(config, pci, protected_pcie=protected)
     verifier = Verifier(anchors=anchors, policy=policy)
-    devices = collect_all(run.driver, settings, nonce, switches=asked.protected_pcie, verifier=verifier, budget=budget)
-    expected = expected_devices(config, pci, protected_pcie=protected or says_protected(devices))
+    devices = inputs.collect_all(
+        run.driver, settings, nonce, switches=asked.protected_pcie, verifier=verifier, budget=budget
+    )
+    expected = inputs.expected_devices(config, pci, protected_pcie=protected or inputs.says_protected(devices))
     run.mark("evidence")
     if bound is not None:
         evidence = [device.evidence for device in devices]
         quote = quote_over(bound, evidence, root=paths.at(TSM_ROOT), seconds=budget.for_phase())
     run.mark("quote")
     # (6) collateral
-    verifier.policy = with_expectations(policy, expected, config)
-    collateral = gather_collateral(
+    verifier.policy = inputs.with_expectations(policy, expected, config)
+    collateral = inputs.gather_collateral(
         devices,
-        load_known(settings, run.find),
+        inputs.load_known(settings, run.find),
         settings,
         verifier=verifier,
         at=started,
@@ -348,8 +327,8 @@ def _story(run: Run, termination: Termination) -> str:
     )
     run.mark("collateral")
     # (7) the appraisal, by the clock as it is now: it may have been set meanwhile, and live answers are stamped "now"
-    at = wait_for_clock(config.clock_not_before, 0.0)
-    appraisal = give_up_after(
+    at = inputs.wait_for_clock(config.clock_not_before, 0.0)
+    appraisal = inputs.give_up_after(
         budget.remaining(),
         "verification",
         partial(verifier.appraise, devices, nonce=nonce, collateral=collateral, at=at),
@@ -369,7 +348,7 @@ def _story(run: Run, termination: Termination) -> str:
     platform = TrustedPlatform(appraisal)
     # (8) the same devices, and all of them
     _require_same(run)
-    require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, devices)
+    inputs.require_all_attested(config, pci_devices(paths.root), run.driver.state.gpu_count, devices)
     budget.require("the attestation")
     # (9) the token
     token = sign(platform, config, None if bound is None else bound.key)
@@ -440,7 +419,7 @@ def _identity(settings: Settings) -> Identity:
     return found._replace(inputs={**found.inputs, settings.paths.config: settings.digest})
 
 
-def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
+def _close(gate: ReadyGate, driver: inputs.Driver, *, seconds: float) -> None:
     try:
         gate.close(seconds=seconds)
     except CollectionError:
@@ -453,11 +432,11 @@ def _close(gate: ReadyGate, driver: Driver, *, seconds: float) -> None:
         raise
 
 
-def _open(run: Run, pci: PciDevices | None) -> Driver:
+def _open(run: Run, pci: PciDevices | None) -> inputs.Driver:
     config = run.settings.config
-    patience = run.settings.patience(run.stage, config.driver_wait_hook, config.driver_wait_init)
+    patience = config.driver_wait_hook if run.stage == Stage.HOOK else config.driver_wait_init
     try:
-        driver = open_driver(run.settings, pci, patience=patience, budget=run.budget)
+        driver = inputs.open_driver(run.settings, pci, patience=patience, budget=run.budget)
     except CollectionError as error:
         if run.settings.error is not None:
             raise run.settings.error from error
@@ -497,9 +476,6 @@ def _record_start(run: Run) -> None:
     """From here on, until the end says better, the record says that a run did not end."""
     reason = Reason("unfinished", "an attestation was begun; its end is not recorded")
     write_record(run.folder, run.record(UNFINISHED, "terminated", reason))
-
-
-# --- when it fails ----------------------------------------------------------------------------------------------------
 
 
 def _why(run: Run, error: Exception) -> tuple[str, Reason]:

@@ -292,10 +292,6 @@ class Settings(NamedTuple):
         """
         return _CLOSING if stage == Stage.HOOK else max(_CLOSING, _CLOSING_SHARE * self.budget(stage))
 
-    def patience(self, stage: str, hook: float, other: float) -> float:
-        """One of two waits: a hook has seconds, everything else has more."""
-        return hook if stage == Stage.HOOK else other
-
 
 def load_settings(paths: Paths) -> Settings:
     """Read the configuration; what is wrong with it is in the result. Never raises on what a file can hold."""

@@ -67,7 +67,6 @@ from nvattest.guest.record import (
 # What a shell says of a command that it cannot run, and of one that it does not find.
 CANNOT_RUN: Final = 126
 NOT_FOUND: Final = 127
-_LOOK: float = LOOK_SECONDS
 
 
 def run(argv: list[str], *, started: float, termination: Termination) -> int:
@@ -126,9 +125,6 @@ def _say(text: str, stream: TextIO) -> bool:
     return True
 
 
-# --- the stages -------------------------------------------------------------------------------------------------------
-
-
 # How an attestation ended: the cause, and the record, which is None where none could begin.
 _Ended = tuple[str, Record | None]
 
@@ -182,7 +178,7 @@ def _wait(settings: Settings, record: Record | None) -> None:
 
     deadline = Deadline(settings.config.watch_retry if record is None else settings.config.watch_interval)
     while True:
-        time.sleep(min(_LOOK, deadline.remaining()))
+        time.sleep(min(LOOK_SECONDS, deadline.remaining()))
         if deadline.passed:
             return
         if record is not None and not belongs(record, identify(settings.paths, settings.inputs)):

@@ -523,8 +523,8 @@ def test_sigterm_while_the_driver_is_asked_leaves_not_ready(world: NewWorld, ste
 
 # Each name is looked up by _story, in this order, at the step whose number it has.
 STORY = [
-    "(1) attest.open_driver", "(4) attest.keep_initialised", "(4) attest.load_demands", "(4) attest.wait_for_clock",
-    "(5) attest.collect_all", "(6) attest.load_known", "(6) attest.gather_collateral", "(7) attest.give_up_after",
+    "(1) inputs.open_driver", "(4) inputs.keep_initialised", "(4) inputs.load_demands", "(4) inputs.wait_for_clock",
+    "(5) inputs.collect_all", "(6) inputs.load_known", "(6) inputs.gather_collateral", "(7) inputs.give_up_after",
     "(7) attest.write_appraisal", "(7) attest.TrustedPlatform", "(9) attest.publish", "(10) attest.write_log",
 ]  # fmt: skip
 
@@ -867,7 +867,7 @@ def test_the_watch_attests_again_without_taking_ready_away(world: NewWorld) -> N
 # Where the watch ends itself: the module and the name that its story looks up there, and before or after which call;
 # and whether the new token is on disk by then.
 MOMENTS = {
-    "5 before the evidence": ("attest", "collect_all", "before", False),
+    "5 before the evidence": ("inputs", "collect_all", "before", False),
     "7 after the appraisal": ("attest", "write_appraisal", "after", False),
     "9 before the key set": ("attest", "publish", "before", False),
     "9 between key set and token": ("ready", "TrustedFolder.write", "before token.json", False),

@@ -101,7 +101,7 @@ def break_in(guest: HookWorld, module: str, name: str) -> None:
 
 
 # Before the gate exists, beside it, and outside of the attestation.
-OURS = [("attest", "pci_devices"), ("attest", "_open"), ("attest", "load_demands"), ("entry", "identify"),
+OURS = [("attest", "pci_devices"), ("attest", "_open"), ("inputs", "load_demands"), ("entry", "identify"),
         ("entry", "load_settings"), ("entry", "TrustedFolder")]  # fmt: skip
 
 
