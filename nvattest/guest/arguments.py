@@ -194,15 +194,11 @@ def parse_state(data: bytes) -> Container:
         return Container(note="stdin is not JSON")
     if not isinstance(state, dict):
         return Container(note="stdin is not a JSON object")
-    annotations = state.get("annotations")
-    kind = annotations.get(_KIND) if isinstance(annotations, dict) else None
-    return Container(id=_text(state.get("id")), kind=_text(kind))
-
-
-def _text(value: object) -> str:
     from nvattest._text import clean
 
-    return clean(value, _TEXT) if isinstance(value, str) else ""
+    annotations = state.get("annotations")
+    kind = annotations.get(_KIND) if isinstance(annotations, dict) else None
+    return Container(*[clean(text, _TEXT) if isinstance(text, str) else "" for text in (state.get("id"), kind)])
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -300,20 +300,17 @@ def _story(run: Run, termination: Termination) -> str:
     # (5) evidence
     bound, quote = bind() if config.tee_required else None, None
     nonce = Nonce(secrets.token_bytes(32)) if bound is None else bound.nonce
-    protected = run.driver.state.protected_pcie
-    asked = inputs.expected_devices(config, pci, protected_pcie=protected)
+    protected = run.driver.state.protected_pcie or bool(config.expected_switches)
     verifier = Verifier(anchors=anchors, policy=policy)
-    devices = inputs.collect_all(
-        run.driver, settings, nonce, switches=asked.protected_pcie, verifier=verifier, budget=budget
-    )
-    expected = inputs.expected_devices(config, pci, protected_pcie=protected or inputs.says_protected(devices))
+    devices = inputs.collect_all(run.driver, settings, nonce, switches=protected, verifier=verifier, budget=budget)
+    protected = protected or inputs.says_protected(devices)
     run.mark("evidence")
     if bound is not None:
         evidence = [device.evidence for device in devices]
         quote = quote_over(bound, evidence, root=paths.at(TSM_ROOT), seconds=budget.for_phase())
     run.mark("quote")
     # (6) collateral
-    verifier.policy = inputs.with_expectations(policy, expected, config)
+    verifier.policy = inputs.with_expectations(policy, config, pci, protected_pcie=protected)
     collateral = inputs.gather_collateral(
         devices,
         inputs.load_known(settings, run.find),

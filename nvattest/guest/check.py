@@ -49,8 +49,6 @@ READY_PARAMETER: Final = "nvrc.smi.srs"
 """NVRC, the init of NVIDIA's guest image, sets the GPUs ready unattested where the kernel's command line has this."""
 
 
-# --- findings ---------------------------------------------------------------------------------------------------------
-
 SEVERITIES: Final = ("ok", "warning", "error")
 """From the least to the worst."""
 
@@ -105,9 +103,6 @@ def print_findings(findings: Sequence[Finding], form: str) -> int:
                 lines.append(f"        next: {item.hint}")
         print(joined(lines))
     return 0 if good else 1
-
-
-# --- the guest --------------------------------------------------------------------------------------------------------
 
 
 def check_guest(paths: Paths, *, hook_folder: str = "") -> list[Finding]:
@@ -533,9 +528,6 @@ def _gate(ours: Process, names: list[str], root: str) -> Iterator[Finding]:
             yield bad("manifest", message, "build the layer with --bundle")
         else:
             yield ok("manifest", "the agent serves nothing before a verdict stands; it needs a bundle in the image")
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _folders(path: str) -> list[str]:

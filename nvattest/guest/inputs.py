@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from nvattest._folder import read_bounded
 from nvattest._system import PciDevices
@@ -139,14 +139,6 @@ class Driver(NamedTuple):
     state: SystemState
 
 
-class Expected(NamedTuple):
-    """How many devices there have to be, and whether their topology has to close; None: not known."""
-
-    gpus: int | None
-    switches: int | None
-    protected_pcie: bool
-
-
 def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, budget: Budget) -> Driver:
     """Open NVML and read the state, again and again while devices are still coming up.
 
@@ -193,18 +185,6 @@ def keep_initialised(driver: Driver, wanted: str, *, seconds: float) -> str:
         return driver.library.run("persistence mode", work, timeout=max(0.05, seconds))
     except NvattestError as error:
         return f"persistence mode: {error.message}"[:300]
-
-
-def expected_devices(config: HookConfig, pci: PciDevices | None, *, protected_pcie: bool) -> Expected:
-    """What the configuration demands; where it says nothing, what the machine itself shows."""
-    protected = protected_pcie or bool(config.expected_switches)
-    gpus, switches = config.expected_gpus, config.expected_switches
-    if gpus is None:
-        found = len(pci.gpus) if pci is not None else 0
-        gpus = _PPCIE_GPUS if protected else found or None
-    if switches is None:
-        switches = _PPCIE_SWITCHES if protected else 0
-    return Expected(gpus=gpus, switches=switches, protected_pcie=protected)
 
 
 def collect_all(
@@ -295,28 +275,33 @@ def load_demands(settings: Settings) -> tuple[TrustAnchors, EvidencePolicy]:
     return anchors, policy
 
 
-def with_expectations(policy: EvidencePolicy, expected: Expected, config: HookConfig) -> EvidencePolicy:
+def with_expectations(
+    policy: EvidencePolicy, config: HookConfig, pci: PciDevices | None, *, protected_pcie: bool
+) -> EvidencePolicy:
     """The policy with the numbers of devices, and with a topology that has to close in protected PCIe mode.
+
+    Where policy and configuration say no number, it is that of the mode, or what the machine itself shows.
 
     Raises:
         InputError: policy and configuration expect different numbers (``hook-config``).
     """
     from nvattest.appraisal.inputs import TopologyRule
 
-    for name, wanted in (("expected_gpus", config.expected_gpus), ("expected_switches", config.expected_switches)):
-        said = getattr(policy, name)
+    numbers: dict[str, Any] = {}
+    shown = len(pci.gpus) if pci is not None else 0
+    for name, usual in (
+        ("expected_gpus", _PPCIE_GPUS if protected_pcie else shown or None),
+        ("expected_switches", _PPCIE_SWITCHES if protected_pcie else 0),
+    ):
+        said, wanted = getattr(policy, name), getattr(config, name)
         if said is not None and wanted is not None and said != wanted:
             raise InputError(
                 f"the configuration has {name} = {wanted}, the policy has {said}",
                 code="hook-config",
                 hint="say it in one place only",
             )
-    return replace(
-        policy,
-        expected_gpus=expected.gpus if policy.expected_gpus is None else policy.expected_gpus,
-        expected_switches=expected.switches if policy.expected_switches is None else policy.expected_switches,
-        topology=TopologyRule.REQUIRED if expected.protected_pcie else policy.topology,
-    )
+        numbers[name] = next((number for number in (said, wanted) if number is not None), usual)
+    return replace(policy, topology=TopologyRule.REQUIRED if protected_pcie else policy.topology, **numbers)
 
 
 def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collateral:

@@ -70,7 +70,7 @@ def lint_files(files: Sequence[str]) -> list[Finding]:
     for path in files:
         # One that cannot be read is a finding in its turn.
         with suppress(NvattestError):
-            document = _toml(_read(path), path) if path.endswith(".toml") else {}
+            document = _toml(path) if path.endswith(".toml") else {}
             if any("image" in table or "initrd" in table for table in _tables(at(document, "hypervisor"))):
                 deployment.bases.append(path)
             elif "hypervisor" in document:
@@ -86,7 +86,7 @@ def lint_files(files: Sequence[str]) -> list[Finding]:
 
 
 def _look(path: str, deployment: _Deployment) -> Iterator[Finding]:
-    data = _read(path)
+    data = read_bounded(path, _MAXIMUM)
     if path in deployment.bases:
         yield from _runtime(read_runtime(path, deployment.drop_ins), deployment)
     elif path in deployment.drop_ins:
@@ -94,7 +94,7 @@ def _look(path: str, deployment: _Deployment) -> Iterator[Finding]:
             message = "a drop-in alone cannot be judged: its arrays and parameters replace those of the base"
             yield bad("kata-config", message, "give the configuration-….toml of the node too")
     elif path.endswith(".toml"):
-        document = _toml(data, path)
+        document = _toml(path, data)
         if "schema_version" in document or "process" in document:
             yield from manifest_findings(data, source="the manifest", root=image_tree(path))
         elif "algorithm" in document and "data" in document:
@@ -227,7 +227,7 @@ def _demanded(rule: str, text: str) -> str:
 
 
 def _initdata(data: bytes, path: str, deployment: _Deployment) -> Iterator[Finding]:
-    document = _toml(data, path)
+    document = _toml(path, data)
     algorithm = str(document.get("algorithm", "")).replace("-", "").lower()
     if document.get("version") != "0.1.0" or algorithm not in ("sha256", "sha384", "sha512"):
         yield bad("initdata", 'initdata has version "0.1.0" and algorithm sha256, sha384 or sha512')
@@ -335,7 +335,7 @@ def _custom_runtime(name: str, runtime: Table, enabled: set[str]) -> Iterator[Fi
 
 
 def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
-    document = _toml(text.encode(), f"dropIn of {name}")
+    document = _toml(f"dropIn of {name}", text.encode())
     for table in _tables(at(document, "hypervisor")):
         if READY_PARAMETER in str(table.get("kernel_params", "")):
             yield bad("ready-by-others", f"{name}: its kernel_params has {READY_PARAMETER}")
@@ -398,9 +398,6 @@ def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Findin
         yield ok("pod", f"it asks for {gpus} GPU{'' if gpus == 1 else 's'} of class {spec.get('runtimeClassName')}")
 
 
-# --- what contradicts -------------------------------------------------------------------------------------------------
-
-
 def _compared(deployment: _Deployment) -> Iterator[Finding]:
     for file, demanded in deployment.demanded_paths.items():
         for base, hook in deployment.hook_paths.items():
@@ -409,16 +406,11 @@ def _compared(deployment: _Deployment) -> Iterator[Finding]:
                 yield bad("hook-path", message, file=file)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _read(path: str) -> bytes:
-    return read_bounded(path, _MAXIMUM)
-
-
-def _toml(data: bytes, source: str) -> Table:
+def _toml(source: str, data: bytes | None = None) -> Table:
+    """A document: that of the file ``source``, or ``data`` by this name."""
     from nvattest._documents import load_toml
 
+    data = read_bounded(source, _MAXIMUM) if data is None else data
     return load_toml(data, source=source, maximum=_MAXIMUM)
 
 
@@ -530,7 +522,7 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
             if name.endswith(".toml"):
                 found[name] = path
     found |= {os.path.basename(path): path for path in drop_ins}
-    layers = tuple((path, _toml(_read(path), path)) for path in [base, *(found[name] for name in sorted(found))])
+    layers = tuple((path, _toml(path)) for path in [base, *(found[name] for name in sorted(found))])
     tables = at(layers[0][1], "hypervisor")
     if len(tables) != 1:
         raise InputError(f"{base}: expected one table below [hypervisor], found {len(tables)}", code="kata-config")

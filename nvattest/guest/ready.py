@@ -37,9 +37,6 @@ _OWN_CODES: Final = frozenset({"driver-timeout", "devices-changed", "ready-state
 _MAXIMUM_JWKS: Final = 65536
 
 
-# --- what is on disk --------------------------------------------------------------------------------------------------
-
-
 class Token(NamedTuple):
     """A signed token and the public key to verify it with, not on disk yet."""
 
@@ -173,9 +170,6 @@ class PublishedPlatform:
         if not token or folder.read(Paths.TOKEN, len(token)) != token:
             raise InputError(f"{folder.at(Paths.TOKEN)} does not hold the token that was written", code="output")
         self.platform: Final = platform
-
-
-# --- the ready state --------------------------------------------------------------------------------------------------
 
 
 @final
