@@ -314,27 +314,16 @@ def _kernel_log(paths: Paths) -> Finding:
 
 
 def _records(path: str) -> list[str]:
-    """The kernel log: one record for each read of the device, up to where it would wait for the next.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """The kernel log: one record for each read of the device, up to where it would wait for the next."""
     parts: list[bytes] = []
-    try:
+    with open_now(path) as file:
         for _ in range(_MOST_RECORDS):
-            try:
-                part = os.read(descriptor, 16384)
-            except BrokenPipeError:
-                # Records were overwritten before they were read; the next read goes on behind them.
-                continue
-            except BlockingIOError:
-                break
-            if not part:
-                break
-            parts.append(part)
-    finally:
-        os.close(descriptor)
+            # Records were overwritten before they were read; the next read goes on behind them.
+            with suppress(BrokenPipeError):
+                part = file.raw.read(16384)
+                if not part:
+                    break
+                parts.append(part)
     return b"".join(parts).decode("utf-8", "replace").split("\n")
 
 

@@ -34,7 +34,6 @@ _SECTOR: Final = 512
 _MEBIBYTE: Final = 1024 * 1024
 _LINUX: Final = 0x83
 _MAXIMUM_BLOCKS: Final = 4 * 1024 * 1024 * 1024 // BLOCK
-_FIELDS: Final = ("root_hash", "salt", "data_blocks", "data_block_size", "hash_block_size")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 # The CHS fields of an entry, which nothing reads any more, say "use the sector numbers".
 _NO_CHS: Final = b"\xfe\xff\xff"
@@ -50,7 +49,7 @@ class VerityParams(NamedTuple):
     hash_block_size: int = BLOCK
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={value}" for name, value in zip(_FIELDS, self, strict=True))
+        return ",".join(f"{name}={value}" for name, value in zip(self._fields, self, strict=True))
 
 
 def parse_verity_params(text: str) -> VerityParams:
@@ -62,13 +61,15 @@ def parse_verity_params(text: str) -> VerityParams:
     found: dict[str, str] = {}
     for item in text.strip().split(","):
         name, equals, value = item.partition("=")
-        if name not in _FIELDS or not equals or name in found:
-            raise _bad_params(f"{item[:60]!r} is no field, or is there twice; there are {', '.join(_FIELDS)}")
+        if name not in VerityParams._fields or not equals or name in found:
+            raise _bad_params(
+                f"{item[:60]!r} is no field, or is there twice; there are {', '.join(VerityParams._fields)}"
+            )
         found[name] = value
-    missing = [name for name in _FIELDS if name not in found]
+    missing = [name for name in VerityParams._fields if name not in found]
     if missing:
         raise _bad_params(f"{', '.join(missing)} is missing")
-    numbers = [found[name] for name in _FIELDS[2:]]
+    numbers = [found[name] for name in names[2:]]
     if not all(number.isascii() and number.isdecimal() and len(number) < 16 for number in numbers):
         raise _bad_params("block sizes and data_blocks are decimal numbers")
     if not _HEX.fullmatch(found["root_hash"]) or len(found["root_hash"]) != 2 * _DIGEST:

@@ -143,11 +143,7 @@ def _first_key(folder: TrustedFolder) -> list[dict[str, object]]:
 
 
 def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
-    """Write every check, good or bad.
-
-    Raises:
-        OSError: it could not be written.
-    """
+    """Write every check, good or bad."""
     from nvattest.appraisal.results import appraisal_to_json
 
     folder.write(Paths.APPRAISAL, (json.dumps(appraisal_to_json(appraisal), indent=1) + "\n").encode())

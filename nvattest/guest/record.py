@@ -305,11 +305,7 @@ def read_as(kind: Any, value: Any, where: str = "") -> Any:
 
 
 def write_record(folder: TrustedFolder, record: Record) -> None:
-    """Put a record in the place of the last.
-
-    Raises:
-        OSError: it could not be written.
-    """
+    """Put a record in the place of the last."""
     data = {"format": _FORMAT[0], "version": _FORMAT[1], **record_to_json(record)}
     folder.write(Paths.STATE, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
 
@@ -478,11 +474,7 @@ class Journal:
 
 
 def _print(line: str) -> None:
-    """Write a line to stderr where it can be written now; a pipe takes one of this length whole or not at all.
-
-    Raises:
-        OSError, ValueError, AttributeError: it cannot, or the stream is closed.
-    """
+    """Write a line to stderr where it can be written now; a pipe takes one of this length whole or not at all."""
     import select
 
     try:

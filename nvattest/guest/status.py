@@ -143,14 +143,8 @@ def write_metrics(path: str, status: dict[str, Any]) -> None:
         OSError: it could not be written.
     """
     folder, name = os.path.split(path)
-    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        replace_file(
-            descriptor, name, status_metrics(status).encode(),
-            new=f".{name}-{os.urandom(8).hex()}", mode=0o644, sync=False,
-        )  # fmt: skip
-    finally:
-        os.close(descriptor)
+    new = f".{name}-{os.urandom(8).hex()}"
+    replace_file(folder or ".", name, status_metrics(status).encode(), new=new, mode=0o644, sync=False)
 
 
 def render_status(status: dict[str, Any]) -> str:
