@@ -59,14 +59,13 @@ def parse_verity_params(text: str) -> VerityParams:
         InputError: anything else (``verity-params``).
     """
     found: dict[str, str] = {}
+    names = VerityParams._fields
     for item in text.strip().split(","):
         name, equals, value = item.partition("=")
-        if name not in VerityParams._fields or not equals or name in found:
-            raise _bad_params(
-                f"{item[:60]!r} is no field, or is there twice; there are {', '.join(VerityParams._fields)}"
-            )
+        if name not in names or not equals or name in found:
+            raise _bad_params(f"{item[:60]!r} is no field, or is there twice; there are {', '.join(names)}")
         found[name] = value
-    missing = [name for name in VerityParams._fields if name not in found]
+    missing = [name for name in names if name not in found]
     if missing:
         raise _bad_params(f"{', '.join(missing)} is missing")
     numbers = [found[name] for name in names[2:]]

@@ -73,6 +73,26 @@ class HookWorld(GuestFolder):
             self.plug(device.name, kind)
         self.server.swap(platform)
 
+    def before_main(self, code: str) -> str:
+        """Let the hook run ``code`` before the program; returns its text without that."""
+        text = self.hook.read_text()
+        self.hook.write_text(
+            text.replace("from nvattest.guest import main\n", f"{code}from nvattest.guest import main\n")
+        )
+        return text
+
+    def around(self, module: str, name: str, *, before: str = "pass", after: str = "pass") -> str:
+        """Let the hook run a statement before and after each call of ``module.name``; returns its text without that.
+
+        The statements see ``arguments`` and ``calls``, the number of calls.
+        """
+        return self.before_main(
+            f"import os, signal, time\nfrom nvattest.guest import {module}\noriginal, calls = {module}.{name}, 0\n"
+            "def around(*arguments, **named):\n    global calls\n    calls += 1\n"
+            f"    {before}\n    result = original(*arguments, **named)\n    {after}\n    return result\n"
+            f"{module}.{name} = around\n"
+        )
+
     # --- what it left -----------------------------------------------------------------------------------------------
 
     @property

@@ -537,19 +537,7 @@ def test_sigterm_at_every_step_ends_not_ready_or_with_the_verdict_on_disk(
     guest = world()
     guest.server.change(ready=1)
     module, _, name = step.split()[1].partition(".")
-    kill = "os.kill(os.getpid(), signal.SIGTERM)"
-    hook = guest.hook.read_text().replace(
-        "from nvattest.guest import main\n",
-        f"import os, signal\nfrom nvattest.guest import {module}, main\n"
-        f"original = {module}.{name}\n"
-        "def ended(*arguments, **named):\n"
-        f"    {kill if when == 'before' else 'pass'}\n"
-        "    result = original(*arguments, **named)\n"
-        f"    {kill if when == 'after' else 'pass'}\n"
-        "    return result\n"
-        f"{module}.{name} = ended\n",
-    )
-    guest.hook.write_text(hook)
+    guest.around(module, name, **{when: "os.kill(os.getpid(), signal.SIGTERM)"})
     guest.run()
     if name == "write_log":
         assert (guest.ready, guest.state["verdict"]) == (1, "trusted")
@@ -878,23 +866,11 @@ MOMENTS = {
 }
 
 
-def kill_at(guest: HookWorld, module: str, name: str, when: str) -> None:
+def kill_at(guest: HookWorld, module: str, name: str, when: str) -> str:
     """Let the hook end itself with SIGKILL before or after this call, in a call with an argument like this one."""
     moment, _, ending = when.partition(" ")
     named = f"{ending!r} in arguments" if ending else "True"
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            f"import os, signal\nfrom nvattest.guest import main\nimport nvattest.guest.{module} as module\n"
-            f"original = module.{name}\n"
-            "def ended(*arguments, **named):\n"
-            f"    if {moment == 'before'} and {named}: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "    result = original(*arguments, **named)\n"
-            f"    if {moment == 'after'} and {named}: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "    return result\n"
-            f"module.{name} = ended\n",
-        )
-    )
+    return guest.around(module, name, **{moment: f"if {named}: os.kill(os.getpid(), signal.SIGKILL)"})
 
 
 # Three runs each: the suite has the moments around the token, make exhaustive all.
@@ -907,9 +883,9 @@ def test_a_watch_that_is_killed_leaves_a_token_that_its_key_set_verifies_and_the
 ) -> None:
     guest = world()
     guest.run()
-    hook, first = guest.hook.read_text(), guest.token.read_bytes()
+    first = guest.token.read_bytes()
     module, name, when, replaced = MOMENTS[moment]
-    kill_at(guest, module, name, when)
+    hook = kill_at(guest, module, name, when)
     assert guest.run("--stage", "watch", "--once").status == -signal.SIGKILL
     assert (guest.ready, guest.token.read_bytes() != first) == (1, replaced)
     kids = {key["kid"] for key in json.loads(guest.file("run/nvattest/jwks.json").read_text())["keys"]}
@@ -950,18 +926,7 @@ def test_the_watch_goes_round_until_it_is_asked_to_end(world: NewWorld) -> None:
     guest = world()
     guest.configure(watch={"interval": 1})
     # The signal comes between two rounds, in the third wait, however quick or slow this machine is.
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            "import os, signal, nvattest.guest.entry as module\nfrom nvattest.guest import main\n"
-            "original, waits = module._wait, []\n"
-            "def wait(*arguments):\n"
-            "    waits.append(arguments)\n"
-            "    if len(waits) == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
-            "    original(*arguments)\n"
-            "module._wait = wait\n",
-        )
-    )
+    guest.around("entry", "_wait", before="if calls == 3: os.kill(os.getpid(), signal.SIGTERM)")
     assert guest.end(guest.start("--stage", "watch"), seconds=60).status == 0
     assert guest.server.ready_history == (0, 1, 1, 1)
     assert guest.ready == 1

@@ -156,18 +156,8 @@ def test_a_count_that_agrees_is_accepted(world: NewWorld) -> None:
 def test_the_watch_attests_once_in_an_interval(world: NewWorld) -> None:
     guest = world()
     # It looks at the devices as often as it can: every look would be an attestation if it did not know its own record.
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            "import os, signal, nvattest.guest.entry as module\nfrom nvattest.guest import main\n"
-            "module._LOOK, original, looks = 0.01, module.identify, []\n"
-            "def identify(*arguments):\n"
-            "    looks.append(arguments)\n"
-            "    if len(looks) == 20: os.kill(os.getpid(), signal.SIGTERM)\n"
-            "    return original(*arguments)\n"
-            "module.identify = identify\n",
-        )
-    )
+    guest.around("entry", "identify", before="if calls == 20: os.kill(os.getpid(), signal.SIGTERM)")
+    guest.before_main("from nvattest.guest import entry\nentry.LOOK_SECONDS = 0.01\n")
     ended = guest.end(guest.start("--stage", "watch"), seconds=60)
     assert ended.status == 0
     assert len(guest.server.calls("nvmlDeviceGetConfComputeGpuAttestationReport")) == 1

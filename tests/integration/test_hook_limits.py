@@ -29,12 +29,6 @@ def until(what: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def before_main(guest: HookWorld, text: str) -> None:
-    """Run Python in the hook's process before the program's first line."""
-    hook = guest.hook.read_text()
-    guest.hook.write_text(hook.replace("from nvattest.guest import main\n", f"{text}from nvattest.guest import main\n"))
-
-
 def test_a_job_that_was_given_up_sets_no_gpu_ready_that_came_later(world: NewWorld) -> None:
     guest = world()
     guest.configure(budget={"watch": 4.0})
@@ -90,8 +84,7 @@ def test_a_reader_of_stderr_that_stopped_holds_up_no_hook_and_no_lock(world: New
 
 def test_without_a_thread_the_gpus_are_still_set_not_ready_and_the_token_goes(world: NewWorld) -> None:
     guest = world()
-    before_main(
-        guest,
+    guest.before_main(
         "import threading\nfrom nvattest.guest import attest\nlooks, look = [], attest._require_same\n"
         'def refuse(thread):\n    raise RuntimeError("can\'t start new thread")\n'
         "def last_look(run):\n    look(run)\n    looks.append(run)\n    if len(looks) == 2:\n"
@@ -108,8 +101,7 @@ def test_without_a_thread_the_gpus_are_still_set_not_ready_and_the_token_goes(wo
 def test_without_any_thread_nothing_is_attested_and_a_ready_state_that_was_found_is_taken_away(world: NewWorld) -> None:
     guest = world()
     guest.server.change(ready=1)
-    before_main(
-        guest,
+    guest.before_main(
         'import threading\ndef refuse(thread):\n    raise RuntimeError("can\'t start new thread")\n'
         "threading.Thread.start = refuse\n",
     )
@@ -121,8 +113,7 @@ def test_without_any_thread_nothing_is_attested_and_a_ready_state_that_was_found
 
 def test_a_failure_while_the_gpus_are_closed_takes_the_token_away_and_says_what_is_known(world: NewWorld) -> None:
     guest = world()
-    before_main(
-        guest,
+    guest.before_main(
         "from nvattest.guest import attest, ready\n"
         "def broken(gate, seconds):\n    raise MemoryError\n"
         "def changed(run):\n    ready.ReadyGate.close = broken\n    if run.gate.ready:\n"
@@ -137,7 +128,7 @@ def test_a_failure_while_the_gpus_are_closed_takes_the_token_away_and_says_what_
 def test_the_time_before_the_first_line_of_the_program_is_the_hook_s_too(world: NewWorld) -> None:
     """An agent counts from the start of the process; an interpreter on a slow machine takes its time."""
     guest = world()
-    before_main(guest, "import time\ntime.sleep(1.5)\n")
+    guest.before_main("import time\ntime.sleep(1.5)\n")
     guest.run()
     assert guest.state["milliseconds"]["start"] >= 1500
     guest.load_driver()

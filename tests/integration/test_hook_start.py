@@ -103,21 +103,8 @@ def test_status_check_and_gate_take_the_same_option(world: NewWorld) -> None:
 
 def kill_in(guest: HookWorld, name: str, when: str, module: str = "entry") -> None:
     """Let the hook end itself with SIGTERM before or after it calls this function."""
-    kill = "os.kill(os.getpid(), signal.SIGTERM)"
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            f"import os, signal\nfrom nvattest.guest import {module}, main\n"
-            f"original = {module}.{name}\n"
-            "def ended(*arguments, **named):\n"
-            f"    {module}.{name} = original\n"
-            f"    {kill if when == 'before' else 'pass'}\n"
-            "    result = original(*arguments, **named)\n"
-            f"    {kill if when == 'after' else 'pass'}\n"
-            "    return result\n"
-            f"{module}.{name} = ended\n",
-        )
-    )
+    # Once: what the signal sets off may call it again.
+    guest.around(module, name, **{when: "if calls == 1: os.kill(os.getpid(), signal.SIGTERM)"})
 
 
 def assert_taken_away(guest: HookWorld) -> None:
@@ -258,18 +245,9 @@ def test_a_driver_that_hangs_where_it_is_set_ready_is_given_up_with_a_verdict_in
     guest = world()
     guest.configure(budget={"hook": 3}, on_failure="block")
     # The first call, which takes ready away, is answered; what comes after the token is not.
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            "import os, time\nfrom nvattest.guest import attest, main\n"
-            "original = attest.publish\n"
-            "def late(*arguments, **named):\n"
-            f"    open({str(guest.file('tmp/published'))!r}, 'w').close()\n"
-            f"    while not os.path.exists({str(guest.file('tmp/hangs'))!r}): time.sleep(0.002)\n"
-            "    return original(*arguments, **named)\n"
-            "attest.publish = late\n",
-        )
-    )
+    published, hangs = (str(guest.file(f"tmp/{name}")) for name in ("published", "hangs"))
+    wait = f"open({published!r}, 'w').close()\n    while not os.path.exists({hangs!r}): time.sleep(0.002)"
+    guest.around("attest", "publish", before=wait)
     process = guest.start()
     started = time.monotonic()
     while not guest.file("tmp/published").exists() and time.monotonic() < started + 10:
@@ -309,16 +287,8 @@ def test_the_gpus_are_not_ready_before_the_verifier_is_imported(world: NewWorld)
     guest = world()
     guest.server.change(ready=1)
     place = guest.file("tmp/modules")
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            "import sys\nfrom nvattest.guest import main, ready\n"
-            "original = ready.ReadyGate.close\n"
-            "def close(gate, **named):\n"
-            f"    open({str(place)!r}, 'w').write(' '.join(sys.modules))\n"
-            "    original(gate, **named)\n"
-            "ready.ReadyGate.close = close\n",
-        )
+    guest.around(
+        "ready", "ReadyGate.close", before=f"import sys; open({str(place)!r}, 'w').write(' '.join(sys.modules))"
     )
     guest.run()
     assert guest.server.ready_history == (0, 1)

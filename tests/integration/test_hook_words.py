@@ -90,14 +90,7 @@ def test_a_run_that_finds_no_place_says_what_the_driver_answers(world: NewWorld,
 
 def break_in(guest: HookWorld, module: str, name: str) -> None:
     """A fault of ours: this function raises what nobody expects."""
-    guest.hook.write_text(
-        guest.hook.read_text().replace(
-            "from nvattest.guest import main\n",
-            f"from nvattest.guest import {module}, main\n"
-            "def broken(*arguments, **named):\n    raise ZeroDivisionError('ours')\n"
-            f"{module}.{name} = broken\n",
-        )
-    )
+    guest.around(module, name, before="raise ZeroDivisionError('ours')")
 
 
 # Before the gate exists, beside it, and outside of the attestation.
@@ -236,14 +229,7 @@ def test_a_record_of_other_devices_keeps_nothing_ready(world: NewWorld) -> None:
     guest = world()
     guest.run()
     guest.load_driver()
-    hook = guest.hook.read_text()
-    guest.hook.write_text(
-        hook.replace(
-            "from nvattest.guest import main\n",
-            "import os, signal\nfrom nvattest.guest import attest, main\n"
-            "attest._open = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n",
-        )
-    )
+    hook = guest.around("attest", "_open", before="os.kill(os.getpid(), signal.SIGKILL)")
     assert guest.run("--stage", "init").status == -signal.SIGKILL
     assert guest.state["verdict"] == "unfinished"
     guest.hook.write_text(hook)
@@ -353,16 +339,11 @@ def test_status_does_not_say_that_no_run_was_where_its_record_cannot_be_read(
 def test_a_token_that_this_user_may_not_read_is_no_alarm(world: NewWorld) -> None:
     guest = world()
     guest.run()
-    hook = guest.hook.read_text()
-    guest.hook.write_text(
-        hook.replace(
-            "from nvattest.guest import main\n",
-            "from nvattest._folder import TrustedFolder\nread = TrustedFolder.read\n"
-            "def refused(folder, name, maximum):\n    if name == 'token.json':\n"
-            "        raise PermissionError(13, 'Permission denied', folder.at(name))\n"
-            "    return read(folder, name, maximum)\n"
-            "TrustedFolder.read = refused\nfrom nvattest.guest import main\n",
-        )
+    guest.before_main(
+        "from nvattest._folder import TrustedFolder\nread = TrustedFolder.read\n"
+        "def refused(folder, name, maximum):\n    if name == 'token.json':\n"
+        "        raise PermissionError(13, 'Permission denied', folder.at(name))\n"
+        "    return read(folder, name, maximum)\nTrustedFolder.read = refused\n"
     )
     text = status_of(guest)
     assert "Whether the verdict stands is not known: its token cannot be read by this user" in text
