@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from multiprocessing import get_context
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, TypeGuard, cast
 
 from nvattest._documents import JsonObject, Metric, Samples, dump_metrics, load_json
 from nvattest._folder import lock_now
@@ -205,13 +205,18 @@ def open_lines(path: str) -> BinaryIO:
         raise InputError(f"{path}: {error.strerror or error}", code="file") from None
     if not path.endswith(".gz"):
         return file
-    import gzip
-
     # An output that was killed at its start is empty.
     if not b"\x1f\x8b".startswith(file.peek(2)[:2]):
         file.close()
         raise InputError(f"{path}: not a gzip file", code="file")
-    packed = gzip.GzipFile(filename="", fileobj=file, mode="rb")
+    return _gzip(file, "rb")
+
+
+def _gzip(file: BinaryIO, mode: Literal["rb", "wb"]) -> BinaryIO:
+    import gzip
+
+    # Without a name and a time equal answers are equal bytes.
+    packed = gzip.GzipFile(filename="", fileobj=file, mode=mode, mtime=0)
     packed.myfileobj = file  # type: ignore[assignment] # it closes the file with itself
     return cast("BinaryIO", packed)
 
@@ -442,16 +447,16 @@ class Sums:
         def counts(label: str, found: Mapping[str, float]) -> Samples:
             return [(count, {label: name}) for name, count in sorted(found.items())]
 
-        facts: tuple[tuple[str, str, Samples], ...] = (
-            ("lines", "Lines of the output by result.", counts("result", results)),
-            ("failed_check_lines", "Lines by failed check.", counts("check", self.failures)),
-            ("error_lines", "Lines that could not be judged, by code.", counts("code", self.errors)),
-            ("simulated", "Whether simulated roots were trusted in any line.", [(float(self.simulated), {})]),
-            ("phase_seconds", "What the time of the run went into.", counts("phase", seconds)),
-            ("end_timestamp_seconds", "When the run ended.", [(ended.timestamp(), {})]),
-            ("collateral_expiry_timestamp_seconds", "When the first of the collateral of all lines ends.", expires),
-        )
-        return dump_metrics(Metric(f"nvattest_batch_{name}", text, samples) for name, text, samples in facts)
+        facts: Mapping[str, tuple[str, Samples]] = {
+            "lines": ("Lines of the output by result.", counts("result", results)),
+            "failed_check_lines": ("Lines by failed check.", counts("check", self.failures)),
+            "error_lines": ("Lines that could not be judged, by code.", counts("code", self.errors)),
+            "simulated": ("Whether simulated roots were trusted in any line.", [(float(self.simulated), {})]),
+            "phase_seconds": ("What the time of the run went into.", counts("phase", seconds)),
+            "end_timestamp_seconds": ("When the run ended.", [(ended.timestamp(), {})]),
+            "collateral_expiry_timestamp_seconds": ("When the first of the collateral of all lines ends.", expires),
+        }
+        return dump_metrics(Metric(f"nvattest_batch_{name}", *fact) for name, fact in facts.items())
 
     def document(self, settings: str) -> JsonObject:
         return {
@@ -506,11 +511,8 @@ class Resumed:
             InputError: an answer is not that of its line under these settings (``resume``).
         """
         for number, text in enumerate(self.answers(), start=1):
-            try:
-                answer = load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
-            except ParseError:
-                answer = None
-            if not isinstance(answer, dict) or not _is_answer(answer):
+            answer = _loaded(text)
+            if not _is_answer(answer):
                 raise self._refusal(number, "no answer of verify-batch")
             if answer.get("settings") != self._settings:
                 raise self._refusal(number, "made with another bundle, policy, time or other roots")
@@ -529,23 +531,27 @@ class Resumed:
         )  # fmt: skip
 
 
+def _loaded(text: bytes) -> object:
+    try:
+        return load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
+    except ParseError:
+        return None
+
+
 def _is_beginning(text: bytes) -> bool:
     """Whether it can be what a killed run left of an answer. A whole document is none, unless it is an answer."""
     if len(text) == _MAXIMUM_ANSWER or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text)):
         return False
-    try:
-        document = load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
-    except ParseError:
-        return True
-    return isinstance(document, dict) and _is_answer(document)
+    document = _loaded(text)
+    return document is None or _is_answer(document)
 
 
-def _is_answer(value: JsonObject) -> bool:
+def _is_answer(value: object) -> TypeGuard[JsonObject]:
     """Whether it has what ``Sums`` reads, for a file is input, and says "trusted" only where nothing is against it."""
+    if not isinstance(value, dict) or (value.get("format"), value.get("version")) != ("nvattest-batch", 1):
+        return False
     devices, ends, error = value.get("devices"), value.get("collateral_expires"), value.get("error", {})
     if type(value.get("trusted")) is not bool or not isinstance(devices, list) or not isinstance(error, dict):
-        return False
-    if value.get("format") != "nvattest-batch" or value.get("version") != 1:
         return False
     failed = "error" in value
     for part in (value, *devices):
@@ -569,7 +575,7 @@ def open_output(path: str, before: Resumed | None, new_file: Callable[[str], Bin
     if before is None:
         new = new_file(path)
         _claim(new, path)
-        return _compressed(new) if path.endswith(".gz") else new
+        return _gzip(new, "wb") if path.endswith(".gz") else new
     try:
         if not path.endswith(".gz"):
             file = open(path, "r+b")  # noqa: SIM115 - likewise
@@ -593,7 +599,7 @@ def _claim(file: BinaryIO, path: str) -> None:
 def _rewritten(path: str, before: Resumed) -> BinaryIO:
     """A new file in the place of a compressed one, where what follows a break is lost; for the same readers."""
     new = os.path.join(os.path.dirname(path), f".nvattest-{os.urandom(8).hex()}")
-    output = _compressed(open(new, "xb", opener=lambda name, given: os.open(name, given, 0o600)))  # noqa: SIM115
+    output = _gzip(open(new, "xb", opener=lambda name, given: os.open(name, given, 0o600)), "wb")  # noqa: SIM115
     try:
         _claim(output, new)
         old, made = os.stat(path), os.fstat(output.fileno())
@@ -613,12 +619,3 @@ def _rewritten(path: str, before: Resumed) -> BinaryIO:
             os.unlink(new)
         raise
     return output
-
-
-def _compressed(file: BinaryIO) -> BinaryIO:
-    import gzip
-
-    # Without a name and a time equal answers are equal bytes.
-    packed = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)
-    packed.myfileobj = file  # type: ignore[assignment]
-    return cast("BinaryIO", packed)

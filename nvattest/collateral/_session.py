@@ -27,15 +27,21 @@ from nvattest._waiting import WORKERS
 from nvattest.errors import InputError
 
 
-class _Sockets:
-    """A second handle on each connection's socket: shutting it down wakes a thread that waits, in a handshake too."""
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connections and proxied connections with our TLS context, whatever the environment says.
 
-    def __init__(self) -> None:
+    It has a second handle on each connection's socket: shutting it down wakes a thread that waits, in a handshake too.
+    """
+
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
+        self._context = context
         self._lock = threading.Lock()
         self._twins: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._ended = False
+        self._pools = self._watched_pools()
+        super().__init__(pool_connections=8, pool_maxsize=WORKERS, max_retries=0)
 
-    def add(self, connection: object, sock: socket.socket) -> None:
+    def _watch(self, connection: object, sock: socket.socket) -> None:
         twin = sock.dup()
         # Not in the connection's close(): that is called while the last answer is still being read.
         weakref.finalize(connection, twin.close)
@@ -45,23 +51,26 @@ class _Sockets:
         if ended:
             _shut(twin)
 
-    def end(self) -> None:
+    def close(self) -> None:
+        """End all connections, those in use too."""
         with self._lock:
             self._ended = True
             twins = list(self._twins)
         for twin in twins:
             _shut(twin)
+        super().close()
 
-    def pools(self, context: Callable[[], ssl.SSLContext]) -> dict[str, Any]:
-        """The classes of connections that are known here, as urllib3 wants them; TLS is that of the context.
+    def _watched_pools(self) -> dict[str, Any]:
+        """The classes of connections that are watched, as urllib3 wants them; TLS is that of the context.
 
         It is set here, where every version of ``requests`` has to pass: before 2.32 it names a pool by its URL alone.
         """
+        watch, context = self._watch, self._context
 
         def watched(base: Any) -> Any:
             def new_connection(connection: Any) -> socket.socket:
                 sock: socket.socket = base._new_conn(connection)  # noqa: SLF001
-                self.add(connection, sock)
+                watch(connection, sock)
                 return sock
 
             return type("Watched", (base,), {"_new_conn": new_connection})
@@ -77,21 +86,6 @@ class _Sockets:
 
         return {"http": Plain, "https": Tls}
 
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Connections and proxied connections with our TLS context, whatever the environment says."""
-
-    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
-        self._context = context
-        self._sockets = _Sockets()
-        self._pools = self._sockets.pools(context)
-        super().__init__(pool_connections=8, pool_maxsize=WORKERS, max_retries=0)
-
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **settings: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, **settings)
         self.poolmanager.pool_classes_by_scheme = self._pools
@@ -101,11 +95,6 @@ class _Adapter(requests.adapters.HTTPAdapter):
         manager.pool_classes_by_scheme = self._pools
         return manager
 
-    def close(self) -> None:
-        """End all connections, those in use too."""
-        self._sockets.end()
-        super().close()
-
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ARG002 - its signature
         host, _ = super().build_connection_pool_key_attributes(request, True, None)  # type: ignore[misc, unused-ignore]
         return host, {"cert_reqs": "CERT_REQUIRED"}
@@ -114,6 +103,11 @@ class _Adapter(requests.adapters.HTTPAdapter):
         # The roots are in the context already.
         conn.cert_reqs = "CERT_REQUIRED"
         conn.ca_certs = conn.ca_cert_dir = None
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def make_session(usual: str | None, ca_cert: str | None, ca_path: str | None) -> requests.Session:
@@ -136,16 +130,15 @@ def make_session(usual: str | None, ca_cert: str | None, ca_path: str | None) ->
 def _context(usual: str, ca_cert: str | None, ca_path: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and host names
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    folder = os.path.isdir(usual)
-    for name, path, is_folder in (
-        ("the usual roots", usual, folder),
+    for name, path, folder in (
+        ("the usual roots", usual, os.path.isdir(usual)),
         ("--tls-ca-cert", ca_cert, False),
         ("--tls-ca-path", ca_path, True),
     ):
         if path is None:
             continue
         try:
-            context.load_verify_locations(capath=path) if is_folder else context.load_verify_locations(cafile=path)
+            context.load_verify_locations(capath=path) if folder else context.load_verify_locations(cafile=path)
         except (OSError, ValueError) as error:
             raise InputError(f"{name}: {path}: {error}", code="tls-ca", hint="give certificates in PEM form") from None
     return context
