@@ -29,7 +29,7 @@ from nvattest.collateral.bundle import (
     encoded,
     write_folder,
 )
-from nvattest.collateral.gather import GatherOptions, Needs, certificates_to_ask, gather_needs, needs_of
+from nvattest.collateral.gather import GatherOptions, Needs, certificates_to_ask, gather_needs, needs_of, verified_rims
 from nvattest.collateral.http import HttpClient
 from nvattest.collateral.inspection import preflight, weight
 from nvattest.errors import CollateralError, InputError, NvattestError, ParseError, ResultCode
@@ -376,22 +376,16 @@ def _gather_group(
         if isinstance(problems, list) and problems:
             tally.add(name, problems[0]["message"], ResultCode(problems[0]["result_code"]))
     # What goes into the bundle: the RIMs that verify, and the answers that say "good".
-    asked = [(chain, ChainProfile.DEVICE) for chain in union.chains]
-    memory = memory_of(verifier)
-    rim_ids = []
-    for rim_id, rim in found.rims.items():
-        with suppress(ParseError):
-            verification = memory.verify_rim(memory.parse_rim(rim.content), verifier.anchors, at.rim)
-            if verification.verified is not None:
-                rim_ids.append(rim_id)
-                asked.append((verification.chain, ChainProfile.RIM))
+    verified = [(rim.id, one.chain) for rim, one in verified_rims(found.rims.values(), verifier, at) if one.verified]
+    questions = certificates_to_ask(union.chains, ChainProfile.DEVICE)
+    questions += certificates_to_ask((chain for _, chain in verified), ChainProfile.RIM)
     good: dict[str, int] = {}
-    for question in certificates_to_ask(asked):
-        judged = question.judged(found, at, memory).revocation
+    for question in questions:
+        judged = question.judged(found, at, memory_of(verifier)).revocation
         if judged.status is RevocationStatus.GOOD and judged.next_update is not None:
             key = cert_id_key(question.certificate, question.issuer, options.cert_id_hash)
             good[key] = question.certificate.serial
-    journal.use(rim_ids, good)
+    journal.use([rim_id for rim_id, _ in verified], good)
     came = {answer.source for answer in found.ocsp} | {rim.source for rim in found.rims.values()}
     missing = (item for item in found.unavailable.values() if item.passing or item.code in _UNREACHED)
     return None if Source.LIVE in came else next(missing, None)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import binascii
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,6 +47,7 @@ from nvattest.pki.ocsp import (
     parse_ocsp_response,
 )
 from nvattest.rim.ids import is_rim_id, rim_ids
+from nvattest.rim.verify import RimVerification
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +141,16 @@ def _rims_of(device: ReadEvidence) -> Iterable[str]:
     return rim_ids(device.report, device.evidence.architecture).values()
 
 
-def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> tuple[Question, ...]:
+def certificates_to_ask(chains: Iterable[ValidatedChain], profile: ChainProfile) -> tuple[Question, ...]:
     """The certificates of these chains whose revocation the core looks for, each once, topmost first.
 
     Of a device chain all but the leaf, which NVIDIA's responder does not serve, and the root; of a RIM chain all but
     the root. Of a chain that leads to no anchor none: unverified certificates cause no request.
     """
     found: dict[bytes, Question] = {}
-    for chain, profile in chains:
-        if not chain.path_ok:
-            continue
-        certificates = chain.certificates
-        first = 1 if profile is ChainProfile.DEVICE else 0
+    first = 1 if profile is ChainProfile.DEVICE else 0
+    for chain in chains:
+        certificates = chain.certificates if chain.path_ok else ()
         responders: tuple[str, ...] = ()
         for index in range(len(certificates) - 2, first - 1, -1):
             certificate = certificates[index]
@@ -159,6 +158,16 @@ def certificates_to_ask(chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -
             question = Question(certificate, certificates[index + 1], profile, responders)
             found.setdefault(certificate.sha256, question)
     return tuple(found.values())
+
+
+def verified_rims(
+    rims: Iterable[RimAnswer], verifier: Verifier, at: VerificationTime
+) -> Iterator[tuple[RimAnswer, RimVerification]]:
+    """The RIMs that can be read, verified; the appraisal says what is wrong with the others."""
+    memory = memory_of(verifier)
+    for rim in rims:
+        with suppress(ParseError):
+            yield rim, memory.verify_rim(memory.parse_rim(rim.content), verifier.anchors, at.rim)
 
 
 # Base64 of the largest RIM, and space for the other members.
@@ -392,9 +401,10 @@ def gather_needs(
     with nullcontext(client) if client is not None else HttpClient(options.http) as shared:
         gathering = _Gathering(options, at, verifier, shared, known if known is not None else Collateral())
         gathering.unavailable.update(needs.refused)
-        gathering.wave(needs.rim_ids, certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains))
-        signers = gathering.rim_chains(needs.rim_ids)
-        gathering.wave((), certificates_to_ask((chain, ChainProfile.RIM) for chain in signers))
+        gathering.wave(needs.rim_ids, certificates_to_ask(needs.chains, ChainProfile.DEVICE))
+        rims = [gathering.rims[rim_id] for rim_id in needs.rim_ids if rim_id in gathering.rims]
+        signers = (verification.chain for _, verification in verified_rims(rims, verifier, at))
+        gathering.wave((), certificates_to_ask(signers, ChainProfile.RIM))
         return gathering.collateral()
 
 
@@ -408,7 +418,7 @@ class _Gathering:
         self._anchors = verifier.anchors
         self._client = client
         self._deadline = Deadline(options.timeout)
-        self._rims: dict[str, RimAnswer] = dict(known.rims)
+        self.rims: dict[str, RimAnswer] = dict(known.rims)
         self._cache = options.cache
         self._given = Collateral(ocsp=known.ocsp)
         self._answers = list(known.ocsp)
@@ -416,7 +426,7 @@ class _Gathering:
         self.unavailable: dict[str, Unavailable] = dict(known.unavailable)
 
     def collateral(self) -> Collateral:
-        return Collateral(rims=self._rims, ocsp=tuple(self._answers), unavailable=self.unavailable, cpu=self._cpu)
+        return Collateral(rims=self.rims, ocsp=tuple(self._answers), unavailable=self.unavailable, cpu=self._cpu)
 
     def wave(self, rim_ids: Iterable[str], questions: Sequence[Question]) -> None:
         """Get these RIMs and answers: from what is at hand, from the cache, the rest from the network all at once."""
@@ -443,16 +453,8 @@ class _Gathering:
         if self._cache is not None:
             self._cache.store_answers(good)
 
-    def rim_chains(self, rim_ids: Iterable[str]) -> Iterable[ValidatedChain]:
-        for rim_id in rim_ids:
-            if (answer := self._rims.get(rim_id)) is not None:
-                # The appraisal says what is wrong with one that cannot be read.
-                with suppress(ParseError):
-                    document = self._memory.parse_rim(answer.content)
-                    yield self._memory.verify_rim(document, self._anchors, self._at.rim).chain
-
     def _has_rim(self, rim_id: str) -> bool:
-        if rim_id in self._rims or f"rim:{rim_id}" in self.unavailable:
+        if rim_id in self.rims or f"rim:{rim_id}" in self.unavailable:
             return True
         if self._cache is None:
             return False
@@ -462,7 +464,7 @@ class _Gathering:
             if self._is_worth_keeping(rim_id, content, valid=valid):
                 where = self._cache.folder
                 debug("cache", f"the RIM {rim_id} is in {where}")
-                self._rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=where)
+                self.rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.CACHE, origin=where)
                 return True
         return False
 
@@ -471,7 +473,7 @@ class _Gathering:
         if not isinstance(got, bytes):
             self._note(f"rim:{rim_id}", RIM_SERVICE.failure(url, got, self._deadline))
             return
-        self._rims[rim_id] = RimAnswer(id=rim_id, content=got, source=Source.LIVE, origin=url)
+        self.rims[rim_id] = RimAnswer(id=rim_id, content=got, source=Source.LIVE, origin=url)
         if self._cache is not None and self._is_worth_keeping(rim_id, got):
             self._cache.store_rim(rim_id, got)
 

@@ -89,7 +89,7 @@ def inspect_parts(
     which shows only when their device is verified: a revocation, or what is current.
     """
     inspector = _Inspector(verifier, at, cpu_anchors or CPU_ANCHORS)
-    inspector.learn((chain, ChainProfile.DEVICE) for chain in chains)
+    inspector.learn(chains, ChainProfile.DEVICE)
     rims: list[JsonObject] = []
     answers: list[JsonObject] = []
     cpu: list[JsonObject] = []
@@ -136,8 +136,8 @@ class _Inspector:
         self._surplus = _surplus(answers, self._memory.parse_answer)
         return self._refused
 
-    def learn(self, chains: Iterable[tuple[ValidatedChain, ChainProfile]]) -> None:
-        for question in certificates_to_ask(chains):
+    def learn(self, chains: Iterable[ValidatedChain], profile: ChainProfile) -> None:
+        for question in certificates_to_ask(chains, profile):
             self._questions.setdefault(question.certificate.serial, []).append(question)
 
     def rim(self, answer: RimAnswer) -> JsonObject:
@@ -161,7 +161,7 @@ class _Inspector:
         if not fits_rim_id(document, answer.id):
             said = f"it is the RIM of {document.product} {document.edition} {document.version}, which its id is not"
             return self._refuse(entry, answer.id, answer, said)
-        self.learn([(chain, ChainProfile.RIM)])
+        self.learn([chain], ChainProfile.RIM)
         if any(finding.rule != "expired" for finding in chain.validity_findings):
             return self._refuse(entry, answer.id, answer, _validity(chain))
         return self._keep(entry, answer.id, chain.earliest_not_after, ended=not chain.in_validity)
@@ -449,7 +449,7 @@ class _Preflight:
         return facts | {"revocation": self.revocation(chain, ChainProfile.RIM, rim_id)}
 
     def revocation(self, chain: ValidatedChain, profile: ChainProfile, of: str) -> list[JsonObject]:
-        return [self._question(question, of) for question in certificates_to_ask([(chain, profile)])]
+        return [self._question(question, of) for question in certificates_to_ask([chain], profile)]
 
     def _question(self, question: Question, of: str) -> JsonObject:
         found = question.judged(self._collateral, self._at, self._memory)

@@ -6,7 +6,6 @@ It is a verifier, not an attester: the verdict is that of this package against t
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import uuid
@@ -20,8 +19,8 @@ from cryptography import x509
 from nvattest._documents import kind_of, load_json
 from nvattest._text import base64url
 from nvattest._waiting import Deadline
-from nvattest.collateral.http import Answer
-from nvattest.errors import CollateralError, InputError, ParseError, ResultCode
+from nvattest.collateral.http import Answer, HttpClient, Service
+from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.testing.certificates import (
     SIMULATION,
@@ -179,37 +178,19 @@ class NrasIssuer:
 
     def _collateral(self, evidence: Sequence[Evidence], verifier: Verifier, at: VerificationTime) -> Collateral:
         """The RIMs that the platform's service has, and live answers of its responder."""
-        from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
-        from nvattest.appraisal.verifier import memory_of
-        from nvattest.collateral.gather import ask_responder, certificates_to_ask, check_answer, needs_of
-        from nvattest.pki.chain import ChainProfile
+        from nvattest.appraisal.inputs import Collateral, RevocationMode, RimAnswer, Source
+        from nvattest.collateral.gather import GatherOptions, gather_needs, needs_of
 
         needs = needs_of(evidence, verifier, at)
-        rims = {rim_id: xml for rim_id in needs.rim_ids if (xml := self._platform.rim(rim_id)) is not None}
-        chains = [(chain, ChainProfile.DEVICE) for chain in needs.chains]
-        for xml in rims.values():
-            with contextlib.suppress(ParseError):
-                document = memory_of(verifier).parse_rim(xml)
-                signed = memory_of(verifier).verify_rim(document, verifier.anchors, at.rim)
-                chains.append((signed.chain, ChainProfile.RIM))
-        responder: Any = _Responder(self._platform, at.rim)
-        answers, unavailable = [], {}
-        for question in certificates_to_ask(chains):
-            try:
-                content, nonce = ask_responder(responder, "simulated", question, Deadline(60))
-                check_answer(content, "simulated", question.certificate)
-            except CollateralError as error:
-                unavailable[question.key] = Unavailable(code=error.result_code, message=error.message)
-            else:
-                answers.append(OcspAnswer(content=content, nonce=nonce, source=Source.LIVE, origin="simulated"))
-        return Collateral(
+        known = Collateral(
             rims={
                 rim_id: RimAnswer(id=rim_id, content=xml, source=Source.LIVE, origin="simulated")
-                for rim_id, xml in rims.items()
-            },
-            ocsp=tuple(answers),
-            unavailable={**needs.refused, **unavailable},
+                for rim_id in needs.rim_ids
+                if (xml := self._platform.rim(rim_id)) is not None
+            }
         )
+        options, services = GatherOptions(revocation=RevocationMode.FRESH), _Services(self._platform, at.rim)
+        return gather_needs(needs, options, at=at, verifier=verifier, known=known, client=services)
 
     def _sign(self, payload: dict[str, Any], signer: str) -> str:
         import jwt
@@ -224,14 +205,17 @@ def _name(word: str) -> x509.Name:
     return name(("CN", f"NRAS simulation {word}"), ("O", SIMULATION))
 
 
-class _Responder:
-    """The platform's OCSP responder, as a client of services sees it."""
+class _Services(HttpClient):
+    """The platform's OCSP responder, and a RIM service without a RIM, without a network."""
 
     def __init__(self, platform: Platform, now: datetime) -> None:
+        super().__init__()
         self._platform = platform
         self._now = now
 
-    def exchange(self, *_place: object, body: bytes, **_how: object) -> Answer:
+    def exchange(self, service: Service, url: str, deadline: Deadline, body: bytes | None = None) -> Answer:  # noqa: ARG002
+        if body is None:
+            raise service.error(f"{url}: HTTP status 404", code="not-found")
         return Answer(self._platform.ocsp(body, self._now), {})
 
 

@@ -117,8 +117,8 @@ def test_a_chain_that_names_no_responder_at_all_is_told(platform, evidence, serv
     from nvattest.collateral import gather as module
     from nvattest.collateral.gather import certificates_to_ask
 
-    def silent(chains):
-        return tuple(replace(question, responders=()) for question in certificates_to_ask(chains))
+    def silent(*chains):
+        return tuple(replace(question, responders=()) for question in certificates_to_ask(*chains))
 
     monkeypatch.setattr(module, "certificates_to_ask", silent)
     found = run(platform, evidence, GatherOptions(rim_url=services.rim_url, ocsp_url=None))

@@ -33,7 +33,7 @@ def test_devices_that_share_rims_need_them_once(node) -> None:
 
 def test_upper_certificates_are_asked_about_once(node) -> None:
     needs = needs_of(load(node), Verifier(anchors=node.trust_anchors()), node.time)
-    questions = certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains)
+    questions = certificates_to_ask(needs.chains, ChainProfile.DEVICE)
     assert len(needs.chains) == 12
     # One BROM each; above them two certificates for GH100 and one for LS10.
     assert len(questions) == 12 + 2 + 1
@@ -42,7 +42,7 @@ def test_upper_certificates_are_asked_about_once(node) -> None:
 
 def test_device_leaves_and_roots_are_not_asked_about(node) -> None:
     needs = needs_of(load(node), Verifier(anchors=node.trust_anchors()), node.time)
-    asked = {q.certificate.sha256 for q in certificates_to_ask((c, ChainProfile.DEVICE) for c in needs.chains)}
+    asked = {q.certificate.sha256 for q in certificates_to_ask(needs.chains, ChainProfile.DEVICE)}
     for chain in needs.chains:
         assert chain.leaf.sha256 not in asked
         assert chain.certificates[-1].sha256 not in asked
@@ -50,7 +50,7 @@ def test_device_leaves_and_roots_are_not_asked_about(node) -> None:
 
 def test_every_question_names_the_issuer_of_its_certificate(node) -> None:
     needs = needs_of(load(node), Verifier(anchors=node.trust_anchors()), node.time)
-    for question in certificates_to_ask((chain, ChainProfile.DEVICE) for chain in needs.chains):
+    for question in certificates_to_ask(needs.chains, ChainProfile.DEVICE):
         assert question.certificate.issuer_der == question.issuer.subject_der
 
 
