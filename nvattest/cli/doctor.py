@@ -100,7 +100,13 @@ def _line(status: str, id_: str, detail: str, remedy: str = "", *, of: tuple[str
     return Item(id_, group, status, title, detail, remedy)
 
 
+def _unless(status: str, good: object, id_: str, detail: str, bad: str, remedy: str) -> Item:
+    """The line of a question with two answers: ok with ``detail``, or ``status`` with ``bad`` and what to do."""
+    return _line(OK, id_, detail) if good else _line(status, id_, bad, remedy)
+
+
 _ok, _warning, _fault = partial(_line, OK), partial(_line, WARNING), partial(_line, FAULT)
+_warning_unless, _fault_unless = partial(_unless, WARNING), partial(_unless, FAULT)
 
 
 class Machine(NamedTuple):
@@ -271,25 +277,18 @@ def _cpu(machine: Machine) -> Iterator[Item]:
     flags = set(re.findall(r"[a-z0-9_]+", next((line for line in info.split("\n") if line.startswith("flags")), "")))
     tees = (("tdx_guest", "/dev/tdx_guest", "Intel TDX guest"), ("sev_snp", "/dev/sev-guest", "AMD SEV-SNP guest"))
     found = [name for flag, path, name in tees if flag in flags or os.path.exists(machine.path(path))]
-    if found:
-        yield _ok("cpu-tee", " and ".join(found))
-    else:
-        remedy = "fine on a laptop or a relying party; a guest whose memory the host reads protects no GPU work"
-        yield _warning("cpu-tee", "this is no confidential guest", remedy)
-    if os.path.isdir(machine.path(_TSM)):
-        yield _ok("tsm", _TSM)
-    elif found:
-        remedy = "mount -t configfs none /sys/kernel/config; the kernel needs CONFIG_TSM_REPORTS (6.7 or newer)"
-        yield _warning("tsm", "not there: no CPU quote", remedy)
-    else:
-        yield _ok("tsm", "not there, and not needed here")
+    remedy = "fine on a laptop or a relying party; a guest whose memory the host reads protects no GPU work"
+    yield _warning_unless(found, "cpu-tee", " and ".join(found), "this is no confidential guest", remedy)
+    there = os.path.isdir(machine.path(_TSM))
+    seen = _TSM if there else "not there, and not needed here"
+    remedy = "mount -t configfs none /sys/kernel/config; the kernel needs CONFIG_TSM_REPORTS (6.7 or newer)"
+    yield _warning_unless(there or not found, "tsm", seen, "not there: no CPU quote", remedy)
 
 
 def _bus(gpus: int, switches: int) -> Item:
-    if gpus:
-        return _ok("pci", f"{counted(gpus, 'GPU')} and {counted(switches, 'NVSwitch', 'NVSwitches')}")
+    seen = f"{counted(gpus, 'GPU')} and {counted(switches, 'NVSwitch', 'NVSwitches')}"
     remedy = "fine where only recorded evidence is verified; in a guest, pass the GPU through"
-    return _warning("pci", "no NVIDIA GPU", remedy)
+    return _warning_unless(gpus, "pci", seen, "no NVIDIA GPU", remedy)
 
 
 def _kernel_driver(machine: Machine, *, needed: bool) -> Item:
@@ -335,27 +334,17 @@ def _state(state: SystemState) -> Iterator[Item]:
 
     nvml = f", NVML {state.nvml_version}" if state.nvml_version else ""
     yield _ok("nvml", f"driver {state.driver_version}{nvml}")
-    if state.gpu_count:
-        yield _ok("gpu-count", str(state.gpu_count))
-    else:
-        remedy = "compare with: lspci -d 10de: ; look at dmesg for RmInitAdapter"
-        yield _fault("gpu-count", "the driver has none", remedy)
-    if state.cc_on or state.protected_pcie:
-        yield _ok("cc-mode", "ON" if state.cc_on else "OFF, with protected PCIe")
-    else:
-        incapable = "" if state.gpus_capable in (None, True) else "; the GPUs say that they cannot do it"
-        remedy = "set CC mode 'on' on the host and reset the GPUs; until then they give no evidence"
-        yield _fault("cc-mode", f"OFF{incapable}", remedy)
-    if state.dev_tools:
-        remedy = "set CC mode 'on' instead of 'devtools' on the host: debuggers can read what the GPUs compute"
-        yield _fault("devtools", "ON", remedy)
-    else:
-        yield _ok("devtools", "OFF")
-    mode = state.multi_gpu_mode
-    if mode is None or isinstance(mode, MultiGpuMode):
-        yield _ok("multi-gpu-mode", word(mode))
-    else:
-        yield _warning("multi-gpu-mode", word(mode), "update nvattest: the driver is newer")
+    remedy = "compare with: lspci -d 10de: ; look at dmesg for RmInitAdapter"
+    yield _fault_unless(state.gpu_count, "gpu-count", str(state.gpu_count), "the driver has none", remedy)
+    incapable = "" if state.gpus_capable in (None, True) else "; the GPUs say that they cannot do it"
+    remedy = "set CC mode 'on' on the host and reset the GPUs; until then they give no evidence"
+    protected = "ON" if state.cc_on else "OFF, with protected PCIe"
+    yield _fault_unless(state.cc_on or state.protected_pcie, "cc-mode", protected, f"OFF{incapable}", remedy)
+    remedy = "set CC mode 'on' instead of 'devtools' on the host: debuggers can read what the GPUs compute"
+    yield _fault_unless(not state.dev_tools, "devtools", "OFF", "ON", remedy)
+    mode = word(state.multi_gpu_mode)
+    known = state.multi_gpu_mode is None or isinstance(state.multi_gpu_mode, MultiGpuMode)
+    yield _warning_unless(known, "multi-gpu-mode", mode, mode, "update nvattest: the driver is newer")
     yield _ready(state)
     cpu = state.cpu_capability
     known = cpu is None or isinstance(cpu, CpuCapability)
@@ -447,28 +436,27 @@ def reach(
     items: list[Item] = []
     apart: list[float] = []
     for (name, url), result in zip(services.items(), results, strict=True):
-        id_, of = name.lower().replace(" ", "-"), ("network", name)
+        status, remedy = FAULT, f"check DNS, proxy and firewall; {_BUNDLE}"
         if isinstance(result, Late):
+            detail = f"{public(url)}: no answer in {seconds:g} s"
             remedy = f"a firewall that swallows packets? {_BUNDLE}"
-            items.append(_fault(id_, f"{public(url)}: no answer in {seconds:g} s", remedy, of=of))
         elif isinstance(result, InputError):
-            items.append(_fault(id_, f"{public(url)} was not asked: {result}", result.hint, of=of))
+            detail, remedy = f"{public(url)} was not asked: {result}", result.hint
         elif isinstance(result, Exception):
-            remedy = f"check DNS, proxy and firewall; {_BUNDLE}"
-            items.append(_fault(id_, f"{public(url)}: {_reason(result)}", remedy, of=of))
+            detail = f"{public(url)}: {_reason(result)}"
         else:
-            status, date = result
-            if status == 407:
-                remedy = "put user and password into https_proxy"
-                items.append(_fault(id_, "the proxy wants a password", remedy, of=of))
-            elif status >= 500:
+            code, date = result
+            if code == 407:
+                detail, remedy = "the proxy wants a password", "put user and password into https_proxy"
+            elif code >= 500:
+                status, detail = WARNING, f"{public(url)} answers {code}"
                 remedy = "the service has a fault of its own; try later, or verify from a bundle"
-                items.append(_warning(id_, f"{public(url)} answers {status}", remedy, of=of))
             else:
-                items.append(_ok(id_, f"{public(url)}, reached (HTTP {status})", of=of))
+                status, detail, remedy = OK, f"{public(url)}, reached (HTTP {code})", ""
             # Without a usable date there is nothing to compare with.
             with suppress(TypeError, ValueError):
                 apart.append((parsedate_to_datetime(date) - datetime.now(timezone.utc)).total_seconds())
+        items.append(_line(status, name.lower().replace(" ", "-"), detail, remedy, of=("network", name)))
     return [*items, *([_skew(max(apart, key=abs))] if apart else [])]
 
 
@@ -483,11 +471,9 @@ def public(url: str) -> str:
 
 
 def _skew(seconds: float) -> Item:
-    if abs(seconds) <= _SKEW_SECONDS:
-        return _ok("clock-skew", f"{abs(seconds):.0f} s apart")
-    detail = f"this clock is {abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead'}"
+    bad = f"this clock is {abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead'}"
     remedy = "set the clock (chronyd, systemd-timesyncd): tokens and answers are judged by it"
-    return _fault("clock-skew", detail, remedy)
+    return _fault_unless(abs(seconds) <= _SKEW_SECONDS, "clock-skew", f"{abs(seconds):.0f} s apart", bad, remedy)
 
 
 def _reason(error: Exception) -> str:
