@@ -148,7 +148,7 @@ def compare_svn(opaque: OpaqueData, rims: Mapping[RimRole, VerifiedRim]) -> SvnC
     types: set[int] = set()
     names: set[str] = set()
     for rim in rims.values():
-        for record in rim.min_svn:
+        for record in rim.document.min_svn:
             if record.data_type in types or record.name in names:
                 conflicts.append(record.name)
             types.add(record.data_type)

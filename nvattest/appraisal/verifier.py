@@ -277,7 +277,8 @@ def appraise_rim(
         return RimResult([*checks, check], appraisal)
     findings = bind_rim(verified, role=role, version=_version_for(role, report), chip=chip, kind=report.kind)
     if not findings:
-        detail = f"{verified.product} {verified.edition} {verified.version}, manufacturer {verified.manufacturer_id}"
+        own = verified.document
+        detail = f"{own.product} {own.edition} {own.version}, manufacturer {own.manufacturer_id}"
         return RimResult([*checks, passed(binding, detail)], appraisal, verified)
     first = findings[0]
     check = failed(

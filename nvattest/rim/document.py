@@ -135,12 +135,9 @@ def _structure(root: _Element) -> tuple[_Element, _Element, _Element]:
     if found != expected:
         # A Signature that is missing, doubled or elsewhere is the mark of a wrapping attack and has a code of its own.
         odd = found.count(xml.SIGNATURE) != 1 or found[-1] != xml.SIGNATURE
-        raise fault(
-            f"{root.tag} holds {', '.join(str(tag)[:120] for tag in found[:6]) or 'nothing'}; "
-            "expected Entity, Meta, Payload, Signature",
-            "rim-signature-profile" if odd else "rim-schema",
-            at=root,
-        )
+        holds = f"{root.tag} holds {', '.join(str(tag)[:120] for tag in found[:6]) or 'nothing'}"
+        code = "rim-signature-profile" if odd else "rim-schema"
+        raise fault(f"{holds}; expected Entity, Meta, Payload, Signature", code, at=root)
     entity, meta, payload, signature = children
     for element in (entity, meta):
         if len(element) or element.text is not None:
@@ -161,11 +158,10 @@ def _attributes(
     open_namespace: str | None = None,
 ) -> None:
     """Check an element's attributes. Those of ``open_namespace`` may be more than the profile knows; they are text."""
-    attributes = element.attrib
     for name in required:
-        if name not in attributes:
+        if name not in element.attrib:
             raise fault(f"{element.tag} has no {name}", "rim-schema", at=element)
-    for key, raw in attributes.items():
+    for key, raw in element.attrib.items():
         name, value = str(key), str(raw)
         rule = allowed.get(name)
         if rule is None and open_namespace is not None and name.startswith(open_namespace):
@@ -235,11 +231,10 @@ class GoldenValue:
 class MinSvn(NamedTuple):
     """The lowest security version that one entry of the opaque data may have.
 
-    ``data_type`` is the id of the entry (``index`` - 4096), ``minimum`` the floor, ``include_in_result`` whether the
+    ``data_type`` is the id of the entry, ``minimum`` the floor, ``include_in_result`` whether the
     claims show the version found, under ``name``.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
     data_type: int
     name: str
     minimum: int
@@ -265,30 +260,22 @@ def read_payload(payload: _Element) -> tuple[tuple[GoldenValue, ...], tuple[MinS
             code = "rim-signature-profile" if resource.tag == xml.SIGNATURE else "rim-schema"
             raise fault(f"{str(resource.tag)[:160]} in Payload; expected empty Resource elements", code, at=resource)
         attributes = {str(name): str(value) for name, value in resource.attrib.items()}
-        missing = _PLAIN.difference(attributes)
-        if missing:
+        if missing := _PLAIN.difference(attributes):
             raise fault(f"a Resource without {', '.join(sorted(missing))}", "rim-schema", at=resource)
         index = _number(attributes["index"], "index", OPAQUE_RECORD_BASE + MAX_DATA_TYPE, resource)
         if index in seen:
             raise fault(f"index {index} is given twice", "rim-duplicate", at=resource)
         seen.add(index)
         active = _BOOLEAN.get(attributes["active"])
+        wrong = ""
         if active is None:
-            raise fault(
-                f"index {index}: active is {attributes['active'][:40]!r}; expected 'True' or 'False'",
-                "rim-schema",
-                at=resource,
-            )
-        if attributes["type"] != "Measurement":
-            raise fault(
-                f"index {index}: type is {attributes['type'][:40]!r}; expected 'Measurement'", "rim-schema", at=resource
-            )
-        if _NAME.fullmatch(attributes["name"]) is None:
-            raise fault(
-                f"index {index}: the name {attributes['name'][:40]!r} has other than letters, digits, '.', '_', '-'",
-                "rim-schema",
-                at=resource,
-            )
+            wrong = f"active is {attributes['active'][:40]!r}; expected 'True' or 'False'"
+        elif attributes["type"] != "Measurement":
+            wrong = f"type is {attributes['type'][:40]!r}; expected 'Measurement'"
+        elif _NAME.fullmatch(attributes["name"]) is None:
+            wrong = f"the name {attributes['name'][:40]!r} has other than letters, digits, '.', '_', '-'"
+        if wrong:
+            raise fault(f"index {index}: {wrong}", "rim-schema", at=resource)
         if index >= OPAQUE_RECORD_BASE:
             floor = _floor(index, attributes, resource)
             if floor.name in floor_names:
@@ -303,18 +290,13 @@ def read_payload(payload: _Element) -> tuple[tuple[GoldenValue, ...], tuple[MinS
     if not golden:
         raise fault("no golden value is active; such a document vouches for nothing", "rim-empty", at=payload)
     golden.sort(key=lambda value: value.index)
-    floors.sort(key=lambda floor: floor.index)
-    return tuple(golden), tuple(floors)
+    return tuple(golden), tuple(sorted(floors))
 
 
 def _golden(index: int, attributes: Mapping[str, str], at: _Element) -> GoldenValue:
     if index > MAX_GOLDEN_INDEX:
-        raise fault(
-            f"index {index} is neither a measurement (0 to {MAX_GOLDEN_INDEX}) nor an opaque record "
-            f"({OPAQUE_RECORD_BASE} and more)",
-            "rim-number",
-            at=at,
-        )
+        kinds = f"a measurement (0 to {MAX_GOLDEN_INDEX}) nor an opaque record ({OPAQUE_RECORD_BASE} and more)"
+        raise fault(f"index {index} is neither {kinds}", "rim-number", at=at)
     if attributes["size"] != "48":
         raise fault(f"index {index}: size is {attributes['size'][:40]!r}; expected '48'", "rim-number", at=at)
     count = _number(attributes["alternatives"], f"index {index}: alternatives", MAX_ALTERNATIVES, at)
@@ -322,7 +304,7 @@ def _golden(index: int, attributes: Mapping[str, str], at: _Element) -> GoldenVa
     if not hashes:
         raise fault(f"index {index} has no Hash0", "rim-hash", at=at)
     if len(attributes) != len(_PLAIN) + len(hashes):
-        raise _stray(index, attributes, set(_PLAIN).union(_HASH_NAMES[:count]), at)
+        _refuse_stray(index, attributes, _HASH_NAMES[:count], at)
     return GoldenValue(index=index, name=attributes["name"], values=hashes, size=HASH_SIZE)
 
 
@@ -340,16 +322,8 @@ def _floor(index: int, attributes: Mapping[str, str], at: _Element) -> MinSvn:
         raise fault(where + "includeInResult is neither 'True' nor 'False'", "rim-schema", at=at)
     # A floor may carry hashes for readers that know only hashes; they must be well-formed and do not count.
     hashes = _hashes(index, count, attributes, at) if _HASH_NAMES[0] in attributes else ()
-    allowed = set(_PLAIN).union((xml.MIN_SVN, xml.INCLUDE_IN_RESULT), _HASH_NAMES[: len(hashes)])
-    if not allowed.issuperset(attributes):
-        raise _stray(index, attributes, allowed, at)
-    return MinSvn(
-        index=index,
-        data_type=index - OPAQUE_RECORD_BASE,
-        name=attributes["name"],
-        minimum=minimum,
-        include_in_result=include,
-    )
+    _refuse_stray(index, attributes, (xml.MIN_SVN, xml.INCLUDE_IN_RESULT, *_HASH_NAMES[: len(hashes)]), at)
+    return MinSvn(index - OPAQUE_RECORD_BASE, attributes["name"], minimum, include)
 
 
 def _hashes(index: int, count: int, attributes: Mapping[str, str], at: _Element) -> tuple[bytes, ...]:
@@ -358,20 +332,17 @@ def _hashes(index: int, count: int, attributes: Mapping[str, str], at: _Element)
         text = attributes.get(name)
         if text is None or _HASH.fullmatch(text) is None:
             found = "absent" if text is None else repr(text[:100])
-            raise fault(
-                f"index {index}: {name.removeprefix(xml.SHA384)} of {count} is {found}; "
-                "expected 96 lower-case hexadecimal digits",
-                "rim-hash",
-                at=at,
-            )
+            which = f"index {index}: {name.removeprefix(xml.SHA384)} of {count}"
+            raise fault(f"{which} is {found}; expected 96 lower-case hexadecimal digits", "rim-hash", at=at)
         values.append(bytes.fromhex(text))
     return tuple(values)
 
 
-def _stray(index: int, attributes: Mapping[str, str], allowed: set[str], at: _Element) -> Exception:
-    stray = sorted(set(attributes).difference(allowed))
-    code = "rim-hash" if any(name.startswith(xml.SHA384) for name in stray) else "rim-schema"
-    return fault(f"index {index}: unexpected {', '.join(name[:120] for name in stray[:4])}", code, at=at)
+def _refuse_stray(index: int, attributes: Mapping[str, str], more: tuple[str, ...], at: _Element) -> None:
+    """Refuse attributes other than the plain ones and these."""
+    if stray := sorted(set(attributes).difference(_PLAIN, more)):
+        code = "rim-hash" if any(name.startswith(xml.SHA384) for name in stray) else "rim-schema"
+        raise fault(f"index {index}: unexpected {', '.join(name[:120] for name in stray[:4])}", code, at=at)
 
 
 def _number(text: str, name: str, maximum: int, at: _Element) -> int:

@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from nvattest.rim.document import RimDocument
     from nvattest.spdm.report import Report
 
-__all__ = [
-    "ROLES",
-    "RimRole",
-    "fits_rim_id",
-    "gpu_driver_rim_id",
-    "gpu_vbios_rim_id",
-    "is_rim_id",
-    "rim_id_of",
-    "rim_ids",
-    "switch_bios_rim_id",
-]
-
 _RIM_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _FIRMWARE: Final = re.compile(r"[0-9A-Fa-f]{2}(?:\.[0-9A-Fa-f]{2}){4}")
 # "1010_0205_862_9600740020_PROD.swidtag.xml" and ids themselves: board project, its SKU, chip SKU, VBIOS.
@@ -72,9 +60,15 @@ def gpu_driver_rim_id(architecture: Architecture, driver_version: str, chip_info
     if architecture is Architecture.BLACKWELL:
         chip = _registry.RIM_BLACKWELL_DEFAULT_CHIP if chip_info is None else chip_info
         return _checked(_registry.RIM_BLACKWELL_DRIVER.format(chip=chip, driver=driver_version))
-    if architecture is Architecture.RUBIN:
-        raise _unpublished(architecture)
-    raise InputError(f"{architecture.value} has no driver RIM", code="rim-id", hint="a switch has a BIOS RIM only")
+    if architecture is not Architecture.RUBIN:
+        raise InputError(f"{architecture.value} has no driver RIM", code="rim-id", hint="a switch has a BIOS RIM only")
+    raise InputError(
+        f"no reference values are published for this device ({architecture.value})",
+        code="no-reference-values",
+        result_code=ResultCode.RIM_NOT_FOUND,
+        hint="its certificates, signature, nonce and firmware id are verified, its measurements cannot be: it is not "
+        "to be trusted before NVIDIA publishes reference manifests for it",
+    )
 
 
 def gpu_vbios_rim_id(project: str, project_sku: str, chip_sku: str, vbios: str) -> str:
@@ -83,9 +77,8 @@ def gpu_vbios_rim_id(project: str, project_sku: str, chip_sku: str, vbios: str) 
     Raises:
         InputError: a part with characters that an id may not have.
     """
-    return _checked(
-        _registry.RIM_VBIOS.format(project=project, project_sku=project_sku, chip_sku=chip_sku, vbios=_compact(vbios))
-    )
+    parts = {"project": project, "project_sku": project_sku, "chip_sku": chip_sku, "vbios": _compact(vbios)}
+    return _checked(_registry.RIM_VBIOS.format(**parts))
 
 
 def switch_bios_rim_id(bios: str) -> str:
@@ -121,16 +114,6 @@ def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]
     )
 
 
-def _unpublished(architecture: Architecture) -> InputError:
-    return InputError(
-        f"no reference values are published for this device ({architecture.value})",
-        code="no-reference-values",
-        result_code=ResultCode.RIM_NOT_FOUND,
-        hint="its certificates, signature, nonce and firmware id are verified, its measurements cannot be: it is not "
-        "to be trusted before NVIDIA publishes reference manifests for it",
-    )
-
-
 def rim_id_of(document: RimDocument, file_name: str = "") -> str | None:
     """The id of this document, or None where nothing says it.
 
@@ -155,8 +138,7 @@ def rim_id_of(document: RimDocument, file_name: str = "") -> str | None:
 
 def fits_rim_id(document: RimDocument, rim_id: str) -> bool:
     """Whether a document may have this id, by its own statements."""
-    own = rim_id_of(document)
-    if own is not None:
+    if (own := rim_id_of(document)) is not None:
         return own == rim_id
     return rim_id.startswith(_VBIOS_PREFIX) and rim_id.endswith("_" + _compact(document.version))
 

@@ -27,8 +27,8 @@ from nvattest.pki.anchors import TrustAnchor
 from nvattest.pki.chain import ChainProfile, ValidatedChain, validate_chain
 from nvattest.pki.dice import most_specific, same_chip
 from nvattest.pki.ecdsa import EcdsaVerifier
-from nvattest.rim.document import GoldenValue, MinSvn, RimDocument
-from nvattest.rim.ids import RimRole
+from nvattest.rim.document import GoldenValue, RimDocument
+from nvattest.rim.ids import ROLES, RimRole
 
 _SEAL: Final = object()
 
@@ -37,28 +37,19 @@ _SEAL: Final = object()
 class VerifiedRim:
     """A RIM whose content is signed by the leaf of a chain to a pinned anchor. Only ``verify_rim`` makes one.
 
-    ``version`` is the driver's or the VBIOS' version, ``product`` the chip, ``edition`` ``GPU`` or ``SWITCH``;
-    ``golden`` are the active golden values by index, ``min_svn`` the active floors of security versions. ``chain`` is
-    the validated chain of the signer; its period of validity is not judged here.
+    ``golden`` are the document's active golden values by index. ``chain`` is the validated chain of the signer; its
+    period of validity is not judged here.
     """
 
-    document: InitVar[RimDocument]
+    document: RimDocument
     chain: ValidatedChain = field(repr=False)
     seal: InitVar[object]
-    name: str = field(init=False)
-    product: str = field(init=False)
-    version: str = field(init=False)
-    edition: str = field(init=False)
-    manufacturer_id: str = field(init=False)
     golden: Mapping[int, GoldenValue] = field(init=False, repr=False)
-    min_svn: tuple[MinSvn, ...] = field(init=False, repr=False)
 
-    def __post_init__(self, document: RimDocument, seal: object) -> None:
+    def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("VerifiedRim is made by verify_rim only")
-        for name in ("name", "product", "version", "edition", "manufacturer_id", "min_svn"):
-            object.__setattr__(self, name, getattr(document, name))
-        object.__setattr__(self, "golden", MappingProxyType({value.index: value for value in document.golden}))
+        object.__setattr__(self, "golden", MappingProxyType({value.index: value for value in self.document.golden}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +91,13 @@ def verify_rim(
 
 
 def _detail(document: RimDocument, signed: bool, chain: ValidatedChain) -> str:
-    parts = []
-    if not signed:
-        parts.append("the signature over SignedInfo does not verify with the key of the leaf certificate")
+    parts = [f"chain: {finding.message}" for finding in chain.path_findings]
     if not document.digest_ok:
-        parts.append(
-            "the content was altered: its SHA-384 is "
-            f"{document.digest_found.hex()[:16]}…, signed is {document.digest_expected.hex()[:16]}…"
-        )
-    parts.extend(f"chain: {finding.message}" for finding in chain.path_findings)
-    if not parts:
-        parts.append(f"signed by {document.certificates[0].subject}, chained to a pinned anchor")
-    return "; ".join(parts)
+        found, expected = document.digest_found.hex()[:16], document.digest_expected.hex()[:16]
+        parts.insert(0, f"the content was altered: its SHA-384 is {found}…, signed is {expected}…")
+    if not signed:
+        parts.insert(0, "the signature over SignedInfo does not verify with the key of the leaf certificate")
+    return "; ".join(parts) or f"signed by {document.certificates[0].subject}, chained to a pinned anchor"
 
 
 # --- is this RIM about this device? -----------------------------------------------------------------------------------
@@ -122,7 +108,6 @@ def _detail(document: RimDocument, signed: bool, chain: ValidatedChain) -> str:
 
 
 _EDITIONS: Final = {DeviceKind.GPU: "GPU", DeviceKind.NVSWITCH: "SWITCH"}
-_ROLE_KINDS: Final = {RimRole.DRIVER: DeviceKind.GPU, RimRole.VBIOS: DeviceKind.GPU, RimRole.BIOS: DeviceKind.NVSWITCH}
 _VERSION_CODES: Final = {
     RimRole.DRIVER: ResultCode.GPU_DRIVER_RIM_VERSION_MISMATCH,
     RimRole.VBIOS: ResultCode.GPU_VBIOS_RIM_VERSION_MISMATCH,
@@ -158,7 +143,7 @@ def bind_rim(
             family is known (``GB20X``), a RIM of each member of it fits.
         kind: GPU or NVSwitch.
     """
-    product = chip.replace("_", "")
+    document, product = rim.document, chip.replace("_", "")
     findings: list[BindingFinding] = []
 
     def compare(
@@ -166,51 +151,30 @@ def bind_rim(
         what: str,
         found: str,
         expected: str,
-        code: ResultCode,
+        code: ResultCode = ResultCode.RIM_INVALID_SCHEMA,
+        *,
         equal: Callable[[str, str], bool] = operator.eq,
     ) -> None:
         # The evidence does not say what is empty here; that matches nothing.
         if not expected or not equal(found, expected):
-            findings.append(
-                BindingFinding(
-                    rule=rule,
-                    message=f"the {role.value} RIM's {what} is {found!r}; expected {expected!r}",
-                    expected=expected,
-                    found=found,
-                    result_code=code,
-                )
-            )
+            message = f"the {role.value} RIM's {what} is {found!r}; expected {expected!r}"
+            findings.append(BindingFinding(rule, message, expected, found, code))
 
-    if _ROLE_KINDS[role] is not kind:
-        compare("role", "kind of device", _ROLE_KINDS[role].value, kind.value, ResultCode.RIM_INVALID_SCHEMA)
-    compare("version", "version", rim.version, version, _VERSION_CODES[role])
-    compare("product", "product", rim.product, product, ResultCode.RIM_INVALID_SCHEMA, same_chip)
+    if role not in ROLES[kind]:
+        other = next(other for other, roles in ROLES.items() if role in roles)
+        compare("role", "kind of device", other.value, kind.value)
+    compare("version", "version", document.version, version, _VERSION_CODES[role])
+    compare("product", "product", document.product, product, equal=same_chip)
     # Name and product may not be of two members of the family that the device names.
-    named = most_specific(rim.product, product) if same_chip(rim.product, product) else product
-    compare("name", "name", rim.name, named, ResultCode.RIM_INVALID_SCHEMA, same_chip)
-    compare("edition", "edition", rim.edition, _EDITIONS[kind], ResultCode.RIM_INVALID_SCHEMA)
-    compare(
-        "manufacturer",
-        "FirmwareManufacturerId",
-        rim.manufacturer_id,
-        RIM_MANUFACTURER_ID,
-        ResultCode.RIM_INVALID_SCHEMA,
-    )
-    families = _signer_families(rim)
+    named = most_specific(document.product, product) if same_chip(document.product, product) else product
+    compare("name", "name", document.name, named, equal=same_chip)
+    compare("edition", "edition", document.edition, _EDITIONS[kind])
+    compare("manufacturer", "FirmwareManufacturerId", document.manufacturer_id, RIM_MANUFACTURER_ID)
     # NVIDIA keeps one branch of authorities per family. Names are no contract: a branch that names no chip is accepted,
-    # and one authority may serve several chips of its family (GB100, GB102). Another family is refused.
-    if families:
-        compare(
-            "signer",
-            "signer's chip family",
-            "/".join(families),
-            product.rstrip("0123456789X"),
-            ResultCode.CERT_CHAIN_VERIFICATION_FAILURE,
-        )
+    # and one authority may serve several chips of its family (GB100, GB102). Another family is refused. The root, last,
+    # serves all chips and names none.
+    names = [certificate.common_name or "" for certificate in rim.chain.certificates[:-1]]
+    if families := sorted({match[1] for name in names for match in _CHIP.finditer(name)}):
+        own, code = product.rstrip("0123456789X"), ResultCode.CERT_CHAIN_VERIFICATION_FAILURE
+        compare("signer", "signer's chip family", "/".join(families), own, code)
     return tuple(findings)
-
-
-def _signer_families(rim: VerifiedRim) -> list[str]:
-    # The root, last, serves all chips and names none.
-    common_names = [certificate.common_name or "" for certificate in rim.chain.certificates[:-1]]
-    return sorted({match.group(1) for name in common_names for match in _CHIP.finditer(name)})

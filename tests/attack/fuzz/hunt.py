@@ -152,7 +152,8 @@ def _rim(data: bytes) -> object:
     document = parse_rim(data)
     verified = verify_rim(document, anchors=_verifier.anchors.rim, at=_hopper.clock, verifier=_ecdsa).verified
     if verified is not None:
-        said = (verified.version, verified.product, verified.edition, verified.golden, verified.min_svn)
+        own = verified.document
+        said = (own.version, own.product, own.edition, verified.golden, own.min_svn)
         made = [(g.version, g.product, g.edition, {v.index: v for v in g.golden}, g.min_svn)
                 for g in _genuine_rims.values()]  # fmt: skip
         assert any(

@@ -101,10 +101,10 @@ def svn(entries: list[tuple[int, int | None, bytes]], *records: tuple[int, str, 
         entries=tuple(OpaqueEntry(id_, value_type, data, 0) for id_, value_type, data in entries),
     )
     floors = tuple(
-        MinSvn(index=4096 + data_type, data_type=data_type, name=name, minimum=minimum, include_in_result=True)
+        MinSvn(data_type=data_type, name=name, minimum=minimum, include_in_result=True)
         for data_type, name, minimum in records
     )
-    return compare_svn(opaque, {RimRole.DRIVER: SimpleNamespace(min_svn=floors)})  # type: ignore[dict-item]
+    return compare_svn(opaque, {RimRole.DRIVER: SimpleNamespace(document=SimpleNamespace(min_svn=floors))})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(("runtime", "minimum", "good"), [(5, 5, True), (6, 5, True), (4, 5, False), (0, 0, True),

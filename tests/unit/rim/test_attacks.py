@@ -439,9 +439,9 @@ def test_minimum_security_versions_are_read() -> None:
     ]
     verified = verify(mint(Rim(resources=[*floors, Resource(0), Resource(7, (b"a" * 48, b"b" * 48))]))).verified
     assert verified is not None
-    assert [(f.index, f.data_type, f.name, f.minimum, f.include_in_result) for f in verified.min_svn] == [
-        (4096, 0, "ZERO", (1 << 64) - 1, False),
-        (4133, 37, "FSP_UCODE_MIN_SVN", 5, True),
+    assert [(f.data_type, f.name, f.minimum, f.include_in_result) for f in verified.document.min_svn] == [
+        (0, "ZERO", (1 << 64) - 1, False),
+        (37, "FSP_UCODE_MIN_SVN", 5, True),
     ]
     assert sorted(verified.golden) == [0, 7]
     assert verified.golden[7].values == (b"a" * 48, b"b" * 48)

@@ -44,10 +44,10 @@ def test_a_genuine_rim_verifies_to_the_pinned_root(
     assert early.chain.path_ok, early.chain.path_findings
     assert (early.chain.in_validity, late.chain.in_validity) == (in_2025, in_2026)
     assert early.verified is not None
-    assert early.verified.version == version
-    assert early.verified.manufacturer_id == "5703"
+    assert early.verified.document.version == version
+    assert early.verified.document.manufacturer_id == "5703"
     assert len(early.verified.golden) == count
-    assert early.verified.min_svn == ()
+    assert early.verified.document.min_svn == ()
 
 
 @pytest.mark.parametrize(("file", "count", "chip", "version", "in_2025", "in_2026"), GOOD)
@@ -148,7 +148,7 @@ def test_only_verify_rim_makes_a_verified_rim(real_data: Path) -> None:
     with pytest.raises(TypeError):
         VerifiedRim(outcome.document, outcome.chain, seal=object())
     with pytest.raises(AttributeError):
-        outcome.verified.version = "other"
+        outcome.verified.document = outcome.document
     with pytest.raises(TypeError):
         outcome.verified.golden[0] = outcome.verified.golden[35]  # type: ignore[index]
 
