@@ -117,19 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         gc.set_threshold(_COLLECT_EVERY)
         open_closed_streams()
-        _escape_unprintable()
+        for stream in (sys.stdout, sys.stderr):
+            # A verdict is printed also where a file name is not UTF-8, or a terminal lacks a character.
+            if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+                reconfigure(errors="backslashreplace")
     status = run(list(sys.argv[1:] if argv is None else argv))
     if argv is None:
         _leave(status)
     return status
-
-
-def _escape_unprintable() -> None:
-    """Print a verdict also where a file name is not UTF-8, or a terminal lacks a character."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
 
 
 def _leave(status: int) -> None:

@@ -12,6 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
@@ -319,13 +320,10 @@ def fault_names() -> Iterable[str]:
 
 def seconds(text: str) -> float:
     """A type for argparse: a time span in seconds, above zero, at most a day."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and 86400")
-    return value
+    with suppress(ValueError):
+        if 0 < float(text) <= 86400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and 86400")
 
 
 def input_file(text: str) -> str:
@@ -410,7 +408,9 @@ def is_one_file(read: str | int, written: str | int) -> bool:
         return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, os.stat(written))
     except OSError:
         # One of them is not there yet.
-        return os.path.realpath(str(read)) == os.path.realpath(str(written))
+        return (
+            isinstance(read, str) and isinstance(written, str) and os.path.realpath(read) == os.path.realpath(written)
+        )
 
 
 def output_file(text: str) -> str:
@@ -474,7 +474,7 @@ def from_environment(variable: str, default: T, kind: Callable[[str], T] | None 
 class Option(dict[str, Any]):
     """The default of a field of a request that the command line fills: the settings for ``add_argument``.
 
-    ``variable`` among them is the variable of the environment that comes before their default.
+    ``variable`` among them is the variable of the environment that comes before their default; the help names it.
     """
 
 
@@ -499,6 +499,7 @@ def add_options(group: argparse._ActionsContainer, request: type[NamedTuple], *o
             settings = {**declared, **changed}
             if variable := settings.pop("variable", ""):
                 settings["default"] = from_environment(variable, settings["default"], settings["type"])
+                settings["help"] += f" ({variable})"
             group.add_argument(_flag_of(name), **settings)
 
 

@@ -34,9 +34,8 @@ from nvattest.cli.arguments import (
     suggested,
     warns,
 )
-from nvattest.cli.collect import EvidenceSource
 from nvattest.cli.output import print_json, report_error, say, say_how_read, voucher, write_file
-from nvattest.cli.sources import CollateralSource, Demands
+from nvattest.cli.sources import Demands
 from nvattest.errors import InputError, NvattestError, PolicyError, ResultCode
 from nvattest.model import Nonce
 
@@ -72,8 +71,8 @@ class RemoteRequest(NamedTuple):
     """Another verifier than this program: NVIDIA's service, and which of its answers are accepted."""
 
     nras_url: str = option(
-        "URL", "NVIDIA's remote attestation service (NVAT_NRAS_BASE_URL); every output names another one",
-        default=NRAS_URL, variable="NVAT_NRAS_BASE_URL",
+        "URL", "NVIDIA's remote attestation service; every output names another one", default=NRAS_URL,
+        variable="NVAT_NRAS_BASE_URL",
     )  # fmt: skip
     refuse_weakened: bool = flag("refuse the answer of another remote service than NVIDIA's own")
     accept_simulated: bool = flag("for tests: accept a remote service's answer about simulated devices")
@@ -117,8 +116,8 @@ class BindingRequest(NamedTuple):
 class Request(NamedTuple):
     """What is attested, with what, and what comes out. ``remote`` and ``simulate`` are None where not asked for."""
 
-    evidence: EvidenceSource
-    collateral: CollateralSource
+    evidence: collect.EvidenceSource
+    collateral: sources.CollateralSource
     demands: Demands
     token: TokenRequest
     binding: BindingRequest
@@ -571,9 +570,6 @@ def _remote(request: Request, remote: RemoteRequest) -> Result:
         "tls_roots": services.access.roots(answers[0].verified.key_url),
     }
     return Result(code, claims, token, decision=decision, verified_by=verified_by, refusals=refusals)
-
-
-# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def _print_json(result: Result) -> None:

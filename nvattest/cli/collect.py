@@ -171,11 +171,10 @@ def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]
             found += _from_file(source.files[kind], (kind,))
         elif kind is DeviceKind.GPU and source.corelib:
             raise InputError(
-                "corelib is not supported: it reads Blackwell GPUs outside confidential computing",
-                code="corelib",
+                "corelib is not supported: it reads Blackwell GPUs outside confidential computing", code="corelib",
                 result_code=ResultCode.CORELIB_INIT_FAILED,
                 hint="collect with NVIDIA's nvattest and give the result with --gpu-evidence-source file",
-            )
+            )  # fmt: skip
         else:
             found += _from_driver(kind, nonce, source)
     return tuple(found)
@@ -230,10 +229,9 @@ def _from_file(path: str, kinds: tuple[DeviceKind, ...]) -> tuple[Evidence, ...]
     for kind in kinds:
         if all(item.kind is not kind for item in items):
             raise InputError(
-                f"{path}: there is no {kind.value} in it, and --device all asks for both kinds",
-                code="device-kind",
+                f"{path}: there is no {kind.value} in it, and --device all asks for both kinds", code="device-kind",
                 hint="collect with --device all, or leave out --device and the other option",
-            )
+            )  # fmt: skip
     return tuple(item for kind in kinds for item in items if item.kind is kind)
 
 
@@ -294,11 +292,10 @@ def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
         if nonce is None or parse_report(item.report, item.kind).request.nonce != nonce.value:
             gpu = item.kind is DeviceKind.GPU
             raise InputError(
-                f"item {index}: the report answers another nonce than the one that was asked for",
-                code="nonce",
+                f"item {index}: the report answers another nonce than the one that was asked for", code="nonce",
                 result_code=ResultCode.GPU_EVIDENCE_NONCE_MISMATCH if gpu else ResultCode.SWITCH_NONCE_MISMATCH,
                 hint="give the nonce of the recording (--nonce)",
-            )
+            )  # fmt: skip
     return evidence
 
 

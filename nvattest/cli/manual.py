@@ -38,11 +38,6 @@ class Command(NamedTuple):
     arguments: tuple[Argument, ...]
     actions: tuple[Command, ...]
 
-    @property
-    def options(self) -> tuple[Argument, ...]:
-        """The arguments that have a name."""
-        return tuple(argument for argument in self.arguments if argument.names)
-
 
 def all_commands() -> tuple[Command, ...]:
     """Every command with its options and actions."""

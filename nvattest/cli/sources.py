@@ -120,13 +120,11 @@ class Access(NamedTuple):
 
     service_key: str
     tls_ca_cert: str | None = option(
-        "PEM", "trust these roots for TLS besides the usual ones (NVAT_TLS_CA_CERT)", existing_file,
-        variable="NVAT_TLS_CA_CERT",
-    )  # fmt: skip
+        "PEM", "trust these roots for TLS besides the usual ones", existing_file, variable="NVAT_TLS_CA_CERT"
+    )
     tls_ca_path: str | None = option(
-        "DIR", "the same, a folder that c_rehash has prepared (NVAT_TLS_CA_PATH)", existing_directory,
-        variable="NVAT_TLS_CA_PATH",
-    )  # fmt: skip
+        "DIR", "the same, a folder that c_rehash has prepared", existing_directory, variable="NVAT_TLS_CA_PATH"
+    )
 
     def __repr__(self) -> str:
         # A key must not appear in a log.
@@ -181,12 +179,9 @@ class GuestSource(NamedTuple):
         "PEM", "for tests: judge CPU collateral by these roots, not by the makers'", input_file
     )
     pcs_url: str = option(
-        "URL", "Intel's certification service, or a PCCS (NVATTEST_PCS_URL)", default=PCS_URL,
-        variable="NVATTEST_PCS_URL",
-    )  # fmt: skip
-    kds_url: str = option(
-        "URL", "AMD's key distribution service (NVATTEST_KDS_URL)", default=KDS_URL, variable="NVATTEST_KDS_URL"
+        "URL", "Intel's certification service, or a PCCS", default=PCS_URL, variable="NVATTEST_PCS_URL"
     )
+    kds_url: str = option("URL", "AMD's key distribution service", default=KDS_URL, variable="NVATTEST_KDS_URL")
 
 
 class Services(NamedTuple):
@@ -198,24 +193,21 @@ class Services(NamedTuple):
     access: Access
     named: Sequence[str]
     warn: bool
-    rim_url: str = option(
-        "URL", "RIM service (NVAT_RIM_SERVICE_BASE_URL)", default=RIM_URL, variable="NVAT_RIM_SERVICE_BASE_URL"
-    )
+    rim_url: str = option("URL", "RIM service", default=RIM_URL, variable="NVAT_RIM_SERVICE_BASE_URL")
     ocsp_url: str = option(
-        "URL", "OCSP service (NVAT_OCSP_BASE_URL); aia for the responder that each certificate names",
-        default=OCSP_URL, variable="NVAT_OCSP_BASE_URL",
+        "URL", "OCSP service; aia for the responder that each certificate names", default=OCSP_URL,
+        variable="NVAT_OCSP_BASE_URL",
     )  # fmt: skip
     ocsp_cert_id_hash: str = option(
-        "HASH", "sha-1, sha-256 (the default) or sha-384 (NVAT_OCSP_CERT_ID_HASH_ALGORITHM)", choice(*HASHES),
-        "sha-256", variable="NVAT_OCSP_CERT_ID_HASH_ALGORITHM",
+        "HASH", "sha-1, sha-256 (the default) or sha-384", choice(*HASHES), "sha-256",
+        variable="NVAT_OCSP_CERT_ID_HASH_ALGORITHM",
     )  # fmt: skip
     timeout: float = option(
         "SECONDS", "limit for everything over the network together, retries included (60)", seconds, 60.0
     )
     cache_dir: str | None = option(
-        "DIR", "where RIMs and revocation answers are kept (NVATTEST_CACHE_DIR, else ~/.cache/nvattest)",
-        variable="NVATTEST_CACHE_DIR",
-    )  # fmt: skip
+        "DIR", "keeps RIMs and revocation answers, ~/.cache/nvattest by default", variable="NVATTEST_CACHE_DIR"
+    )
     no_cache: bool = flag("keep nothing and use nothing that was kept")
     offline: bool = flag("make no request: the cache is all there is")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
 _EAR = "ear"
 # NVIDIA's command has these in common with attest and ignores them; scripts that give them go on working.
-_COMMON = ("verifier", "rim_store", "rim_url", "rim_dir", "ocsp_url", "ocsp_cert_id_hash")
+_COMMON: Mapping[str, Callable[[str], str]] = {
+    "verifier": choice("local", "remote"), "rim_store": choice("remote", "dir"), "rim_url": str,
+    "rim_dir": existing_directory, "ocsp_url": str, "ocsp_cert_id_hash": choice(*sources.HASHES),
+}  # fmt: skip
 _SHOWN = "ueid", "hwmodel", "measres"
 _WIDTH = 64
 _MAXIMUM_ROOTS = 64 * 1024
@@ -193,11 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser.add_argument_group("the guest"), GuestRequest)
     add_options(parser.add_argument_group("keys, at least one of them"), Keys)
     sources.add_access_options(parser.add_argument_group("where keys are fetched"))
-    hashes = choice(*sources.HASHES)
-    kinds: tuple[Callable[[str], str], ...] = (
-        choice("local", "remote"), choice("remote", "dir"), str, existing_directory, str, hashes,
-    )  # fmt: skip
-    for name, kind in zip(_COMMON, kinds, strict=True):
+    for name, kind in _COMMON.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
 
 
@@ -528,9 +527,6 @@ def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str
     if not answers.acceptable:
         raise TokenError(answers.detail, code="binding", hint=answers.hint)
     return check
-
-
-# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:

@@ -20,7 +20,7 @@ def test_a_script_names_every_command_and_option(shell: str, capsys: pytest.Capt
     text = capsys.readouterr().out
     for command in walk(all_commands()):
         assert command.path[-1] in text
-        for option in command.options:
+        for option in (argument for argument in command.arguments if argument.names):
             for name in option.names:
                 assert (name if shell != "fish" else name.lstrip("-")) in text, (command.path, name)
 
@@ -90,7 +90,7 @@ def test_a_man_page_names_every_option_and_no_text_becomes_a_request() -> None:
     text = pages()["nvattest-attest.1"]
     for command in all_commands():
         if command.path == ("attest",):
-            for option in command.options:
+            for option in (argument for argument in command.arguments if argument.names):
                 assert escape(option.names[-1]) in text
     assert escape(".TH evil\n'x \\fB") == "\\&.TH evil\n\\&'x \\efB"
 
