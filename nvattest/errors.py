@@ -140,13 +140,7 @@ class NvattestError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword arguments are state: without this, pickle could not restore an error in another process.
-        return _restore, (type(self), self.args, self.__dict__.copy())
-
-
-def _restore(kind: type[NvattestError], args: tuple[object, ...], state: dict[str, object]) -> NvattestError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
+        return type(self).__new__, (type(self), *self.args), self.__dict__.copy()
 
 
 class InputError(NvattestError):

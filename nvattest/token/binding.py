@@ -20,6 +20,8 @@ Texts are ASCII without a terminator; ``u32be`` is an unsigned integer of 4 byte
 quote's own signature is verified: software in the measured guest made this key's thumbprint and this very evidence
 part of its quote, for this challenge, and the devices answered after challenge and key were chosen. What it does not
 prove: that the devices are attached to this guest. Evidence can be relayed until TEE-IO (TDISP) is there.
+
+An argument of another type or size is an InputError (code ``binding``).
 """
 
 from __future__ import annotations
@@ -44,26 +46,14 @@ MAXIMUM_CHALLENGE: Final = 1024
 
 
 def derive_device_nonce(challenge: bytes, key_thumbprint: bytes) -> Nonce:
-    """The nonce that all devices shall answer (recipe 1).
-
-    Args:
-        challenge: what the relying party chose, 8 to 1024 bytes.
-        key_thumbprint: of the key that will sign the token, 32 bytes.
-
-    Raises:
-        InputError: an argument of another type or size (code ``binding``).
-    """
+    """The nonce that all devices shall answer (recipe 1), from 8 to 1024 bytes and the 32 of a key's thumbprint."""
     return Nonce(
         hashlib.sha256(NONCE_DOMAIN + _prefixed(challenge) + _sized(key_thumbprint, 32, "thumbprint")).digest()
     )
 
 
 def evidence_digest(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The digest of all device evidence, 48 bytes (recipe 2), from each device's (report SHA-256, chain SHA-256).
-
-    Raises:
-        InputError: no device, or a digest that does not have 32 bytes (code ``binding``).
-    """
+    """The digest of all device evidence, 48 bytes (recipe 2), from each device's (report SHA-256, chain SHA-256)."""
     if not pairs:
         raise InputError("there is no evidence to make a digest of", code="binding")
     parts = [_sized(report, 32, "report digest") + _sized(chain, 32, "chain digest") for report, chain in pairs]
@@ -71,18 +61,14 @@ def evidence_digest(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def evidence_digest_of(evidence: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The same digest from each device's raw report and raw certificate chain.
-
-    Raises:
-        InputError: no device (code ``binding``).
-    """
+    """The same digest from each device's raw report and raw certificate chain."""
     return evidence_digest(
         [(hashlib.sha256(report).digest(), hashlib.sha256(chain).digest()) for report, chain in evidence]
     )
 
 
 def appraised_digest(appraisal: Appraisal) -> bytes:
-    """The same digest of the evidence of an appraisal's devices, of which there is one at least."""
+    """The same digest of the evidence of an appraisal's devices."""
     devices = appraisal.devices
     return evidence_digest(
         [(bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in devices]
@@ -90,11 +76,7 @@ def appraised_digest(appraisal: Appraisal) -> bytes:
 
 
 def report_data(challenge: bytes, key_thumbprint: bytes, digest: bytes) -> bytes:
-    """The 64 bytes that the CPU's quote shall carry (recipe 3); ``digest`` is that of the evidence.
-
-    Raises:
-        InputError: an argument of another type or size (code ``binding``).
-    """
+    """The 64 bytes that the CPU's quote shall carry (recipe 3); ``digest`` is that of the evidence."""
     return hashlib.sha512(
         REPORT_DATA_DOMAIN
         + _prefixed(challenge)

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest._package import __version__
@@ -226,18 +226,11 @@ def _record(cell: Cell) -> JsonObject:
 
 
 def _opaque_mismatches(device: DeviceAppraisal) -> list[JsonObject] | None:
-    records: list[JsonObject] = []
-    for cell in device.svn.mismatches if device.svn is not None else ():
-        record: JsonObject = {
-            "id": cell.data_type,
-            "name": cell.name,
-            "goldenType": "MIN_SVN",
-            "goldenValue": cell.minimum,
-        }
-        if cell.runtime is not None:
-            record |= {"runtimeType": "MIN_SVN", "runtimeValue": cell.runtime}
-        records.append(record)
-    return records or None
+    return [
+        {"id": cell.data_type, "name": cell.name, "goldenType": "MIN_SVN", "goldenValue": cell.minimum}
+        | ({} if cell.runtime is None else {"runtimeType": "MIN_SVN", "runtimeValue": cell.runtime})
+        for cell in (device.svn.mismatches if device.svn is not None else ())
+    ] or None
 
 
 def _oemid(device: DeviceAppraisal) -> str | None:
@@ -287,12 +280,7 @@ def registered_claims(
 def claims_by_device(
     appraisal: Appraisal, claims: Sequence[JsonObject]
 ) -> tuple[tuple[DeviceAppraisal, JsonObject], ...]:
-    """Each device with its claims object.
-
-    Raises:
-        InputError: the appraisal has no device (code ``no-devices``), or there are more or fewer claims than devices
-            (code ``claims``).
-    """
+    """Each device with its claims object, of which there are as many (``claims``) and one at least (``no-devices``)."""
     if not appraisal.devices:
         raise InputError("an appraisal without devices makes no token", code="no-devices")
     if len(claims) != len(appraisal.devices):
@@ -411,24 +399,28 @@ def read_provenance(token: Jws, key: PublicKey) -> Provenance:
 
 
 def _read(member: object, issued: object) -> Provenance:
-    if not isinstance(member, dict) or not isinstance(issued, int):
-        raise TypeError
-    at = VerificationTime(device=parse_time(member["at"]["device"]), rim=parse_time(member["at"]["rim"]))
-    simulated, trusted, anchors = member["simulated"], member["trusted"], member["anchors"]
-    weakened = member["policy"]["weakened"]
-    if type(simulated) is not bool or type(trusted) is not bool or not isinstance(anchors, str):
-        raise TypeError
-    if not isinstance(weakened, list) or not all(isinstance(name, str) for name in weakened):
-        raise TypeError
+    match member:
+        case {
+            "simulated": bool() as simulated,
+            "trusted": bool() as trusted,
+            "anchors": str() as anchors,
+            "policy": {"weakened": [*weakened]},
+            "evidence": {"digest": str() as digits},
+            "at": {"device": str() as device, "rim": str() as rim},
+            **rest,
+        } if isinstance(issued, int) and all(isinstance(name, str) for name in weakened):
+            at = VerificationTime(device=parse_time(device), rim=parse_time(rim))
+        case _:
+            raise TypeError
     if ANOTHER_TIME not in weakened and judged_at_another_time(at, instant(issued)):
         weakened = [*weakened, ANOTHER_TIME]
-    guest = member.get("guest")
+    guest: Any = rest.get("guest")
+    policy: Any = rest.get("relying_party_policy")
     if guest is not None and guest["anchors"] != CPU_MAKERS and GUEST_ANCHORS not in weakened:
         weakened = [*weakened, GUEST_ANCHORS]
-    digest = bytes.fromhex(member["evidence"]["digest"])
+    digest = bytes.fromhex(digits)
     if len(digest) != 48:
         raise ValueError
-    policy = member.get("relying_party_policy")
     if policy is not None:
         if policy["overrides_appraisal"] is True and OVERRIDE not in weakened:
             raise ValueError

@@ -62,6 +62,7 @@ from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member
 from nvattest.token.keys import Keyring, SigningKey, verify_signature
 from nvattest.token.verified import (
     EAR_DEVICE_LABEL,
+    EAR_MEMBER,
     Expected,
     Rules,
     TokenKind,
@@ -69,7 +70,7 @@ from nvattest.token.verified import (
     check_counts,
     check_good_device,
     check_identities,
-    ear_refusals,
+    refusals_of,
     vouched_for,
 )
 
@@ -180,7 +181,7 @@ def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected)
         raise refuse("all submodules are affirming, but the platform was not trusted", "overall-inconsistent")
     # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
     overall = overall and bool(devices)
-    refusals = {label: ear_refusals(label, submodule) for label, submodule in submods.items()}
+    refusals = {label: refusals_of(label, submodule.get(EAR_MEMBER)) for label, submodule in submods.items()}
     for label, reasons in refusals.items():
         if reasons and tiers[label] is Tier.AFFIRMING:
             raise refuse(f"{label} is affirming, and refused: {reasons[0]}", "overall-inconsistent")

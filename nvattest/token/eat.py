@@ -97,11 +97,12 @@ def verify_eat(
     """Verify a detached EAT that was read as an array. Raises TokenError: it must not be believed."""
     # Loaded here: the hook signs and does not verify.
     from nvattest.token.verified import (
+        EAT_MEMBER,
         VerifiedToken,
         check_counts,
         check_good_device,
         check_identities,
-        eat_refusal,
+        refusals_of,
         vouched_for,
     )
 
@@ -117,10 +118,10 @@ def verify_eat(
     check_counts(tuple(detached), expected)
     # 3. Times, issuer, nonce.
     tokens = (overall, *detached.values())
-    refused = {label: eat_refusal(label, token.payload) for label, token in detached.items()}
+    refused = {label: refusals_of(label, token.payload.get(EAT_MEMBER)) for label, token in detached.items()}
     for label, token in (("", overall), *detached.items()):
         # The token of a device that NVIDIA's service refuses need not repeat the nonce; the digest binds it.
-        rules.check(token, needs_nonce=result or refused.get(label) is None)
+        rules.check(token, needs_nonce=result or not refused.get(label))
         if token.payload["iss"] != overall.payload["iss"]:
             raise refuse(f"{token.what} is issued by {token.payload['iss']!r}, {_BUNDLE} is not", "issuer")
     _check_ids(tokens)
@@ -151,7 +152,7 @@ def verify_eat(
         labels=labels,
         claims=claims,
         statuses={},
-        refusals=tuple(refusal for refusal in refused.values() if refusal is not None),
+        refusals=tuple(reason for reasons in refused.values() for reason in reasons),
         **vouched_for(overall, key, keys, made),
     )
 

@@ -74,11 +74,7 @@ def read_jws(compact: str, *, what: str) -> Jws:
 
 
 def text_member(token: Jws, name: str, code: str) -> str:
-    """A member of the payload that has to be a text that is not empty.
-
-    Raises:
-        TokenError: it is missing or something else, with this code.
-    """
+    """A member of the payload that has to be a text that is not empty; any other is refused with this code."""
     value = token.payload.get(name)
     if not isinstance(value, str) or not value:
         raise refuse(f"{token.what} has no {name!r}, which is required", code)
@@ -86,11 +82,7 @@ def text_member(token: Jws, name: str, code: str) -> str:
 
 
 def seconds(token: Jws, name: str) -> int:
-    """A NumericDate of the payload, whole seconds.
-
-    Raises:
-        TokenError: it is missing (``missing-`` and its name) or no such number (``malformed``).
-    """
+    """A NumericDate of the payload, whole seconds (``missing-`` and its name, ``malformed``)."""
     value = token.payload.get(name)
     if value is None:
         raise refuse(f"{token.what} has no {name!r}, which is required", f"missing-{name}")

@@ -207,11 +207,7 @@ class SigningKey:
 
 
 def verify_signature(token: Jws, key: PublicKey) -> None:
-    """Verify the ES384 signature with this key and no other algorithm.
-
-    Raises:
-        TokenError: ``signature``, or ``key-type`` for a key that is none.
-    """
+    """Verify the ES384 signature with this key and no other algorithm (``signature``, ``key-type``)."""
     import jwt
 
     try:
@@ -393,11 +389,7 @@ def _key_of(entry: Mapping[str, object], anchors: tuple[Certificate, ...], at: d
 
 
 def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
-    """Read an ``x5c`` member: an array of 1 to 8 certificates, standard base64 of DER, leaf first.
-
-    Raises:
-        TokenError: it is not such an array (code ``x5c``).
-    """
+    """Read an ``x5c`` member: an array of 1 to 8 certificates, standard base64 of DER, leaf first (``x5c``)."""
     if not isinstance(value, list) or not 0 < len(value) <= MAXIMUM_CHAIN:
         raise _broken(f"{what}: x5c is {kind_of(value)}, expected an array of 1 to {MAXIMUM_CHAIN} certificates")
     found: list[Certificate] = []
@@ -423,11 +415,7 @@ def leaf_key(chain: tuple[Certificate, ...], *, what: str) -> PublicKey:
 
 
 def validate_x5c(chain: tuple[Certificate, ...], anchors: tuple[Certificate, ...], *, at: datetime, what: str) -> None:
-    """Validate a chain up to one of the anchors.
-
-    Raises:
-        TokenError: it does not lead there, or a certificate on the way must not be used (code ``x5c-chain``).
-    """
+    """Refuse a chain that leads to none of the anchors, or by a certificate that must not be used (``x5c-chain``)."""
     broken = functools.partial(_broken, code="x5c-chain")
     leaf = chain[0]
     # NVIDIA's service has leaves for TLS. The key of an OCSP responder below the same root must not pass.

@@ -182,18 +182,9 @@ class VerifiedToken(NoTruthValue):
         return result_code(self.overall, self.refusals)
 
 
-def eat_refusal(label: str, claims: Mapping[str, object]) -> Refusal | None:
-    """The refusal in the claims of one device of a detached EAT, or None. A null refuses nothing."""
-    details = claims.get(EAT_MEMBER)
-    return None if details is None else _refusal(label, details)
-
-
-def ear_refusals(label: str, submodule: Mapping[str, object]) -> tuple[Refusal, ...]:
-    """The refusals in one submodule of an EAR."""
-    details = submodule.get(EAR_MEMBER)
-    if details is None:
-        return ()
-    listed = details if isinstance(details, list) else [details]
+def refusals_of(label: str, details: object) -> tuple[Refusal, ...]:
+    """The refusals in ``EAT_MEMBER`` of a device's claims, or ``EAR_MEMBER`` of a submodule. A null refuses nothing."""
+    listed = details if isinstance(details, list) else [] if details is None else [details]
     return tuple(_refusal(label, item) for item in listed[:_MAXIMUM_REFUSALS])
 
 
@@ -339,11 +330,7 @@ def vouched_for(token: Jws, key: PublicKey, keys: Keyring, made: Provenance) -> 
         "key": key,
         "key_source": keys.source,
         "key_url": keys.url,
-        "simulated": made.simulated,
-        "anchors": made.anchors,
-        "weakened": made.weakened,
-        "evidence_digest": made.evidence_digest,
-        "at": made.at,
+        **{name: value for name, value in made._asdict().items() if name != "trusted"},
     }
 
 

@@ -188,11 +188,7 @@ def unwrapped(document: str | list[object]) -> tuple[str | list[object], str | N
 
 
 def unverified(token: object) -> Jws:
-    """The overall token or the EAR as it reads. Nothing vouches for it before a signature is verified.
-
-    Raises:
-        TokenError: the token cannot be read.
-    """
+    """The overall token or the EAR as it reads. Nothing vouches for it before a signature is verified."""
     document, kind = read_document(token)
     document, _ = unwrapped(document)
     compact: object = document
