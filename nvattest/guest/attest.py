@@ -313,7 +313,7 @@ def _story(run: Run, termination: Termination) -> str:
     verifier.policy = inputs.with_expectations(policy, config, pci, protected_pcie=protected)
     collateral = inputs.gather_collateral(
         devices,
-        inputs.load_known(settings, run.find),
+        inputs.load_known(devices, settings, verifier, run.find),
         settings,
         verifier=verifier,
         at=started,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from nvattest._folder import open_now, read_bounded, read_start
+from nvattest._folder import open_now, read_start
 from nvattest._system import PciDevices, pci_devices
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.arguments import AGENT_SECONDS, Stage, UsageError, parse_arguments
@@ -249,21 +249,20 @@ def _others(paths: Paths, status: dict[str, Any]) -> Finding:
 
 def _bundle(settings: Settings) -> Finding:
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
-    from nvattest.collateral.inspection import inspect_bundle
-    from nvattest.guest.inputs import load_demands
+    from nvattest.collateral.bundle import open_bundle
+    from nvattest.collateral.inspection import inspect_parts
+    from nvattest.guest.inputs import load_demands, trusted_bundle
     from nvattest.session import now
 
-    path = settings.bundle
-    if settings.config.collateral_bundle is None and not os.path.lexists(path):
+    if settings.config.collateral_bundle is None and not os.path.lexists(settings.bundle):
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
         return warn("bundle", f"there is no bundle; {network}")
     try:
-        bundle = load_bundle(read_bounded(path, MAXIMUM_BUNDLE))
+        parts = open_bundle(trusted_bundle(settings)).parts()
         anchors, _ = load_demands(settings)
+        facts, refused = inspect_parts(parts, Verifier(anchors=anchors), now())
     except NvattestError as error:
         return bad("bundle", error.message)
-    facts, refused, _ = inspect_bundle(bundle, Verifier(anchors=anchors), now())
     if refused:
         name, reason = refused[0]
         entries = counted(len(refused), "entry", "entries")

@@ -245,14 +245,16 @@ class Settings(NamedTuple):
     def inputs(self) -> list[str]:
         """The files that decide; a verdict stands only while they stay as they are.
 
-        The bundle is one of them: a new one may have been put there for a revocation that it has.
+        The bundle is one of them: a new one may have been put there for a revocation that it has. Of a folder that is
+        the manifest, which has the digests of the others.
         """
         named = (self.config.policy, self.config.trust_anchors)
-        return [self.paths.config, *(self.paths.at(path) for path in named if path is not None), self.bundle]
+        bundle = f"{self.bundle}/manifest.json" if os.path.isdir(self.bundle) else self.bundle
+        return [self.paths.config, *(self.paths.at(path) for path in named if path is not None), bundle]
 
     @property
     def bundle(self) -> str:
-        """The bundle that the configuration names, or the usual one, which need not be there."""
+        """The bundle that the configuration names, a file or a folder, or the usual one, which need not be there."""
         return self.place(self.config.collateral_bundle) or self.paths.bundle
 
     @property

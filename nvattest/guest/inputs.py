@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from nvattest._folder import read_bounded
+from nvattest._folder import TrustedFolder, read_bounded
 from nvattest._system import PciDevices
 from nvattest._waiting import Deadline, Late, Work
 from nvattest.devices.collect import collect_gpus, collect_switches
@@ -304,16 +304,34 @@ def with_expectations(
     return replace(policy, topology=TopologyRule.REQUIRED if protected_pcie else policy.topology, **numbers)
 
 
-def load_known(settings: Settings, find: Callable[[str, str], None]) -> Collateral:
-    """The bundle's collateral. One that cannot be used is a finding: cache and network may still have everything."""
-    from nvattest.appraisal.inputs import Collateral
-    from nvattest.collateral.bundle import MAXIMUM_BUNDLE, load_bundle
+def trusted_bundle(settings: Settings) -> str:
+    """The path of the bundle. A folder has to be one that no other user may change.
 
+    Raises:
+        InputError: others may change the folder, or it is a link (``bundle``).
+    """
     path = settings.bundle
+    if os.path.isdir(path):
+        try:
+            TrustedFolder(path).close()
+        except OSError as error:
+            raise InputError(f"{error.filename}: {error.strerror or error}", code="bundle") from None
+    return path
+
+
+def load_known(
+    devices: Sequence[ReadEvidence], settings: Settings, verifier: Verifier, find: Callable[[str, str], None]
+) -> Collateral:
+    """What the bundle has. One that cannot be used is a finding: cache and network may still have everything."""
+    from nvattest.appraisal.inputs import Collateral
+    from nvattest.appraisal.verifier import memory_of
+    from nvattest.collateral.bundle import Bundles
+    from nvattest.collateral.gather import rim_ids_of
+
     try:
-        return load_bundle(read_bounded(path, MAXIMUM_BUNDLE), origin=path)
+        return Bundles([trusted_bundle(settings)]).collateral(devices, rim_ids_of(devices), memory_of(verifier))
     except InputError as error:
-        if settings.config.collateral_bundle is not None or os.path.lexists(path):
+        if settings.config.collateral_bundle is not None or os.path.lexists(settings.bundle):
             find("bundle", f"the bundle cannot be used: {error.message}")
         return Collateral()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nvattest.collateral.bundle import serial_of, write_folder
 from nvattest.testing.driver_answers import Fault
 
 from .hook_world import HookWorld
@@ -317,6 +318,60 @@ def test_without_collateral_every_missing_piece_is_named(world: NewWorld) -> Non
     guest.run()
     state = assert_not_ready(guest, "not-trusted")
     assert "RIM" in state["reason"]["message"]
+
+
+def bundle_folder(guest: HookWorld) -> Path:
+    """The guest's bundle as a fleet has it: a folder of shards."""
+    folder, whole = guest.file("etc/nvattest/fleet"), guest.platform.collateral()
+    answers = {answer: serial_of(answer.content) or 0 for answer in whole.ocsp}
+    write_folder(str(folder), whole, answers, lambda answer: answer.content)
+    guest.configure(collateral={"bundle": "/etc/nvattest/fleet", "network": False})
+    guest.file("etc/nvattest/bundle.json").unlink(missing_ok=True)
+    return folder
+
+
+def test_a_fleet_s_folder_is_a_bundle_and_a_new_one_ends_the_verdict(world: NewWorld) -> None:
+    guest = world()
+    folder = bundle_folder(guest)
+    guest.run()
+    first = guest.state
+    assert (first["verdict"], first["findings"], guest.ready) == ("trusted", [], 1)
+    assert any(path.endswith("/fleet/manifest.json") for path in first["inputs"])
+    checked = json.loads(guest.run("check", "-f", "json").stdout)["checks"]
+    assert [item["severity"] for item in checked if item["id"] == "bundle"] == ["ok"]
+    guest.run()
+    assert guest.state["run"] == first["run"]
+    (folder / "manifest.json").write_text(f" {(folder / 'manifest.json').read_text()}")
+    guest.run()
+    assert guest.state["run"] != first["run"]
+
+
+def linked(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+def damaged(folder: Path) -> None:
+    next(folder.glob("ocsp-*.json")).write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(lambda folder: folder.chmod(0o777), "others may write"), (linked, "symbolic link"), (damaged, "digest")],
+    ids=["written by others", "a link", "damaged"],
+)
+def test_a_folder_that_cannot_be_used_is_a_finding_and_no_excuse(
+    world: NewWorld, change: Callable[[Path], None], said: str
+) -> None:
+    guest = world()
+    change(bundle_folder(guest))
+    guest.run()
+    state = guest.state
+    assert (state["verdict"], guest.ready) == ("not-trusted", 0)
+    [finding] = state["findings"]
+    assert (finding["code"], said in finding["message"]) == ("bundle", True)
+    checked = json.loads(guest.run("check", "-f", "json").stdout)["checks"]
+    assert [item["severity"] for item in checked if item["id"] == "bundle"] == ["error"]
 
 
 def test_a_damaged_bundle_is_a_finding_and_no_excuse(world: NewWorld) -> None:
