@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from nvattest._registry import NVDEC0_DISABLED, NVDEC0_ENABLED, OPAQUE_MAGIC, GpuField, SwitchField
 from nvattest.errors import InputError
@@ -44,8 +45,7 @@ _FEATURES = {"spt": 0, "mpt": 1, "ppcie": 2}
 _DEBUG_INDEX = 9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class Body(NamedTuple):
     """What a device measures and says, all lies included; only the nonce is missing.
 
     ``measurements`` are (SPDM block index from 1, value).
@@ -117,7 +117,7 @@ class SimulatedDevice:
             sign=sign,
             version=int(told.get("spdm-version") or "11", 16) & 0xFF,
         )
-        return _on_the_way(data, told)
+        return told.on_the_way(data, signature=range(len(data) - 96, len(data)))
 
     def evidence(self, nonce: bytes, hints: Mapping[str, str] = MappingProxyType({})) -> Evidence:
         """A report over this nonce with the chain, and with ``hints`` beside them.
@@ -161,20 +161,12 @@ def chain_text(certificates: Sequence[Certificate], kind: DeviceKind, told: Told
 
 
 def gpu_body(
-    silicon: Silicon,
-    told: Told,
-    *,
-    driver: str,
-    firmware: str,
-    fwid: bytes,
-    nvdec0: bool,
-    feature: str,
-    switch_pdis: Sequence[bytes],
+    silicon: Silicon, told: Told, *, driver: str, nvdec0: bool, feature: str, switch_pdis: Sequence[bytes]
 ) -> Body:
     """What a GPU says. ``switch_pdis`` are as printed, one per link; the report has them byte-reversed."""
     layout = generation(silicon.architecture, driver)
     driver = told.get("driver-version") or driver
-    firmware = told.get("firmware-version") or firmware
+    firmware = told.get("firmware-version") or silicon.firmware
     if re.fullmatch(r"[0-9A-Fa-f]{2}(\.[0-9A-Fa-f]{2}){4}", firmware) is None:
         raise _unusable("firmware-version", firmware, "write it as 96.00.F0.00.01")
     usual, feature = feature, told.get("feature") or feature
@@ -184,112 +176,99 @@ def gpu_body(
         hint = "reports of this driver have no mode flag: take a platform with -r590, such as hopper-1-r590"
         raise _unusable("feature", feature, hint)
     board, field = silicon.board, GpuField
-    entries: list[Entry] = [
-        (field.VBIOS_VERSION, _vbios_bytes(firmware)),
-        (field.BOARD_ID, struct.pack("<I", board.board_id)),
-        (field.CHIP_SKU, _text(board.chip_sku, 9)),
-        (field.CHIP_SKU_MOD, _text(board.chip_sku_mod, 5)),
-        (field.PROJECT, _text(board.project, 5)),
-        (field.PROJECT_SKU, _text(board.project_sku, 5)),
-        (field.PROJECT_SKU_MOD, _text(board.project_sku_mod, 2)),
-        (field.DRIVER_VERSION, driver.encode() + b"\x00"),
-        (field.GPU_INFO, struct.pack("<Q", board.gpu_info)),
-        (field.MSRSCNT, silicon.counts()),
-        (field.CPRINFO, struct.pack("<I", board.memory_info)),
-        (field.NVDEC0_STATUS, bytes((_nvdec0(told, nvdec0),))),
-    ]
+    entries: dict[int, bytes] = {
+        field.VBIOS_VERSION: _vbios_bytes(firmware),
+        field.BOARD_ID: struct.pack("<I", board.board_id),
+        field.CHIP_SKU: _text(board.chip_sku, 9),
+        field.CHIP_SKU_MOD: _text(board.chip_sku_mod, 5),
+        field.PROJECT: _text(board.project, 5),
+        field.PROJECT_SKU: _text(board.project_sku, 5),
+        field.PROJECT_SKU_MOD: _text(board.project_sku_mod, 2),
+        field.DRIVER_VERSION: driver.encode() + b"\x00",
+        field.GPU_INFO: struct.pack("<Q", board.gpu_info),
+        field.MSRSCNT: silicon.counts(),
+        field.CPRINFO: struct.pack("<I", board.memory_info),
+        field.NVDEC0_STATUS: bytes((_nvdec0(told, nvdec0),)),
+    }
     if layout.versioned:
-        entries.append((field.FSP_UCODE_SVN, struct.pack("<H", int(told.get("svn") or "5") & 0xFFFF)))
+        entries[field.FSP_UCODE_SVN] = struct.pack("<H", int(told.get("svn") or "5") & 0xFFFF)
     if layout.firmware_id or "fwid" in told:
-        entries.append((field.FWID, _fwid(told, fwid)))
+        entries[field.FWID] = _fwid(told, silicon.fwid)
     if layout.system_enable:
-        entries.append((field.SYS_ENABLE_STATUS, b"\x07\x07"))
+        entries[field.SYS_ENABLE_STATUS] = b"\x07\x07"
     elif layout.ppcie_status:
-        entries.append((field.PROTECTED_PCIE_STATUS, b"\xaa" if feature == "ppcie" else b"\x55"))
+        entries[field.PROTECTED_PCIE_STATUS] = b"\xaa" if feature == "ppcie" else b"\x55"
     if neighbours := _topology(told, switch_pdis):
-        entries.append((field.SWITCH_PDI, b"".join(pdi[::-1] for pdi in neighbours)))
+        entries[field.SWITCH_PDI] = b"".join(pdi[::-1] for pdi in neighbours)
     if layout.chip_info:
-        entries.append((field.CHIP_INFO, board.chip.encode() + b"\x00"))
+        entries[field.CHIP_INFO] = board.chip.encode() + b"\x00"
     if layout.version_entry is not None:
-        entries.append((field.OPAQUE_DATA_VERSION, struct.pack("<H", layout.version_entry)))
+        entries[field.OPAQUE_DATA_VERSION] = struct.pack("<H", layout.version_entry)
     if layout.feature_flag:
         number = _FEATURES[feature] if feature in _FEATURES else int(feature) & 0xFFFF
-        entries.append((field.FEATURE_FLAG, struct.pack("<H", number)))
+        entries[field.FEATURE_FLAG] = struct.pack("<H", number)
     # An engine that is off measures something that no RIM names: the exemption of index 35 is at work by default.
     values = measured(silicon, driver=driver, firmware=firmware, nvdec0_matches=nvdec0)
-    return Body(
-        measurements=_measurements(values, silicon.architecture, told),
-        opaque=_opaque(entries, told, versioned=layout.versioned),
-    )
+    return Body(_measurements(values, silicon.architecture, told), _opaque(entries, told, versioned=layout.versioned))
 
 
 def switch_body(
-    silicon: Silicon, told: Told, *, firmware: str, pdi: bytes, gpu_pdis: Sequence[bytes], ports: bytes, position: int
+    silicon: Silicon, told: Told, *, pdi: bytes, gpu_pdis: Sequence[bytes], ports: bytes, position: int
 ) -> Body:
     """What an LS10 switch says. ``gpu_pdis`` are eight; ``ports`` 64 bytes, the GPU behind each port or FF."""
-    firmware = told.get("firmware-version") or firmware
+    firmware = told.get("firmware-version") or silicon.firmware
     neighbours = _topology(told, gpu_pdis)
-    if len(neighbours) < len(gpu_pdis):  # the field has eight places; an unused one repeats the one before
-        neighbours += [neighbours[-1]] * (len(gpu_pdis) - len(neighbours))
-    entries: list[Entry] = [
-        (SwitchField.BIOS_VERSION, firmware.encode()),
-        (SwitchField.DEVICE_PDI, pdi),
-        (SwitchField.MSRSCNT, silicon.counts()),
-        (SwitchField.SWITCH_GPU_PDIS, b"".join(neighbours[: len(gpu_pdis)]) + ports),
-        (SwitchField.DISABLED_PORTS, b"\xec\x00"),
-        (SwitchField.SWITCH_POSITION_ID, struct.pack("<H", position)),
-        (SwitchField.SWITCH_LOCK_STATUS, struct.pack("<H", int("unlocked" not in told))),
-    ]
+    # The field has eight places; an unused one repeats the one before.
+    neighbours += [neighbours[-1]] * (len(gpu_pdis) - len(neighbours))
+    entries: dict[int, bytes] = {
+        SwitchField.BIOS_VERSION: firmware.encode(),
+        SwitchField.DEVICE_PDI: pdi,
+        SwitchField.MSRSCNT: silicon.counts(),
+        SwitchField.SWITCH_GPU_PDIS: b"".join(neighbours) + ports,
+        SwitchField.DISABLED_PORTS: b"\xec\x00",
+        SwitchField.SWITCH_POSITION_ID: struct.pack("<H", position),
+        SwitchField.SWITCH_LOCK_STATUS: struct.pack("<H", int("unlocked" not in told)),
+    }
     if "fwid" in told:
-        entries.append((SwitchField.FWID, _fwid(told, bytes(48))))
+        entries[SwitchField.FWID] = _fwid(told, b"")
     values = measured(silicon, driver="", firmware=firmware, nvdec0_matches=True)
-    return Body(
-        measurements=_measurements(values, silicon.architecture, told), opaque=_opaque(entries, told, versioned=False)
-    )
+    return Body(_measurements(values, silicon.architecture, told), _opaque(entries, told, versioned=False))
 
 
-def _measurements(
-    values: Sequence[tuple[int, bytes]], architecture: Architecture, told: Told
-) -> tuple[tuple[int, bytes], ...]:
+def _measurements(values: Mapping[int, bytes], architecture: Architecture, told: Told) -> tuple[Entry, ...]:
     lies = told.indexed("measurement")
     if "debug" in told and architecture in (Architecture.HOPPER, Architecture.LS10):
         lies.setdefault(_DEBUG_INDEX, "")
     for name in ("measurement", "measurement-missing", "measurement-duplicate"):
-        must_find(name, told.indexed(name), {index for index, _ in values}, "measurement")
+        must_find(name, told.indexed(name), values, "measurement")
     missing, twice = told.indexed("measurement-missing"), told.indexed("measurement-duplicate")
     out = []
-    for index, value in values:
-        if index in missing:
-            continue
-        if index in lies:
-            value = bytes.fromhex(lies[index]) or golden_value("lie", architecture.value, index)  # noqa: PLW2901
-        out.extend([(index + 1, value)] * (2 if index in twice else 1))
+    for index, honest in values.items():
+        lie = lies.get(index)
+        value = honest if lie is None else bytes.fromhex(lie) or golden_value("lie", architecture.value, index)
+        if index not in missing:
+            out += [(index + 1, value)] * (2 if index in twice else 1)
     return tuple(out)
 
 
-def _opaque(entries: list[Entry], told: Told, *, versioned: bool) -> bytes:
-    present = {kind for kind, _ in entries}
+def _opaque(entries: dict[int, bytes], told: Told, *, versioned: bool) -> bytes:
     # With a value of its own a lie may add an entry; turned over, left out or doubled can only be one that is there.
     for name in ("field", "field-missing", "field-duplicate"):
-        must_find(name, (number for number, given in told.indexed(name).items() if not given), present, "opaque entry")
+        without = (number for number, given in told.indexed(name).items() if not given)
+        must_find(name, without, entries, "opaque entry")
     for number, given in told.indexed("field").items():
-        changed = [
-            (kind, (bytes.fromhex(given) if given else bytes(byte ^ 0xFF for byte in data)) if kind == number else data)
-            for kind, data in entries
-        ]
-        known = any(kind == number for kind, _ in entries)
-        entries = changed if known else [*entries, (number & 0xFFFF, bytes.fromhex(given))]
-    missing, twice = told.indexed("field-missing"), told.indexed("field-duplicate")
-    entries = [entry for entry in entries if entry[0] not in missing]
-    entries += [entry for entry in entries if entry[0] in twice]
+        entries[number & 0xFFFF] = bytes.fromhex(given) or bytes(byte ^ 0xFF for byte in entries[number])
     major = told.get("opaque-version")
+    if major is not None and not versioned:
+        entries.pop(GpuField.OPAQUE_DATA_VERSION, None)
+        entries[GpuField.OPAQUE_DATA_VERSION] = struct.pack("<H", int(major) & 0xFFFF)
+    missing, twice = told.indexed("field-missing"), told.indexed("field-duplicate")
+    kept = [entry for entry in entries.items() if entry[0] not in missing]
+    kept += [entry for entry in kept if entry[0] in twice]
     if not versioned:
-        if major is not None:
-            lie = (int(GpuField.OPAQUE_DATA_VERSION), (int(major) & 0xFFFF).to_bytes(2, "little"))
-            entries = [entry for entry in entries if entry[0] != lie[0]] + [lie]
-        return opaque_legacy(entries)
+        return opaque_legacy(kept)
     return opaque_versioned(
-        entries,
+        kept,
         profile=int(told.get("opaque-profile") or "0") & 0xFFFF,
         version=(2 if major is None else int(major) & 0xFF, 0, 0),
     )
@@ -328,35 +307,7 @@ def _unusable(name: str, value: str, hint: str) -> InputError:
     return InputError(f"not a {name}: {value[:80]!r}", code="fault-argument", hint=hint)
 
 
-def _on_the_way(data: bytes, told: Told) -> bytes:
-    """What becomes of a signed report between the device and the verifier."""
-    out = bytearray(data)
-    if (place := told.get("signature", "0")) is not None:
-        out[-96 + int(place) % 96] ^= 0x01
-    for argument in told.all("tamper"):
-        out[int(argument) % len(out)] ^= 0x01
-    if (count := told.get("truncate")) is not None:
-        del out[max(len(out) - int(count), 0) :]
-    return bytes(out) + bytes.fromhex(told.get("trailing") or "")
-
-
 # --- the bytes of a report --------------------------------------------------------------------------------------------
-
-
-def request(nonce: bytes, *, version: int = _VERSION_1_1) -> bytes:
-    """GET_MEASUREMENTS for all blocks, signed, slot 0: 37 bytes with a nonce of 32."""
-    return bytes((version, 0xE0, 0x01, 0xFF)) + nonce + b"\x00"
-
-
-def blocks(values: Sequence[tuple[int, bytes]]) -> bytes:
-    """The measurement record: (block index from 1, value) each as a DMTF digest of mutable firmware (type 0x01).
-
-    Index 0xFD is a structured manifest (type 0x8A).
-    """
-    return b"".join(
-        struct.pack("<BBHBH", index & 0xFF, 1, len(value) + 3, 0x8A if index == _MANIFEST else 1, len(value)) + value
-        for index, value in values
-    )
 
 
 def opaque_legacy(entries: Sequence[Entry]) -> bytes:
@@ -376,22 +327,27 @@ def write_report(
     *,
     nonce: bytes,
     responder_nonce: bytes,
-    measurements: Sequence[tuple[int, bytes]],
+    measurements: Sequence[Entry],
     opaque: bytes,
     sign: Callable[[bytes], bytes],
     version: int = _VERSION_1_1,
 ) -> bytes:
-    """A whole report. ``sign`` gets request and response up to the end of the opaque data and returns 96 bytes."""
-    record = blocks(measurements)
+    """A whole report. ``sign`` gets request and response up to the end of the opaque data and returns 96 bytes.
+
+    The request is GET_MEASUREMENTS for all blocks, signed, slot 0. The record has each of ``measurements`` (block index
+    from 1, value) as a DMTF digest of mutable firmware (type 0x01); index 0xFD is a structured manifest (type 0x8A).
+    """
+    record = b"".join(
+        struct.pack("<BBHBH", index & 0xFF, 1, len(value) + 3, 0x8A if index == _MANIFEST else 1, len(value)) + value
+        for index, value in measurements
+    )
     body = b"".join(
         (
-            request(nonce, version=version),
+            bytes((version, 0xE0, 0x01, 0xFF)) + nonce + b"\x00",
             bytes((version, 0x60, 0, 0, len(measurements))),
-            len(record).to_bytes(3, "little"),
-            record,
+            len(record).to_bytes(3, "little") + record,
             responder_nonce,
-            struct.pack("<H", len(opaque)),
-            opaque,
+            struct.pack("<H", len(opaque)) + opaque,
         )
     )
     return body + sign(body)

@@ -190,6 +190,17 @@ class Told:
         pairs = (argument.partition(",") for argument in self.all(name) if argument)
         return {int(number): rest for number, _, rest in pairs}
 
+    def on_the_way(self, data: bytes, *, signature: range) -> bytes:
+        """What becomes of signed bytes between a device and its verifier; ``signature`` is where the signature is."""
+        out = bytearray(data)
+        if (place := self.get("signature", "0")) is not None:
+            out[signature[int(place) % len(signature)]] ^= 0x01
+        for argument in self.all("tamper"):
+            out[int(argument) % len(out)] ^= 0x01
+        if (count := self.get("truncate")) is not None:
+            del out[max(len(out) - int(count), 0) :]
+        return bytes(out) + bytes.fromhex(self.get("trailing") or "")
+
 
 def must_find(name: str, numbers: Iterable[int], present: Collection[int], what: str) -> None:
     """Refuse a lie about things that are not there: it would change nothing, and a test with it would prove nothing.

@@ -37,7 +37,6 @@ from nvattest.testing.silicon import (
     Silicon,
     default_driver,
     generation,
-    golden_value,
     rim_id,
 )
 
@@ -339,7 +338,7 @@ class Platform:
         ``label`` names its keys, ``pdi`` has 8 bytes. For fleets: the GPU itself is in no machine.
         """
         silicon = self._silicon
-        chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=HONEST)
+        chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=silicon.fwid, told=HONEST)
         for position in _DEVICE_POSITIONS:
             self._ocsp.register(chain, position, HONEST, of_device=True)
         return chain
@@ -421,8 +420,6 @@ class Platform:
             silicon,
             told,
             driver=self.driver_version,
-            firmware=silicon.firmware,
-            fwid=_fwid(silicon),
             nvdec0=self._nvdec0,
             feature=feature,
             switch_pdis=[pdis[_switch_of(index, link)] if link < silicon.links else bytes(PDI_SIZE) for link in links],
@@ -438,7 +435,6 @@ class Platform:
         body = switch_body(
             silicon,
             told,
-            firmware=silicon.firmware,
             pdi=self._pdis[DeviceKind.NVSWITCH][index],
             gpu_pdis=gpu_pdis,
             ports=bytes(wired).ljust(64, b"\xff"),
@@ -449,7 +445,7 @@ class Platform:
     def _device(self, silicon: Silicon, told: Told, index: int, body: Body) -> SimulatedDevice:
         kind = silicon.architecture.kind
         label, pdi = f"{kind.value} {index}", self._pdis[kind][index]
-        chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=_fwid(silicon), told=told)
+        chain = self._pki.device_chain(silicon.die, label=label, pdi=pdi, fwid=silicon.fwid, told=told)
         number = uuid.UUID(bytes=self._keys.bytes(f"uuid {label}", 16), version=4)
         return SimulatedDevice(
             kind=kind,
@@ -562,11 +558,6 @@ def _check_position(lie: Lie, position: int, *, of_device: bool) -> None:
 def _switch_of(gpu: int, link: int) -> int:
     """The switch at the other end of a link: every GPU reaches every switch."""
     return (gpu + link) % _SWITCHES
-
-
-def _fwid(silicon: Silicon) -> bytes:
-    """The digest of the firmware that the leaf certifies: 48 bytes."""
-    return golden_value("fwid", silicon.die, 0)
 
 
 class SimulatedFleet:

@@ -97,6 +97,11 @@ class Silicon:
         """The roles of its RIMs: ``driver`` and ``vbios``, or ``bios``."""
         return tuple(self.golden)
 
+    @property
+    def fwid(self) -> bytes:
+        """The digest of the firmware that the leaf certifies: 48 bytes."""
+        return golden_value("fwid", self.die, 0)
+
     def counts(self) -> bytes:
         """How often each block was extended, u32 little-endian each (entry 12)."""
         active = {index for indices in self.golden.values() for index in indices}
@@ -320,7 +325,7 @@ def rim_id(silicon: Silicon, role: str, *, driver: str, firmware: str) -> str:
     return RIM_SWITCH_BIOS.format(bios=compact)
 
 
-def measured(silicon: Silicon, *, driver: str, firmware: str, nvdec0_matches: bool) -> list[tuple[int, bytes]]:
+def measured(silicon: Silicon, *, driver: str, firmware: str, nvdec0_matches: bool) -> dict[int, bytes]:
     """The measurements that an honest device makes, by golden index from 0; inactive ones are zero.
 
     Where the RIM has alternatives, the device matches the last: a verifier that only reads the first is found out.
@@ -335,4 +340,4 @@ def measured(silicon: Silicon, *, driver: str, firmware: str, nvdec0_matches: bo
         values[NVDEC0_GOLDEN_INDEX] = golden_value("engine off", "", NVDEC0_GOLDEN_INDEX)
     if silicon.architecture is Architecture.RUBIN:
         values[MANIFEST_BLOCK - 1] = _MANIFEST
-    return sorted(values.items())
+    return values
