@@ -175,19 +175,19 @@ def gpu_body(
     if told.get("feature") and not layout.feature_flag and (feature == "ppcie") == (usual == "ppcie"):
         hint = "reports of this driver have no mode flag: take a platform with -r590, such as hopper-1-r590"
         raise _unusable("feature", feature, hint)
-    board, field = silicon.board, GpuField
+    field = GpuField
     entries: dict[int, bytes] = {
         field.VBIOS_VERSION: _vbios_bytes(firmware),
-        field.BOARD_ID: struct.pack("<I", board.board_id),
-        field.CHIP_SKU: _text(board.chip_sku, 9),
-        field.CHIP_SKU_MOD: _text(board.chip_sku_mod, 5),
-        field.PROJECT: _text(board.project, 5),
-        field.PROJECT_SKU: _text(board.project_sku, 5),
-        field.PROJECT_SKU_MOD: _text(board.project_sku_mod, 2),
+        field.BOARD_ID: struct.pack("<I", silicon.board_id),
+        field.CHIP_SKU: _text(silicon.chip_sku, 9),
+        field.CHIP_SKU_MOD: _text(silicon.chip_sku_mod, 5),
+        field.PROJECT: _text(silicon.project, 5),
+        field.PROJECT_SKU: _text(silicon.project_sku, 5),
+        field.PROJECT_SKU_MOD: _text(silicon.project_sku_mod, 2),
         field.DRIVER_VERSION: driver.encode() + b"\x00",
-        field.GPU_INFO: struct.pack("<Q", board.gpu_info),
+        field.GPU_INFO: struct.pack("<Q", silicon.gpu_info),
         field.MSRSCNT: silicon.counts(),
-        field.CPRINFO: struct.pack("<I", board.memory_info),
+        field.CPRINFO: struct.pack("<I", silicon.memory_info),
         field.NVDEC0_STATUS: bytes((_nvdec0(told, nvdec0),)),
     }
     if layout.versioned:
@@ -201,7 +201,7 @@ def gpu_body(
     if neighbours := _topology(told, switch_pdis):
         entries[field.SWITCH_PDI] = b"".join(pdi[::-1] for pdi in neighbours)
     if layout.chip_info:
-        entries[field.CHIP_INFO] = board.chip.encode() + b"\x00"
+        entries[field.CHIP_INFO] = silicon.chip.encode() + b"\x00"
     if layout.version_entry is not None:
         entries[field.OPAQUE_DATA_VERSION] = struct.pack("<H", layout.version_entry)
     if layout.feature_flag:

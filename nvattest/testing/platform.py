@@ -31,9 +31,9 @@ from nvattest.testing.rims import RimOrder, issue_rim
 from nvattest.testing.silicon import (
     BRANCHES,
     LINKS,
+    LS10,
     MODELS,
     PLATFORMS,
-    SILICON,
     Silicon,
     default_driver,
     generation,
@@ -148,7 +148,7 @@ class Platform:
         switches = tuple(self._switch(index) for index in range(counts[DeviceKind.NVSWITCH]))
         # The RIMs of all firmware in the node, by id.
         self._orders: dict[str, RimOrder] = {}
-        for kind in [silicon] + ([SILICON[Architecture.LS10]] if switches else []):
+        for kind in [silicon] + ([LS10] if switches else []):
             for role in kind.roles:
                 order = RimOrder(
                     silicon=kind,
@@ -405,7 +405,7 @@ class Platform:
         return [os.path.join(folder, name) for name in files]
 
     def _rim_chain(self, order: RimOrder) -> tuple[Certificate, ...]:
-        return self._pki.rim_chain(order.silicon.board.chip, order.role, order.told)
+        return self._pki.rim_chain(order.silicon.chip, order.role, order.told)
 
     # --- making it ----------------------------------------------------------------------------------------------------
 
@@ -427,7 +427,7 @@ class Platform:
         return self._device(silicon, told, index, body)
 
     def _switch(self, index: int) -> SimulatedDevice:
-        silicon, gpu_pdis = SILICON[Architecture.LS10], self._pdis[DeviceKind.GPU]
+        silicon, gpu_pdis = LS10, self._pdis[DeviceKind.GPU]
         told = Told.by_device(self.lies, DeviceKind.NVSWITCH, index)
         # Which GPU is behind each port; FF is a port without a link.
         links = range(self._silicon.links)
@@ -451,14 +451,14 @@ class Platform:
             kind=kind,
             index=index,
             uuid=f"GPU-{number}" if kind is DeviceKind.GPU else f"SWX-{number}".upper(),
-            name=silicon.board.name,
+            name=silicon.name,
             family=silicon.architecture,
             architecture=silicon.nvml_architecture,
             driver_version=told.get("hint-driver") or self.driver_version,
             vbios_version=told.get("hint-firmware") or silicon.firmware,
             pdi=pdi.hex().upper(),
-            board_id=silicon.board.board_id,
-            board_part_number=f"692-2{silicon.board.project}-{silicon.board.project_sku}-001",
+            board_id=silicon.board_id,
+            board_part_number=f"692-2{silicon.project}-{silicon.project_sku}-001",
             chain_pem=chain_text(chain, kind, told),
             certificates=chain,
             told=told,

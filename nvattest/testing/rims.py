@@ -74,7 +74,7 @@ def _content(order: RimOrder) -> RimContent:
     tag = f"{order.id} {sorted(golden.items())} {svn}{' renewed' if 'renewed' in told else ''}"
     return RimContent(
         version=told.get("wrong-version", "0.0.0") or order.version,
-        product=told.get("wrong-product", "GX999") or silicon.board.chip,
+        product=told.get("wrong-product", "GX999") or silicon.chip,
         edition=told.get("wrong-edition", "NIC") or ("SWITCH" if role == "bios" else "GPU"),
         manufacturer_id=told.get("wrong-manufacturer", "9999") or RIM_MANUFACTURER_ID,
         tag_id=hashlib.sha384(tag.encode()).hexdigest(),

@@ -31,30 +31,11 @@ PLATFORMS: Mapping[str, str] = {
     "rubin-1": "one Rubin GPU (GR100), for which no reference values are published: never trusted",
 }
 
-__all__ = ["DRIVERS", "MODELS", "SILICON", "Silicon", "default_driver", "generation", "golden_value", "rim_id"]
-
 LINKS = 18
 BLOCK_SIZE = 48
 # A block after the 64 measurements, of another kind: the manifest of a Rubin (CBOR tag 570).
 MANIFEST_BLOCK = 0xFD
 _MANIFEST = bytes.fromhex("d9023a") + b"\xa1\x00\x80"
-_GH100, _GB100, _GR100 = "GH100", "GB100", "GR100"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Board:
-    """What a GPU says about itself and the board it sits on."""
-
-    chip: str
-    name: str
-    board_id: int
-    chip_sku: str
-    project: str
-    project_sku: str
-    gpu_info: int
-    memory_info: int
-    chip_sku_mod: str = "0"
-    project_sku_mod: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,22 +53,31 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silicon:
-    """One kind of simulated device.
+    """One kind of simulated device, and what it says about itself and the board it sits on.
 
-    ``die`` is what its certificates call the chip, ``board.chip`` what its report calls it. ``golden`` maps the role of
+    ``die`` is what its certificates call the chip, ``chip`` what its report calls it. ``golden`` maps the role of
     a RIM to the indices it makes active; no role means that no RIM is published. ``zeros`` are alternatives that a
     measurement which was never extended matches, by index. ``links`` of its 18 NVLinks are enabled. ``modes`` are those
     it can be in; several GPUs of a node are in the last but PPCIE by default.
     """
 
     architecture: Architecture
-    board: Board
+    nvml_architecture: int
     die: str
+    chip: str
+    name: str
     firmware: str
-    block_count: int
+    project: str
+    project_sku: str
+    chip_sku: str
     golden: Mapping[str, tuple[int, ...]]
     alternatives: Mapping[int, int]
-    nvml_architecture: int
+    project_sku_mod: str = ""
+    chip_sku_mod: str = "0"
+    board_id: int = 0
+    gpu_info: int = 0
+    memory_info: int = 0
+    block_count: int = 64
     zeros: Mapping[int, int] = field(default_factory=dict)
     links: int = LINKS
     modes: tuple[str, ...] = ("spt", "mpt", "ppcie")
@@ -123,124 +113,84 @@ def _range(first: int, last: int) -> tuple[int, ...]:
 
 _HOPPER = Silicon(
     architecture=Architecture.HOPPER,
-    board=Board(
-        chip=_GH100,
-        name="NVIDIA H100 80GB HBM3",
-        board_id=0x3B1,
-        chip_sku="882",
-        project="9010",
-        project_sku="0200",
-        gpu_info=0x180,
-        memory_info=0x1C000,
-    ),
-    die=_GH100,
+    nvml_architecture=9,
+    die="GH100",
+    chip="GH100",
+    name="NVIDIA H100 80GB HBM3",
     firmware="96.00.F0.00.01",
-    block_count=64,
+    project="9010",
+    project_sku="0200",
+    chip_sku="882",
+    board_id=0x3B1,
+    gpu_info=0x180,
+    memory_info=0x1C000,
     golden={"driver": (7, *_range(21, 40)), "vbios": (*_range(0, 6), *_range(8, 12))},
     alternatives={12: 4, 23: 2, 24: 2, 32: 2, 34: 2, 35: 4, 36: 2},
     zeros={12: 0, 24: 1},
-    nvml_architecture=9,
 )
 _BLACKWELL = Silicon(
     architecture=Architecture.BLACKWELL,
-    board=Board(
-        chip=_GB100,
-        name="NVIDIA B200",
-        board_id=0x66F,
-        chip_sku="886",
-        project="G925",
-        project_sku="0220",
-        gpu_info=0x1A0,
-        memory_info=0x40000,
-        project_sku_mod="0",
-    ),
-    die=_GB100,
+    nvml_architecture=10,
+    die="GB100",
+    chip="GB100",
+    name="NVIDIA B200",
     firmware="97.00.F0.00.0F",
-    block_count=64,
+    project="G925",
+    project_sku="0220",
+    project_sku_mod="0",
+    chip_sku="886",
+    board_id=0x66F,
+    gpu_info=0x1A0,
+    memory_info=0x40000,
     golden={"driver": (14, *_range(24, 41)), "vbios": (*_range(0, 13), *_range(15, 20))},
     alternatives={12: 4, 23: 2, 32: 2, 35: 4, 36: 2},
     zeros={12: 0},
-    nvml_architecture=10,
     modes=("spt", "mpt"),
 )
+# fmt: off
 _RUBIN = replace(
-    _BLACKWELL,
-    architecture=Architecture.RUBIN,
-    board=replace(
-        _BLACKWELL.board, chip=_GR100, name="NVIDIA VR200", board_id=0x81D, chip_sku="887", project="G950",
-        project_sku="0200", gpu_info=0x1C0, memory_info=0,
-    ),
-    die=_GR100,
-    firmware="99.00.F0.00.00",
-    golden={},
-    nvml_architecture=13,
-)  # fmt: skip
-
-SILICON: dict[Architecture, Silicon] = {
-    Architecture.HOPPER: _HOPPER,
-    Architecture.BLACKWELL: _BLACKWELL,
-    Architecture.RUBIN: _RUBIN,
-    Architecture.LS10: Silicon(
-        architecture=Architecture.LS10,
-        board=Board(
-            chip="LS10",
-            name="NVIDIA NVSwitch LS10",
-            board_id=0,
-            chip_sku="890",
-            project="5612",
-            project_sku="0002",
-            gpu_info=0,
-            memory_info=0,
-        ),
-        die="LS_10",
-        firmware="96.10.F0.00.01",
-        block_count=31,
-        golden={"bios": _range(0, 30)},
-        alternatives=dict.fromkeys(range(9, 26), 4),
-        nvml_architecture=2,  # NSCQ's number for LS10; NVML knows no switches
-    ),
-}
-
-
-def _board(
-    silicon: Silicon, name: str, firmware: str, project: str, project_sku: str, chip_sku: str, chip: str = ""
-) -> Silicon:
-    """The same silicon on another board."""
-    board = replace(
-        silicon.board,
-        name=name,
-        project=project,
-        project_sku=project_sku,
-        chip_sku=chip_sku,
-        chip=chip or silicon.board.chip,
-    )
-    return replace(silicon, board=board, firmware=firmware)
-
+    _BLACKWELL, architecture=Architecture.RUBIN, nvml_architecture=13, die="GR100", chip="GR100", name="NVIDIA VR200",
+    firmware="99.00.F0.00.00", project="G950", project_sku="0200", chip_sku="887", board_id=0x81D, gpu_info=0x1C0,
+    memory_info=0, golden={},
+)
+LS10 = Silicon(
+    architecture=Architecture.LS10, nvml_architecture=2,  # NSCQ's number for LS10; NVML knows no switches
+    die="LS_10", chip="LS10", name="NVIDIA NVSwitch LS10", firmware="96.10.F0.00.01", project="5612",
+    project_sku="0002", chip_sku="890", block_count=31, golden={"bios": _range(0, 30)},
+    alternatives=dict.fromkeys(range(9, 26), 4),
+)
 
 # The GPUs of a platform's name. The first two words are older than the models: they are an H100 and a B200.
 MODELS: dict[str, Silicon] = {
     "hopper": _HOPPER,
     "blackwell": _BLACKWELL,
     "h100nvl": replace(
-        _board(_HOPPER, "NVIDIA H100 NVL", "96.00.F1.00.02", "9010", "0210", "886"), modes=("spt", "mpt")
+        _HOPPER, name="NVIDIA H100 NVL", firmware="96.00.F1.00.02", project_sku="0210", chip_sku="886",
+        modes=("spt", "mpt"),
     ),
-    "h200": _board(_HOPPER, "NVIDIA H200", "96.00.F2.00.02", "G920", "0280", "895"),
+    "h200": replace(
+        _HOPPER, name="NVIDIA H200", firmware="96.00.F2.00.02", project="G920", project_sku="0280", chip_sku="895",
+    ),
     # Export boards: of eighteen NVLinks an H800 has eight, an H20 all.
-    "h800": replace(_board(_HOPPER, "NVIDIA H800", "96.00.F3.00.0E", "G920", "0205", "865"), links=8),
-    "h20": _board(_HOPPER, "NVIDIA H20", "96.00.F4.00.06", "G920", "0240", "894"),
+    "h800": replace(
+        _HOPPER, name="NVIDIA H800", firmware="96.00.F3.00.0E", project="G920", project_sku="0205", chip_sku="865",
+        links=8,
+    ),
+    "h20": replace(
+        _HOPPER, name="NVIDIA H20", firmware="96.00.F4.00.06", project="G920", project_sku="0240", chip_sku="894",
+    ),
     "b300": replace(
-        _board(_BLACKWELL, "NVIDIA B300 SXM6 AC", "97.10.F0.00.0C", "G925", "0230", "888", "GB110"), die="GB110"
+        _BLACKWELL, die="GB110", chip="GB110", name="NVIDIA B300 SXM6 AC", firmware="97.10.F0.00.0C",
+        project_sku="0230", chip_sku="888",
     ),
     # Its certificates name the die family, its report the chip; it has no NVLink.
     "rtxpro6000": replace(
-        _board(
-            _BLACKWELL, "NVIDIA RTX PRO 6000 Blackwell Server Edition", "98.02.F0.00.02", "G953", "0200", "889", "GB202"
-        ),
-        die="GB20X",
-        modes=("spt",),
+        _BLACKWELL, die="GB20X", chip="GB202", name="NVIDIA RTX PRO 6000 Blackwell Server Edition",
+        firmware="98.02.F0.00.02", project="G953", project_sku="0200", chip_sku="889", modes=("spt",),
     ),
     "rubin": _RUBIN,
 }
+# fmt: on
 
 # Drivers that the platforms have where no other is chosen: those of the first two words are one per layout of opaque
 # data, the others the first that supports the GPU.
@@ -312,15 +262,14 @@ def golden_value(role: str, rim: str, index: int, alternative: int = 0) -> bytes
 
 def rim_id(silicon: Silicon, role: str, *, driver: str, firmware: str) -> str:
     """The id under which the RIM of this role is published."""
-    board = silicon.board
     compact = firmware.replace(".", "").upper()
     if role == "driver":
         if silicon.architecture is Architecture.HOPPER:
             return RIM_HOPPER_DRIVER.format(driver=driver)
-        return RIM_BLACKWELL_DRIVER.format(chip=board.chip, driver=driver)
+        return RIM_BLACKWELL_DRIVER.format(chip=silicon.chip, driver=driver)
     if role == "vbios":
         return RIM_VBIOS.format(
-            project=board.project, project_sku=board.project_sku, chip_sku=board.chip_sku, vbios=compact
+            project=silicon.project, project_sku=silicon.project_sku, chip_sku=silicon.chip_sku, vbios=compact
         )
     return RIM_SWITCH_BIOS.format(bios=compact)
 

@@ -60,11 +60,8 @@ def test_every_driver_branch_is_trusted(model: str, branch: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_has_an_id_of_its_own_for_each_manifest(model: str) -> None:
     others = [name for name in MODELS if name != model]
-    boards = {
-        (item.board.name, item.board.project, item.board.project_sku, item.board.chip_sku)
-        for item in map(MODELS.__getitem__, others)
-    }
-    board = MODELS[model].board
+    boards = {(item.name, item.project, item.project_sku, item.chip_sku) for item in map(MODELS.__getitem__, others)}
+    board = MODELS[model]
     assert (board.name, board.project, board.project_sku, board.chip_sku) not in boards
     assert MODELS[model].firmware not in {MODELS[name].firmware for name in others}
 

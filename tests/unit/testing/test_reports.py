@@ -116,12 +116,12 @@ def test_a_nonce_of_another_length_is_refused() -> None:
 
 
 def test_the_measurements_match_the_last_alternative_and_nvdec0_is_exempt_on_hopper_1() -> None:
-    from nvattest.testing.silicon import SILICON
+    from nvattest.testing.silicon import MODELS
 
     for name, exempt in [("hopper-1", {35}), ("hopper-8-ppcie", set()), ("blackwell-8-mpt", set())]:
         node = Platform.build(name)
         device = node.gpus[0]
-        silicon = SILICON[device.family]
+        silicon = MODELS[device.family.value.lower()]
         blocks = {index - 1: value for index, value in blocks_of(device.report(NONCE))}
         driver, vbios = node.rim_ids[:2]
         differing = set()
