@@ -399,9 +399,6 @@ def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:
         yield _Chunk(part)
 
 
-# --- the output of a run ---------------------------------------------------------------------------------------------
-
-
 class Sums:
     """How many lines are trusted, are not, or could not be judged, and for which reasons."""
 

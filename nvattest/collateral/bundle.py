@@ -103,12 +103,8 @@ def dump_bundle(collateral: Collateral) -> JsonObject:
     }
 
 
-def _refuse(_: RimAnswer, error: InputError) -> None:
-    raise error
-
-
 def merge_bundles(
-    parts: Iterable[Collateral], *, conflict: Callable[[RimAnswer, InputError], None] = _refuse
+    parts: Iterable[Collateral], *, conflict: Callable[[RimAnswer, InputError], None] | None = None
 ) -> Collateral:
     """All that several bundles hold.
 
@@ -126,6 +122,8 @@ def merge_bundles(
             try:
                 add_rim(rims, rim)
             except InputError as error:
+                if conflict is None:
+                    raise
                 conflict(rim, error)
         for answer in part.ocsp:
             answers.setdefault(answer.content, answer)

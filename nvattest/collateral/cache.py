@@ -41,15 +41,10 @@ def default_cache_folder() -> str | None:
 
     None for a user without a home, and on a system that cannot keep a folder from being changed by others (Windows).
     """
-    if not HAS_FOLDERS:
-        return None
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
-        home = os.path.expanduser("~")
-        if not os.path.isabs(home):
-            return None
-        base = os.path.join(home, ".cache")
-    return os.path.join(base, "nvattest")
+        base = os.path.expanduser("~/.cache")
+    return os.path.join(base, "nvattest") if HAS_FOLDERS and os.path.isabs(base) else None
 
 
 class DiskCache:
@@ -138,8 +133,6 @@ class DiskCache:
                 for key, content in answers.items()
             ]
             return all(kept)
-
-    # --- files ----------------------------------------------------------------------------------------------------
 
     def _read(self, part: str, name: str, key: str, maximum: int) -> tuple[datetime, bytes] | None:
         try:

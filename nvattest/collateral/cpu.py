@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Chip", "CpuOptions", "Wanted", "choose", "fetch_cpu", "issued_cpu", "renew_cpu", "wanted_of"]
 
-TIMEOUT: Final = 60.0
-
 
 INTEL_SERVICE: Final = Service(
     name="Intel's certification service",
@@ -99,7 +97,7 @@ class CpuOptions:
     pcs_url: str = PCS_URL
     kds_url: str = KDS_URL
     http: HttpSettings = field(default_factory=HttpSettings)
-    timeout: float = TIMEOUT
+    timeout: float = 60.0
     cache: DiskCache | None = None
     offline: bool = False
 
@@ -173,7 +171,11 @@ def renew_cpu(
     """
     collateral = parse_collateral(answer.content)
     issued = judge(collateral, anchors)
-    if not issued.problem and not any(_ends_soon(window.since, window.until, at, within) for window in issued.windows):
+    soon = [
+        window.until is not None and window.until - at < min(within, (window.until - window.since) / 2)
+        for window in issued.windows
+    ]
+    if not issued.problem and not any(soon):
         return answer
     with HttpClient(options.http) as client:
         fetching = _Fetching(replace(options, cache=None), client, at, anchors)
@@ -183,10 +185,6 @@ def renew_cpu(
         for key in collateral.endorsement_keys():
             return fetching.complete(key, collateral)
     raise AMD_SERVICE.error("there is no VCEK and no VLEK in it", code="answer")
-
-
-def _ends_soon(since: datetime, until: datetime | None, at: datetime, within: timedelta) -> bool:
-    return until is not None and until - at < min(within, (until - since) / 2)
 
 
 def choose(answers: Iterable[CpuAnswer], quote: bytes) -> CpuCollateral | None:
@@ -231,12 +229,6 @@ def _signs(key: EndorsementKey, chip: Chip) -> bool:
     return any(read_tcb(chip.tcb, root) == key.tcb for root in chip.roots)
 
 
-def _root_of(key: EndorsementKey) -> str:
-    """The name of the root, as the certificate says it: Siena has Genoa's."""
-    product = key.product.partition("-")[0].lower()
-    return "genoa" if product == "siena" else product
-
-
 class _Fetching:
     def __init__(self, options: CpuOptions, client: HttpClient, at: datetime, anchors: CpuAnchors) -> None:
         self._options = options
@@ -244,9 +236,8 @@ class _Fetching:
         self._at = at
         self._anchors = anchors
         self._deadline = Deadline(options.timeout)
+        self._kds = _KDS_BASE.sub("", options.kds_url)
         self._asked = False
-
-    # --- Intel --------------------------------------------------------------------------------------------------------
 
     def intel(self, platform: Platform) -> CpuAnswer:
         key = f"tdx-{platform.fmspc}-{platform.ca}"
@@ -276,8 +267,6 @@ class _Fetching:
         self._keep({key: content})
         return self._answer(content, base)
 
-    # --- AMD ----------------------------------------------------------------------------------------------------------
-
     def amd(self, chip: Chip) -> CpuAnswer:
         for key in chip.held.endorsement_keys():
             if _signs(key, chip):
@@ -292,7 +281,7 @@ class _Fetching:
         missing: CollateralError | None = None
         for root in chip.roots:
             name = f"vcek-{root}-{chip.chip_id.hex()}-{chip.tcb.hex()}"
-            url = self._kds(f"vcek/v1/{_vcek_path(chip, root)}")
+            url = f"{self._kds}/vcek/v1/{_vcek_path(chip, root)}"
             try:
                 der = self._kept(name) or self._ask(AMD_SERVICE, url)[0].content
             except CollateralError as error:
@@ -311,7 +300,9 @@ class _Fetching:
 
     def complete(self, key: EndorsementKey, held: SnpCollateral, new: dict[str, bytes] | None = None) -> CpuAnswer:
         """The key with its issuer and the root's revocation list. ``held`` comes with the quote, ``new`` from AMD."""
-        root = _root_of(key)
+        root = key.product.partition("-")[0].lower()
+        # Siena has Genoa's root.
+        root = "genoa" if root == "siena" else root
         product = _PRODUCTS.get(root)
         if product is None:
             what = f"the {key.kind.upper()} is of the unknown product {key.product}"
@@ -323,12 +314,12 @@ class _Fetching:
         lists = [*self._kept_snp(of_list, aged=True).crls, *(held.crls if self._options.offline else ())]
         content = self._together(key, issuers, lists)
         if content is None:
-            url = self._kds(f"{service}/crl")
+            url = f"{self._kds}/{service}/crl"
             new[of_list] = _revocation_list(self._ask(AMD_SERVICE, url)[0].content, AMD_SERVICE, url)
             content = self._together(key, issuers, [new[of_list]])
         if content is None:
             # What the host put beside the quote is missing, not AMD's, or revoked and has a successor.
-            url = self._kds(f"{service}/cert_chain")
+            url = f"{self._kds}/{service}/cert_chain"
             new[of_chain] = self._ask(AMD_SERVICE, url)[0].content
             with AMD_SERVICE.reading(url, new[of_chain]):
                 content = _pem(snp_collateral([key.der, new[of_list]]) + parse_snp_collateral(new[of_chain]))
@@ -351,11 +342,6 @@ class _Fetching:
             if content is not None:
                 return parse_snp_collateral(content)
         return SnpCollateral()
-
-    def _kds(self, path: str) -> str:
-        return f"{_KDS_BASE.sub('', self._options.kds_url)}/{path}"
-
-    # --- both ---------------------------------------------------------------------------------------------------------
 
     def _ask(self, service: Service, *urls: str) -> list[Answer]:
         if self._options.offline:

@@ -82,8 +82,12 @@ class FetchJournal:
         try:
             os.makedirs(folder, exist_ok=True)
             with ExitStack() as undo:
+                # A link would let the folder's maker choose the file that is appended to and cut.
+                how = flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
                 # Unbuffered: a process that is killed loses nothing that it has written.
-                self._file = undo.enter_context(open(self._path, "a+b", buffering=0, opener=_open))
+                self._file = undo.enter_context(
+                    open(self._path, "a+b", buffering=0, opener=lambda path, given: os.open(path, given | how, 0o666))
+                )
                 if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                     raise self._damaged()
                 self._claim()
@@ -269,11 +273,6 @@ class FetchJournal:
 
     def _damaged(self) -> InputError:
         return InputError(f"{self._path}: not a journal of this program, or damaged", code="journal", hint="remove it")
-
-
-def _open(path: str, given: int) -> int:
-    # Appended to and cut, so that a link would let the folder's maker choose the file.
-    return os.open(path, given | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"), 0o666)
 
 
 class Node(NamedTuple):

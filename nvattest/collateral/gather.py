@@ -299,7 +299,6 @@ def check_answer(
         raise OCSP_RESPONDER.unusable(url, message)
 
 
-TIMEOUT: Final = 60.0
 _SOURCES: Final[Mapping[RevocationMode, frozenset[Source]]] = {
     RevocationMode.FRESH: frozenset({Source.LIVE}),
     RevocationMode.WITHIN_WINDOW: frozenset({Source.LIVE, Source.CACHE}),
@@ -345,7 +344,7 @@ class GatherOptions:
     rim_url: str = RIM_URL
     ocsp_url: str | None = OCSP_URL
     http: HttpSettings = field(default_factory=HttpSettings)
-    timeout: float = TIMEOUT
+    timeout: float = 60.0
     workers: int = WORKERS
     revocation: RevocationMode = RevocationMode.BUNDLE
     cert_id_hash: CertIdHash = CertIdHash.SHA256

@@ -67,11 +67,9 @@ def inspect_bundle(
     An answer can be verified if its certificate is known: from the RIMs, or from ``chains``, those of devices. Without
     them the answers about devices are neither verified nor bad.
     """
-    usable: list[Collateral] = []
-    facts, bad = inspect_parts(
-        [collateral], verifier, at, chains=chains, cpu_anchors=cpu_anchors, use=lambda part, _: usable.append(part)
-    )
-    return Inspection(facts, bad, usable[0])
+    inspector = _Inspector(verifier, at, chains, cpu_anchors or CPU_ANCHORS)
+    usable = inspector.part(collateral)
+    return Inspection(inspector.facts(), tuple(inspector.bad), usable)
 
 
 def inspect_parts(
@@ -88,53 +86,53 @@ def inspect_parts(
     ``use`` is called with what of each part can be used, and with those answers in it that count if they are genuine,
     which shows only when their device is verified: a revocation, or what is current.
     """
-    inspector = _Inspector(verifier, at, cpu_anchors or CPU_ANCHORS)
-    inspector.learn(chains, ChainProfile.DEVICE)
-    rims: list[JsonObject] = []
-    answers: list[JsonObject] = []
-    cpu: list[JsonObject] = []
+    inspector = _Inspector(verifier, at, chains, cpu_anchors or CPU_ANCHORS)
     for part in parts:
-        refused = inspector.begin(part.ocsp)
-        rims += [inspector.rim(part.rims[name]) for name in sorted(part.rims)]
-        answers += [inspector.answer(answer) for answer in part.ocsp]
-        cpu += [inspector.cpu(answer) for answer in part.cpu]
-        use(
-            Collateral(
-                rims={name: rim for name, rim in part.rims.items() if name not in refused},
-                ocsp=tuple(answer for answer in part.ocsp if answer.content not in refused),
-                cpu=tuple(answer for answer in part.cpu if answer.content not in refused),
-            ),
-            inspector.open,
-        )
-    first = min(inspector.ends, default=None)
-    facts: JsonObject = {
-        "rims": rims,
-        "ocsp": answers,
-        **({"cpu": cpu} if cpu else {}),
-        "at": str(at),
-        "anchors": verifier.anchors.label,
-        "simulated": verifier.anchors.simulated,
-        "earliest_expiry": {"at": format_time(first[0]), "of": first[1]} if first is not None else None,
-    }
-    return facts, tuple(inspector.bad)
+        use(inspector.part(part), inspector.open)
+    return inspector.facts(), tuple(inspector.bad)
 
 
 class _Inspector:
-    def __init__(self, verifier: Verifier, at: VerificationTime, cpu_anchors: CpuAnchors) -> None:
+    def __init__(
+        self, verifier: Verifier, at: VerificationTime, chains: Iterable[ValidatedChain], cpu_anchors: CpuAnchors
+    ) -> None:
         self._memory = memory_of(verifier)
         self._anchors = verifier.anchors
         self._at = at
         self._cpu_anchors = cpu_anchors
         self._questions: dict[int, list[Question]] = {}
-        self.ends: list[tuple[datetime, str]] = []
+        self._rims: list[JsonObject] = []
+        self._answers: list[JsonObject] = []
+        self._cpu: list[JsonObject] = []
+        self._ends: list[tuple[datetime, str]] = []
         self.bad: list[tuple[str, str]] = []
+        self.learn(chains, ChainProfile.DEVICE)
 
-    def begin(self, answers: Iterable[OcspAnswer]) -> set[str | bytes]:
-        """Begin with a part that has these answers; what of the part cannot be used goes into the set."""
-        self._refused: set[str | bytes] = set()
+    def part(self, part: Collateral) -> Collateral:
+        """What of this part can be used; ``open`` are the answers in it that only their device verifies."""
         self.open: set[bytes] = set()
-        self._surplus = _surplus(answers, self._memory.parse_answer)
-        return self._refused
+        self._refused: set[str | bytes] = set()
+        self._surplus = _surplus(part.ocsp, self._memory.parse_answer)
+        self._rims += [self.rim(part.rims[name]) for name in sorted(part.rims)]
+        self._answers += [self.answer(answer) for answer in part.ocsp]
+        self._cpu += [self.cpu(answer) for answer in part.cpu]
+        return Collateral(
+            rims={name: rim for name, rim in part.rims.items() if name not in self._refused},
+            ocsp=tuple(answer for answer in part.ocsp if answer.content not in self._refused),
+            cpu=tuple(answer for answer in part.cpu if answer.content not in self._refused),
+        )
+
+    def facts(self) -> JsonObject:
+        first = min(self._ends, default=None)
+        return {
+            "rims": self._rims,
+            "ocsp": self._answers,
+            **({"cpu": self._cpu} if self._cpu else {}),
+            "at": str(self._at),
+            "anchors": self._anchors.label,
+            "simulated": self._anchors.simulated,
+            "earliest_expiry": {"at": format_time(first[0]), "of": first[1]} if first is not None else None,
+        }
 
     def learn(self, chains: Iterable[ValidatedChain], profile: ChainProfile) -> None:
         for question in certificates_to_ask(chains, profile):
@@ -232,7 +230,7 @@ class _Inspector:
 
     def _keep(self, entry: JsonObject, name: str, end: datetime | None, *, ended: bool) -> JsonObject:
         if end is not None:
-            self.ends.append((end, name))
+            self._ends.append((end, name))
         return entry | {"state": EXPIRED if ended else VERIFIED}
 
     def _refuse(self, entry: JsonObject, name: str, of: RimAnswer | OcspAnswer | CpuAnswer, reason: str) -> JsonObject:
@@ -298,13 +296,11 @@ def render_inspection(facts: Mapping[str, Any]) -> str:
         f"  checked at {facts['at']}, trust anchors: {facts['anchors']}{mark}",
     ]
     for rim in rims:
-        what = ""
+        line = f"  {rim['id']}: {_state(rim)}"
         if rim["state"] != NOT_VERIFIED:
-            what = (
-                f", {rim['product']} {rim['edition']} {rim['version']}, {counted(rim['active'], 'golden value')}, "
-                f"signed by {rim['signer']}, signers until {rim['expires']}"
-            )
-        lines.append(f"  {rim['id']}: {_state(rim)}{what}")
+            line += f", {rim['product']} {rim['edition']} {rim['version']}, {counted(rim['active'], 'golden value')}"
+            line += f", signed by {rim['signer']}, signers until {rim['expires']}"
+        lines.append(line)
     open_answers = [answer for answer in answers if answer.get("reason") == _OF_A_DEVICE]
     answers = [answer for answer in answers if answer.get("reason") != _OF_A_DEVICE]
     if len(answers) > _LISTED:
@@ -321,11 +317,10 @@ def render_inspection(facts: Mapping[str, Any]) -> str:
         lines.append(f"  {name}: {_state(answer)}{what if answer['state'] != NOT_VERIFIED else ''}")
     lines += _of_devices(open_answers)
     for item in cpu:
-        what = ""
+        line = f"  {item.get('about') or 'CPU collateral ' + item['sha256'][:12]}: {_state(item)}"
         if item["state"] != NOT_VERIFIED:
-            what = f", under the roots of {item['anchors']}, good until {item['until']}"
-        name = item.get("about") or f"CPU collateral {item['sha256'][:12]}"
-        lines.append(f"  {name}: {_state(item)}{what}" + f"   {SIMULATED}" * (item.get("simulated") is True))
+            line += f", under the roots of {item['anchors']}, good until {item['until']}"
+        lines.append(line + f"   {SIMULATED}" * (item.get("simulated") is True))
     if first is not None:
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
     return joined(lines)
