@@ -290,16 +290,6 @@ def _page(command: Command) -> str:
     return "\n".join(lines) + "\n"
 
 
-def status_table() -> str:
-    """The exit statuses of all commands as Markdown, for the README."""
-    rows = ["| Command | Exit status |", "| --- | --- |"]
-    said = {name: STATUSES[name] for name in COMMANDS} | {"any": ANY_STATUS}
-    for name, statuses in said.items():
-        cells = "; ".join(f"`{status}` {meaning}" if status else meaning for status, meaning in statuses)
-        rows.append(f"| {f'`{name}`' if name in COMMANDS else 'any of them'} | {cells} |")
-    return "\n".join(rows) + "\n"
-
-
 def _program() -> list[str]:
     """``nvattest-hook`` has no page of its own: it stands in that of ``nvattest hook``, whose name man looks for."""
     statuses = ", ".join(f"{status} {cause}" for cause, status in EXIT.items())

@@ -260,14 +260,11 @@ class Progress:
     Nothing is written where stderr is no terminal, unless ``lines`` asks for a line of its own now and then.
     """
 
-    def __init__(
-        self, what: str = "", *, stream: TextIO | None = None, quiet: bool = False, lines: bool = False,
-        delay: float = _DELAY,
-    ) -> None:  # fmt: skip
+    def __init__(self, what: str = "", *, quiet: bool = False, lines: bool = False, delay: float = _DELAY) -> None:
         import threading
 
         self._what = what
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = sys.stderr
         self._terminal = is_terminal(self._stream)
         self._shown = not quiet and (self._terminal or lines)
         self._delay = delay

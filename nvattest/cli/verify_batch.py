@@ -99,8 +99,9 @@ def run(options: argparse.Namespace) -> int:
         ]  # fmt: skip
         for name in ("output", "summary", "metrics"):
             target = getattr(request, name)
-            for other, path in used:
-                _refuse_one_file(other, path, f"--{name}", target)
+            for other, path in used if target is not None else ():
+                if path is not None:
+                    _refuse_one_file(other, path, f"--{name}", target)
             # What is written may not be one file either.
             used.append((f"--{name}", target))
         lines = read_lines(source)
@@ -160,10 +161,8 @@ def _files(bundle: str) -> list[str]:
     return [os.path.join(bundle, name) for name in os.listdir(bundle)] if os.path.isdir(bundle) else [bundle]
 
 
-def _refuse_one_file(name: str, source: str | BinaryIO | None, option: str, target: str | None) -> None:
+def _refuse_one_file(name: str, source: str | BinaryIO, option: str, target: str) -> None:
     """Refuse to write over what is read: all of it would be lost with exit status 0."""
-    if source is None or target is None:
-        return
     # A stream of a caller in this process may have no descriptor.
     with suppress(OSError, ValueError):
         read = source if isinstance(source, str) else source.fileno()

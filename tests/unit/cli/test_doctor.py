@@ -361,16 +361,17 @@ def test_the_network_is_left_alone_unless_asked(
     assert "Network" not in capsys.readouterr().out
 
 
-def test_progress_shows_nothing_where_nobody_looks() -> None:
+def test_progress_shows_nothing_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     from nvattest.cli.output import Progress
 
     stream = io.StringIO()
-    with Progress("work", stream=stream, delay=0.0) as progress:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress("work", delay=0.0) as progress:
         progress.update("half")
     assert stream.getvalue() == ""
 
 
-def test_progress_is_shown_on_a_terminal_and_cleared() -> None:
+def test_progress_is_shown_on_a_terminal_and_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     from nvattest.cli.output import Progress
 
     shown = threading.Event()
@@ -385,7 +386,8 @@ def test_progress_is_shown_on_a_terminal_and_cleared() -> None:
             return super().write(text)
 
     stream = Tty()
-    with Progress("asking", stream=stream, delay=0.0) as progress:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress("asking", delay=0.0) as progress:
         progress.update("3 of 7")
         assert shown.wait(5)
     assert "asking: 3 of 7" in stream.getvalue()
