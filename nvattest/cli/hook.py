@@ -22,6 +22,7 @@ from nvattest.cli.arguments import (
     option,
     output_file,
     read,
+    updated_file,
 )
 from nvattest.cli.output import say, write_file
 
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the agent serve nothing before a verdict stands; the image needs a bundle then",
     )  # fmt: skip
     for action in (write, manifest):
-        action.add_argument("--output", type=output_file, metavar="FILE", help="where to write it (default: print it)")
+        action.add_argument("--output", type=updated_file, metavar="FILE", help="where to write it (default: print it)")
 
 
 def add_guest_options(parser: argparse.ArgumentParser, *, default: str = "") -> None:
