@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import Enum
 from functools import partial
-from typing import Final, NamedTuple, NoReturn, Protocol
+from typing import ClassVar, Final, NamedTuple, NoReturn, Protocol
 
 from nvattest._text import clean
 from nvattest.errors import ResultCode
-from nvattest.model import DeviceKind
+from nvattest.model import DeviceKind, NoTruthValue, counted
 
 
 class CheckSpec(NamedTuple):
@@ -40,26 +40,18 @@ _C = ResultCode
 
 _DEVICE = (
     _spec("report-format", 1, "the report reads as SPDM", 30, _C.GPU_EVIDENCE_INVALID, _C.EVIDENCE_MALFORMED),
-    _spec(
-        "report-trailing-bytes", 1, "nothing follows the report's signature", 31,
-        _C.GPU_EVIDENCE_INVALID, _C.EVIDENCE_MALFORMED,
-    ),
+    _spec("report-trailing-bytes", 1, "nothing follows the report's signature", 31, _C.GPU_EVIDENCE_INVALID,
+          _C.EVIDENCE_MALFORMED),
     _spec("chain-format", 2, "the certificate chain can be read", 10, _C.EVIDENCE_MALFORMED),
     _spec("chain-path", 3, "the chain leads to the pinned device root", 60, _C.CERT_CHAIN_VERIFICATION_FAILURE),
     _spec("chain-validity", 4, "all device certificates are in their validity period", 61),
-    _spec(
-        "report-signature", 5, "the report is signed by the device's leaf key", 20,
-        _C.GPU_INVALID_SIGNATURE, _C.SWITCH_INVALID_SIGNATURE,
-    ),
+    _spec("report-signature", 5, "the report is signed by the device's leaf key", 20, _C.GPU_INVALID_SIGNATURE,
+          _C.SWITCH_INVALID_SIGNATURE),
     _spec("nonce", 6, "the report answers our nonce", 40, _C.GPU_EVIDENCE_NONCE_MISMATCH, _C.SWITCH_NONCE_MISMATCH),
-    _spec(
-        "architecture", 7, "chain, report and evidence name one architecture", 66,
-        _C.GPU_ARCHITECTURE_NOT_SUPPORTED, _C.SWITCH_ARCHITECTURE_NOT_SUPPORTED,
-    ),
-    _spec(
-        "fwid", 8, "the firmware id of the report is the certified one", 50,
-        _C.GPU_FWID_MISMATCH, _C.SWITCH_FWID_MISMATCH,
-    ),
+    _spec("architecture", 7, "chain, report and evidence name one architecture", 66,
+          _C.GPU_ARCHITECTURE_NOT_SUPPORTED, _C.SWITCH_ARCHITECTURE_NOT_SUPPORTED),
+    _spec("fwid", 8, "the firmware id of the report is the certified one", 50, _C.GPU_FWID_MISMATCH,
+          _C.SWITCH_FWID_MISMATCH),
     _spec("debug", 9, "the device is not in a debug state", 51),
     _spec("chain-revocation", 10, "no device certificate is revoked", 65),
     _spec("mode", 17, "the device runs in a known and allowed mode", 70, _C.SPDM_FIELD_NOT_FOUND),
@@ -101,14 +93,11 @@ _PLATFORM = (
 )
 
 _GUEST = (
-    _spec(
-        "quote-format", 26, "the CPU's quote can be read, and the policy accepts its kind", 1100, _C.EVIDENCE_MALFORMED
-    ),
+    _spec("quote-format", 26, "the CPU's quote can be read, and the policy accepts its kind", 1100,
+          _C.EVIDENCE_MALFORMED),
     _spec("quote-collateral", 27, "the maker's collateral is there, belongs to the quote and is current", 1101),
-    _spec(
-        "quote-chain", 28, "the CPU's certificate chain leads to its maker's root", 1102,
-        _C.CERT_CHAIN_VERIFICATION_FAILURE,
-    ),
+    _spec("quote-chain", 28, "the CPU's certificate chain leads to its maker's root", 1102,
+          _C.CERT_CHAIN_VERIFICATION_FAILURE),
     _spec("quote-revocation", 29, "no certificate of the CPU is revoked", 1103),
     _spec("quote-signature", 30, "the quote is signed by the CPU's certified key", 1104, _C.EVIDENCE_INVALID_SIGNATURE),
     _spec("quote-tcb", 31, "the CPU's firmware is at a level that the policy accepts", 1105),
@@ -249,19 +238,17 @@ def unacceptable(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return tuple([check for check in checks if check.outcome is not Outcome.PASS and not check.acceptable])
 
 
-class Judged(Protocol):
+class AnyCheck(Protocol):
     """A check as the verdict sees it: one just made, or one read from a saved appraisal."""
 
     @property
-    def id(self) -> str:
-        """Its name in the table."""
+    def id(self) -> str: ...
 
     @property
-    def acceptable(self) -> bool:
-        """Whether it allows trust."""
+    def acceptable(self) -> bool: ...
 
 
-def decide(checks: Collection[Judged], required: Collection[str], *, devices: Collection[bool] | None = None) -> bool:
+def decide(checks: Collection[AnyCheck], required: Collection[str], *, devices: Collection[bool] | None = None) -> bool:
     """Whether a device or a platform is trusted: the one rule, for live and for saved appraisals.
 
     Every required check is there, and every check is acceptable. Of a platform ``devices`` are the verdicts of its
@@ -285,6 +272,48 @@ def result_code(checks: tuple[Check, ...]) -> ResultCode:
     failed = [check for check in bad if check.outcome is not Outcome.SKIPPED] or bad
     code = min(failed, key=lambda check: check.rank).code
     return code if code is not ResultCode.OK else ResultCode.OVERALL_RESULT_FALSE
+
+
+class Judged(NoTruthValue):
+    """What the checks of one device or of one guest come to."""
+
+    __slots__ = ()
+    _ask: ClassVar[str] = ".trusted"
+
+    checks: tuple[Check, ...]
+
+    @property
+    def _required(self) -> Collection[str]:
+        raise NotImplementedError
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it may be believed: every required check is there and acceptable."""
+        return decide(self.checks, self._required)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that prevent trust, in the order of the story."""
+        return unacceptable(self.checks)
+
+    @property
+    def result_code(self) -> ResultCode:
+        """OK, or the code of the first failure in NVIDIA's order of checks."""
+        code = result_code(self.checks)
+        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
+
+    def check(self, id: str) -> Check | None:  # noqa: A002
+        """The check of this name."""
+        return next((check for check in self.checks if check.id == id), None)
+
+    def passed(self, id: str) -> bool:  # noqa: A002
+        """Whether the check of this name is there and passed."""
+        return any(check.id == id and check.outcome is Outcome.PASS for check in self.checks)
+
+
+def verdict(trusted: bool, failures: Sequence[object]) -> str:
+    """The verdict in words."""
+    return "trusted" if trusted else f"not trusted, {counted(len(failures), 'failure')}"
 
 
 # The verdict on a guest in words, for live and for saved appraisals.

@@ -14,23 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from datetime import date, datetime
 from enum import Enum
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nvattest._documents import JsonObject
-from nvattest.appraisal.check import (
-    REQUIRED_GUEST,
-    Check,
-    Outcome,
-    decide,
-    measured,
-    refused,
-    result_code,
-    unacceptable,
-    unproven,
-)  # fmt: skip
+from nvattest.appraisal.check import REQUIRED_GUEST, Check, Judged, measured, refused, unproven, verdict
 from nvattest.appraisal.inputs import demand
-from nvattest.errors import PolicyError, ResultCode
-from nvattest.model import NoTruthValue, counted
+from nvattest.errors import PolicyError
+from nvattest.model import counted
 
 ANY: Final = "any"
 # The weakening of a policy that demands no measurement.
@@ -286,7 +276,7 @@ class GuestFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GuestAppraisal(NoTruthValue):
+class GuestAppraisal(Judged):
     """All checks of a guest. ``trusted`` is true only if every check of the table is there and acceptable.
 
     ``kind`` is the kernel's name of the quote's provider, empty where the quote could not be read. ``recipe`` names how
@@ -306,16 +296,13 @@ class GuestAppraisal(NoTruthValue):
     anchors: str
     simulated: bool
 
-    _ask: ClassVar[str] = ".trusted"
-
     def __repr__(self) -> str:
-        verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
-        return f"<GuestAppraisal {self.kind or 'of an unreadable quote'}, {self.strength.value}: {verdict}>"
+        judged = f"{self.strength.value}: {verdict(self.trusted, self.failures)}"
+        return f"<GuestAppraisal {self.kind or 'of an unreadable quote'}, {judged}>"
 
     @property
-    def trusted(self) -> bool:
-        """Whether this guest may be believed, with what it says of its devices."""
-        return decide(self.checks, REQUIRED_GUEST)
+    def _required(self) -> tuple[str, ...]:
+        return REQUIRED_GUEST
 
     @property
     def quote_verified(self) -> bool:
@@ -323,29 +310,10 @@ class GuestAppraisal(NoTruthValue):
         return self.facts is not None
 
     @property
-    def failures(self) -> tuple[Check, ...]:
-        """The checks that stand in the way of trust, in the order of the story."""
-        return unacceptable(self.checks)
-
-    @property
-    def result_code(self) -> ResultCode:
-        """OK, or the code of the first check that failed."""
-        code = result_code(self.checks)
-        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
-
-    @property
     def weakened(self) -> tuple[str, ...]:
         """The names of the demands on this kind of quote that ask less than the strict policy does."""
         demands = self.policy.tdx if self.kind == "tdx_guest" else self.policy.snp
         return demands.weakenings if demands is not None else ()
-
-    def check(self, id: str) -> Check | None:  # noqa: A002
-        """The check of this name."""
-        return next((check for check in self.checks if check.id == id), None)
-
-    def passed(self, id: str) -> bool:  # noqa: A002
-        """Whether the check of this name is there and passed."""
-        return any(check.id == id and check.outcome is Outcome.PASS for check in self.checks)
 
     @property
     def sentence(self) -> str:

@@ -9,11 +9,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal import FORMAT, VERSION
-from nvattest.appraisal.check import REQUIRED, REQUIRED_PLATFORM, Check, Outcome, decide, result_code, unacceptable
+from nvattest.appraisal.check import (
+    REQUIRED,
+    REQUIRED_PLATFORM,
+    Check,
+    Judged,
+    Outcome,
+    decide,
+    result_code,
+    unacceptable,
+    verdict,
+)  # fmt: skip
 from nvattest.appraisal.inputs import EvidencePolicy, Source
 from nvattest.appraisal.measurements import Cell, Comparison, SvnComparison, signed_versions
 from nvattest.errors import NotTrustedError, ResultCode
@@ -71,7 +81,7 @@ class DeviceIdentity(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceAppraisal(NoTruthValue):
+class DeviceAppraisal(Judged):
     """All checks of one device. ``trusted`` is true only if every required check is there and acceptable."""
 
     index: int
@@ -88,11 +98,9 @@ class DeviceAppraisal(NoTruthValue):
     comparison: Comparison | None
     svn: SvnComparison | None
 
-    _ask: ClassVar[str] = ".trusted"
-
     def __repr__(self) -> str:
-        verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
-        return f"<DeviceAppraisal {self.label} {self.declared_architecture.value}: {verdict}>"
+        judged = verdict(self.trusted, self.failures)
+        return f"<DeviceAppraisal {self.label} {self.declared_architecture.value}: {judged}>"
 
     @property
     def label(self) -> str:
@@ -100,26 +108,8 @@ class DeviceAppraisal(NoTruthValue):
         return f"{self.kind.label}-{self.index}"
 
     @property
-    def trusted(self) -> bool:
-        """Whether this device may be believed."""
-        return decide(self.checks, REQUIRED[self.kind])
-
-    @property
-    def result_code(self) -> ResultCode:
-        """OK, or the code of the first failure in NVIDIA's order of checks."""
-        code = result_code(self.checks)
-        return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK and not self.trusted else code
-
-    @property
-    def failures(self) -> tuple[Check, ...]:
-        """The checks that prevent trust, in the order of the story."""
-        return unacceptable(self.checks)
-
-    def check(self, id: str) -> Check | None:  # noqa: A002
-        return next((check for check in self.checks if check.id == id), None)
-
-    def passed(self, id: str) -> bool:  # noqa: A002
-        return any(check.id == id and check.outcome is Outcome.PASS for check in self.checks)
+    def _required(self) -> tuple[str, ...]:
+        return REQUIRED[self.kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +130,8 @@ class Appraisal(NoTruthValue):
     guest: GuestAppraisal | None = None
 
     def __repr__(self) -> str:
-        verdict = "trusted" if self.trusted else f"not trusted, {counted(len(self.failures), 'failure')}"
-        marked = ", simulated" * self.simulated
-        return f"<Appraisal {counted(len(self.devices), 'device')} at {self.at}: {verdict}{marked}>"
+        judged = f"{verdict(self.trusted, self.failures)}{', simulated' * self.simulated}"
+        return f"<Appraisal {counted(len(self.devices), 'device')} at {self.at}: {judged}>"
 
     @property
     def trusted(self) -> bool:
@@ -160,30 +149,24 @@ class Appraisal(NoTruthValue):
             if not device.trusted:
                 return device.result_code
         code = result_code(self.checks)
-        if code is ResultCode.OK and self.guest is not None:
-            code = self.guest.result_code
+        code = self.guest.result_code if code is ResultCode.OK and self.guest is not None else code
         return ResultCode.OVERALL_RESULT_FALSE if code is ResultCode.OK else code
 
     @property
     def failures(self) -> tuple[tuple[str, Check], ...]:
         """All checks that prevent trust, each with the label of its device (``PLATFORM`` for the whole, ``GUEST``)."""
-        of_devices = [(device.label, check) for device in self.devices for check in device.failures]
-        of_guest = self.guest.failures if self.guest is not None else ()
-        return (
-            *of_devices,
-            *(("PLATFORM", check) for check in unacceptable(self.checks)),
-            *(("GUEST", check) for check in of_guest),
-        )
+        found = [(device.label, check) for device in self.devices for check in device.failures]
+        found += [("PLATFORM", check) for check in unacceptable(self.checks)]
+        return (*found, *(("GUEST", check) for check in (self.guest.failures if self.guest is not None else ())))
 
     @property
     def collateral_expires(self) -> datetime | None:
         """When the first of what this rests on ends: the window of an answer, or a certificate above a RIM."""
         rims = [rim.chain for device in self.devices for rim in device.rims.values() if rim.chain is not None]
-        answers = [item for chain in [*rims, *(device.chain for device in self.devices)] if chain is not None
-                   for item in chain.revocations]  # fmt: skip
-        ends = [chain.validated.earliest_not_after for chain in rims]
-        ends += [end for item in answers if (end := item.revocation.next_update) is not None]
-        return min(ends, default=None)
+        chains = [*rims, *(device.chain for device in self.devices if device.chain is not None)]
+        answers = [item.revocation.next_update for chain in chains for item in chain.revocations]
+        ends = [*(chain.validated.earliest_not_after for chain in rims), *answers]
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def weakened(self) -> tuple[str, ...]:
@@ -204,9 +187,8 @@ class Appraisal(NoTruthValue):
         if more := len(self.failures) - len(made):
             lines.append(f"{more} more {'check' if more == 1 else 'checks'} could not be made")
         first = next((check.hint for _, check in self.failures if check.hint), "")
-        raise NotTrustedError(
-            "not trusted; " + "; ".join(lines or ["no device"]), result_code=self.result_code, hint=first
-        )
+        message = "not trusted; " + "; ".join(lines or ["no device"])
+        raise NotTrustedError(message, result_code=self.result_code, hint=first)
 
 
 # --- as JSON ---------------------------------------------------------------------------------------------------------
@@ -287,21 +269,17 @@ def _members(value: object, *names: str) -> JsonObject:
 
 
 def _check(check: Check) -> JsonObject:
-    result: JsonObject = {
+    said = ("expected", "found", "hint", "tolerated_by")
+    return {
         "step": check.spec.step,
         "id": check.id,
         "title": check.spec.title,
         "outcome": check.outcome.value,
         "acceptable": check.acceptable,
         "detail": check.detail,
+        **{name: value for name in said if (value := getattr(check, name))},
+        **({"code": int(check.code)} if check.code else {}),
     }
-    for name in ("expected", "found", "hint", "tolerated_by"):
-        value = getattr(check, name)
-        if value:
-            result[name] = value
-    if check.code:
-        result["code"] = int(check.code)
-    return result
 
 
 def _device(device: DeviceAppraisal) -> JsonObject:
