@@ -19,13 +19,13 @@ from nvattest._registry import (
     SWITCH_MODE_LOCKED,
     SWITCH_MODE_UNKNOWN,
     VALUE_TYPE_RAW_SVN,
-)
+)  # fmt: skip
 from nvattest._text import version_key
 from nvattest.appraisal.check import Check, failed, not_made, passed
 from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.errors import ResultCode
 from nvattest.evidence import Evidence
-from nvattest.rim.document import GoldenValue
+from nvattest.rim.document import GoldenValue, MinSvn
 from nvattest.rim.ids import RimRole
 from nvattest.rim.verify import VerifiedRim
 from nvattest.spdm.opaque import GpuFields, OpaqueData
@@ -89,41 +89,35 @@ def compare_measurements(report: Report, rims: Mapping[RimRole, VerifiedRim]) ->
     golden: dict[int, tuple[RimRole, GoldenValue]] = {}
     conflicts = []
     for role, rim in rims.items():
-        for index, value in rim.golden.items():
-            if index in golden:
-                conflicts.append(index)
-            golden.setdefault(index, (role, value))
+        conflicts += [index for index in rim.golden if index in golden]
+        golden = {index: (role, value) for index, value in rim.golden.items()} | golden
     runtime = {block.index - GOLDEN_TO_BLOCK: block.value for block in report.response.blocks}
     cells = []
     for index in sorted(golden.keys() | runtime.keys()):
         measured = runtime.get(index)
-        pair = golden.get(index)
-        if pair is None:
+        role_of, value_of = golden.get(index, (None, None))
+        if value_of is None:
             state = CellState.NOT_COVERED
-        elif measured is not None and measured in pair[1].values:
+        elif measured is not None and measured in value_of.values:
             state = CellState.MATCHED
         elif index == NVDEC0_GOLDEN_INDEX and nvdec0_status == NVDEC0_DISABLED:
             state = CellState.EXEMPT
         else:
             state = CellState.MISSING if measured is None else CellState.MISMATCHED
-        role_of, value_of = pair if pair is not None else (None, None)
         cells.append(Cell(index, state, role_of, value_of, measured))
-    return Comparison(cells=tuple(cells), conflicts=tuple(sorted(conflicts)))
+    return Comparison(tuple(cells), tuple(sorted(conflicts)))
 
 
 class SvnCell(NamedTuple):
     """One MIN_SVN record against the entry it names. ``runtime`` is None where that is missing or ill-typed."""
 
-    data_type: int
-    name: str
-    minimum: int
+    record: MinSvn
     runtime: int | None
-    include_in_result: bool
 
     @property
     def satisfied(self) -> bool:
         """Whether the runtime number is there and high enough."""
-        return self.runtime is not None and self.runtime >= self.minimum
+        return self.runtime is not None and self.runtime >= self.record.minimum
 
 
 class SvnComparison(NamedTuple):
@@ -143,28 +137,16 @@ def compare_svn(opaque: OpaqueData, rims: Mapping[RimRole, VerifiedRim]) -> SvnC
 
     The runtime entry must be exactly two bytes, little-endian, of value type 0x87; anything else does not satisfy.
     """
-    cells = []
+    cells: list[SvnCell] = []
     conflicts = []
-    types: set[int] = set()
-    names: set[str] = set()
-    for rim in rims.values():
-        for record in rim.document.min_svn:
-            if record.data_type in types or record.name in names:
-                conflicts.append(record.name)
-            types.add(record.data_type)
-            names.add(record.name)
-            entry = opaque.entry(record.data_type)
-            usable = entry is not None and entry.value_type == VALUE_TYPE_RAW_SVN and len(entry.data) == 2
-            cells.append(
-                SvnCell(
-                    data_type=record.data_type,
-                    name=record.name,
-                    minimum=record.minimum,
-                    runtime=int.from_bytes(entry.data, "little") if entry is not None and usable else None,
-                    include_in_result=record.include_in_result,
-                )
-            )
-    return SvnComparison(cells=tuple(cells), conflicts=tuple(conflicts))
+    for record in (record for rim in rims.values() for record in rim.document.min_svn):
+        earlier = (cell.record for cell in cells)
+        if any(record.data_type == other.data_type or record.name == other.name for other in earlier):
+            conflicts.append(record.name)
+        entry = opaque.entry(record.data_type)
+        usable = entry is not None and entry.value_type == VALUE_TYPE_RAW_SVN and len(entry.data) == 2
+        cells.append(SvnCell(record, int.from_bytes(entry.data, "little") if entry is not None and usable else None))
+    return SvnComparison(tuple(cells), tuple(conflicts))
 
 
 def check_conflicts(comparison: Comparison | None, svn: SvnComparison | None, complete: bool) -> Check:
@@ -211,13 +193,11 @@ def check_minimum_svn(svn: SvnComparison | None, complete: bool) -> Check:
     """Step 16."""
     if svn is None:
         return not_made("minimum-svn", _NO_RIM)
-    low = svn.mismatches
-    if low:
+    if low := svn.mismatches:
+        names, (first, runtime) = ", ".join(cell.record.name for cell in low), low[0]
         return failed(
-            "minimum-svn", f"{', '.join(cell.name for cell in low)} below the minimum or not reported",
-            expected=f"{low[0].name} >= {low[0].minimum}",
-            found="not reported" if low[0].runtime is None else str(low[0].runtime),
-            hint="update the firmware of the device",
+            "minimum-svn", f"{names} below the minimum or not reported", expected=f"{first.name} >= {first.minimum}",
+            found="not reported" if runtime is None else str(runtime), hint="update the firmware of the device",
         )  # fmt: skip
     if not complete:
         return not_made("minimum-svn", _ONE_MISSING)

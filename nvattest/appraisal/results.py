@@ -25,7 +25,7 @@ from nvattest.appraisal.check import (
     verdict,
 )  # fmt: skip
 from nvattest.appraisal.inputs import EvidencePolicy, Source
-from nvattest.appraisal.measurements import Cell, Comparison, SvnComparison, signed_versions
+from nvattest.appraisal.measurements import Cell, Comparison, SvnCell, SvnComparison, signed_versions
 from nvattest.errors import NotTrustedError, ResultCode
 from nvattest.model import Architecture, DeviceKind, Nonce, NoTruthValue, VerificationTime, counted, format_time
 from nvattest.pki.certificate import Certificate
@@ -193,8 +193,6 @@ class Appraisal(NoTruthValue):
 
 # --- as JSON ---------------------------------------------------------------------------------------------------------
 
-_SVN = ("data_type", "name", "minimum", "runtime", "satisfied")
-
 
 def appraisal_to_json(appraisal: Appraisal) -> JsonObject:
     """The appraisal as JSON values: device by device, check by check."""
@@ -299,7 +297,7 @@ def _device(device: DeviceAppraisal) -> JsonObject:
         "chain": _chain(device.chain) if device.chain is not None else None,
         "rims": [_rim(rim) for rim in device.rims.values()],
         "measurements": [_cell(cell) for cell in device.comparison.cells] if device.comparison is not None else None,
-        "minimum_svn": [_members(cell, *_SVN) for cell in device.svn.cells] if device.svn is not None else None,
+        "minimum_svn": [_svn(cell) for cell in device.svn.cells] if device.svn is not None else None,
         "checks": [_check(check) for check in device.checks],
     }
 
@@ -366,3 +364,7 @@ def _cell(cell: Cell) -> JsonObject:
         "golden": _plain(cell.golden.values) if cell.golden is not None else [],
         "runtime": _plain(cell.runtime),
     }
+
+
+def _svn(cell: SvnCell) -> JsonObject:
+    return _members(cell.record, "data_type", "name", "minimum") | _members(cell, "runtime", "satisfied")

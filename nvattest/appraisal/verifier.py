@@ -297,8 +297,7 @@ def _version_for(role: RimRole, report: Report) -> str:
 
 # --- steps 20 to 25: what only all devices of one guest together allow ------------------------------------------------
 
-_GPUS = ("GPU", "GPUs")
-_SWITCHES = ("switch", "switches")
+_SWITCH = ("switch", "switches")
 Devices = Sequence[DeviceAppraisal]
 
 
@@ -306,22 +305,18 @@ def appraise_platform(devices: tuple[DeviceAppraisal, ...], basis: Basis) -> App
     """Put the appraisals of all devices together and make the checks of the platform. Never raises."""
     gpus = [device for device in devices if device.kind is DeviceKind.GPU]
     switches = [device for device in devices if device.kind is DeviceKind.NVSWITCH]
-    return Appraisal(
-        devices=devices,
-        checks=(
-            _check_trusted(devices),  # (20)
-            _check_counts(len(gpus), len(switches), basis.policy),  # (21)
-            _check_distinct(devices),  # (22)
-            _check_nonce(devices),  # (23)
-            _check_mode(gpus),  # (24)
-            _check_topology(gpus, switches, basis.policy),  # (25)
-        ),
-        nonce=basis.nonce,
-        at=basis.at,
-        policy=basis.policy,
-        anchors=basis.anchors.label,
-        simulated=basis.anchors.simulated,
+    checks = (
+        _check_trusted(devices),  # (20)
+        _check_counts(len(gpus), len(switches), basis.policy),  # (21)
+        _check_distinct(devices),  # (22)
+        _check_nonce(devices),  # (23)
+        _check_mode(gpus),  # (24)
+        _check_topology(gpus, switches, basis.policy),  # (25)
     )
+    return Appraisal(
+        devices=devices, checks=checks, nonce=basis.nonce, at=basis.at, policy=basis.policy,
+        anchors=basis.anchors.label, simulated=basis.anchors.simulated,
+    )  # fmt: skip
 
 
 def _check_trusted(devices: Devices) -> Check:
@@ -335,7 +330,7 @@ def _check_trusted(devices: Devices) -> Check:
 
 
 def _both(gpus: int, switches: int) -> str:
-    return f"{counted(gpus, *_GPUS)} and {counted(switches, *_SWITCHES)}"
+    return f"{counted(gpus, 'GPU')} and {counted(switches, *_SWITCH)}"
 
 
 def _check_counts(gpus: int, switches: int, policy: EvidencePolicy) -> Check:
@@ -343,16 +338,12 @@ def _check_counts(gpus: int, switches: int, policy: EvidencePolicy) -> Check:
     if gpus + switches == 0:
         hint = "check that the GPUs are passed through and the driver is loaded"
         return failed("devices-present", "no device was given: nothing was proven", found=found, hint=hint)
-    for words, count, expected in (
-        (_GPUS, gpus, policy.expected_gpus),
-        (_SWITCHES, switches, policy.expected_switches),
-    ):
+    kinds = ((("GPU",), gpus, policy.expected_gpus), (_SWITCH, switches, policy.expected_switches))
+    for words, count, expected in kinds:
         if expected is not None and count != expected:
-            seen = counted(count, *words)
-            return failed(
-                "devices-present", f"{seen}, the policy expects {expected}", expected=counted(expected, *words),
-                found=seen, hint="a device is missing, or was not passed through",
-            )  # fmt: skip
+            detail, hint = f"the policy expects {expected}", "a device is missing, or was not passed through"
+            seen, wanted = counted(count, *words), counted(expected, *words)
+            return failed("devices-present", f"{seen}, {detail}", expected=wanted, found=seen, hint=hint)
     return passed("devices-present", found)
 
 
@@ -406,7 +397,7 @@ def _check_mode(gpus: Devices) -> Check:
 def _check_topology(gpus: Devices, switches: Devices, policy: EvidencePolicy) -> Check:
     ppcie = any(gpu.report is not None and feature_mode(gpu.report) is FeatureMode.PPCIE for gpu in gpus)
     required = policy.topology is TopologyRule.REQUIRED
-    unprotected = list(_unprotected(gpus, switches)) if switches or required else []
+    unprotected = list(_unprotected([*gpus, *switches])) if switches or required else []
     unlinked = list(_unlinked(gpus, switches)) if gpus and switches else []
     both = _both(len(gpus), len(switches))
     if unprotected:
@@ -440,21 +431,21 @@ def _unlinked(gpus: Devices, switches: Devices) -> Iterator[str]:
     for device in (*gpus, *switches):
         if _certified_pdi(device) is None:
             yield f"{device.label}: its certificates name no PDI"
-    gpu_pdis, switch_pdis = ({_certified_pdi(device) or "" for device in group} - {""} for group in (gpus, switches))
-    for gpu in gpus:
-        if gpu.report is None or not isinstance(gpu.report.fields, GpuFields):
-            yield f"{gpu.label}: its report could not be read"
-        else:
-            yield from _unlisted(gpu.label, "switches", set(gpu.report.fields.switch_pdis), switch_pdis)
-    for switch in switches:
-        if switch.report is None or not isinstance(switch.report.fields, SwitchFields):
-            yield f"{switch.label}: its report could not be read"
-            continue
-        yield from _unlisted(switch.label, "GPUs", set(switch.report.fields.gpu_pdis), gpu_pdis)
-        own = switch.report.fields.pdi
-        certified = switch.identity.pdi if switch.identity is not None else None
-        if own != certified:
-            yield f"{switch.label}: its report says PDI {own}, its certificate {certified}"
+    for devices, word, others in ((gpus, "switches", switches), (switches, "GPUs", gpus)):
+        certified = {pdi for other in others if (pdi := _certified_pdi(other)) is not None}
+        for device in devices:
+            if device.report is None:
+                yield f"{device.label}: its report could not be read"
+                continue
+            fields = device.report.fields
+            listed = set(fields.switch_pdis if isinstance(fields, GpuFields) else fields.gpu_pdis)
+            if foreign := sorted(listed - certified - {NO_PDI}):
+                yield f"{device.label}: its report lists {word} that are not here: {', '.join(foreign)}"
+            if missing := sorted(certified - listed):
+                yield f"{device.label}: its report does not list the {word} {', '.join(missing)}"
+            own = device.identity.pdi if device.identity is not None else None
+            if isinstance(fields, SwitchFields) and fields.pdi != own:
+                yield f"{device.label}: its report says PDI {fields.pdi}, its certificate {own}"
 
 
 def _certified_pdi(device: DeviceAppraisal) -> str | None:
@@ -462,30 +453,19 @@ def _certified_pdi(device: DeviceAppraisal) -> str | None:
     return None if pdi == NO_PDI else pdi
 
 
-def _unlisted(label: str, word: str, reported: set[str], certified: set[str]) -> Iterator[str]:
-    foreign, missing = sorted(reported - certified - {NO_PDI}), sorted(certified - reported)
-    if foreign:
-        yield f"{label}: its report lists {word} that are not here: {', '.join(foreign)}"
-    if missing:
-        yield f"{label}: its report does not list the {word} {', '.join(missing)}"
-
-
-def _unprotected(gpus: Devices, switches: Devices) -> Iterator[str]:
+def _unprotected(devices: Devices) -> Iterator[str]:
     """Which devices are not protected, one sentence each. A report that cannot be read fails elsewhere."""
-    for gpu in gpus:
-        if gpu.report is None or not isinstance(gpu.report.fields, GpuFields):
+    for device in devices:
+        if device.report is None:
             continue
-        status = gpu.report.fields.ppcie_status
-        if feature_mode(gpu.report) is not FeatureMode.PPCIE:
-            mode = feature_mode_name(gpu.report)
-            yield f"{gpu.label}: its report says mode {mode}; expected protected PCIe (ppcie)"
-        elif status != PPCIE_ENABLED:
+        fields = device.report.fields
+        if isinstance(fields, SwitchFields):
+            if (lock := fields.lock_status) != SWITCH_LOCKED:
+                said = "is missing" if lock is None else f"is {lock}"
+                yield f"{device.label}: its lock status {said}; expected {SWITCH_LOCKED} (locked)"
+        elif feature_mode(device.report) is not FeatureMode.PPCIE:
+            mode = feature_mode_name(device.report)
+            yield f"{device.label}: its report says mode {mode}; expected protected PCIe (ppcie)"
+        elif (status := fields.ppcie_status) != PPCIE_ENABLED:
             said = "is missing" if status is None else f"is {status:#04x}"
-            yield f"{gpu.label}: its protected PCIe status {said}; expected {PPCIE_ENABLED:#04x}"
-    for switch in switches:
-        if switch.report is None or not isinstance(switch.report.fields, SwitchFields):
-            continue
-        lock = switch.report.fields.lock_status
-        if lock != SWITCH_LOCKED:
-            said = "is missing" if lock is None else f"is {lock}"
-            yield f"{switch.label}: its lock status {said}; expected {SWITCH_LOCKED} (locked)"
+            yield f"{device.label}: its protected PCIe status {said}; expected {PPCIE_ENABLED:#04x}"

@@ -109,7 +109,7 @@ def _claims_3(device: DeviceAppraisal, appraisal: Appraisal, *, version: str) ->
         claims["x-nvidia-mismatch-opaque-data-records"] = _opaque_mismatches(device)
         cells = device.svn.cells if device.svn is not None else ()
         claims["x-nvidia-attester-claims"] = {
-            cell.name: cell.runtime for cell in cells if cell.include_in_result and cell.runtime is not None
+            record.name: runtime for record, runtime in cells if record.include_in_result and runtime is not None
         }
     return claims
 
@@ -227,9 +227,9 @@ def _record(cell: Cell) -> JsonObject:
 
 def _opaque_mismatches(device: DeviceAppraisal) -> list[JsonObject] | None:
     return [
-        {"id": cell.data_type, "name": cell.name, "goldenType": "MIN_SVN", "goldenValue": cell.minimum}
-        | ({} if cell.runtime is None else {"runtimeType": "MIN_SVN", "runtimeValue": cell.runtime})
-        for cell in (device.svn.mismatches if device.svn is not None else ())
+        {"id": floor.data_type, "name": floor.name, "goldenType": "MIN_SVN", "goldenValue": floor.minimum}
+        | ({} if runtime is None else {"runtimeType": "MIN_SVN", "runtimeValue": runtime})
+        for floor, runtime in (device.svn.mismatches if device.svn is not None else ())
     ] or None
 
 
