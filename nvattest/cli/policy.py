@@ -55,20 +55,20 @@ def run(options: argparse.Namespace) -> int:
 
         worker()
         return 0
-    failed = False
+    as_json = options.format == "json"
     try:
         answer = _check(options.file, options.claims)
     except NvattestError as error:
-        failed = True
-        lines = [f"{error}", *([f"  next: {error.hint}"] if error.hint else [])]
-        facts: JsonObject = {"error": {"code": error.code, "message": str(error), "hint": error.hint}}
-        answer = Answer(error.result_code, facts, lines)
-    code = answer.code
-    if options.format == "json":
-        print_json("policy-check", answer.facts, code=code)
+        if as_json:
+            print_json("policy-check", {}, error=error)
+        else:
+            say(joined([f"{error}", *([f"  next: {error.hint}"] if error.hint else [])]))
+        return error.result_code.exit_status or ResultCode.UNKNOWN.exit_status
+    if as_json:
+        print_json("policy-check", answer.facts, code=answer.code)
     else:
         say(joined(answer.lines))
-    return code.exit_status or (ResultCode.UNKNOWN.exit_status if failed else 0)
+    return answer.code.exit_status
 
 
 def _check(path: str, claims_path: str | None) -> Answer:
@@ -117,16 +117,14 @@ def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
 
 def _demands(data: bytes, path: str, claims_path: str | None, kind: str) -> Answer:
     """What an evidence policy or a CPU policy demands; neither is tried on claims."""
-    if kind == "cpu":
-        from nvattest.appraisal.results import cpu_policy_to_json
-        from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
+    from nvattest.appraisal.results import cpu_policy_to_json, policy_to_json
+    from nvattest.policy.cpu_policy import explain_cpu_policy, load_cpu_policy
+    from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
 
+    if kind == "cpu":
         cpu = load_cpu_policy(data, source=path)
         demands, weakened, policy = list(explain_cpu_policy(cpu)), list(cpu.weakenings), cpu_policy_to_json(cpu)
     else:
-        from nvattest.appraisal.results import policy_to_json
-        from nvattest.policy.evidence_policy import explain_evidence_policy, load_evidence_policy
-
         own = load_evidence_policy(data, source=path)
         demands, weakened, policy = list(explain_evidence_policy(own)), list(own.weakenings), policy_to_json(own)
     words, subject, command, results = _JUDGES[kind]
