@@ -38,7 +38,7 @@ from nvattest.model import VerificationTime, counted
 
 if TYPE_CHECKING:
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.bundle import BundleFile, BundleFolder
+    from nvattest.collateral.bundle import Bundle
     from nvattest.collateral.fleet import Node, Tally
     from nvattest.collateral.folders import Unused
     from nvattest.collateral.inspection import Inspection
@@ -297,10 +297,10 @@ def _refresh(options: argparse.Namespace, *, as_json: bool) -> int:
 
 def _inspect(path: str, inspector: Inspector, *, as_json: bool) -> int:
     """List and verify; what does not verify makes the status that of an overall result that is false."""
-    from nvattest.collateral.bundle import open_bundle
+    from nvattest.collateral.bundle import Bundle
     from nvattest.collateral.inspection import inspect_parts
 
-    parts = open_bundle(path).parts() if os.path.isdir(path) else iter([sources.read_bundle(path, "FILE")])
+    parts = Bundle(path).parts() if os.path.isdir(path) else iter([sources.read_bundle(path, "FILE")])
     facts, bad = inspect_parts(parts, **inspector._asdict())
     _print(facts, path, as_json=as_json)
     return ResultCode.OVERALL_RESULT_FALSE.exit_status if bad else 0
@@ -353,7 +353,7 @@ def _fetch_fleet(request: FleetRequest) -> int:
         CollateralError: a service cannot be reached, or a node could not be verified with the bundle.
     """
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.bundle import MANIFEST, BundleFolder
+    from nvattest.collateral.bundle import MANIFEST, Bundle
     from nvattest.collateral.fleet import FetchJournal, gather_fleet
     from nvattest.fleet import open_lines
     from nvattest.session import now
@@ -375,7 +375,7 @@ def _fetch_fleet(request: FleetRequest) -> int:
                     f"{request.folder}: there is a bundle in it", code="file",
                     hint="nvattest bundle refresh asks for what ends soon; or name another folder",
                 )  # fmt: skip
-            before = BundleFolder(request.folder)
+            before = Bundle(request.folder)
             if not journal.seeded:
                 journal.seed(before.parts())
         progress = stack.enter_context(Progress("fetching", quiet=request.quiet))
@@ -392,14 +392,14 @@ def _fetch_fleet(request: FleetRequest) -> int:
             "folder": request.folder,
             "nodes": tally.nodes,
             "not_ready": [{"node": name, "reason": reason} for name, reason in tally.problems],
-            "rims": len(folder.rims),
+            "rims": len(folder.shared.rims),
             "answers": answers,
             "anchors": verifier.anchors.label,
             "simulated": verifier.anchors.simulated,
         }
         print_json("fleet-fetch", facts)
     else:
-        held = f"{counted(len(folder.rims), 'RIM')} and {counted(answers, 'revocation answer')}"
+        held = f"{counted(len(folder.shared.rims), 'RIM')} and {counted(answers, 'revocation answer')}"
         say(f"{request.folder}: {held} for {counted(tally.nodes - len(tally.problems), 'node')}")
     return 0
 
@@ -436,17 +436,17 @@ def _require_complete(tally: Tally, request: FleetRequest) -> None:
 
 def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Output) -> int:
     """Merge bundles of any size into a folder, one part in memory at a time."""
-    from nvattest.collateral.bundle import merge_bundles, open_bundle
+    from nvattest.collateral.bundle import Bundle, merge_bundles
     from nvattest.collateral.fleet import FetchJournal
     from nvattest.collateral.folders import Unused
     from nvattest.collateral.inspection import inspect_parts
 
-    bundles: list[BundleFile | BundleFolder] = []
+    bundles: list[Bundle] = []
     unused: list[Unused] = []
 
     def parts() -> Iterator[Collateral]:
         yield merge_bundles(
-            [Collateral(rims=bundle.rims, cpu=bundle.cpu) for bundle in bundles],
+            [replace(bundle.shared, ocsp=()) for bundle in bundles],
             conflict=lambda rim, error: unused.append(Unused(rim.origin, error.message)),
         )
         for bundle in bundles:
@@ -461,7 +461,7 @@ def _merge_into_folder(paths: Sequence[str], inspector: Inspector, output: Outpu
         try:
             for path in paths:
                 try:
-                    bundles.append(open_bundle(path))
+                    bundles.append(Bundle(path))
                 except InputError as error:
                     unused.append(Unused(path, error.message))
             facts, bad = inspect_parts(parts(), **inspector._asdict(), use=journal.merge)

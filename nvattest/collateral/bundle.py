@@ -225,25 +225,32 @@ class _File(NamedTuple):
     sha256: str
 
 
-class BundleFolder:
-    """An open folder bundle. Its RIMs are read now, its shards when an answer in them is wanted.
+class Bundle:
+    """An open bundle. Of a folder the RIMs and the CPU collateral are read now, a shard when an answer is wanted.
 
-    ``content`` is its manifest, where that was read before: two processes that share it see one bundle.
+    ``shared`` is what is read now: all of a file. ``content`` is that of the file or of the manifest, where it was read
+    before: two processes that share it see one bundle.
 
     Raises:
-        InputError: there is no manifest, it cannot be read, or the RIMs do not have the digest in it. The methods raise
-            it for a shard that is missing, damaged, or not that of the manifest.
+        InputError: there is no file or no manifest, it cannot be read, or the RIMs do not have the digest in it. The
+            methods raise it for a shard that is missing, damaged, or not that of the manifest.
     """
 
     def __init__(self, path: str, content: bytes | None = None) -> None:
         self.path = path
-        self.content = read_bounded(os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST) if content is None else content
-        rims, self._shards = _manifest(self.content, path)
-        self._files = [rims, *(file for file in self._shards if file is not None)]
+        self.in_folder = os.path.isdir(path)
+        file, maximum = (os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST) if self.in_folder else (path, MAXIMUM_BUNDLE)
+        self.content = read_bounded(file, maximum) if content is None else content
+        self._files: list[_File] = []
+        self._shards: tuple[_File | None, ...] = (None,)
         self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
         self._left = _KEPT_BYTES
-        whole = self._read(rims)
-        self.rims, self.cpu = whole.rims, whole.cpu
+        if self.in_folder:
+            rims, self._shards = _manifest(self.content, path)
+            self._files = [rims, *(shard for shard in self._shards if shard is not None)]
+            self.shared = replace(self._read(rims), ocsp=())
+        else:
+            self.shared = load_bundle(self.content, origin=path)
 
     def answers(self, serials: Iterable[int]) -> tuple[OcspAnswer, ...]:
         """The answers about certificates with these serial numbers."""
@@ -255,7 +262,7 @@ class BundleFolder:
 
     def parts(self) -> Iterator[Collateral]:
         """All of it, one shard in memory at a time; the RIMs and the CPU collateral come first."""
-        yield Collateral(rims=self.rims, cpu=self.cpu)
+        yield self.shared
         yield from map(self._read, self._files[1:])
 
     def check(self) -> None:
@@ -290,23 +297,6 @@ class BundleFolder:
         return data
 
 
-class BundleFile:
-    """An open bundle file, in memory; ``content`` as in ``BundleFolder``."""
-
-    def __init__(self, path: str, content: bytes | None = None) -> None:
-        self.content = read_bounded(path, MAXIMUM_BUNDLE) if content is None else content
-        self.whole = load_bundle(self.content, origin=path)
-        self.rims, self.cpu = self.whole.rims, self.whole.cpu
-
-    def parts(self) -> Iterator[Collateral]:
-        return iter([self.whole])
-
-
-def open_bundle(path: str, content: bytes | None = None) -> BundleFile | BundleFolder:
-    """Open a bundle, a file or a folder; InputError where it cannot be read."""
-    return BundleFolder(path, content) if os.path.isdir(path) else BundleFile(path, content)
-
-
 class Bundles:
     """Several bundles, files and folders, as the collateral of platforms.
 
@@ -314,18 +304,18 @@ class Bundles:
 
     Raises:
         InputError: one cannot be used, or two have different documents for one RIM id (``bundle-conflict``). The
-            methods raise it as those of ``BundleFolder``.
+            methods raise it as those of ``Bundle``.
     """
 
     def __init__(self, paths: Sequence[str], contents: Sequence[bytes] = ()) -> None:
-        bundles = [open_bundle(path, contents[number] if contents else None) for number, path in enumerate(paths)]
+        bundles = [Bundle(path, contents[number] if contents else None) for number, path in enumerate(paths)]
         self.contents = tuple(bundle.content for bundle in bundles)
-        self._folders = [bundle for bundle in bundles if isinstance(bundle, BundleFolder)]
-        files = tuple(answer for bundle in bundles if isinstance(bundle, BundleFile) for answer in bundle.whole.ocsp)
+        self._folders = [bundle for bundle in bundles if bundle.in_folder]
         rims: dict[str, RimAnswer] = {}
         for bundle in bundles:
-            for rim in bundle.rims.values():
+            for rim in bundle.shared.rims.values():
                 add_rim(rims, rim)
+        files = tuple(answer for bundle in bundles for answer in bundle.shared.ocsp)
         self._whole = Collateral(rims=rims, ocsp=files)
         # With a folder among them a platform gets the few answers that it needs, also from the files.
         self._files = by_serial(files) if self._folders else {}
@@ -380,7 +370,7 @@ def _shard_of(serial: int, shards: int) -> int:
 
 def write_folder(
     path: str, shared: Collateral, serials: Mapping[K, int], answer: Callable[[K], bytes | None]
-) -> BundleFolder:
+) -> Bundle:
     """Write a folder bundle: the RIMs and the CPU collateral of ``shared`` in one file, and shards of answers.
 
     ``serials`` has a key for each answer and the serial number that it is about. ``answer`` gives the answer of a key;
@@ -394,7 +384,7 @@ def write_folder(
     """
     before: frozenset[str] = frozenset()
     with suppress(InputError):
-        before = BundleFolder(path).names
+        before = Bundle(path).names
     shards: list[list[K]] = [[] for _ in range(min(MAXIMUM_SHARDS, max(1, -(-len(serials) // _ANSWERS_IN_SHARD))))]
     for key, serial in serials.items():
         shards[_shard_of(serial, len(shards))].append(key)
@@ -413,7 +403,7 @@ def write_folder(
         manifest["shards"] = files
         content = json.dumps(manifest, indent=1).encode() + b"\n"
         # Opened as a reader will open it, before it takes the place of the old one.
-        written = BundleFolder(path, content)
+        written = Bundle(path, content)
         _replace(path, MANIFEST, content)
         for name in os.listdir(path):
             if _OURS.fullmatch(name) and name not in before | written.names:

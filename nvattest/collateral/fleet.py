@@ -24,7 +24,7 @@ from nvattest.collateral.bundle import (
     MAXIMUM_ANSWER,
     MAXIMUM_CPU,
     MAXIMUM_RIM,
-    BundleFolder,
+    Bundle,
     decoded,
     encoded,
     write_folder,
@@ -178,7 +178,7 @@ class FetchJournal:
         self._used_rims.update(rim_ids)
         self._used.update(answers)
 
-    def finish(self) -> BundleFolder:
+    def finish(self) -> Bundle:
         """Write what is used as a folder bundle, and remove the journal, which stays where that fails (InputError)."""
         for key in self._outdone:
             self._used.pop(key, None)

@@ -249,7 +249,7 @@ def _others(paths: Paths, status: dict[str, Any]) -> Finding:
 
 def _bundle(settings: Settings) -> Finding:
     from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.bundle import open_bundle
+    from nvattest.collateral.bundle import Bundle
     from nvattest.collateral.inspection import inspect_parts
     from nvattest.guest.inputs import load_demands, trusted_bundle
     from nvattest.session import now
@@ -258,7 +258,7 @@ def _bundle(settings: Settings) -> Finding:
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
         return warn("bundle", f"there is no bundle; {network}")
     try:
-        parts = open_bundle(trusted_bundle(settings)).parts()
+        parts = Bundle(trusted_bundle(settings)).parts()
         anchors, _ = load_demands(settings)
         facts, refused = inspect_parts(parts, Verifier(anchors=anchors), now())
     except NvattestError as error:

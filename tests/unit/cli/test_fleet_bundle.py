@@ -12,7 +12,7 @@ import pytest
 
 from nvattest._package import schema_bytes
 from nvattest.cli import main
-from nvattest.collateral.bundle import BundleFolder
+from nvattest.collateral.bundle import Bundle
 from nvattest.collateral.fleet import FetchJournal
 from nvattest.model import VerificationTime
 from nvattest.testing import SimulatedFleet
@@ -153,7 +153,7 @@ def test_folders_and_files_are_merged_into_a_folder(run, fleet, files, services,
     status, _, said = run("bundle", "merge", "few", "all", "one-bundle.json", "--output", "merged/", at=later)
     assert (status, said) == (0, "")
     merged, newest = (
-        {answer.content for part in BundleFolder(str(files / name)).parts() for answer in part.ocsp}
+        {answer.content for part in Bundle(str(files / name)).parts() for answer in part.ocsp}
         for name in ("merged", "all")
     )
     assert merged >= newest

@@ -15,7 +15,7 @@ from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral import bundle
 from nvattest.collateral.bundle import (
-    BundleFolder,
+    Bundle,
     Bundles,
     by_serial,
     dump_bundle,
@@ -64,10 +64,12 @@ def test_every_answer_is_found_by_its_serial_number_and_equal_content_gives_equa
     fleet: SimulatedFleet, made: Path, tmp_path: Path
 ) -> None:
     whole = fleet.collateral()
-    opened = BundleFolder(str(made))
+    opened = Bundle(str(made))
     opened.check()
     assert len(list(made.glob("ocsp-*"))) == 3
-    assert {name: rim.content for name, rim in opened.rims.items()} == {n: r.content for n, r in whole.rims.items()}
+    assert {name: rim.content for name, rim in opened.shared.rims.items()} == {
+        n: r.content for n, r in whole.rims.items()
+    }
     for serial, answers in by_serial(whole.ocsp).items():
         assert [item.content for item in opened.answers([serial])] == [item.content for item in answers]
     assert opened.answers([1, 2, 3]) == ()
@@ -91,7 +93,7 @@ def test_a_platform_costs_the_shards_of_its_certificates(fleet: SimulatedFleet, 
     nonce = Nonce(fleet.nonce(7))
     assert verifier.appraise(devices, nonce=nonce, collateral=found, at=fleet.platform.time).trusted
     # Shards are read when something in them is wanted, and not before.
-    opened = BundleFolder(str(folder))
+    opened = Bundle(str(folder))
     serials = {shard_of(s): s for s in by_serial(fleet.collateral().ocsp)}
     for file in folder.glob("ocsp-0000-*.json"):
         file.unlink()
@@ -107,14 +109,14 @@ def test_few_shards_stay_in_memory(fleet: SimulatedFleet, made: Path, monkeypatc
     real = bundle.read_bounded
     monkeypatch.setattr(bundle, "read_bounded", lambda path, most: read.append(path) or real(path, most))
     monkeypatch.setattr(bundle, "_KEPT_BYTES", 1)
-    one = BundleFolder(str(made))
+    one = Bundle(str(made))
     serials = {shard_of(s): s for s in by_serial(fleet.collateral().ocsp)}
     read.clear()
     for number in (0, 0, 1, 0):
         assert one.answers([serials[number]])
     assert len(read) == 3
     monkeypatch.setattr(bundle, "_KEPT_BYTES", 2**20)
-    roomy = BundleFolder(str(made))
+    roomy = Bundle(str(made))
     read.clear()
     for number in (0, 1, 0, 1):
         assert roomy.answers([serials[number]])
@@ -125,7 +127,7 @@ def test_a_damaged_shard_is_refused_where_it_is_read(fleet: SimulatedFleet, fold
     serials = {shard_of(s): s for s in by_serial(fleet.collateral().ocsp)}
     (damaged,) = folder.glob("ocsp-0001-*.json")
     damaged.write_bytes(damaged.read_bytes() + b" ")
-    opened = BundleFolder(str(folder))
+    opened = Bundle(str(folder))
     assert opened.answers([serials[0]])
     for look in (lambda: opened.answers([serials[1]]), opened.check, lambda: list(opened.parts())):
         with pytest.raises(ParseError, match="does not have its digest"):
@@ -150,7 +152,7 @@ def test_a_damaged_shard_is_refused_where_it_is_read(fleet: SimulatedFleet, fold
 def test_a_manifest_that_cannot_be_read_is_refused(folder: Path, members: dict[str, object], message: str) -> None:
     change(folder, **members)
     with pytest.raises(InputError, match=message):
-        BundleFolder(str(folder))
+        Bundle(str(folder))
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_file_of_the_folder_that_is_damaged_is_written_again(fleet: SimulatedF
     for damaged in folder.glob("*-*.json"):
         damaged.write_bytes(damaged.read_bytes()[:-3])
     fleet.write_bundle(str(folder))
-    BundleFolder(str(folder)).check()
+    Bundle(str(folder)).check()
 
 
 def test_a_bundle_that_no_reader_would_take_does_not_replace_the_old_one(
@@ -176,7 +178,7 @@ def test_a_bundle_that_no_reader_would_take_does_not_replace_the_old_one(
 
 
 def test_who_has_opened_a_bundle_can_read_it_while_the_next_is_written(fleet: SimulatedFleet, folder: Path) -> None:
-    opened = BundleFolder(str(folder))
+    opened = Bundle(str(folder))
     whole = fleet.collateral()
     first = {file.name for file in folder.iterdir()}
     serials = sorted(by_serial(whole.ocsp))

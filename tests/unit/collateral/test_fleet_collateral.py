@@ -15,7 +15,7 @@ import pytest
 
 from nvattest.appraisal.inputs import Collateral, OcspAnswer
 from nvattest.appraisal.verifier import Verifier
-from nvattest.collateral.bundle import BundleFolder
+from nvattest.collateral.bundle import Bundle
 from nvattest.collateral.fleet import FetchJournal, Node, Tally, gather_fleet
 from nvattest.collateral.gather import RIM_SERVICE, GatherOptions
 from nvattest.collateral.http import HttpClient, HttpSettings
@@ -172,7 +172,7 @@ def test_a_refresh_asks_for_what_ends_soon_and_for_new_nodes(fleet, tmp_path) ->
         later = VerificationTime.at(clock + timedelta(hours=hours))
         with Services(fleet.platform, now=lambda later=later: later.device) as services:
             with FetchJournal(str(tmp_path)) as journal:
-                journal.seed(BundleFolder(str(tmp_path)).parts())
+                journal.seed(Bundle(str(tmp_path)).parts())
                 tally = gather(fleet, services, journal, nodes(fleet, 0, end), renew=12 * 3600.0, at=later)
                 journal.finish()
             assert (tally.problems, len(services.log)) == ([], asked)
@@ -192,7 +192,7 @@ def test_a_bad_answer_does_not_take_the_place_of_a_good_one(fleet, tmp_path) -> 
     later = VerificationTime.at(fleet.platform.time.device + timedelta(hours=13))
     with Services(fleet.platform, faults=["ocsp:other-certificate"], now=lambda: later.device) as services:
         with FetchJournal(str(tmp_path)) as journal:
-            journal.seed(BundleFolder(str(tmp_path)).parts())
+            journal.seed(Bundle(str(tmp_path)).parts())
             gather(fleet, services, journal, nodes(fleet, 0, 4), renew=12 * 3600.0, at=later)
             journal.finish()
         assert services.requests("ocsp")
@@ -289,7 +289,7 @@ def test_a_forged_answer_that_is_newer_takes_no_genuine_one_out_of_a_merge(tmp_p
     assert 0 < len(bad) < len(others.ocsp)
     held = tuple(answer for part in folder.parts() for answer in part.ocsp)
     assert verifier.appraise(
-        platform.evidence(DEFAULT_NONCE), nonce=DEFAULT_NONCE, collateral=Collateral(rims=folder.rims, ocsp=held),
+        platform.evidence(DEFAULT_NONCE), nonce=DEFAULT_NONCE, collateral=Collateral(rims=folder.shared.rims, ocsp=held),
         at=later.time,
     ).trusted  # fmt: skip
 
