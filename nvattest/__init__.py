@@ -21,60 +21,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nvattest._package import __version__
+from nvattest._package import __version__ as __version__
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.check import Check, Outcome
-    from nvattest.appraisal.guest import CpuPolicy, GuestAppraisal, Strength
-    from nvattest.appraisal.inputs import (
-        Collateral,
-        EvidencePolicy,
-        OcspAnswer,
-        RevocationMode,
-        RimAnswer,
-        Source,
-        TopologyRule,
-        Unavailable,
-    )
-    from nvattest.appraisal.results import Appraisal, DeviceAppraisal, appraisal_to_json
-    from nvattest.appraisal.verifier import Verifier
-    from nvattest.collateral.bundle import dump_bundle, load_bundle, merge_bundles
-    from nvattest.collateral.cache import DiskCache
-    from nvattest.collateral.cpu import CpuOptions
-    from nvattest.collateral.gather import GatherOptions
-    from nvattest.collateral.http import HttpSettings
-    from nvattest.errors import (
-        CollateralError,
-        CollectionError,
-        InputError,
-        NotTrustedError,
-        NvattestError,
-        ParseError,
-        PolicyError,
-        ResultCode,
-        TokenError,
-    )
-    from nvattest.evidence import Evidence, EvidenceForm, dump_evidence, load_evidence
-    from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
-    from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
-    from nvattest.policy.cpu_policy import load_cpu_policy
-    from nvattest.session import (
-        attest,
-        collect,
-        fetch_collateral,
-        fetch_cpu_collateral,
-        issue_token,
-        parse_collateral,
-        verify,
-        verify_token,
-    )
-    from nvattest.tee.guest import Guest
-    from nvattest.tee.recipes import Challenge, ExpectedReportData, recipe_from_inputs
-    from nvattest.token.claims import claims_of
-    from nvattest.token.ear import sign_ear
-    from nvattest.token.eat import sign_detached_eat
-    from nvattest.token.keys import PublicKey, SigningKey
-    from nvattest.token.verified import TokenKind, VerifiedToken
+    from nvattest.appraisal.check import Check as Check
+    from nvattest.appraisal.check import Outcome as Outcome
+    from nvattest.appraisal.guest import CpuPolicy as CpuPolicy
+    from nvattest.appraisal.guest import GuestAppraisal as GuestAppraisal
+    from nvattest.appraisal.guest import Strength as Strength
+    from nvattest.appraisal.inputs import Collateral as Collateral
+    from nvattest.appraisal.inputs import EvidencePolicy as EvidencePolicy
+    from nvattest.appraisal.inputs import OcspAnswer as OcspAnswer
+    from nvattest.appraisal.inputs import RevocationMode as RevocationMode
+    from nvattest.appraisal.inputs import RimAnswer as RimAnswer
+    from nvattest.appraisal.inputs import Source as Source
+    from nvattest.appraisal.inputs import TopologyRule as TopologyRule
+    from nvattest.appraisal.inputs import Unavailable as Unavailable
+    from nvattest.appraisal.results import Appraisal as Appraisal
+    from nvattest.appraisal.results import DeviceAppraisal as DeviceAppraisal
+    from nvattest.appraisal.results import appraisal_to_json as appraisal_to_json
+    from nvattest.appraisal.verifier import Verifier as Verifier
+    from nvattest.collateral.bundle import dump_bundle as dump_bundle
+    from nvattest.collateral.bundle import load_bundle as load_bundle
+    from nvattest.collateral.bundle import merge_bundles as merge_bundles
+    from nvattest.collateral.cache import DiskCache as DiskCache
+    from nvattest.collateral.cpu import CpuOptions as CpuOptions
+    from nvattest.collateral.gather import GatherOptions as GatherOptions
+    from nvattest.collateral.http import HttpSettings as HttpSettings
+    from nvattest.errors import CollateralError as CollateralError
+    from nvattest.errors import CollectionError as CollectionError
+    from nvattest.errors import InputError as InputError
+    from nvattest.errors import NotTrustedError as NotTrustedError
+    from nvattest.errors import NvattestError as NvattestError
+    from nvattest.errors import ParseError as ParseError
+    from nvattest.errors import PolicyError as PolicyError
+    from nvattest.errors import ResultCode as ResultCode
+    from nvattest.errors import TokenError as TokenError
+    from nvattest.evidence import Evidence as Evidence
+    from nvattest.evidence import EvidenceForm as EvidenceForm
+    from nvattest.evidence import dump_evidence as dump_evidence
+    from nvattest.evidence import load_evidence as load_evidence
+    from nvattest.model import Architecture as Architecture
+    from nvattest.model import DeviceKind as DeviceKind
+    from nvattest.model import Nonce as Nonce
+    from nvattest.model import VerificationTime as VerificationTime
+    from nvattest.pki.anchors import NVIDIA_ANCHORS as NVIDIA_ANCHORS
+    from nvattest.pki.anchors import TrustAnchors as TrustAnchors
+    from nvattest.pki.anchors import trust_anchors_from_pem as trust_anchors_from_pem
+    from nvattest.policy.cpu_policy import load_cpu_policy as load_cpu_policy
+    from nvattest.session import attest as attest
+    from nvattest.session import collect as collect
+    from nvattest.session import fetch_collateral as fetch_collateral
+    from nvattest.session import fetch_cpu_collateral as fetch_cpu_collateral
+    from nvattest.session import issue_token as issue_token
+    from nvattest.session import parse_collateral as parse_collateral
+    from nvattest.session import verify as verify
+    from nvattest.session import verify_token as verify_token
+    from nvattest.tee.guest import Guest as Guest
+    from nvattest.tee.recipes import Challenge as Challenge
+    from nvattest.tee.recipes import ExpectedReportData as ExpectedReportData
+    from nvattest.tee.recipes import recipe_from_inputs as recipe_from_inputs
+    from nvattest.token.claims import claims_of as claims_of
+    from nvattest.token.ear import sign_ear as sign_ear
+    from nvattest.token.eat import sign_detached_eat as sign_detached_eat
+    from nvattest.token.keys import PublicKey as PublicKey
+    from nvattest.token.keys import SigningKey as SigningKey
+    from nvattest.token.verified import TokenKind as TokenKind
+    from nvattest.token.verified import VerifiedToken as VerifiedToken
 
 # Where each name is.
 _NAMES = {
@@ -105,73 +118,7 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [  # noqa: RUF022 - plain order, as sorted() gives it
-    "Appraisal",
-    "Architecture",
-    "Challenge",
-    "Check",
-    "Collateral",
-    "CollateralError",
-    "CollectionError",
-    "CpuOptions",
-    "CpuPolicy",
-    "DeviceAppraisal",
-    "DeviceKind",
-    "DiskCache",
-    "Evidence",
-    "EvidenceForm",
-    "EvidencePolicy",
-    "ExpectedReportData",
-    "GatherOptions",
-    "Guest",
-    "GuestAppraisal",
-    "HttpSettings",
-    "InputError",
-    "NVIDIA_ANCHORS",
-    "Nonce",
-    "NotTrustedError",
-    "NvattestError",
-    "OcspAnswer",
-    "Outcome",
-    "ParseError",
-    "PolicyError",
-    "PublicKey",
-    "ResultCode",
-    "RevocationMode",
-    "RimAnswer",
-    "SigningKey",
-    "Source",
-    "Strength",
-    "TokenError",
-    "TokenKind",
-    "TopologyRule",
-    "TrustAnchors",
-    "Unavailable",
-    "VerificationTime",
-    "VerifiedToken",
-    "Verifier",
-    "__version__",
-    "appraisal_to_json",
-    "attest",
-    "claims_of",
-    "collect",
-    "dump_bundle",
-    "dump_evidence",
-    "fetch_collateral",
-    "fetch_cpu_collateral",
-    "issue_token",
-    "load_bundle",
-    "load_cpu_policy",
-    "load_evidence",
-    "merge_bundles",
-    "parse_collateral",
-    "recipe_from_inputs",
-    "sign_detached_eat",
-    "sign_ear",
-    "trust_anchors_from_pem",
-    "verify",
-    "verify_token",
-]
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> object:
