@@ -168,11 +168,7 @@ def _json(data: bytes | str, source: str) -> object:
 
 
 def _inside(document: JsonObject) -> tuple[str, object]:
-    """The one member that holds evidence, by its path, and what it holds.
-
-    Raises:
-        ParseError: there is none, or several; the message names the members.
-    """
+    """The one member that holds evidence, by its path, and what it holds; none or several are refused by name."""
     found = list(_search(document, "", 0))
     if len(found) == 1:
         return found[0]
@@ -351,11 +347,7 @@ def _payload(item: Evidence) -> dict[str, str]:
 
 
 def device_nonce(report_data: bytes) -> Nonce:
-    """The nonce that guest-components give to a GPU: the first 32 bytes, shorter data filled up with zeros.
-
-    Raises:
-        InputError: no byte at all, or more than 64 (the report data of a CPU).
-    """
+    """The nonce that guest-components give to a GPU: the first 32 of 1 to 64 bytes, shorter data filled with zeros."""
     if not 0 < len(report_data) <= _REPORT_DATA_MAX:
         raise InputError(
             f"report data of {len(report_data)} bytes, expected 1 to {_REPORT_DATA_MAX}",
@@ -377,20 +369,12 @@ def additional_evidence(evidence: Sequence[Evidence]) -> str:
 
 
 def device_report_data(nonce: str, tee_pubkey: Mapping[str, object]) -> bytes:
-    """The 48 bytes that the devices' evidence is bound to: SHA-384 over the runtime data.
-
-    Raises:
-        InputError: a key that JCS cannot express.
-    """
+    """The 48 bytes that the devices' evidence is bound to: SHA-384 over the runtime data, which JCS must express."""
     return hashlib.sha384(canonical_json({"nonce": nonce, "tee-pubkey": tee_pubkey})).digest()
 
 
 def cpu_report_data(nonce: str, tee_pubkey: Mapping[str, object], additional: str) -> bytes:
-    """The 48 bytes that the CPU's quote is bound to; ``additional`` is the text of ``additional_evidence``.
-
-    Raises:
-        InputError: a key that JCS cannot express.
-    """
+    """The 48 bytes that the CPU's quote is bound to; ``additional`` is the text of ``additional_evidence``."""
     document = {"additional-evidence": additional, "nonce": nonce, "tee-pubkey": tee_pubkey}
     return hashlib.sha384(canonical_json(document)).digest()
 

@@ -10,25 +10,6 @@ Submodules are called as in Trustee: ``gpu0``, ``switch0``; ``platform0`` carrie
 that a reader who demands that every submodule be affirming demands the platform too. ``cpu0`` is there where the quote
 of the guest's CPU was judged, with what the quote says as its annotated evidence. NVIDIA's claims of a device are its
 ``ear.veraison.annotated-evidence`` under ``nvidia``, again as in Trustee. ``eat_nonce`` is base64url.
-
-From checks to the trustworthiness vector of AR4SI (draft-ietf-rats-ar4si, 2.3):
-
-==================  =========================================================================  ====  =====  ======
-claim               checks                                                                     good  warn   bad
-==================  =========================================================================  ====  =====  ======
-instance-identity   chain, its validity and revocation, nonce, FWID, hints                     2     -      97, 96
-hardware            architecture, report format                                                2     32     97
-executables         RIMs, measurements, security versions                                      3     33     96
-configuration       debug state, mode, versions, and for the platform all of its checks        2     32     96
-==================  =========================================================================  ====  =====  ======
-
-Of ``cpu0``: the endorsement of the quote and what it is bound to are the identity, the level of the firmware is the
-hardware, the measurements are the executables, and the guest's state and devices are the configuration.
-
-"Bad" is a check that prevents trust; "warn" one that passes only because of a named weakening of the policy. AR4SI
-has no warning for identities: there the weakening is a vulnerable configuration (32). Executables are 3, not 2: the
-measurements cover what was loaded up to the report. A report whose signature fails is 99 in every claim, as the draft
-has it. Nothing is said of memory encryption (runtime-opaque): the report does not.
 """
 
 from __future__ import annotations
@@ -63,10 +44,12 @@ from nvattest.token.keys import Keyring, SigningKey, verify_signature
 from nvattest.token.verified import (
     EAR_DEVICE_LABEL,
     EAR_MEMBER,
+    SHOWN_TWICE,
     Expected,
     Rules,
     TokenKind,
     VerifiedToken,
+    alike,
     check_counts,
     check_good_device,
     check_identities,
@@ -255,15 +238,9 @@ def _check_nvat(label: str, submodule: JsonObject, rules: Rules) -> None:
 
 def _check_keys(submods: Mapping[str, JsonObject], labels: Iterable[str]) -> None:
     """Refuse two devices with one attestation key: NVAT names no device, and its labels are those of the evidence."""
-    seen: dict[str, str] = {}
-    for label in labels:
-        key = (_nvat_facts(label, submods[label]) or {}).get("akpub")
-        if isinstance(key, str) and key and (other := seen.setdefault("".join(key.split()), label)) != label:
-            raise refuse(
-                f"{other} and {label} have one attestation key",
-                "device-duplicate",
-                hint="one good device was shown several times",
-            )
+    keys = [(label, (_nvat_facts(label, submods[label]) or {}).get("akpub")) for label in labels]
+    if same := alike((label, "".join(key.split())) for label, key in keys if isinstance(key, str)):
+        raise refuse(f"{same[0]} and {same[1]} have one attestation key", "device-duplicate", hint=SHOWN_TWICE)
 
 
 def _nvat_facts(label: str, submodule: JsonObject) -> JsonObject | None:
@@ -289,20 +266,15 @@ def _nvidia_claims(submodule: JsonObject) -> JsonObject:
 # --- the trustworthiness vector ---------------------------------------------------------------------------------------
 
 
-VECTOR_CLAIMS: Final = (
-    "instance-identity",
-    "configuration",
-    "executables",
-    "file-system",
-    "hardware",
-    "runtime-opaque",
-    "storage-opaque",
-    "sourced-data",
-)
-CRYPTO_FAILED: Final = 99
-
+# The claims of AR4SI (draft-ietf-rats-ar4si, 2.3), of which nothing is said of four: the report has no word of memory
+# encryption (runtime-opaque). A report whose signature fails is 99 in every claim, as the draft has it.
 _GOOD = {"instance-identity": 2, "hardware": 2, "executables": 3, "configuration": 2}
+VECTOR_CLAIMS: Final = (*_GOOD, "file-system", "runtime-opaque", "storage-opaque", "sourced-data")
+CRYPTO_FAILED: Final = 99
+# Executables are 3, not 2: the measurements cover what was loaded up to the report. A warning is a check that passes
+# only because of a named weakening of the policy. AR4SI has none for identities: there the configuration has it.
 _WARNING = {"hardware": 32, "executables": 33, "configuration": 32}
+# Of a check that prevents trust.
 _BAD = {"instance-identity": 96, "hardware": 97, "executables": 96, "configuration": 96}
 _UNRECOGNISED_INSTANCE = 97
 

@@ -26,7 +26,7 @@ from nvattest.token.claims import (
     registered_claims,
     verdict,
 )
-from nvattest.token.jws import MAXIMUM_TOKEN, Jws, instant, read_jws, refuse, seconds
+from nvattest.token.jws import MAXIMUM_TOKEN, Jws, instant, read_jws, refuse, seconds, text_member
 from nvattest.token.keys import SigningKey, verify_signature
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def verify_eat(
 
 
 def _read(document: list[object]) -> tuple[Jws, dict[str, Jws]]:
-    from nvattest.token.verified import DEVICE_LABEL
+    from nvattest.token.verified import DEVICE_LABEL, alike
 
     if len(document) != 2:
         raise refuse(f"a detached EAT has two members, this array has {len(document)}", "malformed")
@@ -173,20 +173,15 @@ def _read(document: list[object]) -> tuple[Jws, dict[str, Jws]]:
         raise refuse(f"{len(parts)} submodules, at most {MAXIMUM_DEVICES} are read", "too-large")
     if sum(len(part) for part in parts.values() if isinstance(part, str)) + len(nested[1]) > MAXIMUM_TOKEN:
         raise refuse(f"the token has more than {MAXIMUM_TOKEN} characters", "too-large")
-    detached: dict[str, Jws] = {}
-    seen: dict[str, str] = {}
     for label, part in parts.items():
         if not isinstance(label, str) or not DEVICE_LABEL.fullmatch(label):
             raise refuse(f"a submodule is called {str(label)[:40]!r}, expected GPU-n or SWITCH-n", "malformed")
         if not isinstance(part, str):
             raise refuse(f"{label} is {kind_of(part)}, expected a compact JWT", "malformed")
-        if part in seen:
-            raise refuse(f"{seen[part]} and {label} are one token", "submods-duplicate")
-        seen[part] = label
+    if same := alike(parts.items()):
+        raise refuse(f"{same[0]} and {same[1]} are one token", "submods-duplicate")
     overall = read_jws(nested[1], what=_BUNDLE)
-    for label, part in parts.items():
-        detached[label] = read_jws(part, what=label)
-    return overall, detached
+    return overall, {label: read_jws(part, what=label) for label, part in parts.items()}
 
 
 def _check_digests(overall: Jws, detached: dict[str, Jws]) -> None:
@@ -219,11 +214,8 @@ def _check_digests(overall: Jws, detached: dict[str, Jws]) -> None:
 
 
 def _check_ids(tokens: tuple[Jws, ...]) -> None:
-    seen: set[object] = set()
-    for token in tokens:
-        jti = token.payload.get("jti")
-        if not isinstance(jti, str) or not jti:
-            raise refuse(f"{token.what} has no 'jti', which is required", "missing-jti")
-        if jti in seen:
-            raise refuse(f"{token.what} has the id of another token in the bundle", "submods-duplicate")
-        seen.add(jti)
+    from nvattest.token.verified import alike
+
+    ids = [(token.what, text_member(token, "jti", "missing-jti")) for token in tokens]
+    if same := alike(ids):
+        raise refuse(f"{same[1]} has the id of another token in the bundle", "submods-duplicate")

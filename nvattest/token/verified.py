@@ -8,7 +8,7 @@ contradiction. A false one is always allowed: only the platform as a whole may h
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -222,6 +222,7 @@ MAXIMUM_LEEWAY: Final = timedelta(minutes=10)
 DEVICE_LABEL: Final = re.compile(r"(GPU|SWITCH|NVSWITCH)-(0|[1-9][0-9]{0,2})", re.ASCII)
 # gpu0 as Trustee writes it, gpu_0 and device_0 (evidence from files) as NVAT does.
 EAR_DEVICE_LABEL: Final = re.compile(r"(gpu|switch|nvswitch|device)[-_]?(0|[1-9][0-9]{0,2})", re.ASCII | re.IGNORECASE)
+SHOWN_TWICE: Final = "one good device was shown several times"
 _KINDS = {"GPU": "gpu", "SWITCH": "nvswitch", "NVSWITCH": "nvswitch"}
 
 # Facts of the evidence and of the RIMs: no policy can make a good result without them.
@@ -339,22 +340,25 @@ def vouched_for(token: Jws, key: PublicKey, keys: Keyring, made: Provenance) -> 
 
 def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:
     """Refuse one device under two names (``device-duplicate``), or under that of another kind (``device-kind``)."""
-    seen: dict[object, str] = {}
     for label, item in zip(labels, claims, strict=True):
         kind = item.get("x-nvidia-device-type")
         prefix = _prefix(label)
         if kind is not None and prefix in _KINDS and kind != _KINDS[prefix]:
             raise refuse(f"{label} is the token of a device of kind {kind!r}", "device-kind")
-        identity = item.get("ueid")
-        if not isinstance(identity, str) or not identity:
-            continue
-        if identity in seen:
-            raise refuse(
-                f"{seen[identity]} and {label} are one device (ueid {identity[:80]})",
-                "device-duplicate",
-                hint="one good device was shown several times",
-            )
-        seen[identity] = label
+    if same := alike((label, item.get("ueid")) for label, item in zip(labels, claims, strict=True)):
+        first, second, identity = same
+        raise refuse(
+            f"{first} and {second} are one device (ueid {identity[:80]})", "device-duplicate", hint=SHOWN_TWICE
+        )
+
+
+def alike(values: Iterable[tuple[str, object]]) -> tuple[str, str, str] | None:
+    """The labels of the first two with one text, which is not empty, and this text; labels are different."""
+    seen: dict[str, str] = {}
+    for label, value in values:
+        if isinstance(value, str) and value and (other := seen.setdefault(value, label)) != label:
+            return other, label, value
+    return None
 
 
 @dataclass(frozen=True, slots=True)
