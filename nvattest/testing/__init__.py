@@ -35,14 +35,15 @@ if TYPE_CHECKING:
     from nvattest.testing.pytest_plugin import BuildPlatform as BuildPlatform
     from nvattest.testing.silicon import PLATFORMS as PLATFORMS
 
+# Constants first, then by name.
 _HOMES = {
-    "BuildPlatform": "pytest_plugin",
     "DEFAULT_CLOCK": "platform",
     "DEFAULT_NONCE": "platform",
     "GUESTS": "cpu",
     "GUEST_LIES": "lies",
     "LIES": "lies",
     "PLATFORMS": "silicon",
+    "BuildPlatform": "pytest_plugin",
     "Lie": "lies",
     "LieSpec": "lies",
     "Platform": "platform",
@@ -52,24 +53,7 @@ _HOMES = {
     "SimulatedGuest": "cpu",
     "parse_fault": "lies",
 }
-
-__all__ = [
-    "DEFAULT_CLOCK",
-    "DEFAULT_NONCE",
-    "GUESTS",
-    "GUEST_LIES",
-    "LIES",
-    "PLATFORMS",
-    "BuildPlatform",
-    "Lie",
-    "LieSpec",
-    "Platform",
-    "Scope",
-    "SimulatedDevice",
-    "SimulatedFleet",
-    "SimulatedGuest",
-    "parse_fault",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:

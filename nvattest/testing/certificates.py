@@ -70,11 +70,6 @@ class KeyId(Enum):
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def derive_bytes(seed: int, label: str, size: int) -> bytes:
-    """``size`` bytes that depend on the seed and the label alone (SHAKE-256)."""
-    return hashlib.shake_256(f"nvattest simulation\0{seed}\0{label}".encode()).digest(size)
-
-
 class Key(ABC):
     """What signs in the simulation; ``point`` is the public key as the bits in a certificate have it."""
 
@@ -146,8 +141,8 @@ class KeyRing:
         return key
 
     def bytes(self, label: str, size: int) -> bytes:
-        """Bytes that belong to this ring's seed."""
-        return derive_bytes(self.seed, label, size)
+        """``size`` bytes that depend on the seed and the label alone (SHAKE-256)."""
+        return hashlib.shake_256(f"nvattest simulation\0{self.seed}\0{label}".encode()).digest(size)
 
     def serial(self, label: str, size: int = 16) -> int:
         """A certificate serial number of exactly ``size`` bytes, positive."""

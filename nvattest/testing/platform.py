@@ -14,7 +14,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from nvattest._registry import PDI_SIZE
 from nvattest._text import with_suggestion
 from nvattest.errors import InputError
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime, counted, format_time
-from nvattest.testing.certificates import HONEST, Certificate, KeyRing, derive_bytes, pem
+from nvattest.testing.certificates import HONEST, Certificate, KeyRing, pem
 from nvattest.testing.device import Body, SimulatedDevice, chain_text, gpu_body, switch_body
 from nvattest.testing.lies import OCSP_LIES, Lie, Told, must_find, parse_fault
 from nvattest.testing.pki import OcspIssuer, Pki
@@ -99,15 +99,8 @@ def instant(clock: datetime | None, owner: str) -> datetime:
 class Platform:
     """One simulated node. Make it with :meth:`build`; it does not change afterwards.
 
-    Attributes:
-        name: that of ``build``.
-        seed: that of ``build``.
-        clock: the instant around which everything honest is valid.
-        driver_version: the version of the installed driver.
-        mode: how the GPUs are used: ``spt``, ``mpt`` or ``ppcie``.
-        lies: what it lies about.
-        gpus: those on the bus.
-        switches: those on the fabric.
+    ``name``, ``seed``, ``clock``, ``driver_version`` and ``lies`` are those of :meth:`build`; ``mode`` is how the GPUs
+    are used (``spt``, ``mpt`` or ``ppcie``); ``gpus`` are those on the bus, ``switches`` those on the fabric.
     """
 
     def __init__(
@@ -144,8 +137,8 @@ class Platform:
             kind: [keys.bytes(f"pdi {kind.label.lower()} {index}", PDI_SIZE) for index in range(number)]
             for kind, number in counts.items()
         }
-        gpus = tuple(self._gpu(index) for index in range(count))
-        switches = tuple(self._switch(index) for index in range(counts[DeviceKind.NVSWITCH]))
+        switches = counts[DeviceKind.NVSWITCH]
+        devices = (*map(self._gpu, range(count)), *map(self._switch, range(switches)))
         # The RIMs of all firmware in the node, by id.
         self._orders: dict[str, RimOrder] = {}
         for kind in [silicon] + ([LS10] if switches else []):
@@ -160,12 +153,13 @@ class Platform:
                 )
                 self._orders[order.id] = order
         self._check_tampered()
-        for device in gpus + switches:
+        for device in devices:
             self._register(device.certificates, device.told, of_device=True)
         for order in self._orders.values():
             self._register(self._rim_chain(order), order.told, of_device=False)
-        self.gpus = _mixed_up(gpus, gpus + switches)
-        self.switches = _mixed_up(switches, gpus + switches)
+        devices = tuple(_mixed_up(devices))
+        self.gpus = tuple(item for item in devices if item.kind is DeviceKind.GPU)
+        self.switches = devices[len(self.gpus) :]
 
     def __repr__(self) -> str:
         lies = f", lies: {', '.join(map(str, self.lies))}" if self.lies else ""
@@ -484,31 +478,27 @@ def _bytes(nonce: Nonce | bytes | str) -> bytes:
     return Nonce.of(nonce).value
 
 
-def _mixed_up(
-    devices: tuple[SimulatedDevice, ...], all_devices: tuple[SimulatedDevice, ...]
-) -> tuple[SimulatedDevice, ...]:
-    """The devices after the lies that concern two of them, and those that are missing."""
-    by_name = {f"{item.kind.label.lower()}{item.index}": item for item in all_devices}
-    out = []
+def _mixed_up(devices: tuple[SimulatedDevice, ...]) -> Iterator[SimulatedDevice]:
+    """The devices after the lies that concern two of them, without those that are missing."""
+    by_name = {f"{item.kind.label.lower()}{item.index}": item for item in devices}
+
+    def named(name: str) -> SimulatedDevice:
+        if name not in by_name:
+            raise InputError(f"this platform has no {name}", code="fault-target", hint=f"it has {', '.join(by_name)}")
+        return by_name[name]
+
     for device in devices:
         made = device
         if (name := device.told.get("duplicate")) is not None:
-            other = _named(by_name, name)
+            other = named(name)
             if other.kind is not device.kind:
                 raise InputError(f"{name} is no {device.kind.value}", code="fault-argument")
             made = replace(other, index=device.index, uuid=device.uuid)
         if (name := device.told.get("chain-of")) is not None:
-            other = _named(by_name, name)
+            other = named(name)
             made = replace(made, chain_pem=other.chain_pem, certificates=other.certificates)
         if "missing" not in device.told:
-            out.append(made)
-    return tuple(out)
-
-
-def _named(by_name: dict[str, SimulatedDevice], name: str) -> SimulatedDevice:
-    if name not in by_name:
-        raise InputError(f"this platform has no {name}", code="fault-target", hint=f"it has {', '.join(by_name)}")
-    return by_name[name]
+            yield made
 
 
 def _check_lies(lies: Iterable[Lie], counts: Mapping[DeviceKind, int], silicon: Silicon) -> None:
@@ -575,11 +565,12 @@ class SimulatedFleet:
     def __init__(self, size: int, *, seed: int = 0, clock: datetime | None = None) -> None:
         self.size = size
         self.platform = Platform.build("hopper-1", seed=seed, clock=clock)
+        self._keys = KeyRing(seed)
         self._chains: dict[int, tuple[Certificate, ...]] = {}
 
     def nonce(self, index: int) -> bytes:
         """The nonce that node ``index`` is asked with (32 bytes)."""
-        return derive_bytes(self.platform.seed, f"fleet nonce {index}", 32)
+        return self._keys.bytes(f"fleet nonce {index}", 32)
 
     def device(self, index: int) -> SimulatedDevice:
         """The GPU of node ``index``.
@@ -596,7 +587,7 @@ class SimulatedFleet:
             certificates=chain,
             key=chain[0].template.key,
             pdi=self._pdi(index).hex().upper(),
-            salt=derive_bytes(self.platform.seed, f"fleet responder {index}", 32),
+            salt=self._keys.bytes(f"fleet responder {index}", 32),
         )
 
     def evidence(self, index: int) -> tuple[Evidence, ...]:
@@ -632,11 +623,9 @@ class SimulatedFleet:
         write_folder(folder, collateral, about, lambda answer: answer.content)
 
     def _pdi(self, index: int) -> bytes:
-        return derive_bytes(self.platform.seed, f"fleet pdi {index}", 8)
+        return self._keys.bytes(f"fleet pdi {index}", 8)
 
     def _chain(self, index: int) -> tuple[Certificate, ...]:
-        known = self._chains.get(index)
-        if known is None:
-            known = self.platform.certify(f"fleet gpu {index}", self._pdi(index))
-            self._chains[index] = known
-        return known
+        if index not in self._chains:
+            self._chains[index] = self.platform.certify(f"fleet gpu {index}", self._pdi(index))
+        return self._chains[index]
