@@ -260,11 +260,7 @@ class Certificate:
 
 
 def name(*attributes: tuple[str, str]) -> x509.Name:
-    """A distinguished name, one attribute per RDN, in the order given; ``CN``, ``O``, ``C`` and the like.
-
-    Raises:
-        InputError: a lie makes a text longer than X.509 allows.
-    """
+    """A distinguished name, one attribute per RDN, in the order given; ``CN``, ``O``, ``C`` and the like."""
     try:
         return x509.Name([x509.NameAttribute(_ATTRIBUTES[kind], text) for kind, text in attributes])
     except ValueError as error:
@@ -272,6 +268,7 @@ def name(*attributes: tuple[str, str]) -> x509.Name:
 
 
 def _unsayable(error: ValueError) -> InputError:
+    """A lie gives a certificate a name, serial number or validity that X.509 has no place for."""
     return InputError(f"no certificate can say this: {error}", code="fault-argument", hint="give a shorter value")
 
 
@@ -313,11 +310,7 @@ def other(dotted: str, value: bytes, *, critical: bool = False) -> Extension:
 
 
 def issue(template: Template, issuer: Template, *, damage_signature: bool = False, sha256: bool = False) -> Certificate:
-    """Sign a certificate. The two flags are lies: a signature that does not verify, and a weaker hash.
-
-    Raises:
-        InputError: a lie gives the certificate a serial number or a validity that X.509 has no place for.
-    """
+    """Sign a certificate. The two flags are lies: a signature that does not verify, and a weaker hash."""
     try:
         builder = (
             x509.CertificateBuilder()
@@ -485,11 +478,7 @@ class Authorities:
 
 
 def tcb_flags(flag: str | None) -> bytes:
-    """The content of the flags of a DICE TCB info: as on genuine devices, and with this flag set.
-
-    Raises:
-        InputError: no flag that makes a device untrusted.
-    """
+    """The content of the flags of a DICE TCB info: as on genuine devices, and with this flag set."""
     bits = 0x80000001
     if flag is not None:
         if flag not in _FLAG_BITS:

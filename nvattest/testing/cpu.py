@@ -26,7 +26,7 @@ from nvattest.testing.certificates import KeyRing, pem
 from nvattest.testing.cpu_amd import GENERATIONS, AmdGuest
 from nvattest.testing.cpu_intel import BODIES, IntelGuest
 from nvattest.testing.lies import Lie, Told, parse_fault
-from nvattest.testing.platform import instant
+from nvattest.testing.platform import instant, write_files
 
 if TYPE_CHECKING:
     from nvattest.pki.anchors import CpuAnchors
@@ -159,11 +159,7 @@ class SimulatedGuest:
             lists = (x509.load_der_x509_crl(der).public_bytes(Encoding.PEM) for der in collateral.crls)
             files = {"cpu-collateral.pem": pem(collateral.certificates) + b"".join(lists)}
         files |= {"cpu-root.pem": pem([self.root]), "cpu-policy.json": self.cpu_policy()}
-        os.makedirs(folder, exist_ok=True)
-        for name, content in files.items():
-            with open(os.path.join(folder, name), "wb") as out:
-                out.write(content)
-        return [os.path.join(folder, name) for name in files]
+        return write_files(folder, files)
 
     def serve(self, path: str, query: Mapping[str, str]) -> Served | None:
         """The answer of its maker's service to a GET, as ``Services`` gives it; None where it has nothing there."""

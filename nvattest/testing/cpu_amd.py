@@ -139,8 +139,6 @@ class AmdGuest:
             "minimum_tcb": {self._name: floor},
         }  # fmt: skip
 
-    # --- the report -----------------------------------------------------------------------------------------------
-
     def quote(self, report_data: bytes) -> bytes:
         """The report over 64 bytes of report data."""
         told, generation = self._told, self._generation
@@ -182,8 +180,6 @@ class AmdGuest:
     def signature_at(self) -> int:
         """Where the signature begins: R, 48 bytes that are used."""
         return _SIGNED
-
-    # --- certificates ---------------------------------------------------------------------------------------------
 
     def _key(self, tcb: tuple[int, ...]) -> SigningKey:
         """A VCEK depends on the firmware's level; a VLEK belongs to the provider."""
@@ -230,8 +226,6 @@ class AmdGuest:
             key=self._key(tcb),
             serial=0,
         )
-
-    # --- collateral -----------------------------------------------------------------------------------------------
 
     def collateral(self) -> SnpCollateral:
         """What AMD's service gives for this chip: endorsement certificate, ASK and ARK, and the revocation list."""

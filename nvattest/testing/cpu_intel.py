@@ -107,8 +107,6 @@ class IntelGuest:
         registers = {f"rtmr{index}": [measured(self._keys, f"RTMR {index}", None).hex()] for index in range(4)}
         return {"mrtd": [measured(self._keys, "MRTD", None).hex()], **registers}
 
-    # --- the quote ------------------------------------------------------------------------------------------------
-
     def quote(self, report_data: bytes) -> bytes:
         """The quote over 64 bytes of report data."""
         version, kind, size = BODIES[self._body]
@@ -173,8 +171,6 @@ class IntelGuest:
             + struct.pack("<HI", _PCK_CHAIN, len(chain)) + chain
         )  # fmt: skip
 
-    # --- certificates ---------------------------------------------------------------------------------------------
-
     def _certificate(self, common_name: str, issuer: str, *extensions: Extension) -> Template:
         return self._authorities.template(
             common_name,
@@ -207,8 +203,6 @@ class IntelGuest:
             _item("7", sequence(*flags)),
         )
         return other(_SGX, content)
-
-    # --- collateral -----------------------------------------------------------------------------------------------
 
     def collateral(self) -> TdxCollateral:
         """What Intel's service gives for this platform, as the JSON document of its quote verification library."""

@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 
 _DELAY_MAX: Final = 3600.0
 
-_INVALID_ARGUMENT: Final = 2
-_NOT_SUPPORTED: Final = 3
-_NOT_FOUND: Final = 6
-_FUNCTION_NOT_FOUND: Final = 13
-_INVALID_STATE: Final = 29
-_UNKNOWN: Final = 999
-_NSCQ_NOT_IMPLEMENTED: Final = -1
-_NSCQ_INVALID_UUID: Final = -2
+# Return codes of NVML, then of NSCQ.
+_INVALID_ARGUMENT, _NOT_SUPPORTED, _NOT_FOUND, _FUNCTION_NOT_FOUND, _INVALID_STATE, _UNKNOWN = 2, 3, 6, 13, 29, 999
+_NSCQ_NOT_IMPLEMENTED, _NSCQ_INVALID_UUID = -1, -2
 _NSCQ_LS10: Final = 2
 _UUIDS_MAX: Final = 1000  # what fits into one reply
 _NONCE_SIZE: Final = 32
@@ -65,24 +60,16 @@ _BOARDS: Final = {
 }
 
 _FIXED: Final[dict[str, tuple[int, ...]]] = {
-    "Brand": (14,),
-    "ComputeMode": (0,),
-    "DisplayActive": (0,),
-    "DisplayMode": (1,),
-    "PerformanceState": (0,),
-    "PowerUsage": (111444,),
-    "NumFans": (0,),
-    "CurrPcieLinkGeneration": (5,),
-    "MaxPcieLinkGeneration": (5,),
-    "CurrPcieLinkWidth": (16,),
-    "MaxPcieLinkWidth": (16,),
-    "MultiGpuBoard": (0,),
-    "MaxMigDeviceCount": (0,),
-    "MigMode": (0, 0),
-    "EccMode": (1, 1),
-    "UtilizationRates": (0, 0),
-    "RunningProcesses": (0,),
+    **dict.fromkeys(("ComputeMode", "DisplayActive", "PerformanceState", "NumFans", "MultiGpuBoard"), (0,)),
+    **dict.fromkeys(("MaxMigDeviceCount", "RunningProcesses"), (0,)),
+    **dict.fromkeys(("MigMode", "UtilizationRates"), (0, 0)),
+    **dict.fromkeys(("CurrPcieLinkGeneration", "MaxPcieLinkGeneration"), (5,)),
+    **dict.fromkeys(("CurrPcieLinkWidth", "MaxPcieLinkWidth"), (16,)),
     **{f"{engine}Utilization": (0, 100000) for engine in ("Encoder", "Decoder", "Jpg", "Ofa")},
+    "Brand": (14,),
+    "DisplayMode": (1,),
+    "EccMode": (1, 1),
+    "PowerUsage": (111444,),
 }
 # Of the kind that the input names: NVML's sensors, thresholds, clock types, counters.
 _CHOSEN: Final[dict[str, tuple[int, ...]]] = {

@@ -263,18 +263,11 @@ _HASHES = {
 }
 _MALFORMED, _INTERNAL, _UNAUTHORIZED = 1, 2, 6
 _STATUSES = {"malformedrequest": 1, "internalerror": 2, "trylater": 3, "sigrequired": 5, "unauthorized": 6}
-_REASONS = {
-    "unspecified": 0,
-    "keycompromise": 1,
-    "cacompromise": 2,
-    "affiliationchanged": 3,
-    "superseded": 4,
-    "cessationofoperation": 5,
-    "certificatehold": 6,
-    "removefromcrl": 8,
-    "privilegewithdrawn": 9,
-    "aacompromise": 10,
-}
+# By their number (RFC 5280, 5.3.1), of which 7 is unused.
+_REASONS = (
+    *("unspecified", "keycompromise", "cacompromise", "affiliationchanged", "superseded", "cessationofoperation"),
+    *("certificatehold", "", "removefromcrl", "privilegewithdrawn", "aacompromise"),
+)
 _RESPONDER_LIES = ("wrong-responder", "responder-purpose", "responder-expired", "ocsp-by-issuer")
 
 # The lies about one certificate: name → what follows the position.
@@ -404,9 +397,9 @@ def _single(query: ocsp.OCSPRequest, lies: Lies, produced: datetime) -> bytes:
         integer(query.serial_number + ("ocsp-serial" in lies)),
     )
     if "hold" in lies or "revoked" in lies:
-        reason = "certificateHold" if "hold" in lies else lies["revoked"] or "keyCompromise"
-        number = enumerated(_REASONS.get(reason.lower(), 0))
-        status = explicit(1, generalized_time(produced - 7 * _DAY), explicit(0, number))
+        reason = "certificatehold" if "hold" in lies else lies["revoked"].lower() or "keycompromise"
+        number = _REASONS.index(reason) if reason in _REASONS else 0
+        status = explicit(1, generalized_time(produced - 7 * _DAY), explicit(0, enumerated(number)))
     else:
         status = implicit(2 if "unknown" in lies else 0, b"")
     end = b"" if "no-next-update" in lies else explicit(0, generalized_time(produced + _DAY))

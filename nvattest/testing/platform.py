@@ -96,6 +96,16 @@ def instant(clock: datetime | None, owner: str) -> datetime:
     return moment.astimezone(timezone.utc).replace(microsecond=0)
 
 
+def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> list[str]:
+    """Write files by their name below a folder; returns their paths."""
+    paths = [os.path.join(folder, name) for name in files]
+    for path, content in zip(paths, files.values(), strict=True):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as out:
+            out.write(content)
+    return paths
+
+
 class Platform:
     """One simulated node. Make it with :meth:`build`; it does not change afterwards.
 
@@ -219,8 +229,6 @@ class Platform:
             pcie_mode=int(told.get("pcie-mode") or state.pcie_mode),
         )
 
-    # --- evidence -------------------------------------------------------------------------------------------------
-
     def evidence(self, nonce: Nonce | bytes | str, kind: DeviceKind | None = None) -> tuple[Evidence, ...]:
         """The evidence of one kind of device, or of GPUs and then switches: signed now, without a word of the driver.
 
@@ -290,8 +298,6 @@ class Platform:
         from nvattest.session import issue_token
 
         return issue_token(self.appraise(nonce, policy=policy), self.token_key, ear=ear, now=self.clock)
-
-    # --- collateral -----------------------------------------------------------------------------------------------
 
     @property
     def rim_ids(self) -> tuple[str, ...]:
@@ -391,17 +397,10 @@ class Platform:
         files["anchors.pem"] = self.anchors_pem
         files["bundle.json"] = (json.dumps(self.bundle(), indent=1) + "\n").encode()
         files["nonce.hex"] = _bytes(nonce).hex().encode() + b"\n"
-        for name, content in files.items():
-            path = os.path.join(folder, name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as out:
-                out.write(content)
-        return [os.path.join(folder, name) for name in files]
+        return write_files(folder, files)
 
     def _rim_chain(self, order: RimOrder) -> tuple[Certificate, ...]:
         return self._pki.rim_chain(order.silicon.chip, order.role, order.told)
-
-    # --- making it ----------------------------------------------------------------------------------------------------
 
     def _gpu(self, index: int) -> SimulatedDevice:
         silicon, pdis = self._silicon, self._pdis[DeviceKind.NVSWITCH]

@@ -281,8 +281,6 @@ class Services:
         """Empty the log."""
         self.log.clear()
 
-    # --- for the handlers -----------------------------------------------------------------------------------------
-
     def delay_of(self, service: str) -> float:
         """Seconds before an answer of this service."""
         return self.delay.get(service, 0.0) if isinstance(self.delay, Mapping) else self.delay
