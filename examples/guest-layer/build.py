@@ -319,8 +319,8 @@ def _deliver(root: str, options: argparse.Namespace, facts: dict[str, Any]) -> N
     sizes = [os.lstat(os.path.join(folder, file)).st_size for folder, _, files in os.walk(root) for file in files]
     print(f"unpacked: {sum(sizes) / 1e6:.1f} MB in {len(sizes)} files; needs glibc {facts['glibc']} or newer")
     for path in results:
-        with open(path, "rb") as file:
-            data = file.read()
+        with open(path, "rb") as image:
+            data = image.read()
         print(f"{hashlib.sha256(data).hexdigest()}  {path}  {len(data) / 1e6:.1f} MB")
 
 

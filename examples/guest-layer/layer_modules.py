@@ -244,4 +244,4 @@ def compile_module(module: Module) -> bytes:
             node.body[0].value = ast.copy_location(ast.Constant(""), node.body[0])  # type: ignore[attr-defined]
     code = compile(tree, module.target[:-1], "exec", dont_inherit=True, optimize=0)
     digest = importlib.util.source_hash(_source(module))
-    return bytes(_bootstrap_external._code_to_hash_pyc(code, digest, checked=False))  # noqa: SLF001
+    return bytes(_bootstrap_external._code_to_hash_pyc(code, digest, checked=False))  # type: ignore[attr-defined]  # noqa: SLF001

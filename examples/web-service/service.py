@@ -157,7 +157,7 @@ def main() -> None:
         expected_gpus=options.expected_gpus,
         accept_simulated=options.accept_simulated,
     )
-    with make_server("127.0.0.1", options.port, service) as server:  # type: ignore[arg-type]
+    with make_server("127.0.0.1", options.port, service) as server:
         print(f"http://127.0.0.1:{server.server_port}", flush=True)
         server.serve_forever()
 
