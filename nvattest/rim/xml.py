@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nvattest._package import schema_path
-from nvattest._text import base64_bytes, joined
+from nvattest._text import base64_bytes, clean
 from nvattest.errors import ParseError, ResultCode
 
 if TYPE_CHECKING:
@@ -299,12 +299,9 @@ def _binary(element: _Element, size: int | None = None) -> bytes:
         value = b""
     if not value:
         raise fault(f"{name} is not base64", "rim-base64", at=element)
-    if size is not None and len(value) != size:
-        raise fault(f"{name} has {len(value)} bytes; expected {size}", "rim-base64", at=element)
-    if len(value) > _MAX_CERTIFICATE_SIZE:
-        raise fault(
-            f"{name} has {len(value)} bytes; expected at most {_MAX_CERTIFICATE_SIZE}", "rim-base64", at=element
-        )
+    if len(value) > _MAX_CERTIFICATE_SIZE if size is None else len(value) != size:
+        expected = f"at most {_MAX_CERTIFICATE_SIZE}" if size is None else str(size)
+        raise fault(f"{name} has {len(value)} bytes; expected {expected}", "rim-base64", at=element)
     return value
 
 
@@ -319,12 +316,6 @@ def _spelled(attributes: Mapping[str, str]) -> str:
 # --- why the published profile refuses a document ---------------------------------------------------------------------
 
 PROFILE = "rim-profile-1.xsd"
-_MOST = 8
-# These errors come before there are elements and have an offset.
-_OF_THE_GATE = frozenset(
-    ("rim-size", "rim-encoding", "rim-dtd", "rim-comment", "rim-cdata", "rim-processing-instruction", "rim-entity",
-     "rim-xml-attribute", "rim-limits", "rim-xml")
-)  # fmt: skip
 
 
 def explained(error: ParseError, data: bytes) -> str:
@@ -332,43 +323,35 @@ def explained(error: ParseError, data: bytes) -> str:
 
     Only this imports ``xmlschema``, and only for a document that was refused.
     """
-    if error.code in _OF_THE_GATE:
-        return str(error)
     try:
-        first = explain_schema_error(data).partition("\n")[0]
-    except ImportError:
-        # The guest layer has no xmlschema: there the parser's message is all.
+        first = explain_schema_error(data)
+    except (ParseError, ImportError):
+        # What the gate refuses has no elements, and the guest layer has no xmlschema: the error is all.
         return str(error)
     return f"{error}; {first}" if first else str(error)
 
 
 def explain_schema_error(data: bytes) -> str:
-    """Where and why this document departs from the XSD profile, one fault a line; empty when it does not.
+    """Where and why this document first departs from the XSD profile; empty when it does not.
 
-    The bytes go through the gate and the hardened parser of ``parse_rim`` first; their refusal is returned as it is.
+    Raises:
+        ParseError: as ``read_xml``.
     """
-    try:
-        root = read_xml(data)
-    except ParseError as refusal:
-        return str(refusal)
+    root = read_xml(data)
     if root.tag != ROOT:
         # A schema would also accept its other global elements as roots.
         return f"the root is {str(root.tag)[:160]}; expected {ROOT}"
     import xmlschema
 
     schema = xmlschema.XMLSchema(schema_path(PROFILE), allow="local")
-    lines: list[str] = []
     try:
         # Without location hints nothing is fetched.
-        for error in schema.iter_errors(root, use_location_hints=False):
-            if len(lines) == _MOST:
-                lines.append("and more")
-                break
-            where = str(error.path or "/")
-            line = getattr(error.elem, "sourceline", None)
-            place = where if line is None else f"{where} (line {line})"
-            lines.append(f"{place}: {str(error.reason or error.message)[:300]}")
-    except xmlschema.XMLSchemaException as error:
+        error = next(schema.iter_errors(root, use_location_hints=False), None)
+    except xmlschema.XMLSchemaException as failure:
         # The library gives up where xsi:type names a type that does not exist.
-        lines.append(f"/: {str(error)[:300]}")
-    return joined(lines)
+        return clean(f"/: {str(failure)[:300]}")
+    if error is None:
+        return ""
+    line = getattr(error.elem, "sourceline", None)
+    place = "" if line is None else f" (line {line})"
+    return clean(f"{error.path or '/'}{place}: {str(error.reason or error.message)[:300]}")
