@@ -85,6 +85,13 @@ class Window(NamedTuple):
     since: datetime
     until: datetime | None
 
+    def __str__(self) -> str:
+        return f"{format_time(self.since)} to {format_time(self.until) if self.until is not None else 'no end'}"
+
+    def holds(self, at: datetime) -> bool:
+        """Whether it is current at this instant, both ends included; never where it names no end."""
+        return self.until is not None and self.since <= at <= self.until
+
 
 @dataclass(frozen=True, kw_only=True)
 class TdxCollateral:
@@ -276,6 +283,11 @@ def collateral_windows(collateral: CpuCollateral) -> tuple[Window, ...]:
     )
 
 
+def validity(certificate: Certificate | EndorsementKey) -> Window:
+    """When a certificate is valid."""
+    return Window(certificate.label, certificate.not_before, certificate.not_after)
+
+
 def _crl_window(name: str, der: bytes) -> Window:
     try:
         crl = x509.load_der_x509_crl(der)
@@ -396,6 +408,11 @@ class EndorsementKey(NamedTuple):
     tcb: Tcb
     hwid: bytes
     csp: str
+
+    @property
+    def label(self) -> str:
+        """``VCEK`` or ``VLEK``."""
+        return self.kind.upper()
 
 
 class RevocationList(NamedTuple):
@@ -586,12 +603,10 @@ class Issued:
 
     def current(self, at: datetime) -> str:
         """What is not current at this instant, in words; empty where everything is."""
-        for window in self.windows:
-            if window.until is None:
-                return f"{window.name} names no end"
-            if not window.since <= at <= window.until:
-                return f"{window.name} is good from {format_time(window.since)} to {format_time(window.until)}"
-        return ""
+        late = next((window for window in self.windows if not window.holds(at)), None)
+        if late is None:
+            return ""
+        return f"{late.name} names no end" if late.until is None else f"{late.name} is good from {late}"
 
     @property
     def until(self) -> datetime | None:
@@ -617,8 +632,7 @@ def _judge_tdx(collateral: TdxCollateral, anchors: CpuAnchors) -> Issued:
     about = f"Intel TDX, {platform}, evaluation {collateral.evaluation}"
     signed = ("tcb_info", "qe_identity", "pck_crl")
     issuers = {name: parse_pem_chain(members[f"{name}_issuer_chain"].encode()) for name in signed}
-    windows = [*collateral_windows(collateral)]
-    windows += [Window(chain[0].label, chain[0].not_before, chain[0].not_after) for chain in issuers.values()]
+    windows = [*collateral_windows(collateral), *(validity(chain[0]) for chain in issuers.values())]
     problem = next(_problems_tdx(members, issuers, anchors), "")
     if not problem and (collateral.tcb_info.get("id"), collateral.qe_identity.get("id")) != ("TDX", "TD_QE"):
         problem = "the signed texts are not about TDX"
@@ -660,15 +674,12 @@ def _judge_snp(collateral: SnpCollateral, anchors: CpuAnchors) -> Issued:
     others = [parse_certificate(der) for der in collateral.certificates if der not in own]
     # A root among them is only compared with the pinned one, when a quote is judged.
     issuers = [certificate for certificate in others if certificate.subject_der != certificate.issuer_der]
-    windows = [Window(key.kind.upper(), key.not_before, key.not_after) for key in keys]
-    windows += [Window(issuer.label, issuer.not_before, issuer.not_after) for issuer in issuers]
-    windows += collateral_windows(collateral)
+    windows = (*map(validity, keys), *map(validity, issuers), *collateral_windows(collateral))
     names = ", ".join(
-        f"{key.kind.upper()} of {f'chip {key.hwid.hex()[:16]}…' if key.hwid else key.csp} ({key.product})"
-        for key in keys
+        f"{key.label} of {f'chip {key.hwid.hex()[:16]}…' if key.hwid else key.csp} ({key.product})" for key in keys
     )
     problem = next(_problems_snp(keys, issuers, collateral.crls, anchors), "")
-    return Issued(about=f"AMD SEV-SNP, {names or 'no endorsement key'}", windows=tuple(windows), problem=problem)
+    return Issued(about=f"AMD SEV-SNP, {names or 'no endorsement key'}", windows=windows, problem=problem)
 
 
 def _problems_snp(
@@ -683,9 +694,9 @@ def _problems_snp(
     for key in keys:
         issuer = issuers.get(key.issuer_der)
         if issuer is None:
-            yield f"there is no certificate of the issuer of the {key.kind.upper()}"
+            yield f"there is no certificate of the issuer of the {key.label}"
         elif not signed_by_amd(issuer.spki_der, key.signature, key.tbs):
-            yield f"the {key.kind.upper()} is not signed by {issuer.label}"
+            yield f"the {key.label} is not signed by {issuer.label}"
     if not keys:
         yield "there is no VCEK and no VLEK"
     for der in crls:

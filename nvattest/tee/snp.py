@@ -24,9 +24,11 @@ from nvattest.tee.collateral import (
     RevocationList,
     SnpCollateral,
     Tcb,
+    Window,
     read_crl,
     read_endorsement_key,
     signed_by_amd,
+    validity,
 )
 from nvattest.tee.quote import SnpReport
 
@@ -164,12 +166,7 @@ def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors
 
 
 def _path(
-    key: EndorsementKey,
-    issuer: Certificate,
-    root: str,
-    lists: list[RevocationList],
-    anchors: CpuAnchors,
-    at: datetime,
+    key: EndorsementKey, issuer: Certificate, root: str, lists: list[RevocationList], anchors: CpuAnchors, at: datetime
 ) -> Path:
     anchor = anchors.amd[root]
     ranked = [
@@ -190,7 +187,7 @@ def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
         not signed_by_amd(path.root.spki_der, issuer.signature, issuer.tbs),
         not signed_by_amd(issuer.spki_der, key.signature, key.tbs),
         not _check_signature(report, key).acceptable,
-        not max(key.not_before, issuer.not_before) <= at <= min(key.not_after, issuer.not_after),
+        not (validity(key).holds(at) and validity(issuer).holds(at)),
         path.revoked,
     )
 
@@ -200,17 +197,14 @@ def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:
 
 
 def _check_collateral(path: Path, at: datetime) -> Check:
-    held = f"{path.key.kind.upper()} and {path.issuer.label}"
+    held = f"{path.key.label} and {path.issuer.label}"
     if path.crl is None:
         return passed("quote-collateral", f"{held}; no revocation list")
-    since, until = path.crl.since, path.crl.until
-    if until is None or not since <= at <= until:
-        window = f"{format_time(since)} to {format_time(until) if until is not None else 'no end'}"
-        return failed(
-            "quote-collateral", f"the revocation list of {path.root.name} is not current",
-            expected=window, found=format_time(at), hint=_FETCH,
-        )  # fmt: skip
-    return passed("quote-collateral", f"{held}; the revocation list is good until {format_time(until)}")
+    window = Window(f"the revocation list of {path.root.name}", path.crl.since, path.crl.until)
+    if window.until is None or not window.holds(at):
+        detail, found = f"{window.name} is not current", format_time(at)
+        return failed("quote-collateral", detail, expected=str(window), found=found, hint=_FETCH)
+    return passed("quote-collateral", f"{held}; the revocation list is good until {format_time(window.until)}")
 
 
 def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
@@ -221,30 +215,25 @@ def _check_chain(path: Path, demands: SnpDemands, at: datetime) -> Check:
     elif issuer.is_ca is not True or issuer.key_cert_sign is not True or issuer.path_length != 0:
         problem = f"{issuer.label} is no authority for end certificates alone"
     elif ("VLEK" in issuer.label.upper()) != (key.kind == "vlek"):
-        problem = f"{issuer.label} does not issue a {key.kind.upper()}"
+        problem = f"{issuer.label} does not issue a {key.label}"
     elif not signed_by_amd(issuer.spki_der, key.signature, key.tbs):
-        problem = f"the {key.kind.upper()} is not signed by {issuer.label}"
+        problem = f"the {key.label} is not signed by {issuer.label}"
     elif not is_p384(key.spki_der):
-        problem = f"the key of the {key.kind.upper()} is not P-384"
+        problem = f"the key of the {key.label} is not P-384"
     if problem:
         return failed("quote-chain", problem, hint="the certificates are not AMD's, or not intact")
-    for label, since, until in (
-        (issuer.label, issuer.not_before, issuer.not_after),
-        (key.kind.upper(), key.not_before, key.not_after),
-    ):
-        if not since <= at <= until:
-            return failed(
-                "quote-chain", f"{label} is {'expired' if at > until else 'not yet valid'}",
-                expected=f"{format_time(since)} to {format_time(until)}", found=format_time(at),
-                hint=_VLEK if label == "VLEK" else _FETCH,
-            )  # fmt: skip
+    for window in (validity(issuer), validity(key)):
+        if not window.holds(at):
+            detail = f"{window.name} is {'not yet valid' if at < window.since else 'expired'}"
+            hint = _VLEK if window.name == "VLEK" else _FETCH
+            return failed("quote-chain", detail, expected=str(window), found=format_time(at), hint=hint)
     if key.kind not in demands.endorsement or (key.kind == "vlek" and key.csp not in demands.csp_id):
         return failed(
             "quote-chain", "the policy does not accept this endorsement key",
             expected=" or ".join((*demands.endorsement, *demands.csp_id)), found=f"{key.kind} {key.csp}".strip(),
             hint="accept it in the CPU policy (snp.endorsement, and snp.csp_id for a VLEK), or use another host",
         )  # fmt: skip
-    return passed("quote-chain", f"{key.kind.upper()}, {issuer.label}, {path.root.name}")
+    return passed("quote-chain", f"{key.label}, {issuer.label}, {path.root.name}")
 
 
 def _check_revocation(path: Path, demands: SnpDemands) -> Check:
@@ -277,10 +266,10 @@ def _check_signature(report: SnpReport, key: EndorsementKey) -> Check:
         return failed("quote-signature", "the chip's key is masked: the report is not signed", hint=_UNSIGNED)
     if any(filled) or not EcdsaVerifier(remember=0).verify_raw(key.spki_der, r + s, report.signed):
         return failed(
-            "quote-signature", f"the report is not signed by this {key.kind.upper()}",
+            "quote-signature", f"the report is not signed by this {key.label}",
             hint="the report was changed, or the certificate belongs to another chip or another firmware level",
         )  # fmt: skip
-    return passed("quote-signature", f"ECDSA P-384 by the {key.kind.upper()}")
+    return passed("quote-signature", f"ECDSA P-384 by the {key.label}")
 
 
 def generation_of(cpuid: tuple[int, int, int]) -> str | None:
@@ -321,7 +310,7 @@ def _check_chip(report: SnpReport, path: Path, generation: str | None) -> Check:
                 path.root.name, f"CPUID {family}, product {key.product}",
             ),
             (
-                reported != key.tcb, f"the {key.kind.upper()} was made for another firmware level",
+                reported != key.tcb, f"the {key.label} was made for another firmware level",
                 str(key.tcb), str(reported),
             ),
             (named and key.kind == "vlek", "a report signed by a VLEK names a chip", "zeros", report.chip_id.hex()),

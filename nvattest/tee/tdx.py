@@ -12,7 +12,7 @@ domain without SEPT_VE_DISABLE.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
@@ -33,7 +33,14 @@ from nvattest.pki.certificate import (
     dotted,
     parse_pem_chain,
 )
-from nvattest.tee.collateral import TDX_PCK_CHAIN, TdxCollateral, authority_of, collateral_windows, signed_by_intel
+from nvattest.tee.collateral import (
+    TDX_PCK_CHAIN,
+    TdxCollateral,
+    authority_of,
+    collateral_windows,
+    signed_by_intel,
+    validity,
+)
 from nvattest.tee.quote import ParsedQuote, TdBody, pck_chain
 
 # Intel's extensions of a PCK certificate, and the platform type (FMSPC) among them.
@@ -175,12 +182,9 @@ def _check_collateral(chain: tuple[Certificate, ...], collateral: TdxCollateral,
             found=collateral.fmspc, hint="fetch the collateral for this quote (nvattest bundle fetch --tee-quote)",
         )  # fmt: skip
     for window in windows:
-        if window.until is None or not window.since <= at <= window.until:
-            until = format_time(window.until) if window.until is not None else "no end"
-            return failed(
-                "quote-collateral", f"{window.name} is not current",
-                expected=f"{format_time(window.since)} to {until}", found=format_time(at), hint=_FETCH,
-            )  # fmt: skip
+        if not window.holds(at):
+            detail, found = f"{window.name} is not current", format_time(at)
+            return failed("quote-collateral", detail, expected=str(window), found=found, hint=_FETCH)
     earliest = min(window.until for window in windows if window.until is not None)
     return passed("quote-collateral", f"platform type {fmspc}, good until {format_time(earliest)}")
 
@@ -207,10 +211,10 @@ def _check_chain(chain: tuple[Certificate, ...], collateral: TdxCollateral, anch
             return failed("quote-chain", f"{certificate.label} is not signed by {issuer.label}", hint=_CHAIN_HINT)
         if certificate is not chain[0] and (certificate.is_ca is not True or certificate.key_cert_sign is not True):
             return failed("quote-chain", f"{certificate.label} is no authority", hint=_CHAIN_HINT)
-        if not certificate.not_before <= at <= certificate.not_after:
+        if not validity(certificate).holds(at):
             return failed(
-                "quote-chain", f"{certificate.label} is not in its validity period", found=format_time(at),
-                expected=f"{format_time(certificate.not_before)} to {format_time(certificate.not_after)}",
+                "quote-chain", f"{certificate.label} is not in its validity period",
+                expected=str(validity(certificate)), found=format_time(at),
                 hint="check the clock; the platform has to be provisioned anew if it is right",
             )  # fmt: skip
     return passed("quote-chain", ", ".join(certificate.label for certificate in chain))
@@ -328,38 +332,31 @@ def _evaluation(claims: Mapping[str, Any]) -> int:
 
 
 def _check_tcb(claims: Mapping[str, Any], demands: TdxDemands) -> Check:
-    for detail, expected, found, hint in _tcb_problems(claims, demands):
-        return failed("quote-tcb", detail, expected=expected, found=found, hint=hint)
-    tcb = claims["tcb"]
-    advisories = ", ".join(tcb["advisory_ids"]) or "none"
-    date = claims["platform"]["tcb_level"]["tcbDate"][:10]
-    said = f"{tcb['status']}, advisories {advisories}, evaluation {_evaluation(claims)}, TCB of {date}"
-    return passed("quote-tcb", said, expected=" or ".join(demands.tcb_status))
-
-
-def _tcb_problems(claims: Mapping[str, Any], demands: TdxDemands) -> Iterator[tuple[str, str, str, str]]:
     status, advisories = claims["tcb"]["status"], claims["tcb"]["advisory_ids"]
+    evaluation, tcb_date = _evaluation(claims), claims["platform"]["tcb_level"]["tcbDate"]
+    listed = ", ".join(advisories)
     if status not in demands.tcb_status:
-        found = f"{status} ({', '.join(advisories)})" if advisories else status
-        yield (
-            "Intel's TCB level of the platform is not accepted", " or ".join(demands.tcb_status), found,
-            _UPDATE.format("tcb_status and advisories_allowed"),
+        return failed(
+            "quote-tcb", "Intel's TCB level of the platform is not accepted",
+            expected=" or ".join(demands.tcb_status), found=f"{status} ({listed})" if advisories else status,
+            hint=_UPDATE.format("tcb_status and advisories_allowed"),
         )  # fmt: skip
     if standing := [name for name in advisories if name not in demands.advisories_allowed]:
-        allowed = ", ".join(demands.advisories_allowed) or "none"
-        yield (
-            "advisories are open that the policy does not allow", allowed, ", ".join(standing),
-            _UPDATE.format("advisories_allowed"),
+        return failed(
+            "quote-tcb", "advisories are open that the policy does not allow",
+            expected=", ".join(demands.advisories_allowed) or "none", found=", ".join(standing),
+            hint=_UPDATE.format("advisories_allowed"),
         )  # fmt: skip
-    evaluation = _evaluation(claims)
     if evaluation < demands.minimum_tcb_evaluation:
-        yield (
-            "the collateral is of an older evaluation than the policy accepts",
-            f"at least {demands.minimum_tcb_evaluation}", str(evaluation), _FETCH,
+        return failed(
+            "quote-tcb", "the collateral is of an older evaluation than the policy accepts",
+            expected=f"at least {demands.minimum_tcb_evaluation}", found=str(evaluation), hint=_FETCH,
         )  # fmt: skip
-    date = parse_time(claims["platform"]["tcb_level"]["tcbDate"]).date()
+    date = parse_time(tcb_date).date()
     if demands.minimum_tcb_date is not None and date < demands.minimum_tcb_date:
-        yield (
-            "the platform's TCB level is older than the policy accepts", f"{demands.minimum_tcb_date} or later",
-            str(date), _UPDATE.format("minimum_tcb_date"),
+        return failed(
+            "quote-tcb", "the platform's TCB level is older than the policy accepts",
+            expected=f"{demands.minimum_tcb_date} or later", found=str(date), hint=_UPDATE.format("minimum_tcb_date"),
         )  # fmt: skip
+    said = f"{status}, advisories {listed or 'none'}, evaluation {evaluation}, TCB of {tcb_date[:10]}"
+    return passed("quote-tcb", said, expected=" or ".join(demands.tcb_status))
