@@ -60,11 +60,8 @@ class TrustAnchors:
         # Results under other roots must say so, and the label is where they say it.
         pinned = [{anchor.certificate_sha256 for anchor in roots} for roots in (self.device, self.rim)]
         if self.label == _PINNED_LABEL and pinned != [{_PINNED_DEVICE}, {_PINNED_RIM}]:
-            raise InputError(
-                f"only NVIDIA's pinned roots may be called {_PINNED_LABEL!r}",
-                code="anchor",
-                hint="give these anchors another label",
-            )
+            hint = "give these anchors another label"
+            raise InputError(f"only NVIDIA's pinned roots may be called {_PINNED_LABEL!r}", code="anchor", hint=hint)
 
     def __repr__(self) -> str:
         return f"<TrustAnchors {self.label[:80]!r}: {counted(len(self.device) + len(self.rim), 'root')}>"
@@ -111,36 +108,25 @@ NVIDIA_ANCHORS: Final = TrustAnchors(
 )
 
 
-def anchors_from_pem(device: bytes, rim: bytes, *, label: str = "custom") -> TrustAnchors:
-    """Anchors from PEM texts: one or more self-signed roots for devices, and for RIMs.
+def trust_anchors_from_pem(pem: bytes, *, rim: bytes | None = None, label: str = "custom") -> TrustAnchors:
+    """Anchors from a PEM text of one or more self-signed roots, which serve devices and RIMs alike.
+
+    ``rim`` has the roots for RIMs where they are others.
 
     Raises:
         InputError: unreadable PEM (ParseError), or a certificate that is no self-signed P-384 root (code ``anchor``).
     """
-    return TrustAnchors(device=_roots(device), rim=_roots(rim), label=label)
-
-
-def trust_anchors_from_pem(pem: bytes, *, label: str = "custom") -> TrustAnchors:
-    """Anchors from one PEM text whose self-signed roots serve devices and RIMs alike.
-
-    Raises:
-        InputError: as ``anchors_from_pem``.
-    """
     roots = _roots(pem)
-    return TrustAnchors(device=roots, rim=roots, label=label)
+    return TrustAnchors(device=roots, rim=roots if rim is None else _roots(rim), label=label)
 
 
 def _roots(pem: bytes) -> tuple[TrustAnchor, ...]:
     certificates = parse_pem_chain(pem, maximum=_MAX_ROOTS)
     verifier = EcdsaVerifier(remember=0)
     for certificate in certificates:
-        fault = _why_no_root(certificate, verifier)
-        if fault:
-            raise InputError(
-                f"{certificate.label} cannot be a trust anchor: {fault}",
-                code="anchor",
-                hint="give self-signed root certificates with P-384 keys",
-            )
+        if fault := _why_no_root(certificate, verifier):
+            message = f"{certificate.label} cannot be a trust anchor: {fault}"
+            raise InputError(message, code="anchor", hint="give self-signed root certificates with P-384 keys")
     return tuple(map(_anchor, certificates))
 
 
@@ -279,10 +265,7 @@ CPU_ANCHORS: Final = CpuAnchors(
         certificate_sha256=_INTEL,
     ),
     amd={
-        "milan": _ark(
-            "Milan",
-            0x10000,
-            _MILAN,
+        "milan": _ark("Milan", 0x10000, _MILAN,
             "d0b779d9124e75e88996a2b625db15983ec592dba8b56c17d5f3605b8d5763d5f3d471214949a12f3f42bbd0c7465be02523716d"
             "e618b2725fbf28f1d4c7d4d15e6d90a894d447ac345b5ad644c0d2cccd8ac75873d8acaa4ee65d3e7e29f1916df73857ff734487"
             "04f2394737ad52d63bbc5fddfee9dc4352b1b64b3c6a278061ab2626503aee3d72525f8bd4734d4fee3f7c329a8e4bde6b391746"
@@ -292,12 +275,8 @@ CPU_ANCHORS: Final = CpuAnchors(
             "410aecfa054392e54f86c9f321136062f338f18fbb2c6889627ae613cc5cadec5e901c6bbdad95f53250aa7377439de4b79be242"
             "2dfe8027e69300b4174b62ac865b2e45cfacfc3367433d78dc6123249bda7a497e09eacf9e48d2edf7c21e2bd1935079319fc34d"
             "cc054b72bb319eb0691cc3e968a8c6aad6a478b6319b3d8c42be90aaefe3a0a420a830d8addae2e8f4cd7c7c7cf5d2538c4fc9d6"
-            "014bd1645ced7970a6fbb3c77583e5990c14c372ef7a727f20b5e840f1df6e41f40b23df865d635a124565ab",
-        ),
-        "genoa": _ark(
-            "Genoa",
-            0x20000,
-            _GENOA,
+            "014bd1645ced7970a6fbb3c77583e5990c14c372ef7a727f20b5e840f1df6e41f40b23df865d635a124565ab"),
+        "genoa": _ark("Genoa", 0x20000, _GENOA,
             "dc277de52fee14eb9122c916f6fcfd543045ebd343405efda1184bfcbd8f5501a12b761d7c4060a45fc98b058506c4ff7d70e1cc"
             "0d35a772e4713ffb2dd8dc45f2978c797ed10abf338759921e900e851e2b33412c37012830c65a8defdf9372af16c0d439e46305"
             "0a5390009383fde2d2972e9f34a31b7ce1a8721e82e673f2eab06b29fa8ab5073e0f3ec60bc131b888c29569a4fdd3fa19e08f28"
@@ -307,12 +286,8 @@ CPU_ANCHORS: Final = CpuAnchors(
             "9863735bd466221c8e527345a1c966911865dff01053962cf50b1a9f58d3fc48b24fea42a669c0fb2f5e76f84309b386f05da8c4"
             "7191753064ca5ba782b917246622c06ad1f246a2aafecd37c42138132a62371bae412bd1ff1030a925212e6bb8e7ea94b302070f"
             "092c1dcb923a5682d0fb3a9c64cd2b2884de3b5289bce9163a969ef683c7971cfd6a62b9ef873686d52ef4bf0e8e91b69a0bd123"
-            "887fee1e0009406c689fbbb443bc60a1111603f7bb25c050c0b83cd07abfb1b46ea9eb31cfbc01592636e787",
-        ),
-        "turin": _ark(
-            "Turin",
-            0x30000,
-            _TURIN,
+            "887fee1e0009406c689fbbb443bc60a1111603f7bb25c050c0b83cd07abfb1b46ea9eb31cfbc01592636e787"),
+        "turin": _ark("Turin", 0x30000, _TURIN,
             "c1a02b881ec422e55ce19075c03dd87c3c4bfbd7b24bbfa2ce6d098f75bbef63483425a5f018f7c3f243d998e66d1c56748abfe1"
             "df626ab08aa2b5e5a09501d6345d831a9c713c7568ea22838fb6c355e1555253ecae39ef04f964b3498106b1a9af44b64c2377af"
             "bdb0e86508313d978de443447606291525afeecb254e4b0124e70e6d5ca3ae1bd8efaba42d00c25ab16dfcc25a910da2841ad67d"
@@ -322,8 +297,7 @@ CPU_ANCHORS: Final = CpuAnchors(
             "3c0c2e018e1d130c06a93f28220e1eb0f1f012c98286161e0c8c4f1bd4787f1f4ed2aea9f066fe1d7953892e3b3fd60d78ea6274"
             "e50acc397f4b53afca10ed48bf0b25cdb84004c5c9da3f883fca51dbc54d1943d1cae400c9192e8590f212c319ce816495ec75de"
             "d97f67b8516ded23fd6887fdaddb73addf3ca14dcbf98036c006ed0b8d57bdf2e4674b5e523302bffe526df5ee41a8abe0001912"
-            "a0005ff81e1516d3d5117d3282b61a15a23d8b9001af19d5066cd7a516f6d622353653427ce1943c8855a561",
-        ),
+            "a0005ff81e1516d3d5117d3282b61a15a23d8b9001af19d5066cd7a516f6d622353653427ce1943c8855a561"),
     },
     label=CPU_MAKERS,
-)
+)  # fmt: skip

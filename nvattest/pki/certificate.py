@@ -54,8 +54,7 @@ _PKCS1_ARC = bytes.fromhex("2a864886f70d0101")
 _EXPLICIT_VERSION = 0xA0
 _MAX_SERIAL_BYTES = 20
 _SOURCE = "certificate"
-_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----")
-_SPACE = re.compile(rb"[ \t\r\n]*")
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----[ \t\r\n]*")
 
 COMMON_NAME = "2.5.4.3"
 SERIAL_NUMBER = "2.5.4.5"
@@ -258,7 +257,7 @@ def parse_pem_chain(
         raise _not_pem(f"{len(pem)} bytes, at most {MAX_CHAIN_SIZE} are allowed", None, "chain-size")
     read = read if read is not None else read_pem_block
     found: list[Certificate] = []
-    position = _skip_space(pem, 0)
+    position = len(pem) - len(pem.lstrip(b" \t\r\n"))
     while position < len(pem):
         match = _BLOCK.match(pem, position)
         if match is None:
@@ -270,7 +269,7 @@ def parse_pem_chain(
         except ParseError as error:
             message = error.message if error.code == "pem" else f"certificate {len(found)}: {error.message}"
             raise _not_pem(message, position, error.code) from error
-        position = _skip_space(pem, match.end())
+        position = match.end()
     if not found:
         raise _not_pem("no certificate", 0)
     return tuple(found)
@@ -333,11 +332,6 @@ def _cut(der: bytes) -> _Parts:
             raise fields.error("the signature algorithm has parameters where none belong", at=algorithm.start)
     signed = der[tbs.start : tbs.end]
     return _Parts(signed, signature[1:], serial, issuer, subject, spki, is_ecdsa_sha384=inner == _ECDSA_SHA384_DER)
-
-
-def _skip_space(pem: bytes, position: int) -> int:
-    match = _SPACE.match(pem, position)
-    return match.end() if match else position
 
 
 def _not_pem(message: str, offset: int | None, code: str = "pem") -> ParseError:

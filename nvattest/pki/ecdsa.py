@@ -154,11 +154,9 @@ def _aws_lc() -> _Check:
     try:
         from awscrt.crypto import EC
     except (ImportError, OSError) as error:
-        raise InputError(
-            f"the signature backend aws-lc needs the package awscrt: {error}",
-            code="backend-missing",
-            hint="pip install awscrt (the extra fast), or use the backend cryptography",
-        ) from error
+        needed = f"the signature backend aws-lc needs the package awscrt: {error}"
+        hint = "pip install awscrt (the extra fast), or use the backend cryptography"
+        raise InputError(needed, code="backend-missing", hint=hint) from error
     load = lru_cache(_KEYS)(EC.new_key_from_der_data)
 
     def check(spki_der: bytes, signature: bytes, digest: bytes) -> bool:

@@ -107,11 +107,9 @@ def rim_ids(report: Report, architecture: Architecture) -> Mapping[RimRole, str]
             RimRole.DRIVER: gpu_driver_rim_id(architecture, fields.driver_version, fields.chip_info),
             RimRole.VBIOS: gpu_vbios_rim_id(fields.project, fields.project_sku, fields.chip_sku, fields.vbios_version),
         }
-    raise InputError(
-        f"a report of a {report.kind.value} cannot be of architecture {architecture.value}",
-        code="architecture",
-        hint="give the architecture that the device's certificate chain names",
-    )
+    other = f"a report of a {report.kind.value} cannot be of architecture {architecture.value}"
+    hint = "give the architecture that the device's certificate chain names"
+    raise InputError(other, code="architecture", hint=hint)
 
 
 def rim_id_of(document: RimDocument, file_name: str = "") -> str | None:
@@ -149,9 +147,6 @@ def _compact(version: str) -> str:
 
 def _checked(rim_id: str) -> str:
     if not is_rim_id(rim_id):
-        raise InputError(
-            f"not a RIM id: {rim_id[:60]!r}, {len(rim_id)} characters",
-            code="rim-id",
-            hint="a RIM id has 1 to 128 letters, digits, dots, dashes and underscores",
-        )
+        hint = "a RIM id has 1 to 128 letters, digits, dots, dashes and underscores"
+        raise InputError(f"not a RIM id: {rim_id[:60]!r}, {len(rim_id)} characters", code="rim-id", hint=hint)
     return rim_id

@@ -263,12 +263,8 @@ def _children(
     children = list(parent)
     found = tuple(str(child.tag) for child in children)
     if found != tuple(DS + name for name in expected):
-        raise fault(
-            f"{_local(parent)} holds {', '.join(_local(child) for child in children[:9]) or 'nothing'}; "
-            f"expected {', '.join(expected)}",
-            code,
-            at=parent,
-        )
+        holds = f"{_local(parent)} holds {', '.join(_local(child) for child in children[:9]) or 'nothing'}"
+        raise fault(f"{holds}; expected {', '.join(expected)}", code, at=parent)
     for text in (parent.text, *(child.tail for child in children)):
         if text is not None and text.strip(SPACE):
             raise fault(f"text inside {_local(parent)}: {text[:40]!r}", code, at=parent)

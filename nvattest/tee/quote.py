@@ -296,11 +296,8 @@ def _tdx(data: bytes) -> ParsedQuote:
     cursor = Cursor(data, source=_SOURCE)
     version = cursor.uint(2, "version")
     if version not in (4, 5):
-        raise cursor.error(
-            f"neither an SNP report of {_SNP_SIZE} bytes nor a TDX quote of version 4 or 5 (version {version})",
-            code="quote-version",
-            back=2,
-        )
+        neither = f"neither an SNP report of {_SNP_SIZE} bytes nor a TDX quote of version 4 or 5 (version {version})"
+        raise cursor.error(neither, code="quote-version", back=2)
     key = cursor.uint(2, "kind of attestation key")
     if key not in _ATTESTATION_KEYS:
         raise cursor.error(f"attestation key of kind {key} is not known", code="quote-key", back=2)

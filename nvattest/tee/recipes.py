@@ -248,11 +248,8 @@ def recipe_from_inputs(name: str, inputs: Mapping[str, str | bytes]) -> Recipe:
         )
     for item in declared.values():
         if item.name not in inputs and item.default is MISSING:
-            raise InputError(
-                f"the recipe {name} needs the input {item.name}",
-                code="recipe-input",
-                hint=f"its inputs: {_listed(kind)}",
-            )
+            needed = f"the recipe {name} needs the input {item.name}"
+            raise InputError(needed, code="recipe-input", hint=f"its inputs: {_listed(kind)}")
     made: Recipe = kind(**{key: _read(declared[key], value) for key, value in inputs.items()})
     return made
 

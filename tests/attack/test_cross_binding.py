@@ -21,7 +21,7 @@ from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.evidence import Evidence
 from nvattest.model import Architecture, DeviceKind, Nonce, VerificationTime
-from nvattest.pki.anchors import TrustAnchors, anchors_from_pem, trust_anchors_from_pem
+from nvattest.pki.anchors import TrustAnchors, trust_anchors_from_pem
 from nvattest.pki.certificate import parse_certificate
 from nvattest.pki.ocsp import build_ocsp_request, parse_ocsp_response
 from nvattest.rim.document import parse_rim
@@ -155,7 +155,10 @@ def rim_chain_as_device_chain(*, own_roots: bool) -> Case:
     """With custom anchors of one file, each root serves both purposes; NVIDIA's do not, nor need custom ones."""
     document = next(iter(node().rims().values()))
     case = Case().change(0, certificate_chain=pem(c.der for c in parse_rim(document).certificates))
-    return replace(case, anchors=anchors_from_pem(*roots(node()))) if own_roots else case
+    if not own_roots:
+        return case
+    device, rim = roots(node())
+    return replace(case, anchors=trust_anchors_from_pem(device, rim=rim))
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -252,8 +255,8 @@ def rim_of_an_unknown_root() -> Case:
 def anchors_exchanged() -> Case:
     """The roots of devices and of RIMs, each taken for the other."""
     device, rim = roots()
-    assert alone(node("hopper-1"), anchors=anchors_from_pem(device, rim)).appraise().trusted
-    return alone(node("hopper-1"), anchors=anchors_from_pem(rim, device))
+    assert alone(node("hopper-1"), anchors=trust_anchors_from_pem(device, rim=rim)).appraise().trusted
+    return alone(node("hopper-1"), anchors=trust_anchors_from_pem(rim, rim=device))
 
 
 # --- revocation -------------------------------------------------------------------------------------------------------

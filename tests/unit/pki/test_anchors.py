@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nvattest.errors import InputError
-from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, anchors_from_pem, trust_anchors_from_pem
+from nvattest.pki.anchors import NVIDIA_ANCHORS, TrustAnchors, trust_anchors_from_pem
 
 from . import minting
 
@@ -33,14 +33,14 @@ def test_other_roots_cannot_be_called_nvidia():
             TrustAnchors(device=device, rim=rim, label="NVIDIA")
         assert caught.value.code == "anchor"
     with pytest.raises(InputError, match="only NVIDIA's pinned roots"):
-        anchors_from_pem(pem, pem, label="NVIDIA")
+        trust_anchors_from_pem(pem, rim=pem, label="NVIDIA")
     added = (*NVIDIA_ANCHORS.rim, *mine.rim)
     with pytest.raises(InputError, match="only NVIDIA's pinned roots"):
         TrustAnchors(device=NVIDIA_ANCHORS.device, rim=added, label="NVIDIA")
 
 
 def test_custom_anchors_are_told_from_nvidias():
-    anchors = anchors_from_pem(minting.pem(root("A")), minting.pem(root("B"), root("C")))
+    anchors = trust_anchors_from_pem(minting.pem(root("A")), rim=minting.pem(root("B"), root("C")))
     assert [anchor.name for anchor in anchors.device] == ["A"]
     assert [anchor.name for anchor in anchors.rim] == ["B", "C"]
     assert anchors.label == "custom"

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from nvattest.evidence import load_evidence
 from nvattest.model import Architecture, parse_time
-from nvattest.pki.anchors import NVIDIA_ANCHORS, anchors_from_pem
+from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 from nvattest.pki.certificate import parse_certificate, parse_pem_chain
 from nvattest.pki.chain import ChainProfile, validate_chain
 from nvattest.pki.dice import architecture_of_chip, chip_of_chain, pdi_of_chain, read_fwid, tcb_infos
@@ -174,7 +174,7 @@ def test_every_rim_chain_has_a_good_path_and_its_own_validity(real_rims):
 def test_the_pins_are_the_published_roots(real_data):
     device = (real_data / "roots" / "nvidia-device-identity-ca.pem").read_bytes()
     rim = (real_data / "roots" / "nvidia-corim-signing-root.pem").read_bytes()
-    anchors = anchors_from_pem(device, rim)
+    anchors = trust_anchors_from_pem(device, rim=rim)
     assert anchors.device == NVIDIA_ANCHORS.device
     assert anchors.rim == NVIDIA_ANCHORS.rim
     assert anchors.is_default
