@@ -16,7 +16,6 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator, Mapping
-from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from nvattest._documents import load_toml
@@ -33,43 +32,18 @@ _ROOTS: Final = ("nv_attestation_sdk", "verifier", "nv_ppcie_verifier", "ppcie")
 _OURS: Final = "nvattest.compat."
 # Module names that can be nothing else, as import_module and "python -m" take them.
 _NAMED: Final = re.compile(r"nv_attestation_sdk(\.\w+)*|verifier\.cc_admin|ppcie\.verifier\.\w+")
-# What a star import of these modules brings.
-_STAR_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "nv_attestation_sdk": ("attestation",),
-    "nv_attestation_sdk.attestation": ("Attestation", "Devices", "Environment", "VerifierFields"),
-    "verifier": ("cc_admin",),
-    "verifier.cc_admin": (
-        *("collect_gpu_evidence", "collect_gpu_evidence_local", "collect_gpu_evidence_remote", "attest"),
-    ),
-}
-# Names that only the SDK has, whatever they are called on.
-_DISTINCT_METHODS: Final = frozenset(
-    {"add_verifier", "validate_token", "set_claims_version", "set_ocsp_nonce_disabled", "get_verifiers"}
-)
-# The words of the two enumerations: those that a verifier can have, in the order of its arguments, and all others.
-_SUPPORTED: Final = (frozenset({"GPU", "SWITCH"}), frozenset({"LOCAL", "REMOTE"}))
-_UNSUPPORTED: Final = frozenset({"CPU", "OS", "DPU", "TEST", "AZURE", "GCP"})
-
-
-class Verdict(str, Enum):
-    """SAME: works unchanged. CHANGED: works and means something else. DECISION: a person has to decide."""
-
-    SAME = "same"
-    CHANGED = "changed"
-    DECISION = "decision"
-
-
+# The verdicts of ``migrate.toml`` as people read them, the gravest first.
 _TITLES: Final = {
-    Verdict.DECISION: "needs a decision",
-    Verdict.CHANGED: "works, and means something else",
-    Verdict.SAME: "works unchanged (after the import is changed)",
+    "decision": "needs a decision",
+    "changed": "works, and means something else",
+    "same": "works unchanged (after the import is changed)",
 }
 
 
 class Entry(NamedTuple):
-    """A verdict and why."""
+    """What becomes of a use, ``same``, ``changed`` or ``decision`` (of a person), and why."""
 
-    verdict: Verdict
+    verdict: str
     message: str = ""
 
 
@@ -79,7 +53,7 @@ class Finding(NamedTuple):
     file: str
     line: int
     use: str
-    verdict: Verdict
+    verdict: str
     message: str = ""
 
 
@@ -93,7 +67,7 @@ class Report(NamedTuple):
     @property
     def ready(self) -> bool:
         """Nothing needs a decision, and every file could be read."""
-        return not self.problems and all(finding.verdict is not Verdict.DECISION for finding in self.findings)
+        return not self.problems and all(finding.verdict != "decision" for finding in self.findings)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(report: Report) -> str:
     lines: list[str] = []
-    sorted_out = {verdict: [item for item in report.findings if item.verdict is verdict] for verdict in _TITLES}
+    sorted_out = {verdict: [item for item in report.findings if item.verdict == verdict] for verdict in _TITLES}
     for verdict, findings in sorted_out.items():
         if not findings:
             continue
@@ -185,15 +159,16 @@ def _files(path: str) -> Iterator[str]:
 
 
 @functools.cache
+def _data() -> Any:
+    with open(_DATA, "rb") as file:
+        return load_toml(file.read(), source=_DATA, maximum=_MAXIMUM_FILE)
+
+
+@functools.cache
 def _table(section: str) -> Mapping[str, Entry]:
     """One kind of use in ``migrate.toml``, by name."""
-    with open(_DATA, "rb") as file:
-        document: Any = load_toml(file.read(), source=_DATA, maximum=_MAXIMUM_FILE)
-    return {
-        name: Entry(Verdict(verdict), message)
-        for verdict, entries in document[section].items()
-        for name, message in entries.items()
-    }
+    uses = ((verdict, entry) for verdict, entries in _data()[section].items() for entry in entries.items())
+    return {name: Entry(verdict, message) for verdict, (name, message) in uses}
 
 
 class _Reader:
@@ -248,7 +223,7 @@ class _Reader:
                 continue
             if alias.name == "*":
                 package = old.removesuffix(".*")
-                self._names |= {word: f"{package}.{word}" for word in _STAR_NAMES.get(package, ())}
+                self._names |= {word: f"{package}.{word}" for word in _data()["star"].get(package, ())}
             elif module or alias.asname:
                 self._names[alias.asname or alias.name] = old
             else:
@@ -256,10 +231,10 @@ class _Reader:
                 first = full.partition(".")[0]
                 self._names[first] = first
             entry = _module(old)
-            if entry.verdict is not Verdict.DECISION:
+            if entry.verdict != "decision":
                 ours = full.startswith(_OURS)
                 message = "already nvattest.compat" if ours else f"change it to: {_rewritten(module, alias)}"
-                entry = Entry(Verdict.SAME, message)
+                entry = Entry("same", message)
             self._add(node, f"import {full}", entry)
 
     def _bind(self, node: ast.AST) -> None:
@@ -308,11 +283,13 @@ class _Reader:
     def _method(self, node: ast.Call, func: ast.Attribute, meaning: str) -> None:
         entry = _table("method").get(func.attr)
         on_class = ".Attestation." in meaning
-        if entry is None or not (on_class or func.attr in _DISTINCT_METHODS or self._is_client(func.value)):
+        if entry is None or not (
+            on_class or func.attr in _data()["distinct"]["methods"] or self._is_client(func.value)
+        ):
             return
         if func.attr == "add_verifier":
             entry = _pair(node)
-        elif on_class and self._clients and entry.verdict is Verdict.SAME:
+        elif on_class and self._clients and entry.verdict == "same":
             entry = _table("use")["on the class"]
         self._add(node, f"{func.attr}()", entry)
 
@@ -337,11 +314,14 @@ def _pair(node: ast.Call) -> Entry:
     named = {word.arg: word.value for word in node.keywords}
     given = [*node.args, *(named[name] for name in ("dev", "env") if name in named)]
     words = [_dotted(argument).rpartition(".")[2] for argument in given[:2]]
-    wrong = " and ".join(word for word in words if word in _UNSUPPORTED)
+    verifier = _data()["verifier"]
+    wrong = " and ".join(word for word in words if word in verifier["refused"])
     if wrong:
         verdict, message = _table("use")["wrong pair"]
         return Entry(verdict, f"{wrong} {message}")
-    supported = [word in known for word, known in zip(words, _SUPPORTED, strict=False)]
+    supported = [
+        word in known for word, known in zip(words, (verifier["devices"], verifier["environments"]), strict=False)
+    ]
     return _table("method")["add_verifier"] if supported == [True, True] else _table("use")["unknown pair"]
 
 
@@ -350,7 +330,7 @@ def _module(name: str) -> Entry:
     for head in _heads(name):
         entry = _table("module").get(head)
         # A package that works says nothing of the modules that are not in the table.
-        if entry is not None and ("." in head or head == name or entry.verdict is Verdict.DECISION):
+        if entry is not None and ("." in head or head == name or entry.verdict == "decision"):
             return entry
     verdict, message = _table("use")["no module"]
     return Entry(verdict, f"{name} {message}")
