@@ -23,6 +23,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from typing import Any, Final
 
 from nvattest._folder import TrustedFolder
@@ -349,8 +350,11 @@ def _story(run: Run, termination: Termination) -> str:
     budget.require("the attestation")
     # (9) the token
     token = sign(platform, config, None if bound is None else bound.key)
-    run.facts["token_before_sha256"], run.facts["token_sha256"] = run.facts["token_sha256"], token.sha256
-    run.facts["tee"] = None if quote is None else quote.said
+    run.facts |= {
+        "token_before_sha256": run.facts["token_sha256"],
+        "token_sha256": sha256(token.data).hexdigest(),
+        "tee": None if quote is None else quote.said,
+    }
     # Killed from here on, the next run recognises whichever token is there, and with it the ready state, as ours.
     _record_start(run)
     published = publish(platform, token, folder, keep_old_key=gate.closed is False, quote=quote)

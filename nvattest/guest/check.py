@@ -45,6 +45,7 @@ _WANTED: Final = ("cgroup_no_v1=all", "pci=realloc", "pci=nocrs", "pci=assign-bu
 # GPUs and switches that NVRC starts a guest with; it powers all others off. Without switches any number is right.
 _WITH_SWITCHES: Final = ((8, 4), (0, 4))
 _AGENT_SECONDS: Final = 5.0
+_NVML: Final = "the guest needs the driver and libnvidia-ml.so.1 of the same version; [driver] nvml names another place"
 READY_PARAMETER: Final = "nvrc.smi.srs"
 """NVRC, the init of NVIDIA's guest image, sets the GPUs ready unattested where the kernel's command line has this."""
 
@@ -112,11 +113,11 @@ def check_guest(paths: Paths, *, hook_folder: str = "") -> list[Finding]:
     """
     settings = load_settings(paths)
     status = hook_status(paths)
-    pci = pci_devices(paths.root)
+    pci, fault = pci_devices(paths.root), status["driver_fault"]
     return [
         *(item for folder in _hook_folders(paths, hook_folder) for item in _hook_files(paths, folder)),
         _configuration(settings),
-        _library(status),
+        ok("library", "NVML answers") if fault is None else bad("library", fault, _NVML),
         _devices(pci, settings, status),
         *_boot(paths, gpus=len(pci.gpus) if pci else 0, switches=len(pci.switches) if pci else 0),
         _others(paths, status),
@@ -197,13 +198,6 @@ def _configuration(settings: Settings) -> Finding:
     if settings.digest is None:
         return ok("configuration", f"there is no {settings.paths.configuration}: every default holds")
     return ok("configuration", f"{settings.paths.configuration} can be read")
-
-
-def _library(status: dict[str, Any]) -> Finding:
-    if status["driver_fault"] is None:
-        return ok("library", "NVML answers")
-    hint = "the guest needs the driver and libnvidia-ml.so.1 of the same version; [driver] nvml names another place"
-    return bad("library", status["driver_fault"], hint)
 
 
 def _devices(pci: PciDevices | None, settings: Settings, status: dict[str, Any]) -> Finding:

@@ -297,23 +297,23 @@ class Settings(NamedTuple):
 
 def load_settings(paths: Paths) -> Settings:
     """Read the configuration; what is wrong with it is in the result. Never raises on what a file can hold."""
+    data, config, error = None, HookConfig(), None
     try:
         with open_now(paths.config) as file:
             data = file.read(_MAXIMUM + 1)
-            if data is None:
-                # Of a file that has nothing to give now, and that is not waited for.
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if data is None:
+            # Of a file that has nothing to give now, and that is not waited for.
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         config = parse_config(data, source=paths.configuration)
-        return Settings(paths=paths, config=config, digest=sha256(data).hexdigest())
-    except FileNotFoundError as error:
-        if paths.configuration == Paths.CONFIG:
-            return Settings(paths=paths)
-        # --config asks for other than the defaults.
-        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror}, and --config names it"))
-    except OSError as error:
-        return Settings(paths=paths, error=_error(paths.configuration, f"{error.strerror or error}"))
-    except InputError as error:
-        return Settings(paths=paths, config=_driver_only(data), error=error, digest=sha256(data).hexdigest())
+    except FileNotFoundError as found:
+        if paths.configuration != Paths.CONFIG:
+            # --config asks for other than the defaults.
+            error = _error(paths.configuration, f"{found.strerror}, and --config names it")
+    except OSError as found:
+        error = _error(paths.configuration, f"{found.strerror or found}")
+    except InputError as found:
+        config, error = _driver_only(data or b""), found
+    return Settings(paths, config, error, None if data is None else sha256(data).hexdigest())
 
 
 def parse_config(data: bytes, *, source: str = Paths.CONFIG) -> HookConfig:

@@ -43,11 +43,6 @@ class Token(NamedTuple):
     data: bytes
     key: dict[str, object]
 
-    @property
-    def sha256(self) -> str:
-        """The digest by which a later run recognises it."""
-        return sha256(self.data).hexdigest()
-
 
 class Bound(NamedTuple):
     """A token's key, made before the devices are asked, and the nonce that follows from it and a challenge."""

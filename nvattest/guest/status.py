@@ -25,13 +25,16 @@ from nvattest.guest.record import (
     boottime,
     identify,
     read_record,
+    record_to_json,
     reusable,
     serves,
 )
 from nvattest.model import counted, parse_time
 
 _SECONDS = 5.0
-_OF_THE_RECORD = ("verdict", "config", "time", "stage", "simulated", "gpus", "switches", "collateral_expires", "tee")
+_OF_THE_RECORD = (
+    "verdict", "reason", "config", "time", "stage", "simulated", "gpus", "switches", "collateral_expires", "tee",
+)  # fmt: skip
 _OF_THE_DRIVER = ("ready", "cc_on", "dev_tools", "protected_pcie")
 
 
@@ -41,6 +44,7 @@ def hook_status(paths: Paths) -> dict[str, Any]:
     state, fault = _live(settings.nvml)
     identity = identify(paths, settings.inputs)
     record, current, unread = _record(paths, identity, settings)
+    written = record_to_json(record) if record is not None else {"findings": [], "weakened": ()}
     same_boot = record is not None and identity.boot_id != "" and record.boot_id == identity.boot_id
     # Only what the driver says now is the state; the record says what the last run left it in.
     return {
@@ -49,11 +53,10 @@ def hook_status(paths: Paths) -> dict[str, Any]:
         "same_config": record is not None and record.config == identity.config,
         "same_devices": belongs(record, identity),
         "age_s": round(boottime() - record.finished_boottime, 1) if record is not None and same_boot else None,
-        "reason": record.reason._asdict() if record is not None and record.reason is not None else None,
-        "findings": [item._asdict() for item in record.findings] if record is not None else [],
-        "weakened": list(record.weakened) if record is not None else [],
+        "findings": written["findings"],
+        "weakened": list(written["weakened"]),
         "phases_s": record.phases if record is not None else {},
-        **{name: getattr(record, name, None) for name in _OF_THE_RECORD},
+        **{name: written.get(name) for name in _OF_THE_RECORD},
         **{name: getattr(state, name, None) for name in _OF_THE_DRIVER},
         "driver_fault": fault,
         "record_fault": unread,
