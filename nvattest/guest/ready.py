@@ -15,13 +15,13 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from nvattest._documents import load_json
 from nvattest._folder import TrustedFolder
 from nvattest._waiting import Deadline
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import TrustedPlatform, read_ready, set_not_ready, set_ready
 from nvattest.errors import CollectionError, InputError, NvattestError
 from nvattest.guest.config import Paths
+from nvattest.guest.record import read_as
 
 if TYPE_CHECKING:
     from nvattest.appraisal.results import Appraisal
@@ -129,12 +129,10 @@ def publish(
 
 
 def _first_key(folder: TrustedFolder) -> list[dict[str, object]]:
-    try:
-        document = load_json(folder.read(Paths.JWKS, _MAXIMUM_JWKS), source="key set", maximum=_MAXIMUM_JWKS)
-    except (OSError, InputError):
-        return []
-    keys = document.get("keys") if isinstance(document, dict) else None
-    return [key for key in keys[:1] if isinstance(key, dict)] if isinstance(keys, list) else []
+    # What cannot be read is none that a reader would need.
+    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+        return [read_as(dict, json.loads(folder.read(Paths.JWKS, _MAXIMUM_JWKS))["keys"][0])]
+    return []
 
 
 def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
