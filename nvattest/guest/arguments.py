@@ -96,10 +96,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Read the arguments without the program's name.
 
     A Kata agent gives ``prestart`` alone (3.1 and later), or the hook's name and ``prestart`` (2.x, 3.0), so the stage
-    of a hook is the last argument. A command is the first word that is no option.
-
-    Raises:
-        UsageError: anything that names no stage and no command.
+    of a hook is the last argument. A command is the first word that is no option. Raises UsageError: anything that
+    names no stage and no command.
     """
     given: dict[str, Any] = {}
     rest: list[str] = []
@@ -245,11 +243,7 @@ class Termination:
             _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
 
     def arm(self) -> None:
-        """From here on a signal raises, once; at once if one came already.
-
-        Raises:
-            TerminatedError: a signal came.
-        """
+        """From here on a signal raises, once; at once if one came already. Raises TerminatedError: a signal came."""
         self._armed = True
         if self.asked:
             self._armed = False

@@ -174,11 +174,7 @@ class Run:
         return found
 
     def withdraw(self) -> None:
-        """Remove what an earlier run published.
-
-        Raises:
-            OSError: a file is there and cannot be removed.
-        """
+        """Remove what an earlier run published. Raises OSError: a file is there and cannot be removed."""
         for name in (Paths.TOKEN, Paths.JWKS, Paths.QUOTE, Paths.APPRAISAL):
             self.folder.remove(name)
         self.forget_token()
@@ -373,10 +369,8 @@ def _story(run: Run, termination: Termination) -> str:
 def _guarded(run: Run) -> Iterator[None]:
     """While GPUs stay ready during a round, take that away as soon as they are no longer those of the verdict.
 
-    A host can make a round as long as its budget, and the round itself looks only near its end.
-
-    Raises:
-        CollectionError: it was taken away (``devices-changed``).
+    A host can make a round as long as its budget, and the round itself looks only near its end. Raises CollectionError:
+    it was taken away (``devices-changed``).
     """
     if not run.refresh:
         yield

@@ -319,8 +319,7 @@ def load_settings(paths: Paths) -> Settings:
 def parse_config(data: bytes, *, source: str = Paths.CONFIG) -> HookConfig:
     """Read a configuration; ``source`` is the file's name, for messages.
 
-    Raises:
-        InputError: not TOML, an unknown table or key, a value of the wrong type or out of range (``hook-config``).
+    Raises InputError: not TOML, an unknown table or key, a value of the wrong type or out of range (``hook-config``).
     """
     values: dict[str, object] = {}
     try:

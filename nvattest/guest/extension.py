@@ -55,8 +55,7 @@ class VerityParams(NamedTuple):
 def parse_verity_params(text: str) -> VerityParams:
     """Read the five fields, as NVRC does: each once, none missing, none that it does not know.
 
-    Raises:
-        InputError: anything else (``verity-params``).
+    Raises InputError: anything else (``verity-params``).
     """
     found: dict[str, str] = {}
     names = VerityParams._fields
@@ -84,8 +83,7 @@ def parse_verity_params(text: str) -> VerityParams:
 def write_extension(file_system: str, target: str) -> VerityParams:
     """Write the image of a file system and return what goes into the runtime's configuration.
 
-    Raises:
-        InputError: the file system is empty or too large (``extension-image``), or a file cannot be read or written.
+    Raises InputError: the file system is empty or too large (``extension-image``), or a file cannot be read or written.
     """
     try:
         with open(file_system, "rb") as source:
@@ -118,8 +116,7 @@ def write_extension(file_system: str, target: str) -> VerityParams:
 def check_extension(path: str, params: VerityParams) -> None:
     """Compute the hash tree of the image and compare it with the one on it and with the root hash.
 
-    Raises:
-        InputError: the image is not what the parameters say (``extension-image``), or cannot be read.
+    Raises InputError: the image is not what the parameters say (``extension-image``), or cannot be read.
     """
     try:
         with open(path, "rb") as disk:
@@ -274,8 +271,7 @@ class Launch(NamedTuple):
 def read_manifest(data: bytes, *, source: str = MANIFEST) -> Manifest:
     """Read a manifest as the agent does.
 
-    Raises:
-        InputError: what the agent refuses (``extension-manifest``). The guest would be powered off.
+    Raises InputError: what the agent refuses (``extension-manifest``). The guest would be powered off.
     """
     from nvattest._documents import load_toml
 
@@ -302,9 +298,8 @@ def _process(entry: Any) -> Process:
 def launch_plan(manifest: Manifest, variables: Mapping[str, str], *, most: int, root: str) -> tuple[Launch, ...]:
     """What the agent starts, in its order: processes of level 1 to ``most``, with paths below ``root``.
 
-    Raises:
-        InputError: a variable or variant that there is not, no path, a path that leaves the image, a timeout that is
-            no number (``extension-manifest``). The guest would be powered off.
+    Raises InputError: a variable or variant that there is not, no path, a path that leaves the image, a timeout that is
+    no number (``extension-manifest``). The guest would be powered off.
     """
     if "ocicrypt-config" not in manifest.paths:
         raise _bad_manifest("[paths]", "there is no ocicrypt-config, which the agent asks the extension coco for")
@@ -374,8 +369,7 @@ def our_process(processes: Iterable[Process]) -> Process | None:
 def add_process(text: str, entry: str, *, before: str = "attestation-agent") -> str:
     """The manifest with one more process in front of another, comments and all else as they are.
 
-    Raises:
-        InputError: the manifest is refused, already starts our program, or has no such process.
+    Raises InputError: the manifest is refused, already starts our program, or has no such process.
     """
     manifest = read_manifest(text.encode())
     names = [item.id for item in manifest.processes]

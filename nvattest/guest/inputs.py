@@ -45,8 +45,7 @@ _CLOSING_LEAST: Final = 0.2
 def wait_for_clock(not_before: str | None, seconds: float) -> VerificationTime:
     """The time now, once the clock shows an instant that can be.
 
-    Raises:
-        InputError: it does not within this time (``clock``).
+    Raises InputError: it does not within this time (``clock``).
     """
     earliest = max(parse_time(EARLIEST), parse_time(not_before or EARLIEST))
     deadline = Deadline(seconds)
@@ -96,11 +95,7 @@ class Budget(Deadline):
         return max(_CLOSING_LEAST, self.at + self._closing - time.monotonic())
 
     def require(self, what: str, seconds: float = 0.0) -> None:
-        """Go on only while there is more time than this.
-
-        Raises:
-            CollectionError: there is not (``deadline``).
-        """
+        """Go on only while there is more time than this. Raises CollectionError: there is not (``deadline``)."""
         if self.remaining() <= seconds:
             raise _late(what, self.seconds)
 
@@ -108,8 +103,7 @@ class Budget(Deadline):
 def give_up_after(seconds: float, what: str, work: Callable[[], T]) -> T:
     """The result of ``work``, or its exception, within this time.
 
-    Raises:
-        CollectionError: it did not end in time (``deadline``).
+    Raises CollectionError: it did not end in time (``deadline``).
     """
     try:
         return Work(what, work).result(Deadline(seconds))
@@ -142,8 +136,7 @@ class Driver(NamedTuple):
 def open_driver(settings: Settings, pci: PciDevices | None, *, patience: float, budget: Budget) -> Driver:
     """Open NVML and read the state, again and again while devices are still coming up.
 
-    Raises:
-        CollectionError: there is no library, no driver, or no GPU, and there will be none soon.
+    Raises CollectionError: there is no library, no driver, or no GPU, and there will be none soon.
     """
     patient = Deadline(min(patience, budget.for_phase()))
     wanted = max(settings.config.expected_gpus or 0, len(pci.gpus) if pci is not None else 0)
@@ -192,10 +185,8 @@ def collect_all(
 ) -> tuple[ReadEvidence, ...]:
     """Evidence of all GPUs, and of the switches where they are asked for or a GPU's report says that it has some.
 
-    ``verifier`` reads it, once for all that comes after.
-
-    Raises:
-        CollectionError: confidential computing is off or in DevTools mode, a device gave no evidence, or time was over.
+    ``verifier`` reads it, once for all that comes after. Raises CollectionError: confidential computing is off or in
+    DevTools mode, a device gave no evidence, or time was over.
     """
     require_evidence_mode(driver.state)
     gpus = verifier.read(collect_gpus(nonce, timeout=budget.for_call(), library=driver.library))
@@ -212,9 +203,7 @@ def require_all_attested(
 
     The ready state is one switch for all GPUs: one that the bus shows and that was not attested, as in a container that
     is given one of two, would be made ready with the others. ``known`` is the number of GPUs that the driver knows.
-
-    Raises:
-        NotTrustedError: they are not, or the bus cannot be read (``device-count``).
+    Raises NotTrustedError: they are not, or the bus cannot be read (``device-count``).
     """
     if pci is None:
         raise _count("sysfs is not there: whether devices beside the attested ones are on the PCI bus is not known")
@@ -259,8 +248,7 @@ _LONGEST_PAUSE: Final = 10.0
 def load_demands(settings: Settings) -> tuple[TrustAnchors, EvidencePolicy]:
     """The trust anchors and the evidence policy that the configuration names; NVIDIA's and the strict one without.
 
-    Raises:
-        NvattestError: a file cannot be read, or is no such file.
+    Raises NvattestError: a file cannot be read, or is no such file.
     """
     from nvattest.appraisal.inputs import EvidencePolicy
     from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
@@ -280,10 +268,8 @@ def with_expectations(
 ) -> EvidencePolicy:
     """The policy with the numbers of devices, and with a topology that has to close in protected PCIe mode.
 
-    Where policy and configuration say no number, it is that of the mode, or what the machine itself shows.
-
-    Raises:
-        InputError: policy and configuration expect different numbers (``hook-config``).
+    Where policy and configuration say no number, it is that of the mode, or what the machine itself shows. Raises
+    InputError: policy and configuration expect different numbers (``hook-config``).
     """
     from nvattest.appraisal.inputs import TopologyRule
 
@@ -307,8 +293,7 @@ def with_expectations(
 def trusted_bundle(settings: Settings) -> str:
     """The path of the bundle. A folder has to be one that no other user may change.
 
-    Raises:
-        InputError: others may change the folder, or it is a link (``bundle``).
+    Raises InputError: others may change the folder, or it is a link (``bundle``).
     """
     path = settings.bundle
     if os.path.isdir(path):

@@ -508,9 +508,8 @@ class Runtime(NamedTuple):
 def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
     """Read a configuration with the ``config.d`` beside it, and drop-ins from elsewhere as if they lay there.
 
-    Raises:
-        InputError: a file that cannot be read or is no TOML, a symbolic link in ``config.d``, which runtime-rs
-            refuses, no hypervisor in the base, or a value of ours of another type (``kata-config``).
+    Raises InputError: a file that cannot be read or is no TOML, a symbolic link in ``config.d``, which runtime-rs
+    refuses, no hypervisor in the base, or a value of ours of another type (``kata-config``).
     """
     folder = os.path.join(os.path.dirname(base), "config.d")
     found = {}
@@ -548,9 +547,8 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
     """The text of a drop-in for this node: hook path, kernel parameters without the one that sets GPUs ready, and all
     extension images with ours as the last.
 
-    Raises:
-        InputError: the runtime boots an image that cannot have extensions, or its own are missing, or a name or the
-            verity parameters are none (``kata-config``).
+    Raises InputError: the runtime boots an image that cannot have extensions, or its own are missing, or a name or the
+    verity parameters are none (``kata-config``).
     """
     base = runtime.layers[0][0]
     kept = _kept(runtime.text("kernel_params").split())

@@ -71,8 +71,7 @@ def bind() -> Bound:
 def quote_over(bound: Bound, evidence: Sequence[Evidence], *, root: str, seconds: float) -> Quote:
     """Have the CPU quote the key and the evidence. It is not judged here: a guest cannot vouch for itself.
 
-    Raises:
-        CollectionError: no quote, or none in time (``tsm-...``).
+    Raises CollectionError: no quote, or none in time (``tsm-...``).
     """
     from nvattest.tee import tsm
     from nvattest.tee.quote import dump_quote
@@ -113,11 +112,8 @@ def publish(
     """Put the token of a trusted platform on disk, its key set and its quote first.
 
     With ``keep_old_key`` the key set also has the key of the token that is being replaced, so that whichever token a
-    reader finds, or a run that is killed between the two leaves, can be verified.
-
-    Raises:
-        OSError: a file could not be written.
-        InputError: the token does not read back as it was written (``output``).
+    reader finds, or a run that is killed between the two leaves, can be verified. Raises OSError: a file could not be
+    written. InputError: the token does not read back as it was written (``output``).
     """
     keys = [token.key, *(_first_key(folder) if keep_old_key else ())]
     if quote is not None:
@@ -146,9 +142,8 @@ def write_appraisal(appraisal: Appraisal, folder: TrustedFolder) -> None:
 class PublishedPlatform:
     """Proof that the token of a trusted platform is on disk, whole.
 
-    Raises:
-        OSError: there is no file, or it cannot be trusted.
-        InputError: the file does not hold exactly this token (``output``).
+    Raises OSError: there is no file, or it cannot be trusted. InputError: the file does not hold exactly this token
+    (``output``).
     """
 
     __slots__ = ("platform",)
@@ -182,8 +177,7 @@ class ReadyGate:
     def close(self, *, seconds: float) -> None:
         """Let no GPU accept work; given up after this time.
 
-        Raises:
-            CollectionError: the driver refused or did not answer; ``ready`` is what it says then.
+        Raises CollectionError: the driver refused or did not answer; ``ready`` is what it says then.
         """
         self._set(seconds, lambda left: set_not_ready(self._library, timeout=left))
         if self._pending:
@@ -198,8 +192,7 @@ class ReadyGate:
     def open(self, published: PublishedPlatform, *, seconds: float) -> None:
         """Let the GPUs of a trusted platform whose token is on disk accept work; given up after this time.
 
-        Raises:
-            CollectionError: the driver refused or did not answer; ``ready`` is what it says then.
+        Raises CollectionError: the driver refused or did not answer; ``ready`` is what it says then.
         """
         if type(published) is not PublishedPlatform:
             raise TypeError("the GPUs are set ready for a published platform and for nothing else")

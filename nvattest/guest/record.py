@@ -277,10 +277,8 @@ def read_record(folder: TrustedFolder) -> Record | None:
 def read_as(kind: Any, value: Any, where: str = "") -> Any:
     """A value of JSON or TOML as this type: one of its own, ``X | None``, a tuple or dict of such, or a named tuple.
 
-    ``where`` names the value in messages. A member that is not there has its default.
-
-    Raises:
-        TypeError: it has another type, or lacks a member without a default.
+    ``where`` names the value in messages. A member that is not there has its default. Raises TypeError: it has another
+    type, or lacks a member without a default.
     """
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if NoneType in inner:

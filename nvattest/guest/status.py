@@ -140,10 +140,8 @@ def _instant(text: str | None) -> Samples:
 def write_metrics(path: str, status: dict[str, Any]) -> None:
     """Write the facts for the textfile collector of node exporter, whole or not at all.
 
-    Nothing is read back, so the folder may be another user's; a link in the place of the file is replaced.
-
-    Raises:
-        OSError: it could not be written.
+    Nothing is read back, so the folder may be another user's; a link in the place of the file is replaced. Raises
+    OSError: it could not be written.
     """
     folder, name = os.path.split(path)
     new = f".{name}-{os.urandom(8).hex()}"
