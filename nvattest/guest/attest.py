@@ -34,15 +34,7 @@ from nvattest.errors import CollectionError, NotTrustedError, NvattestError
 from nvattest.guest import inputs
 from nvattest.guest.arguments import Container, Stage, TerminatedError, Termination
 from nvattest.guest.config import LOOK_SECONDS, Paths, Settings
-from nvattest.guest.ready import (
-    ReadyGate,
-    bind,
-    publish,
-    quote_over,
-    sign,
-    take_away,
-    write_appraisal,
-)
+from nvattest.guest.ready import ReadyGate, bind, publish, quote_over, sign, take_away, write_appraisal
 from nvattest.guest.record import (
     NO_GPU,
     NOT_TRUSTED,

@@ -379,9 +379,7 @@ def gather_collateral(
         )
         # gather's own deadline bounds its exchanges; this one also bounds what no deadline reaches, such as a resolver.
         found = give_up_after(
-            seconds + 0.2,
-            "collateral",
-            partial(gather, devices, options, at=at, known=known, verifier=verifier),
+            seconds + 0.2, "collateral", partial(gather, devices, options, at=at, known=known, verifier=verifier)
         )
         late = [item for item in found.unavailable.values() if item.passing]
         if not (patient and late and config.collateral_network) or budget.for_phase() <= pause:
