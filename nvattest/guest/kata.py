@@ -19,7 +19,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from nvattest._folder import read_bounded
 from nvattest.errors import InputError, NvattestError
@@ -35,6 +35,7 @@ from nvattest.guest.check import (
 )
 from nvattest.guest.config import Paths
 from nvattest.guest.extension import check_extension, parse_verity_params
+from nvattest.guest.record import read_as
 
 _MAXIMUM: Final = 4 * 1024 * 1024
 _ANNOTATION: Final = "io.katacontainers.config.hypervisor."
@@ -49,8 +50,6 @@ _READY_LABEL: Final = "nvidia.com/cc.ready.state"
 _FOREIGN: Final = bad("file", "no object of Kubernetes and no values of its charts")
 # A disk's serial is extension-NAME, and virtio keeps 20 bytes of it.
 EXTENSION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,10}")
-
-_ARRAY: Final = "guest_extension_images"
 
 Table = Mapping[str, object]
 
@@ -116,8 +115,8 @@ def _look(path: str, deployment: _Deployment) -> Iterator[Finding]:
 
 def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
     yield from _parameters(runtime)
-    hook = runtime.text("guest_hook_path")
-    extensions = {item.name for item in runtime.extensions}
+    hook = runtime.effective.guest_hook_path or ""
+    extensions = {item.name for item in runtime.effective.images}
     if not hook:
         message = "guest_hook_path is empty: the agent looks for no hook and says nothing"
         yield bad("hook-path", message, "set it in a drop-in: nvattest hook drop-in writes one")
@@ -127,15 +126,14 @@ def _runtime(runtime: Runtime, deployment: _Deployment) -> Iterator[Finding]:
         message = f"guest_hook_path {hook!r} lies in an extension that guest_extension_images does not have"
         yield bad("hook-path", message)
     else:
-        deployment.hook_paths[runtime.layers[0][0]] = hook
+        deployment.hook_paths[runtime.files[0][0]] = hook
         yield ok("hook-path", f"guests look for hooks below {hook}")
     yield from _images(runtime)
     yield from _keys(runtime)
 
 
 def _parameters(runtime: Runtime) -> Iterator[Finding]:
-    parameters = runtime.text("kernel_params").split()
-    ready = is_set_ready_at_boot(parameters)
+    ready = is_set_ready_at_boot(runtime.effective.parameters)
     if ready:
         message = f"kernel_params has {ready}: NVRC sets the GPUs ready at boot, with nothing attested"
         hint = "a drop-in with kernel_params without it takes the place of the base's; nvattest hook drop-in writes one"
@@ -144,7 +142,7 @@ def _parameters(runtime: Runtime) -> Iterator[Finding]:
         yield ok("ready-by-others", "the kernel parameters leave the ready state to the hook")
     lost = runtime.lost_parameters
     if lost:
-        where = [name for name, table in runtime.tables if "kernel_params" in table][-1]
+        where = [name for name, said in runtime.files if said.kernel_params is not None][-1]
         message = f"kernel_params of {os.path.basename(where)} takes the place of the base's, and {' '.join(lost)} is"
         yield bad("kernel-params", f"{message} lost", "repeat every parameter that is to stay")
     else:
@@ -152,16 +150,16 @@ def _parameters(runtime: Runtime) -> Iterator[Finding]:
 
 
 def _images(runtime: Runtime) -> Iterator[Finding]:
-    names = [item.name for item in runtime.extensions]
+    names = [item.name for item in runtime.effective.images]
     if not runtime.is_rust:
-        if any(_ARRAY in table for _, table in runtime.tables):
+        if runtime.effective.guest_extension_images is not None:
             yield bad("extensions", "the Go runtime knows no guest_extension_images")
         return
-    lost = [item.name for item in runtime.base_extensions if item.name not in names]
+    lost = [item.name for item in runtime.files[0][1].images if item.name not in names]
     if lost:
         message = f"guest_extension_images has {', '.join(names)}, and {', '.join(lost)} of the base is lost"
         yield bad("extensions", message, "nvattest hook drop-in writes the whole array for this node")
-    for item in runtime.extensions:
+    for item in runtime.effective.images:
         if not EXTENSION_NAME.fullmatch(item.name) or names.count(item.name) != 1:
             message = f"extension {item.name!r}: a name is 1 to 10 letters, digits, - and _, and is there once"
             yield bad("extensions", message)
@@ -185,12 +183,12 @@ def _image(item: Extension) -> Finding:
 
 
 def _keys(runtime: Runtime) -> Iterator[Finding]:
-    agent = runtime.table("agent", "kata")
+    agent = runtime.agent
     if runtime.is_rust and "dial_timeout" in agent:
         message = "[agent.kata] dial_timeout is a key of the Go runtime: runtime-rs refuses the whole configuration"
         yield bad("runtime-keys", message, "runtime-rs has dial_timeout_ms and reconnect_timeout_ms")
     where, other = ("agent.kata", "runtime") if runtime.is_rust else ("runtime", "agent.kata")
-    misplaced = agent if other == "agent.kata" else runtime.table("runtime")
+    misplaced = agent if other == "agent.kata" else runtime.runtime
     if "create_container_timeout" in misplaced:
         message = f"create_container_timeout in [{other}] is not read: this runtime has it in [{where}]"
         yield warn("runtime-keys", message)
@@ -453,56 +451,50 @@ def _json(value: object) -> str:
 
 
 class Extension(NamedTuple):
-    """One member of ``guest_extension_images``; what is no text in the file is ""."""
+    """One member of ``guest_extension_images``."""
 
-    name: str
-    path: str
-    verity_params: str
+    name: str = ""
+    path: str = ""
+    verity_params: str = ""
+
+
+class Hypervisor(NamedTuple):
+    """What the hypervisor's table has for the hook; None where a file says nothing of it."""
+
+    kernel_params: str | None = None
+    guest_hook_path: str | None = None
+    guest_extension_images: tuple[Extension, ...] | None = None
+
+    @property
+    def parameters(self) -> list[str]:
+        """The kernel parameters."""
+        return (self.kernel_params or "").split()
+
+    @property
+    def images(self) -> tuple[Extension, ...]:
+        """The extension images, in their order."""
+        return self.guest_extension_images or ()
 
 
 class Runtime(NamedTuple):
-    """The files of a configuration with their tables, from the base on.
+    """A configuration: what each of its ``files`` says, from the base on, and what the shim makes of that.
 
-    ``hypervisor`` is the name of the one table below ``[hypervisor]``.
+    ``name`` is that of the one table below ``[hypervisor]``. ``agent`` and ``runtime`` are the merged tables of these
+    names. runtime-rs and the Go runtime have other keys, and the Go runtime boots an image that has all in one.
     """
 
-    layers: tuple[tuple[str, Table], ...]
-    hypervisor: str
-
-    def table(self, *keys: str) -> Table:
-        """The values of this table: each is that of the last file that has it."""
-        return {key: value for _, document in self.layers for key, value in at(document, *keys).items()}
-
-    @property
-    def tables(self) -> list[tuple[str, Table]]:
-        """The hypervisor's table in each file, with the file's name."""
-        return [(name, at(document, "hypervisor", self.hypervisor)) for name, document in self.layers]
-
-    def text(self, key: str) -> str:
-        """A text of the hypervisor's table, or ""."""
-        value = self.table("hypervisor", self.hypervisor).get(key)
-        return value if isinstance(value, str) else ""
-
-    @property
-    def is_rust(self) -> bool:
-        """Whether runtime-rs reads it; the Go runtime has other keys, and boots an image that has all in one."""
-        return "hypervisor_name" in at(self.layers[0][1], "runtime") or bool(self.base_extensions)
-
-    @property
-    def extensions(self) -> list[Extension]:
-        """The extension images, in their order."""
-        return _extensions(self.table("hypervisor", self.hypervisor))
-
-    @property
-    def base_extensions(self) -> list[Extension]:
-        """Those that the base file has, before any drop-in."""
-        return _extensions(self.tables[0][1])
+    name: str
+    files: list[tuple[str, Hypervisor]]
+    effective: Hypervisor
+    agent: Table
+    runtime: Table
+    is_rust: bool
 
     @property
     def lost_parameters(self) -> list[str]:
         """Parameters of the base that a drop-in took away, but for the one that sets GPUs ready unattested."""
-        said = [str(table["kernel_params"]).split() for _, table in self.tables if "kernel_params" in table]
-        return [word for word in _kept(said[0]) if word not in said[-1]] if said else []
+        first: Hypervisor = next((said for _, said in self.files if said.kernel_params is not None), Hypervisor())
+        return [word for word in _kept(first.parameters) if word not in self.effective.parameters]
 
 
 def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
@@ -521,26 +513,25 @@ def read_runtime(base: str, drop_ins: Iterable[str] = ()) -> Runtime:
             if name.endswith(".toml"):
                 found[name] = path
     found |= {os.path.basename(path): path for path in drop_ins}
-    layers = tuple((path, _toml(path)) for path in [base, *(found[name] for name in sorted(found))])
+    layers = [(path, _toml(path)) for path in [base, *(found[name] for name in sorted(found))]]
     tables = at(layers[0][1], "hypervisor")
     if len(tables) != 1:
         raise InputError(f"{base}: expected one table below [hypervisor], found {len(tables)}", code="kata-config")
+    files, effective = [], Hypervisor()
     for path, document in layers:
-        _require_types(at(document, "hypervisor", *tables), path)
-    return Runtime(layers, *tables)
-
-
-def _require_types(table: Table, path: str) -> None:
-    # The shim starts no guest with another type. Read as nothing, it would be missing from a drop-in, with no message.
-    wrong = [key for key in ("kernel_params", "guest_hook_path") if not isinstance(table.get(key, ""), str)]
-    array = table.get(_ARRAY, [])
-    if not isinstance(array, list) or not all(
-        isinstance(item, dict) and all(isinstance(item.get(key, ""), str) for key in Extension._fields)
-        for item in array
-    ):
-        wrong.append(_ARRAY)
-    if wrong:
-        raise InputError(f"{path}: the type of {wrong[0]} is none that the shim reads", code="kata-config")
+        try:
+            said: Hypervisor = read_as(Hypervisor, at(document, "hypervisor", *tables))
+        except TypeError as error:
+            # The shim starts no guest with another type. Read as nothing, it would be missing from a drop-in.
+            raise InputError(f"{path}: {error}", code="kata-config") from None
+        files.append((path, said))
+        effective = effective._replace(**{key: value for key, value in said._asdict().items() if value is not None})
+    agent, runtime = (
+        {key: value for _, document in layers for key, value in at(document, *keys).items()}
+        for keys in (("agent", "kata"), ("runtime",))
+    )
+    is_rust = "hypervisor_name" in at(layers[0][1], "runtime") or bool(files[0][1].images)
+    return Runtime(next(iter(tables)), files, effective, agent, runtime, is_rust)
 
 
 def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = None) -> str:
@@ -550,12 +541,11 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
     Raises InputError: the runtime boots an image that cannot have extensions, or its own are missing, or a name or the
     verity parameters are none (``kata-config``).
     """
-    base = runtime.layers[0][0]
-    kept = _kept(runtime.text("kernel_params").split())
+    base, kept = runtime.files[0][0], _kept(runtime.effective.parameters)
     lines = [
         f"# Written by nvattest hook drop-in from {os.path.basename(base)}. Write it again with each release",
         "# of Kata: the array and the parameters of this file take the place of the release's own.",
-        f"[hypervisor.{runtime.hypervisor}]",
+        f"[hypervisor.{runtime.name}]",
         f"guest_hook_path = {_quoted(hook_path)}",
         f"kernel_params = {_quoted(' '.join(kept))}",
     ]
@@ -572,24 +562,18 @@ def drop_in(runtime: Runtime, *, hook_path: str, extension: Extension | None = N
                 f"{extension.name!r} is no name of 1 to 10 letters, digits, - and _ for an extension",
                 code="kata-config",
             )
-        others = [item for item in runtime.extensions if item.name != extension.name]
+        others = [item for item in runtime.effective.images if item.name != extension.name]
         if not others:
             raise InputError(f"{base}: it has no extension images to keep", code="kata-config")
         parse_verity_params(extension.verity_params)
         for item in [*others, extension]:
-            lines += ["", f"[[hypervisor.{runtime.hypervisor}.{_ARRAY}]]"]
+            lines += ["", f"[[hypervisor.{runtime.name}.guest_extension_images]]"]
             lines += [f"{key} = {_quoted(value)}" for key, value in item._asdict().items()]
     return "\n".join(lines) + "\n"
 
 
 def _kept(parameters: list[str]) -> list[str]:
     return [word for word in parameters if word.partition("=")[0] != READY_PARAMETER]
-
-
-def _extensions(table: Table) -> list[Extension]:
-    # Their types were checked when the file was read.
-    items: Any = table.get(_ARRAY, [])
-    return [Extension(*[item.get(key, "") for key in Extension._fields]) for item in items]
 
 
 def at(document: Table, *keys: str) -> Table:

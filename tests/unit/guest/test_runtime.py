@@ -86,14 +86,13 @@ def test_tables_are_merged_and_every_other_value_is_replaced_in_the_order_of_the
             a30_x='[hypervisor.qemu]\nkernel_params = "first=1"\nguest_hook_path = "/x"\n[agent.kata]\nnew = 1',
         )
     )
-    assert runtime.text("kernel_params") == "later=1"
-    assert runtime.text("guest_hook_path") == "/x"
-    assert [item.name for item in runtime.extensions] == ["gpu"]
-    assert [item.name for item in runtime.base_extensions] == ["gpu", "coco"]
+    assert runtime.effective.kernel_params == "later=1"
+    assert runtime.effective.guest_hook_path == "/x"
+    assert [item.name for item in runtime.effective.images] == ["gpu"]
+    assert [item.name for item in runtime.files[0][1].images] == ["gpu", "coco"]
     agent = {"create_container_timeout": 1200, "reconnect_timeout_ms": 1200000, "new": 1}
-    assert runtime.table("agent", "kata") == agent
+    assert runtime.agent == agent
     assert runtime.lost_parameters == KEPT.split()
-    assert runtime.text("image")
 
 
 def test_the_drop_in_keeps_gpu_and_coco_and_every_parameter_but_the_one_that_sets_ready(tmp_path: Path) -> None:
@@ -110,7 +109,7 @@ def test_the_drop_in_keeps_gpu_and_coco_and_every_parameter_but_the_one_that_set
     # As the shim then sees it, and the same once more where it lies in config.d already.
     (tmp_path / "config.d/60-nvattest.toml").write_text(text)
     again = read_runtime(base)
-    assert [item.name for item in again.extensions] == ["gpu", "coco", "nvattest"]
+    assert [item.name for item in again.effective.images] == ["gpu", "coco", "nvattest"]
     assert drop_in(again, hook_path=INSIDE, extension=extension) == text
     assert found(base) == {
         "ready-by-others": "ok", "kernel-params": "ok", "hook-path": "ok",
