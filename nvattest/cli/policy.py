@@ -85,7 +85,7 @@ def _check(path: str, claims_path: str | None) -> Answer:
 
 def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
     from nvattest.policy.cpu_policy import is_cpu_policy
-    from nvattest.policy.isolation import check_bounded, evaluate_bounded
+    from nvattest.policy.isolation import evaluate_bounded
     from nvattest.policy.relying_party import is_relying_party_policy, load_policy
 
     if is_cpu_policy(data):
@@ -93,7 +93,8 @@ def _check_data(data: bytes, path: str, claims_path: str | None) -> Answer:
     if not is_relying_party_policy(data, name=path):
         return _demands(data, path, claims_path, "evidence")
     policy = load_policy(data, name=path)
-    check_bounded(policy)
+    # On no claims, which compiles it.
+    evaluate_bounded(policy, [])
     demands = policy.explain()
     head = f"{policy.name}: a relying party's policy ({policy.language.value}), SHA-256 {policy.sha256}"
     lines = [head, *(f"  {line}" for line in demands)]

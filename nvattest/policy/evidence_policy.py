@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
 from datetime import date
 from enum import Enum
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from nvattest._documents import (
@@ -56,27 +57,32 @@ def load_document(data: bytes, *, source: str, kind: str) -> PolicyDocument:
         ParseError: larger than 64 KiB, or neither TOML nor JSON, with the place.
         PolicyError: another format or version (code ``policy-value``).
     """
+    syntax = partial(ParseError, source=source, result_code=ResultCode.POLICY_EVALUATION_ERROR)
     if len(data) > MAXIMUM:
-        raise _syntax(f"{len(data)} bytes, at most {MAXIMUM} are read", source, code="too-large")
+        raise syntax(f"{len(data)} bytes, at most {MAXIMUM} are read", code="too-large")
     try:
         read = file_text(data)
         text = read if isinstance(read, str) else read.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _syntax("not UTF-8", source, offset=error.start, code="encoding") from None
+        raise syntax("not UTF-8", offset=error.start, code="encoding") from None
     is_json = text.lstrip().startswith("{")
-    if is_json:
-        members = _load_json(text, source)
-    else:
-        members = load_toml(
-            text.encode("utf-8"), source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR
-        )
+    load = load_json if is_json else load_toml
+    try:
+        members = load(text.encode(), source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
+    except ParseError as error:
+        if not is_json or error.offset is None:
+            raise
+        place = line_and_column(text, len(text.encode()[: error.offset].decode("utf-8", "ignore")))
+        raise syntax("line {}, column {}: not JSON".format(*place), offset=error.offset, code="json") from None
+    if not isinstance(members, dict):
+        raise syntax(f"the policy is {kind_of(members)}, expected an object", code="json")
 
     def fail(path: Path, message: str, hint: str, code: str) -> PolicyError:
         place = json_positions(text).get(path) if is_json else _toml_place(text, path)
         return PolicyError(f"{located(source, text, place)}: {'.'.join(path)[:80]} {message}", code=code, hint=hint)
 
     header = {"format": f"nvattest-{kind}-policy", "version": _VERSION}
-    for key in header.keys() & members.keys():
+    for key in [key for key in members if key in header]:
         value, expected = members[key], header[key]
         if type(value) is not type(expected) or value != expected:
             shown = repr(value)[:80] if isinstance(value, str | int) else kind_of(value)
@@ -144,28 +150,6 @@ def field_schemas(declared: Mapping[str, Field[Any]], defaults: Mapping[str, obj
         name: {"description": field.metadata["meaning"], "default": defaults[name], **field_kind(field).schema()}
         for name, field in declared.items()
     }
-
-
-def _load_json(text: str, source: str) -> JsonObject:
-    try:
-        document = load_json(text, source=source, maximum=MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
-    except ParseError as error:
-        if error.offset is None:
-            raise
-        offset = len(text.encode()[: error.offset].decode("utf-8", "ignore"))
-        raise _syntax("not JSON", source, offset=error.offset, place=line_and_column(text, offset)) from None
-    if not isinstance(document, dict):
-        raise _syntax(f"the policy is {kind_of(document)}, expected an object", source)
-    return document
-
-
-def _syntax(
-    message: str, source: str, *, offset: int | None = None, place: tuple[int, int] | None = None, code: str = "json"
-) -> ParseError:
-    where = "" if place is None else f"line {place[0]}, column {place[1]}: "
-    return ParseError(
-        where + message, source=source, offset=offset, code=code, result_code=ResultCode.POLICY_EVALUATION_ERROR
-    )
 
 
 # --- what a field may hold in a file ----------------------------------------------------------------------------------

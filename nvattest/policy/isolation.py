@@ -42,6 +42,8 @@ def evaluate_bounded(
 ) -> PolicyDecision:
     """``policy.evaluate`` that always returns: after ``seconds`` at the latest, with ``memory`` bytes at most.
 
+    On no claims it compiles a policy and decides nothing.
+
     Raises:
         PolicyError: as ``evaluate`` raises it, or because the child took too long (code ``policy-timeout``), grew too
             large (``policy-memory``) or died (``policy-crash``).
@@ -49,19 +51,7 @@ def evaluate_bounded(
     if not isinstance(policy, RegoPolicy):
         return policy.evaluate(document, overall)
     question = dict(document) if isinstance(document, Mapping) else list(document)
-    answer = _ask(policy, question, seconds, memory)
-    reasons = answer.get("reasons")
-    if type(answer.get("matched")) is not bool or not isinstance(reasons, list):
-        raise refuse(f"{policy.name}: the policy engine gave no usable answer", "policy-crash")
-    return PolicyDecision(matched=answer["matched"] is True, reasons=tuple(str(item) for item in reasons))
-
-
-def check_bounded(
-    policy: RelyingPartyPolicy, *, seconds: float = DEFAULT_SECONDS, memory: int = DEFAULT_MEMORY
-) -> None:
-    """Compile a policy and run it on no claims, with the same bounds and errors; JSON was checked when it was read."""
-    if isinstance(policy, RegoPolicy):
-        _ask(policy, [], seconds, memory)
+    return _ask(policy, question, seconds, memory)
 
 
 def worker() -> None:
@@ -113,7 +103,7 @@ def _command() -> list[str]:
     return [sys.executable, "-I", "-B", "-c", code]
 
 
-def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: int) -> Mapping[str, object]:
+def _ask(policy: RelyingPartyPolicy, document: object, seconds: float, memory: int) -> PolicyDecision:
     """The child's answer."""
     name = policy.name
     try:
@@ -181,13 +171,14 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _read(output: bytes, status: int, name: str) -> Mapping[str, object]:
+def _read(output: bytes, status: int, name: str) -> PolicyDecision:
     try:
         answer = json.loads(output) if status == 0 and len(output) <= _MAXIMUM_ANSWER else None
     except (ValueError, RecursionError):
         answer = None
-    if not isinstance(answer, dict):
-        raise refuse(f"{name}: the policy engine ended without an answer (status {status})", "policy-crash")
-    if "error" in answer:
-        raise PolicyError(str(answer["error"]), code=str(answer.get("code")), hint=str(answer.get("hint")))
-    return answer
+    match answer:
+        case {"matched": bool() as matched, "reasons": [*reasons]}:
+            return PolicyDecision(matched=matched, reasons=tuple(map(str, reasons)))
+        case {"error": str() as message, "code": str() as code, "hint": str() as hint}:
+            raise PolicyError(message, code=code, hint=hint)
+    raise refuse(f"{name}: the policy engine ended without an answer (status {status})", "policy-crash")

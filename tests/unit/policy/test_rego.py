@@ -13,7 +13,7 @@ import pytest
 
 from nvattest.errors import PolicyError, ResultCode
 from nvattest.policy import isolation
-from nvattest.policy.isolation import check_bounded, evaluate_bounded
+from nvattest.policy.isolation import evaluate_bounded
 from nvattest.policy.relying_party import PolicyDecision, PolicyLanguage, RelyingPartyPolicy, load_policy
 
 pytest.importorskip("regopy")
@@ -281,7 +281,7 @@ def test_the_child_takes_an_ear_as_its_input() -> None:
 )
 def test_the_childs_errors_arrive_as_errors(text: str, code: str) -> None:
     with pytest.raises(PolicyError) as caught:
-        check_bounded(rego(text))
+        evaluate_bounded(rego(text), [])
     assert caught.value.code == code
     assert caught.value.result_code is ResultCode.POLICY_EVALUATION_ERROR
 
@@ -348,5 +348,5 @@ def test_json_policies_need_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b'{"version":"4.0","authorization-rules":{"type":"JWT","overall-claims":{"a":1},"detached-claims":{"b":2}}}'
     policy = load_policy(text, name="p.json")
     assert policy.language is PolicyLanguage.NVIDIA_JSON
-    check_bounded(policy)
+    evaluate_bounded(policy, [])
     assert evaluate_bounded(policy, [{"b": 2}], {"a": 1}).matched
