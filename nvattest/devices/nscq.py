@@ -84,7 +84,10 @@ _FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
 
 @final
 class NscqSession(AbstractContextManager["NscqSession"]):
-    """One NSCQ session. It belongs to the thread that works with it; use it as a context manager."""
+    """One NSCQ session. It belongs to the thread that works with it; use it as a context manager.
+
+    Every question raises a CollectionError (601) where the library fails, or its answer is none that can be right.
+    """
 
     def __init__(self, trace: Trace, path: str | os.PathLike[str] | None = None) -> None:
         """Load the library and open a session with all switches mounted.
@@ -122,11 +125,7 @@ class NscqSession(AbstractContextManager["NscqSession"]):
             )
 
     def switches(self) -> tuple[str, ...]:
-        """The labels of all switches, in the library's order.
-
-        Raises:
-            CollectionError: the library failed, or names an absurd number of switches or one switch twice.
-        """
+        """The labels of all switches, in the library's order."""
         uuids = self._ask(
             "/drv/nvswitch/{device}/uuid",
             _UuidObserver,
@@ -140,11 +139,7 @@ class NscqSession(AbstractContextManager["NscqSession"]):
         return labels
 
     def architecture(self) -> str:
-        """The name of the architecture of the switches; NSCQ gives one for all.
-
-        Raises:
-            CollectionError: the library failed, gave none, or gave different ones.
-        """
+        """The name of the architecture of the switches; NSCQ gives one for all."""
         values = set(self._ask("/{nvswitch}/id/arch", _NumberObserver, int))
         if len(values) != 1:
             raise _error(
@@ -154,20 +149,12 @@ class NscqSession(AbstractContextManager["NscqSession"]):
         return _ARCHITECTURES.get(number, f"unknown ({number})")
 
     def pcie_mode(self, label: str) -> int:
-        """The protected PCIe mode of one switch: -1 unknown, 0 disabled, 1 enabled, 2 failure, 3 locked.
-
-        Raises:
-            CollectionError: the library failed.
-        """
+        """The protected PCIe mode of one switch: -1 unknown, 0 disabled, 1 enabled, 2 failure, 3 locked."""
         values = set(self._ask(f"/{label}/config/pcie_mode", _NumberObserver, int))
         return values.pop() if len(values) == 1 else -1
 
     def report(self, label: str, nonce: bytes) -> bytes:
-        """The attestation report of one switch over ``nonce`` (32 bytes).
-
-        Raises:
-            CollectionError: the library failed, or gave a size outside 1 to 8192.
-        """
+        """The attestation report of one switch over ``nonce`` (32 bytes), 1 to 8192 bytes."""
         self._trace.begin("nscq_session_set_input")
         buffer = ctypes.create_string_buffer(nonce, len(nonce))
         code = self._library.nscq_session_set_input(self._session, 0, buffer, len(nonce))
@@ -176,11 +163,7 @@ class NscqSession(AbstractContextManager["NscqSession"]):
         return self._sized(f"/{label}/config/attestation_report", _ReportObserver, REPORT_MAX)
 
     def certificate(self, label: str) -> bytes:
-        """The device certificate chain of one switch, PEM text, leaf first.
-
-        Raises:
-            CollectionError: the library failed, or gave a size outside 1 to 5120.
-        """
+        """The device certificate chain of one switch, PEM text, leaf first, 1 to 5120 bytes."""
         return self._sized(f"/{label}/config/certificate", _CertificateObserver, CERTIFICATE_MAX)
 
     def close(self) -> None:

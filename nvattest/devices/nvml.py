@@ -326,11 +326,7 @@ class NvmlLibrary(AbstractContextManager["NvmlLibrary"]):
     def run(
         self, subject: str, work: Callable[[NvmlCalls], T], *, timeout: float = DEFAULT_TIMEOUT, here: bool = False
     ) -> T:
-        """Do ``work`` and wait for it; with ``here`` without a thread where none can be had.
-
-        Raises:
-            CollectionError: it failed, or did not return within ``timeout`` seconds.
-        """
+        """Start ``work`` and wait for it, ``timeout`` seconds at most."""
         return self.wait(self.start(subject, work, here=here), Deadline(timeout))
 
     def close(self, *, timeout: float = _CLOSE_SECONDS) -> None:

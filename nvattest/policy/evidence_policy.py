@@ -49,7 +49,7 @@ class PolicyDocument(NamedTuple):
 
 
 def load_document(data: bytes, *, source: str, kind: str) -> PolicyDocument:
-    """Read a policy's file; a text that begins with ``{`` is JSON, any other is TOML.
+    """Read a policy's file of at most 64 KiB, UTF-8 or marked UTF-16; ``{`` begins JSON, any other text is TOML.
 
     ``kind`` is its ``format`` without the program's name; the header may be left out, or name that and version 1.
 
@@ -336,17 +336,7 @@ FIELDS: Final = declared_fields(EvidencePolicy)
 
 
 def load_evidence_policy(data: bytes, *, source: str) -> EvidencePolicy:
-    """Read a policy; a text that begins with ``{`` is JSON, any other is TOML.
-
-    Args:
-        data: the file, at most 64 KiB of UTF-8, or of UTF-16 with a byte order mark.
-        source: what errors call it, such as its path.
-
-    Raises:
-        ParseError: neither TOML nor JSON, with the place.
-        PolicyError: an unknown key (code ``policy-key``) or a value that a key cannot have (``policy-value``), with
-            line, column and a suggestion.
-    """
+    """Read a policy, with the errors of ``load_document`` and ``read_fields``; ``source`` is what they call it."""
     document = load_document(data, source=source, kind="evidence")
     return EvidencePolicy(**read_fields(document, document.members, FIELDS, "an evidence policy"))  # type: ignore[arg-type]
 

@@ -186,12 +186,7 @@ def is_relying_party_policy(data: bytes, *, name: str) -> bool:
 
 
 def load_json_policy(data: bytes, *, name: str) -> JsonPolicy:
-    """Read a policy of at most 256 KiB.
-
-    Raises:
-        ParseError: not JSON, with its place.
-        PolicyError: not such a policy (code ``policy-key``, ``policy-value``, ``policy-empty``), with its place.
-    """
+    """Read a policy of NVIDIA's Python SDK, with the errors of ``load_policy``."""
     document = load_json(data, source=name, maximum=rego.MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
     text = data.decode("utf-8")
     places = json_positions(text)
@@ -200,11 +195,11 @@ def load_json_policy(data: bytes, *, name: str) -> JsonPolicy:
         where = located(name, text, places.get(path))
         return PolicyError(f"{where}: {'.'.join(map(str, path)) or 'the policy'} {message}", code=code, hint=hint)
 
-    def member(value: object, path: JsonPath, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> JsonObject:
+    def member(value: object, path: JsonPath, keys: tuple[str, ...]) -> JsonObject:
         if not isinstance(value, dict):
             raise fail(path, f"is {kind_of(value)}, expected an object", "policy-value")
         for key in value:
-            if key not in keys + optional:
+            if key not in keys:
                 hint = suggestion(key, keys)
                 raise fail((*path, key), "is not a key of NVIDIA's JSON policies", "policy-key", hint)
         for key in keys:
