@@ -204,9 +204,7 @@ def appraisal_to_json(appraisal: Appraisal) -> JsonObject:
         "result_message": appraisal.result_code.message,
         "nonce": appraisal.nonce.hex() if appraisal.nonce is not None else None,
         "at": {"device": format_time(appraisal.at.device), "rim": format_time(appraisal.at.rim)},
-        "anchors": appraisal.anchors,
-        "simulated": appraisal.simulated,
-        "weakened": list(appraisal.weakened),
+        **_members(appraisal, "anchors", "simulated", "weakened"),
         "policy": policy_to_json(appraisal.policy),
         "checks": [_check(check) for check in appraisal.checks],
         "devices": [_device(device) for device in appraisal.devices],
@@ -216,22 +214,14 @@ def appraisal_to_json(appraisal: Appraisal) -> JsonObject:
 
 def guest_to_json(guest: GuestAppraisal) -> JsonObject:
     """The appraisal of a guest as JSON values. What a quote says is there only where its signature was verified."""
-    facts = guest.facts
     said = ("measurement", "registers", "report_data", "level", "tcb", "endorsement", "collateral")
     return {
         "kind": guest.kind or None,
         "trusted": guest.trusted,
         "quote_signature_verified": guest.quote_verified,
-        "sentence": guest.sentence,
-        "recipe": guest.recipe,
-        "strength": guest.strength.value,
-        "key": guest.key,
-        "at": format_time(guest.at),
-        "anchors": guest.anchors,
-        "simulated": guest.simulated,
-        "weakened": list(guest.weakened),
+        **_members(guest, "sentence", "recipe", "strength", "key", "at", "anchors", "simulated", "weakened"),
         "policy": cpu_policy_to_json(guest.policy),
-        **_members(facts, *said),
+        **_members(guest.facts, *said),
         "checks": [_check(check) for check in guest.checks],
     }
 
@@ -281,23 +271,19 @@ def _check(check: Check) -> JsonObject:
 
 
 def _device(device: DeviceAppraisal) -> JsonObject:
-    identity = device.identity
+    comparison, svn = device.comparison, device.svn
     return {
-        "label": device.label,
-        "kind": device.kind.value,
-        "index": device.index,
+        **_members(device, "label", "kind", "index"),
         "architecture": device.declared_architecture.value,
         "trusted": device.trusted,
         "result_code": int(device.result_code),
-        "origin": device.origin,
-        "report_sha256": device.report_sha256,
-        "chain_sha256": device.chain_sha256,
-        "identity": _members(identity, "ueid", "hwmodel", "pdi", "chip") if identity is not None else None,
-        "report": _report(device.report) if device.report is not None else None,
-        "chain": _chain(device.chain) if device.chain is not None else None,
+        **_members(device, "origin", "report_sha256", "chain_sha256"),
+        "identity": device.identity and device.identity._asdict(),
+        "report": device.report and _report(device.report),
+        "chain": device.chain and _chain(device.chain),
         "rims": [_rim(rim) for rim in device.rims.values()],
-        "measurements": [_cell(cell) for cell in device.comparison.cells] if device.comparison is not None else None,
-        "minimum_svn": [_svn(cell) for cell in device.svn.cells] if device.svn is not None else None,
+        "measurements": comparison and [_cell(cell) for cell in comparison.cells],
+        "minimum_svn": svn and [_svn(cell) for cell in svn.cells],
         "checks": [_check(check) for check in device.checks],
     }
 
@@ -326,22 +312,18 @@ def _chain(chain: ChainAppraisal) -> JsonObject:
     for certificate in validated.certificates:
         entry = _members(certificate, "subject", "serial", "sha256", "not_before", "not_after")
         entry["serial"] = f"{certificate.serial:x}"
-        item = answers.get(certificate.sha256)
-        if item is not None:
+        if item := answers.get(certificate.sha256):
             entry["revocation"] = {
                 **_members(item.revocation, "status", "reason"),
                 "source": _plain(item.source),
                 **_members(item.revocation, "nonce", "this_update", "next_update", "responder", "detail"),
             }
         certificates.append(entry)
+    findings = (*validated.path_findings, *validated.validity_findings)
     return {
         "anchor": validated.anchor.name if validated.anchor is not None else None,
-        "path_ok": validated.path_ok,
-        "in_validity": validated.in_validity,
-        "findings": [
-            _members(finding, "rule", "position", "message")
-            for finding in (*validated.path_findings, *validated.validity_findings)
-        ],
+        **_members(validated, "path_ok", "in_validity"),
+        "findings": [_members(finding, "rule", "position", "message") for finding in findings],
         "certificates": certificates,
     }
 
@@ -351,16 +333,15 @@ def _rim(rim: RimAppraisal) -> JsonObject:
         **_members(rim, "role", "id", "source", "origin"),
         "sha256": rim.document.raw_sha256.hex() if rim.document is not None else None,
         **_members(rim.document, "version", "product", "edition"),
-        "chain": _chain(rim.chain) if rim.chain is not None else None,
+        "chain": rim.chain and _chain(rim.chain),
     }
 
 
 def _cell(cell: Cell) -> JsonObject:
     return {
-        "index": cell.index,
-        "state": cell.state.value,
+        **_members(cell, "index", "state"),
         "source": _plain(cell.role),
-        "name": cell.golden.name if cell.golden is not None else None,
+        "name": cell.golden and cell.golden.name,
         "golden": _plain(cell.golden.values) if cell.golden is not None else [],
         "runtime": _plain(cell.runtime),
     }
