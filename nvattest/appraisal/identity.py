@@ -10,17 +10,9 @@ from nvattest.appraisal.memory import Basis, ReadEvidence
 from nvattest.appraisal.results import DeviceIdentity
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import Architecture, DeviceKind, format_time
+from nvattest.pki import dice
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainFinding, ValidatedChain
-from nvattest.pki.dice import (
-    architecture_of_chip,
-    chip_of_chain,
-    most_specific,
-    pdi_of_chain,
-    read_fwid,
-    same_chip,
-    tcb_infos,
-)  # fmt: skip
 from nvattest.spdm.opaque import GpuFields
 from nvattest.spdm.report import Report
 
@@ -104,8 +96,8 @@ def identity_of(certificates: tuple[Certificate, ...]) -> DeviceIdentity:
     return DeviceIdentity(
         ueid=str(certificates[0].serial),
         hwmodel=above.common_name or "",
-        pdi=pdi_of_chain(certificates),
-        chip=chip_of_chain(certificates),
+        pdi=dice.pdi_of_chain(certificates),
+        chip=dice.chip_of_chain(certificates),
     )
 
 
@@ -162,12 +154,12 @@ def check_architecture(
         detail = f"leaf and boot ROM certificate do not name one chip: {names}"
         hint = "the chain was put together from several devices, or is no device chain"
         return differ(detail, declared.value, names, hint), None
-    found = architecture_of_chip(chip)
+    found = dice.architecture_of_chip(chip)
     if found is not declared:
         detail = f"the certificates are of a {chip}, the evidence says {declared.value}"
         hint = "the evidence was labelled wrongly, or it is of a device that this version does not know"
         return differ(detail, declared.value, found.value if found is not None else chip, hint), None
-    if reported is not None and not same_chip(reported, chip):
+    if reported is not None and not dice.same_chip(reported, chip):
         hint = "the report belongs to another device than the chain"
         return differ(f"the report says {reported}, its certificates {chip}", chip, reported, hint), None
     if policy.allowed_architectures and found not in policy.allowed_architectures:
@@ -183,7 +175,7 @@ def chip_of_device(report: Report | None, identity: DeviceIdentity | None) -> st
     Where the two contradict each other, step 7 establishes no architecture, and no RIM is looked for.
     """
     chip, reported = identity.chip if identity is not None else None, _reported_chip(report)
-    return chip if chip is None or reported is None else most_specific(chip, reported)
+    return chip if chip is None or reported is None else dice.most_specific(chip, reported)
 
 
 def _reported_chip(report: Report | None) -> str | None:
@@ -197,7 +189,7 @@ def check_fwid(device: ReadEvidence, architecture: Architecture, policy: Evidenc
         return not_made("fwid", _NEITHER)
     reported = report.fields.fwid
     try:
-        certified = read_fwid(certificates[0], architecture)
+        certified = dice.read_fwid(certificates[0], architecture)
     except ParseError as error:
         return failed("fwid", str(error), hint="the leaf certificate's DICE extension is malformed")
     if certified is None:
@@ -235,7 +227,7 @@ def check_debug(device: ReadEvidence, architecture: Architecture, policy: Eviden
     found = ["the driver says that DevTools mode is on"] if developing else []
     for position, certificate in enumerate(device.chain):
         try:
-            infos = tcb_infos(certificate)
+            infos = dice.tcb_infos(certificate)
         except ParseError as error:
             detail = f"certificate {position} ({certificate.label}): {error}"
             return failed("debug", detail, hint="the DICE extension of this certificate is malformed")

@@ -23,7 +23,7 @@ from nvattest.appraisal.check import (
     result_code,
     unacceptable,
     verdict,
-)  # fmt: skip
+)
 from nvattest.appraisal.inputs import EvidencePolicy, Source
 from nvattest.appraisal.measurements import Cell, Comparison, SvnCell, SvnComparison, signed_versions
 from nvattest.errors import NotTrustedError, ResultCode

@@ -30,7 +30,7 @@ from nvattest.appraisal.check import (
     decide,
     refused,
     unproven,
-)  # fmt: skip
+)
 from nvattest.errors import InputError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.report.terminal import listed
@@ -387,9 +387,9 @@ def read_appraisal(document: object) -> AppraisalView:
     devices = tuple(_device(member, index) for index, member in enumerate(members))
     checks = _checks(document, PLATFORM)
     guest = read_guest(item(document, "guest")) if document.get("guest") is not None else None
-    claimed = flag(document, "trusted")
+    claimed = flag(document.get("trusted"))
     trusted = (
-        number(document, "result_code") == ResultCode.OK
+        number(document.get("result_code")) == ResultCode.OK
         # What was left out may have failed.
         and _whole(document, "checks", checks)
         and _whole(document, "devices", devices)
@@ -412,9 +412,9 @@ def read_guest(document: JsonObject) -> GuestView:
     """Read the appraisal of a guest for display; ``trusted`` is decided anew."""
     checks, kind = _checks(document, GUEST), text(document, "kind")
     good = {check.id for check in checks if check.acceptable}
-    verified = flag(document, "quote_signature_verified") is True and good.issuperset(VERIFIED)
+    verified = flag(document.get("quote_signature_verified")) is True and good.issuperset(VERIFIED)
     trusted = verified and _whole(document, "checks", checks) and decide(checks, REQUIRED_GUEST)
-    trusted = trusted and flag(document, "trusted") is True
+    trusted = trusted and flag(document.get("trusted")) is True
     sentence = text(document, "sentence")
     if not verified:
         # Nothing that a quote says is shown whose checks do not say that it was verified, whatever the file holds.
@@ -432,7 +432,7 @@ def read_guest(document: JsonObject) -> GuestView:
 
 
 def _notices(document: JsonObject, claimed: bool | None, trusted: bool, view: AppraisalView) -> Iterator[str]:
-    version = number(document, "version")
+    version = number(document.get("version"))
     if version is None:
         yield "The file does not say which version of the format it has; what is missing is left out."
     elif version > VERSION:
@@ -459,7 +459,7 @@ def _device(document: JsonObject, position: int) -> DeviceView:
     checks = _checks(document, label)
     required = {kind.value: REQUIRED[kind] for kind in DeviceKind}.get(text(document, "kind", "gpu"))
     trusted = required is not None and _whole(document, "checks", checks) and decide(checks, required)
-    trusted = trusted and flag(document, "trusted") is True
+    trusted = trusted and flag(document.get("trusted")) is True
     device = _read(DeviceView, document, label=label, checks=checks, trusted=trusted)
     if device.measurements is None:
         return device
@@ -478,7 +478,7 @@ def _check(document: JsonObject, device: str) -> CheckView:
     return check._replace(
         step=check.step if spec is None else check.step or spec.step,
         title=check.title or check.id if spec is None else spec.title,
-        acceptable=allowed and flag(document, "acceptable") is not False,
+        acceptable=allowed and flag(document.get("acceptable")) is not False,
     )
 
 
@@ -553,32 +553,23 @@ def _text(value: object) -> str | None:
     return f"{value:g}" if isinstance(value, float) else None
 
 
-def _number(value: object) -> int | None:
+def number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _flag(value: object) -> bool | None:
+def flag(value: object) -> bool | None:
+    """A boolean, or None: never a guess."""
     return value if isinstance(value, bool) else None
 
 
 _LIMITS: Final[Mapping[Any, int]] = {CertificateView: 16, CellView: 512}
-_SCALARS: Final[Mapping[Any, Callable[[object], object]]] = {str: _text, int: _number, bool: _flag}
+_SCALARS: Final[Mapping[Any, Callable[[object], object]]] = {str: _text, int: number, bool: flag}
 
 
 def text(source: JsonObject, key: str, default: str = "") -> str:
     """A text; a number becomes one, anything else is ``default``."""
     found = _text(source.get(key))
     return default if found is None else found
-
-
-def flag(source: JsonObject, key: str) -> bool | None:
-    """A boolean, or None: never a guess."""
-    return _flag(source.get(key))
-
-
-def number(source: JsonObject, key: str) -> int | None:
-    """An integer, or None."""
-    return _number(source.get(key))
 
 
 def item(source: JsonObject, key: str) -> JsonObject:

@@ -484,9 +484,9 @@ def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
             "signs so. It is no evidence to others."
         )
         lines += terminal.wrap(warning, first="  ", style="bad")
-    times = [f"{key} {_instant(token.claims, key)}" for key in _TIMES if number(token.claims, key) is not None]
+    times = [f"{key} {_instant(token.claims, key)}" for key in _TIMES if number(token.claims.get(key)) is not None]
     lines += terminal.wrap(", ".join(times) or "no times: neither issued, valid from nor expiring", first="  ")
-    if number(token.claims, "exp") is None:
+    if number(token.claims.get("exp")) is None:
         lines += [terminal.paint("  It never expires: a verifier must refuse it.", "bad")]
     rest = {key: value for key, value in token.claims.items() if key not in (*_TIMES, "iss", "submods")}
     lines += ["", *_claims(rest, terminal)]
@@ -498,7 +498,7 @@ def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
 
 
 def _instant(claims: JsonObject, key: str) -> str:
-    seconds = number(claims, key) or 0
+    seconds = number(claims.get(key)) or 0
     try:
         return format_time(_EPOCH + timedelta(seconds=seconds))
     except OverflowError:
@@ -535,9 +535,9 @@ def _one_line(value: object) -> str:
 
 def _result(result: JsonObject, terminal: Terminal) -> list[str]:
     """The result of ``verify-token``, a batch, a service or another command; that it is simulated comes first."""
-    code, message = number(result, "result_code"), text(result, "result_message")
+    code, message = number(result.get("result_code")), text(result, "result_message")
     lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
-    if any(flag(part, "simulated") for part in (result, *(item(result, name) for name in _VOUCHERS))):
+    if any(flag(part.get("simulated")) for part in (result, *(item(result, name) for name in _VOUCHERS))):
         lines.append(terminal.paint(f"  {SIMULATED}", "warn", "bold"))
     apart = ("result_code", "result_message", *(("guest", "binding") if isinstance(result.get("guest"), dict) else ()))
     rest = {name: value for name, value in result.items() if name not in apart}
@@ -568,7 +568,7 @@ def _bundle(data: bytes, source: str, terminal: Terminal) -> list[str]:
 
 
 def _error(document: JsonObject, terminal: Terminal) -> list[str]:
-    code, problem = number(document, "result_code"), item(document, "error")
+    code, problem = number(document.get("result_code")), item(document, "error")
     lines = [
         terminal.paint("Nothing was judged", "bad", "bold"),
         *terminal.wrap(f"result code {code}: {text(document, 'result_message', '?')}", first="  "),

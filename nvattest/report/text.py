@@ -21,7 +21,7 @@ from nvattest.report.reading import (
     GuestView,
     RimView,
     view_of_guest,
-)  # fmt: skip
+)
 from nvattest.report.terminal import Terminal, fit, listed
 
 if TYPE_CHECKING:
