@@ -134,11 +134,7 @@ class Judge:
 
 
 def read_line(line: bytes) -> JsonObject:
-    """The members of one line, of which ``evidence`` is there.
-
-    Raises:
-        ParseError: not an object, unknown members, a long id, or no evidence.
-    """
+    """The members of one line; ParseError: not an object, unknown members, a long id, or no ``evidence``."""
     return _question(_object(line))
 
 
@@ -192,11 +188,7 @@ def read_lines(source: BinaryIO) -> Iterator[bytes]:
 
 
 def open_lines(path: str) -> BinaryIO:
-    """A file of lines, which a name that ends in .gz says to be compressed; - for standard input.
-
-    Raises:
-        InputError: it cannot be opened, or is not compressed as its name says.
-    """
+    """A file of lines, compressed where its name ends in .gz (InputError where it is not); - for standard input."""
     if path == "-":
         return open(sys.stdin.fileno(), "rb", closefd=False)
     try:

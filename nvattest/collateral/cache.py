@@ -27,6 +27,7 @@ from nvattest.rim.ids import is_rim_id
 
 FORMAT: Final = "nvattest-cache"
 VERSION: Final = 1
+# An id is sometimes issued again with other content: so long a RIM counts after it was fetched.
 RIM_AGE: Final = timedelta(hours=24)
 MAXIMUM_FILES: Final = 4096
 MAXIMUM_BYTES: Final = 128 * 1024 * 1024
@@ -52,7 +53,6 @@ class DiskCache:
 
     Args:
         folder: where.
-        rim_age: how long a RIM counts after it was fetched; an id is sometimes issued again with other content.
         now: the wall clock, for ages.
 
     Raises:
@@ -63,11 +63,9 @@ class DiskCache:
         self,
         folder: str,
         *,
-        rim_age: timedelta = RIM_AGE,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.folder = folder
-        self._rim_age = rim_age
         self._now = now
         self._patience = _LOCK_PATIENCE
         try:
@@ -81,14 +79,12 @@ class DiskCache:
 
     def rims(self, rim_id: str) -> tuple[bytes, ...]:
         """The documents kept for this id that are not too old, the newest first."""
-        if not is_rim_id(rim_id):
-            return ()
         found = []
         for name in self._names("rims"):
             # An id has no "@".
             if name.startswith(f"{rim_id}@"):
                 entry = self._read("rims", name, rim_id, MAXIMUM_RIM)
-                if entry is not None and entry[0] + self._rim_age > self._now():
+                if entry is not None and entry[0] + RIM_AGE > self._now():
                     found.append(entry)
         return tuple(content for _, content in sorted(found, reverse=True))
 
@@ -100,7 +96,7 @@ class DiskCache:
     def cpu(self, key: str, *, aged: bool) -> bytes | None:
         """The file of a CPU maker kept under this key; with ``aged`` one that was fetched as long ago as a RIM may."""
         entry = self._read("cpu", f"{key}.json", key, MAXIMUM_CPU)
-        if entry is None or (aged and entry[0] + self._rim_age <= self._now()):
+        if entry is None or (aged and entry[0] + RIM_AGE <= self._now()):
             return None
         return entry[1]
 

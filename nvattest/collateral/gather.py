@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from nvattest._documents import kind_of, load_json
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest._waiting import WORKERS, Deadline, debug, run_all
+from nvattest._waiting import Deadline, debug, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RevocationMode, RimAnswer, Source, Unavailable
 from nvattest.appraisal.memory import Memory, ReadEvidence
 from nvattest.appraisal.results import CertificateRevocation
@@ -345,7 +345,6 @@ class GatherOptions:
     ocsp_url: str | None = OCSP_URL
     http: HttpSettings = field(default_factory=HttpSettings)
     timeout: float = 60.0
-    workers: int = WORKERS
     revocation: RevocationMode = RevocationMode.BUNDLE
     cert_id_hash: CertIdHash = CertIdHash.SHA256
     cache: Store | None = None
@@ -442,7 +441,7 @@ class _Gathering:
             partial(fetch_rim, self._client, self._options.rim_url, rim_id, self._deadline) for rim_id in missing
         ]
         jobs += [partial(self._ask, question, url) for question, url in asked]
-        results = run_all(jobs, self._deadline, workers=self._options.workers)
+        results = run_all(jobs, self._deadline)
         for rim_id, got in zip(missing, results[: len(missing)], strict=True):
             self._take_rim(rim_id, got)
         good: dict[str, bytes] = {}

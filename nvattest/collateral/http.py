@@ -234,10 +234,8 @@ def usual_roots() -> tuple[str, str | None]:
 
     Nothing of what a service says can be trusted further than these.
     """
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if path := os.environ.get(name):
-            return name, path
-    return "", None
+    named = ((name, os.environ.get(name)) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+    return next((pair for pair in named if pair[1]), ("", None))
 
 
 def check_url(url: str, option: str) -> SplitResult:
@@ -517,7 +515,7 @@ class HttpClient:
     def _request(
         self, url: str, deadline: Deadline, service: Service | None = None, body: bytes | None = None
     ) -> Response:
-        left = deadline.remaining()
+        left, connect, read = deadline.remaining(), self.settings.connect_timeout, self.settings.read_timeout
         # No content coding: an answer is as large as it says, and cannot be inflated here.
         headers = {"User-Agent": f"nvattest/{__version__}", "Accept-Encoding": "identity"}
         if service is not None:
@@ -533,10 +531,7 @@ class HttpClient:
             auth=self._authorize,
             allow_redirects=False,
             stream=True,
-            timeout=(
-                max(0.001, min(self.settings.connect_timeout, left)),
-                max(0.001, min(self.settings.read_timeout, left)),
-            ),
+            timeout=(max(0.001, min(connect, left)), max(0.001, min(read, left))),
         )
 
     def _may_see_key(self, url: str) -> bool:
@@ -572,18 +567,16 @@ def _read(response: Any, maximum: int, deadline: Deadline) -> bytes:
     expected = decimal(response.headers.get("Content-Length", ""))
     if expected is not None and expected > maximum:
         raise Failed(f"an answer of {expected} bytes; at most {maximum} are read", "too-large")
-    parts: list[bytes] = []
-    size = 0
+    body = bytearray()
     while chunk := response.raw.read(_CHUNK, decode_content=False):
-        size += len(chunk)
-        if size > maximum:
+        body += chunk
+        if len(body) > maximum:
             raise Failed(f"an answer of more than {maximum} bytes", "too-large")
         if deadline.passed:
             raise Failed(f"the answer was still coming after {deadline.seconds:g} s", "deadline")
-        parts.append(chunk)
-    if expected is not None and size != expected:
-        raise Failed(f"the answer was cut off after {size} of {expected} bytes", "connection", again=True)
-    return b"".join(parts)
+    if expected is not None and len(body) != expected:
+        raise Failed(f"the answer was cut off after {len(body)} of {expected} bytes", "connection", again=True)
+    return bytes(body)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
