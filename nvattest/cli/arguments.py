@@ -468,9 +468,6 @@ def from_environment(variable: str, default: T, kind: Callable[[str], T] | None 
         return default
 
 
-# --- requests: what the parsed options ask for ------------------------------------------------------------------------
-
-
 class Option(dict[str, Any]):
     """The default of a field of a request that the command line fills: the settings for ``add_argument``.
 

@@ -134,12 +134,6 @@ class Request(NamedTuple):
     )
     explain: bool = flag("explain the result, as nvattest explain does")
 
-    @property
-    def wants_token(self) -> bool:
-        """Whether a token is made."""
-        token = self.token
-        return self.as_json or bool(token.token_out or token.jwks_out or token.signing_key or self.binding.bind_tee)
-
 
 class Result(NamedTuple):
     """What there is to print.
@@ -294,7 +288,9 @@ def _warn_of_ignored(options: argparse.Namespace, *, remote: bool) -> None:
 def _local(request: Request) -> Result:
     policy = sources.evidence_policy(request.demands.policy)
     relying_party = sources.relying_party_policy(request.demands)
-    key = signing_key(request.token.signing_key) if request.wants_token else None
+    token = request.token
+    wanted = request.as_json or token.token_out or token.jwks_out or token.signing_key or request.binding.bind_tee
+    key = signing_key(token.signing_key) if wanted else None
     binding = requested_binding(request.binding, request.evidence.nonce, key)
     appraisal = (_simulate if request.simulate is not None else _appraise)(request, policy, binding)
     from nvattest.token.claims import claims_of
@@ -304,8 +300,8 @@ def _local(request: Request) -> Result:
     if relying_party is not None:
         decision, code = _decide(relying_party, appraisal, claims, request)
         said = relying_party.provenance(decision, overrides=request.demands.policy_overrides_appraisal)
-    token = make_token(appraisal, request.token, key, said) if key is not None else None
-    return Result(code, claims, token, appraisal, decision)
+    signed = make_token(appraisal, token, key, said) if key is not None else None
+    return Result(code, claims, signed, appraisal, decision)
 
 
 def _appraise(request: Request, policy: EvidencePolicy | None, binding: Binding | None) -> Appraisal:

@@ -157,9 +157,6 @@ def evidence_files(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(path for path in (options.gpu_evidence_file, options.nvswitch_evidence_file) if path is not None)
 
 
-# --- evidence ---------------------------------------------------------------------------------------------------------
-
-
 def collect(source: EvidenceSource, nonce: Nonce | None) -> tuple[Evidence, ...]:
     """The evidence of the devices asked for."""
     if not source.live and len(set(source.files.values())) == 1:
@@ -233,9 +230,6 @@ def _from_file(path: str, kinds: tuple[DeviceKind, ...]) -> tuple[Evidence, ...]
                 hint="collect with --device all, or leave out --device and the other option",
             )  # fmt: skip
     return tuple(item for kind in kinds for item in items if item.kind is kind)
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 class CocoRequest(NamedTuple):

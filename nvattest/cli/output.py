@@ -204,9 +204,6 @@ def report_error(
     say(f"Error {int(code):03d}: {code.message}", error=True)
 
 
-# --- the terminal of this process -------------------------------------------------------------------------------------
-
-
 _MINIMUM: Final = 60
 _MAXIMUM: Final = 120
 _DELAY: Final = 1.0

@@ -114,17 +114,15 @@ class GuestRequest(NamedTuple):
     cpu_anchors: str | None = option("PEM", "for tests: judge the quote by these roots, not by the makers'", input_file)
 
 
-# The options beside which each of these is needed.
-_NEEDS = (
-    ("--expected-report-data", "--tee-quote"),
-    ("--tee-recipe", "--tee-quote"),
-    ("--tee-input", "--tee-recipe"),
-    ("--cpu-policy", "--tee-quote"),
-    ("--tee-collateral", "--cpu-policy"),
-    ("--cpu-anchors", "--cpu-policy"),
-    ("--expected-report-data", "--nonce"),
-    ("--tee-recipe", "--nonce"),
-)
+# The options that each of these needs beside it.
+_NEEDS = {
+    "--tee-input": ["--tee-recipe"],
+    "--cpu-policy": ["--tee-quote"],
+    "--tee-collateral": ["--cpu-policy"],
+    "--cpu-anchors": ["--cpu-policy"],
+    "--expected-report-data": ["--tee-quote", "--nonce"],
+    "--tee-recipe": ["--tee-quote", "--nonce"],
+}
 
 
 class Expected(NamedTuple):
@@ -244,9 +242,9 @@ def _request(options: argparse.Namespace) -> Request:
             "--tee-quote is required to come with exactly one of --challenge, --expected-report-data and --tee-recipe",
             REQUIRED,
         )
-    for name, needed in _NEEDS:
-        if name in named and needed not in named:
-            raise ArgumentError(f"{name} is required to come with {needed}", REQUIRED)
+    for name in named:
+        if missing := [needed for needed in _NEEDS.get(name, ()) if needed not in named]:
+            raise ArgumentError(f"{name} is required to come with {missing[0]}", REQUIRED)
     if options.issuer and keys.nras_url:
         raise ArgumentError("--issuer and --nras-url say the same thing; give one")
     if keys.key is not None and (keys.jwks or keys.x5c_anchors is not None):
