@@ -356,11 +356,7 @@ class Attribute(NamedTuple):
 
 
 def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
-    """The relative distinguished names of a Name in its order of encoding.
-
-    Raises:
-        ParseError: not the DER of a Name.
-    """
+    """The relative distinguished names of a Name in its order of encoding; ParseError where it is not the DER of one."""
     reader = DerReader(name, source="distinguished name")
     names = reader.inner(SEQUENCE, "Name")
     reader.finish("Name")
@@ -481,11 +477,7 @@ class DerReader:
         return self.position == self._end
 
     def element(self, tag: int | None, name: str) -> Element:
-        """The next element; with ``tag`` it must have that tag. ``name`` is what errors call it.
-
-        Raises:
-            ParseError: no such element, or one that is not DER.
-        """
+        """The next element, which must have this tag, if one is given; ``name`` is what errors call it."""
         start = self.position
         body, end = self._enter(tag, name)
         return Element(self.data[start], start, body, end)

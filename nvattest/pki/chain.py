@@ -84,11 +84,7 @@ class ValidatedChain:
         return bool(self.certificates) and not self.validity_findings
 
     def judged_at(self, at: datetime) -> ValidatedChain:
-        """The same path, and its validity at the instant ``at``.
-
-        Raises:
-            InputError: ``at`` has no time zone.
-        """
+        """The same path, and its validity at the instant ``at``; InputError where it has no time zone."""
         if at == self.at:
             return self
         _check_zone(at)
@@ -96,20 +92,12 @@ class ValidatedChain:
 
     @property
     def earliest_not_after(self) -> datetime:
-        """When the first certificate of the chain ends.
-
-        Raises:
-            InputError: the chain is empty.
-        """
+        """When the first certificate of the chain ends; InputError where the chain is empty."""
         return min(certificate.not_after for certificate in self._some())
 
     @property
     def leaf(self) -> Certificate:
-        """The first certificate, whose key signs reports or manifests.
-
-        Raises:
-            InputError: the chain is empty.
-        """
+        """The first certificate, whose key signs reports or manifests; InputError where the chain is empty."""
         return self._some()[0]
 
     def _some(self) -> tuple[Certificate, ...]:

@@ -74,19 +74,14 @@ def gpu_driver_rim_id(architecture: Architecture, driver_version: str, chip_info
 def gpu_vbios_rim_id(project: str, project_sku: str, chip_sku: str, vbios: str) -> str:
     """The id of a VBIOS RIM: ``vbios`` as ``96.00.9F.00.01``, in either case; the others are opaque fields 17, 18, 15.
 
-    Raises:
-        InputError: a part with characters that an id may not have.
+    InputError as ``gpu_driver_rim_id``.
     """
     parts = {"project": project, "project_sku": project_sku, "chip_sku": chip_sku, "vbios": _compact(vbios)}
     return _checked(_registry.RIM_VBIOS.format(**parts))
 
 
 def switch_bios_rim_id(bios: str) -> str:
-    """The id of an LS10 BIOS RIM: ``bios`` as ``96.10.55.00.01``, in either case.
-
-    Raises:
-        InputError: characters that an id may not have.
-    """
+    """The id of an LS10 BIOS RIM: ``bios`` as ``96.10.55.00.01``, in either case; InputError for other characters."""
     return _checked(_registry.RIM_SWITCH_BIOS.format(bios=_compact(bios)))
 
 

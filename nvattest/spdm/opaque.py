@@ -217,11 +217,7 @@ def gpu_fields(opaque: OpaqueData) -> GpuFields:
 
 
 def switch_fields(opaque: OpaqueData) -> SwitchFields:
-    """Read the fields of an NVSwitch.
-
-    Raises:
-        ParseError: the BIOS version is missing (405), or a field has another size or other characters.
-    """
+    """Read the fields of an NVSwitch; ParseError as ``gpu_fields``. It needs the BIOS version alone."""
     fields = _Fields(opaque, SwitchField)
     gpu_pdis, ports = fields.optional(SwitchField.SWITCH_GPU_PDIS, fields.pdis_and_ports) or ((), b"")
     disabled = opaque.get(SwitchField.DISABLED_PORTS) or b""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from nvattest._documents import Cursor
 from nvattest._registry import PPCIE_ENABLED
 from nvattest.errors import ParseError, ResultCode
-from nvattest.model import NONCE_SIZE, DeviceKind, Nonce
+from nvattest.model import NONCE_SIZE, DeviceKind
 from nvattest.spdm.opaque import SOURCE, GpuFields, OpaqueData, SwitchFields, gpu_fields, parse_opaque, switch_fields
 
 MAXIMUM_SIZE: Final = 64 * 1024
@@ -87,19 +87,6 @@ def _read_head(cursor: Cursor, message: str, code: int, name: str) -> tuple[int,
     return version, found
 
 
-def build_request(nonce: bytes, slot_id: int = 0) -> bytes:
-    """The request for a signed report over all measurements.
-
-    Raises:
-        InputError: the nonce does not have 32 bytes.
-        ValueError: the slot is not 0 to 15.
-    """
-    if not 0 <= slot_id <= 15:
-        raise ValueError(f"a certificate slot is 0 to 15, not {slot_id}")
-    head = bytes((SPDM_VERSION, GET_MEASUREMENTS, SIGNATURE_REQUESTED, ALL_MEASUREMENTS))
-    return head + Nonce(nonce).value + bytes((slot_id,))
-
-
 # --- the response -----------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +148,7 @@ def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_an
     record_offset = cursor.offset
     record = cursor.take(record_length, "the measurement record")
     blocks = remember(
-        ("record", record, count, record_offset), lambda: parse_record(record, count=count, origin=record_offset)
+        ("record", record, count, record_offset), lambda: _parse_record(record, count=count, origin=record_offset)
     )
     nonce = cursor.take(32, "the responder nonce")
     opaque_length = cursor.uint(2, "the length of the opaque data")
@@ -177,12 +164,8 @@ def parse_response(data: bytes, *, origin: int = 0, remember: Remember = read_an
     )  # fmt: skip
 
 
-def parse_record(data: bytes, *, count: int, origin: int) -> tuple[MeasurementBlock, ...]:
-    """Read a measurement record that has to hold ``count`` blocks; ``origin`` is its offset in the report.
-
-    Raises:
-        ParseError: truncation, stray bytes, repeated or malformed blocks.
-    """
+def _parse_record(data: bytes, *, count: int, origin: int) -> tuple[MeasurementBlock, ...]:
+    """Read a measurement record that has to hold ``count`` blocks; ``origin`` is its offset in the report."""
 
     # Reports have 31 or 64 blocks; one unpack each keeps this at a fraction of what a Cursor would cost.
     def malformed(message: str, code: str, offset: int) -> ParseError:
@@ -272,7 +255,7 @@ def parse_report(data: bytes, kind: DeviceKind, *, remember: Remember = read_ane
         ParseError: more than 64 KiB, or not such a report; ``offset`` counts from its first byte.
     """
     if len(data) > MAXIMUM_SIZE:
-        cursor = Cursor(data, source=SOURCE, origin=MAXIMUM_SIZE, result_code=ResultCode.SPDM_PARSE_ERROR)
+        cursor = Cursor(b"", source=SOURCE, origin=MAXIMUM_SIZE, result_code=ResultCode.SPDM_PARSE_ERROR)
         raise cursor.error(f"{len(data)} bytes, at most {MAXIMUM_SIZE} are read", code="too-large")
     request = parse_request(data[:REQUEST_SIZE])
     response = parse_response(data[REQUEST_SIZE:], origin=REQUEST_SIZE, remember=remember)

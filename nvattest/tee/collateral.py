@@ -150,11 +150,7 @@ class TdxCollateral:
 
     @property
     def authority(self) -> str:
-        """The certificate authority of the PCK certificates that it is about: ``platform`` or ``processor``.
-
-        Raises:
-            ParseError: the chain of their revocation list cannot be read.
-        """
+        """The authority of the PCK certificates that it is about; ParseError where the chain of their list is none."""
         return authority_of(parse_pem_chain(self.members["pck_crl_issuer_chain"].encode())[0].subject)
 
 
@@ -181,11 +177,7 @@ class SnpCollateral:
         )
 
     def endorsement_keys(self) -> list[EndorsementKey]:
-        """The VCEKs and VLEKs in it.
-
-        Raises:
-            ParseError: a certificate cannot be read.
-        """
+        """The VCEKs and VLEKs in it; ParseError where a certificate cannot be read."""
         found = map(read_endorsement_key, self.certificates)
         return [key for key in found if key is not None]
 
@@ -194,22 +186,14 @@ CpuCollateral = TdxCollateral | SnpCollateral
 
 
 def parse_collateral(data: bytes) -> CpuCollateral:
-    """Read a file of collateral: Intel's JSON document, or AMD's certificates and lists as PEM or DER.
-
-    Raises:
-        ParseError: neither of them.
-    """
+    """Read a file of collateral: Intel's JSON document, or AMD's certificates and lists as PEM or DER, or ParseError."""
     text = file_text(data)
     start = text.lstrip()[:1] if isinstance(text, str) else data.lstrip(b" \t\r\n")[:1].decode("latin-1")
     return parse_tdx_collateral(data) if start == "{" else parse_snp_collateral(data)
 
 
 def parse_tdx_collateral(data: bytes) -> TdxCollateral:
-    """Read Intel's JSON document. Its texts are kept byte by byte.
-
-    Raises:
-        ParseError: as ``TdxCollateral``.
-    """
+    """Read Intel's JSON document, or ParseError. Its texts are kept byte by byte."""
     # Here offsets are those in the file.
     _object(data, file=True)
     text = file_text(data)
@@ -217,11 +201,7 @@ def parse_tdx_collateral(data: bytes) -> TdxCollateral:
 
 
 def tdx_collateral(members: Mapping[str, str]) -> TdxCollateral:
-    """The document of these members, as ``parse_tdx_collateral`` reads it: texts, and bytes as hexadecimal digits.
-
-    Raises:
-        ParseError: as ``parse_tdx_collateral``.
-    """
+    """The document of these members, or ParseError: texts, and bytes as hexadecimal digits."""
     return TdxCollateral(text=json.dumps(dict(members), indent=1))
 
 
@@ -268,10 +248,8 @@ def snp_collateral(items: Iterable[bytes]) -> SnpCollateral:
 def collateral_windows(collateral: CpuCollateral) -> tuple[Window, ...]:
     """When each dated part is current, as the parts themselves say: TCB info, QE identity, revocation lists.
 
-    Certificates are left out: they outlive all of these, and their chain is judged with the quote.
-
-    Raises:
-        ParseError: a revocation list cannot be read (code ``collateral-format``).
+    Certificates are left out: they outlive all of these, and their chain is judged with the quote. A list that cannot
+    be read is a ParseError.
     """
     if isinstance(collateral, SnpCollateral):
         return tuple(_crl_window(f"revocation list {index}", der) for index, der in enumerate(collateral.crls))

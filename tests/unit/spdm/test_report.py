@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from nvattest.errors import ParseError, ResultCode
 from nvattest.model import DeviceKind
 from nvattest.spdm.opaque import GpuFields, OpaqueLayout, SwitchFields
-from nvattest.spdm.report import FeatureMode, Report, build_request, feature_mode, feature_mode_name, parse_report
+from nvattest.spdm.report import FeatureMode, Report, feature_mode, feature_mode_name, parse_report
 
 GPU, SWITCH = DeviceKind.GPU, DeviceKind.NVSWITCH
 # name in NVIDIA's parse -> id, where the name is not the id's own in the kind's table
@@ -267,7 +267,7 @@ def versioned_report(*, major: int = 2, profile: int = 0, feature: int = 0, more
     blocks = b"".join(struct.pack("<BBHBH", n, 1, 51, 1, 48) + bytes((n,)) * 48 for n in range(1, 65))
     head = bytes.fromhex("1160000040") + len(blocks).to_bytes(3, "little")
     tail = b"\x33" * 32 + len(opaque).to_bytes(2, "little") + opaque + b"\x44" * 96
-    return build_request(bytes(32)) + head + blocks + tail
+    return bytes.fromhex("11e001ff") + bytes(33) + head + blocks + tail
 
 
 def test_a_versioned_report_reads_like_nvidias_sample() -> None:
