@@ -356,7 +356,7 @@ class Attribute(NamedTuple):
 
 
 def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
-    """The relative distinguished names of a Name in its order of encoding; ParseError where it is not the DER of one."""
+    """The relative distinguished names of a Name in its order of encoding; ParseError where it is no such DER."""
     reader = DerReader(name, source="distinguished name")
     names = reader.inner(SEQUENCE, "Name")
     reader.finish("Name")

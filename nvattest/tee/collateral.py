@@ -186,7 +186,7 @@ CpuCollateral = TdxCollateral | SnpCollateral
 
 
 def parse_collateral(data: bytes) -> CpuCollateral:
-    """Read a file of collateral: Intel's JSON document, or AMD's certificates and lists as PEM or DER, or ParseError."""
+    """Read a file of collateral, or ParseError: Intel's JSON document, or AMD's certificates and lists (PEM or DER)."""
     text = file_text(data)
     start = text.lstrip()[:1] if isinstance(text, str) else data.lstrip(b" \t\r\n")[:1].decode("latin-1")
     return parse_tdx_collateral(data) if start == "{" else parse_snp_collateral(data)
