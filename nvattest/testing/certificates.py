@@ -45,14 +45,10 @@ _P256 = 32
 # The order of the group of P-256 (FIPS 186-5, SP 800-186).
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ATTRIBUTES = {
-    "CN": NameOID.COMMON_NAME,
-    "serialNumber": NameOID.SERIAL_NUMBER,
-    "C": NameOID.COUNTRY_NAME,
-    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "L": NameOID.LOCALITY_NAME,
-    "ST": NameOID.STATE_OR_PROVINCE_NAME,
+    "CN": NameOID.COMMON_NAME, "serialNumber": NameOID.SERIAL_NUMBER, "C": NameOID.COUNTRY_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME, "L": NameOID.LOCALITY_NAME, "ST": NameOID.STATE_OR_PROVINCE_NAME,
     "O": NameOID.ORGANIZATION_NAME,
-}
+}  # fmt: skip
 # These hosts do not exist: a client that follows an address inside a certificate must reach no machine.
 _OCSP_URL = "http://ocsp.nvattest.invalid"
 _CRL_URL = "http://crl.nvattest.invalid/crl/"
@@ -190,12 +186,10 @@ def integer(value: int) -> bytes:
 
 
 def enumerated(value: int) -> bytes:
-    """ENUMERATED, one byte."""
     return tlv(0x0A, bytes((value,)))
 
 
 def octet_string(content: bytes) -> bytes:
-    """OCTET STRING."""
     return tlv(0x04, content)
 
 
@@ -217,7 +211,6 @@ def oid(dotted: str) -> bytes:
 
 
 def generalized_time(value: datetime) -> bytes:
-    """GeneralizedTime."""
     return tlv(0x18, value.astimezone(timezone.utc).strftime("%Y%m%d%H%M%SZ").encode())
 
 
@@ -241,7 +234,6 @@ class Template:
 
     @property
     def common_name(self) -> str:
-        """The common name in the subject."""
         return str(self.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
     def having(self, extension: Extension) -> Template:

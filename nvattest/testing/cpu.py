@@ -46,6 +46,9 @@ GUESTS: Mapping[str, str] = {
 }
 
 
+_REPORT_DATA = 64
+
+
 class SimulatedGuest:
     """One guest with its CPU. It does not change afterwards.
 
@@ -56,7 +59,6 @@ class SimulatedGuest:
         lies: faults of the guest, as :class:`Lie` or as text such as ``guest:debug``.
 
     Attributes:
-        kind: that of the argument.
         measurement: MRTD or MEASUREMENT (48 bytes).
         registers: RTMR 0 to 3; none on AMD.
         provider: the kernel's name of the quote's provider.
@@ -182,6 +184,3 @@ class SimulatedGuest:
                         code="fault-argument",
                         hint=f"{lie.name} is for the positions {least} to {most} of this guest",
                     )
-
-
-_REPORT_DATA = 64

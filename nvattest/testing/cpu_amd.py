@@ -14,9 +14,8 @@ import hashlib
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -67,16 +66,15 @@ _GUIDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class Generation(NamedTuple):
     """What differs between the CPUs. ``tcb`` is FMC, boot loader, TEE, SNP and microcode; only Turin has an FMC."""
 
     root: str
     product: str
+    serial: int
+    report: int
     cpuid: tuple[int, int, int]
     tcb: tuple[int, int, int, int, int]
-    report: int
-    serial: int
 
     @property
     def turin(self) -> bool:
@@ -91,18 +89,11 @@ class Generation:
         return bytes((boot_loader, tee, 0, 0, 0, 0, snp, microcode))
 
 
-_GENOA = Generation(
-    root="Genoa", product="Genoa", cpuid=(0x19, 0x11, 1), tcb=(0, 10, 0, 23, 84), report=3, serial=0x20000
-)
 GENERATIONS = {
-    "milan": Generation(
-        root="Milan", product="Milan-B0", cpuid=(0x19, 0x01, 1), tcb=(0, 4, 0, 24, 219), report=2, serial=0x10000
-    ),
-    "genoa": _GENOA,
-    "siena": replace(_GENOA, cpuid=(0x19, 0xA0, 2), tcb=(0, 10, 0, 23, 27)),
-    "turin": Generation(
-        root="Turin", product="Turin", cpuid=(0x1A, 0x02, 1), tcb=(1, 2, 1, 4, 75), report=5, serial=0x30000
-    ),
+    "milan": Generation("Milan", "Milan-B0", 0x10000, 2, (0x19, 0x01, 1), (0, 4, 0, 24, 219)),
+    "genoa": Generation("Genoa", "Genoa", 0x20000, 3, (0x19, 0x11, 1), (0, 10, 0, 23, 84)),
+    "siena": Generation("Genoa", "Genoa", 0x20000, 3, (0x19, 0xA0, 2), (0, 10, 0, 23, 27)),
+    "turin": Generation("Turin", "Turin", 0x30000, 5, (0x1A, 0x02, 1), (1, 2, 1, 4, 75)),
 }
 
 

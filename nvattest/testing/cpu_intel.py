@@ -228,18 +228,30 @@ class IntelGuest:
     def serve(self, path: str, query: Mapping[str, str]) -> Served | None:
         """The answer of Intel's service, or of a caching one, to a GET; None where it has nothing there."""
         members = self.collateral().members
+
+        def chain(header: str, member: str) -> dict[str, str]:
+            return {header: percent_encoded(members[member], safe="")}
+
+        def signed(word: str, member: str) -> bytes:
+            # Intel's envelope: the signed text is a part of it, byte by byte.
+            return f'{{"{word}":{members[member]},"signature":"{members[member + "_signature"]}"}}'.encode()
+
         if path == "/tdx/certification/v4/tcb" and query.get("fmspc", "").lower() == FMSPC.hex():
-            chain = {"TCB-Info-Issuer-Chain": _header(members["tcb_info_issuer_chain"])}
-            return _JSON, chain, _envelope("tcbInfo", members["tcb_info"], members["tcb_info_signature"])
+            headers = chain("TCB-Info-Issuer-Chain", "tcb_info_issuer_chain")
+            return "application/json", headers, signed("tcbInfo", "tcb_info")
         if path == "/tdx/certification/v4/qe/identity":
-            chain = {"SGX-Enclave-Identity-Issuer-Chain": _header(members["qe_identity_issuer_chain"])}
-            return _JSON, chain, _envelope("enclaveIdentity", members["qe_identity"], members["qe_identity_signature"])
+            headers = chain("SGX-Enclave-Identity-Issuer-Chain", "qe_identity_issuer_chain")
+            return (
+                "application/json",
+                headers,
+                signed("enclaveIdentity", "qe_identity"),
+            )
         if path == "/sgx/certification/v4/pckcrl" and query.get("ca") == "platform":
-            chain = {"SGX-PCK-CRL-Issuer-Chain": _header(members["pck_crl_issuer_chain"])}
+            headers = chain("SGX-PCK-CRL-Issuer-Chain", "pck_crl_issuer_chain")
             crl = bytes.fromhex(members["pck_crl"])
             if query.get("encoding") == "der":
-                return "application/pkix-crl", chain, crl
-            return "application/x-pem-file", chain, x509.load_der_x509_crl(crl).public_bytes(Encoding.PEM)
+                return "application/pkix-crl", headers, crl
+            return "application/x-pem-file", headers, x509.load_der_x509_crl(crl).public_bytes(Encoding.PEM)
         if path == "/IntelSGXRootCA.der":
             return "application/pkix-crl", {}, bytes.fromhex(members["root_ca_crl"])
         if path == "/sgx/certification/v4/rootcacrl":  # of a PCCS, which has the list as a text
@@ -306,9 +318,6 @@ class IntelGuest:
         )
 
 
-_JSON = "application/json"
-
-
 def _name(common_name: str) -> x509.Name:
     return name(("CN", common_name), ("O", SIMULATION), ("L", "Santa Clara"), ("ST", "CA"), ("C", "US"))
 
@@ -339,12 +348,3 @@ def _level(svn: bytes, status: str, date: str, advisories: list[str]) -> dict[st
 
 def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def _envelope(member: str, text: str, signature: str) -> bytes:
-    """Intel's envelope: the signed text is a part of it, byte by byte."""
-    return f'{{"{member}":{text},"signature":"{signature}"}}'.encode()
-
-
-def _header(chain: str) -> str:
-    return percent_encoded(chain, safe="")

@@ -29,14 +29,11 @@ Entry = tuple[int, bytes]
 _VERSION_1_1 = 0x11
 # DMTF measurement value types of opaque entries in the versioned layout (DSP0274, table 48).
 _VALUE_TYPES: dict[int, int] = {
-    GpuField.VBIOS_VERSION: 0x86,
-    GpuField.DRIVER_VERSION: 0x86,
+    **dict.fromkeys((GpuField.VBIOS_VERSION, GpuField.DRIVER_VERSION, GpuField.OPAQUE_DATA_VERSION), 0x86),
+    **dict.fromkeys((GpuField.PROTECTED_PCIE_STATUS, GpuField.FEATURE_FLAG), 0x85),
     GpuField.MSRSCNT: 0x84,
     GpuField.CPRINFO: 0x83,
     GpuField.FWID: 0x01,
-    GpuField.PROTECTED_PCIE_STATUS: 0x85,
-    GpuField.OPAQUE_DATA_VERSION: 0x86,
-    GpuField.FEATURE_FLAG: 0x85,
     GpuField.FSP_UCODE_SVN: 0x87,
 }
 _HARDWARE = 0x82
@@ -120,11 +117,7 @@ class SimulatedDevice:
         return told.on_the_way(data, signature=range(len(data) - 96, len(data)))
 
     def evidence(self, nonce: bytes, hints: Mapping[str, str] = MappingProxyType({})) -> Evidence:
-        """A report over this nonce with the chain, and with ``hints`` beside them.
-
-        Raises:
-            InputError: the nonce does not have exactly 32 bytes.
-        """
+        """:meth:`report` with the chain, and with ``hints`` beside them."""
         return Evidence(
             architecture=self.family,
             nonce=nonce,

@@ -201,11 +201,7 @@ _STALL_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call that a library made: its name without version suffix, the device, the input and the code returned.
-
-    NSCQ paths are named ``nscq:uuid``, ``nscq:arch``, ``nscq:attestation_report``, ``nscq:certificate`` and
-    ``nscq:pcie_mode``.
-    """
+    """One call that a library made: its name without version suffix, the device, the input and the code returned."""
 
     name: str
     device: int | None
@@ -228,7 +224,8 @@ class DriverServer:
 
     ``faults`` maps call names, or ``name@device`` for one GPU or switch, to faults and may be changed while the server
     runs. ``before`` is called before each answer with the call's name and input, for a host that acts between two calls
-    of the guest.
+    of the guest. ``state`` is what the driver says of the system now, ``ready_history`` has every value that the ready
+    state was set to.
     """
 
     def __init__(
@@ -243,10 +240,10 @@ class DriverServer:
         self.before: Callable[[str, bytes], None] | None = None
         self.errors: list[BaseException] = []
         self._answers = Answers(source)
-        self._state = DriverState.of(source) if state is None else state
+        self.state = DriverState.of(source) if state is None else state
         self._lock = threading.Lock()
         self._calls: list[Call] = []
-        self._ready_history: list[int] = []
+        self.ready_history: tuple[int, ...] = ()
         self._connections: set[socket.socket] = set()
         self._closed = threading.Event()
         self._path = None if folder is None else os.path.join(os.path.abspath(os.fspath(folder)), "driver.sock")
@@ -268,15 +265,10 @@ class DriverServer:
         result[SOCKET_VARIABLE] = self.address
         return result
 
-    @property
-    def state(self) -> DriverState:
-        """What the driver says of the system now."""
-        return self._state
-
     def change(self, **fields: Any) -> None:
         """Change fields of ``state`` while the server runs."""
         with self._lock:
-            self._state = replace(self._state, **fields)
+            self.state = replace(self.state, **fields)
 
     def swap(self, source: Any) -> None:
         """Answer for other devices from now on, as after a hot swap."""
@@ -284,14 +276,7 @@ class DriverServer:
 
     def calls(self, name: str | None = None) -> tuple[Call, ...]:
         """All calls so far in order of their answers, or those of one name."""
-        with self._lock:
-            return tuple(call for call in self._calls if name is None or call.name == name)
-
-    @property
-    def ready_history(self) -> tuple[int, ...]:
-        """Every value that the ready state was set to, in order."""
-        with self._lock:
-            return tuple(self._ready_history)
+        return tuple(call for call in self._calls if name is None or call.name == name)
 
     def close(self) -> None:
         """Stop answering: open calls end with DRIVER_NOT_LOADED, and a socket file is removed."""
@@ -363,21 +348,20 @@ class DriverServer:
             try:
                 if self.before is not None:
                     self.before(name, data)
-                reply = self._answers.give(name, device, data, state=self._state, fault=fault)
+                reply = self._answers.give(name, device, data, state=self.state, fault=fault)
             except Exception as error:  # noqa: BLE001 - a platform that cannot sign is a driver that answers 999
                 self.errors.append(error)
                 reply = Reply(_UNKNOWN)
         with self._lock:
             if reply.changes:
-                self._state = replace(self._state, **reply.changes)
+                self.state = replace(self.state, **reply.changes)
                 if "ready" in reply.changes:
-                    self._ready_history.append(reply.changes["ready"])
+                    self.ready_history += (reply.changes["ready"],)
         self._log(name, device, data, reply.code)
         return reply
 
     def _log(self, name: str, device: int | None, data: bytes, code: int) -> None:
-        with self._lock:
-            self._calls.append(Call(name=name, device=device, input=data, return_code=code))
+        self._calls.append(Call(name=name, device=device, input=data, return_code=code))
 
 
 def _listen(address: str) -> socket.socket:

@@ -294,14 +294,10 @@ def _sized(content: bytes, fault: Fault) -> bytes:
     return _u32(len(given) if fault.size is None else fault.size) + given
 
 
-def _bus_of(index: int) -> int:
-    """The PCI bus of a GPU; each has one of its own."""
-    return index + 1
-
-
 def _is_found(call: str, wanted: str, index: int, gpu: Any) -> bool:
     if call == "nvmlDeviceGetHandleByPciBusId":
-        bus = f"{_bus_of(index):02X}:00.0"
+        # Each GPU has a bus of its own.
+        bus = f"{index + 1:02X}:00.0"
         return wanted.upper() in (bus, f"0000:{bus}", f"00000000:{bus}")
     return bool(getattr(gpu, "uuid" if call == "nvmlDeviceGetHandleByUUID" else "serial", None) == wanted)
 
@@ -338,7 +334,7 @@ def board_answer(call: str, index: int, name: str, data: bytes) -> Reply:
         "PowerManagementLimitConstraints": _u32(200000, milliwatts),
         "MemoryInfo": _u64(total, _RESERVED, total - _RESERVED, 0),
         "BAR1MemoryInfo": _u64(1 << 37, (1 << 37) - _MIB, _MIB),
-        "PciInfo": _u32(0, _bus_of(index), 0, board.device_id << 16 | 0x10DE, 0x16C110DE),
+        "PciInfo": _u32(0, index + 1, 0, board.device_id << 16 | 0x10DE, 0x16C110DE),
     }
     return Reply(0, answers.get(what, _u32(milliwatts)))
 

@@ -17,7 +17,6 @@ from enum import Enum
 
 from nvattest._text import with_suggestion
 from nvattest.errors import InputError
-from nvattest.model import DeviceKind
 
 
 class Scope(Enum):
@@ -159,12 +158,6 @@ class Told:
 
     def __init__(self, lies: Iterable[Lie]) -> None:
         self._lies = tuple(lies)
-
-    @classmethod
-    def by_device(cls, lies: Iterable[Lie], kind: DeviceKind, index: int) -> Told:
-        """Those of one device."""
-        word = kind.label.lower()
-        return cls.by(lies, f"{word}{index}", f"{word}*")
 
     @classmethod
     def by(cls, lies: Iterable[Lie], *targets: str) -> Told:

@@ -110,7 +110,8 @@ class Platform:
     """One simulated node. Make it with :meth:`build`; it does not change afterwards.
 
     ``name``, ``seed``, ``clock``, ``driver_version`` and ``lies`` are those of :meth:`build`; ``mode`` is how the GPUs
-    are used (``spt``, ``mpt`` or ``ppcie``); ``gpus`` are those on the bus, ``switches`` those on the fabric.
+    are used (``spt``, ``mpt`` or ``ppcie``); ``gpus`` are those on the bus, ``switches`` those on the fabric. A nonce
+    that is none raises InputError.
     """
 
     def __init__(
@@ -230,11 +231,7 @@ class Platform:
         )
 
     def evidence(self, nonce: Nonce | bytes | str, kind: DeviceKind | None = None) -> tuple[Evidence, ...]:
-        """The evidence of one kind of device, or of GPUs and then switches: signed now, without a word of the driver.
-
-        Raises:
-            InputError: no such nonce.
-        """
+        """The evidence of one kind of device, or GPUs, then switches: signed now, without what the driver says."""
         return tuple(device.evidence(_bytes(nonce)) for device in self.devices if kind in (None, device.kind))
 
     def collect(self, nonce: Nonce | bytes | str) -> tuple[Evidence, ...]:
@@ -243,7 +240,6 @@ class Platform:
         Unlike :meth:`evidence` it carries the lies of the driver: other versions, CC off, DevTools.
 
         Raises:
-            InputError: no such nonce.
             CollectionError: the driver says that CC or DevTools forbid it, as ``devices.collect_gpus`` raises it.
         """
         from nvattest.devices.state import require_evidence_mode
@@ -262,11 +258,7 @@ class Platform:
     def appraise(
         self, nonce: Nonce | bytes | str = DEFAULT_NONCE, *, policy: EvidencePolicy | None = None
     ) -> Appraisal:
-        """Collect, and verify with the collateral, clock and trust anchors of this platform.
-
-        Raises:
-            InputError, CollectionError: as :meth:`collect`.
-        """
+        """:meth:`collect`, and verify with the collateral, clock and trust anchors of this platform."""
         from nvattest.session import verify
 
         return verify(
@@ -291,9 +283,6 @@ class Platform:
         """What a verifier issues for :meth:`appraise`, at the clock of this platform: a detached EAT, or an EAR.
 
         A relying party verifies it with ``key=platform.token_key.public, at=platform.clock, accept_simulated=True``.
-
-        Raises:
-            InputError, CollectionError: as :meth:`collect`.
         """
         from nvattest.session import issue_token
 
@@ -387,7 +376,6 @@ class Platform:
 
         Raises:
             OSError: the folder cannot be made or written.
-            InputError: no such nonce.
         """
         files = {"gpu-evidence.json": self.evidence_json(DeviceKind.GPU, nonce).encode()}
         if self.switches:
@@ -404,7 +392,7 @@ class Platform:
 
     def _gpu(self, index: int) -> SimulatedDevice:
         silicon, pdis = self._silicon, self._pdis[DeviceKind.NVSWITCH]
-        told = Told.by_device(self.lies, DeviceKind.GPU, index)
+        told = Told.by(self.lies, f"gpu{index}", "gpu*")
         feature = self.mode
         if "one-gpu-other-mode" in Told.by(self.lies, "platform") and index == len(self._pdis[DeviceKind.GPU]) - 1:
             feature = "spt" if feature == "mpt" else "mpt"
@@ -421,7 +409,7 @@ class Platform:
 
     def _switch(self, index: int) -> SimulatedDevice:
         silicon, gpu_pdis = LS10, self._pdis[DeviceKind.GPU]
-        told = Told.by_device(self.lies, DeviceKind.NVSWITCH, index)
+        told = Told.by(self.lies, f"switch{index}", "switch*")
         # Which GPU is behind each port; FF is a port without a link.
         links = range(self._silicon.links)
         wired = (gpu for gpu in range(len(gpu_pdis)) for link in links if _switch_of(gpu, link) == index)

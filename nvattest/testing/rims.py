@@ -136,28 +136,16 @@ def _document(content: RimContent) -> Both:
     if content.minimum_svn is not None:
         namespaces.append(("xmlns:ns3", _OPAQUE))
     software = [
-        ("corpus", "false"),
-        ("name", content.product),
-        ("patch", "false"),
-        ("supplemental", "false"),
-        ("tagId", content.tag_id),
-        ("version", "1.0"),
-        ("tagVersion", "0"),
-    ]
+        ("corpus", "false"), ("name", content.product), ("patch", "false"), ("supplemental", "false"),
+        ("tagId", content.tag_id), ("version", "1.0"), ("tagVersion", "0"),
+    ]  # fmt: skip
     meta = [
-        ("colloquialVersion", content.version),
-        ("edition", content.edition),
-        ("product", content.product),
-        ("revision", "r1"),
-        ("PayloadType", "direct"),
-        ("ns1:BindingSpec", "RIMIM"),
-        ("ns1:BindingSpecVersion", "1.01"),
-        ("ns1:PlatformManufacturerId", content.manufacturer_id),
-        ("ns1:PlatformManufacturerStr", _VENDOR),
-        ("ns1:PlatformModel", content.product),
-        ("ns1:FirmwareManufacturer", _VENDOR),
-        ("ns1:FirmwareManufacturerId", content.manufacturer_id),
-    ]
+        ("colloquialVersion", content.version), ("edition", content.edition), ("product", content.product),
+        ("revision", "r1"), ("PayloadType", "direct"), ("ns1:BindingSpec", "RIMIM"),
+        ("ns1:BindingSpecVersion", "1.01"), ("ns1:PlatformManufacturerId", content.manufacturer_id),
+        ("ns1:PlatformManufacturerStr", _VENDOR), ("ns1:PlatformModel", content.product),
+        ("ns1:FirmwareManufacturer", _VENDOR), ("ns1:FirmwareManufacturerId", content.manufacturer_id),
+    ]  # fmt: skip
     parts = [_start("SoftwareIdentity", namespaces, software), outer]
     parts += [_empty("ns0:Entity", [], [("name", _VENDOR), ("role", "softwareCreator tagCreator")]), outer]
     parts += [_empty("ns0:Meta", [("xmlns:ns1", _TCG)], meta), outer]

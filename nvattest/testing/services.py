@@ -385,20 +385,14 @@ def _loopback_tls() -> tuple[bytes, ssl.SSLContext]:
     now = wall_clock()  # TLS is judged by the real clock
     authorities = certificates.Authorities(certificates.KeyRing(secrets.randbits(64)), now)
 
-    def template(label: str, *extensions: certificates.Extension, issuer: certificates.Key | None = None) -> Any:
-        return authorities.template(
-            label,
-            certificates.name(("CN", label), ("O", certificates.SIMULATION)),
-            (now - timedelta(days=1), now + timedelta(days=30)),
-            *extensions,
-            *certificates.KeyId,
-            issuer=issuer,
-        )
-
-    ca = template("CA", certificates.basic_constraints(ca=True), certificates.key_usage("keyCertSign,cRLSign"))
+    validity = (now - timedelta(days=1), now + timedelta(days=30))
+    subjects = [certificates.name(("CN", word), ("O", certificates.SIMULATION)) for word in ("CA", "localhost")]
+    usage = certificates.basic_constraints(ca=True), certificates.key_usage("keyCertSign,cRLSign")
+    ca = authorities.template("CA", subjects[0], validity, *usage, *certificates.KeyId)
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
     usage = certificates.basic_constraints(ca=False), certificates.key_usage("digitalSignature")
-    leaf = template("localhost", *usage, certificates.extension(names), issuer=ca.key)
+    extensions = (*usage, certificates.extension(names), *certificates.KeyId)
+    leaf = authorities.template("localhost", subjects[1], validity, *extensions, issuer=ca.key)
     server, root = authorities.chain([leaf, ca])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # OpenSSL reads a chain with its key from a file only.

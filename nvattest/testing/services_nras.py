@@ -231,10 +231,8 @@ def _as_the_service_types(claims: dict[str, object], kind: DeviceKind, version: 
 
 def _error_details(device: DeviceAppraisal) -> dict[str, object] | None:
     """What the service says of a device whose evidence it will not judge; None where claims say what is wrong."""
-    if device.trusted:
-        return None
     code, message = _ERRORS.get(device.result_code, (0, ""))
-    if not code:
+    if device.trusted or not code:
         return None
     return {
         "code": code,

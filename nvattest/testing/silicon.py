@@ -195,30 +195,15 @@ MODELS: dict[str, Silicon] = {
 # Drivers that the platforms have where no other is chosen: those of the first two words are one per layout of opaque
 # data, the others the first that supports the GPU.
 DRIVERS = {
-    "hopper": "550.00.07",
-    "hopper-ppcie": "590.00.12",
-    "blackwell": "575.00.32",
-    "blackwell-mpt": "620.00.12",
-    "h200-ppcie": "570.00.17",
-    "h800-ppcie": "590.00.12",
-    "h20-ppcie": "580.00.65",
-    "b300": "590.00.48",
-    "rtxpro6000": "580.00.95",
-    "rubin": "620.00.54",
-}
-
-
+    "hopper": "550.00.07", "hopper-ppcie": "590.00.12", "blackwell": "575.00.32", "blackwell-mpt": "620.00.12",
+    "h200-ppcie": "570.00.17", "h800-ppcie": "590.00.12", "h20-ppcie": "580.00.65", "b300": "590.00.48",
+    "rtxpro6000": "580.00.95", "rubin": "620.00.54",
+}  # fmt: skip
 # One driver of each branch in which reports changed, by the number that a platform's name may end in.
 BRANCHES = {
-    "535": "535.00.05",
-    "545": "545.00.08",
-    "550": "550.00.07",
-    "570": "570.00.17",
-    "575": "575.00.32",
-    "580": "580.00.65",
-    "590": "590.00.12",
-    "620": "620.00.12",
-}
+    "535": "535.00.05", "545": "545.00.08", "550": "550.00.07", "570": "570.00.17", "575": "575.00.32",
+    "580": "580.00.65", "590": "590.00.12", "620": "620.00.12",
+}  # fmt: skip
 
 
 def default_driver(model: str, mode: str) -> str:
