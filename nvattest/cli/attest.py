@@ -365,8 +365,17 @@ def _decide(
 ) -> tuple[PolicyDecision, ResultCode]:
     from nvattest.policy.isolation import evaluate_bounded
     from nvattest.policy.relying_party import as_if_fresh, combine, kept_answers
+    from nvattest.token.claims import DEFAULT_ISSUER
+    from nvattest.token.eat import SUBJECT
 
-    overall = overall_claims(appraisal, request.token)
+    # What the overall token says: the subject of the overall section of JSON policies.
+    overall = {
+        "iss": request.token.issuer or DEFAULT_ISSUER,
+        "sub": SUBJECT,
+        "x-nvidia-ver": request.token.claims_version,
+        "x-nvidia-overall-att-result": appraisal.trusted,
+        "eat_nonce": appraisal.nonce.hex() if appraisal.nonce is not None else None,
+    }
     decision = evaluate_bounded(policy, claims, overall)
     if not decision.matched and (kept := kept_answers(appraisal)):
         # Only an explanation: an engine that fails here changes no decision.
@@ -403,20 +412,6 @@ def signing_key(path: str | None) -> SigningKey:
     if path is None:
         return SigningKey.generate()
     return sources.read_file("--signing-key", path, MAXIMUM_PEM, SigningKey.from_pem, "private-key")
-
-
-def overall_claims(appraisal: Appraisal, request: TokenRequest) -> dict[str, object]:
-    """What the overall token says of the result; the subject of the overall section of JSON policies."""
-    from nvattest.token.claims import DEFAULT_ISSUER
-    from nvattest.token.eat import SUBJECT
-
-    return {
-        "iss": request.issuer or DEFAULT_ISSUER,
-        "sub": SUBJECT,
-        "x-nvidia-ver": request.claims_version,
-        "x-nvidia-overall-att-result": appraisal.trusted,
-        "eat_nonce": appraisal.nonce.hex() if appraisal.nonce is not None else None,
-    }
 
 
 def make_token(

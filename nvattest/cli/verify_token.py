@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nvattest._documents import file_text, load_json
+from nvattest._documents import file_text
 from nvattest._text import clean, hex_bytes, joined
 from nvattest.cli import sources
 from nvattest.cli.arguments import (
@@ -39,11 +39,12 @@ from nvattest.model import SIMULATED, Nonce, format_time, parse_time
 
 if TYPE_CHECKING:
     from nvattest.appraisal.guest import GuestFacts
+    from nvattest.pki.certificate import Certificate
     from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.guest import Guest
     from nvattest.tee.quote import BindingCheck, ParsedQuote
     from nvattest.tee.recipes import Recipe
-    from nvattest.token.keys import PublicKey
+    from nvattest.token.keys import Keyring
     from nvattest.token.verified import VerifiedToken
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
@@ -125,19 +126,6 @@ _NEEDS = {
 }
 
 
-class Expected(NamedTuple):
-    """What tokens are refused, in the words of ``nvattest.token.verify.verify_token``."""
-
-    expected_devices: int | None = option("N", "refuse another number of GPUs and switches together", int)
-    expected_gpus: int | None = option("N", "refuse another number of GPUs", int)
-    expected_switches: int | None = option("N", "refuse another number of NVSwitches", int)
-    accept_simulated: bool = flag("for tests: accept tokens about simulated devices")
-    refuse_weakened: bool = flag(
-        "refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service; "
-        "and a weakened CPU policy"
-    )
-
-
 class Keys(NamedTuple):
     """Where the issuer's keys come from."""
 
@@ -162,7 +150,6 @@ class Request(NamedTuple):
     """The token, and what is expected of it."""
 
     token_file: str
-    expected: Expected
     keys: Keys
     guest: GuestRequest
     as_json: bool
@@ -181,6 +168,14 @@ class Request(NamedTuple):
         _times,
     )  # fmt: skip
     relying_party_policy: str | None = option("FILE", "apply this policy too", input_file)
+    expected_devices: int | None = option("N", "refuse another number of GPUs and switches together", int)
+    expected_gpus: int | None = option("N", "refuse another number of GPUs", int)
+    expected_switches: int | None = option("N", "refuse another number of NVSwitches", int)
+    accept_simulated: bool = flag("for tests: accept tokens about simulated devices")
+    refuse_weakened: bool = flag(
+        "refuse a token of a weakened policy, of other trust anchors than NVIDIA's, or of another remote service; "
+        "and a weakened CPU policy"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,9 +183,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token = parser.add_argument_group("token")
     token.add_argument("file", nargs="?", metavar="FILE", help="the token; - or nothing is standard input")
     token.add_argument("--token-file", default="-", metavar="FILE", help="the same, as NVIDIA's program has it")
-    expect = parser.add_argument_group("what is expected")
-    add_options(expect, Request)
-    add_options(expect, Expected)
+    add_options(parser.add_argument_group("what is expected"), Request)
     add_options(parser.add_argument_group("the guest"), GuestRequest)
     add_options(parser.add_argument_group("keys, at least one of them"), Keys)
     sources.add_access_options(parser.add_argument_group("where keys are fetched"))
@@ -257,8 +250,7 @@ def _request(options: argparse.Namespace) -> Request:
     if not keys.nras_url and not keys.jwks.startswith("https://") and (options.issuer or keys.given):
         ignored(options, Access._fields, "no key is fetched")
     path = options.file if options.file is not None else options.token_file
-    expected, as_json = read(Expected, options), options.format == "json"
-    return read(Request, options, token_file=path, guest=guest, keys=keys, expected=expected, as_json=as_json)
+    return read(Request, options, token_file=path, guest=guest, keys=keys, as_json=options.format == "json")
 
 
 def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
@@ -275,10 +267,9 @@ def _verify(request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce
 
 def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[VerifiedToken, Nonce, datetime]:
     """The token, its nonce and the instant: the clock is read when token and keys are there."""
-    from nvattest.token.keys import MAXIMUM_JWKS, Keyring
-    from nvattest.token.verified import Expected as Devices
-    from nvattest.token.verified import Rules, TokenKind
-    from nvattest.token.verify import nonce_of_token, read_document, verify_token
+    from nvattest.token.claims import DEFAULT_ISSUER
+    from nvattest.token.verified import Expected, Rules, TokenKind
+    from nvattest.token.verify import nonce_of_token, read_document, unverified, verify_token
 
     # Parsed first, so that malformed input causes no request.
     token, found = read_document(file_text(data))
@@ -289,48 +280,34 @@ def _verify_data(data: bytes, request: Request, guest: Guest | None) -> tuple[Ve
         with sources.naming("--nonce"):
             nonce = Nonce.from_hex(request.nonce)
     kind = TokenKind(request.token_type) if request.token_type is not None else None
-    keys, service = request.keys, _service(request)
-    jwks, jwks_url = _jwks_of(keys, service)
+    service = _service(request)
+    keys = _keyring(request.keys, service)
     if service and found is TokenKind.DETACHED_EAT and kind in (None, found):
         # What the service says of its own anchors is not what NVIDIA's service would vouch for.
         kind = TokenKind.NRAS
+    issuer = request.issuer or service or request.keys.nras_url.rstrip("/") or None
+    if issuer is None and "iss" in unverified(token).payload:
+        # Our own where none is expected by name. NVAT's EARs name none, and the key alone says whose they are.
+        issuer = DEFAULT_ISSUER
     at = (request.at and request.at.token) or datetime.now(timezone.utc)
-    wanted = request.expected
+    leeway = timedelta(seconds=max(min(request.clock_skew_leeway_seconds, 2**31), -1))
     verified = verify_token(
         token,
-        rules=Rules(
-            issuer=request.issuer or service or keys.nras_url.rstrip("/") or _usual_issuer(token),
-            nonce=nonce,
-            at=at,
-            leeway=timedelta(seconds=max(min(request.clock_skew_leeway_seconds, 2**31), -1)),
-        ),
-        keys=Keyring.make(
-            jwks=jwks,
-            url=jwks_url,
-            key=_key(keys.key) if keys.key is not None else None,
-            x5c_roots=_anchors(keys.x5c_anchors) if keys.x5c_anchors is not None else None,
-        ),
-        expected=Devices(wanted.expected_devices, wanted.expected_gpus, wanted.expected_switches),
-        accept_simulated=wanted.accept_simulated,
-        refuse_weakened=wanted.refuse_weakened,
+        rules=Rules(issuer=issuer, nonce=nonce, at=at, leeway=leeway),
+        keys=keys,
+        expected=Expected(request.expected_devices, request.expected_gpus, request.expected_switches),
+        accept_simulated=request.accept_simulated,
+        refuse_weakened=request.refuse_weakened,
         kind=kind,
         guest=guest,
     )
-    if service and jwks is not None:
+    if service and keys.jwks is not None:
         from nvattest.collateral.nras import check_own_chains, key_ids
 
-        check_own_chains(load_json(jwks, source="JWKS", maximum=MAXIMUM_JWKS), key_ids(token), at)
+        check_own_chains({"keys": [*keys.jwks.values()]}, key_ids(token), at)
     if thumbprint is not None and verified.key.thumbprint_bytes != thumbprint:
         raise TokenError("the key that signed the token is not the one that its header names", code="binding-key")
     return verified, nonce, at
-
-
-def _usual_issuer(token: object) -> str | None:
-    """Our own issuer where none is expected by name; NVAT's EARs name none, and the key alone says whose they are."""
-    from nvattest.token.claims import DEFAULT_ISSUER
-    from nvattest.token.verify import unverified
-
-    return DEFAULT_ISSUER if "iss" in unverified(token).payload else None
 
 
 def _service(request: Request) -> str:
@@ -346,45 +323,31 @@ def _service(request: Request) -> str:
     return service_url(url)
 
 
-def _jwks_of(keys: Keys, service: str) -> tuple[bytes | str | None, str | None]:
-    """The JWKS of the issuer, and the URL that it is from."""
+def _keyring(keys: Keys, service: str) -> Keyring:
+    """The keys that the options name, or that the service publishes."""
+    from nvattest.pki.certificate import parse_pem_chain
+    from nvattest.token.keys import MAXIMUM_ANCHORS, MAXIMUM_JWKS, MAXIMUM_PEM, Keyring, PublicKey, parse_jwks
+
+    jwks = url = key = None
+    anchors: tuple[Certificate, ...] = ()
     if service:
         from nvattest.collateral.nras import JWKS_PATH
 
         url = service + JWKS_PATH
-        return _fetch(url, keys.access, service), url
-    if keys.jwks.startswith("https://"):
-        return _fetch(keys.jwks, keys.access, keys.nras_url), keys.jwks
-    if "://" in keys.jwks:
+        jwks = parse_jwks(_fetch(url, keys.access, service))
+    elif keys.jwks.startswith("https://"):
+        url = keys.jwks
+        jwks = parse_jwks(_fetch(url, keys.access, keys.nras_url))
+    elif "://" in keys.jwks:
         raise InputError(f"a JWKS is fetched over https only, not from {keys.jwks[:80]!r}", code="jwks-url")
-    return _jwks(keys.jwks) if keys.jwks else None, None
-
-
-def _jwks(path: str) -> bytes | str:
-    from nvattest.token.keys import MAXIMUM_JWKS, parse_jwks
-
-    def checked(data: bytes) -> bytes | str:
-        text = file_text(data)
-        parse_jwks(text)
-        return text
-
-    return sources.read_file("--jwks", path, MAXIMUM_JWKS, checked, "jwks")
-
-
-def _key(path: str) -> PublicKey:
-    from nvattest.token.keys import MAXIMUM_PEM, PublicKey
-
-    return sources.read_file("--key", path, MAXIMUM_PEM, PublicKey.from_pem, "public-key")
-
-
-def _anchors(path: str) -> bytes:
-    from nvattest.pki.certificate import parse_pem_chain
-
-    def checked(data: bytes) -> bytes:
-        parse_pem_chain(data)
-        return data
-
-    return sources.read_file("--x5c-anchors", path, _MAXIMUM_ROOTS, checked, "certificates")
+    elif keys.jwks:
+        jwks = sources.read_file("--jwks", keys.jwks, MAXIMUM_JWKS, lambda data: parse_jwks(file_text(data)), "jwks")
+    if keys.key is not None:
+        key = sources.read_file("--key", keys.key, MAXIMUM_PEM, PublicKey.from_pem, "public-key")
+    if keys.x5c_anchors is not None:
+        parse = partial(parse_pem_chain, maximum=MAXIMUM_ANCHORS)
+        anchors = sources.read_file("--x5c-anchors", keys.x5c_anchors, _MAXIMUM_ROOTS, parse, "certificates")
+    return Keyring(jwks=jwks, key=key, anchors=anchors, url=url)
 
 
 def _read_token(path: str) -> bytes:
