@@ -11,7 +11,7 @@ import json
 import stat
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -92,6 +92,16 @@ class HookWorld(GuestFolder):
             f"    {before}\n    result = original(*arguments, **named)\n    {after}\n    return result\n"
             f"{module}.{name} = around\n"
         )
+
+    def checked(self, *words: str) -> list[dict[str, str]]:
+        """What ``check`` finds."""
+        found: list[dict[str, str]] = json.loads(self.run("check", "-f", "json", *words).stdout)["checks"]
+        return found
+
+    def finding(self, name: str) -> tuple[str, str]:
+        """Severity and message of the one finding of ``check`` of this kind."""
+        [item] = [item for item in self.checked() if item["id"] == name]
+        return item["severity"], item["message"]
 
     # --- what it left -----------------------------------------------------------------------------------------------
 
@@ -178,3 +188,6 @@ class HookWorld(GuestFolder):
             **more,
         }
         return json.dumps(state).encode()
+
+
+NewWorld = Callable[..., HookWorld]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .hook_world import HookWorld
+from .hook_world import HookWorld, NewWorld
 
-NewWorld = Callable[..., HookWorld]
 GATE = "{python} -m nvattest gate --root {root}"
 VERDICT = "nvattest-hook: attestation successful"
 

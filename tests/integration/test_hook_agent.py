@@ -17,9 +17,7 @@ import pytest
 from nvattest.collateral.bundle import serial_of, write_folder
 from nvattest.testing.driver_answers import Fault
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import HookWorld, NewWorld
 
 
 def assert_not_ready(guest: HookWorld, cause: str, *, code: str | None = None) -> dict[str, Any]:
@@ -337,8 +335,7 @@ def test_a_fleet_s_folder_is_a_bundle_and_a_new_one_ends_the_verdict(world: NewW
     first = guest.state
     assert (first["verdict"], first["findings"], guest.ready) == ("trusted", [], 1)
     assert any(path.endswith("/fleet/manifest.json") for path in first["inputs"])
-    checked = json.loads(guest.run("check", "-f", "json").stdout)["checks"]
-    assert [item["severity"] for item in checked if item["id"] == "bundle"] == ["ok"]
+    assert guest.finding("bundle")[0] == "ok"
     guest.run()
     assert guest.state["run"] == first["run"]
     (folder / "manifest.json").write_text(f" {(folder / 'manifest.json').read_text()}")
@@ -370,8 +367,7 @@ def test_a_folder_that_cannot_be_used_is_a_finding_and_no_excuse(
     assert (state["verdict"], guest.ready) == ("not-trusted", 0)
     [finding] = state["findings"]
     assert (finding["code"], said in finding["message"]) == ("bundle", True)
-    checked = json.loads(guest.run("check", "-f", "json").stdout)["checks"]
-    assert [item["severity"] for item in checked if item["id"] == "bundle"] == ["error"]
+    assert guest.finding("bundle")[0] == "error"
 
 
 def test_a_damaged_bundle_is_a_finding_and_no_excuse(world: NewWorld) -> None:

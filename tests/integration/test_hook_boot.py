@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nvattest.guest.extension import VerityParams, add_process, our_entry
 
-from .hook_world import HookWorld
+from .hook_world import HookWorld, NewWorld
 
-NewWorld = Callable[..., HookWorld]
 VERITY = str(VerityParams("ab" * 32, "cd" * 32, 100))
 EXTENSIONS = "run/kata-extensions"
 PARAMETERS = "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses"
@@ -52,7 +50,7 @@ def nvidia_guest(guest: HookWorld, *, parameters: str = PARAMETERS, manifest: st
 def found(guest: HookWorld, *words: str) -> dict[str, list[tuple[str, str]]]:
     """Severities and messages of each kind of finding."""
     kinds: dict[str, list[tuple[str, str]]] = {}
-    for item in json.loads(guest.run("check", "-f", "json", *words).stdout)["checks"]:
+    for item in guest.checked(*words):
         kinds.setdefault(item["id"], []).append((item["severity"], item["message"]))
     return kinds
 

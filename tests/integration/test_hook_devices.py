@@ -18,9 +18,8 @@ from nvattest.testing import Platform
 from nvattest.testing.driver_answers import Fault
 from nvattest.testing.world import World
 
-from .hook_world import HookWorld
+from .hook_world import NewWorld
 
-NewWorld = Callable[..., HookWorld]
 SET_READY = "nvmlSystemSetConfComputeGpusReadyState"
 REPORT = "nvmlDeviceGetConfComputeGpuAttestationReport"
 

@@ -16,9 +16,7 @@ import pytest
 from nvattest.guest.record import boottime
 from nvattest.testing.driver import DriverLibraries
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import HookWorld, NewWorld
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 STAGES = [("prestart",), ("--stage", "init"), ("--stage", "watch", "--once")]

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ import pytest
 from nvattest.guest.config import Paths, Settings
 from nvattest.guest.record import Journal
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import HookWorld, NewWorld
 
 FORGED = "nvattest-hook: attestation successful"
 EVIL = f"x\x1b[2K\r\n{FORGED}\n\x9b1A\u202e\u200b\x07\x7f"

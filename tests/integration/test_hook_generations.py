@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-
 import pytest
 
 from nvattest.guest.check import GENERATIONS, Generation
 
 from .agents import CDI_HOOKS, CONTAINER, PAUSE, POD, Agent, Container
-from .hook_world import HookWorld
+from .hook_world import NewWorld
 
-NewWorld = Callable[..., HookWorld]
 each_generation = pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
 
 
@@ -113,14 +109,12 @@ def test_check_says_that_the_line_of_a_good_hook_is_harmless_and_that_of_a_kille
     guest = world()
     Agent(newest, guest).create_pod()
     assert any("kata-agent: hook failed" in line for line in guest.kernel_log)
-    found = {item["id"]: item for item in json.loads(guest.run("check", "-f", "json").stdout)["checks"]}
-    assert found["hook-log"]["severity"] == "ok"
-    assert "its own reaper took the status" in found["hook-log"]["message"]
+    severity, message = guest.finding("hook-log")
+    assert (severity, "its own reaper took the status" in message) == ("ok", True)
     guest.forget()
     Agent(newest, guest, seconds=0).create(POD[0])
-    found = {item["id"]: item for item in json.loads(guest.run("check", "-f", "json").stdout)["checks"]}
-    assert found["hook-log"]["severity"] == "error"
-    assert "killed" in found["hook-log"]["message"]
+    severity, message = guest.finding("hook-log")
+    assert (severity, "killed" in message) == ("error", True)
 
 
 def test_a_folder_that_is_missing_and_files_that_are_no_hooks_run_nothing(world: NewWorld) -> None:

@@ -14,9 +14,7 @@ import pytest
 
 from nvattest.testing import Platform
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import NewWorld
 
 COUNT = "nvmlDeviceGetCount"
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from .hook_world import HookWorld
+from .hook_world import NewWorld
 
-NewWorld = Callable[..., HookWorld]
 SPARE = "run/nvattest/hook.log"
 
 

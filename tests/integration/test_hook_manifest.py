@@ -16,9 +16,8 @@ import pytest
 
 from nvattest.guest.extension import VARIABLES, add_process, launch_plan, our_entry, read_manifest
 
-from .hook_world import HookWorld
+from .hook_world import HookWorld, NewWorld
 
-NewWorld = Callable[..., HookWorld]
 MOUNT = "/run/kata-extensions/coco"
 COCO = """\
 schema_version = 1

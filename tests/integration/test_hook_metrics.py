@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from nvattest.cli import main
 from nvattest.guest.record import EXIT
 from nvattest.model import parse_time
 
-from .hook_world import HookWorld
+from .hook_world import NewWorld
 
-NewWorld = Callable[..., HookWorld]
 parser = pytest.importorskip("prometheus_client.parser")
 LABELS = {
     "nvattest_hook_verdict": "verdict",

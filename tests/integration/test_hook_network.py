@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +18,7 @@ from nvattest._package import schema_bytes
 from nvattest.cli import hook
 from nvattest.testing.services import Services, wall_clock
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import HookWorld, NewWorld
 
 
 def use(guest: HookWorld, services: Services, **more: Any) -> None:

@@ -13,7 +13,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from hashlib import sha256
 
@@ -21,9 +20,7 @@ import pytest
 
 from nvattest.testing import Platform
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import HookWorld, NewWorld
 
 STAGES = (("prestart",), ("--stage", "init"), ("--stage", "watch", "--once"), ("--stage", "watch"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

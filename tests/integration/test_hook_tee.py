@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.keys import PublicKey
 
-from .hook_world import HookWorld
+from .hook_world import HookWorld, NewWorld
 
-NewWorld = Callable[..., HookWorld]
 CPU = """\
 from datetime import datetime, timezone
 from nvattest.tee import tsm

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import struct
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from nvattest.testing.driver_answers import Fault
 
-from .hook_world import HookWorld
-
-NewWorld = Callable[..., HookWorld]
+from .hook_world import HookWorld, NewWorld
 
 SET_READY = "nvmlSystemSetConfComputeGpusReadyState"
 UNKNOWN = "the driver could not be asked: the GPUs may be ready"
@@ -302,14 +298,6 @@ def status_of(guest: HookWorld) -> str:
     return guest.run("status").stdout
 
 
-def findings_of(guest: HookWorld) -> dict[str, tuple[str, str]]:
-    """Severity and message of each finding of ``check``."""
-    return {
-        item["id"]: (item["severity"], item["message"])
-        for item in json.loads(guest.run("check", "-f", "json").stdout)["checks"]
-    }
-
-
 def test_status_warns_of_ready_gpus_though_no_run_left_a_record(world: NewWorld) -> None:
     guest = world()
     guest.server.change(ready=1)
@@ -348,7 +336,7 @@ def test_a_token_that_this_user_may_not_read_is_no_alarm(world: NewWorld) -> Non
     text = status_of(guest)
     assert "Whether the verdict stands is not known: its token cannot be read by this user" in text
     assert "WARNING" not in text
-    assert findings_of(guest)["ready-by-others"][0] == "warning"
+    assert guest.finding("ready-by-others")[0] == "warning"
     # What does not stand in any case is said, whoever looks.
     guest.load_driver()
     text = status_of(guest)
@@ -361,7 +349,7 @@ def test_check_says_what_it_could_not_look_at(world: NewWorld) -> None:
     guest.run()
     guest.file("dev/kmsg").unlink()
     guest.file("run/kata-containers").write_text("no folder")
-    found = findings_of(guest)
+    found = {item["id"]: (item["severity"], item["message"]) for item in guest.checked()}
     assert found["hook-log"][0] == "warning"
     assert "the kernel log cannot be read" in found["hook-log"][1]
     assert found["hook-dropped"][0] == "warning"
@@ -371,6 +359,6 @@ def test_check_says_what_it_could_not_look_at(world: NewWorld) -> None:
 def test_check_knows_nothing_of_the_ready_state_where_the_driver_does_not_answer(world: NewWorld) -> None:
     guest = world()
     guest.server.faults["nvmlInit"] = Fault(return_code=999)
-    severity, message = findings_of(guest)["ready-by-others"]
+    severity, message = guest.finding("ready-by-others")
     assert severity == "warning"
     assert "not known" in message
