@@ -375,14 +375,10 @@ def entry_lines(entry: CatalogueEntry, terminal: Terminal) -> list[str]:
     """The same as lines, for a larger text."""
     kinds = {"code": "result code", "check": "check", "error": "error"}
     name = f" {entry.name}" if entry.name != entry.key else ""
-    head = terminal.paint(f"{entry.key}{name}", "bold") + terminal.paint(f"  {kinds[entry.kind]}", "dim")
-    lines = [head, terminal.rule(), *terminal.wrap(f"{entry.title}."), "", *terminal.wrap(entry.meaning)]
-    lines += ["", terminal.paint("Causes", "bold")]
-    for cause in entry.causes:
-        lines += terminal.wrap(cause, first="  - ")
-    lines += ["", terminal.paint("What to do", "bold")]
-    for action in entry.actions:
-        lines += terminal.action(action, indent="  ")
+    lines = [*terminal.heading(f"{entry.key}{name}", kinds[entry.kind]), *terminal.wrap(f"{entry.title}."), ""]
+    lines += [*terminal.wrap(entry.meaning), "", terminal.paint("Causes", "bold")]
+    lines += [*terminal.points(entry.causes, indent="  "), "", terminal.paint("What to do", "bold")]
+    lines += terminal.points(entry.actions, indent="  ")
     if entry.kind == "code":
         number, notes = int(entry.key), []
         if number > 255:
@@ -401,9 +397,8 @@ def entry_lines(entry: CatalogueEntry, terminal: Terminal) -> list[str]:
 
 def render_status(status: int, terminal: Terminal) -> str:
     """The result codes that an exit status may stand for."""
-    head = terminal.paint(f"{status}", "bold") + terminal.paint("  exit status", "dim")
     said = terminal.wrap("A shell sees a result code modulo 256. This status may stand for:")
-    lines = [head, terminal.rule(), *said, ""]
+    lines = [*terminal.heading(f"{status}", "exit status"), *said, ""]
     for code in codes_of_status(status):
         lines += terminal.wrap(f"{code.message} ({code.name})", first=f"  {int(code)}  ")
     lines += ["", *terminal.wrap("The command's output says which; nvattest explain CODE says what to do.")]

@@ -450,7 +450,7 @@ def _guest(result: JsonObject, terminal: Terminal) -> list[str]:
     for check in guest.checks.failures:
         if check.hint:
             lines += ["", *terminal.wrap(f"{check.id}: {check.hint}", first="  next: ")]
-            lines += terminal.action(f"$ nvattest explain {check.id}", indent="        ")
+            lines += terminal.points([f"$ nvattest explain {check.id}"], indent="        ")
     return lines
 
 
@@ -470,7 +470,7 @@ def _tokens_shown(tokens: tuple[UnverifiedToken, ...], terminal: Terminal) -> li
 
 def _token_shown(token: UnverifiedToken, terminal: Terminal) -> list[str]:
     name = clean(token.name) or "overall token"
-    lines = [terminal.paint(name, "bold"), terminal.rule()]
+    lines = terminal.heading(name)
     if token.fault:
         return [*lines, *terminal.wrap(clean(token.fault), first="  ", style="bad")]
     algorithm, issuer = text(token.header, "alg", "none"), text(token.claims, "iss", "not named")

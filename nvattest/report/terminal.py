@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from nvattest._text import joined
@@ -45,11 +45,18 @@ class Terminal(NamedTuple):
         ) or [first.rstrip()]
         return [self.paint(line, *style.split()) for line in lines] if style else lines
 
-    def action(self, action: str, *, indent: str) -> list[str]:
-        """Something to do: a command, which begins with ``$ `` and stays one line, or a sentence."""
-        if action.startswith("$ "):
-            return [indent + self.paint(action, "accent")]
-        return self.wrap(action, first=f"{indent}- ")
+    def heading(self, title: str, note: str = "") -> list[str]:
+        """A title with a rule below it."""
+        head = self.paint(title, "bold") + (f"  {self.paint(note, 'dim')}" if note else "")
+        return [head, self.rule()]
+
+    def points(self, texts: Iterable[str], *, indent: str) -> list[str]:
+        """Texts one below the other. Commands, which begin with ``$ ``, stay one line, to be copied."""
+        found = []
+        for text in texts:
+            command = text.startswith("$ ")
+            found += [indent + self.paint(text, "accent")] if command else self.wrap(text, first=f"{indent}- ")
+        return found
 
     def hex(self, name: str, value: str, *, indent: str, lines: int) -> list[str]:
         """A long value in rows of whole groups of 16 digits, at most ``lines`` of them."""

@@ -269,7 +269,7 @@ def story(
     shown = shown or list(view.devices[:1])
     for item in shown:
         lines += ["", *_device(item, terminal)]
-    lines += ["", *_section("PLATFORM", terminal), *_steps(view.checks, terminal)]
+    lines += ["", *terminal.heading("PLATFORM"), *_steps(view.checks, terminal)]
     hidden = [item.label for item in view.devices if item not in shown]
     if hidden:
         more = f"Use --all, or --device {hidden[0]}." if saved else "Use --verbose."
@@ -307,16 +307,11 @@ def _row(name: str, value: str, terminal: Terminal, *, style: str = "") -> list[
     return terminal.wrap(value, first=f"  {name:<12}", rest=" " * 14, style=style) if value else []
 
 
-def _section(title: str, terminal: Terminal, *, note: str = "") -> list[str]:
-    head = terminal.paint(title, "bold") + (f"  {terminal.paint(note, 'dim')}" if note else "")
-    return [head, terminal.rule()]
-
-
 def _failures(view: AppraisalView, terminal: Terminal) -> list[str]:
     found = failures(view)
     if not found:
         return []
-    lines = ["", *_section("WHAT FAILED", terminal)]
+    lines = ["", *terminal.heading("WHAT FAILED")]
     shown = found[:12]
     for position, failure in enumerate(shown, 1):
         lines += _failure(position, failure, view, terminal)
@@ -342,14 +337,8 @@ def _failure(position: int, failure: Failure, view: AppraisalView, terminal: Ter
             lines += terminal.hex(f"{name:<9} ", value, indent="   ", lines=4)
     for fact in diagnosis.facts:
         lines += terminal.wrap(fact, first="   ")
-    if diagnosis.causes:
-        lines.append("   " + paint("Likely causes", "bold"))
-        for cause in diagnosis.causes:
-            lines += terminal.wrap(cause, first="     - ")
-    if diagnosis.actions:
-        lines.append("   " + paint("Next", "bold"))
-        for action in diagnosis.actions:
-            lines += terminal.action(action, indent="     ")
+    for title, points in (("Likely causes", diagnosis.causes), ("Next", diagnosis.actions)):
+        lines += ["   " + paint(title, "bold"), *terminal.points(points, indent="     ")] if points else []
     return [*lines, paint(f"   More: nvattest explain {check.id}", "dim"), ""]
 
 
@@ -358,7 +347,7 @@ def _overview(view: AppraisalView, terminal: Terminal) -> list[str]:
         return []
     model = max(8, terminal.width - 59)
     head = f"  {'':<9}   {'model':<{model}} {'driver':<12}{'firmware':<16}{'mode':<6}verdict"
-    lines = [*([] if view.causes else [""]), *_section("DEVICES", terminal), terminal.paint(head, "dim")]
+    lines = [*([] if view.causes else [""]), *terminal.heading("DEVICES"), terminal.paint(head, "dim")]
     for device in view.devices:
         failed = sum(check.failed for check in device.checks) or len(device.checks.failures)
         cells = (
@@ -377,7 +366,7 @@ def _overview(view: AppraisalView, terminal: Terminal) -> list[str]:
 def _device(device: DeviceView, terminal: Terminal) -> list[str]:
     report = device.report
     known = [device.architecture, device.identity.chip, report.board and f"board {report.board}", report.mode]
-    lines = _section(device.label, terminal, note="  ".join(part for part in known if part))
+    lines = terminal.heading(device.label, "  ".join(part for part in known if part))
     lines += _row("identity", device.identity.ueid and f"ueid {device.identity.ueid}", terminal)
     lines += _row("", device.identity.pdi and f"PDI {device.identity.pdi}", terminal)
     lines += _row("evidence", f"from {device.origin}" if " " in device.origin else "", terminal)
@@ -401,7 +390,7 @@ def _device(device: DeviceView, terminal: Terminal) -> list[str]:
 
 def guest_story(guest: GuestView, terminal: Terminal) -> list[str]:
     """What the quote says, then every check of the guest."""
-    lines = _section("GUEST", terminal, note=guest.maker)
+    lines = terminal.heading("GUEST", guest.maker)
     lines += terminal.wrap(guest.sentence, first="  ")
     lines += _row("measurement", guest.measurement, terminal)
     lines += _row("level", guest.level, terminal)
