@@ -44,11 +44,14 @@ class NoTruthValue:
         raise TypeError(f"{type(self).__name__} is neither true nor false: ask {self._ask}")
 
 
-class DeviceKind(Enum):
-    """What a device is. The value is the word used on the command line and in claims."""
+class Word(Enum):
+    """An enum whose members are often looked up: they are singletons, and Enum's own hash would run Python code."""
 
-    # Members are singletons; Enum's own hash would ask Python code for each look-up.
     __hash__ = object.__hash__
+
+
+class DeviceKind(Word):
+    """What a device is. The value is the word used on the command line and in claims."""
 
     GPU = "gpu"
     NVSWITCH = "nvswitch"

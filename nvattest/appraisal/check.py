@@ -9,13 +9,12 @@ failures; the rank chooses the one result code that a shell sees.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from enum import Enum
 from functools import partial
 from typing import ClassVar, Final, NamedTuple, NoReturn, Protocol
 
 from nvattest._text import clean
 from nvattest.errors import ResultCode
-from nvattest.model import DeviceKind, NoTruthValue, counted
+from nvattest.model import DeviceKind, NoTruthValue, Word, counted
 
 
 class CheckSpec(NamedTuple):
@@ -136,11 +135,8 @@ VERIFIED: Final = ("quote-collateral", "quote-chain", "quote-revocation", "quote
 MAKERS: Final = {"tdx_guest": "Intel TDX", "sev_guest": "AMD SEV-SNP"}
 
 
-class Outcome(Enum):
+class Outcome(Word):
     """How a check came out. Only PASS speaks for trust; ABSENT and SKIPPED count only where the policy names them."""
-
-    # Members are singletons; Enum's own hash would ask Python code for each look-up.
-    __hash__ = object.__hash__
 
     PASS = "pass"  # noqa: S105 - a word of the output, not a secret
     FAIL = "fail"

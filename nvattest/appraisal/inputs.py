@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from nvattest._text import version_key
 from nvattest.errors import PolicyError, ResultCode
-from nvattest.model import Architecture, counted
+from nvattest.model import Architecture, Word, counted
 from nvattest.spdm.report import FeatureMode
 
 MAX_TRAILING_BYTES: Final = 8
@@ -31,16 +31,13 @@ _MODES: Final = tuple(mode.value for mode in FeatureMode if mode is not FeatureM
 T = TypeVar("T")
 
 
-class RevocationMode(Enum):
+class RevocationMode(Word):
     """The least fresh revocation answer that is accepted. Each mode accepts what the ones before it accept.
 
     FRESH: an answer given now, with our nonce in it. WITHIN_WINDOW: also one from the cache, inside its signed window.
     BUNDLE: also one from a bundle or file that the caller named, inside its signed window. An answer over the network
     must carry our nonce in every mode.
     """
-
-    # Members are singletons; Enum's own hash would ask Python code for each look-up.
-    __hash__ = object.__hash__
 
     FRESH = "fresh"
     WITHIN_WINDOW = "within-window"
@@ -169,14 +166,11 @@ _TYPES: dict[str, Callable[[object], bool]] = {
 # --- collateral -------------------------------------------------------------------------------------------------------
 
 
-class Source(Enum):
+class Source(Word):
     """Where a piece of collateral came from. It decides how fresh a revocation answer can be said to be.
 
     A FILE is one that the caller named, or one in a folder that the caller named; it counts as a BUNDLE does.
     """
-
-    # Members are singletons; Enum's own hash would ask Python code for each look-up.
-    __hash__ = object.__hash__
 
     LIVE = "live"
     CACHE = "cache"

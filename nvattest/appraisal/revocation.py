@@ -18,22 +18,16 @@ from nvattest.appraisal.results import CertificateRevocation
 from nvattest.model import format_time
 from nvattest.pki.certificate import Certificate
 from nvattest.pki.chain import ChainProfile, ValidatedChain
-from nvattest.pki.ocsp import NonceOutcome, Revocation, RevocationStatus
+from nvattest.pki.ocsp import NonceOutcome, Revocation
+from nvattest.pki.ocsp import RevocationStatus as Status
 
 # Statuses of an answer without authority about this certificate: it says nothing, for or against.
-_NOT_AN_ANSWER = frozenset(
-    {
-        RevocationStatus.WRONG_CERTIFICATE,
-        RevocationStatus.MALFORMED,
-        RevocationStatus.BAD_SIGNATURE,
-        RevocationStatus.BAD_RESPONDER,
-        RevocationStatus.RESPONDER_ERROR,
-        RevocationStatus.NO_ANSWER,
-        RevocationStatus.UNREACHABLE,
-    }
-)
+_NOT_AN_ANSWER = (
+    Status.WRONG_CERTIFICATE, Status.MALFORMED, Status.BAD_SIGNATURE, Status.BAD_RESPONDER, Status.RESPONDER_ERROR,
+    Status.NO_ANSWER, Status.UNREACHABLE,
+)  # fmt: skip
 # What a responder says against a certificate, short of a revocation. Age does not lift it, a newer "good" does.
-_AGAINST = frozenset({RevocationStatus.ON_HOLD, RevocationStatus.UNKNOWN})
+_AGAINST = (Status.ON_HOLD, Status.UNKNOWN)
 _STRENGTH = {Source.LIVE: 0, Source.CACHE: 1, Source.BUNDLE: 2, Source.FILE: 2}
 _MODE_STRENGTH = {RevocationMode.FRESH: 0, RevocationMode.WITHIN_WINDOW: 1, RevocationMode.BUNDLE: 2}
 _NEWER = "get newer answers (nvattest bundle fetch), and check the clock"
@@ -58,25 +52,25 @@ def find_revocation(
     if len(candidates) > MAXIMUM_ANSWERS:
         # Refused, not cut: a cut would let the sender choose which of them count.
         detail = f"{len(candidates)} answers are about this one certificate, at most {MAXIMUM_ANSWERS} are read"
-        return _unanswered(certificate, RevocationStatus.MALFORMED, detail)
+        return _unanswered(certificate, Status.MALFORMED, detail)
     judged = [(memory.judge(answer, response, certificate, issuer, at), answer) for answer, response in candidates]
-    judged = [pair for pair in judged if pair[0].status is not RevocationStatus.WRONG_CERTIFICATE]
+    judged = [pair for pair in judged if pair[0].status is not Status.WRONG_CERTIFICATE]
     if not judged:
         missing = collateral.unavailable.get(f"ocsp:{certificate.sha256.hex()}")
+        status, detail = Status.NO_ANSWER, "no revocation answer was given"
+        if missing is not None:
+            status, detail = Status.UNREACHABLE, missing.message
         # Answers that name no certificate may have been about this one.
-        rest = f"; {unusable}" if unusable else ""
-        if missing is None:
-            return _unanswered(certificate, RevocationStatus.NO_ANSWER, f"no revocation answer was given{rest}")
-        return _unanswered(certificate, RevocationStatus.UNREACHABLE, missing.message + rest)
+        return _unanswered(certificate, status, f"{detail}; {unusable}" if unusable else detail)
 
     against = max((_made(item) for item, _ in judged if item.status in _AGAINST), default=None)
 
     def order(pair: tuple[Revocation, OcspAnswer]) -> tuple[int, bool, float, float, bool]:
         revocation, answer = pair
         status, made = revocation.status, _made(revocation)
-        if status is RevocationStatus.REVOKED:
+        if status is Status.REVOKED:
             place = 0
-        elif status is RevocationStatus.GOOD and (against is None or made > against):
+        elif status is Status.GOOD and (against is None or made > against):
             place = 1
         elif status in _AGAINST:
             place = 2
@@ -84,13 +78,13 @@ def find_revocation(
             place = 4 if status in _NOT_AN_ANSWER else 3
         ours = answer.source is Source.LIVE and revocation.nonce is NonceOutcome.MATCH
         # Of a hold and an "unknown" in the same second the one counts that no policy tolerates.
-        return place, place == 1 and not ours, -made[0], -made[1], status is RevocationStatus.ON_HOLD
+        return place, place == 1 and not ours, -made[0], -made[1], status is Status.ON_HOLD
 
     revocation, answer = min(judged, key=order)
     return CertificateRevocation(certificate=certificate, revocation=revocation, source=answer.source)
 
 
-def _unanswered(certificate: Certificate, status: RevocationStatus, detail: str) -> CertificateRevocation:
+def _unanswered(certificate: Certificate, status: Status, detail: str) -> CertificateRevocation:
     revocation = Revocation(status=status, detail=detail, certificate_serial=certificate.serial)
     return CertificateRevocation(certificate=certificate, revocation=revocation, source=None)
 
@@ -145,13 +139,11 @@ def _summary(revocations: Sequence[CertificateRevocation]) -> str:
     nonces = sum(item.revocation.nonce is NonceOutcome.MATCH for item in revocations)
     ends = [item.revocation.next_update for item in revocations if item.revocation.next_update is not None]
     until = f", until {format_time(min(ends))}" if ends else ""
+    count = f"{len(revocations)} answers, all good"
     if nonces == len(revocations):
-        return f"{len(revocations)} answers, all good, each with our nonce{until}"
+        return f"{count}, each with our nonce{until}"
     sources = sorted({item.source.value for item in revocations if item.source is not None})
-    return (
-        f"{len(revocations)} answers, all good, from {' and '.join(sources)}: "
-        f"the signed window stands in for the nonce{until}"
-    )
+    return f"{count}, from {' and '.join(sources)}: the signed window stands in for the nonce{until}"
 
 
 def _not_good(
@@ -162,15 +154,15 @@ def _not_good(
     ``hold`` names the policy option that accepts certificateHold.
     """
     revocation, status = item.revocation, item.revocation.status
-    if status is RevocationStatus.GOOD and item.source is not None:
+    if status is Status.GOOD and item.source is not None:
         return _not_fresh(name, item, policy)
     detail = f"{item.certificate.label}: {revocation.detail}"
-    if status is RevocationStatus.STALE:
+    if status is Status.STALE:
         hint = _NEWER if revocation.next_update is not None else _ENDLESS
         if policy.accept_stale_ocsp:
             return skipped(name, detail, hint=hint, tolerated_by="accept_stale_ocsp")
         return failed(name, detail, hint=hint)
-    if status is RevocationStatus.ON_HOLD:
+    if status is Status.ON_HOLD:
         # An older answer may say "hold" of what is revoked for good by now, so it has to be as fresh as a good one.
         if not revocation.current:
             return failed(name, detail, hint=_NEWER)
@@ -178,18 +170,18 @@ def _not_good(
             return failed(name, detail, hint=f"NVIDIA has suspended it; {hold} accepts that")
         stale = _not_fresh(name, item, policy)
         return stale if stale is not None and not stale.tolerated_by else skipped(name, detail, tolerated_by=hold)
-    if status in (RevocationStatus.NO_ANSWER, RevocationStatus.UNREACHABLE):
-        missing = collateral.unavailable.get(f"ocsp:{item.certificate.sha256.hex()}")
+    if status in (Status.NO_ANSWER, Status.UNREACHABLE):
         tolerated = "accept_unchecked_revocation" if policy.accept_unchecked_revocation else ""
+        missing = collateral.unavailable.get(f"ocsp:{item.certificate.sha256.hex()}")
+        hint, code = "give OCSP answers in the bundle, or allow the network", None
         if missing is not None:
-            return absent(name, detail, hint=missing.hint, tolerated_by=tolerated, code=missing.code)
-        hint = "give OCSP answers in the bundle, or allow the network"
-        return absent(name, detail, hint=hint, tolerated_by=tolerated)
+            hint, code = missing.hint, missing.code
+        return absent(name, detail, hint=hint, tolerated_by=tolerated, code=code)
     hints = {
-        RevocationStatus.NOT_YET_VALID: _clock_hint(revocation),
-        RevocationStatus.REVOKED: "do not use this device or driver version; ask NVIDIA why it was revoked",
-        RevocationStatus.UNKNOWN: "the responder does not know this certificate; update the RIM or ask NVIDIA",
-        RevocationStatus.BAD_RESPONDER: "its signer does not, or no longer, speak for the issuer: get newer answers "
+        Status.NOT_YET_VALID: _clock_hint(revocation),
+        Status.REVOKED: "do not use this device or driver version; ask NVIDIA why it was revoked",
+        Status.UNKNOWN: "the responder does not know this certificate; update the RIM or ask NVIDIA",
+        Status.BAD_RESPONDER: "its signer does not, or no longer, speak for the issuer: get newer answers "
         "(nvattest bundle fetch), and check the clock",
     }
     hint = hints.get(status, "get the answer again; it was altered, is not for us, or is one of too many")

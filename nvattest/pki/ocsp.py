@@ -23,7 +23,7 @@ from cryptography.x509 import ocsp
 
 from nvattest._registry import OID_ECDSA_SHA384
 from nvattest.errors import InputError, ParseError, ResultCode
-from nvattest.model import format_time
+from nvattest.model import Word, format_time
 from nvattest.pki.certificate import LIBRARY_ERRORS, Certificate, parse_certificate
 from nvattest.pki.ecdsa import EcdsaVerifier
 
@@ -54,11 +54,8 @@ class CertIdHash(Enum):
 _HASHES: Final = {member.value: member for member in CertIdHash}
 
 
-class RevocationStatus(Enum):
+class RevocationStatus(Word):
     """The revocation status of one certificate, or why it is not known. Only GOOD is good."""
-
-    # Members are singletons; Enum's own hash would ask Python code for each look-up.
-    __hash__ = object.__hash__
 
     GOOD = "good"
     REVOKED = "revoked"

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from nvattest import _registry
 from nvattest.errors import InputError, ResultCode
-from nvattest.model import Architecture, DeviceKind
+from nvattest.model import Architecture, DeviceKind, Word
 
 if TYPE_CHECKING:
     from nvattest.rim.document import RimDocument
@@ -28,11 +27,8 @@ _BOARD: Final = re.compile(
 _VBIOS_PREFIX: Final = _registry.RIM_VBIOS.partition("{")[0]
 
 
-class RimRole(Enum):
+class RimRole(Word):
     """What a RIM describes: the GPU's driver, the GPU's VBIOS, or the switch's BIOS."""
-
-    # Members are singletons; Enum's own hash would ask Python code for each look-up.
-    __hash__ = object.__hash__
 
     DRIVER = "driver"
     VBIOS = "vbios"
