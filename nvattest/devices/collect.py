@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from nvattest._waiting import Deadline, waiting
@@ -60,9 +61,8 @@ def _collect_gpus(library: NvmlLibrary, nonce: bytes, deadline: Deadline, allow_
     state = read_state(library, timeout=deadline.remaining())
     require_evidence_mode(state, allow_devtools=allow_devtools)
     if state.gpu_count == 0:
-        raise CollectionError(
-            "the driver knows no GPU", code="no-gpu", hint="in a guest, check that the GPU was passed through"
-        )
+        hint = "in a guest, check that the GPU was passed through"
+        raise CollectionError("the driver knows no GPU", code="no-gpu", hint=hint)
     if not 0 < state.gpu_count <= GPUS_MAX:
         raise CollectionError(
             f"the driver says that there are {state.gpu_count} GPUs; expected 1 to {GPUS_MAX}",
@@ -70,10 +70,10 @@ def _collect_gpus(library: NvmlLibrary, nonce: bytes, deadline: Deadline, allow_
             hint="check that the NVML library is NVIDIA's and fits the driver",
         )
 
-    def start(index: int) -> Job[Evidence]:
-        return library.start(f"GPU-{index}", lambda calls: _one_gpu(calls, index, nonce, state))
-
-    jobs = [start(index) for index in range(state.gpu_count)]
+    jobs = [
+        library.start(f"GPU-{index}", partial(_one_gpu, index=index, nonce=nonce, state=state))
+        for index in range(state.gpu_count)
+    ]
     return tuple([library.wait(job, deadline) for job in jobs])
 
 
@@ -128,10 +128,7 @@ def collect_switches(
 ) -> tuple[Evidence, ...]:
     """Ask every NVSwitch of this machine for evidence, in the library's order.
 
-    Args:
-        nonce: exactly 32 bytes, fresh for this collection.
-        timeout: seconds for all of it.
-        library_path: the NSCQ library; by default ``libnvidia-nscq.so.2`` as the loader finds it.
+    Arguments as in ``collect_gpus``; the library is by default ``libnvidia-nscq.so.2`` as the loader finds it.
 
     Raises:
         InputError: a nonce of another length (``nonce-size``).

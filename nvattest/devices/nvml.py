@@ -97,12 +97,7 @@ class Job(Work[T]):
         super().__init__(subject, lambda: work(trace), here=here)
 
     def wait(self, deadline: Deadline, *, result_code: ResultCode = ResultCode.NVML_ERROR) -> T:
-        """The result of the work.
-
-        Raises:
-            CollectionError: the deadline passed (``driver-timeout``), there was no thread (``driver-thread``), or the
-                work failed.
-        """
+        """The result of the work, or a CollectionError: it came too late, there was no thread, or the work failed."""
         try:
             return self.result(deadline)
         except NvattestError:
@@ -207,11 +202,7 @@ class NvmlCalls:
         self._subject = subject
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Call one function of nvidia-ml-py by name.
-
-        Raises:
-            CollectionError: NVML returned an error, or the binding or the library lacks the function.
-        """
+        """Call one function of nvidia-ml-py by name. What NVML returns, or that it is missing, is a CollectionError."""
         self._trace.begin(name)
         function = getattr(self._binding, name, None)
         if function is None:

@@ -321,13 +321,10 @@ def combine(appraisal: Appraisal, decision: PolicyDecision, *, overrides: bool =
     versions. Signatures, nonces, chains, firmware ids, reference manifests that are missing or not signed, a check
     that was never made, and a device that appears twice are beyond every policy.
     """
-    if not overrides:
-        if not appraisal.trusted:
-            return False, _failure(appraisal.result_code)
-    else:
-        hard = _not_overridable(appraisal)
-        if hard is not None:
-            return False, hard
+    if overrides and (hard := _not_overridable(appraisal)) is not None:
+        return False, hard
+    if not overrides and not appraisal.trusted:
+        return False, _failure(appraisal.result_code)
     return (True, ResultCode.OK) if decision.matched is True else (False, ResultCode.RP_POLICY_MISMATCH)
 
 
