@@ -201,11 +201,7 @@ def _encoding(data: bytes) -> tuple[str, int]:
 def load_toml(
     data: bytes, *, source: str, maximum: int, result_code: ResultCode = ResultCode.BAD_ARGUMENT
 ) -> dict[str, object]:
-    """Read one TOML document.
-
-    Raises:
-        ParseError: too large, not UTF-8, not TOML, nested too deeply, or keys whose reading would cost too much.
-    """
+    """Read one TOML document: not too large or deep, UTF-8, and without keys whose reading would cost too much."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -268,22 +264,24 @@ def dump_metrics(metrics: Iterable[Metric]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+_KINDS: Final[Mapping[type, str]] = {
+    dict: "an object",
+    list: "an array",
+    str: "a text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
+
+
 def kind_of(value: object) -> str:
     """What a value of JSON or TOML is, in words for error messages."""
     if type(value).__module__ == "datetime":
         return "a date or a time"
-    names: dict[type, str] = {
-        dict: "an object",
-        list: "an array",
-        str: "a text",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
     # A program may hand over what no JSON holds.
     if hasattr(value, "__fspath__"):
         return f"the name of a file ({type(value).__name__}) and not what is in it"
-    return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
+    return "null" if value is None else _KINDS.get(type(value), f"a value of type {type(value).__name__}")
 
 
 # --- JSON in the canonical form of RFC 8785 ---------------------------------------------------------------------------

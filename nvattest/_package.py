@@ -8,11 +8,7 @@ __version__ = "1.1.0"
 
 
 def schema_path(name: str) -> str:
-    """The path of a schema, in an installed wheel or in a checkout.
-
-    Raises:
-        FileNotFoundError: the package does not have this schema.
-    """
+    """The path of a schema, in an installed wheel or in a checkout, or a FileNotFoundError."""
     here = os.path.dirname(os.path.abspath(__file__))
     checkout = os.path.dirname(here)
     folders = [os.path.join(here, "schemas")]

@@ -31,11 +31,7 @@ _SWITCH_CLASS: Final = "0x0680"
 
 
 def require_linux(what: str) -> None:
-    """Say what this system cannot do, before something less clear does.
-
-    Raises:
-        CollectionError: this is not Linux (``linux-only``).
-    """
+    """Say on another system that it cannot do this (``linux-only``), before something less clear does."""
     if not sys.platform.startswith("linux"):
         raise CollectionError(
             f"{what} needs Linux; this is {sys.platform}",

@@ -60,8 +60,7 @@ def escaped(json_text: str) -> str:
 def base64_bytes(text: str, *, url: bool = False) -> bytes:
     """The bytes of canonical base64, or with ``url`` of base64url without padding (RFC 4648, 4 and 5).
 
-    Raises:
-        ValueError: other characters, white space, other padding, or loose bits after the last byte.
+    A ValueError is raised for other characters, white space, other padding, and loose bits after the last byte.
     """
     from base64 import b64decode, b64encode
 

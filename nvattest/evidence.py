@@ -24,9 +24,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 from nvattest._documents import JsonObject, canonical_json, kind_of, load_json
@@ -128,11 +129,7 @@ def load_evidence(data: bytes | str | Mapping[str, object] | Sequence[object]) -
 
 
 def read_evidence(document: object) -> tuple[Evidence, ...]:
-    """The same for a document that is parsed already, by a parser that refused repeated keys and bounded its size.
-
-    Raises:
-        ParseError: as ``load_evidence``, for everything but the text.
-    """
+    """The same for a document that is parsed already, by a parser that refused repeated keys and bounded its size."""
     origin = "file"
     if isinstance(document, dict) and not document.keys() & {_CMW_TYPE, *_LISTS}:
         member, document = _inside(document)
@@ -173,7 +170,7 @@ def _inside(document: JsonObject) -> tuple[str, object]:
     if len(found) == 1:
         return found[0]
     if found:
-        seen = _listed(path for path, _ in found)
+        seen = _listed([path for path, _ in found])
         raise _error(f"evidence in {len(found)} members: {seen}", "evidence-form", hint="give one of them alone")
     raise _error(
         f"expected an array, an object with one of {', '.join(map(repr, _LISTS))}, or one member that holds such; "
@@ -216,11 +213,10 @@ def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]
             yield from _search(item, f"{path}[{index}]", depth + 1)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Collection[object]) -> str:
     """Names from the document, few and short enough for a message."""
-    every = list(names)
-    shown = ", ".join(repr(str(name)[:80]) for name in every[:_MEMBERS_SHOWN])
-    more = len(every) - _MEMBERS_SHOWN
+    shown = ", ".join(repr(str(name)[:80]) for name in islice(names, _MEMBERS_SHOWN))
+    more = len(names) - _MEMBERS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 
 

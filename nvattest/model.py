@@ -22,11 +22,7 @@ _INSTANT = re.compile(
 
 
 def require_type(value: object, kind: type, argument: str) -> None:
-    """Refuse a value of another type by the argument's name; ``bool`` takes no text, since "no" would count as true.
-
-    Raises:
-        InputError: it is of another type (``argument-type``).
-    """
+    """Refuse a value of another type by the argument's name (``argument-type``): the text "no" would count as true."""
     if not isinstance(value, kind):
         raise InputError(f"{argument} is a {kind.__name__}, not {type(value).__name__}", code="argument-type")
 
