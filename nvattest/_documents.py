@@ -264,24 +264,16 @@ def dump_metrics(metrics: Iterable[Metric]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-_KINDS: Final[Mapping[type, str]] = {
-    dict: "an object",
-    list: "an array",
-    str: "a text",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-}
-
-
 def kind_of(value: object) -> str:
     """What a value of JSON or TOML is, in words for error messages."""
     if type(value).__module__ == "datetime":
         return "a date or a time"
+    names: dict[type, str] = dict.fromkeys((int, float), "a number")
+    names |= {dict: "an object", list: "an array", str: "a text", bool: "a boolean"}
     # A program may hand over what no JSON holds.
     if hasattr(value, "__fspath__"):
         return f"the name of a file ({type(value).__name__}) and not what is in it"
-    return "null" if value is None else _KINDS.get(type(value), f"a value of type {type(value).__name__}")
+    return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
 
 
 # --- JSON in the canonical form of RFC 8785 ---------------------------------------------------------------------------

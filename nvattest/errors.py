@@ -117,12 +117,7 @@ class NvattestError(Exception):
     default_result_code: ResultCode = ResultCode.INTERNAL_ERROR
 
     def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        result_code: ResultCode | None = None,
-        hint: str = "",
+        self, message: str, *, code: str | None = None, result_code: ResultCode | None = None, hint: str = ""
     ) -> None:
         if type(self) is NvattestError:
             raise TypeError("NvattestError is abstract: raise one of its subclasses")
