@@ -248,10 +248,7 @@ def registered_claims(
 ) -> Callable[[], JsonObject]:
     """A maker of ``iss``, ``iat``, ``nbf``, ``exp`` and a new ``jti``, for each token of one bundle.
 
-    Raises:
-        InputError: an issuer that is empty, long or not printable ASCII; a time without a zone; a lifetime that is not
-            positive or longer than a week. The maker: a source of ids that gives one twice, or a text that cannot be an
-            id (code ``token-id``).
+    An issuer is 1 to 256 printable ASCII characters, a lifetime at most a week, and each id another one (``token-id``).
     """
     if not _ISSUER.fullmatch(issuer):
         raise InputError(
@@ -380,11 +377,7 @@ class Provenance(NamedTuple):
 
 
 def read_provenance(token: Jws, key: PublicKey) -> Provenance:
-    """The member ``nvattest`` of a token whose signature was verified with ``key``.
-
-    Raises:
-        TokenError: it is there and not as we write it (``malformed``), or ``cnf`` names another key (``cnf``).
-    """
+    """The member ``nvattest`` of a token that ``key`` verified; it is as we write it (``malformed``) and names the key (``cnf``)."""
     member = token.payload.get(MEMBER)
     if member is None:
         return Provenance()

@@ -47,12 +47,7 @@ def refuse(
 
 
 def read_jws(compact: str, *, what: str) -> Jws:
-    """Read one compact JWT; its signature is not verified.
-
-    Raises:
-        TokenError: ``too-large``, ``malformed``, ``duplicate-key``, ``alg-none``, ``alg-not-allowed``, ``crit``,
-            ``header-key``, ``typ``.
-    """
+    """Read one compact JWT, or raise a TokenError; its signature is not verified."""
     if len(compact) > MAXIMUM_TOKEN:
         raise refuse(f"{what} has {len(compact)} characters, at most {MAXIMUM_TOKEN} are read", "too-large")
     if compact[:1] == "{":
@@ -127,11 +122,7 @@ def _decode(text: str, what: str) -> bytes:
 
 
 def jwt_part(text: str, what: str, maximum: int = MAXIMUM_TOKEN) -> JsonObject:
-    """The header or the payload of a compact JWT: canonical base64url of a JSON object. Nothing vouches for it.
-
-    Raises:
-        TokenError: ``malformed``, ``duplicate-key``, ``too-large``.
-    """
+    """The header or the payload of a compact JWT: canonical base64url of a JSON object. Nothing vouches for it."""
     data = _decode(text, what)
     try:
         value = load_json(data, source=what, maximum=maximum)

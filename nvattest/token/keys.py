@@ -44,7 +44,11 @@ _ANOTHER_KIND = "tokens are signed with ES384: the key has to be an EC key on P-
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public P-384 key. Two are equal if their coordinates (48 bytes each) are."""
+    """A public P-384 key. Two are equal if their coordinates (48 bytes each) are.
+
+    What is none is an InputError: another kind of key, or coordinates that are no point of the curve (``key-type``), or
+    a text that cannot be read (``key``).
+    """
 
     x: bytes
     y: bytes
@@ -54,11 +58,7 @@ class PublicKey:
 
     @classmethod
     def of(cls, key: object) -> PublicKey:
-        """From a key of ``cryptography``.
-
-        Raises:
-            InputError: not an EC key on P-384 (code ``key-type``).
-        """
+        """From a key of ``cryptography``."""
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             raise InputError(_ANOTHER_KIND, code="key-type")
         numbers = key.public_numbers()
@@ -66,11 +66,7 @@ class PublicKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> PublicKey:
-        """From PEM: a public key, or a certificate's.
-
-        Raises:
-            InputError: not such a text (code ``key``), or another kind of key (code ``key-type``).
-        """
+        """From PEM: a public key, or a certificate's."""
         _check_size(pem, "key")
         if b"PRIVATE KEY" in pem:
             raise InputError(
@@ -87,11 +83,7 @@ class PublicKey:
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, object]) -> PublicKey:
-        """From the members ``kty``, ``crv``, ``x`` and ``y`` of a JWK (RFC 7518, 6.2).
-
-        Raises:
-            InputError: another kind of key, or coordinates that are no point of the curve (code ``key-type``).
-        """
+        """From the members ``kty``, ``crv``, ``x`` and ``y`` of a JWK (RFC 7518, 6.2)."""
         kind = (jwk.get("kty"), jwk.get("crv"))
         if kind != ("EC", CURVE):
             raise InputError(f"the JWK is of kind {kind!r}, expected EC on {CURVE}", code="key-type")
@@ -110,11 +102,7 @@ class PublicKey:
         return key
 
     def native(self) -> ec.EllipticCurvePublicKey:
-        """The key as ``cryptography`` has it.
-
-        Raises:
-            InputError: the coordinates are no point of the curve (code ``key-type``).
-        """
+        """The key as ``cryptography`` has it."""
         numbers = ec.EllipticCurvePublicNumbers(
             int.from_bytes(self.x, "big"), int.from_bytes(self.y, "big"), ec.SECP384R1()
         )
@@ -166,11 +154,7 @@ class SigningKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> SigningKey:
-        """From an unencrypted PEM, PKCS #8 or SEC 1.
-
-        Raises:
-            InputError: not such a text (code ``signing-key``), or another kind of key (code ``key-type``).
-        """
+        """From an unencrypted PEM, PKCS #8 or SEC 1; any other text (``signing-key``) or key is an InputError."""
         _check_size(pem, "signing-key")
         try:
             key = serialization.load_pem_private_key(pem, password=None)
@@ -250,11 +234,7 @@ class Keyring:
         x5c_roots: bytes | str | None = None,
         url: str | None = None,
     ) -> Keyring:
-        """From what a caller has: a JWKS (JSON text or object) and its URL, a public key in PEM, anchors in PEM.
-
-        Raises:
-            InputError: unreadable, or a key beside one of the others.
-        """
+        """From what a caller has: a JWKS (JSON text or object) and its URL, or a public key, and anchors, in PEM."""
         if key is not None and (jwks is not None or x5c_roots is not None):
             raise InputError(
                 "a bare key excludes a JWKS and anchors: it has no kid and no certificate chain", code="keys"
@@ -280,12 +260,7 @@ class Keyring:
         return f"key set fetched from {self.url} {transport}{validated}"
 
     def key_for(self, token: Jws, *, at: datetime) -> PublicKey:
-        """The key that has to have signed this token.
-
-        Raises:
-            TokenError: ``key-missing``, ``kid-missing``, ``kid-unknown``, ``key-mismatch``, ``key-type``, ``x5c``,
-                ``x5c-chain``.
-        """
+        """The key that has to have signed this token, or the TokenError that says why there is none."""
         if self.key is not None:
             return self.key
         if self.jwks is not None:
@@ -327,11 +302,7 @@ def _pem(value: object) -> bytes:
 
 
 def parse_jwks(value: bytes | str | Mapping[str, object]) -> dict[str, Mapping[str, object]]:
-    """The entries of a JWKS by ``kid``; an entry is judged when a token names it.
-
-    Raises:
-        InputError: more than 1 MiB or 256 keys, not a JWKS, an entry without ``kid``, or one ``kid`` twice.
-    """
+    """The entries of a JWKS of at most 1 MiB and 256 keys, by ``kid``; an entry is judged when a token names it."""
     document: object = value
     if isinstance(value, (bytes, str)):
         document = load_json(value, source="JWKS", maximum=MAXIMUM_JWKS, result_code=ResultCode.VERIFIER_JWKS_ERROR)

@@ -266,10 +266,6 @@ class Rules:
 
         ``may_be_anonymous``: a token without ``iss`` passes where no issuer is expected: then the key says whose it is.
         ``needs_nonce`` is false for a part that the overall token binds by digest; a nonce that is there has to match.
-
-        Raises:
-            TokenError: ``missing-exp``, ``missing-iat``, ``missing-iss``, ``malformed``, ``times``, ``expired``,
-                ``not-yet-valid``, ``issuer``, ``nonce-missing``, ``nonce-mismatch``.
         """
         self._check_times(token)
         if self.issuer is not None or not may_be_anonymous or "iss" in token.payload:

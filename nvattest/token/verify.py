@@ -52,12 +52,7 @@ def verify_token(
     refuse_weakened: bool = False,
     guest: GuestJudge | None = None,
 ) -> VerifiedToken:
-    """Verify a token at an instant. The other arguments are as in ``nvattest.verify_token``.
-
-    Raises:
-        TokenError: the token must not be believed; ``code`` says which rule it broke.
-        InputError: an argument cannot be used.
-    """
+    """Verify a token at an instant. Errors and the other arguments are as in ``nvattest.verify_token``."""
     require_type(accept_simulated, bool, "accept_simulated")
     require_type(refuse_weakened, bool, "refuse_weakened")
     if kind is not None:
@@ -123,11 +118,7 @@ def _with_guest(
 
 
 def read_document(token: object) -> tuple[str | list[object], TokenKind]:
-    """A compact JWT as text, or the array of a detached EAT; nothing in it is believed.
-
-    Raises:
-        TokenError: ``too-large``, ``duplicate-key``, ``json-serialization``, ``malformed``.
-    """
+    """A compact JWT as text, or the array of a detached EAT, or a TokenError; nothing in it is believed."""
     if isinstance(token, bytes | str):
         if len(token) > MAXIMUM_TOKEN:
             raise refuse(f"the token has {len(token)} bytes, at most {MAXIMUM_TOKEN} are read", "too-large")
@@ -163,10 +154,8 @@ def unwrapped(document: str | list[object]) -> tuple[str | list[object], str | N
     """The detached EAT inside of what ``get_token()`` of NVIDIA's Python SDK returns, and the member that holds it.
 
     The SDK writes ``[["JWT", wrapper], {"REMOTE_GPU_CLAIMS": detached EAT}]``. The wrapper is signed with HS256 under a
-    secret that everyone knows, so it proves nothing and is not looked at. Any other document comes back as it is.
-
-    Raises:
-        TokenError: several tokens are inside, or none that can be verified (``wrapper``).
+    secret that everyone knows, so it proves nothing and is not looked at. Any other document comes back as it is. One
+    token that can be verified has to be inside (``wrapper``).
     """
     parts = document[1] if isinstance(document, list) and len(document) == 2 else None
     if not isinstance(parts, dict) or not parts or not all(_SDK_MEMBER.fullmatch(str(name)) for name in parts):
@@ -204,9 +193,6 @@ def nonce_of_token(token: object, challenge: bytes) -> tuple[Nonce, bytes]:
     """The nonce that a token has to carry if its header names its key truly, and that key's thumbprint.
 
     The header is not believed: the caller compares the thumbprint with the key that verified the token.
-
-    Raises:
-        TokenError: the token cannot be read, has no ``kid`` (``kid-missing``), or one that is no thumbprint (RFC 7638).
     """
     kid = unverified(token).kid
     if kid is None:
