@@ -22,6 +22,8 @@ from typing import Final
 
 from nvattest._text import clean
 
+_MAXIMUM_MESSAGE: Final = 4000
+
 
 class ResultCode(IntEnum):
     """NVIDIA's result codes (NVAT 1.2.2 and 2.0.0). ``message`` is their text, ``exit_status`` what a shell sees."""
@@ -105,9 +107,6 @@ class ResultCode(IntEnum):
     def exit_status(self) -> int:
         """What a shell sees: the code modulo 256, as NVIDIA's tools return it."""
         return self.value % 256
-
-
-_MAXIMUM_MESSAGE: Final = 4000
 
 
 class NvattestError(Exception):

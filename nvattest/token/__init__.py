@@ -3,5 +3,3 @@
 No token is unsigned or under a shared secret. Nothing here reads a clock, makes a random number or touches a file: the
 instant, the source of ids and the key are arguments.
 """
-
-from __future__ import annotations

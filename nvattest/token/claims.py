@@ -377,7 +377,7 @@ class Provenance(NamedTuple):
 
 
 def read_provenance(token: Jws, key: PublicKey) -> Provenance:
-    """The member ``nvattest`` of a token that ``key`` verified; it is as we write it (``malformed``) and names the key (``cnf``)."""
+    """The member ``nvattest`` of a token that ``key`` has verified, in our form (``malformed``); it names the key."""
     member = token.payload.get(MEMBER)
     if member is None:
         return Provenance()

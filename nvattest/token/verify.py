@@ -65,8 +65,7 @@ def verify_token(
         verified = verify_ear(document, rules=rules, keys=keys, expected=expected)
     else:
         verified = verify_eat(document, rules=rules, keys=keys, expected=expected, kind=kind or TokenKind.DETACHED_EAT)
-    if wrapper is not None:
-        verified = replace(verified, wrapper=wrapper)
+    verified = replace(verified, wrapper=wrapper)
     if verified.simulated and not accept_simulated:
         raise refuse(
             "the token is about simulated devices: it proves nothing",
