@@ -33,15 +33,9 @@ MAX_EXTENSIONS: Final = 32
 # What the library raises for certificates that it refuses. About some it only warns, and a program may turn warnings
 # into errors.
 LIBRARY_ERRORS: Final = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UserWarning,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
+    ValueError, TypeError, OverflowError, UserWarning, UnsupportedAlgorithm,
+    x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 _OID_BASIC_CONSTRAINTS = "2.5.29.19"
 _OID_KEY_USAGE = "2.5.29.15"

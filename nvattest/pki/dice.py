@@ -25,17 +25,10 @@ from nvattest.pki.certificate import INTEGER, OCTET_STRING, OID, SEQUENCE, Certi
 
 # TCG DICE Attestation Architecture 1.1, 6.1.1.1 (OperationalFlags). The last says that the string has 32 bits.
 FLAG_NAMES: Final = {
-    0: "notConfigured",
-    1: "notSecure",
-    2: "recovery",
-    3: "debug",
-    4: "notReplayProtected",
-    5: "notIntegrityProtected",
-    6: "notRuntimeMeasured",
-    7: "notImmutable",
-    8: "notTcb",
+    **dict(enumerate(("notConfigured", "notSecure", "recovery", "debug", "notReplayProtected", "notIntegrityProtected",
+                      "notRuntimeMeasured", "notImmutable", "notTcb"))),
     31: "fixedWidth",
-}
+}  # fmt: skip
 
 # Architectures whose leaves carry the firmware id in a DiceTcbInfo; the others in a composite device id.
 _WITH_TCB_INFO = (Architecture.BLACKWELL, Architecture.RUBIN)

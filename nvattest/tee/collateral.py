@@ -56,16 +56,10 @@ MAXIMUM_DER: Final = 64 * 1024
 MAXIMUM_ITEMS: Final = 16
 
 TDX_MEMBERS: Final = (
-    "pck_crl_issuer_chain",
-    "root_ca_crl",
-    "pck_crl",
-    "tcb_info_issuer_chain",
-    "tcb_info",
-    "tcb_info_signature",
-    "qe_identity_issuer_chain",
-    "qe_identity",
-    "qe_identity_signature",
-)
+    "pck_crl_issuer_chain", "root_ca_crl", "pck_crl",
+    "tcb_info_issuer_chain", "tcb_info", "tcb_info_signature",
+    "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature",
+)  # fmt: skip
 TDX_PCK_CHAIN: Final = "pck_certificate_chain"
 _HEX_MEMBERS: Final = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 # The issuers of Intel's collateral stand directly below the root.

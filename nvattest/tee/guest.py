@@ -51,15 +51,9 @@ _INPUT: Final = "check the recipe's inputs, and whether this token is one for it
 _AGAIN: Final = "ask the guest again, with a new challenge"
 # Steps 27 to 34 of the story, in order, and 35 to 38.
 _ENDORSED: Final = (
-    "quote-collateral",
-    "quote-chain",
-    "quote-revocation",
-    "quote-signature",
-    "quote-tcb",
-    "quote-chip",
-    "guest-state",
-    "guest-measurements",
-)
+    "quote-collateral", "quote-chain", "quote-revocation", "quote-signature", "quote-tcb", "quote-chip",
+    "guest-state", "guest-measurements",
+)  # fmt: skip
 _BOUND: Final = ("guest-binding", "guest-key", "guest-nonce", "guest-devices")
 _Demands = TdxDemands | SnpDemands
 

@@ -67,6 +67,13 @@ class _Inputs:
                 # A text from the command line holds lone surrogates where its bytes are not UTF-8.
                 _utf8(item.name, value.encode("utf-8", "surrogatepass"))
 
+    def _check_sizes(self, **sizes: int | tuple[int, ...]) -> None:
+        for name, size in sizes.items():
+            found, wanted = len(getattr(self, name)), size if isinstance(size, tuple) else (size,)
+            if found not in wanted:
+                expected = " or ".join(map(str, wanted))
+                raise InputError(f"{name} has {found} bytes, expected {expected}", code="recipe-input")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge(_Inputs):
@@ -108,7 +115,7 @@ class ExpectedReportData(_Inputs):
 
     def demand(self, devices: DeviceSide) -> Demand:
         """Nonce only, where the devices' nonce is one half of the report data; otherwise nothing is known."""
-        _sized(self.report_data, (_SIZE,), "report_data")
+        self._check_sizes(report_data=_SIZE)
         halves = (self.report_data[:_HALF], self.report_data[_HALF:])
         known = devices.nonce is not None and devices.nonce in halves
         return Demand(self.report_data, None, Strength.NONCE_ONLY if known else Strength.NOTHING)
@@ -157,8 +164,7 @@ class TinfoilV3(_Inputs):
 
     def demand(self, devices: DeviceSide) -> Demand:  # noqa: ARG002 - all is in the service's answer
         """Key and evidence; without evidence nonce only."""
-        for name in ("nonce", "tls_key_fp", "hpke_key"):
-            _sized(getattr(self, name), (_HALF,), name)
+        self._check_sizes(nonce=_HALF, tls_key_fp=_HALF, hpke_key=_HALF)
         texts = tuple(filter(None, (self.gpu, self.nvswitch)))
         parts = [hashlib.sha256(text).digest() for text in texts]
         digest = hashlib.sha256(b"".join((self.tls_key_fp, self.hpke_key, self.nonce, *parts))).digest()
@@ -181,8 +187,7 @@ class AddressNonce(_Inputs):
 
     def demand(self, devices: DeviceSide) -> Demand:  # noqa: ARG002 - all is in the service's answer
         """Nonce only: key and nonce are covered, no evidence is."""
-        _sized(self.nonce, (_HALF,), "nonce")
-        _sized(self.signing_address, (20,), "signing_address")
+        self._check_sizes(nonce=_HALF, signing_address=20)
         covered = self.signing_address.ljust(_HALF, b"\0") + self.nonce
         return Demand(covered, self.nonce, Strength.NONCE_ONLY, key=f"address {self.signing_address.hex()}")
 
@@ -198,9 +203,7 @@ class Near(_Inputs):
 
     def demand(self, devices: DeviceSide) -> Demand:  # noqa: ARG002 - all is in the service's answer
         """Nonce only: keys and nonce are covered, no evidence is."""
-        _sized(self.nonce, (_HALF,), "nonce")
-        _sized(self.signing_address, (20, 32), "signing_address")
-        _sized(self.tls_cert_fingerprint, (_HALF,), "tls_cert_fingerprint")
+        self._check_sizes(nonce=_HALF, signing_address=(20, 32), tls_cert_fingerprint=_HALF)
         digest = hashlib.sha256(self.signing_address + self.tls_cert_fingerprint).digest()
         key = f"address {self.signing_address.hex()}, TLS {self.tls_cert_fingerprint.hex()}"
         return Demand(digest + self.nonce, self.nonce, Strength.NONCE_ONLY, key=key)
@@ -219,7 +222,7 @@ class Chutes(_Inputs):
 
     def demand(self, devices: DeviceSide) -> Demand:  # noqa: ARG002 - all is in the service's answer
         """Nonce only: keys and nonce are covered, no evidence is. The devices' nonce is the first half."""
-        _sized(self.nonce, (_HALF,), "nonce")
+        self._check_sizes(nonce=_HALF)
         first = hashlib.sha256((self.nonce.hex() + self.e2e_pubkey).encode()).digest()
         second = hashlib.sha256(self.tls_spki).digest()
         return Demand(first + second, first, Strength.NONCE_ONLY, key=f"TLS {second.hex()}")
@@ -274,9 +277,3 @@ def _utf8(name: str, value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise InputError(f"{name} is not UTF-8", code="recipe-input") from None
-
-
-def _sized(value: bytes, sizes: tuple[int, ...], name: str) -> None:
-    if len(value) not in sizes:
-        wanted = " or ".join(map(str, sizes))
-        raise InputError(f"{name} has {len(value)} bytes, expected {wanted}", code="recipe-input")
