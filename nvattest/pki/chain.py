@@ -124,8 +124,8 @@ def validate_chain(
     _check_zone(at)
     chain = tuple(certificates)
     if not 1 <= len(chain) <= MAX_CHAIN_LENGTH:
-        message, expected = f"the chain has {len(chain)} certificates", f"1 to {MAX_CHAIN_LENGTH}"
-        fault = ChainFinding("length", 0, "", message, expected, str(len(chain)))
+        message, allowed = f"the chain has {len(chain)} certificates", f"1 to {MAX_CHAIN_LENGTH}"
+        fault = ChainFinding("length", 0, "", message, allowed, str(len(chain)))
         return ValidatedChain(certificates=chain, anchor=None, path_findings=(fault,), validity_findings=(), at=at)
     anchor = next((anchor for anchor in anchors if anchor.matches(chain[-1])), None)
     findings = [
@@ -136,7 +136,13 @@ def validate_chain(
         *_leaf(chain[0], profile),
     ]
     if anchor is None:
-        findings.append(_no_anchor(chain, anchors))
+        root = chain[-1]
+        same = any(anchor.subject == root.subject for anchor in anchors)
+        message = "has the name of a trust anchor but is another certificate" if same else "is no trust anchor"
+        expected = (
+            " or ".join(f"{anchor.name} sha256:{anchor.certificate_sha256.hex()}" for anchor in anchors) or "none"
+        )
+        findings.append(_finding("anchor", len(chain) - 1, root, message, expected, f"sha256:{root.sha256.hex()}"))
     return ValidatedChain(
         certificates=chain,
         anchor=anchor,
@@ -252,14 +258,6 @@ def _leaf(leaf: Certificate, profile: ChainProfile) -> Iterator[ChainFinding]:
     other = [usage for usage in leaf.extended_key_usage or () if not usage.startswith(profile.purposes)]
     if other:
         yield _finding("key-usage", 0, leaf, "is for another purpose", f"a {profile.value} signer", ", ".join(other))
-
-
-def _no_anchor(chain: tuple[Certificate, ...], anchors: Sequence[TrustAnchor]) -> ChainFinding:
-    root = chain[-1]
-    same_name = any(anchor.subject == root.subject for anchor in anchors)
-    message = "has the name of a trust anchor but is another certificate" if same_name else "is no trust anchor"
-    expected = " or ".join(f"{anchor.name} sha256:{anchor.certificate_sha256.hex()}" for anchor in anchors) or "none"
-    return _finding("anchor", len(chain) - 1, root, message, expected, f"sha256:{root.sha256.hex()}")
 
 
 def _validity(chain: tuple[Certificate, ...], at: datetime) -> Iterator[ChainFinding]:

@@ -98,10 +98,13 @@ def tcb_infos(certificate: Certificate) -> tuple[TcbInfo, ...]:
         ParseError: one of the extensions is there but malformed (code ``der`` or ``fwid``).
     """
     found: list[TcbInfo] = []
-    for oid in (OID_DICE_TCB_INFO, OID_DICE_FWID_HOPPER):
-        value = certificate.extension(oid)
-        if value is not None and (oid == OID_DICE_TCB_INFO or not _is_composite(value)):
-            found.append(parse_tcb_info(value))
+    value = certificate.extension(OID_DICE_TCB_INFO)
+    if value is not None:
+        found.append(parse_tcb_info(value))
+    value = certificate.extension(OID_DICE_FWID_HOPPER)
+    # A composite device id begins with its version.
+    if value is not None and _reader(value).inner(SEQUENCE, "composite device id").peek() != INTEGER:
+        found.append(parse_tcb_info(value))
     value = certificate.extension(OID_DICE_MULTI_TCB_INFO)
     if value is not None:
         infos = _sequence(value, "MultiTcbInfo")
@@ -110,10 +113,6 @@ def tcb_infos(certificate: Certificate) -> tuple[TcbInfo, ...]:
                 raise infos.error(f"more than {_MAX_TCB_INFOS} TCB infos")
             found.append(_tcb_info(infos.inner(SEQUENCE, "DiceTcbInfo")))
     return tuple(found)
-
-
-def _is_composite(value: bytes) -> bool:
-    return _reader(value).inner(SEQUENCE, "composite device id").peek() == INTEGER
 
 
 def parse_tcb_info(value: bytes) -> TcbInfo:

@@ -234,7 +234,9 @@ def check_revocation(
             response = parse_ocsp_response(response)
         except ParseError as error:
             return Revocation(status=RevocationStatus.MALFORMED, detail=error.message, certificate_serial=serial)
-    outcome = _nonce_outcome(nonce, response.nonce)
+    outcome = NonceOutcome.MATCH if nonce == response.nonce else NonceOutcome.MISMATCH
+    if nonce is None or response.nonce is None:
+        outcome = NonceOutcome.NOT_SENT if nonce is None else NonceOutcome.ABSENT
     judged = Revocation(
         RevocationStatus.MALFORMED,
         "",
@@ -389,14 +391,6 @@ def _conclude(
     if outcome is NonceOutcome.MISMATCH:
         return RevocationStatus.NONCE_MISMATCH, other_nonce
     return RevocationStatus.GOOD, "good"
-
-
-def _nonce_outcome(sent: bytes | None, received: bytes | None) -> NonceOutcome:
-    if sent is None:
-        return NonceOutcome.NOT_SENT
-    if received is None:
-        return NonceOutcome.ABSENT
-    return NonceOutcome.MATCH if sent == received else NonceOutcome.MISMATCH
 
 
 # --- reading an answer ------------------------------------------------------------------------------------------------

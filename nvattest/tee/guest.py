@@ -30,7 +30,7 @@ from nvattest.appraisal.check import MAKERS, Check, failed, not_made, passed, sk
 from nvattest.appraisal.guest import CpuPolicy, DeviceSide, GuestAppraisal, GuestFacts, SnpDemands, Strength, TdxDemands
 from nvattest.appraisal.identity import identity_of
 from nvattest.errors import InputError, NvattestError, ParseError
-from nvattest.evidence import Evidence, load_evidence
+from nvattest.evidence import load_evidence
 from nvattest.model import counted
 from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors
 from nvattest.pki.certificate import parse_pem_chain
@@ -292,7 +292,8 @@ def _check_covered(demand: Demand, devices: DeviceSide) -> Check:
         return failed(
             "guest-devices", f"the evidence that the quote covers cannot be read: {error.message}", hint=_INPUT
         )
-    if identities != sorted(devices.identities) or (devices.reports and _digests(covered) != sorted(devices.reports)):
+    reports = sorted(hashlib.sha256(item.report).hexdigest() for item in covered)
+    if identities != sorted(devices.identities) or (devices.reports and reports != sorted(devices.reports)):
         return failed(
             "guest-devices", "the quote covers the evidence of other devices than those that were judged",
             expected=", ".join(identities), found=", ".join(sorted(devices.identities)),
@@ -305,7 +306,3 @@ def _check_covered(demand: Demand, devices: DeviceSide) -> Check:
             expected=(devices.nonce or b"").hex(), found=found, hint=_AGAIN,
         )  # fmt: skip
     return passed("guest-devices", f"{seen}, those whose evidence the quote covers")
-
-
-def _digests(evidence: list[Evidence]) -> list[str]:
-    return sorted(hashlib.sha256(item.report).hexdigest() for item in evidence)

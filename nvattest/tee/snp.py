@@ -11,7 +11,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from nvattest._documents import JsonObject
 from nvattest.appraisal.check import Check, absent, failed, passed
 from nvattest.appraisal.guest import GuestFacts, SnpDemands
 from nvattest.errors import ParseError
@@ -88,12 +87,20 @@ def appraise_snp(
         _check_state(report, demands),  # (33)
     ]
     key, until = path.key, None if path.crl is None else path.crl.until
+    raw = {"reported": report.reported_tcb, "current": report.current_tcb,
+           "committed": report.committed_tcb, "launch": report.launch_tcb}  # fmt: skip
+    tcbs = {name: read_tcb(value, path.root_name) for name, value in raw.items()}
     return checks, GuestFacts(
         measurement=report.measurement,
         registers=(),
         report_data=report.report_data,
-        level=f"{generation or path.root_name} at {read_tcb(report.reported_tcb, path.root_name)}",
-        tcb=_tcb_json(report, path.root_name, generation),
+        level=f"{generation or path.root_name} at {tcbs['reported']}",
+        tcb={
+            "generation": generation,
+            **{name: dict(tcb._asdict()) for name, tcb in tcbs.items()},
+            "guest_svn": report.guest_svn,
+            "vmpl": report.vmpl,
+        },
         endorsement={
             "kind": key.kind,
             "product": key.product,
@@ -107,12 +114,6 @@ def appraise_snp(
             "revocation_list": path.crl is not None,
         },
     )
-
-
-def _tcb_json(report: SnpReport, root: str, generation: str | None) -> JsonObject:
-    members = ("reported", "current", "committed", "launch")
-    tcbs = {name: dict(read_tcb(getattr(report, f"{name}_tcb"), root)._asdict()) for name in members}
-    return {"generation": generation, **tcbs, "guest_svn": report.guest_svn, "vmpl": report.vmpl}
 
 
 def read_tcb(raw: bytes, root: str) -> Tcb:
@@ -140,7 +141,8 @@ def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors
         return failed("quote-collateral", detail, hint=_VLEK if kind == "vlek" else _FETCH)
 
     def fit(key: EndorsementKey) -> tuple[bool, bool]:
-        return not report.chip_id.startswith(key.hwid), not _same_tcb(report, key)
+        same = any(read_tcb(report.reported_tcb, root) == key.tcb for root in ("milan", "turin"))
+        return not report.chip_id.startswith(key.hwid), not same
 
     # Of several those for this chip and firmware; where there is none, any shows what differs.
     best = min(keys, key=fit)
@@ -190,10 +192,6 @@ def _flaws(report: SnpReport, path: Path, at: datetime) -> tuple[bool, ...]:
         not (validity(key).holds(at) and validity(issuer).holds(at)),
         path.revoked,
     )
-
-
-def _same_tcb(report: SnpReport, key: EndorsementKey) -> bool:
-    return any(read_tcb(report.reported_tcb, root) == key.tcb for root in ("milan", "turin"))
 
 
 def _check_collateral(path: Path, at: datetime) -> Check:
