@@ -28,10 +28,7 @@ from nvattest.errors import InputError
 
 def flags(*names: str) -> int:
     """These flags of ``os.open``, as far as this system has them."""
-    found = 0
-    for name in names:
-        found |= getattr(os, name, 0)
-    return found
+    return sum({getattr(os, name, 0) for name in names})
 
 
 HAS_FOLDERS: Final = os.open in os.supports_dir_fd and all(
@@ -160,12 +157,8 @@ class TrustedFolder:
         Raises:
             OSError: it could not be written; the old content stays.
         """
-        self._unlink(_beside(name))
         with _naming(self.at(name)):
-            replace_file(
-                self._descriptor, name, data, new=_beside(name), mode=mode,
-                settle=lambda descriptor: os.fchmod(descriptor, mode), sync=sync,
-            )  # fmt: skip
+            replace_file(self._descriptor, name, data, mode=mode, settle=lambda made: os.fchmod(made, mode), sync=sync)
             if sync:
                 os.fsync(self._descriptor)
 
@@ -254,23 +247,28 @@ def replace_file(
     name: str,
     data: bytes,
     *,
-    new: str,
     mode: int,
+    new: str = "",
     settle: Callable[[int], None] | None = None,
     sync: bool = True,
 ) -> None:
     """Write a file whole or not at all: into the new file ``new`` of the same folder, then renamed over it.
 
-    ``folder`` is a descriptor; a path on a system that opens no folders. ``new`` is a name that is free. The umask is
-    taken from ``mode``. ``settle`` is called with the descriptor of the complete file, before it has its name; with
-    ``sync`` the content is on the disk by then.
+    ``folder`` is a descriptor; a path on a system that opens no folders. The umask is taken from ``mode``. ``new`` is a
+    name that is free; without one it is made of ``name``, and what a writer that was killed left there is removed.
+    ``settle`` is called with the descriptor of the complete file, before it has its name; with ``sync`` the content is
+    on the disk by then.
 
     Raises:
         OSError: it could not be written; the old content stays.
     """
     here = folder if isinstance(folder, int) else None
+    left, new = not new, new or _beside(name)
     if isinstance(folder, str):
         new, name = os.path.join(folder, new), os.path.join(folder, _plain(name))
+    if left:
+        with suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=here)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=here)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -140,16 +140,14 @@ def run_all(jobs: Sequence[Callable[[], T]], deadline: Deadline, *, workers: int
     results: list[T | Exception] = [Late() for _ in jobs]
 
     def work() -> None:
-        while waiting:
-            try:
+        # Nothing is left where another thread was quicker, or the deadline passed.
+        with suppress(IndexError):
+            while True:
                 index, job = waiting.popleft()
-            except IndexError:
-                # Another thread was quicker, or the deadline passed.
-                return
-            try:
-                results[index] = job()
-            except Exception as error:  # noqa: BLE001 - it is one of the results
-                results[index] = error
+                try:
+                    results[index] = job()
+                except Exception as error:  # noqa: BLE001 - it is one of the results
+                    results[index] = error
 
     threads = [Work(f"job-{number}", work) for number in range(min(workers, len(jobs)))]
     lacking: Exception = Late()

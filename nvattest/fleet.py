@@ -37,6 +37,7 @@ from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import Bundles
+from nvattest.collateral.fleet import grouped
 from nvattest.collateral.gather import rim_ids_of
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode
 from nvattest.evidence import read_evidence
@@ -326,13 +327,14 @@ def verify_batch(
 
 
 def _judged(lines: Iterable[bytes], settings: BatchSettings, count: int, judge: Judge) -> Iterator[str]:
-    source = _chunks(lines)
+    # A chunk has so many lines or so many bytes.
+    source = grouped(lines, lambda line: max(_CHUNK_BYTES / _CHUNK_LINES, len(line)), _CHUNK_BYTES)
     pool = _pool(count, settings, judge.contents)
     waiting: deque[_Chunk] = deque()
     try:
         while True:
             if not any(chunk.suspect for chunk in waiting):
-                waiting.extend(islice(source, max(0, count * _CHUNKS_PER_WORKER - len(waiting))))
+                waiting.extend(map(_Chunk, islice(source, max(0, count * _CHUNKS_PER_WORKER - len(waiting)))))
                 if not waiting:
                     return
                 for chunk in waiting:
@@ -376,19 +378,6 @@ def _after_a_death(waiting: deque[_Chunk], digest: str) -> deque[_Chunk]:
         else:
             found.extend(_Chunk([line], suspect=True) for line in chunk.lines)
     return found
-
-
-def _chunks(lines: Iterable[bytes]) -> Iterator[_Chunk]:
-    part: list[bytes] = []
-    size = 0
-    for line in lines:
-        part.append(line)
-        size += len(line)
-        if len(part) == _CHUNK_LINES or size >= _CHUNK_BYTES:
-            yield _Chunk(part)
-            part, size = [], 0
-    if part:
-        yield _Chunk(part)
 
 
 class Sums:

@@ -404,7 +404,7 @@ def write_folder(
         content = json.dumps(manifest, indent=1).encode() + b"\n"
         # Opened as a reader will open it, before it takes the place of the old one.
         written = Bundle(path, content)
-        _replace(path, MANIFEST, content)
+        replace_file(path, MANIFEST, content, mode=0o666)
         for name in os.listdir(path):
             if _OURS.fullmatch(name) and name not in before | written.names:
                 os.unlink(os.path.join(path, name))
@@ -421,16 +421,8 @@ def _write(path: str, name: str, content: Collateral) -> JsonObject:
     with suppress(InputError):
         if read_bounded(os.path.join(path, name), MAXIMUM_BUNDLE) == data:
             return {"file": name, "sha256": digest}
-    _replace(path, name, data)
+    replace_file(path, name, data, mode=0o666)
     return {"file": name, "sha256": digest}
-
-
-def _replace(path: str, name: str, data: bytes) -> None:
-    new = f".{name}.new"
-    # What a writer that was killed left behind.
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(path, new))
-    replace_file(path, name, data, new=new, mode=0o666)
 
 
 def _manifest(data: bytes, path: str) -> tuple[_File, tuple[_File | None, ...]]:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from nvattest._documents import JsonObject, load_json
 from nvattest._folder import flags, lock_now
@@ -38,6 +38,7 @@ from nvattest.model import VerificationTime
 from nvattest.pki.chain import ChainProfile
 from nvattest.pki.ocsp import RevocationStatus, cert_id_key, parse_ocsp_response
 
+T = TypeVar("T")
 JOURNAL: Final = "journal.jsonl"
 _HEADER: Final = b'{"format": "nvattest-bundle-journal", "version": 1}\n'
 _MAXIMUM_LINE: Final = max(MAXIMUM_RIM, MAXIMUM_CPU) * 4 // 3 + 4096
@@ -281,6 +282,10 @@ class Node(NamedTuple):
     name: str
     evidence: tuple[Evidence, ...] | NvattestError
 
+    def devices(self) -> int:
+        """How many devices it counts as."""
+        return 1 if isinstance(self.evidence, NvattestError) else len(self.evidence)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -320,7 +325,7 @@ def gather_fleet(
     tally = Tally()
     silent = 0
     with HttpClient(options.http) as client:
-        for group in _groups(nodes, max(1, largest)):
+        for group in grouped(nodes, Node.devices, max(1, largest)):
             outage = _gather_group(group, options, journal, verifier, now, client, tally)
             tally.nodes += len(group)
             silent = silent + 1 if outage is not None else 0
@@ -334,15 +339,16 @@ def gather_fleet(
     return tally
 
 
-def _groups(nodes: Iterable[Node], devices: int) -> Iterator[list[Node]]:
-    group: list[Node] = []
-    size = 0
-    for node in nodes:
-        group.append(node)
-        size += 1 if isinstance(node.evidence, NvattestError) else len(node.evidence)
-        if size >= devices:
+def grouped(items: Iterable[T], weight: Callable[[T], float], least: float) -> Iterator[list[T]]:
+    """The items in groups, each of which ends as soon as it has at least this weight."""
+    group: list[T] = []
+    total = 0.0
+    for item in items:
+        group.append(item)
+        total += weight(item)
+        if total >= least:
             yield group
-            group, size = [], 0
+            group, total = [], 0.0
     if group:
         yield group
 
