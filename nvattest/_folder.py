@@ -165,8 +165,7 @@ class TrustedFolder:
     def append(self, name: str, data: bytes) -> None:
         """Append to a file, or write to a character device, in one write. It need not be the caller's alone.
 
-        Raises:
-            OSError: it cannot be written; a FIFO without a reader is not waited for.
+        A FIFO without a reader is not waited for (OSError).
         """
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644, device=True)
         try:

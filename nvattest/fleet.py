@@ -166,10 +166,7 @@ def _name(line: bytes) -> object:
 def read_lines(source: BinaryIO) -> Iterator[bytes]:
     """The lines of a stream, without empty ones. Of an endless line only so much is kept that it is too long.
 
-    Editors put a byte order mark before the first one.
-
-    Raises:
-        InputError: the stream cannot be read on, such as a compressed file that was cut off.
+    Editors put a byte order mark before the first one. InputError where the stream cannot be read to its end.
     """
 
     def read(size: int) -> bytes:
@@ -462,11 +459,7 @@ class Resumed:
         self._settings = settings
 
     def answers(self) -> Iterator[bytes]:
-        """The whole lines.
-
-        Raises:
-            InputError: the file cannot be read, or ends in something else than the beginning of an answer.
-        """
+        """The whole lines; InputError where the file ends in something else than the beginning of an answer."""
         with open_lines(self.path) as file:
             while True:
                 try:
@@ -485,8 +478,7 @@ class Resumed:
     def compare(self, lines: Iterator[bytes], sums: Sums) -> None:
         """Match each answer to its line, which is taken from ``lines``. The file stays as it is.
 
-        Raises:
-            InputError: an answer is not that of its line under these settings (``resume``).
+        InputError (``resume``): an answer is not that of its line under these settings.
         """
         for number, text in enumerate(self.answers(), start=1):
             answer = _loaded(text)

@@ -109,10 +109,7 @@ def merge_bundles(
     """All that several bundles hold.
 
     ``conflict`` is called with each RIM whose id an earlier bundle has with another document; NVIDIA re-issues some, so
-    one must be chosen.
-
-    Raises:
-        InputError: by default, where there is such a RIM.
+    one must be chosen. By default it is an InputError.
     """
     rims: dict[str, RimAnswer] = {}
     answers: dict[bytes, OcspAnswer] = {}

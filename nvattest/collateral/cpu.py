@@ -164,11 +164,7 @@ def fetch_cpu(wanted: Wanted, options: CpuOptions, *, at: datetime, anchors: Cpu
 def renew_cpu(
     answer: CpuAnswer, options: CpuOptions, *, at: datetime, within: timedelta, anchors: CpuAnchors = CPU_ANCHORS
 ) -> CpuAnswer:
-    """The same, or collateral asked for anew where a part of it ends ``within`` this time and in its second half.
-
-    Raises:
-        CollateralError, InputError: as ``fetch_cpu``; or it cannot be read.
-    """
+    """The same, or collateral asked for anew where a part of it ends ``within`` this time and in its second half."""
     collateral = parse_collateral(answer.content)
     issued = judge(collateral, anchors)
     soon = [
@@ -190,10 +186,7 @@ def renew_cpu(
 def choose(answers: Iterable[CpuAnswer], quote: bytes) -> CpuCollateral | None:
     """Of all this collateral what belongs to the quote in this file; None where nothing does.
 
-    Of several documents of Intel's the newest, of AMD's all together. Nothing is verified.
-
-    Raises:
-        ParseError: the quote or the collateral cannot be read.
+    Of several documents of Intel's the newest, of AMD's all together. Nothing is verified; what cannot be read is a ParseError.
     """
     wanted = wanted_of(quote)
     found = [parse_collateral(answer.content) for answer in answers]

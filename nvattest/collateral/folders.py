@@ -139,11 +139,7 @@ def read_rim_file(path: str) -> bytes:
 
 
 def read_ocsp_folder(folder: str, *, unused: Callable[[Unused], None] = refuse_unused) -> Collateral:
-    """All ``*.der`` files of a folder as OCSP responses. ``unused`` is called with each that cannot be read.
-
-    Raises:
-        InputError: no such folder, too many files; and what ``unused`` raises.
-    """
+    """All ``*.der`` files of a folder as OCSP responses; errors and ``unused`` as ``read_rim_folder``."""
     answers = []
     for _, path in _files(folder, (".der",), MAXIMUM_ANSWERS):
         try:

@@ -233,8 +233,7 @@ def fetch_rim(client: HttpClient, base: str, rim_id: str, deadline: Deadline) ->
 def read_rim_answer(data: bytes, source: str, *, file: bool = False) -> tuple[str, bytes]:
     """The id and the document of an answer of the service; ``file``: it was saved to a file.
 
-    Raises:
-        ParseError: not such an answer, or a document that does not have the digest beside it.
+    ParseError: not such an answer, or a document that does not have the digest beside it.
     """
     answer = load_json(
         data, source=source, maximum=MAXIMUM_RIM_ANSWER, result_code=ResultCode.RIM_INTERNAL_ERROR, file=file
@@ -266,11 +265,7 @@ def ask_responder(
     deadline: Deadline,
     hash: CertIdHash = CertIdHash.SHA256,  # noqa: A002
 ) -> tuple[bytes, bytes]:
-    """Ask about one certificate; returns the answer as it came (``check_answer``) and the fresh nonce of the request.
-
-    Raises:
-        CollateralError: 202 not reached or failed, 205 forbidden, 15 too often.
-    """
+    """Ask about one certificate; returns the answer as it came (``check_answer``) and the nonce of the request."""
     nonce = secrets.token_bytes(NONCE_SIZE)
     request = build_ocsp_request(question.certificate, question.issuer, nonce=nonce, hash=hash)
     return client.exchange(OCSP_RESPONDER, url, deadline, body=request).content, nonce

@@ -241,8 +241,7 @@ def usual_roots() -> tuple[str, str | None]:
 def check_url(url: str, option: str) -> SplitResult:
     """Read a configured base URL.
 
-    Raises:
-        InputError: not an http or https URL with a host, or one with a password, a query or a fragment in it.
+    InputError: not an http or https URL with a host, or one with a password, a query or a fragment in it.
     """
     try:
         parts = urlsplit(url)
@@ -330,8 +329,7 @@ class Service:
     def failure(self, what: str, got: object, deadline: Deadline) -> CollateralError:
         """The error for what a job of ``run_all`` gave in the place of an answer.
 
-        Raises:
-            InputError: a setting that cannot be used is the caller's mistake, not a failure of the network.
+        A setting that cannot be used (InputError) is the caller's mistake, not a failure of the network: it is raised.
         """
         if isinstance(got, InputError):
             raise got

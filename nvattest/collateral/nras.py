@@ -234,11 +234,7 @@ def key_ids(token: object) -> frozenset[str]:
 
 
 def check_own_chains(jwks: object, kids: frozenset[str], at: datetime) -> None:
-    """Refuse a key whose ``x5c`` does not hold together; without roots of the caller it ends in its own last one.
-
-    Raises:
-        TokenError: it does not (``x5c``, ``x5c-chain``).
-    """
+    """Refuse a key whose ``x5c`` does not hold together; without roots of the caller it ends in its own last one."""
     from nvattest.token.keys import parse_x5c, validate_x5c
 
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
