@@ -216,7 +216,6 @@ class Lock:
         return _take(self._descriptor, until)
 
     def close(self) -> None:
-        """Give the lock back."""
         os.close(self._descriptor)
 
 
@@ -291,11 +290,9 @@ def open_now(path: str) -> BufferedReader:
 
 def read_start(path: str, size: int = 4096) -> bytes:
     """The first bytes of a file of any kind; empty where there is none to read."""
-    try:
-        with open_now(path) as file:
-            return file.read(size) or b""
-    except OSError:
-        return b""
+    with suppress(OSError), open_now(path) as file:
+        return file.read(size) or b""
+    return b""
 
 
 def read_bounded(path: str, maximum: int) -> bytes:

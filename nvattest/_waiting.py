@@ -76,7 +76,6 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is left."""
         return self.remaining() <= 0.0
 
 

@@ -157,10 +157,9 @@ def _question(document: JsonObject) -> JsonObject:
 
 
 def _name(line: bytes) -> object:
-    try:
+    with suppress(ParseError):
         return _object(line).get("id")
-    except ParseError:
-        return None
+    return None
 
 
 def read_lines(source: BinaryIO) -> Iterator[bytes]:
@@ -225,24 +224,20 @@ def _dump(name: object, answer: JsonObject, line: bytes, settings: str) -> str:
 
 
 def _error_answer(result: ResultCode, code: str, message: str) -> JsonObject:
-    return {
-        "trusted": False,
-        "result_code": int(result),
-        "result_message": result.message,
-        "devices": [],
-        "error": {"code": code, "message": message},
-    }
+    return {**_verdict(result, trusted=False), "devices": [], "error": {"code": code, "message": message}}
+
+
+def _verdict(code: ResultCode, *, trusted: bool) -> JsonObject:
+    return {"trusted": trusted, "result_code": int(code), "result_message": code.message}
 
 
 def _answer(appraisal: Appraisal, reference: VerificationTime) -> JsonObject:
-    code, at, expires = appraisal.result_code, appraisal.at, appraisal.collateral_expires
+    at, expires = appraisal.at, appraisal.collateral_expires
     weakened = list(appraisal.weakened)
     if at != reference and (judged_at_another_time(at, reference.device) or judged_at_another_time(at, reference.rim)):
         weakened.append(ANOTHER_TIME)
     return {
-        "trusted": appraisal.trusted,
-        "result_code": int(code),
-        "result_message": code.message,
+        **_verdict(appraisal.result_code, trusted=appraisal.trusted),
         "at": {"device": format_time(at.device), "rim": format_time(at.rim)},
         "anchors": appraisal.anchors,
         "simulated": appraisal.simulated,
@@ -502,10 +497,9 @@ class Resumed:
 
 
 def _loaded(text: bytes) -> object:
-    try:
+    with suppress(ParseError):
         return load_json(text, source="answer", maximum=_MAXIMUM_ANSWER)
-    except ParseError:
-        return None
+    return None
 
 
 def _is_beginning(text: bytes) -> bool:

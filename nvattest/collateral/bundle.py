@@ -83,11 +83,10 @@ def load_bundle(data: bytes | str | Mapping[str, object], *, origin: str = "") -
 
 def is_bundle(data: bytes) -> bool:
     """Whether this is the text of a bundle, of whatever version, and not of another file."""
-    try:
+    with suppress(ParseError):
         document = load_json(data, source="bundle", maximum=MAXIMUM_BUNDLE, file=True)
-    except ParseError:
-        return False
-    return isinstance(document, dict) and document.get("format") == FORMAT
+        return isinstance(document, dict) and document.get("format") == FORMAT
+    return False
 
 
 def dump_bundle(collateral: Collateral) -> JsonObject:
@@ -133,15 +132,13 @@ def add_rim(rims: dict[str, RimAnswer], rim: RimAnswer) -> None:
     """Add a RIM; the same document may come twice. InputError where ``rims`` has another document under its id."""
     known = rims.setdefault(rim.id, rim)
     if known.content != rim.content:
-        raise InputError(
-            f"two different documents for {rim.id}: {_where(known)} and {_where(rim)}",
-            code="bundle-conflict",
-            hint="NVIDIA re-issues some RIMs under their id; leave out the older one",
+        one, two = (
+            f"{hashlib.sha256(item.content).hexdigest()[:12]} in {item.origin or 'a bundle'}" for item in (known, rim)
         )
-
-
-def _where(rim: RimAnswer) -> str:
-    return f"{hashlib.sha256(rim.content).hexdigest()[:12]} in {rim.origin or 'a bundle'}"
+        raise InputError(
+            f"two different documents for {rim.id}: {one} and {two}", code="bundle-conflict",
+            hint="NVIDIA re-issues some RIMs under their id; leave out the older one",
+        )  # fmt: skip
 
 
 def encoded(content: bytes) -> JsonObject:
@@ -269,7 +266,6 @@ class Bundle:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of the files of this bundle in its folder."""
         return frozenset({MANIFEST, *(file.name for file in self._files)})
 
     def _shard(self, number: int) -> Shard:
@@ -354,10 +350,9 @@ def serial_of(answer: bytes) -> int | None:
     # Late: the parser of a command that names bundles needs none of what reads certificates.
     from nvattest.pki.ocsp import parse_ocsp_response
 
-    try:
+    with suppress(ParseError):
         return parse_ocsp_response(answer).serial
-    except ParseError:
-        return None
+    return None
 
 
 def _shard_of(serial: int, shards: int) -> int:

@@ -59,12 +59,7 @@ class DiskCache:
         InputError: the folder cannot be made, or others may change it (``TrustedFolder``).
     """
 
-    def __init__(
-        self,
-        folder: str,
-        *,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-    ) -> None:
+    def __init__(self, folder: str, *, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
         self.folder = folder
         self._now = now
         self._patience = _LOCK_PATIENCE
@@ -148,17 +143,15 @@ class DiskCache:
         text = json.dumps(
             {"format": FORMAT, "version": VERSION, "key": key, "stored": format_time(self._now()), **encoded(content)}
         )
-        try:
+        with contextlib.suppress(OSError):
             self._parts[part].write(name, text.encode("ascii"), mode=0o600, sync=False)
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
     def _names(self, part: str) -> list[str]:
-        try:
+        with contextlib.suppress(OSError):
             return self._parts[part].names()
-        except OSError:
-            return []
+        return []
 
     def _remove(self, part: str, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -53,9 +53,6 @@ from nvattest.tee.tdx import Platform, platform_of
 if TYPE_CHECKING:
     from nvattest.collateral.cache import DiskCache
 
-__all__ = ["Chip", "CpuOptions", "Wanted", "choose", "fetch_cpu", "issued_cpu", "renew_cpu", "wanted_of"]
-
-
 INTEL_SERVICE: Final = Service(
     name="Intel's certification service",
     option="--pcs-url",
@@ -186,7 +183,7 @@ def renew_cpu(
 def choose(answers: Iterable[CpuAnswer], quote: bytes) -> CpuCollateral | None:
     """Of all this collateral what belongs to the quote in this file; None where nothing does.
 
-    Of several documents of Intel's the newest, of AMD's all together. Nothing is verified; what cannot be read is a ParseError.
+    Of several documents of Intel's the newest, of AMD's all together. Nothing is verified. ParseError: not readable.
     """
     wanted = wanted_of(quote)
     found = [parse_collateral(answer.content) for answer in answers]
@@ -303,7 +300,9 @@ class _Fetching:
         new = dict(new or {})
         service = f"{key.kind}/v1/{product}"
         of_chain, of_list = f"{key.kind}-{root}-chain", f"{key.kind}-{root}-crl"
-        issuers = [SnpCollateral(certificates=_issuers(held)), self._kept_snp(of_chain)]
+        keys = {key.der for key in held.endorsement_keys()}
+        theirs = SnpCollateral(certificates=tuple(der for der in held.certificates if der not in keys))
+        issuers = [theirs, self._kept_snp(of_chain)]
         lists = [*self._kept_snp(of_list, aged=True).crls, *(held.crls if self._options.offline else ())]
         content = self._together(key, issuers, lists)
         if content is None:
@@ -384,11 +383,6 @@ class _Fetching:
             return CpuAnswer(content=content, source=Source.LIVE, origin=url)
         folder = self._options.cache.folder if self._options.cache is not None else ""
         return CpuAnswer(content=content, source=Source.CACHE, origin=folder)
-
-
-def _issuers(collateral: SnpCollateral) -> tuple[bytes, ...]:
-    keys = {key.der for key in collateral.endorsement_keys()}
-    return tuple(der for der in collateral.certificates if der not in keys)
 
 
 def _vcek_path(chip: Chip, root: str) -> str:

@@ -20,15 +20,7 @@ from nvattest._documents import JsonObject, load_json
 from nvattest._folder import flags, lock_now
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.verifier import Verifier, memory_of
-from nvattest.collateral.bundle import (
-    MAXIMUM_ANSWER,
-    MAXIMUM_CPU,
-    MAXIMUM_RIM,
-    Bundle,
-    decoded,
-    encoded,
-    write_folder,
-)
+from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, Bundle, decoded, encoded, write_folder
 from nvattest.collateral.gather import GatherOptions, Needs, certificates_to_ask, gather_needs, needs_of, verified_rims
 from nvattest.collateral.http import HttpClient
 from nvattest.collateral.inspection import preflight, weight
@@ -296,7 +288,6 @@ class Tally:
     code: ResultCode | None = None
 
     def add(self, name: str, reason: str, code: ResultCode) -> None:
-        """Note that a node could not be verified with the bundle."""
         self.problems.append((name, reason))
         self.code = self.code or code
 

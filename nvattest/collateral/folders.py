@@ -67,8 +67,7 @@ def rims_by_id(folder: str, ids: Iterable[str], *, parse: Callable[[bytes], RimD
         except NvattestError as error:
             # Only the name of a wanted RIM makes it an error; other files of the folder are the caller's.
             if name in wanted:
-                unreadable = Unavailable(ResultCode.RIM_INTERNAL_ERROR, error.message, error.hint)
-                unavailable[f"rim:{name}"] = unreadable
+                unavailable[f"rim:{name}"] = Unavailable(ResultCode.RIM_INTERNAL_ERROR, error.message, error.hint)
             continue
         for rim_id in found:
             if rim_id in wanted:

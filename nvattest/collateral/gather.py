@@ -16,7 +16,7 @@ import binascii
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -69,7 +69,6 @@ class Question:
         return f"ocsp:{self.certificate.sha256.hex()}"
 
     def instant(self, at: VerificationTime) -> datetime:
-        """The instant at which its chain is judged."""
         return at.device if self.profile is ChainProfile.DEVICE else at.rim
 
     def judged(self, collateral: Collateral, at: VerificationTime, memory: Memory) -> CertificateRevocation:
@@ -392,13 +391,14 @@ def gather_needs(
     ``client`` is one that the caller keeps for several gatherings.
     """
     with nullcontext(client) if client is not None else HttpClient(options.http) as shared:
-        gathering = _Gathering(options, at, verifier, shared, known if known is not None else Collateral())
+        known = known if known is not None else Collateral()
+        gathering = _Gathering(options, at, verifier, shared, known)
         gathering.unavailable.update(needs.refused)
         gathering.wave(needs.rim_ids, certificates_to_ask(needs.chains, ChainProfile.DEVICE))
         rims = [gathering.rims[rim_id] for rim_id in needs.rim_ids if rim_id in gathering.rims]
         signers = (verification.chain for _, verification in verified_rims(rims, verifier, at))
         gathering.wave((), certificates_to_ask(signers, ChainProfile.RIM))
-        return gathering.collateral()
+        return replace(known, rims=gathering.rims, ocsp=tuple(gathering.answers), unavailable=gathering.unavailable)
 
 
 class _Gathering:
@@ -414,12 +414,8 @@ class _Gathering:
         self.rims: dict[str, RimAnswer] = dict(known.rims)
         self._cache = options.cache
         self._given = Collateral(ocsp=known.ocsp)
-        self._answers = list(known.ocsp)
-        self._cpu = known.cpu
+        self.answers = list(known.ocsp)
         self.unavailable: dict[str, Unavailable] = dict(known.unavailable)
-
-    def collateral(self) -> Collateral:
-        return Collateral(rims=self.rims, ocsp=tuple(self._answers), unavailable=self.unavailable, cpu=self._cpu)
 
     def wave(self, rim_ids: Iterable[str], questions: Sequence[Question]) -> None:
         """Get these RIMs and answers: from what is at hand, from the cache, the rest from the network all at once."""
@@ -442,7 +438,7 @@ class _Gathering:
         good: dict[str, bytes] = {}
         for (question, url), got in zip(asked, results[len(missing) :], strict=True):
             if self._take_answer(question, url, got):
-                good[self._cache_key(question)] = self._answers[-1].content
+                good[self._cache_key(question)] = self.answers[-1].content
         if self._cache is not None:
             self._cache.store_answers(good)
 
@@ -488,7 +484,7 @@ class _Gathering:
         kept = self._kept_answer(question)
         if kept is None:
             return False
-        self._answers.append(kept)
+        self.answers.append(kept)
         # A newer answer that the caller gave may speak against the certificate.
         return self._outlasts(question, self._settled(question, Collateral(ocsp=(*self._given.ocsp, kept))))
 
@@ -515,7 +511,7 @@ class _Gathering:
             self._note(question.key, OCSP_RESPONDER.failure(what, got, self._deadline))
             return False
         answer = OcspAnswer(content=got[0], nonce=got[1], source=Source.LIVE, origin=url)
-        self._answers.append(answer)
+        self.answers.append(answer)
         # Without nextUpdate an answer counts by its nonce alone, which the cache does not keep.
         settled = self._settled(question, Collateral(ocsp=(answer,)))
         return settled is not None and self._memory.parse_answer(answer.content).next_update is not None

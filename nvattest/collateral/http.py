@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -464,9 +464,7 @@ class HttpClient:
     def look(self, url: str, *, deadline: Deadline) -> tuple[int, str]:
         """The status of one answer, whatever it is, and its ``Date``. A job of ``run_all`` calls it.
 
-        Raises:
-            InputError: roots that cannot be read.
-            requests.RequestException, ValueError: no answer, or no URL.
+        Without an answer it raises what ``requests`` does; InputError for roots that cannot be read.
         """
         with self._request(url, deadline) as response:
             return response.status_code, response.headers.get("Date", "")
@@ -584,10 +582,9 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return float(text[:9])
     from email.utils import parsedate_to_datetime
 
-    try:
+    with suppress(TypeError, ValueError, IndexError, OverflowError):
         return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds())
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return 0.0
+    return 0.0
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:

@@ -287,7 +287,6 @@ def _surplus(answers: Iterable[OcspAnswer], parse: Callable[[bytes], OcspRespons
 
 
 def render_inspection(facts: Mapping[str, Any]) -> str:
-    """The facts as lines for people."""
     rims, answers, cpu, first = facts["rims"], facts["ocsp"], facts.get("cpu", []), facts["earliest_expiry"]
     mark = f"   {SIMULATED}" if facts["simulated"] is True else ""
     files = f", {counted(len(cpu), 'file')} of CPU collateral" if cpu else ""
@@ -469,7 +468,6 @@ class _Preflight:
 
 
 def render_preflight(facts: Mapping[str, Any]) -> str:
-    """The facts as lines for people."""
     lines = []
     for rim in facts["rims"]:
         if not rim["available"]:
