@@ -559,23 +559,8 @@ def _facts(verified: VerifiedToken, check: BindingCheck | None, at: datetime) ->
         facts["guest"] = guest_to_json(guest)
     if verified.refusals:
         facts["refusals"] = [refusal.to_json() for refusal in verified.refusals]
-    return {**facts, "token": _summary(verified, at)}
-
-
-def _binding(quote: ParsedQuote | GuestFacts | None, *, holds: bool, note: str, kind: str | None) -> dict[str, object]:
-    """What of a quote is to be compared further."""
-    return {
-        "holds": holds,
-        "note": note,
-        "kind": kind,
-        "measurement": quote.measurement.hex() if quote is not None else None,
-        "registers": [register.hex() for register in quote.registers] if quote is not None else [],
-    }
-
-
-def _summary(verified: VerifiedToken, at: datetime) -> dict[str, object]:
     digest = verified.evidence_digest
-    return {
+    facts["token"] = {
         **voucher(verified),
         "kind": verified.kind.value,
         "overall": verified.overall,
@@ -587,4 +572,16 @@ def _summary(verified: VerifiedToken, at: datetime) -> dict[str, object]:
         "evidence_digest": digest.hex() if digest is not None else None,
         "statuses": dict(verified.statuses),
         "wrapper": verified.wrapper,
+    }
+    return facts
+
+
+def _binding(quote: ParsedQuote | GuestFacts | None, *, holds: bool, note: str, kind: str | None) -> dict[str, object]:
+    """What of a quote is to be compared further."""
+    return {
+        "holds": holds,
+        "note": note,
+        "kind": kind,
+        "measurement": quote.measurement.hex() if quote is not None else None,
+        "registers": [register.hex() for register in quote.registers] if quote is not None else [],
     }
