@@ -201,6 +201,9 @@ def _check(demands: object) -> None:
         value = getattr(demands, item.name)
         if not _TYPES[str(item.type)](value, item):
             raise _value(f"{item.name} is {value!r:.80}, expected {item.type}")
+        if value == () and "words" in item.metadata:
+            hint = f"name some of {', '.join(item.metadata['words'])}, or leave it out"
+            raise _value(f"{item.name} is empty, so that no guest would count", hint)
 
 
 def _text(value: object, item: Field[Any]) -> bool:

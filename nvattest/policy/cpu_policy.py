@@ -175,4 +175,6 @@ def _some(name: str) -> JsonObject:
 
 def _schemas(demands: type[Any]) -> JsonObject:
     declared = _plain_fields(demands)
-    return field_schemas(declared, {name: _default(field) for name, field in declared.items()})
+    schemas: dict[str, Any] = field_schemas(declared, {name: _default(field) for name, field in declared.items()})
+    words = {name for name, field in declared.items() if isinstance(field.default, tuple) and "words" in field.metadata}
+    return {name: {**schema, "minItems": 1} if name in words else schema for name, schema in schemas.items()}

@@ -87,10 +87,11 @@ class Guest:
             raise InputError(f"a quote is the bytes of its file, not {type(self.quote).__name__}", code="format")
         for name, value, kinds, make in (
             ("policy", self.policy, CpuPolicy, "load_cpu_policy"),
+            ("recipe", self.recipe, Recipe, "Challenge"),
             ("collateral", self.collateral, TdxCollateral | SnpCollateral | None, "parse_collateral"),
             ("anchors", self.anchors, CpuAnchors, "testing.SimulatedGuest.anchors"),
         ):
-            if not isinstance(value, kinds):
+            if not isinstance(value, kinds) or isinstance(value, type):
                 raise InputError(
                     f"the {name} of a guest cannot be {type(value).__name__}", code="format", hint=f"nvattest.{make}"
                 )

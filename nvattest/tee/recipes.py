@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, runtime_checkable
 
 from nvattest._documents import load_json
 from nvattest._text import base64url, hex_bytes, suggestion
@@ -43,6 +43,7 @@ class Demand(NamedTuple):
     evidence: tuple[bytes, ...] = ()
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """How report data is computed. ``demand`` raises InputError where an input cannot be used."""
 

@@ -127,6 +127,15 @@ def test_no_measurement_demanded_is_a_mistake_unless_it_is_written_out(table: di
     assert valid == enough, "the schema says the same"
 
 
+@pytest.mark.parametrize(("table", "name"), [("tdx", "tcb_status"), ("snp", "endorsement")])
+def test_a_list_that_would_let_no_guest_count_is_a_mistake(table: str, name: str) -> None:
+    policy = {table: {"measurements": "any", name: []}}
+    with pytest.raises(PolicyError, match=f"{name} is empty, so that no guest would count") as caught:
+        read(policy)
+    assert (caught.value.code, "leave it out" in caught.value.hint) == ("policy-value", True)
+    assert not jsonschema.Draft202012Validator(cpu_policy_schema()).is_valid(policy)
+
+
 MISTAKES = [
     (b'[tdx]\nmrtd = ["AB"]', "cpu, line 2, column 1: tdx.mrtd [0]", "policy-value"),
     (b'[tdx]\nmrtd = ["' + A.upper().encode() + b'"]', "tdx.mrtd [0]", "policy-value"),

@@ -201,7 +201,10 @@ def test_a_guest_is_made_of_bytes_and_instants_with_a_zone(change: dict[str, Any
         Guest(**values | change)
 
 
-@pytest.mark.parametrize(("name", "value"), [("policy", b"[tdx]"), ("collateral", b"{}"), ("anchors", None)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("policy", b"[tdx]"), ("recipe", None), ("recipe", Challenge), ("collateral", b"{}"), ("anchors", None)],
+)
 def test_an_argument_of_another_type_is_named_with_what_makes_it(name: str, value: object) -> None:
     bound = Bound.make("tdx")
     with pytest.raises(InputError, match=f"the {name} of a guest cannot be") as caught:
