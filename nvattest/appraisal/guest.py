@@ -28,15 +28,9 @@ ANY_GUEST: Final = "any guest"
 UP_TO_DATE: Final = "UpToDate"
 # Intel's words for a platform's TCB level; "Revoked" never reaches a policy.
 TCB_STATUSES: Final = (
-    UP_TO_DATE,
-    "SWHardeningNeeded",
-    "ConfigurationNeeded",
-    "ConfigurationAndSWHardeningNeeded",
-    "OutOfDate",
-    "OutOfDateConfigurationNeeded",
-    "TDRelaunchAdvised",
-    "TDRelaunchAdvisedConfigurationNeeded",
-)
+    UP_TO_DATE, "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate",
+    "OutOfDateConfigurationNeeded", "TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded",
+)  # fmt: skip
 # Intel's evaluation data number in use since 2026-01. A file of an older issue may still be current.
 MINIMUM_EVALUATION: Final = 18
 GENERATIONS: Final = ("milan", "genoa", "siena", "turin")
@@ -89,7 +83,6 @@ class TdxDemands:
 
     @property
     def weakenings(self) -> tuple[str, ...]:
-        """The demands that ask less than the defaults do."""
         return (
             *([ANY_GUEST] if self.measurements == ANY else []),
             *(["tdx.tcb_status"] if set(self.tcb_status) - {UP_TO_DATE} else []),
@@ -152,7 +145,6 @@ class SnpDemands:
 
     @property
     def weakenings(self) -> tuple[str, ...]:
-        """The demands that ask less than the defaults do."""
         return (
             *([ANY_GUEST] if self.measurements == ANY else []),
             *(["snp.maximum_vmpl"] if self.maximum_vmpl else []),
@@ -184,16 +176,13 @@ class CpuPolicy:
         return tuple(dict.fromkeys(both))
 
 
-def _value(message: str, hint: str = "") -> PolicyError:
-    return PolicyError(f"a CPU policy: {message}", code="policy-value", hint=hint)
+def _value(message: str, hint: str = "", code: str = "policy-value") -> PolicyError:
+    return PolicyError(f"a CPU policy: {message}", code=code, hint=hint)
 
 
 def _no_measurement(table: str, names: str) -> PolicyError:
-    return PolicyError(
-        f"a CPU policy: [{table}] demands no measurement, so that any guest would count",
-        code="policy-measurements",
-        hint=f'name {names}; or write measurements = "any" to accept any guest',
-    )
+    message = f"[{table}] demands no measurement, so that any guest would count"
+    return _value(message, f'name {names}; or write measurements = "any" to accept any guest', "policy-measurements")
 
 
 def _check(demands: object) -> None:
@@ -329,11 +318,11 @@ class GuestAppraisal(Judged):
         guest = measured(self.kind, measurement, level)
         one = self.devices == 1
         devices = "this device" if one else f"these {counted(self.devices, 'device')}"
-        verdict = "it is trusted" if one else "all are trusted"
+        trusted = "it is trusted" if one else "all are trusted"
         if self.strength is Strength.KEY_AND_EVIDENCE:
             key = f"holds key {self.key}, " if self.key is not None else ""
-            return f"{guest} {key}asked {devices} with your challenge, and {verdict}."
+            return f"{guest} {key}asked {devices} with your challenge, and {trusted}."
         if self.strength is Strength.NONCE_ONLY:
-            tie = f"names the nonce that {devices} answered, and {verdict}. It covers no evidence"
+            tie = f"names the nonce that {devices} answered, and {trusted}. It covers no evidence"
             return f"{guest} {tie}: devices of another machine could have answered."
-        return f"{guest} has the report data that you expect. What ties {devices} to it is yours to know; {verdict}."
+        return f"{guest} has the report data that you expect. What ties {devices} to it is yours to know; {trusted}."

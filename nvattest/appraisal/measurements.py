@@ -68,7 +68,6 @@ class Comparison(NamedTuple):
 
     @property
     def covered(self) -> int:
-        """How many golden values there were."""
         return len([cell for cell in self.cells if cell.golden is not None])
 
     @property
@@ -116,7 +115,6 @@ class SvnCell(NamedTuple):
 
     @property
     def satisfied(self) -> bool:
-        """Whether the runtime number is there and high enough."""
         return self.runtime is not None and self.runtime >= self.record.minimum
 
 
@@ -128,7 +126,6 @@ class SvnComparison(NamedTuple):
 
     @property
     def mismatches(self) -> tuple[SvnCell, ...]:
-        """Records that are not satisfied."""
         return tuple(cell for cell in self.cells if not cell.satisfied)
 
 
@@ -172,11 +169,11 @@ def check_measurements(comparison: Comparison | None, complete: bool) -> Check:
     mismatches, covered = comparison.mismatches, comparison.covered
     if mismatches:
         places = ", ".join(f"{cell.index} ({cell.role.value if cell.role is not None else '?'})" for cell in mismatches)
-        first = mismatches[0]
+        golden, runtime = mismatches[0].golden, mismatches[0].runtime
         return failed(
             "measurements", f"{len(mismatches)} of {covered} golden values differ: index {places}",
-            expected=first.golden.values[0].hex() if first.golden is not None else "",
-            found=first.runtime.hex() if first.runtime is not None else "no such measurement block",
+            expected=golden.values[0].hex() if golden is not None else "",
+            found=runtime.hex() if runtime is not None else "no such measurement block",
             hint="nvattest explain shows each value; known causes: DevTools mode, a re-issued RIM, a GPU that needs a "
             "full power cycle",
         )  # fmt: skip
@@ -240,7 +237,8 @@ def check_versions(report: Report | None, policy: EvidencePolicy) -> Check:
         return not_made("versions", _NO_REPORT)
     problems = version_problems(report, policy)
     if not problems:
-        return passed("versions", describe_versions(report))
+        said = (f"{name.removesuffix('_version')} {value}" for name, value in signed_versions(report).items())
+        return passed("versions", ", ".join(said))
     message, expected, found = problems[0]
     return failed("versions", message, expected=expected, found=found, hint="update the driver or the VBIOS")
 
@@ -251,11 +249,6 @@ def signed_versions(report: Report) -> dict[str, str]:
     if isinstance(fields, GpuFields):
         return {"driver_version": fields.driver_version, "vbios_version": fields.vbios_version}
     return {"bios_version": fields.bios_version}
-
-
-def describe_versions(report: Report) -> str:
-    """The versions in words."""
-    return ", ".join(f"{name.removesuffix('_version')} {value}" for name, value in signed_versions(report).items())
 
 
 def _same_version(one: str, other: str, *, name: str) -> bool:

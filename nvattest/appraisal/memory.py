@@ -148,11 +148,7 @@ class Memory:
         return self._certificates.recall(der, lambda: parse_certificate(der))
 
     def parse_rim(self, content: bytes) -> RimDocument:
-        """Parse a RIM.
-
-        Raises:
-            ParseError: the document does not follow the profile.
-        """
+        """The RIM of these bytes, or a ParseError where it does not follow the profile."""
         return self._rims.recall(content, lambda: parse_rim(content))
 
     def explain_rim(self, error: ParseError, content: bytes) -> str:
@@ -162,11 +158,7 @@ class Memory:
         return self._explanations.recall(content, lambda: explained(error, content))
 
     def parse_answer(self, content: bytes) -> OcspResponse:
-        """Parse the answer of an OCSP responder.
-
-        Raises:
-            ParseError: it cannot be read, or answers about more than one certificate.
-        """
+        """The OCSP answer of these bytes, or a ParseError; also where it is about more than one certificate."""
         return self._responses.recall(content, lambda: parse_ocsp_response(content, parse=self._parse_certificate))
 
     def validate_device_chain(
@@ -174,14 +166,14 @@ class Memory:
     ) -> ValidatedChain:
         """Validate a device chain against the device anchors. Only good paths are kept."""
         key = (certificates, anchors.device)
-        known = self._chains.get(key)
-        if known is None:
-            known = validate_chain(
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = validate_chain(
                 certificates, anchors.device, profile=ChainProfile.DEVICE, at=at, verifier=self.ecdsa
             )
-            if known.path_ok:
-                self._chains.put(key, known)
-        return known.judged_at(at)
+            if chain.path_ok:
+                self._chains.put(key, chain)
+        return chain.judged_at(at)
 
     def verify_rim(self, document: RimDocument, anchors: TrustAnchors, at: datetime) -> RimVerification:
         return self._verifications.recall(
@@ -210,11 +202,8 @@ class Memory:
                 index.setdefault(response.serial, []).append((answer, response))
             else:
                 reasons.append(f"the responder says {response.responder_status}")
-        unusable = ""
-        if reasons:
-            count = f"{len(reasons)} of {len(collateral.ocsp)} answers"
-            unusable = f"{count} could not be used, the first: {reasons[0][:200]}"
-        return index, unusable
+        count = f"{len(reasons)} of {len(collateral.ocsp)} answers"
+        return index, f"{count} could not be used, the first: {reasons[0][:200]}" if reasons else ""
 
     def judge(
         self, answer: OcspAnswer, response: OcspResponse, certificate: Certificate, issuer: Certificate, at: datetime

@@ -38,6 +38,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from nvattest._registry import NO_PDI, PPCIE_ENABLED, SWITCH_LOCKED
@@ -115,12 +116,10 @@ class Verifier:
         """
         asked = None if nonce is None else Nonce.of(nonce)
         basis = Basis(asked, collateral, VerificationTime.of(at), self.policy, self.anchors, self._memory)
-        counts = dict.fromkeys(DeviceKind, 0)
         devices: list[DeviceAppraisal] = []
         for device in self.read(evidence):
-            kind = device.evidence.kind
-            devices.append(appraise_device(device, counts[kind], basis))
-            counts[kind] += 1
+            index = sum(other.kind is device.evidence.kind for other in devices)
+            devices.append(appraise_device(device, index, basis))
         return appraise_platform(tuple(devices), basis)
 
 
@@ -275,24 +274,16 @@ def appraise_rim(
     if verified is None or chip is None:
         check = not_made(binding, "nothing is read from a RIM that is not verified")
         return RimResult([*checks, check], appraisal)
-    findings = bind_rim(verified, role=role, version=_version_for(role, report), chip=chip, kind=report.kind)
+    version = values.signed_versions(report)[f"{role.value}_version"]
+    findings = bind_rim(verified, role=role, version=version, chip=chip, kind=report.kind)
     if not findings:
         own = verified.document
         detail = f"{own.product} {own.edition} {own.version}, manufacturer {own.manufacturer_id}"
         return RimResult([*checks, passed(binding, detail)], appraisal, verified)
-    first = findings[0]
-    check = failed(
-        binding, "; ".join(finding.message for finding in findings), expected=first.expected, found=first.found,
-        hint=f"this RIM describes something else; get {rim_id}", code=first.result_code,
-    )  # fmt: skip
+    first, detail = findings[0], "; ".join(finding.message for finding in findings)
+    hint = f"this RIM describes something else; get {rim_id}"
+    check = failed(binding, detail, expected=first.expected, found=first.found, hint=hint, code=first.result_code)
     return RimResult([*checks, check], appraisal)
-
-
-def _version_for(role: RimRole, report: Report) -> str:
-    fields = report.fields
-    if isinstance(fields, SwitchFields):
-        return fields.bios_version
-    return fields.driver_version if role is RimRole.DRIVER else fields.vbios_version
 
 
 # --- steps 20 to 25: what only all devices of one guest together allow ------------------------------------------------
@@ -354,11 +345,10 @@ def _check_distinct(devices: Devices) -> Check:
     twice = [f"ueid {name}" for name in ueids if ueids.count(name) > 1]
     twice += [f"PDI {name}" for name in pdis if pdis.count(name) > 1]
     if twice:
-        return failed(
-            "devices-distinct", f"one device appears more than once: {twice[0]}",
-            expected=counted(len(devices), "different device"), found=counted(len(set(ueids)), "different device"),
-            hint="the list repeats the evidence of one device in the place of another",
-        )  # fmt: skip
+        detail, word = f"one device appears more than once: {twice[0]}", "different device"
+        hint = "the list repeats the evidence of one device in the place of another"
+        expected, found = counted(len(devices), word), counted(len(set(ueids)), word)
+        return failed("devices-distinct", detail, expected=expected, found=found, hint=hint)
     if devices and len(identities) == len(devices):
         return passed("devices-distinct", counted(len(devices), "certified identity", "certified identities"))
     return not_made("devices-distinct", "a chain could not be read")
@@ -367,10 +357,9 @@ def _check_distinct(devices: Devices) -> Check:
 def _check_nonce(devices: Devices) -> Check:
     nonces = {device.report.request.nonce for device in devices if device.report is not None}
     if len(nonces) > 1:
-        return failed(
-            "one-nonce", f"the devices answered {len(nonces)} different nonces", expected="1", found=str(len(nonces)),
-            hint="collect the evidence of all devices in one go",
-        )  # fmt: skip
+        detail = f"the devices answered {len(nonces)} different nonces"
+        hint = "collect the evidence of all devices in one go"
+        return failed("one-nonce", detail, expected="1", found=str(len(nonces)), hint=hint)
     if nonces and all(device.report is not None for device in devices):
         return passed("one-nonce", "all devices answered the same nonce")
     return not_made("one-nonce", "a report could not be read")
@@ -412,14 +401,12 @@ def _check_topology(gpus: Devices, switches: Devices, policy: EvidencePolicy) ->
         return failed("topology", _first_of(unlinked), expected=f"{both} that name each other", hint=hint)
     if gpus and switches:
         return passed("topology", f"{both} name each other, the GPUs in protected PCIe mode and the switches locked")
-    if ppcie or switches or required:
-        missing = "switches" if gpus else "GPUs"
-        detail = f"the evidence has no {missing}: who is linked to whom was not checked"
-        hint = f"give the evidence of the {missing} too (--device all)"
-        if required:
-            return failed("topology", detail, hint=hint)
-        return skipped("topology", detail, hint=hint, tolerated_by="topology")
-    return passed("topology", "the devices are not linked by protected PCIe; each stands for itself")
+    if not (ppcie or switches or required):
+        return passed("topology", "the devices are not linked by protected PCIe; each stands for itself")
+    missing = "switches" if gpus else "GPUs"
+    make = failed if required else partial(skipped, tolerated_by="topology")
+    detail = f"the evidence has no {missing}: who is linked to whom was not checked"
+    return make("topology", detail, hint=f"give the evidence of the {missing} too (--device all)")
 
 
 def _first_of(problems: list[str]) -> str:
