@@ -109,11 +109,15 @@ def load_json(
     maximum: int,
     result_code: ResultCode = ResultCode.BAD_ARGUMENT,
     file: bool = False,
+    repeated: list[str] | None = None,
 ) -> object:
     """Read one JSON document. Integers stay integers up to 19 digits; longer ones are refused.
 
     ``file``: the bytes are those of a file that a person made, which may begin with a byte order mark and then be
     UTF-8 or UTF-16 (what PowerShell's ``>`` writes). Services and signed documents use UTF-8 (RFC 8259, 8.1).
+
+    ``repeated``: a list for a document that nothing signs. It gets the keys that an object has twice with one value, a
+    text, a number, a boolean or null, which are then no error.
 
     Raises:
         ParseError: too large, too many values, another encoding, not JSON, a key twice in one object, NaN or Infinity,
@@ -124,7 +128,9 @@ def load_json(
     def unique(pairs: list[tuple[str, object]]) -> JsonObject:
         members: JsonObject = {}
         for key, value in pairs:
-            if key in members:
+            if key in members and repeated is not None and _is_repeated(members[key], value):
+                repeated.append(key)
+            elif key in members:
                 raise fail(f"the key {key[:80]!r} appears twice in one object", code="duplicate-key")
             members[key] = value
         return members
@@ -170,6 +176,10 @@ def load_json(
     if _is_deep(document):
         raise fail("nested too deeply", code="json")
     return document
+
+
+def _is_repeated(first: object, second: object) -> bool:
+    return type(first) is type(second) and not isinstance(first, dict | list) and first == second
 
 
 def _is_deep(document: object) -> bool:

@@ -47,6 +47,7 @@ class Subject(NamedTuple):
 
     ``kind`` is ``appraisal``, ``token``, ``claims``, ``bundle``, ``result``, ``error`` or ``evidence``. Beside claims
     ``document`` is the result that held them: what the program that wrote them said, such as that they are simulated.
+    ``notices`` say what of claims their reader had to let pass.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Subject(NamedTuple):
     tokens: tuple[UnverifiedToken, ...] = ()
     claims: tuple[tuple[str, JsonObject], ...] = ()
     data: bytes = b""
+    notices: tuple[str, ...] = ()
 
 
 def recognise(data: bytes, *, source: str) -> Subject:
@@ -71,11 +73,20 @@ def recognise(data: bytes, *, source: str) -> Subject:
     single = stripped.decode("ascii", "replace")
     if _JWT.fullmatch(single):
         return Subject("token", tokens=(_token("", single),))
+    repeated: list[str] = []
     try:
-        document = load_json(data, source=source, maximum=MAXIMUM, file=True)
+        subject = _subject(load_json(data, source=source, maximum=MAXIMUM, file=True, repeated=repeated), data, source)
+        if repeated and subject.kind != "claims":
+            # NVIDIA's tools write a claim twice. What is signed or ours has each member once, and this raises.
+            load_json(data, source=source, maximum=MAXIMUM, file=True)
     except ParseError as error:
         error.hint = error.hint or "results are saved with -f json: nvattest -f json attest > result.json"
         raise
+    notices = [f"The member {key[:80]!r} is there twice in one object, with the same value." for key in repeated]
+    return subject._replace(notices=tuple(notices[:_MAXIMUM_TOKENS]))
+
+
+def _subject(document: object, data: bytes, source: str) -> Subject:
     if isinstance(document, dict):
         return _object(document, data, source)
     if tokens := _tokens(document):
@@ -291,7 +302,7 @@ def _kind_of_json(data: bytes, start: bytes) -> str | None:
         try:
             document = load_json(data, source="file", maximum=MAXIMUM, file=True)
         except ParseError:
-            return None
+            document = None
         if isinstance(document, dict):
             marks = {
                 "policy": "authorization-rules" in document,
@@ -388,6 +399,8 @@ def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
         lines = _tokens_shown(subject.tokens, terminal)
     elif subject.kind == "claims":
         lines = _banner("These are claims without a token around them.", terminal)
+        for notice in subject.notices:
+            lines += terminal.wrap(clean(notice), first="  ")
         lines += [*_result(document, terminal), *_guest(document, terminal)] if document else []
         for name, claims in subject.claims:
             lines += ["", terminal.paint(f"  {clean(name)}", "bold"), *_claims(claims, terminal)]
@@ -415,8 +428,9 @@ def subject_to_json(subject: Subject) -> dict[str, object]:
         return {**kind, "bundle": _inspect(subject.data, "").facts}
     if subject.kind == "error":
         return {**kind, "error": subject.document}
-    result = {} if subject.document is None else {"result": subject.document}
-    return {**kind, "claims": dict(subject.claims), "verified": False, **result}
+    more = {"result": subject.document, "notices": list(subject.notices)}
+    said = {name: value for name, value in more.items() if value}
+    return {**kind, "claims": dict(subject.claims), "verified": False, **said}
 
 
 def _appraisal_to_json(view: AppraisalView) -> dict[str, object]:

@@ -210,6 +210,43 @@ def test_real_claims_chains_and_lists_are_shown(
     assert words in capsys.readouterr().out
 
 
+def test_claims_that_nvidia_s_tools_wrote_with_a_member_twice_are_read_and_say_so(
+    real_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(real_data / "claims" / "nvtrust" / "gpu-overall_claims_local.json")
+    said = "The member 'exp' is there twice in one object, with the same value."
+    assert main(["inspect", path]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert main(["-f", "json", "inspect", path]) == 0
+    written = json.loads(capsys.readouterr().out)
+    SCHEMA.validate(written)
+    assert written["content"]["notices"] == [said]
+    assert written["content"]["claims"]["claims"]["exp"] == 4880995383
+
+
+CLAIMS = '{"measres": "success", "x-nvidia-gpu-driver-version": "1", %s}'
+
+
+@pytest.mark.parametrize("pair", ["1, 1", '"a", "a"', "true, true", "null, null"])
+def test_a_claim_twice_with_one_value_is_read(pair: str) -> None:
+    first, second = pair.split(", ")
+    assert kind_of_file((CLAIMS % f'"exp": {first}, "exp": {second}').encode()) == "claims"
+
+
+@pytest.mark.parametrize("pair", ["1, 2", "1, true", "1, 1.0", '"a", "b"', "[], []", "{}, {}", "[1], [true]"])
+def test_a_claim_twice_with_different_or_nested_values_is_refused(pair: str) -> None:
+    first, second = pair.split(", ")
+    assert kind_of_file((CLAIMS % f'"exp": {first}, "exp": {second}').encode()) is None
+
+
+@pytest.mark.parametrize("kind", ["appraisal", "bundle", "evidence", "jwks", "token"])
+def test_what_is_signed_or_read_again_has_each_member_once(kind: str, files: dict[str, Path]) -> None:
+    text = files[kind].read_text().strip()
+    assert kind_of_file(text.encode()) == kind
+    at = text.index("{") + 1
+    assert kind_of_file(f'{text[:at]}"a": 1, "a": 1, {text[at:]}'.encode()) is None
+
+
 def test_json_that_cannot_be_read_is_refused_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
