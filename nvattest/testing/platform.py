@@ -110,8 +110,8 @@ class Platform:
     """One simulated node. Make it with :meth:`build`; it does not change afterwards.
 
     ``name``, ``seed``, ``clock``, ``driver_version`` and ``lies`` are those of :meth:`build`; ``mode`` is how the GPUs
-    are used (``spt``, ``mpt`` or ``ppcie``); ``gpus`` are those on the bus, ``switches`` those on the fabric. A nonce
-    that is none raises InputError.
+    are used (``spt``, ``mpt`` or ``ppcie``); ``gpus`` are those on the bus, ``switches`` those on the fabric. Methods
+    raise InputError for a nonce that does not have 32 bytes.
     """
 
     def __init__(
@@ -314,12 +314,11 @@ class Platform:
 
     def ocsp_answers(self) -> dict[str, bytes]:
         """One answer without a nonce for each certificate that verifiers ask about, by a name for people."""
-        return {
-            f"{number:02}-{re.sub('[^A-Za-z0-9]+', '-', certificate.template.common_name)}": self._ocsp.about(
-                certificate
-            )
-            for number, certificate in enumerate(self._certificates.values())
-        }
+        answers = {}
+        for number, item in enumerate(self._certificates.values()):
+            words = re.sub("[^A-Za-z0-9]+", "-", item.template.common_name)
+            answers[f"{number:02}-{words}"] = self._ocsp.about(item)
+        return answers
 
     def certify(self, label: str, pdi: bytes) -> tuple[Certificate, ...]:
         """The honest chain of one more GPU of this platform's kind, leaf first; the OCSP responder knows it.
