@@ -10,7 +10,7 @@ an empty list demands nothing of that field. The defaults are strict.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from datetime import date, datetime
 from enum import Enum
@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from nvattest._documents import JsonObject
 from nvattest.appraisal.check import REQUIRED_GUEST, Check, Judged, measured, refused, unproven, verdict
-from nvattest.appraisal.inputs import demand
+from nvattest.appraisal.inputs import demand, fits
 from nvattest.errors import PolicyError
 from nvattest.model import counted
 
@@ -188,34 +188,26 @@ def _no_measurement(table: str, names: str) -> PolicyError:
 def _check(demands: object) -> None:
     for item in fields(demands):  # type: ignore[arg-type]
         value = getattr(demands, item.name)
-        if not _TYPES[str(item.type)](value, item):
+        if not _fits(value, item):
             raise _value(f"{item.name} is {value!r:.80}, expected {item.type}")
         if value == () and "words" in item.metadata:
             hint = f"name some of {', '.join(item.metadata['words'])}, or leave it out"
             raise _value(f"{item.name} is empty, so that no guest would count", hint)
 
 
-def _text(value: object, item: Field[Any]) -> bool:
-    bounds = item.metadata
-    if type(value) is not str:
-        return False
+def _fits(value: object, item: Field[Any]) -> bool:
+    if item.name == "minimum_tcb":
+        return isinstance(value, Mapping) and all(type(floor) is TcbFloor for floor in value.values())
+    texts = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
+    above = isinstance(value, int) and value > item.metadata.get("maximum", value)
+    return fits(value, str(item.type)) and not above and all(_spelled(text, item.metadata) for text in texts)
+
+
+def _spelled(text: str, bounds: Mapping[str, Any]) -> bool:
     if "words" in bounds:
-        return value in bounds["words"]
+        return text in bounds["words"]
     pattern = bounds["pattern"] if "pattern" in bounds else f"[0-9a-f]{{{2 * bounds['size']}}}"
-    return re.fullmatch(pattern, value) is not None
-
-
-_TYPES: Final[Mapping[str, Callable[[Any, Field[Any]], bool]]] = {
-    "bool": lambda value, _: type(value) is bool,
-    "int": lambda value, item: type(value) is int and 0 <= value <= item.metadata["maximum"],
-    "str": _text,
-    "str | None": lambda value, item: value is None or _text(value, item),
-    "date | None": lambda value, _: value is None or type(value) is date,
-    "tuple[str, ...]": lambda value, item: type(value) is tuple and all(_text(entry, item) for entry in value),
-    "Mapping[str, TcbFloor]": lambda value, _: (
-        isinstance(value, Mapping) and all(type(floor) is TcbFloor for floor in value.values())
-    ),
-}
+    return re.fullmatch(pattern, text) is not None
 
 
 # --- the appraisal --------------------------------------------------------------------------------------------------

@@ -21,6 +21,11 @@ _NO_REPORT = "the report could not be read"
 _NO_CHAIN = "there is no readable chain"
 _NEITHER = "the report or the chain could not be read"
 _AGAIN = "collect the evidence again"
+_HINTS = {
+    "anchor": "simulated or foreign devices need their own --trust-anchors",
+    "expired": "check the clock, or give --at the time for which the collateral was made",
+    "not-yet-valid": "check the clock",
+}
 
 
 def check_report(device: ReadEvidence, policy: EvidencePolicy) -> list[Check]:
@@ -81,24 +86,15 @@ def _first_finding(name: str, findings: tuple[ChainFinding, ...], otherwise: str
         return failed(name, otherwise)
     first = findings[0]
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    hints = {
-        "anchor": "simulated or foreign devices need their own --trust-anchors",
-        "expired": "check the clock, or give --at the time for which the collateral was made",
-        "not-yet-valid": "check the clock",
-    }
-    hint = hints.get(first.rule, "the chain was altered or belongs to another device")
+    hint = _HINTS.get(first.rule, "the chain was altered or belongs to another device")
     return failed(name, f"{first.message}{more}", expected=first.expected, found=first.found, hint=hint)
 
 
 def identity_of(certificates: tuple[Certificate, ...]) -> DeviceIdentity:
     """Who the device is, by its certificates (leaf first, at least one)."""
-    above = certificates[1] if len(certificates) > 1 else certificates[0]
-    return DeviceIdentity(
-        ueid=str(certificates[0].serial),
-        hwmodel=above.common_name or "",
-        pdi=dice.pdi_of_chain(certificates),
-        chip=dice.chip_of_chain(certificates),
-    )
+    leaf, above = certificates[0], certificates[1] if len(certificates) > 1 else certificates[0]
+    pdi, chip = dice.pdi_of_chain(certificates), dice.chip_of_chain(certificates)
+    return DeviceIdentity(ueid=str(leaf.serial), hwmodel=above.common_name or "", pdi=pdi, chip=chip)
 
 
 def check_signature(device: ReadEvidence, basis: Basis) -> Check:

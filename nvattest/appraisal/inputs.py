@@ -10,8 +10,9 @@ name, type, default, meaning and bounds. Files, their schema and the explanation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import date
 from enum import Enum
 from typing import Final, NamedTuple, TypeVar
 
@@ -114,19 +115,16 @@ class EvidencePolicy:
         for item in fields(self):
             value = getattr(self, item.name)
             # "no" or 1 would weaken and not stand among the weakenings; "required" would demand nothing.
-            if not _TYPES[str(item.type)](value):
-                raise PolicyError(
-                    f"{item.name} of an evidence policy is {value!r:.80}, expected {item.type}", code="policy-value"
-                )
+            if not fits(value, str(item.type)):
+                message = f"{item.name} of an evidence policy is {value!r:.80}, expected {item.type}"
+                raise PolicyError(message, code="policy-value")
             base: int = item.metadata.get("base", 0)
             # A text that is no version would match nothing: a list with it would deny nothing.
             for version in () if not base or value is None else (value,) if type(value) is str else value:
                 if version_key(version, base=base) is None:
-                    raise PolicyError(
-                        f"an evidence policy names {version!r:.80}, which is not a version",
-                        code="policy-value",
-                        hint=f'write it as "{VERSION_EXAMPLES[base]}"',
-                    )
+                    message = f"an evidence policy names {version!r:.80}, which is not a version"
+                    hint = f'write it as "{VERSION_EXAMPLES[base]}"'
+                    raise PolicyError(message, code="policy-value", hint=hint)
 
     def __repr__(self) -> str:
         said = [f"{item.name}={getattr(self, item.name)!r}" for item in fields(self)
@@ -142,25 +140,18 @@ class EvidencePolicy:
         return tuple(names)
 
 
-def _count(value: object) -> bool:
-    return type(value) is int and value >= 0
+_KINDS: Final = {kind.__name__: kind for kind in (bool, int, str, date, Architecture, RevocationMode, TopologyRule)}
 
 
-def _all(kind: type) -> Callable[[object], bool]:
-    return lambda value: type(value) is tuple and all(type(item) is kind for item in value)
-
-
-# Whether a value has the type that a field is declared with.
-_TYPES: dict[str, Callable[[object], bool]] = {
-    "bool": lambda value: type(value) is bool,
-    "int": _count,
-    "int | None": lambda value: value is None or _count(value),
-    "str | None": lambda value: value is None or type(value) is str,
-    "tuple[str, ...]": _all(str),
-    "tuple[Architecture, ...]": _all(Architecture),
-    "RevocationMode": lambda value: type(value) is RevocationMode,
-    "TopologyRule": lambda value: type(value) is TopologyRule,
-}
+def fits(value: object, declared: str) -> bool:
+    """Whether a value has the type that a field is declared with, such as ``str | None``; no number is negative."""
+    if declared.startswith("tuple["):
+        kind = _KINDS[declared[len("tuple[") : -len(", ...]")]]
+        return type(value) is tuple and all(type(item) is kind for item in value)
+    kind = _KINDS[declared.removesuffix(" | None")]
+    if value is None:
+        return declared.endswith(" | None")
+    return type(value) is kind and (type(value) is not int or value >= 0)
 
 
 # --- collateral -------------------------------------------------------------------------------------------------------
