@@ -82,8 +82,8 @@ if TYPE_CHECKING:
     from nvattest.tee.recipes import ExpectedReportData as ExpectedReportData
     from nvattest.tee.recipes import recipe_from_inputs as recipe_from_inputs
     from nvattest.token.claims import claims_of as claims_of
+    from nvattest.token.claims import sign_detached_eat as sign_detached_eat
     from nvattest.token.ear import sign_ear as sign_ear
-    from nvattest.token.eat import sign_detached_eat as sign_detached_eat
     from nvattest.token.keys import PublicKey as PublicKey
     from nvattest.token.keys import SigningKey as SigningKey
     from nvattest.token.verified import TokenKind as TokenKind
@@ -110,9 +110,8 @@ _NAMES = {
     "session": "attest collect fetch_collateral fetch_cpu_collateral issue_token parse_collateral verify verify_token",
     "tee.guest": "Guest",
     "tee.recipes": "Challenge ExpectedReportData recipe_from_inputs",
-    "token.claims": "claims_of",
+    "token.claims": "claims_of sign_detached_eat",
     "token.ear": "sign_ear",
-    "token.eat": "sign_detached_eat",
     "token.keys": "PublicKey SigningKey",
     "token.verified": "TokenKind VerifiedToken",
 }

@@ -377,7 +377,7 @@ def issue_token(
     if ear:
         from nvattest.token.ear import sign_ear as sign
     else:
-        from nvattest.token.eat import sign_detached_eat
+        from nvattest.token.claims import sign_detached_eat
 
         sign = partial(sign_detached_eat, claims_version=claims_version)
     return sign(

@@ -365,8 +365,7 @@ def _decide(
 ) -> tuple[PolicyDecision, ResultCode]:
     from nvattest.policy.isolation import evaluate_bounded
     from nvattest.policy.relying_party import as_if_fresh, combine, kept_answers
-    from nvattest.token.claims import DEFAULT_ISSUER
-    from nvattest.token.eat import SUBJECT
+    from nvattest.token.claims import DEFAULT_ISSUER, SUBJECT
 
     # What the overall token says: the subject of the overall section of JSON policies.
     overall = {

@@ -8,7 +8,8 @@ Claims of devices. 3.0 and 4.0 have the keys that NVIDIA's verifier and its remo
 together), without the firmware id and the version matches. A step that was not reached is ``false``, ``fail`` or an
 empty text, never null; ``secboot``, ``dbgstat`` and the warning are left out where they say nothing.
 
-Of the token itself: issuer, times and ids (RFC 7519, 4.1), and the member ``nvattest``, made and read here.
+Of the token itself: issuer, times and ids (RFC 7519, 4.1), and the member ``nvattest``, made and read here. At the end
+the detached EAT, which says all of it.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ from nvattest.rim.ids import ROLES, RimRole
 from nvattest.spdm.opaque import GpuFields, SwitchFields
 from nvattest.token.binding import appraised_digest
 from nvattest.token.jws import Jws, instant, refuse
-from nvattest.token.keys import PublicKey
+from nvattest.token.keys import PublicKey, SigningKey
 
 # Not NVIDIA's "NVAT-LOCAL-VERIFIER": tokens of that issuer are unsigned by default and must not be confused with ours.
 DEFAULT_ISSUER: Final = "NVATTEST-LOCAL-VERIFIER"
 DEFAULT_LIFETIME: Final = timedelta(hours=1)
 MAXIMUM_LIFETIME: Final = timedelta(days=7)
+SUBJECT: Final = "NVIDIA-PLATFORM-ATTESTATION"
+OVERALL: Final = "x-nvidia-overall-att-result"
+# NVIDIA's service writes the first, NVIDIA's local tools the second.
+DIGEST_LABELS: Final = ("SHA-256", "SHA256")
 MEMBER: Final = "nvattest"
 FORMAT_VERSION: Final = 1
 OVERRIDE: Final = "policy_overrides_appraisal"
@@ -422,3 +427,61 @@ def _read(member: object, issued: object) -> Provenance:
     return Provenance(
         simulated=simulated, anchors=anchors, weakened=tuple(weakened), evidence_digest=digest, trusted=trusted, at=at
     )
+
+
+# --- the detached EAT -------------------------------------------------------------------------------------------------
+#
+# ``[["JWT", overall], {"GPU-0": jwt, "SWITCH-0": jwt}]``, in NVIDIA's shape: it follows what NVIDIA's remote service
+# issues rather than RFC 9711, 5. The detached parts are JWTs, the digest is the lower-case hexadecimal SHA-256 of the
+# compact JWT, ``eat_nonce`` is hexadecimal. Beside NVIDIA's claims the overall token has ``cnf`` (RFC 7800, 3.2) with
+# the key that signed it and the member ``nvattest`` (``provenance``).
+
+
+def sign_detached_eat(
+    appraisal: Appraisal,
+    *,
+    claims: Sequence[JsonObject],
+    claims_version: str,
+    key: SigningKey,
+    now: datetime,
+    new_id: Callable[[], str],
+    issuer: str = DEFAULT_ISSUER,
+    lifetime: timedelta = DEFAULT_LIFETIME,
+    relying_party: Mapping[str, object] | None = None,
+) -> list[object]:
+    """Sign an appraisal, good or bad; ``json.dumps`` of the result is the token.
+
+    Args:
+        appraisal: of 1 or more devices. ``x-nvidia-overall-att-result`` is its ``trusted``, and false where a relying
+            party's policy was applied and did not match.
+        claims: the claims objects of its devices in order, as ``nvattest.claims_of`` gives them.
+        claims_version: their version, ``"3.0"`` or ``"4.0"``, for ``x-nvidia-ver``.
+        key: the private key.
+        now: the time of issue, with its zone.
+        new_id: gives a new random text of 16 or more characters at each call, for ``jti``.
+        issuer: ``iss``.
+        lifetime: from ``iat`` to ``exp``, at most a week.
+        relying_party: the relying party's policy that was applied, and its result, for ``provenance``.
+
+    Raises:
+        InputError: no device, claims of more or fewer devices, or an argument that cannot be used.
+    """
+    devices = claims_by_device(appraisal, claims)
+    registered = registered_claims(issuer=issuer, now=now, lifetime=lifetime, new_id=new_id)
+    detached = {device.label: key.sign(said | registered()) for device, said in devices}
+    overall: JsonObject = {
+        **registered(),
+        "sub": SUBJECT,
+        "x-nvidia-ver": claims_version,
+        OVERALL: verdict(appraisal, relying_party),
+        "submods": {
+            label: ["DIGEST", [DIGEST_LABELS[0], hashlib.sha256(token.encode("ascii")).hexdigest()]]
+            for label, token in detached.items()
+        },
+        "cnf": {"jwk": key.public.jwk()},
+        MEMBER: provenance(appraisal, issued=now, relying_party=relying_party),
+    }
+    # Without a nonce of the caller's there is none to echo: one read from the recording would prove nothing.
+    if appraisal.nonce is not None:
+        overall["eat_nonce"] = appraisal.nonce.hex()
+    return [["JWT", key.sign(overall)], detached]

@@ -19,13 +19,12 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Final
 
-from nvattest._documents import JsonObject, kind_of
+from nvattest._documents import JsonObject
 from nvattest._package import __version__
 from nvattest._text import base64url
 from nvattest.appraisal.check import Check, Outcome
 from nvattest.appraisal.guest import ANY_GUEST, GuestAppraisal
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal, cpu_policy_to_json, guest_to_json
-from nvattest.evidence import MAXIMUM_DEVICES
 from nvattest.token.claims import (
     DEFAULT_ISSUER,
     DEFAULT_LIFETIME,
@@ -34,28 +33,11 @@ from nvattest.token.claims import (
     json_digest,
     policy_digest,
     provenance,
-    read_provenance,
     registered_claims,
     verdict,
     weakenings,
 )
-from nvattest.token.jws import instant, read_jws, refuse, seconds, text_member
-from nvattest.token.keys import Keyring, SigningKey, verify_signature
-from nvattest.token.verified import (
-    EAR_DEVICE_LABEL,
-    EAR_MEMBER,
-    SHOWN_TWICE,
-    Expected,
-    Rules,
-    TokenKind,
-    VerifiedToken,
-    alike,
-    check_counts,
-    check_good_device,
-    check_identities,
-    refusals_of,
-    vouched_for,
-)
+from nvattest.token.keys import SigningKey
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "The nvattest developers"
@@ -129,140 +111,6 @@ def _guest_submodule(guest: GuestAppraisal) -> JsonObject:
     }
 
 
-def verify_ear(compact: str, *, rules: Rules, keys: Keyring, expected: Expected) -> VerifiedToken:
-    """Verify an EAR. Raises TokenError: it must not be believed."""
-    # 1. The shape.
-    token = read_jws(compact, what="the EAR")
-    text_member(token, "eat_profile", "malformed")
-    submods = token.payload.get("submods")
-    if not isinstance(submods, dict) or not submods:
-        raise refuse("the EAR has no submodules", "submods-missing")
-    if len(submods) > MAXIMUM_DEVICES + 8:
-        raise refuse(f"{len(submods)} submodules, at most {MAXIMUM_DEVICES + 8} are read", "too-large")
-    tiers = {label: _submodule_tier(label, value) for label, value in submods.items()}
-    # 2. There are no detached parts; the devices are the submodules named like some.
-    devices = tuple(label for label in submods if EAR_DEVICE_LABEL.fullmatch(label))
-    check_counts(devices, expected)
-    # 3. Times, issuer, nonce.
-    rules.check(token, may_be_anonymous=True)
-    # 4. Key and signature.
-    key = keys.key_for(token, at=rules.at)
-    verify_signature(token, key)
-    # 5. Identities.
-    claims = tuple(_nvidia_claims(submods[label]) for label in devices)
-    check_identities(devices, claims)
-    _check_keys(submods, devices)
-    # 6. Consistency.
-    made = read_provenance(token, key)
-    overall = all(tier is Tier.AFFIRMING for tier in tiers.values())
-    status = _status(token.payload, "the EAR", required=False)
-    if status is not None:
-        if status is not Tier.NONE and status < max(tiers.values()):
-            raise refuse("the EAR as a whole is better than its worst submodule", "overall-inconsistent")
-        overall = overall and status is Tier.AFFIRMING
-    if overall and made.trusted is False:
-        raise refuse("all submodules are affirming, but the platform was not trusted", "overall-inconsistent")
-    # An affirming EAR about no GPU and no switch says nothing of those that were asked about.
-    overall = overall and bool(devices)
-    refusals = {label: refusals_of(label, submodule.get(EAR_MEMBER)) for label, submodule in submods.items()}
-    for label, reasons in refusals.items():
-        if reasons and tiers[label] is Tier.AFFIRMING:
-            raise refuse(f"{label} is affirming, and refused: {reasons[0]}", "overall-inconsistent")
-    for label, item in zip(devices, claims, strict=True):
-        if tiers[label] is Tier.AFFIRMING:
-            _check_nvat(label, submods[label], rules)
-            if item:
-                check_good_device(label, item, weakened=made.lenient)
-    return VerifiedToken(
-        kind=TokenKind.EAR,
-        overall=overall,
-        expires=instant(seconds(token, "exp")),
-        labels=devices,
-        claims=claims,
-        statuses={label: tier.word for label, tier in tiers.items()},
-        refusals=tuple(reason for reasons in refusals.values() for reason in reasons),
-        **vouched_for(token, key, keys, made),
-    )
-
-
-def _status(members: JsonObject, what: str, *, required: bool) -> Tier | None:
-    found = [members[name] for name in ("ear.status", "ear_status") if name in members]
-    if not found and not required:
-        return None
-    word = found[0] if len(found) == 1 else None
-    if not isinstance(word, str) or word not in _STATUSES:
-        raise refuse(f"{what} has no single ear.status out of {', '.join(_STATUSES)}", "malformed")
-    return _STATUSES[word]
-
-
-def _submodule_tier(label: str, value: object) -> Tier:
-    if not isinstance(value, dict):
-        raise refuse(f"{label} is {kind_of(value)}, expected an appraisal", "malformed")
-    status = _status(value, label, required=True) or Tier.NONE
-    for name in ("ear.trustworthiness-vector", "ear_trustworthiness_vector"):
-        if name not in value:
-            continue
-        worst = _worst(label, value[name])
-        if status is not Tier.NONE and status < worst:
-            raise refuse(
-                f"{label} calls itself {status.word}, its trustworthiness vector is {worst.word}",
-                "overall-inconsistent",
-            )
-    return status
-
-
-def _worst(label: str, vector: object) -> Tier:
-    if not isinstance(vector, dict):
-        raise refuse(f"{label}: the trustworthiness vector is {kind_of(vector)}", "malformed")
-    worst = Tier.NONE
-    for name, value in vector.items():
-        if name.replace("_", "-") not in VECTOR_CLAIMS or type(value) is not int or not -128 <= value <= 127:
-            raise refuse(f"{label}: {str(name)[:40]!r} is no claim of a trustworthiness vector", "malformed")
-        worst = max(worst, tier_of(value))
-    return worst
-
-
-def _check_nvat(label: str, submodule: JsonObject, rules: Rules) -> None:
-    """Refuse an affirming submodule that contradicts itself or answers another request.
-
-    Without these facts NVAT affirms nothing. Its overall ``eat_nonce`` repeats the one beside the evidence, which an
-    attacker with an old recording can write; the submodule has the nonce that the device answered.
-    """
-    facts = _nvat_facts(label, submodule)
-    for name in ("signature_verified", "parsed", "nonce_match"):
-        if facts is not None and facts.get(name, True) is not True:
-            raise refuse(f"{label} is affirming, but its {name} is {str(facts[name])[:40]}", "overall-inconsistent")
-    if "eat_nonce" in submodule or (facts is not None and "nonce_match" not in facts):
-        rules.check_nonce(label, submodule.get("eat_nonce"))
-
-
-def _check_keys(submods: Mapping[str, JsonObject], labels: Iterable[str]) -> None:
-    """Refuse two devices with one attestation key: NVAT names no device, and its labels are those of the evidence."""
-    keys = [(label, (_nvat_facts(label, submods[label]) or {}).get("akpub")) for label in labels]
-    if same := alike((label, "".join(key.split())) for label, key in keys if isinstance(key, str)):
-        raise refuse(f"{same[0]} and {same[1]} have one attestation key", "device-duplicate", hint=SHOWN_TWICE)
-
-
-def _nvat_facts(label: str, submodule: JsonObject) -> JsonObject | None:
-    """What NVAT found out about the evidence; None in EARs of others."""
-    found: object = submodule
-    for name in ("ear_verifier_claims", "ear_nvidia_evidence"):
-        if not isinstance(found, dict):
-            raise refuse(f"{label}: {name} is not in an object", "malformed")
-        if name not in found:
-            return None
-        found = found[name]
-    if not isinstance(found, dict):
-        raise refuse(f"{label}: ear_nvidia_evidence is {kind_of(found)}, expected an object", "malformed")
-    return found
-
-
-def _nvidia_claims(submodule: JsonObject) -> JsonObject:
-    evidence = submodule.get("ear.veraison.annotated-evidence")
-    claims = evidence.get("nvidia") if isinstance(evidence, dict) else None
-    return claims if isinstance(claims, dict) else {}
-
-
 # --- the trustworthiness vector ---------------------------------------------------------------------------------------
 
 
@@ -307,7 +155,7 @@ class Tier(IntEnum):
         return self.name.lower()
 
 
-_STATUSES = {tier.word: tier for tier in Tier}
+STATUSES = {tier.word: tier for tier in Tier}
 
 
 def tier_of(value: int) -> Tier:

@@ -340,7 +340,7 @@ def test_without_descriptors_for_the_network_what_is_missing_is_named(files: Pat
 import os, resource
 from nvattest.cli import main
 import nvattest.collateral.gather, nvattest.collateral.http, nvattest.appraisal.verifier, lxml.etree, requests
-import nvattest.token.eat, nvattest.token.claims
+import nvattest.token.claims
 held = []
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 while len(held) < 56:

@@ -460,7 +460,7 @@ def detached_eat() -> None:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from nvattest.session import verify_token
-    from nvattest.token.eat import sign_detached_eat
+    from nvattest.token.claims import sign_detached_eat
     from nvattest.token.keys import SigningKey
 
     key = SigningKey(ec.derive_private_key(7, ec.SECP384R1()))

@@ -47,9 +47,8 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.tee.collateral import SnpCollateral, TdxCollateral, parse_collateral, read_auxiliary
     from nvattest.tee.guest import Guest
     from nvattest.tee.recipes import ExpectedReportData
-    from nvattest.token.claims import claims_of
+    from nvattest.token.claims import claims_of, sign_detached_eat
     from nvattest.token.ear import sign_ear
-    from nvattest.token.eat import sign_detached_eat
     from nvattest.token.keys import SigningKey, parse_jwks
 
 import contextlib

@@ -20,9 +20,8 @@ from nvattest.appraisal.results import Appraisal
 from nvattest.appraisal.verifier import Verifier
 from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
-from nvattest.token.claims import DEFAULT_ISSUER, claims_of
+from nvattest.token.claims import DEFAULT_ISSUER, claims_of, sign_detached_eat
 from nvattest.token.ear import sign_ear
-from nvattest.token.eat import sign_detached_eat
 from nvattest.token.keys import Keyring, SigningKey
 from nvattest.token.verified import Expected, Rules, VerifiedToken
 from nvattest.token.verify import verify_token

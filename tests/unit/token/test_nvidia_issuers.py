@@ -12,7 +12,7 @@ import pytest
 
 from nvattest.cli import main
 from nvattest.errors import ResultCode, TokenError
-from nvattest.token.eat import SUBJECT
+from nvattest.token.claims import SUBJECT
 from nvattest.token.verified import Refusal, TokenKind
 
 from . import minting
