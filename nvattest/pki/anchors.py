@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from nvattest._registry import CPU_MAKERS
 from nvattest.errors import InputError
@@ -20,8 +20,7 @@ _PINNED_DEVICE: Final = bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df
 _PINNED_RIM: Final = bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustAnchor:
+class TrustAnchor(NamedTuple):
     """One root: its subject (RFC 4514), its whole public key and the SHA-256 of its certificate."""
 
     name: str
@@ -131,13 +130,8 @@ def _roots(pem: bytes) -> tuple[TrustAnchor, ...]:
 
 
 def _anchor(certificate: Certificate) -> TrustAnchor:
-    return TrustAnchor(
-        name=certificate.label,
-        subject=certificate.subject,
-        serial=certificate.serial,
-        spki_der=certificate.spki_der,
-        certificate_sha256=certificate.sha256,
-    )
+    it = certificate
+    return TrustAnchor(it.label, it.subject, it.serial, it.spki_der, it.sha256)
 
 
 def _why_no_root(certificate: Certificate, verifier: EcdsaVerifier) -> str:
@@ -243,13 +237,9 @@ def cpu_anchors_from_pem(pem: bytes, *, label: str = "custom") -> CpuAnchors:
 
 
 def _ark(product: str, serial: int, sha256: bytes, modulus: str) -> TrustAnchor:
-    return TrustAnchor(
-        name=f"ARK-{product}",
-        subject=f"CN=ARK-{product},O=Advanced Micro Devices,ST=CA,L=Santa Clara,C=US,OU=Engineering",
-        serial=serial,
-        spki_der=_RSA_4096 + bytes.fromhex(modulus) + _EXPONENT_65537,
-        certificate_sha256=sha256,
-    )
+    subject = f"CN=ARK-{product},O=Advanced Micro Devices,ST=CA,L=Santa Clara,C=US,OU=Engineering"
+    spki_der = _RSA_4096 + bytes.fromhex(modulus) + _EXPONENT_65537
+    return TrustAnchor(f"ARK-{product}", subject, serial, spki_der, sha256)
 
 
 CPU_ANCHORS: Final = CpuAnchors(

@@ -364,7 +364,10 @@ def parse_name(name: bytes) -> tuple[tuple[Attribute, ...], ...]:
             oid = _KNOWN_TYPES.get(content) or dotted(content) or "?"
             value = pair.element(None, "attribute value")
             pair.finish("AttributeTypeAndValue")
-            text = _attribute_text(value.tag, name[value.body : value.end])
+            try:
+                text = name[value.body : value.end].decode(_STRING_TYPES[value.tag])
+            except (KeyError, UnicodeDecodeError):
+                text = None
             together.append(Attribute(oid, text, name[value.start : value.end]))
         found.append(tuple(together))
     return tuple(found)
@@ -395,14 +398,6 @@ class Name:
             for attribute in together:
                 if attribute.oid == oid:
                     return None if attribute.text is None else clean(attribute.text, _MAXIMUM_NAME)
-        return None
-
-
-def _attribute_text(tag: int, content: bytes) -> str | None:
-    encoding = _STRING_TYPES.get(tag)
-    try:
-        return None if encoding is None else content.decode(encoding)
-    except UnicodeDecodeError:
         return None
 
 

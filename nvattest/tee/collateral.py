@@ -4,9 +4,8 @@ For TDX it is the JSON document that Intel's quote verification library names ``
 which ``tcb_info`` and ``qe_identity`` are texts that Intel signed byte by byte. The document is kept as its text, so
 that nothing is ever serialised anew. For SEV-SNP it is a set of DER certificates and revocation lists.
 
-``judge`` says whether the maker issued it, what it is about, and until when. What is fetched is judged so before it is
-kept, and what a bundle holds before a guest is relied on. The judgement of a quote does not rest on it: it verifies the
-collateral again.
+``judge`` says whether the maker issued it, what it is about, and until when: before what is fetched is kept, and before
+a guest is relied on. The judgement of a quote does not rest on it and verifies the collateral again.
 
 AMD's endorsement keys have serial number 0 and no key usage, so no X.509 path validator takes them: a small reader
 takes their certificates apart. AMD signs with RSASSA-PSS, SHA-384, MGF1 with SHA-384 and a salt of 48 bytes, Intel with
@@ -22,7 +21,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -87,12 +85,12 @@ class Window(NamedTuple):
         return self.until is not None and self.since <= at <= self.until
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TdxCollateral:
     """Intel's collateral for one platform type (FMSPC) and certificate authority.
 
     ``text`` is the JSON document as it came. ``members`` are its nine texts, and the tenth where it is there; members
-    of other names are left out.
+    of other names are left out. ``tcb_info`` and ``qe_identity`` are two of them as objects. No signature is verified.
 
     Raises:
         ParseError: too large, not such a document, a member missing or of another form, or an inner text that has no
@@ -101,6 +99,8 @@ class TdxCollateral:
 
     text: str
     members: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    tcb_info: JsonObject = field(init=False, repr=False, compare=False)
+    qe_identity: JsonObject = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         document = _object(self.text)
@@ -114,22 +114,14 @@ class TdxCollateral:
             raise _wrong(f"{TDX_PCK_CHAIN} is {kind_of(document[TDX_PCK_CHAIN])}, expected a text")
         members = {name: document[name] for name in (*TDX_MEMBERS, TDX_PCK_CHAIN) if document.get(name) is not None}
         object.__setattr__(self, "members", members)
+        for name in ("tcb_info", "qe_identity"):
+            object.__setattr__(self, name, _object(self.members[name], name))
         _dates(self.tcb_info)
         if type(self.tcb_info.get("tcbEvaluationDataNumber")) is not int:
             raise _wrong("tcb_info has no tcbEvaluationDataNumber")
         _dates(self.qe_identity)
         if not re.fullmatch("[0-9A-F]{12}", self.fmspc):
             raise _wrong("tcb_info names no platform type (fmspc)")
-
-    @cached_property
-    def tcb_info(self) -> JsonObject:
-        """Intel's TCB info as an object. Its signature was not verified."""
-        return _object(self.members["tcb_info"], "tcb_info")
-
-    @cached_property
-    def qe_identity(self) -> JsonObject:
-        """Intel's identity of the quoting enclave as an object. Its signature was not verified."""
-        return _object(self.members["qe_identity"], "qe_identity")
 
     @property
     def fmspc(self) -> str:

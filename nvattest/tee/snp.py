@@ -302,15 +302,11 @@ def _check_chip(report: SnpReport, path: Path, generation: str | None) -> Check:
     problems = [
         problem
         for wrong, *problem in (
-            (
-                generation is None or product not in {path.root_name, generation},
-                "CPUID, certificate and root do not name one known generation",
-                path.root.name, f"CPUID {family}, product {key.product}",
-            ),
-            (
-                reported != key.tcb, f"the {key.label} was made for another firmware level",
-                str(key.tcb), str(reported),
-            ),
+            (generation is None or product not in {path.root_name, generation},
+             "CPUID, certificate and root do not name one known generation",
+             path.root.name, f"CPUID {family}, product {key.product}"),
+            (reported != key.tcb, f"the {key.label} was made for another firmware level",
+             str(key.tcb), str(reported)),
             (named and key.kind == "vlek", "a report signed by a VLEK names a chip", "zeros", report.chip_id.hex()),
             (named and other, "the VCEK is of another chip", f"chip {key.hwid.hex()}", f"chip {report.chip_id.hex()}"),
         )
@@ -355,39 +351,23 @@ def _check_state(report: SnpReport, demands: SnpDemands) -> Check:
     abi = (policy >> 8 & 0xFF, policy & 0xFF)
     major, _, minor = (demands.minimum_abi or "0.0").partition(".")
     for wrong, detail, expected, found, hint in (
-        (
-            policy & _DEBUG, "its policy allows debugging: the host can read and write it", "no debug", "debug",
-            "start the guest with a policy without debug (bit 19)",
-        ),
-        (
-            not policy & _MUST_BE_ONE, "bit 17 of its policy is 0, which no guest's is", "1", "0",
-            "start the guest with bit 17 set in its policy",
-        ),
-        (
-            policy & _MIGRATION and not demands.migration, "its policy allows a migration agent", "none", "allowed",
-            "start the guest with a policy without migration (bit 18)",
-        ),
-        (
-            report.vmpl == _HOST_ASKED, "the host asked for this report, not the guest", "a guest", "the host",
-            "ask from inside the guest (attest --bind-tee)",
-        ),
-        (
-            report.vmpl > demands.maximum_vmpl, "it asked from a level with fewer privileges",
-            f"VMPL {demands.maximum_vmpl} at most", f"VMPL {report.vmpl}",
-            "ask from the guest's most privileged level, or accept this one in the CPU policy (snp.maximum_vmpl)",
-        ),
-        (
-            policy & _SMT and demands.smt == "forbidden", "its policy allows SMT", "forbidden", "allowed",
-            "start the guest with a policy without SMT (bit 16)",
-        ),
-        (
-            abi < (int(major), int(minor)), "its policy allows an older firmware ABI",
-            f"{demands.minimum_abi} or later", f"{abi[0]}.{abi[1]}", "start the guest with a policy that demands it",
-        ),
-        (
-            report.guest_svn < demands.minimum_guest_svn, "its security version number is too low",
-            f"at least {demands.minimum_guest_svn}", str(report.guest_svn), "start a newer build of the guest",
-        ),
+        (policy & _DEBUG, "its policy allows debugging: the host can read and write it", "no debug", "debug",
+         "start the guest with a policy without debug (bit 19)"),
+        (not policy & _MUST_BE_ONE, "bit 17 of its policy is 0, which no guest's is", "1", "0",
+         "start the guest with bit 17 set in its policy"),
+        (policy & _MIGRATION and not demands.migration, "its policy allows a migration agent", "none", "allowed",
+         "start the guest with a policy without migration (bit 18)"),
+        (report.vmpl == _HOST_ASKED, "the host asked for this report, not the guest", "a guest", "the host",
+         "ask from inside the guest (attest --bind-tee)"),
+        (report.vmpl > demands.maximum_vmpl, "it asked from a level with fewer privileges",
+         f"VMPL {demands.maximum_vmpl} at most", f"VMPL {report.vmpl}",
+         "ask from the guest's most privileged level, or accept this one in the CPU policy (snp.maximum_vmpl)"),
+        (policy & _SMT and demands.smt == "forbidden", "its policy allows SMT", "forbidden", "allowed",
+         "start the guest with a policy without SMT (bit 16)"),
+        (abi < (int(major), int(minor)), "its policy allows an older firmware ABI",
+         f"{demands.minimum_abi} or later", f"{abi[0]}.{abi[1]}", "start the guest with a policy that demands it"),
+        (report.guest_svn < demands.minimum_guest_svn, "its security version number is too low",
+         f"at least {demands.minimum_guest_svn}", str(report.guest_svn), "start a newer build of the guest"),
     ):  # fmt: skip
         if wrong:
             return failed("guest-state", detail, expected=expected, found=found, hint=hint)

@@ -249,15 +249,11 @@ def _check_revocation(chain: tuple[Certificate, ...], collateral: TdxCollateral)
 def _check_state(body: TdBody) -> Check:
     attributes = body.attributes
     for wrong, detail, hint in (
-        (
-            attributes & _DEBUG, "it is in debug or profiling mode: the host can see into it",
-            "start the guest without debug",
-        ),
+        (attributes & _DEBUG, "it is in debug or profiling mode: the host can see into it",
+         "start the guest without debug"),
         (attributes & _MIGRATABLE, "it is migratable", "start the guest without migration"),
-        (
-            not attributes & _SEPT_VE_DISABLE, "SEPT_VE_DISABLE is not set, so that the host can take its memory away",
-            "start the guest with sept-ve-disable",
-        ),
+        (not attributes & _SEPT_VE_DISABLE, "SEPT_VE_DISABLE is not set, so that the host can take its memory away",
+         "start the guest with sept-ve-disable"),
     ):  # fmt: skip
         if wrong:
             return failed(

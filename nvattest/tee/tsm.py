@@ -85,7 +85,6 @@ def take_quote(
     *,
     root: str = DEFAULT_ROOT,
     seconds: float = DEFAULT_SECONDS,
-    attempts: int = ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> TeeQuote:
@@ -95,7 +94,6 @@ def take_quote(
         report_data: see ``nvattest.token.binding.report_data``.
         root: the directory ``report`` of configfs-tsm.
         seconds: for everything together. TDX quotes come from a service on the host and may take seconds.
-        attempts: how often a race is answered with a new directory.
         sleep: for tests.
         clock: for tests; seconds that never go back.
 
@@ -159,11 +157,11 @@ def take_quote(
         return TeeQuote(provider=provider, quote=quote, auxiliary=auxiliary, report_data=report_data, generation=after)
 
     def work() -> TeeQuote:
-        for _ in range(max(attempts, 1)):
+        for _ in range(ATTEMPTS):
             if (quote := attempt()) is not None:
                 return quote
         hint = "another program in this guest writes into requests that are not its own"
-        raise _error(f"another program wrote into our request {attempts} times", "tsm-race", hint)
+        raise _error(f"another program wrote into our request {ATTEMPTS} times", "tsm-race", hint)
 
     # A read can sleep in the kernel. A thread that is left behind removes its directory when the kernel lets it go.
     try:

@@ -743,7 +743,7 @@ def test_any_root_that_is_not_the_maker_s_makes_a_verdict_simulated() -> None:
     # A root of any other name than the simulation's: only the makers endorse real CPUs.
     assert not CPU_ANCHORS.simulated
     amd = SimulatedGuest("snp-genoa").anchors().amd["genoa"]
-    other = replace(amd, subject="CN=ARK-Genoa,O=Another", name="ARK-Genoa")
+    other = amd._replace(subject="CN=ARK-Genoa,O=Another", name="ARK-Genoa")
     assert CpuAnchors(intel=CPU_ANCHORS.intel, amd={**CPU_ANCHORS.amd, "genoa": other}, label="custom").simulated
 
 
