@@ -244,7 +244,8 @@ class AmdGuest:
             return "application/pkix-crl", {}, self._crl
         parts = ("fmcSPL", "blSPL", "teeSPL", "snpSPL", "ucodeSPL")
         numbers = [query.get(part, "0" if part == "fmcSPL" and not self._generation.turin else "") for part in parts]
-        if self._kind == "vlek" or match[3].lower() != self._chip.hex() or not all(map(str.isdigit, numbers)):
+        known = self._kind == "vcek" and match[3].lower() == self._chip.hex()
+        if not known or not all(re.fullmatch("[0-9]{1,3}", number) for number in numbers):
             return None
         return "application/octet-stream", {}, self._chain(tuple(map(int, numbers)))[0].der
 

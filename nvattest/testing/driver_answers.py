@@ -304,7 +304,7 @@ def _is_found(call: str, wanted: str, index: int, gpu: Any) -> bool:
 
 def _packed_version(driver: str) -> int:
     """NSCQ's version of the driver: 8 bits of the major number, 12 each of minor number and patch."""
-    numbers = [int(part) for part in driver.split(".") if part.isdigit()]
+    numbers = [int(part) for part in driver.split(".") if part.isdecimal()]
     major, minor, patch = (*numbers, 0, 0, 0)[:3]
     return (major & 0xFF) << 24 | (minor & 0xFFF) << 12 | patch & 0xFFF
 

@@ -1,8 +1,10 @@
-"""One spelling of every lie, and a platform on which it can be seen."""
+"""One spelling of every lie, a platform on which it can be seen, and what the verifier says of it."""
 
 from __future__ import annotations
 
-from nvattest.testing import LIES, Scope
+import nvattest
+from nvattest.model import Nonce
+from nvattest.testing import DEFAULT_NONCE, LIES, Platform, Scope
 
 # One spelling per lie, on a platform where it can be seen.
 EXAMPLES: dict[tuple[str, Scope], str] = {}
@@ -35,3 +37,15 @@ def platform_for(spelling: str) -> str:
     if name in VERSIONED:
         return "blackwell-2"
     return "hopper-8-ppcie" if name in SEVERAL else "hopper-1"
+
+
+def appraise(name: str, *lies: str, driver: str | None = None) -> nvattest.Appraisal:
+    """What the signed evidence of a platform shows, without a word of its driver."""
+    node = Platform.build(name, lies=lies, driver_version=driver)
+    return nvattest.verify(
+        node.evidence(DEFAULT_NONCE),
+        collateral=node.collateral(),
+        nonce=Nonce(DEFAULT_NONCE),
+        at=node.time,
+        anchors=node.trust_anchors(),
+    )

@@ -364,3 +364,12 @@ def test_amds_service_has_a_certificate_for_each_level_of_one_chip_and_answers_4
 def test_without_a_guest_the_makers_have_nothing() -> None:
     with Services(Platform.build("hopper-1")) as services:
         assert refusal(f"{services.maker_url}/IntelSGXRootCA.der")[0] == 404
+
+
+@pytest.mark.parametrize("microcode", ["\u00b2", "219.0", "-1", "9" * 5000, ""])
+def test_amds_service_has_nothing_for_a_level_of_firmware_that_is_no_number(microcode: str) -> None:
+    guest = SimulatedGuest("snp-milan")
+    chip = guest.quote(bytes(64))[0x1A0:0x1E0].hex()
+    level = {"blSPL": "04", "teeSPL": "00", "snpSPL": "24", "ucodeSPL": "219"}
+    assert guest.serve(f"/vcek/v1/Milan/{chip}", level) is not None
+    assert guest.serve(f"/vcek/v1/Milan/{chip}", {**level, "ucodeSPL": microcode}) is None

@@ -11,7 +11,7 @@ import pytest
 import nvattest
 from nvattest.appraisal.results import appraisal_to_json
 from nvattest.errors import InputError, ResultCode
-from nvattest.model import DeviceKind, Nonce
+from nvattest.model import DeviceKind
 from nvattest.report.catalogue import disagreements
 from nvattest.report.page import topology
 from nvattest.report.reading import read_appraisal
@@ -21,18 +21,9 @@ from nvattest.testing import DEFAULT_NONCE, PLATFORMS, Platform
 from nvattest.testing.silicon import BRANCHES, MODELS
 from nvattest.token.claims import claims_of
 
+from .spellings import appraise
+
 NO_PDI = "00" * 8
-
-
-def appraise(name: str, *lies: str, driver: str | None = None) -> nvattest.Appraisal:
-    node = Platform.build(name, lies=lies, driver_version=driver)
-    return nvattest.verify(
-        node.evidence(DEFAULT_NONCE),
-        collateral=node.collateral(),
-        nonce=Nonce(DEFAULT_NONCE),
-        at=node.time,
-        anchors=node.trust_anchors(),
-    )
 
 
 def bad(appraisal: nvattest.Appraisal) -> set[str]:

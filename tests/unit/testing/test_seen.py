@@ -9,7 +9,7 @@ from nvattest.errors import CollectionError
 from nvattest.model import Nonce
 from nvattest.testing import DEFAULT_NONCE, Platform, Scope, parse_fault
 
-from .spellings import EXAMPLES, platform_for
+from .spellings import EXAMPLES, appraise, platform_for
 
 BAD = (nvattest.Outcome.FAIL, nvattest.Outcome.ABSENT)
 # These have tests of their own: below, and for a live nonce in test_simulate.py.
@@ -45,17 +45,6 @@ SEEN = [
 ]
 
 
-def appraise(name: str, lies: tuple[str, ...] = (), driver: str | None = None) -> nvattest.Appraisal:
-    node = Platform.build(name, lies=lies, driver_version=driver)
-    return nvattest.verify(
-        node.evidence(DEFAULT_NONCE),
-        collateral=node.collateral(),
-        nonce=Nonce(DEFAULT_NONCE),
-        at=node.time,
-        anchors=node.trust_anchors(),
-    )
-
-
 def failed(appraisal: nvattest.Appraisal) -> set[str]:
     """The checks that did not pass; that a switch's report names no firmware id is no failure."""
     found = {check.id for check in appraisal.checks if check.outcome in BAD}
@@ -87,14 +76,14 @@ def test_an_honest_platform_is_trusted(name: str, driver: str | None) -> None:
 
 @pytest.mark.parametrize("spelling", SEEN)
 def test_a_lie_is_refused_by_the_check_that_has_to_see_it(spelling: str) -> None:
-    appraisal = appraise(platform_for(spelling), (spelling,))
+    appraisal = appraise(platform_for(spelling), spelling)
     assert parse_fault(spelling).check in failed(appraisal)
     assert not appraisal.trusted
 
 
 @pytest.mark.parametrize(("spelling", "check"), DEPENDS)
 def test_a_lie_that_may_touch_anything_is_refused_where_it_does(spelling: str, check: str) -> None:
-    appraisal = appraise("hopper-8-ppcie", (spelling,))
+    appraisal = appraise("hopper-8-ppcie", spelling)
     assert check in failed(appraisal)
     assert not appraisal.trusted
 
@@ -124,25 +113,25 @@ def test_no_lie_is_without_a_test_that_it_is_refused() -> None:
 @pytest.mark.parametrize("trick", ["dtd", "entity", "comment", "instruction", "key-value", "second-signature",
                                    "reference", "transform", "digest", "truncated"])  # fmt: skip
 def test_every_break_of_the_rim_profile_is_refused_as_a_format(trick: str) -> None:
-    assert "driver-rim-format" in failed(appraise("hopper-1", (f"driver-rim:xml={trick}",)))
+    assert "driver-rim-format" in failed(appraise("hopper-1", f"driver-rim:xml={trick}"))
 
 
 @pytest.mark.parametrize("position", range(5))
 @pytest.mark.parametrize("lie", ["chain-signature", "critical", "algorithm", "expired"])
 def test_a_lie_is_seen_at_every_position_of_the_device_chain(lie: str, position: int) -> None:
-    found = failed(appraise("hopper-1", (f"gpu0:{lie}={position}",)))
+    found = failed(appraise("hopper-1", f"gpu0:{lie}={position}"))
     assert {"chain-path", "chain-validity"} & found
 
 
 def test_a_leaf_of_another_chip_than_its_brom_establishes_no_architecture() -> None:
-    appraisal = appraise("hopper-1", ("gpu0:leaf-chip=GB100",))
+    appraisal = appraise("hopper-1", "gpu0:leaf-chip=GB100")
     outcomes = {check.id: check.outcome for check in appraisal.devices[0].checks}
     assert outcomes["architecture"] is not nvattest.Outcome.PASS
     assert not appraisal.trusted
 
 
 def test_an_engine_that_claims_to_be_on_has_to_match() -> None:
-    assert failed(appraise("hopper-1", ("gpu0:nvdec0=on",))) >= {"measurements"}
+    assert failed(appraise("hopper-1", "gpu0:nvdec0=on")) >= {"measurements"}
 
 
 def test_simulated_evidence_is_refused_by_the_default_anchors() -> None:
