@@ -28,7 +28,10 @@ from nvattest.errors import InputError
 
 def flags(*names: str) -> int:
     """These flags of ``os.open``, as far as this system has them."""
-    return sum({getattr(os, name, 0) for name in names})
+    found = 0
+    for name in names:
+        found |= getattr(os, name, 0)
+    return found
 
 
 HAS_FOLDERS: Final = os.open in os.supports_dir_fd and all(
