@@ -151,12 +151,10 @@ def load_json(
 
     if len(data) > maximum:
         raise fail(f"{len(data)} bytes, at most {maximum} are read", code="too-large")
-    encoding, start = "utf-8", 0
+    encoding, start = _encoding(data) if file and isinstance(data, bytes) else ("utf-8", 0)
     # A program, and no command, hands over the text of a person's file; it may be the file's name by mistake.
     hint = "give the text itself, not the name of its file" if file and isinstance(data, str) else ""
     if isinstance(data, bytes):
-        if file:
-            encoding, start = _encoding(data)
         try:
             data = data[start:].decode(encoding)
         except UnicodeDecodeError as error:

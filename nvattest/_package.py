@@ -11,12 +11,10 @@ def schema_path(name: str) -> str:
     """The path of a schema, in an installed wheel or in a checkout, or a FileNotFoundError."""
     here = os.path.dirname(os.path.abspath(__file__))
     checkout = os.path.dirname(here)
-    folders = [os.path.join(here, "schemas")]
     # Only a checkout has its schemas beside the package; beside an installed package are other packages' files.
-    if os.path.isfile(os.path.join(checkout, "pyproject.toml")):
-        folders.append(os.path.join(checkout, "schemas"))
+    folders = [here, checkout] if os.path.isfile(os.path.join(checkout, "pyproject.toml")) else [here]
     for folder in folders:
-        path = os.path.join(folder, name)
+        path = os.path.join(folder, "schemas", name)
         if os.path.isfile(path):
             return path
     raise FileNotFoundError(f"nvattest was installed without its schema {name}")

@@ -25,6 +25,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -183,17 +184,11 @@ def _inside(document: JsonObject) -> tuple[str, object]:
 def _search(value: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
     if depth > _SEARCH_DEPTH:
         return
-    if isinstance(value, str):
-        # Every form has this member in its items; another text is not worth reading as JSON.
-        if '"evidence"' not in value:
-            return
-        try:
-            inner = _json(value, path)
-        except ParseError:
-            return
-        if not isinstance(inner, str):
-            yield from _search(inner, path, depth + 1)
-    elif isinstance(value, dict):
+    # Every form has this member in its items; another text is not worth reading as JSON.
+    if isinstance(value, str) and '"evidence"' in value and depth < _SEARCH_DEPTH:
+        with suppress(ParseError):
+            value, depth = _json(value, path), depth + 1
+    if isinstance(value, dict):
         lists = [name for name in _LISTS if isinstance(value.get(name), list)]
         if lists or isinstance(value.get(_CMW_TYPE), str):
             yield ".".join((path, *lists[:1])), value

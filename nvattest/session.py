@@ -213,8 +213,7 @@ def verify(
         ParseError: evidence or collateral that is text or JSON and cannot be read.
         InputError: no such nonce, an instant without a time zone, or no library for the guest's quote.
     """
-    if guest is not None:
-        _require_guest(guest)
+    _require_guest(guest)
     appraisal = _verifier(verifier, anchors, policy).appraise(
         _devices(evidence),
         nonce=nonce,
@@ -319,8 +318,7 @@ def verify_token(
     from nvattest.token.verified import Expected, Rules
     from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
-    if guest is not None:
-        _require_guest(guest)
+    _require_guest(guest)
     if nonce is None:
         from nvattest.tee.recipes import Challenge
 
@@ -427,9 +425,10 @@ def _verifier(verifier: Verifier | None, anchors: TrustAnchors | None, policy: E
 
 
 def _require_guest(guest: object) -> None:
-    from nvattest.tee.guest import Guest
+    if guest is not None:
+        from nvattest.tee.guest import Guest
 
-    require_type(guest, Guest, "guest")
+        require_type(guest, Guest, "guest")
 
 
 def _devices(evidence: AnyEvidence) -> Sequence[Evidence | ReadEvidence]:
