@@ -31,15 +31,10 @@ _STYLE: Final = "report.css"
 def report_page(
     view: AppraisalView, *, source: str = "", sha256: str = "", everything: bool = False, device: str | None = None
 ) -> str:
-    """The page of an appraisal.
+    """The page of an appraisal; ``source`` and ``sha256`` name the file that it was read from.
 
-    Args:
-        view: the appraisal, read from its file.
-        source: the name of the file that it was made from.
-        sha256: the digest of that file, hex.
-        everything: every device is open, on paper too; else those that failed (of several that failed alike, the
-            first), or one as an example.
-        device: this device is open too, by its label.
+    Open on it is what failed (of several devices that failed alike, the first), or one device as an example; and the
+    ``device`` of this label, or ``everything``, also on paper.
 
     Raises:
         InputError: there is no such device, or Jinja2 is not installed (``report-extra``).
@@ -53,54 +48,32 @@ def report_page(
             result_code=ResultCode.FEATURE_NOT_ENABLED,
             hint="pip install Jinja2 (the extra report); without --html the same is shown as text",
         ) from error
-    opened = telling(view) | (set() if device is None else {view.demand(device).label})
+    labels = [entry.label for entry in view.devices]
+    # One device of a trusted platform is shown open, as an example of what was checked.
+    opened = set(labels if everything else labels[:1] if view.trusted else telling(view))
+    opened |= set() if device is None else {view.demand(device).label}
     with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
         style = _tidy(file.read())
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    )
+    )  # fmt: skip
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     page: str = environment.get_template(_TEMPLATE).render(
-        view=view,
-        style=style,
+        view=view, style=style, program=__version__, source=clean(source), sha256=clean(sha256),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        program=__version__,
-        source=clean(source),
-        sha256=clean(sha256),
-        subtitle=_subtitle(view),
-        failures=[(failure, diagnose(failure.check, view)) for failure in failures(view)],
-        guest=guest_diagram(view),
-        topology=topology(view),
-        timelines=timelines(view),
-        devices=[_device(entry, view, opened=everything or entry.label in opened) for entry in view.devices],
-        folded=any(not device.trusted and device.label not in opened for device in view.devices) and not everything,
-        sources=SOURCES,
-        listed=listed,
-        chunks=_chunks,
-    )
+        subtitle=_subtitle(view), failures=[(failure, diagnose(failure.check, view)) for failure in failures(view)],
+        guest=guest_diagram(view), topology=topology(view), timelines=timelines(view), opened=opened,
+        folded=any(not entry.trusted and entry.label not in opened for entry in view.devices),
+        sources=SOURCES, listed=listed, chunks=_chunks, places=grid, count_states=count_states, sources_of=sources_of,
+        trust_diagram=trust_diagram,
+    )  # fmt: skip
     return _tidy(page) + "\n"
 
 
 def _tidy(text: str) -> str:
     """Without blank lines, which macros leave: the doctype must come first. The style is tidied before its digest."""
     return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
-
-
-def _device(device: DeviceView, view: AppraisalView, *, opened: bool) -> dict[str, object]:
-    # One device of a trusted platform is shown open, as an example of what was checked.
-    first = view.trusted and device is view.devices[0]
-    return {
-        "view": device,
-        "open": opened or first,
-        "diagram": trust_diagram(device),
-        "cells": () if device.measurements is None else grid(device.measurements),
-        "counts": count_states(device),
-        "letters": sources_of(device),
-    }
 
 
 def _subtitle(view: AppraisalView) -> str:
@@ -182,13 +155,10 @@ def guest_diagram(view: AppraisalView) -> Diagram | None:
     root = "pinned root" if guest.anchors == CPU_MAKERS else f"root of {shorten(guest.anchors, 24)} anchors"
     said = "signature verified" if guest.quote_signature_verified else "NOT VERIFIED"
     said = f"REFUSED BY {', '.join(own[:2]).upper()}" if guest.quote_signature_verified and own else said
+    ends = guest.not_after[:10]
     boxes = (
         Box(shorten(guest.root or f"{guest.maker}: root"), (root if chain == "good" else "NOT SHOWN",), chain),
-        Box(
-            shorten(guest.endorsement or "Endorsement key"),
-            (guest.not_after and f"until {guest.not_after[:10]}",),
-            chain,
-        ),
+        Box(shorten(guest.endorsement or "Endorsement key"), (ends and f"until {ends}",), chain),
         Box(
             f"Guest, {guest.maker}",
             (shorten(guest.measurement, 32) or "measurement not known", said),

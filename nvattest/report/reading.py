@@ -36,7 +36,6 @@ from nvattest.model import DeviceKind
 from nvattest.report.terminal import listed
 
 if TYPE_CHECKING:
-    from nvattest.appraisal.guest import GuestAppraisal
     from nvattest.appraisal.results import Appraisal
 
 PLATFORM: Final = "PLATFORM"
@@ -366,13 +365,6 @@ def view_of(appraisal: Appraisal) -> AppraisalView:
     from nvattest.appraisal.results import appraisal_to_json
 
     return read_appraisal(appraisal_to_json(appraisal))
-
-
-def view_of_guest(guest: GuestAppraisal) -> GuestView:
-    """A guest just judged, seen as its JSON says it."""
-    from nvattest.appraisal.results import guest_to_json
-
-    return read_guest(guest_to_json(guest))
 
 
 def read_appraisal(document: object) -> AppraisalView:

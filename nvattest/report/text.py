@@ -20,7 +20,7 @@ from nvattest.report.reading import (
     DeviceView,
     GuestView,
     RimView,
-    view_of_guest,
+    read_guest,
 )
 from nvattest.report.terminal import Terminal, fit, listed
 
@@ -162,7 +162,9 @@ def guest_account(guest: GuestView, terminal: Terminal) -> list[str]:
 
 def saved_guest_account(guest: GuestAppraisal) -> list[str]:
     """The same of a guest that was judged beside a token."""
-    return guest_account(view_of_guest(guest), Terminal())
+    from nvattest.appraisal.results import guest_to_json
+
+    return guest_account(read_guest(guest_to_json(guest)), Terminal())
 
 
 def _result_of(view: AppraisalView, terminal: Terminal) -> str:
