@@ -155,14 +155,13 @@ class BindingCheck(NoTruthValue):
     @property
     def detail(self) -> str:
         """The result in one sentence."""
+        kind, found, expected = self.quote.kind.value, self.quote.report_data.hex(), self.expected.hex()
         if not self.matches:
-            return (
-                f"the {self.quote.kind.value} quote is bound to something else: report data "
-                f"{self.quote.report_data.hex()[:16]}…, expected {self.expected.hex()[:16]}…"
-            )
+            data = f"report data {found[:16]}…, expected {expected[:16]}…"
+            return f"the {kind} quote is bound to something else: {data}"
         if self.quote.debug:
             return "the quote carries the expected report data, but of a debug guest, which its host can rewrite"
-        return f"the {self.quote.kind.value} quote carries the expected report data"
+        return f"the {kind} quote carries the expected report data"
 
 
 def parse_quote(data: bytes) -> ParsedQuote:
@@ -176,12 +175,9 @@ def parse_quote(data: bytes) -> ParsedQuote:
     if data.startswith(_HCL):
         raise ParseError(
             "a report of Azure's paravisor (HCLA), which is not supported: its MEASUREMENT is the paravisor's, and the "
-            "guest's own state is in a vTPM whose quote is another format",
-            source=_SOURCE,
-            offset=0,
-            code="quote-hcl",
+            "guest's own state is in a vTPM whose quote is another format", source=_SOURCE, offset=0, code="quote-hcl",
             hint="Azure's guests have no quote of their own; use Azure's attestation service for the CPU",
-        )
+        )  # fmt: skip
     # A TDX header has the kind of the attestation key where an SNP report has the upper half of its version, 0.
     if len(data) == _SNP_SIZE and data[2:4] == b"\0\0":
         return _snp(data)
@@ -198,11 +194,8 @@ def check_binding(quote: bytes, expected_report_data: bytes) -> BindingCheck:
     if type(expected_report_data) is not bytes or len(expected_report_data) != 64:
         raise InputError("report data has exactly 64 bytes", code="report-data")
     parsed = parse_quote(quote)
-    return BindingCheck(
-        quote=parsed,
-        expected=expected_report_data,
-        matches=hmac.compare_digest(parsed.report_data, expected_report_data),
-    )
+    matches = hmac.compare_digest(parsed.report_data, expected_report_data)
+    return BindingCheck(quote=parsed, expected=expected_report_data, matches=matches)
 
 
 def dump_quote(quote: TeeQuote) -> JsonObject:

@@ -98,13 +98,9 @@ class Challenge(_Inputs):
             )  # fmt: skip
         if devices.digest is None:
             raise InputError("the token names no evidence digest", code="binding-digest")
-        return Demand(
-            report_data=report_data(self.challenge, thumbprint, devices.digest),
-            nonce=derive_device_nonce(self.challenge, thumbprint).value,
-            strength=Strength.KEY_AND_EVIDENCE,
-            key=base64url(thumbprint),
-            thumbprint=thumbprint,
-        )
+        covered = report_data(self.challenge, thumbprint, devices.digest)
+        nonce = derive_device_nonce(self.challenge, thumbprint).value
+        return Demand(covered, nonce, Strength.KEY_AND_EVIDENCE, base64url(thumbprint), thumbprint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,14 +135,11 @@ class CocoRcar(_Inputs):
         key = load_json(self.tee_pubkey, source="tee_pubkey", maximum=64 * 1024)
         if not isinstance(key, dict):
             raise InputError("tee_pubkey is no JWK", code="recipe-input")
-        digest = cpu_report_data(self.nonce, key, self.additional_evidence)
-        return Demand(
-            report_data=digest.ljust(_SIZE, b"\0"),
-            nonce=device_nonce(device_report_data(self.nonce, key)).value,
-            strength=Strength.KEY_AND_EVIDENCE,
-            key=f"tee-pubkey, SHA-256 {hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}…",
-            evidence=(self.additional_evidence.encode(),),
-        )
+        covered = cpu_report_data(self.nonce, key, self.additional_evidence).ljust(_SIZE, b"\0")
+        nonce = device_nonce(device_report_data(self.nonce, key)).value
+        name = f"tee-pubkey, SHA-256 {hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}…"
+        evidence = (self.additional_evidence.encode(),)
+        return Demand(covered, nonce, Strength.KEY_AND_EVIDENCE, name, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,13 +162,9 @@ class TinfoilV3(_Inputs):
         texts = tuple(filter(None, (self.gpu, self.nvswitch)))
         parts = [hashlib.sha256(text).digest() for text in texts]
         digest = hashlib.sha256(b"".join((self.tls_key_fp, self.hpke_key, self.nonce, *parts))).digest()
-        return Demand(
-            report_data=digest + bytes(_SIZE - len(digest)),
-            nonce=self.nonce,
-            strength=Strength.KEY_AND_EVIDENCE if texts else Strength.NONCE_ONLY,
-            key=f"TLS {self.tls_key_fp.hex()}",
-            evidence=texts,
-        )
+        strength = Strength.KEY_AND_EVIDENCE if texts else Strength.NONCE_ONLY
+        key = f"TLS {self.tls_key_fp.hex()}"
+        return Demand(digest.ljust(_SIZE, b"\0"), self.nonce, strength, key, evidence=texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
