@@ -103,11 +103,8 @@ class PublicKey:
 
     def native(self) -> ec.EllipticCurvePublicKey:
         """The key as ``cryptography`` has it."""
-        numbers = ec.EllipticCurvePublicNumbers(
-            int.from_bytes(self.x, "big"), int.from_bytes(self.y, "big"), ec.SECP384R1()
-        )
         try:
-            return numbers.public_key()
+            return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), b"\x04" + self.x + self.y)
         except ValueError:
             raise InputError("the coordinates are not a point on P-384", code="key-type") from None
 

@@ -8,7 +8,7 @@ contradiction. A false one is always allowed: only the platform as a whole may h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -409,41 +409,31 @@ def _prefix(label: str) -> str:
 
 def check_good_device(label: str, claims: Claims, *, weakened: bool) -> None:
     """Refuse a device with a claim that contradicts a good overall result (``overall-inconsistent``)."""
-    for name, good in _good(claims, weakened=weakened):
-        if claims.get(name) != good or type(claims.get(name)) is not type(good):
-            raise _contradiction(label, name, claims.get(name))
-    if not isinstance(claims.get("ueid"), str) or not claims["ueid"]:
-        raise _contradiction(label, "ueid", claims.get("ueid"))
-    if weakened:
-        return
-    for name, value in claims.items():
-        if not _CHAIN.fullmatch(name):
-            continue
-        chain = value if isinstance(value, dict) else {}
-        for member, good in (("x-nvidia-cert-status", "valid"), ("x-nvidia-cert-ocsp-status", "good")):
-            if chain.get(member) != good:
-                raise _contradiction(label, f"{name}.{member}", chain.get(member))
+    for name, found, good in _demanded(claims, weakened=weakened):
+        if found != good or type(found) is not type(good):
+            raise refuse(
+                f"the overall result is true, but {label} says {name} = {str(found)[:120]!r}",
+                "overall-inconsistent",
+                hint="do not believe this issuer",
+            )
 
 
-def _good(claims: Claims, *, weakened: bool) -> list[tuple[str, object]]:
+def _demanded(claims: Claims, *, weakened: bool) -> Iterator[tuple[str, object, object]]:
+    """Each claim that a good device has to have: its name, what it says, and what it has to say."""
     prefix = "x-nvidia-switch" if any(name.startswith("x-nvidia-switch-") for name in claims) else "x-nvidia-gpu"
-    wanted: list[tuple[str, object]] = [
-        ("measres", "success"),
-        ("x-nvidia-mismatch-measurement-records", None),
-        ("x-nvidia-mismatch-opaque-data-records", None),
-        (EAT_MEMBER, None),
-        (f"{prefix}-attestation-report-signature-verified", True),
-    ]
-    wanted += [(name, True) for name in claims if _HARD.fullmatch(name)]
+    wanted: dict[str, object] = {"measres": "success", f"{prefix}-attestation-report-signature-verified": True}
+    records = ("x-nvidia-mismatch-measurement-records", "x-nvidia-mismatch-opaque-data-records")
+    wanted |= dict.fromkeys((*records, EAT_MEMBER))
+    wanted |= {name: True for name in claims if _HARD.fullmatch(name)}
     if not weakened:
-        wanted += [("secboot", True), ("dbgstat", "disabled"), (f"{prefix}-attestation-report-nonce-match", True)]
-        wanted += [(name, True) for name in claims if _SOFT.fullmatch(name)]
-    return wanted
-
-
-def _contradiction(label: str, name: str, value: object) -> Exception:
-    return refuse(
-        f"the overall result is true, but {label} says {name} = {str(value)[:120]!r}",
-        "overall-inconsistent",
-        hint="do not believe this issuer",
-    )
+        wanted |= {"secboot": True, "dbgstat": "disabled", f"{prefix}-attestation-report-nonce-match": True}
+        wanted |= {name: True for name in claims if _SOFT.fullmatch(name)}
+    for name, good in wanted.items():
+        yield name, claims.get(name), good
+    ueid = claims.get("ueid")
+    yield "ueid", ueid, ueid if isinstance(ueid, str) and ueid else "a text"
+    for name, value in claims.items():
+        if not weakened and _CHAIN.fullmatch(name):
+            chain = value if isinstance(value, dict) else {}
+            yield f"{name}.x-nvidia-cert-status", chain.get("x-nvidia-cert-status"), "valid"
+            yield f"{name}.x-nvidia-cert-ocsp-status", chain.get("x-nvidia-cert-ocsp-status"), "good"
