@@ -351,7 +351,7 @@ def _keyring(keys: Keys, service: str) -> Keyring:
 
 
 def _read_token(path: str) -> bytes:
-    from nvattest.token.jws import MAXIMUM_TOKEN
+    from nvattest.token.keys import MAXIMUM_TOKEN
 
     # Read one byte past the limit to detect oversized input.
     maximum = MAXIMUM_TOKEN + 1

@@ -214,7 +214,7 @@ def request_body(evidence: Sequence[Evidence], nonce: Nonce, claims_version: str
 
 def key_ids(token: object) -> frozenset[str]:
     """The ``kid`` of every JWT in a detached EAT, unverified: only to know whether the key set may be too old."""
-    from nvattest.token.jws import jwt_part
+    from nvattest.token.keys import jwt_part
 
     found: set[str] = set()
     waiting = [token]

@@ -184,7 +184,7 @@ def _tokens(value: object) -> tuple[UnverifiedToken, ...]:
 
 def _token(name: str, text: str) -> UnverifiedToken:
     # Loaded here: most of what is explained is no token.
-    from nvattest.token.jws import jwt_part
+    from nvattest.token.keys import jwt_part
 
     header, claims, _ = text.split(".")
     try:

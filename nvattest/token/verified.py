@@ -21,8 +21,7 @@ from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.errors import InputError, NotTrustedError, ResultCode
 from nvattest.model import Nonce, NoTruthValue, VerificationTime, counted, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
-from nvattest.token.jws import Jws, instant, refuse, seconds, text_member
-from nvattest.token.keys import PublicKey
+from nvattest.token.keys import Jws, PublicKey, instant, refuse, seconds, text_member
 
 if TYPE_CHECKING:
     from nvattest.token.claims import Provenance

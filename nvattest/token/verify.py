@@ -31,8 +31,17 @@ from nvattest.model import Nonce, require_type
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.claims import DIGEST_LABELS, MEMBER, OVERALL, SUBJECT, read_provenance
 from nvattest.token.ear import STATUSES, VECTOR_CLAIMS, Tier, tier_of
-from nvattest.token.jws import MAXIMUM_TOKEN, Jws, instant, read_jws, refuse, seconds, text_member
-from nvattest.token.keys import Keyring, verify_signature
+from nvattest.token.keys import (
+    MAXIMUM_TOKEN,
+    Jws,
+    Keyring,
+    instant,
+    read_jws,
+    refuse,
+    seconds,
+    text_member,
+    verify_signature,
+)
 from nvattest.token.verified import (
     ANY_DEVICES,
     DEVICE_LABEL,
