@@ -31,7 +31,7 @@ from multiprocessing import get_context
 from typing import BinaryIO, Literal, TypeGuard, cast
 
 from nvattest._documents import JsonObject, Metric, Samples, dump_metrics, load_json
-from nvattest._folder import lock_now
+from nvattest._system import lock_now
 from nvattest.appraisal.check import Check
 from nvattest.appraisal.inputs import EvidencePolicy
 from nvattest.appraisal.results import Appraisal, DeviceAppraisal

@@ -26,7 +26,7 @@ BOXES: dict[str, tuple[tuple[str, ...], str, float, int]] = {
     "collateral": (("collateral",), "services, cache, bundle", 0.5, 3),
     "devices": (("devices",), "driver, ready state", 3, 3),
     "tee": (("tee",), "the CPU's quote", 4, 3),
-    "system": (("_folder", "_system", "_waiting"), "folders, PCI, waiting", 3.5, 4),
+    "system": (("_system", "_waiting"), "folders, PCI, waiting", 3.5, 4),
     "token": (("token",), "EAT, EAR, keys", 0.5, 5),
     "policy": (("policy",), "demands", 1.7, 5),
     "appraisal": (("appraisal",), "checks and verdict", 2, 6),

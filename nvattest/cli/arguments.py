@@ -342,7 +342,7 @@ def read_input(path: str, maximum: int) -> bytes:
     Raises:
         InputError: it cannot be read, or is larger than ``maximum`` bytes.
     """
-    from nvattest._folder import read_bounded
+    from nvattest._system import read_bounded
 
     name = "standard input" if path == "-" else path
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
-from nvattest._folder import read_bounded
+from nvattest._system import read_bounded
 from nvattest.cli.arguments import (
     REQUIRED,
     ArgumentError,

@@ -79,7 +79,7 @@ def write_file(path: str, content: str | bytes, *, mode: int = 0o666) -> None:
             if old is None or stat.S_ISREG(old.st_mode):
                 _replace(place, data, mode, old)
                 return
-            from nvattest._folder import flags
+            from nvattest._system import flags
 
             descriptor = os.open(place, os.O_WRONLY | flags("O_NOFOLLOW", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
         else:
@@ -144,7 +144,7 @@ def _duplicate(number: int) -> int:
 
 
 def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> None:
-    from nvattest._folder import HAS_FOLDERS, flags, replace_file
+    from nvattest._system import HAS_FOLDERS, flags, replace_file
 
     def settle(descriptor: int) -> None:
         # The permissions of another user's file are not kept: its maker must not choose who may write into this one.

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import BinaryIO, NamedTuple
 
 from nvattest._documents import dump_json
-from nvattest._folder import read_bounded
+from nvattest._system import read_bounded
 from nvattest.cli import sources
 from nvattest.cli.arguments import (
     add_options,

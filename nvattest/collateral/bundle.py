@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nvattest._documents import JsonObject, kind_of, load_json
-from nvattest._folder import read_bounded, replace_file
+from nvattest._system import read_bounded, replace_file
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.rim.ids import is_rim_id

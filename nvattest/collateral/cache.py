@@ -19,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from nvattest._documents import load_json
-from nvattest._folder import HAS_FOLDERS, Lock, TrustedFolder
+from nvattest._system import HAS_FOLDERS, Lock, TrustedFolder
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, decoded, encoded
 from nvattest.errors import InputError
 from nvattest.model import format_time, parse_time

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeVar
 
 from nvattest._documents import JsonObject, load_json
-from nvattest._folder import flags, lock_now
+from nvattest._system import flags, lock_now
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, RimAnswer, Source, Unavailable
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_CPU, MAXIMUM_RIM, Bundle, decoded, encoded, write_folder

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nvattest._folder import read_bounded
+from nvattest._system import read_bounded
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RimAnswer, Source, Unavailable
 from nvattest.collateral.bundle import MAXIMUM_ANSWER, MAXIMUM_ANSWERS, MAXIMUM_RIM, MAXIMUM_RIMS, add_rim
 from nvattest.errors import InputError, NvattestError, ParseError, ResultCode

@@ -88,7 +88,7 @@ class Settings:
 
     def trust_anchors(self) -> TrustAnchors:
         """The roots that the caller gave, those of ``NVATTEST_TRUST_ANCHORS``, or NVIDIA's."""
-        from nvattest._folder import read_bounded
+        from nvattest._system import read_bounded
         from nvattest.pki.anchors import NVIDIA_ANCHORS, trust_anchors_from_pem
 
         if self.anchors is not None:

@@ -26,8 +26,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from nvattest._folder import TrustedFolder
-from nvattest._system import MODULE, PciDevices, pci_devices
+from nvattest._system import MODULE, PciDevices, TrustedFolder, pci_devices
 from nvattest._waiting import Deadline, Work
 from nvattest.devices.state import TrustedPlatform, require_evidence_mode
 from nvattest.errors import CollectionError, NotTrustedError, NvattestError

@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from nvattest._folder import open_now, read_start
-from nvattest._system import PciDevices, pci_devices
+from nvattest._system import PciDevices, open_now, pci_devices, read_start
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.arguments import AGENT_SECONDS, Stage, UsageError, parse_arguments
 from nvattest.guest.config import Paths, Settings, load_settings, own_configuration

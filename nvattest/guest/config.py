@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, final, get_type_hints
 
-from nvattest._folder import open_now
+from nvattest._system import open_now
 from nvattest.errors import InputError
 from nvattest.guest.arguments import Stage
 

@@ -26,9 +26,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TextIO
 
-from nvattest._folder import Lock, TrustedFolder
 from nvattest._package import __version__
-from nvattest._system import pci_devices
+from nvattest._system import Lock, TrustedFolder, pci_devices
 from nvattest._text import block, clean
 from nvattest.guest.arguments import (
     AGENT_SECONDS,

@@ -17,8 +17,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from nvattest._folder import TrustedFolder, read_bounded
-from nvattest._system import PciDevices
+from nvattest._system import PciDevices, TrustedFolder, read_bounded
 from nvattest._waiting import Deadline, Late, Work
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from nvattest._folder import read_bounded
+from nvattest._system import read_bounded
 from nvattest.errors import InputError, NvattestError
 from nvattest.guest.check import (
     READY_PARAMETER,

@@ -15,7 +15,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from nvattest._folder import TrustedFolder
+from nvattest._system import TrustedFolder
 from nvattest._waiting import Deadline
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import TrustedPlatform, read_ready, set_not_ready, set_ready

@@ -32,9 +32,8 @@ from hashlib import sha256
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
-from nvattest._folder import TrustedFolder, open_now
 from nvattest._package import __version__
-from nvattest._system import device_digest, read_small
+from nvattest._system import TrustedFolder, device_digest, open_now, read_small
 from nvattest._text import clean, escaped, joined
 from nvattest.guest.config import Paths, Settings
 

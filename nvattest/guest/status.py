@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nvattest._documents import Metric, Samples, dump_metrics
-from nvattest._folder import TrustedFolder, replace_file
+from nvattest._system import TrustedFolder, replace_file
 from nvattest._text import joined
 from nvattest.devices.nvml import NvmlLibrary
 from nvattest.devices.state import SystemState, read_state

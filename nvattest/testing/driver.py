@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any, Final, final
 
-from nvattest._folder import TrustedFolder
+from nvattest._system import TrustedFolder
 from nvattest.errors import InputError
 from nvattest.testing.driver_answers import Answers, DriverState, Fault, Reply
 

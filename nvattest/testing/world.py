@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from nvattest._folder import TrustedFolder
+from nvattest._system import TrustedFolder
 from nvattest.errors import InputError
 
 if TYPE_CHECKING:

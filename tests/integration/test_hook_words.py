@@ -328,7 +328,7 @@ def test_a_token_that_this_user_may_not_read_is_no_alarm(world: NewWorld) -> Non
     guest = world()
     guest.run()
     guest.before_main(
-        "from nvattest._folder import TrustedFolder\nread = TrustedFolder.read\n"
+        "from nvattest._system import TrustedFolder\nread = TrustedFolder.read\n"
         "def refused(folder, name, maximum):\n    if name == 'token.json':\n"
         "        raise PermissionError(13, 'Permission denied', folder.at(name))\n"
         "    return read(folder, name, maximum)\nTrustedFolder.read = refused\n"

@@ -45,9 +45,8 @@ LEVELS: Mapping[str, float] = {
     "policy": 5,
     "token": 5,
     # What the rooms at the border, and the hook's fast path, have of the disk and of the kernel in common.
-    "_folder": 6,
+    "_system": 6,
     "_waiting": 6,
-    "_system": 6.05,
     # Fetchers of CPU collateral read quotes with it; what verifies in it is pure.
     "tee": 6.05,
     "devices": 6.1,

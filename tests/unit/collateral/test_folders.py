@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest._folder import read_bounded
+from nvattest._system import read_bounded
 from nvattest.appraisal.inputs import Source
 from nvattest.cli import main
 from nvattest.collateral.folders import read_ocsp_folder, rims_by_id

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import nvattest
-from nvattest._folder import TrustedFolder
+from nvattest._system import TrustedFolder
 from nvattest.devices.state import TrustedPlatform
 from nvattest.errors import CollectionError, InputError
 from nvattest.guest import entry

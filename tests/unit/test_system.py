@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nvattest._folder import Lock, TrustedFolder
+from nvattest._system import Lock, TrustedFolder
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 STRANGER = 12345
