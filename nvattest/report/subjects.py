@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import JsonObject, file_text, kind_of, load_json
@@ -15,7 +16,7 @@ from nvattest._text import clean, hex_bytes
 from nvattest.errors import InputError, NvattestError, ParseError, TokenError
 from nvattest.model import SIMULATED, DeviceKind, format_time
 from nvattest.report.catalogue import diagnose, entry_lines, failures, find_entry
-from nvattest.report.reading import AppraisalView, flag, is_appraisal, item, number, read_appraisal, text
+from nvattest.report.reading import AppraisalView, flag, is_appraisal, item, number, read_appraisal, read_guest, text
 from nvattest.report.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -163,23 +164,16 @@ def _looks_like_claims(document: JsonObject) -> bool:
 
 def _tokens(value: object) -> tuple[UnverifiedToken, ...]:
     """The JWTs of a detached EAT, ``[["JWT", overall], {"GPU-0": token}]``, of an object of them, or a lone one."""
-    found: list[UnverifiedToken] = []
+    return tuple(islice(_walk("", value), _MAXIMUM_TOKENS))
 
-    def walk(name: str, part: object, depth: int) -> None:
-        if len(found) >= _MAXIMUM_TOKENS or depth > 4:
-            return
-        if isinstance(part, str):
-            if _HEADER.match(part) and _JWT.fullmatch(part):
-                found.append(_token(name, part))
-        elif isinstance(part, list):
-            for entry in part:
-                walk(name, entry, depth + 1)
-        elif isinstance(part, dict):
-            for key, entry in part.items():
-                walk(str(key)[:80], entry, depth + 1)
 
-    walk("", value, 0)
-    return tuple(found)
+def _walk(name: str, part: object, depth: int = 0) -> Iterator[UnverifiedToken]:
+    if isinstance(part, str) and _HEADER.match(part) and _JWT.fullmatch(part):
+        yield _token(name, part)
+    elif isinstance(part, list | dict) and depth < 4:
+        members = part.items() if isinstance(part, dict) else ((name, entry) for entry in part)
+        for key, entry in members:
+            yield from _walk(str(key)[:80], entry, depth + 1)
 
 
 def _token(name: str, text: str) -> UnverifiedToken:
@@ -456,7 +450,6 @@ def _guest(result: JsonObject, terminal: Terminal) -> list[str]:
     """The guest that verify-token judged beside the token, with what to do where it is refused."""
     if not isinstance(result.get("guest"), dict):
         return []
-    from nvattest.report.reading import read_guest
     from nvattest.report.text import guest_story
 
     guest = read_guest(item(result, "guest"))

@@ -14,7 +14,6 @@ from nvattest.report.catalogue import Failure, diagnose, failures, telling
 from nvattest.report.reading import (
     AppraisalView,
     CellView,
-    CertificateView,
     ChainView,
     CheckView,
     DeviceView,
@@ -471,7 +470,8 @@ def _measurements(device: DeviceView, terminal: Terminal) -> list[str]:
     title = terminal.paint("  Measurements", "bold")
     if device.measurements is None:
         return [title + ": not compared, because there is no verified RIM to compare with"]
-    lines = [title, terminal.paint("      " + "".join(f"   +{column} " for column in range(COLUMNS)).rstrip(), "dim")]
+    columns = "".join(f"   +{column} " for column in range(COLUMNS)).rstrip()
+    lines = [title, terminal.paint(f"      {columns}", "dim")]
     places = grid(device.measurements)
     for start in range(0, len(places), COLUMNS):
         row = "".join(_cell(cell, terminal) for cell in places[start : start + COLUMNS])
@@ -504,17 +504,13 @@ def _difference(cell: CellView, rim: RimView | None, terminal: Terminal) -> list
     lines = ["", f"{head} (SPDM block {cell.index + 1}), {source}"]
     if rim is not None:
         lines.append(f"        in      {rim.id}")
-    values = [
-        (f"golden {number}" if len(cell.golden) > 1 else "golden", golden)
-        for number, golden in enumerate(cell.golden[:MAXIMUM_GOLDEN], 1)
-    ]
-    values.append(("found", cell.runtime))
-    for name, value in values:
-        if value:
-            lines += terminal.hex(f"{name:<8}", value, indent=" " * 8, lines=8)
+    many = len(cell.golden) > 1
+    for number, golden in enumerate(cell.golden[:MAXIMUM_GOLDEN], 1):
+        name = f"golden {number}" if many else "golden"
+        lines += terminal.hex(f"{name:<8}", golden, indent=" " * 8, lines=8) if golden else []
     if not cell.runtime:
-        lines.append("        found   no such block in the report")
-    return lines
+        return [*lines, "        found   no such block in the report"]
+    return lines + terminal.hex(f"{'found':<8}", cell.runtime, indent=" " * 8, lines=8)
 
 
 # -- chains and RIMs --------------------------------------------------------------------------------------------------
@@ -542,19 +538,17 @@ def _chain(chain: ChainView, terminal: Terminal) -> list[str]:
         name, room = certificate.name, terminal.width - len(lead)
         lines.append(lead + terminal.paint(name if len(name) <= room else fit(name, room).rstrip(), "bold"))
         below = "    " + "  " * level + ("   " if level else "  ")
-        lines += _certificate(certificate, position, chain, below, terminal)
-        for finding in chain.findings:
-            if finding.position == position:
-                lines += terminal.wrap(finding.message, first=below, style="bad")
-    for finding in chain.findings:
-        if finding.position is None:
-            lines += terminal.wrap(finding.message, first="    ", style="bad")
-    return lines
+        lines += [*_certificate(position, chain, below, terminal), *_findings(chain, position, below, terminal)]
+    return lines + _findings(chain, None, "    ", terminal)
 
 
-def _certificate(
-    certificate: CertificateView, position: int, chain: ChainView, indent: str, terminal: Terminal
-) -> list[str]:
+def _findings(chain: ChainView, position: int | None, indent: str, terminal: Terminal) -> list[str]:
+    found = (finding for finding in chain.findings if finding.position == position)
+    return [line for finding in found for line in terminal.wrap(finding.message, first=indent, style="bad")]
+
+
+def _certificate(position: int, chain: ChainView, indent: str, terminal: Terminal) -> list[str]:
+    certificate = chain.certificates[position]
     role, style = (", leaf", "dim") if position == 0 else ("", "dim")
     if position == len(chain.certificates) - 1:
         pinned = bool(chain.anchor) and chain.path_ok
