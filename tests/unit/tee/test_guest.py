@@ -428,6 +428,16 @@ def test_evidence_without_the_thumbprint_of_the_key_cannot_be_bound(bound: Bound
     assert refusing(bound.guest().appraise(devices, bound.clock)) == {"guest-binding"}
 
 
+def test_a_demand_that_the_quote_does_not_meet_ties_nothing(bound: Bound) -> None:
+    thumbprint = bound.key.public.thumbprint_bytes
+    devices = DeviceSide(
+        trusted=True, number=1, nonce=bound.nonce.value, digest=bytes(48), key=thumbprint, identities=("1",)
+    )
+    appraisal = bound.guest().appraise(devices, bound.clock)
+    assert refusing(appraisal) == {"guest-binding"}
+    assert (appraisal.strength, appraisal.key) == (Strength.NOTHING, None)
+
+
 @pytest.mark.parametrize(
     ("change", "refused_by"),
     [({"number": 0}, "guest-devices"), ({"trusted": False}, "guest-devices"), ({"nonce": None}, "guest-nonce")],

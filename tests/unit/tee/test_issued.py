@@ -12,7 +12,9 @@ from nvattest.errors import ParseError
 from nvattest.pki.anchors import CPU_ANCHORS
 from nvattest.tee.collateral import (
     TDX_MEMBERS,
+    Issued,
     SnpCollateral,
+    Window,
     judge,
     parse_collateral,
     parse_snp_collateral,
@@ -98,3 +100,13 @@ def test_amds_list_is_not_issued_once_a_bit_is_changed(tee: Path) -> None:
         changed[place] ^= 1
         issued = judge(key + chain + SnpCollateral(crls=(bytes(changed),)), CPU_ANCHORS)
         assert issued.problem, place
+
+
+def test_a_part_that_names_no_end_is_never_current() -> None:
+    window = Window("a list", AUTUMN, None)
+    assert not window.holds(AUTUMN)
+    assert not window.holds(AUTUMN + timedelta(days=1))
+    assert str(window) == "2026-09-01T00:00:00Z to no end"
+    issued = Issued(about="", windows=(Window("one", AUTUMN, AUTUMN), window), problem="")
+    assert issued.current(AUTUMN) == "a list names no end"
+    assert issued.until == AUTUMN

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvattest.errors import InputError, ParseError
-from nvattest.tee.quote import NOT_VERIFIED, QuoteKind, check_binding, parse_quote
+from nvattest.tee.quote import NOT_VERIFIED, QuoteKind, SnpReport, check_binding, parse_quote
 
 DATA = bytes(range(64))
 RTMRS = tuple(bytes([0x10 + number]) * 48 for number in range(4))
@@ -139,3 +139,22 @@ def test_nothing_but_a_parse_error_comes_from_any_bytes(data: bytes) -> None:
 def test_the_expected_report_data_has_64_bytes(expected: bytes) -> None:
     with pytest.raises(InputError):
         check_binding(tdx(), expected)
+
+
+def test_each_field_of_a_report_is_read_at_its_offset() -> None:
+    # AMD 56860, table ATTESTATION_REPORT, by hand.
+    places = {
+        "guest_svn": (0x04, 4), "policy": (0x08, 8), "family_id": (0x10, 16), "image_id": (0x20, 16), "vmpl": (0x30, 4),
+        "algorithm": (0x34, 4), "current_tcb": (0x38, 8), "key_info": (0x48, 4), "report_data": (0x50, 64),
+        "measurement": (0x90, 48), "host_data": (0xC0, 32), "id_key_digest": (0xE0, 48),
+        "author_key_digest": (0x110, 48), "reported_tcb": (0x180, 8), "chip_id": (0x1A0, 64),
+        "committed_tcb": (0x1E0, 8), "launch_tcb": (0x1F0, 8), "signed": (0, 0x2A0), "signature": (0x2A0, 0x200),
+    }  # fmt: skip
+    data = struct.pack("<I", 3) + bytes((7 * place + place // 251) % 256 for place in range(4, 0x4A0))
+    report = parse_quote(data).body
+    assert isinstance(report, SnpReport)
+    for name, (start, size) in places.items():
+        expected, value = data[start : start + size], getattr(report, name)
+        assert value == (int.from_bytes(expected, "little") if isinstance(value, int) else expected), name
+    assert report.cpuid == tuple(data[0x188:0x18B])
+    assert set(places) | {"version", "cpuid"} == set(SnpReport._fields)
