@@ -238,6 +238,8 @@ def policy_to_json(policy: EvidencePolicy) -> JsonObject:
 
 
 def _plain(value: object) -> object:
+    if value is None or type(value) in (str, bool, int):
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple):
@@ -257,17 +259,19 @@ def _members(value: object, *names: str) -> JsonObject:
 
 
 def _check(check: Check) -> JsonObject:
-    said = ("expected", "found", "hint", "tolerated_by")
-    return {
-        "step": check.spec.step,
+    spec = check.spec
+    result: JsonObject = {
+        "step": spec.step,
         "id": check.id,
-        "title": check.spec.title,
+        "title": spec.title,
         "outcome": check.outcome.value,
         "acceptable": check.acceptable,
         "detail": check.detail,
-        **{name: value for name in said if (value := getattr(check, name))},
-        **({"code": int(check.code)} if check.code else {}),
     }
+    for name in ("expected", "found", "hint", "tolerated_by"):
+        if value := getattr(check, name):
+            result[name] = value
+    return result | {"code": int(check.code)} if check.code else result
 
 
 def _device(device: DeviceAppraisal) -> JsonObject:
@@ -339,7 +343,8 @@ def _rim(rim: RimAppraisal) -> JsonObject:
 
 def _cell(cell: Cell) -> JsonObject:
     return {
-        **_members(cell, "index", "state"),
+        "index": cell.index,
+        "state": cell.state.value,
         "source": _plain(cell.role),
         "name": cell.golden and cell.golden.name,
         "golden": _plain(cell.golden.values) if cell.golden is not None else [],
