@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvattest.errors import ParseError
+from nvattest.pki.anchors import CPU_ANCHORS, NVIDIA_ANCHORS
 from nvattest.tee.collateral import (
     MAXIMUM_ITEMS,
     TDX_MEMBERS,
@@ -22,6 +23,8 @@ from nvattest.tee.collateral import (
     parse_snp_collateral,
     parse_tdx_collateral,
     read_auxiliary,
+    signed_by_amd,
+    signed_by_intel,
     snp_collateral,
     tdx_collateral,
 )
@@ -215,3 +218,10 @@ def test_any_table_is_read_or_refused(blob: bytes) -> None:
 def test_any_file_is_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(ParseError):
         parse_collateral(data)
+
+
+def test_each_maker_signs_with_its_own_kind_of_key_alone() -> None:
+    intel, milan = CPU_ANCHORS.intel.spki_der, CPU_ANCHORS.amd["milan"].spki_der
+    for spki_der in (intel, milan, NVIDIA_ANCHORS.device[0].spki_der, b"", b"0"):
+        assert signed_by_intel(spki_der, bytes(512), b"") is False
+        assert signed_by_amd(spki_der, bytes(512), b"") is False

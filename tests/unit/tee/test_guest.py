@@ -17,8 +17,11 @@ from nvattest import Nonce, SigningKey, VerifiedToken, appraisal_to_json, verify
 from nvattest._package import schema_bytes
 from nvattest.appraisal.check import CHECKS, REQUIRED_GUEST, Outcome
 from nvattest.appraisal.guest import CpuPolicy, DeviceSide, GuestAppraisal, SnpDemands, Strength, TcbFloor, TdxDemands
+from nvattest.appraisal.identity import identity_of
 from nvattest.errors import InputError, NotTrustedError, ResultCode, TokenError
+from nvattest.evidence import dump_evidence
 from nvattest.pki.anchors import CPU_ANCHORS, CpuAnchors, cpu_anchors_from_pem
+from nvattest.pki.certificate import parse_pem_chain
 from nvattest.report.page import report_page
 from nvattest.report.reading import read_appraisal, view_of
 from nvattest.report.terminal import Terminal
@@ -26,8 +29,8 @@ from nvattest.report.text import account, story
 from nvattest.session import issue_token
 from nvattest.tee.collateral import SnpCollateral, snp_collateral
 from nvattest.tee.guest import Guest
-from nvattest.tee.quote import dump_quote
-from nvattest.tee.recipes import Challenge, ExpectedReportData
+from nvattest.tee.quote import dump_quote, parse_quote, read_quote_file
+from nvattest.tee.recipes import Challenge, Demand, ExpectedReportData
 from nvattest.testing import Platform
 from nvattest.testing.cpu import GUESTS, SimulatedGuest
 from nvattest.token.binding import derive_device_nonce, evidence_digest_of, report_data
@@ -426,6 +429,25 @@ def test_a_token_without_an_evidence_digest_cannot_be_bound(bound: Bound) -> Non
 def test_evidence_without_the_thumbprint_of_the_key_cannot_be_bound(bound: Bound) -> None:
     devices = DeviceSide(trusted=True, number=1, nonce=bound.nonce.value, digest=bytes(48), key=None, identities=("1",))
     assert refusing(bound.guest().appraise(devices, bound.clock)) == {"guest-binding"}
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_evidence_that_the_quote_covers_answers_the_nonce_of_the_devices(bound: Bound, good: bool) -> None:
+    class Covering:
+        name = "covering"
+
+        def demand(self, devices: DeviceSide) -> Demand:
+            covered = parse_quote(read_quote_file(bound.quote).quote).report_data
+            text = json.dumps(dump_evidence(bound.evidence)).encode()
+            return Demand(covered, None, Strength.KEY_AND_EVIDENCE, evidence=(text,))
+
+    ueids = tuple(identity_of(parse_pem_chain(item.certificate_chain)).ueid for item in bound.evidence)
+    nonce = bound.nonce.value if good else bytes(32)
+    devices = DeviceSide(trusted=True, number=1, nonce=nonce, digest=None, key=None, identities=ueids)
+    appraisal = bound.guest(recipe=Covering()).appraise(devices, bound.clock)
+    assert refusing(appraisal) == (set() if good else {"guest-devices"})
+    if not good:
+        assert "answers another nonce" in detail_of(appraisal, "guest-devices")
 
 
 def test_a_demand_that_the_quote_does_not_meet_ties_nothing(bound: Bound) -> None:

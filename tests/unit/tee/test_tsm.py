@@ -240,6 +240,7 @@ def test_a_quote_is_read_from_its_file_and_raw(boot: Boot) -> None:
         b"{",
         b'{"format": "nvattest-tee-quote", "version": 2, "outblob": ""}',
         b'{"format": "nvattest-tee-quote", "version": 1}',
+        b'{"format": "nvattest-bundle", "version": 1, "outblob": "AAAA"}',
         b'{"format": "nvattest-tee-quote", "version": 1, "outblob": "*"}',
         b'{"format": "nvattest-tee-quote", "version": 1, "outblob": "\xc3\xa9"}',
     ],
