@@ -84,8 +84,8 @@ if TYPE_CHECKING:
     from nvattest.token.claims import claims_of as claims_of
     from nvattest.token.claims import sign_detached_eat as sign_detached_eat
     from nvattest.token.ear import sign_ear as sign_ear
-    from nvattest.token.keys import PublicKey as PublicKey
-    from nvattest.token.keys import SigningKey as SigningKey
+    from nvattest.token.jose import PublicKey as PublicKey
+    from nvattest.token.jose import SigningKey as SigningKey
     from nvattest.token.verified import TokenKind as TokenKind
     from nvattest.token.verified import VerifiedToken as VerifiedToken
 
@@ -112,7 +112,7 @@ _NAMES = {
     "tee.recipes": "Challenge ExpectedReportData recipe_from_inputs",
     "token.claims": "claims_of sign_detached_eat",
     "token.ear": "sign_ear",
-    "token.keys": "PublicKey SigningKey",
+    "token.jose": "PublicKey SigningKey",
     "token.verified": "TokenKind VerifiedToken",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

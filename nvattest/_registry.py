@@ -8,13 +8,13 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-# --- NVIDIA's services --------------------------------------------------------------------------------------------
+# --- NVIDIA's services ------------------------------------------------------------------------------------------------
 
 RIM_URL: Final = "https://rim.attestation.nvidia.com"
 OCSP_URL: Final = "https://ocsp.ndis.nvidia.com"
 NRAS_URL: Final = "https://nras.attestation.nvidia.com"
 
-# --- the services of the makers of CPUs ---------------------------------------------------------------------------
+# --- the services of the makers of CPUs -------------------------------------------------------------------------------
 
 # What results call the pinned roots of both makers.
 CPU_MAKERS: Final = "Intel and AMD"
@@ -23,7 +23,7 @@ PCS_URL: Final = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 KDS_URL: Final = "https://kdsintf.amd.com"
 
-# --- opaque data of the MEASUREMENTS response ---------------------------------------------------------------------
+# --- opaque data of the MEASUREMENTS response -------------------------------------------------------------------------
 
 OPAQUE_MAGIC: Final = b"NVDAOD"
 OPAQUE_PROFILE: Final = 0
@@ -95,7 +95,7 @@ NO_PDI: Final = "00" * PDI_SIZE
 FWID_SIZE: Final = 48
 SWITCH_GPU_COUNT: Final = 8
 
-# --- measurements -------------------------------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------------------------------
 
 # Golden values count from 0 and SPDM blocks from 1: golden index i describes block i + 1.
 GOLDEN_TO_BLOCK: Final = 1
@@ -104,7 +104,7 @@ NVDEC0_GOLDEN_INDEX: Final = 35
 # RIM indices from here on are opaque records (MIN_SVN): data type = index - 4096.
 OPAQUE_RECORD_BASE: Final = 4096
 
-# --- RIM ids ------------------------------------------------------------------------------------------------------
+# --- RIM ids ----------------------------------------------------------------------------------------------------------
 
 RIM_HOPPER_DRIVER: Final = "NV_GPU_DRIVER_GH100_{driver}"
 RIM_BLACKWELL_DRIVER: Final = "NV_GPU_CC_DRIVER_{chip}_{driver}"
@@ -114,7 +114,7 @@ RIM_VBIOS: Final = "NV_GPU_VBIOS_{project}_{project_sku}_{chip_sku}_{vbios}"
 RIM_SWITCH_BIOS: Final = "NV_SWITCH_BIOS_5612_0002_890_{bios}"
 RIM_MANUFACTURER_ID: Final = "5703"
 
-# --- object identifiers -------------------------------------------------------------------------------------------
+# --- object identifiers -----------------------------------------------------------------------------------------------
 
 OID_DICE_FWID_HOPPER: Final = "2.23.133.5.4.1"
 OID_DICE_TCB_INFO: Final = "2.23.133.5.4.1.1"

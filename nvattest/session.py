@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nvattest.pki.anchors import CpuAnchors
     from nvattest.tee.collateral import CpuCollateral
     from nvattest.tee.guest import Guest
-    from nvattest.token.keys import PublicKey, SigningKey
+    from nvattest.token.jose import PublicKey, SigningKey
     from nvattest.token.verified import TokenKind, VerifiedToken
 
 # Evidence as ``collect`` and ``load_evidence`` give it, as the text of a file, or as the JSON in it.
@@ -314,7 +314,7 @@ def verify_token(
         TokenError: the token must not be believed; ``code`` says which rule it broke.
         InputError: an argument cannot be used.
     """
-    from nvattest.token.keys import Keyring
+    from nvattest.token.jose import Keyring
     from nvattest.token.verified import Expected, Rules
     from nvattest.token.verify import nonce_of_token, read_document, verify_token
 
@@ -365,7 +365,7 @@ def issue_token(
         InputError: no device, or an argument that cannot be used.
     """
     from nvattest.token.claims import DEFAULT_ISSUER, claims_of
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     require_type(appraisal, Appraisal, "appraisal")
     require_type(key, SigningKey, "key")

@@ -97,7 +97,7 @@ LEFT_OUT = frozenset(
 if sys.version_info < (3, 11):
     # Python 3.10 has it in no other place; later ones have it frozen in the interpreter.
     LEFT_OUT -= {"ntpath"}
-NETWORK: Final = NETWORK_PACKAGES | {"ssl", "_ssl", "nvattest.collateral._session"}
+NETWORK: Final = NETWORK_PACKAGES | {"ssl", "_ssl", "nvattest.collateral._requests"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,7 +210,7 @@ def _spelled(text: str, bounds: Mapping[str, Any]) -> bool:
     return re.fullmatch(pattern, text) is not None
 
 
-# --- the appraisal --------------------------------------------------------------------------------------------------
+# --- the appraisal ----------------------------------------------------------------------------------------------------
 
 
 class Strength(Enum):

@@ -191,7 +191,7 @@ class Appraisal(NoTruthValue):
         raise NotTrustedError(message, result_code=self.result_code, hint=first)
 
 
-# --- as JSON ---------------------------------------------------------------------------------------------------------
+# --- as JSON ----------------------------------------------------------------------------------------------------------
 
 
 def appraisal_to_json(appraisal: Appraisal) -> JsonObject:

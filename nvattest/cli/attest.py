@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
     from nvattest.policy.relying_party import PolicyDecision, RelyingPartyPolicy
     from nvattest.testing import SimulatedGuest
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
     from nvattest.token.verified import Refusal
 
 # The codes at which NVIDIA's program prints claims: the devices were judged, whatever the judgement.
@@ -406,7 +406,7 @@ def _only_kept(kept: frozenset[Source], request: Request) -> str:
 
 def signing_key(path: str | None) -> SigningKey:
     """The key of ``--signing-key``, or a new one."""
-    from nvattest.token.keys import MAXIMUM_PEM, SigningKey
+    from nvattest.token.jose import MAXIMUM_PEM, SigningKey
 
     if path is None:
         return SigningKey.generate()

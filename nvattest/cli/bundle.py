@@ -342,7 +342,7 @@ def _print(facts: JsonObject, path: str, *, as_json: bool) -> None:
         say(f"{path}: {render_inspection(facts)}")
 
 
-# --- The bundle of a fleet, a folder ----------------------------------------------------------------------------------
+# --- the bundle of a fleet, a folder ----------------------------------------------------------------------------------
 
 
 def _fetch_fleet(request: FleetRequest) -> int:

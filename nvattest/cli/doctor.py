@@ -212,7 +212,7 @@ def render(items: Sequence[Item], terminal: Terminal) -> str:
     return terminal.finish(lines)
 
 
-# --- The probes that need no network ----------------------------------------------------------------------------------
+# --- the probes that need no network ----------------------------------------------------------------------------------
 
 
 def examine(machine: Machine, *, timeout: float = DRIVER_SECONDS) -> list[Item]:
@@ -415,7 +415,7 @@ def _switch_library(machine: Machine, *, switches: int, driver: str | None) -> I
     return _ok("nscq", version or "found")
 
 
-# --- The network, only where --online asks for it ---------------------------------------------------------------------
+# --- the network, only where --online asks for it ---------------------------------------------------------------------
 
 
 def reach(
@@ -491,7 +491,7 @@ def _reason(error: Exception) -> str:
     return "the request could not be made"
 
 
-# --- The bundle for a support ticket ----------------------------------------------------------------------------------
+# --- the bundle for a support ticket ----------------------------------------------------------------------------------
 # No evidence, nonce, token, key, log, host name, address, serial number or value of an environment variable goes in.
 
 # Files of the system that say versions and settings, and hold no identity.

@@ -405,7 +405,7 @@ def _certificates(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
     from nvattest._documents import load_json
     from nvattest.pki.anchors import NVIDIA_ANCHORS
     from nvattest.pki.certificate import parse_certificate, parse_pem_chain
-    from nvattest.token.keys import parse_x5c
+    from nvattest.token.jose import parse_x5c
 
     if data.lstrip()[:1] == b"{":
         document = load_json(data, source="x5c", maximum=len(data), file=True)
@@ -438,21 +438,21 @@ def _certificates(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
 
 
 def _private_key(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     facts: JsonObject = {"thumbprint": SigningKey.from_pem(data).public.thumbprint}
     return _shown("keep it secret: its holder signs in your name", facts)
 
 
 def _public_key(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
-    from nvattest.token.keys import PublicKey
+    from nvattest.token.jose import PublicKey
 
     facts: JsonObject = {"thumbprint": PublicKey.from_pem(data).thumbprint}
     return _Shown(facts, _members(facts))
 
 
 def _jwks(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
-    from nvattest.token.keys import parse_jwks
+    from nvattest.token.jose import parse_jwks
 
     keys = [
         {"kid": kid, **{n: str(e[n]) for n in ("kty", "crv", "alg", "use") if n in e}}

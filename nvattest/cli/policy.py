@@ -159,7 +159,7 @@ def _saved_claims(data: bytes, path: str) -> tuple[list[JsonObject], JsonObject 
 
 def _overall(document: JsonObject, path: str) -> JsonObject | None:
     """``overall`` as it stands, or the unverified payload of the overall JWT in ``detached_eat``."""
-    from nvattest.token.keys import jwt_part
+    from nvattest.token.jose import jwt_part
 
     given = document.get("overall")
     if isinstance(given, dict):

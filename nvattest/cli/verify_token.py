@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from nvattest.tee.guest import Guest
     from nvattest.tee.quote import BindingCheck, ParsedQuote
     from nvattest.tee.recipes import Recipe
-    from nvattest.token.keys import Keyring
+    from nvattest.token.jose import Keyring
     from nvattest.token.verified import VerifiedToken
 
 GOOD, ERROR, POLICY_MISMATCH, RESULT_FALSE = 0, 1, 2, 3
@@ -326,7 +326,7 @@ def _service(request: Request) -> str:
 def _keyring(keys: Keys, service: str) -> Keyring:
     """The keys that the options name, or that the service publishes."""
     from nvattest.pki.certificate import parse_pem_chain
-    from nvattest.token.keys import MAXIMUM_ANCHORS, MAXIMUM_JWKS, MAXIMUM_PEM, Keyring, PublicKey, parse_jwks
+    from nvattest.token.jose import MAXIMUM_ANCHORS, MAXIMUM_JWKS, MAXIMUM_PEM, Keyring, PublicKey, parse_jwks
 
     jwks = url = key = None
     anchors: tuple[Certificate, ...] = ()
@@ -351,7 +351,7 @@ def _keyring(keys: Keys, service: str) -> Keyring:
 
 
 def _read_token(path: str) -> bytes:
-    from nvattest.token.keys import MAXIMUM_TOKEN
+    from nvattest.token.jose import MAXIMUM_TOKEN
 
     # Read one byte past the limit to detect oversized input.
     maximum = MAXIMUM_TOKEN + 1
@@ -365,7 +365,7 @@ def _fetch(url: str, access: Access, key_host: str) -> bytes:
     """The JWKS at a URL: TLS verified, no redirects, a bounded answer within 30 s; only the service sees its key."""
     from nvattest._waiting import Deadline
     from nvattest.collateral.http import HttpClient, Service
-    from nvattest.token.keys import MAXIMUM_JWKS
+    from nvattest.token.jose import MAXIMUM_JWKS
 
     service = Service(name="JWKS", option="--jwks", maximum=MAXIMUM_JWKS, failed=ResultCode.VERIFIER_JWKS_ERROR)
     with HttpClient(access.http(*filter(None, [key_host]))) as client:

@@ -542,7 +542,7 @@ class HttpClient:
     def _open(self) -> Session:
         with self._lock:
             if self._session is None:
-                from nvattest.collateral._session import make_session
+                from nvattest.collateral._requests import make_session
 
                 self._session = make_session(usual_roots()[1], self.settings.tls_ca_cert, self.settings.tls_ca_path)
             return self._session

@@ -117,7 +117,7 @@ class NrasClient:
             CollateralError: 700 not reached or failed, 702 forbidden, 15 too many requests.
             TokenError: an answer that does not verify (701, 19 for another nonce).
         """
-        from nvattest.token.keys import Keyring
+        from nvattest.token.jose import Keyring
         from nvattest.token.verified import Expected, Rules, TokenKind
         from nvattest.token.verify import verify_token
 
@@ -214,7 +214,7 @@ def request_body(evidence: Sequence[Evidence], nonce: Nonce, claims_version: str
 
 def key_ids(token: object) -> frozenset[str]:
     """The ``kid`` of every JWT in a detached EAT, unverified: only to know whether the key set may be too old."""
-    from nvattest.token.keys import jwt_part
+    from nvattest.token.jose import jwt_part
 
     found: set[str] = set()
     waiting = [token]
@@ -235,7 +235,7 @@ def key_ids(token: object) -> frozenset[str]:
 
 def check_own_chains(jwks: object, kids: frozenset[str], at: datetime) -> None:
     """Refuse a key whose ``x5c`` does not hold together; without roots of the caller it ends in its own last one."""
-    from nvattest.token.keys import parse_x5c, validate_x5c
+    from nvattest.token.jose import parse_x5c, validate_x5c
 
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
     for entry in keys if isinstance(keys, list) else []:

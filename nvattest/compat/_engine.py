@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nvattest.collateral.gather import GatherOptions
     from nvattest.collateral.nras import NrasClient
     from nvattest.pki.anchors import TrustAnchors
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
 CLAIMS_VERSIONS: Final = ("2.0", "3.0")
 LOCAL_ISSUERS: Final = {DeviceKind.GPU: "LOCAL_GPU_VERIFIER", DeviceKind.NVSWITCH: "LOCAL_SWITCH_VERIFIER"}
@@ -143,7 +143,7 @@ def new_nonce() -> Nonce:
 
 def new_key(warning: str) -> SigningKey:
     """A key for tokens, in memory; ``warning`` names the practice of the old package."""
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     migrated(warning)
     return SigningKey.generate()
@@ -208,7 +208,7 @@ def _simulated(kind: DeviceKind, nonce: Nonce) -> tuple[Evidence, ...]:
     return platform.evidence(nonce, kind)
 
 
-# --- Evidence in the shapes that the old packages hand out, and back from them
+# --- evidence in the shapes that the old packages hand out, and back from them ----------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
@@ -323,7 +323,7 @@ def _one(index: int, item: object, kind: DeviceKind, nonce: Nonce) -> Evidence:
         raise NoEvidenceError(message, code=error.code, hint=error.hint) from None
 
 
-# --- Verification
+# --- verification -----------------------------------------------------------------------------------------------------
 
 
 def verify_locally(
@@ -456,7 +456,7 @@ def _environment(*names: str) -> str:
     return next((value for name in names if (value := os.environ.get(name, ""))), "")
 
 
-# --- The lines of NVIDIA's sample run, printed on stdout in verbose mode
+# --- the lines of NVIDIA's sample run, printed on stdout in verbose mode ----------------------------------------------
 
 
 def fetched(evidence: Sequence[Evidence]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from nvattest.errors import CollateralError, NvattestError, ParseError, PolicyEr
 from nvattest.model import Nonce
 from nvattest.policy.relying_party import JsonPolicy, load_json_policy
 from nvattest.session import verify_token
-from nvattest.token.keys import MAXIMUM_TOKEN, PublicKey, SigningKey, read_jws, refuse, verify_signature
+from nvattest.token.jose import MAXIMUM_TOKEN, PublicKey, SigningKey, read_jws, refuse, verify_signature
 from nvattest.token.verified import Rules, TokenKind
 
 OUTER_ISSUER: Final = "NV-Attestation-SDK"

@@ -118,7 +118,7 @@ def _late(what: str, seconds: float) -> CollectionError:
     )
 
 
-# --- the driver and its devices --------------------------------------------------------------------------------------
+# --- the driver and its devices ---------------------------------------------------------------------------------------
 
 # The devices of a machine in protected PCIe mode.
 _PPCIE_GPUS: Final = 8
@@ -236,7 +236,7 @@ def says_protected(devices: tuple[ReadEvidence, ...]) -> bool:
     return False
 
 
-# --- anchors, policy and collateral ----------------------------------------------------------------------------------
+# --- anchors, policy and collateral -----------------------------------------------------------------------------------
 
 _SMALL: Final = 256 * 1024
 _CONNECT_SECONDS: Final = 2.0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
     from nvattest.guest.config import HookConfig
     from nvattest.model import Nonce
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
 _ASK_SECONDS: Final = 2.0
 _ASK_LEAST: Final = 0.2
@@ -62,7 +62,7 @@ class Quote(NamedTuple):
 def bind() -> Bound:
     """A key and a challenge of our own. A relying party that wants a fresh answer asks with its own challenge."""
     from nvattest.token.binding import derive_device_nonce
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     key, challenge = SigningKey.generate(), os.urandom(32)
     return Bound(key, challenge, derive_device_nonce(challenge, key.public.thumbprint_bytes))
@@ -88,7 +88,7 @@ def quote_over(bound: Bound, evidence: Sequence[Evidence], *, root: str, seconds
 def sign(platform: TrustedPlatform, config: HookConfig, key: SigningKey | None = None) -> Token:
     """Sign the token of a trusted platform, by ``key`` or a new one, which signs nothing else and is kept nowhere."""
     from nvattest.session import issue_token
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     key = key if key is not None else SigningKey.generate()
     token = issue_token(

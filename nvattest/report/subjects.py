@@ -178,7 +178,7 @@ def _walk(name: str, part: object, depth: int = 0) -> Iterator[UnverifiedToken]:
 
 def _token(name: str, text: str) -> UnverifiedToken:
     # Loaded here: most of what is explained is no token.
-    from nvattest.token.keys import jwt_part
+    from nvattest.token.jose import jwt_part
 
     header, claims, _ = text.split(".")
     try:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.testing.driver_answers import DriverState
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
 DEFAULT_CLOCK = datetime(2026, 11, 1, tzinfo=timezone.utc)
 DEFAULT_NONCE = hashlib.sha256(b"nvattest simulation").digest()
@@ -273,7 +273,7 @@ class Platform:
     @property
     def token_key(self) -> SigningKey:
         """The key that signs :meth:`token`; it follows from the seed and protects nothing."""
-        from nvattest.token.keys import SigningKey
+        from nvattest.token.jose import SigningKey
 
         return SigningKey(self._keys.key("token").private)
 

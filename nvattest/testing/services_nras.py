@@ -111,7 +111,7 @@ class NrasIssuer:
         from nvattest.evidence import load_evidence
         from nvattest.model import Nonce, VerificationTime
         from nvattest.token.claims import MEMBER, claims_of, provenance
-        from nvattest.token.keys import PublicKey
+        from nvattest.token.jose import PublicKey
 
         request = load_json(body, source="request", maximum=_MAXIMUM_REQUEST)
         if not isinstance(request, dict):

@@ -34,7 +34,7 @@ from nvattest.pki.ocsp import NonceOutcome, RevocationStatus
 from nvattest.rim.ids import ROLES, RimRole
 from nvattest.spdm.opaque import GpuFields, SwitchFields
 from nvattest.token.binding import appraised_digest
-from nvattest.token.keys import Jws, PublicKey, SigningKey, instant, refuse
+from nvattest.token.jose import Jws, PublicKey, SigningKey, instant, refuse
 
 # Not NVIDIA's "NVAT-LOCAL-VERIFIER": tokens of that issuer are unsigned by default and must not be confused with ours.
 DEFAULT_ISSUER: Final = "NVATTEST-LOCAL-VERIFIER"

@@ -37,7 +37,7 @@ from nvattest.token.claims import (
     verdict,
     weakenings,
 )
-from nvattest.token.keys import SigningKey
+from nvattest.token.jose import SigningKey
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "The nvattest developers"

@@ -21,11 +21,11 @@ from nvattest.appraisal.guest import GuestAppraisal
 from nvattest.errors import InputError, NotTrustedError, ResultCode
 from nvattest.model import Nonce, NoTruthValue, VerificationTime, counted, format_time
 from nvattest.pki.anchors import NVIDIA_ANCHORS
-from nvattest.token.keys import Jws, PublicKey, instant, refuse, seconds, text_member
+from nvattest.token.jose import Jws, PublicKey, instant, refuse, seconds, text_member
 
 if TYPE_CHECKING:
     from nvattest.token.claims import Provenance
-    from nvattest.token.keys import Keyring
+    from nvattest.token.jose import Keyring
 
 # The base URL of NVIDIA's remote service is the issuer of its tokens.
 NVIDIA_ISSUER: Final = NRAS_URL
@@ -330,7 +330,7 @@ def vouched_for(token: Jws, key: PublicKey, keys: Keyring, made: Provenance) -> 
     }
 
 
-# --- The devices of a token
+# --- the devices of a token -------------------------------------------------------------------------------------------
 
 
 def check_identities(labels: Sequence[str], claims: Sequence[Claims]) -> None:

@@ -31,7 +31,7 @@ from nvattest.model import Nonce, require_type
 from nvattest.token.binding import derive_device_nonce
 from nvattest.token.claims import DIGEST_LABELS, MEMBER, OVERALL, SUBJECT, read_provenance
 from nvattest.token.ear import STATUSES, VECTOR_CLAIMS, Tier, tier_of
-from nvattest.token.keys import (
+from nvattest.token.jose import (
     MAXIMUM_TOKEN,
     Jws,
     Keyring,

@@ -33,7 +33,7 @@ from nvattest.session import verify_token
 from nvattest.spdm.opaque import parse_opaque
 from nvattest.spdm.report import parse_report
 from nvattest.testing import DEFAULT_CLOCK, DEFAULT_NONCE, Platform
-from nvattest.token.keys import parse_jwks
+from nvattest.token.jose import parse_jwks
 
 from ..unit.token import minting  # noqa: TID252 - the key of the tests
 

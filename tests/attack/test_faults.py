@@ -81,7 +81,7 @@ def token(files: Path) -> str:
 
 def whole(text: str) -> bool:
     """Whether this is a token of today, all of it."""
-    from nvattest.token.keys import read_jws
+    from nvattest.token.jose import read_jws
 
     try:
         document = json.loads(text)

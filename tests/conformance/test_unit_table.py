@@ -461,7 +461,7 @@ def detached_eat() -> None:
 
     from nvattest.session import verify_token
     from nvattest.token.claims import sign_detached_eat
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     key = SigningKey(ec.derive_private_key(7, ec.SECP384R1()))
     now = datetime(2026, 11, 1, tzinfo=timezone.utc)

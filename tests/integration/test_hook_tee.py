@@ -14,7 +14,7 @@ from nvattest._package import schema_bytes
 from nvattest.appraisal.guest import SnpDemands, TcbFloor
 from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.binding import derive_device_nonce
-from nvattest.token.keys import PublicKey
+from nvattest.token.jose import PublicKey
 
 from .hook_world import HookWorld, NewWorld
 

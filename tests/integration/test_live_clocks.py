@@ -27,7 +27,7 @@ from nvattest.fleet import BatchSettings, Judge
 from nvattest.model import DeviceKind, Nonce, VerificationTime
 from nvattest.testing import Platform
 from nvattest.testing.services import Services
-from nvattest.token.keys import SigningKey
+from nvattest.token.jose import SigningKey
 
 NONCE = bytes(range(32))
 PLATFORM = Platform.build("hopper-1")

@@ -13,7 +13,7 @@ from nvattest import Nonce, verify_token
 from nvattest.cli import main
 from nvattest.errors import ResultCode, TokenError
 from nvattest.model import parse_time
-from nvattest.token.keys import leaf_key, parse_x5c, read_jws, validate_x5c
+from nvattest.token.jose import leaf_key, parse_x5c, read_jws, validate_x5c
 from nvattest.token.verified import TokenKind
 
 from ..unit.token import minting  # noqa: TID252 - one writer of forged tokens for all folders

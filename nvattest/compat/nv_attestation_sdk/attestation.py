@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from nvattest.evidence import Evidence
     from nvattest.pki.anchors import TrustAnchors
     from nvattest.policy.relying_party import JsonPolicy
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
 __all__ = [
     "Attestation", "CompatValueError", "Devices", "Environment", "InvalidNonceError", "MigrationWarning",

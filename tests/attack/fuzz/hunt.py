@@ -49,7 +49,7 @@ with atheris.instrument_imports(include=["nvattest"], enable_loader_override=Fal
     from nvattest.tee.recipes import ExpectedReportData
     from nvattest.token.claims import claims_of, sign_detached_eat
     from nvattest.token.ear import sign_ear
-    from nvattest.token.keys import SigningKey, parse_jwks
+    from nvattest.token.jose import SigningKey, parse_jwks
 
 import contextlib
 import itertools

@@ -23,7 +23,7 @@ from nvattest.tee.collateral import SnpCollateral, TdxCollateral
 from nvattest.testing import Platform
 from nvattest.testing.cpu import SimulatedGuest
 from nvattest.token.claims import claims_of
-from nvattest.token.keys import SigningKey
+from nvattest.token.jose import SigningKey
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_bytes("inspection-1.json")))
 NONCE = "11" * 32

@@ -17,7 +17,7 @@ WORK = frozenset(
         "concurrent", "ctypes", "logging", "multiprocessing", "socket", "ssl", "tarfile", "uuid", "zipfile",
         "nvattest.appraisal.verifier", "nvattest.collateral.gather", "nvattest.collateral.http", "nvattest.fleet",
         "nvattest.pki.certificate", "nvattest.policy.isolation", "nvattest.session", "nvattest.testing.platform",
-        "nvattest.token.claims", "nvattest.token.keys", "nvattest.token.verify",
+        "nvattest.token.claims", "nvattest.token.jose", "nvattest.token.verify",
     }
 )  # fmt: skip
 # These take longer to load than the lightest commands take in all.
@@ -60,7 +60,7 @@ def test_a_run_that_asks_no_service_loads_no_http_client_and_no_verifier_of_toke
     done = subprocess.run([sys.executable, "-c", RUN, json.dumps([attest])], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     [loaded] = json.loads(done.stdout).values()
-    assert "nvattest.token.keys" in loaded
+    assert "nvattest.token.jose" in loaded
     assert not set(loaded) & {
         "jwt", "requests", "urllib3", "ssl", "http.client", "urllib.request", "uuid", "platform",
         "nvattest.token.ear", "nvattest.token.verify", "nvattest.appraisal.guest", "nvattest.collateral.cpu",

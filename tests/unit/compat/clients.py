@@ -48,6 +48,6 @@ def evidence_of(platform: Platform, kind: DeviceKind = DeviceKind.GPU, nonce: st
 def key(number: int = 7) -> Any:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from nvattest.token.keys import SigningKey
+    from nvattest.token.jose import SigningKey
 
     return SigningKey(ec.derive_private_key(number, ec.SECP384R1()))

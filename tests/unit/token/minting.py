@@ -22,7 +22,7 @@ from nvattest.model import Nonce, VerificationTime
 from nvattest.testing.platform import Platform
 from nvattest.token.claims import DEFAULT_ISSUER, claims_of, sign_detached_eat
 from nvattest.token.ear import sign_ear
-from nvattest.token.keys import Keyring, SigningKey
+from nvattest.token.jose import Keyring, SigningKey
 from nvattest.token.verified import Expected, Rules, VerifiedToken
 from nvattest.token.verify import verify_token
 

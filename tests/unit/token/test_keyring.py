@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
-from nvattest.token.keys import parse_jwks
+from nvattest.token.jose import parse_jwks
 
 from ..pki import minting as pki  # noqa: TID252 - the little PKI is there
 from . import minting

@@ -26,7 +26,7 @@ from nvattest.model import Nonce, VerificationTime
 from nvattest.session import verify
 from nvattest.token.binding import evidence_digest_of
 from nvattest.token.claims import ANOTHER_TIME
-from nvattest.token.keys import PublicKey, SigningKey
+from nvattest.token.jose import PublicKey, SigningKey
 
 from . import minting
 

@@ -1,7 +1,7 @@
-"""One JWT, read strictly, and the keys of tokens: ECDSA on P-384, which sign, are trusted, and verify.
+"""JOSE, signed JSON: one JWT is read strictly; keys of ECDSA on P-384 sign tokens, are trusted, and verify them.
 
-Of a JWT (RFC 7515, 7519, 8725) is refused, whatever its signature: any algorithm but ES384, critical extensions, keys
-that the token brings along, another type, members that appear twice, base64url that is not canonical.
+A JWT (RFC 7515, 7519, 8725) is refused, whatever its signature, for any algorithm but ES384, critical extensions, keys
+that the token brings along, another type, members that appear twice, and base64url that is not canonical.
 
 A key is known by its JWK and its thumbprint (RFC 7517, 7518, 7638). A relying party has a JWKS, one public key, or
 anchors for certificate chains. Those chains (``x5c``, RFC 7515, 4.1.6) are not the ones of devices: NVIDIA's service
@@ -51,6 +51,9 @@ _COORDINATE = 48
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _RSA_BITS = 2048
 _ANOTHER_KIND = "tokens are signed with ES384: the key has to be an EC key on P-384, this one is another"
+
+
+# --- one JWT ----------------------------------------------------------------------------------------------------------
 
 
 class Jws(NamedTuple):
@@ -279,7 +282,11 @@ class SigningKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> SigningKey:
-        """From an unencrypted PEM, PKCS #8 or SEC 1; any other text (``signing-key``) or key is an InputError."""
+        """From an unencrypted PEM, PKCS #8 or SEC 1.
+
+        Raises:
+            InputError: any other text (code ``signing-key``), or another kind of key (code ``key-type``).
+        """
         _check_size(pem, "signing-key")
         try:
             key = serialization.load_pem_private_key(pem, password=None)
@@ -481,7 +488,7 @@ def _key_of(entry: Mapping[str, object], anchors: tuple[Certificate, ...], at: d
     return key
 
 
-# --- Certificate chains
+# --- certificate chains (x5c) -----------------------------------------------------------------------------------------
 
 
 def parse_x5c(value: object, *, what: str) -> tuple[Certificate, ...]:
@@ -517,9 +524,16 @@ def validate_x5c(chain: tuple[Certificate, ...], anchors: tuple[Certificate, ...
     # NVIDIA's service has leaves for TLS. The key of an OCSP responder below the same root must not pass.
     if leaf.is_ca or leaf.digital_signature is False or leaf.ocsp_signing:
         raise broken(f"{what}: {leaf.label} is not a certificate for signing tokens")
-    path = list(chain[: 1 + next((place for place, item in enumerate(chain) if item in anchors), len(chain))])
-    if path[-1] not in anchors:
-        path += [anchor for anchor in anchors if _issued(path[-1], anchor)][:1]
+    # Up to the first anchor that the chain itself has, or to the anchor that issued its last certificate.
+    path: list[Certificate] = []
+    for certificate in chain:
+        path.append(certificate)
+        if certificate in anchors:
+            break
+    else:
+        issuer = next((anchor for anchor in anchors if _issued(path[-1], anchor)), None)
+        if issuer is not None:
+            path.append(issuer)
     for position, certificate in enumerate(path):
         if fault := _fault(certificate, position, at):
             raise broken(f"{what}: {certificate.label} {fault}")
