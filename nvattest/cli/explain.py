@@ -7,7 +7,6 @@ is used.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -103,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
 
         page = report_page(
             read_appraisal(subject.document), source=os.path.basename(source),
-            sha256=hashlib.sha256(data).hexdigest(), everything=options.all, device=options.device,
+            sha256=_sha256(data), everything=options.all, device=options.device,
         )  # fmt: skip
         write_file(options.html, page)
         say(f"{options.html}: {len(page.encode('utf-8'))} bytes, one file that needs nothing else")
@@ -207,10 +206,16 @@ def run_inspect(options: argparse.Namespace) -> int:
         content, lines = reader(data, os.path.basename(name), read(Judgement, options))
         text = joined(lines)
     if options.format == "json":
-        print_json("inspection", {"kind": kind, "sha256": hashlib.sha256(data).hexdigest(), "content": content})
+        print_json("inspection", {"kind": kind, "sha256": _sha256(data), "content": content})
     else:
         say(f"{name}: {words}", text, f"use: {use.replace('FILE', name)}", colour=terminal.color)
     return 0
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _fault(data: bytes) -> str:
@@ -295,7 +300,7 @@ def _evidence(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
         facts: JsonObject = {
             "kind": item.kind.value,
             "architecture": item.architecture.value,
-            "report_sha256": hashlib.sha256(item.report).hexdigest(),
+            "report_sha256": _sha256(item.report),
         }
         try:
             facts |= _said(parse_report(item.report, item.kind))
@@ -324,7 +329,7 @@ def _report(data: bytes, _name: str, _judgement: Judgement) -> _Shown:
 
     report = report_of(data)
     assert report is not None  # noqa: S101 - the kind of this file says so
-    facts = {"device": report.kind.value, "report_sha256": hashlib.sha256(report.raw).hexdigest(), **_said(report)}
+    facts = {"device": report.kind.value, "report_sha256": _sha256(report.raw), **_said(report)}
     return _shown("NOT VERIFIED: without its certificates nothing vouches for it", facts)
 
 

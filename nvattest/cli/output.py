@@ -215,13 +215,14 @@ _CLEAR: Final = "\r\x1b[K"
 
 def terminal_for(stream: TextIO | None = None, *, color: str = "auto", width: int | None = None) -> Terminal:
     """How to write to ``stream`` (stdout by default): 80 columns, plain and without colour where it is no terminal."""
-    import shutil
-
     from nvattest.report.terminal import Terminal
 
     stream = sys.stdout if stream is None else stream
-    if width is None:
-        width = min(shutil.get_terminal_size((80, 24)).columns, _MAXIMUM) if is_terminal(stream) else 80
+    if width is None and is_terminal(stream):
+        import shutil
+
+        width = min(shutil.get_terminal_size((80, 24)).columns, _MAXIMUM)
+    width = 80 if width is None else width
     return Terminal(width=max(_MINIMUM, width), color=wants_color(stream, color), unicode=shows_unicode(stream))
 
 

@@ -65,3 +65,11 @@ def test_a_run_that_asks_no_service_loads_no_http_client_and_no_verifier_of_toke
         "jwt", "requests", "urllib3", "ssl", "http.client", "urllib.request", "uuid", "platform",
         "nvattest.token.ear", "nvattest.token.verify", "nvattest.appraisal.guest", "nvattest.collateral.cpu",
     }  # fmt: skip
+
+
+def test_the_meaning_of_a_word_is_looked_up_without_what_reads_files() -> None:
+    words = json.dumps([["explain", "104"]])
+    done = subprocess.run([sys.executable, "-c", RUN, words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    [loaded] = json.loads(done.stdout).values()
+    assert not set(loaded) & (WORK | {"gzip", "hashlib", "shutil", "nvattest.report.reading", "nvattest.evidence"})
