@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 from nvattest.errors import CollectionError, InputError
 
@@ -471,11 +471,14 @@ def give_up_stdout() -> None:
 # --- devices on the PCI bus -------------------------------------------------------------------------------------------
 
 
-class PciDevices(NamedTuple):
+class PciDevices:
     """NVIDIA's devices by their addresses on the bus."""
 
-    gpus: tuple[str, ...]
-    switches: tuple[str, ...]
+    # No named tuple: every command loads this module, and making one costs its start a millisecond.
+    __slots__ = ("gpus", "switches")
+
+    def __init__(self, gpus: tuple[str, ...], switches: tuple[str, ...]) -> None:
+        self.gpus, self.switches = gpus, switches
 
 
 def pci_devices(root: str = "") -> PciDevices | None:

@@ -27,7 +27,6 @@ from nvattest.rim.ids import is_rim_id
 
 FORMAT: Final = "nvattest-cache"
 VERSION: Final = 1
-# An id is sometimes issued again with other content: so long a RIM counts after it was fetched.
 RIM_AGE: Final = timedelta(hours=24)
 MAXIMUM_FILES: Final = 4096
 MAXIMUM_BYTES: Final = 128 * 1024 * 1024
@@ -53,15 +52,21 @@ class DiskCache:
 
     Args:
         folder: where.
+        rim_age: how long a RIM counts after it was fetched; an id is sometimes issued again with other content.
         now: the wall clock, for ages.
 
     Raises:
         InputError: the folder cannot be made, or others may change it (``TrustedFolder``).
     """
 
-    def __init__(self, folder: str, *, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
-        self.folder = folder
-        self._now = now
+    def __init__(
+        self,
+        folder: str,
+        *,
+        rim_age: timedelta = RIM_AGE,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.folder, self._rim_age, self._now = folder, rim_age, now
         self._patience = _LOCK_PATIENCE
         try:
             self._home = TrustedFolder(folder, make=True)
@@ -79,7 +84,7 @@ class DiskCache:
             # An id has no "@".
             if name.startswith(f"{rim_id}@"):
                 entry = self._read("rims", name, rim_id, MAXIMUM_RIM)
-                if entry is not None and entry[0] + RIM_AGE > self._now():
+                if entry is not None and entry[0] + self._rim_age > self._now():
                     found.append(entry)
         return tuple(content for _, content in sorted(found, reverse=True))
 
@@ -91,7 +96,7 @@ class DiskCache:
     def cpu(self, key: str, *, aged: bool) -> bytes | None:
         """The file of a CPU maker kept under this key; with ``aged`` one that was fetched as long ago as a RIM may."""
         entry = self._read("cpu", f"{key}.json", key, MAXIMUM_CPU)
-        if entry is None or (aged and entry[0] + RIM_AGE <= self._now()):
+        if entry is None or (aged and entry[0] + self._rim_age <= self._now()):
             return None
         return entry[1]
 

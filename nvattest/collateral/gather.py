@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from nvattest._documents import kind_of, load_json
 from nvattest._registry import OCSP_URL, RIM_URL
-from nvattest._waiting import Deadline, debug, run_all
+from nvattest._waiting import WORKERS, Deadline, debug, run_all
 from nvattest.appraisal.inputs import Collateral, OcspAnswer, RevocationMode, RimAnswer, Source, Unavailable
 from nvattest.appraisal.memory import Memory, ReadEvidence
 from nvattest.appraisal.results import CertificateRevocation
@@ -322,6 +322,7 @@ class GatherOptions:
         rim_url, ocsp_url: base URLs; where ``ocsp_url`` is None each certificate's own responder (AIA) is asked.
         http: keys, roots, limits of a single exchange.
         timeout: seconds for everything together, retries included.
+        workers: how many requests run at a time at most.
         revocation: the evidence policy's mode; FRESH asks the network though the cache or a bundle has an answer.
         cert_id_hash: the hash of OCSP requests; NVIDIA documents SHA-256 as the default.
         cache: where to look first and what to fill; None for none.
@@ -339,6 +340,7 @@ class GatherOptions:
     ocsp_url: str | None = OCSP_URL
     http: HttpSettings = field(default_factory=HttpSettings)
     timeout: float = 60.0
+    workers: int = WORKERS
     revocation: RevocationMode = RevocationMode.BUNDLE
     cert_id_hash: CertIdHash = CertIdHash.SHA256
     cache: Store | None = None
@@ -432,7 +434,7 @@ class _Gathering:
             partial(fetch_rim, self._client, self._options.rim_url, rim_id, self._deadline) for rim_id in missing
         ]
         jobs += [partial(self._ask, question, url) for question, url in asked]
-        results = run_all(jobs, self._deadline)
+        results = run_all(jobs, self._deadline, workers=self._options.workers)
         for rim_id, got in zip(missing, results[: len(missing)], strict=True):
             self._take_rim(rim_id, got)
         good: dict[str, bytes] = {}

@@ -63,6 +63,11 @@ class LieSpec:
     meaning: str
     only: str = ""
 
+    @property
+    def optional(self) -> bool:
+        """Whether the argument may be left out."""
+        return self.argument.startswith("[")
+
     def check_of(self, target: str) -> str:
         """The id of the check that has to see the lie when ``target`` tells it; ``rim*`` stands for the driver RIM."""
         if _scope(target) is not Scope.RIM:
@@ -74,7 +79,7 @@ class LieSpec:
     def accepts(self, argument: str | None) -> bool:
         """Whether the argument has the right form."""
         if argument is None:
-            return self.argument.startswith("[") or self.form is _Form.NONE
+            return self.optional or self.form is _Form.NONE
         return self.form is not _Form.NONE and re.fullmatch(self.form.value, argument) is not None
 
 
