@@ -54,6 +54,15 @@ def test_a_rim_is_kept_for_a_day_and_no_longer(cache, clock) -> None:
     assert cache.rims("NV_A") == ()
 
 
+def test_a_caller_may_let_rims_count_for_another_time(tmp_path, clock) -> None:
+    cache = DiskCache(str(tmp_path / "cache"), rim_age=timedelta(hours=1), now=clock)
+    cache.store_rim("NV_A", b"<a/>")
+    clock.now += timedelta(minutes=59)
+    assert cache.rims("NV_A")
+    clock.now += timedelta(minutes=1)
+    assert cache.rims("NV_A") == ()
+
+
 def test_what_was_stored_in_the_future_does_not_count(cache, clock) -> None:
     cache.store_rim("NV_A", b"<a/>")
     cache.store_answers({KEY: b"der"})

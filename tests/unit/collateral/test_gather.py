@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -66,6 +67,24 @@ def test_every_request_has_a_nonce_of_its_own(platform, evidence, services) -> N
     answers = run(platform, evidence, options(services)).ocsp
     assert all(answer.source is Source.LIVE and len(answer.nonce) == 32 for answer in answers)
     assert len({answer.nonce for answer in answers}) == len(answers)
+
+
+def test_no_more_requests_than_workers_run_at_a_time(platform, evidence, services, monkeypatch) -> None:
+    running, most = [], []
+
+    def ask(client, url, question, *rest):
+        running.append(question)
+        time.sleep(0.01)
+        most.append(len(running))
+        running.remove(question)
+        raise CollateralError("not asked in a test", code="test", result_code=ResultCode.OCSP_SERVER_ERROR)
+
+    monkeypatch.setattr("nvattest.collateral.gather.ask_responder", ask)
+    for workers in (1, 2):
+        most.clear()
+        run(platform, evidence, options(services, workers=workers), replace(platform.collateral(), ocsp=()))
+        assert len(most) == 7
+        assert max(most) <= workers
 
 
 @pytest.mark.parametrize("algorithm", list(CertIdHash))

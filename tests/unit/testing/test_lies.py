@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from nvattest.errors import InputError
 from nvattest.model import DeviceKind
-from nvattest.testing import Lie, Platform, parse_fault
+from nvattest.testing import GUEST_LIES, LIES, Lie, Platform, parse_fault
 
 from .shapes import blocks_of, legacy_fields, opaque_of, pem_ders, versioned_fields
 from .spellings import EXAMPLES, platform_for
@@ -74,6 +74,12 @@ def test_every_lie_changes_what_a_verifier_sees(
     requests, expected = honest[name]
     assert fingerprint(Platform.build(name, lies=[spelling]), requests) != expected
     assert str(parse_fault(spelling)) == spelling
+
+
+def test_a_lie_says_whether_its_argument_may_be_left_out() -> None:
+    assert {spec.name for spec in LIES if spec.optional} >= {"fwid", "debug", "topology", "signature"}
+    assert all(spec.accepts(None) for spec in (*LIES, *GUEST_LIES) if spec.optional)
+    assert not any(spec.accepts(None) for spec in (*LIES, *GUEST_LIES) if spec.argument and not spec.optional)
 
 
 def test_every_check_that_a_lie_names_is_in_the_catalogue() -> None:
