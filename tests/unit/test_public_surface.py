@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import re
 import subprocess
@@ -61,6 +62,13 @@ def test_every_exported_function_and_class_says_what_it_is_for(name: str) -> Non
     value = getattr(nvattest, name)
     if callable(value):
         assert (value.__doc__ or "").strip(), f"nvattest.{name} has no docstring"
+
+
+@pytest.mark.parametrize("module", ["nv_attestation_sdk.attestation", "verifier.cc_admin"])
+def test_every_class_and_function_of_the_fronts_says_what_it_is_for(module: str) -> None:
+    front = importlib.import_module(f"nvattest.compat.{module}")
+    named = {name: getattr(front, name) for name in front.__all__}
+    assert [name for name, value in named.items() if callable(value) and not (value.__doc__ or "").strip()] == []
 
 
 def test_dir_shows_every_exported_name() -> None:

@@ -64,9 +64,16 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# Kinds of devices, of which GPU and SWITCH can be verified; and where a verifier runs: LOCAL and REMOTE can be used.
-Devices = IntFlag("Devices", {"CPU": 1, "GPU": 2, "SWITCH": 4, "OS": 8, "DPU": 16})
-Environment = IntEnum("Environment", {"TEST": 1, "LOCAL": 2, "AZURE": 3, "GCP": 4, "REMOTE": 5})
+class Devices(IntFlag):
+    """Kinds of devices; GPU and SWITCH can be verified."""
+
+    CPU, GPU, SWITCH, OS, DPU = 1, 2, 4, 8, 16
+
+
+class Environment(IntEnum):
+    """Where a verifier runs; LOCAL and REMOTE can be used."""
+
+    TEST, LOCAL, AZURE, GCP, REMOTE = range(1, 6)
 
 
 class VerifierFields(IntEnum):
