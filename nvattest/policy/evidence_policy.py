@@ -316,7 +316,7 @@ def field_kind(field: Field[Any]) -> Kind:
         digits = 2 * bounds["size"]
         kind = Text(f"[0-9a-f]{{{digits}}}", f"write {digits} lower-case hexadecimal digits", f"{bounds['size']} bytes")
     elif "pattern" in bounds:
-        kind = Text(bounds["pattern"], f"write a text like {bounds['pattern']}", "a value of this form")
+        kind = Text(bounds["pattern"], f"write a text like {bounds['pattern']}", bounds["pattern"])
     else:
         kind = Word({word: word for word in bounds["words"]})
     if declared.startswith("tuple"):
