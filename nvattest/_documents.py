@@ -339,10 +339,11 @@ def _number(value: float) -> str:
         return "0"
     from decimal import Decimal
 
-    negative, parts, exponent = Decimal(repr(value)).normalize().as_tuple()
-    digits = "".join(map(str, parts))
+    # No arithmetic of decimal: that rounds by a context that is the caller's.
+    negative, parts, exponent = Decimal(repr(value)).as_tuple()
     # The number is 0.DIGITS times ten to the power of point.
-    point = len(digits) + int(exponent)
+    point = len(parts) + int(exponent)
+    digits = "".join(map(str, parts)).rstrip("0")
     sign = "-" * negative
     if len(digits) <= point <= 21:
         return f"{sign}{digits}{'0' * (point - len(digits))}"

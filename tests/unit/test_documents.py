@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import time
 
@@ -165,6 +166,15 @@ def test_canonical_numbers_are_written_as_ecmascript_does(value: float, text: st
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_canonical_number_reads_back(value: float) -> None:
     assert float(json.loads(canonical_json(value))) == value
+
+
+def test_a_program_s_own_decimal_context_changes_no_canonical_number() -> None:
+    numbers = [0.123456789, 1234567.5, 1e22, 5e-324]
+    expected = canonical_json(numbers)
+    with decimal.localcontext() as context:
+        context.prec = 3
+        context.traps[decimal.Inexact] = context.traps[decimal.Rounded] = True
+        assert canonical_json(numbers) == expected
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53, b"x", {1: 2}, "\ud800", {"\ud800": 1}, object()])
