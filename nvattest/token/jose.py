@@ -235,6 +235,9 @@ class PublicKey:
     def native(self) -> ec.EllipticCurvePublicKey:
         """The key as ``cryptography`` has it."""
         try:
+            if (len(self.x), len(self.y)) != (_COORDINATE, _COORDINATE):
+                # Other lengths with the same sum would be a second name of one key.
+                raise ValueError
             return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), b"\x04" + self.x + self.y)
         except ValueError:
             raise InputError("the coordinates are not a point on P-384", code="key-type") from None

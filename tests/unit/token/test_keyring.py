@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from nvattest.errors import InputError, ParseError, ResultCode, TokenError
-from nvattest.token.jose import parse_jwks
+from nvattest.token.jose import PublicKey, parse_jwks
 
 from ..pki import minting as pki  # noqa: TID252 - the little PKI is there
 from . import minting
@@ -105,6 +105,12 @@ def test_a_broken_jwks_is_refused(value: bytes) -> None:
 )
 def test_the_entry_that_a_token_names_has_to_be_a_key_for_it(changes: dict, code: str) -> None:
     assert refused(minting.eat(), jwks={"keys": [{**minting.KEY.public.jwk(), **changes}]}).code == code
+
+
+def test_one_key_has_one_pair_of_coordinates() -> None:
+    public = minting.KEY.public
+    shifted = PublicKey(public.x[:-1], public.x[-1:] + public.y)
+    assert refused(minting.eat(), jwks=None, key=shifted).code == "key-type"
 
 
 def test_an_entry_may_have_a_certificate_instead_of_coordinates() -> None:
