@@ -265,7 +265,7 @@ def read_record(folder: TrustedFolder) -> Record | None:
         kinds = get_type_hints(Record).items()
         # A record of an older version lacks some members, and is none then.
         record = Record(**{name: read_as(kind, document[name]) for name, kind in kinds if name != "log"})
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, OverflowError):
         return None
     # This program writes no verdict and cause that contradict each other.
     if record.verdict not in _VERDICTS or record.good is not (record.cause == "ok"):

@@ -264,7 +264,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("member", [name for name in Record._fields if name != "log"])
-@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.5, True, "text", None], ids=type)
+@pytest.mark.parametrize(
+    "value",
+    [[1], {"a": 1}, 1.5, True, "text", None, 10**400],
+    ids=["list", "dict", "float", "bool", "str", "null", "huge"],
+)
 def test_a_member_of_another_type_makes_it_no_record(tmp_path: Path, member: str, value: object) -> None:
     paths, folder = guest_of(tmp_path)
     write_record(folder, record_of(paths))
