@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from nvattest._documents import JsonObject, kind_of, load_json
-from nvattest._system import read_bounded, replace_file
+from nvattest._system import TrustedFolder, read_bounded, replace_file
 from nvattest.appraisal.inputs import Collateral, CpuAnswer, OcspAnswer, RimAnswer, Source
 from nvattest.errors import InputError, ParseError, ResultCode
 from nvattest.rim.ids import is_rim_id
@@ -198,6 +198,10 @@ def _error(message: str, *, hint: str = "") -> ParseError:
     return ParseError(message, source="bundle", code="bundle", hint=hint, result_code=ResultCode.BAD_ARGUMENT)
 
 
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: {error.strerror or error}", code="bundle")
+
+
 _ANEW: Final = "fetch it anew (nvattest bundle fetch), or copy it whole"
 FOLDER_FORMAT: Final = "nvattest-bundle-folder"
 MANIFEST: Final = "manifest.json"
@@ -223,18 +227,24 @@ class Bundle:
     """An open bundle. Of a folder the RIMs and the CPU collateral are read now, a shard when an answer is wanted.
 
     ``shared`` is what is read now: all of a file. ``content`` is that of the file or of the manifest, where it was read
-    before: two processes that share it see one bundle.
+    before: two processes that share it see one bundle. With ``trusted`` a folder and its files have to be such that no
+    other user may change them; it is opened once, and no link in it is followed.
 
     Raises:
         InputError: there is no file or no manifest, it cannot be read, or the RIMs do not have the digest in it. The
             methods raise it for a shard that is missing, damaged, or not that of the manifest.
     """
 
-    def __init__(self, path: str, content: bytes | None = None) -> None:
+    def __init__(self, path: str, content: bytes | None = None, *, trusted: bool = False) -> None:
         self.path = path
         self.in_folder = os.path.isdir(path)
-        file, maximum = (os.path.join(path, MANIFEST), _MAXIMUM_MANIFEST) if self.in_folder else (path, MAXIMUM_BUNDLE)
-        self.content = read_bounded(file, maximum) if content is None else content
+        try:
+            self._folder = TrustedFolder(path) if self.in_folder and trusted else None
+        except OSError as error:
+            raise _unreadable(error) from None
+        if content is None:
+            content = self._get(MANIFEST, _MAXIMUM_MANIFEST) if self.in_folder else read_bounded(path, MAXIMUM_BUNDLE)
+        self.content = content
         self._files: list[_File] = []
         self._shards: tuple[_File | None, ...] = (None,)
         self._kept: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
@@ -283,8 +293,16 @@ class Bundle:
     def _read(self, file: _File) -> Collateral:
         return load_bundle(self._bytes(file), origin=os.path.join(self.path, file.name))
 
+    def _get(self, name: str, maximum: int) -> bytes:
+        if self._folder is None:
+            return read_bounded(os.path.join(self.path, name), maximum)
+        try:
+            return self._folder.read(name, maximum)
+        except OSError as error:
+            raise _unreadable(error) from None
+
     def _bytes(self, file: _File) -> bytes:
-        data = read_bounded(os.path.join(self.path, file.name), MAXIMUM_BUNDLE)
+        data = self._get(file.name, MAXIMUM_BUNDLE)
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise _error(f"{self.path}: {file.name} does not have its digest in the manifest", hint=_ANEW)
         return data
@@ -293,15 +311,17 @@ class Bundle:
 class Bundles:
     """Several bundles, files and folders, as the collateral of platforms.
 
-    ``contents`` are those of another process that has opened them: files, and manifests of folders.
+    ``contents`` are those of another process that has opened them: files, and manifests of folders. ``trusted`` is as
+    for ``Bundle``.
 
     Raises:
         InputError: one cannot be used, or two have different documents for one RIM id (``bundle-conflict``). The
             methods raise it as those of ``Bundle``.
     """
 
-    def __init__(self, paths: Sequence[str], contents: Sequence[bytes] = ()) -> None:
-        bundles = [Bundle(path, contents[number] if contents else None) for number, path in enumerate(paths)]
+    def __init__(self, paths: Sequence[str], contents: Sequence[bytes] = (), *, trusted: bool = False) -> None:
+        given: Sequence[bytes | None] = contents or [None] * len(paths)
+        bundles = [Bundle(path, content, trusted=trusted) for path, content in zip(paths, given, strict=True)]
         self.contents = tuple(bundle.content for bundle in bundles)
         self._folders = [bundle for bundle in bundles if bundle.in_folder]
         rims: dict[str, RimAnswer] = {}

@@ -244,14 +244,14 @@ def _bundle(settings: Settings) -> Finding:
     from nvattest.appraisal.verifier import Verifier
     from nvattest.collateral.bundle import Bundle
     from nvattest.collateral.inspection import inspect_parts
-    from nvattest.guest.inputs import load_demands, trusted_bundle
+    from nvattest.guest.inputs import load_demands
     from nvattest.session import now
 
     if settings.config.collateral_bundle is None and not os.path.lexists(settings.bundle):
         network = "the network is asked each time" if settings.config.collateral_network else "and the network is off"
         return warn("bundle", f"there is no bundle; {network}")
     try:
-        parts = Bundle(trusted_bundle(settings)).parts()
+        parts = Bundle(settings.bundle, trusted=True).parts()
         anchors, _ = load_demands(settings)
         facts, refused = inspect_parts(parts, Verifier(anchors=anchors), now())
     except NvattestError as error:

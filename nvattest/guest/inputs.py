@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from nvattest._system import PciDevices, TrustedFolder, read_bounded
+from nvattest._system import PciDevices, read_bounded
 from nvattest._waiting import Deadline, Late, Work
 from nvattest.devices.collect import collect_gpus, collect_switches
 from nvattest.devices.nvml import NvmlCalls, NvmlLibrary
@@ -289,20 +289,6 @@ def with_expectations(
     return replace(policy, topology=TopologyRule.REQUIRED if protected_pcie else policy.topology, **numbers)
 
 
-def trusted_bundle(settings: Settings) -> str:
-    """The path of the bundle. A folder has to be one that no other user may change.
-
-    Raises InputError: others may change the folder, or it is a link (``bundle``).
-    """
-    path = settings.bundle
-    if os.path.isdir(path):
-        try:
-            TrustedFolder(path).close()
-        except OSError as error:
-            raise InputError(f"{error.filename}: {error.strerror or error}", code="bundle") from None
-    return path
-
-
 def load_known(
     devices: Sequence[ReadEvidence], settings: Settings, verifier: Verifier, find: Callable[[str, str], None]
 ) -> Collateral:
@@ -313,7 +299,7 @@ def load_known(
     from nvattest.collateral.gather import rim_ids_of
 
     try:
-        return Bundles([trusted_bundle(settings)]).collateral(devices, rim_ids_of(devices), memory_of(verifier))
+        return Bundles([settings.bundle], trusted=True).collateral(devices, rim_ids_of(devices), memory_of(verifier))
     except InputError as error:
         if settings.config.collateral_bundle is not None or os.path.lexists(settings.bundle):
             find("bundle", f"the bundle cannot be used: {error.message}")

@@ -352,10 +352,19 @@ def damaged(folder: Path) -> None:
     next(folder.glob("ocsp-*.json")).write_text("{}")
 
 
+def writable(folder: Path) -> None:
+    (folder / "manifest.json").chmod(0o666)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(lambda folder: folder.chmod(0o777), "others may write"), (linked, "symbolic link"), (damaged, "digest")],
-    ids=["written by others", "a link", "damaged"],
+    [
+        (lambda folder: folder.chmod(0o777), "others may write"),
+        (writable, "others may write"),
+        (linked, "symbolic link"),
+        (damaged, "digest"),
+    ],
+    ids=["written by others", "a manifest written by others", "a link", "damaged"],
 )
 def test_a_folder_that_cannot_be_used_is_a_finding_and_no_excuse(
     world: NewWorld, change: Callable[[Path], None], said: str

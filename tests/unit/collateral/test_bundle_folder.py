@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import jsonschema
 import pytest
 
 from nvattest._package import schema_bytes
+from nvattest._system import HAS_FOLDERS
 from nvattest.appraisal.inputs import Collateral
 from nvattest.appraisal.verifier import Verifier, memory_of
 from nvattest.collateral import bundle
@@ -153,6 +156,39 @@ def test_a_manifest_that_cannot_be_read_is_refused(folder: Path, members: dict[s
     change(folder, **members)
     with pytest.raises(InputError, match=message):
         Bundle(str(folder))
+
+
+def linked_file(file: Path) -> None:
+    file.rename(file.with_suffix(".elsewhere"))
+    file.symlink_to(file.with_suffix(".elsewhere"))
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.skipif(not HAS_FOLDERS, reason="this system has no trusted folders")
+@pytest.mark.parametrize("pattern", ["manifest.json", "rims-*.json", "ocsp-*.json"])
+@pytest.mark.parametrize("change", [lambda file: file.chmod(0o646), linked_file, fifo], ids=["written", "link", "fifo"])
+def test_no_file_of_a_trusted_folder_is_one_that_others_could_change(
+    folder: Path, pattern: str, change: Callable[[Path], None]
+) -> None:
+    change(next(folder.glob(pattern)))
+    with pytest.raises(InputError) as caught:
+        Bundle(str(folder), trusted=True).check()
+    assert caught.value.code == "bundle"
+
+
+@pytest.mark.skipif(not HAS_FOLDERS, reason="this system has no trusted folders")
+def test_a_trusted_folder_is_opened_once_and_what_takes_its_place_is_not_read(
+    fleet: SimulatedFleet, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    serials = sorted(by_serial(fleet.collateral().ocsp))
+    opened = Bundle(str(folder), trusted=True)
+    folder.rename(tmp_path_factory.mktemp("moved") / "away")
+    folder.mkdir()
+    assert len(opened.answers(serials)) == len(serials)
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
