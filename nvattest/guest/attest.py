@@ -301,7 +301,7 @@ def _story(run: Run, termination: Termination) -> str:
     verifier.policy = inputs.with_expectations(policy, config, pci, protected_pcie=protected)
     collateral = inputs.gather_collateral(
         devices,
-        inputs.load_known(devices, settings, verifier, run.find),
+        inputs.load_known(devices, settings, verifier, budget, run.find),
         settings,
         verifier=verifier,
         at=started,

@@ -290,16 +290,27 @@ def with_expectations(
 
 
 def load_known(
-    devices: Sequence[ReadEvidence], settings: Settings, verifier: Verifier, find: Callable[[str, str], None]
+    devices: Sequence[ReadEvidence],
+    settings: Settings,
+    verifier: Verifier,
+    budget: Budget,
+    find: Callable[[str, str], None],
 ) -> Collateral:
-    """What the bundle has. One that cannot be used is a finding: cache and network may still have everything."""
+    """What the bundle has. One that cannot be used is a finding: cache and network may still have everything.
+
+    Raises CollectionError: its disk gave nothing in time (``deadline``).
+    """
     from nvattest.appraisal.inputs import Collateral
     from nvattest.appraisal.verifier import memory_of
     from nvattest.collateral.bundle import Bundles
     from nvattest.collateral.gather import rim_ids_of
 
+    def load() -> Collateral:
+        bundles = Bundles([settings.bundle], trusted=True)
+        return bundles.collateral(devices, rim_ids_of(devices), memory_of(verifier))
+
     try:
-        return Bundles([settings.bundle], trusted=True).collateral(devices, rim_ids_of(devices), memory_of(verifier))
+        return give_up_after(budget.for_phase(), "reading the bundle", load)
     except InputError as error:
         if settings.config.collateral_bundle is not None or os.path.lexists(settings.bundle):
             find("bundle", f"the bundle cannot be used: {error.message}")

@@ -379,6 +379,17 @@ def test_a_folder_that_cannot_be_used_is_a_finding_and_no_excuse(
     assert guest.finding("bundle")[0] == "error"
 
 
+def test_a_bundle_on_a_disk_that_hangs_ends_the_run_within_the_budget(world: NewWorld) -> None:
+    guest = world()
+    guest.configure(budget={"hook": 3.0})
+    guest.before_main(
+        "import time\nfrom nvattest.collateral import bundle\nbundle.read_bounded = lambda *_: time.sleep(60)\n"
+    )
+    guest.run()
+    state = assert_not_ready(guest, "deadline", code="deadline")
+    assert "reading the bundle" in state["reason"]["message"]
+
+
 def test_a_damaged_bundle_is_a_finding_and_no_excuse(world: NewWorld) -> None:
     guest = world()
     guest.file("etc/nvattest/bundle.json").write_text('{"format": "nvattest-bundle"')
