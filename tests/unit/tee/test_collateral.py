@@ -23,6 +23,8 @@ from nvattest.tee.collateral import (
     parse_snp_collateral,
     parse_tdx_collateral,
     read_auxiliary,
+    read_crl,
+    read_endorsement_key,
     signed_by_amd,
     signed_by_intel,
     snp_collateral,
@@ -141,6 +143,17 @@ def test_text_between_pem_blocks_and_too_many_of_them_are_refused(amd: SnpCollat
         snp_collateral([amd.certificates[0]] * (MAXIMUM_ITEMS + 1))
     with pytest.raises(ParseError):
         snp_collateral([amd.certificates[0] + b"\0"])
+
+
+@pytest.mark.parametrize("kind", ["endorsement key", "revocation list"])
+def test_an_algorithm_outside_of_the_signed_part_that_differs_from_the_one_inside_is_refused(
+    amd: SnpCollateral, kind: str
+) -> None:
+    # Nothing signs the one outside. The last INTEGER 0x30 before the signature of 4096 bits is its length of the salt.
+    der = bytearray(amd.certificates[0] if kind == "endorsement key" else amd.crls[0])
+    der[der.rindex(b"\x02\x01\x30", 0, der.rindex(b"\x03\x82\x02\x01\x00")) + 2] = 0x20
+    with pytest.raises(ParseError, match="inside and outside"):
+        (read_endorsement_key if kind == "endorsement key" else read_crl)(bytes(der))
 
 
 def test_each_dated_part_says_when_it_is_current(intel: TdxCollateral, amd: SnpCollateral) -> None:
