@@ -134,6 +134,9 @@ class Judge:
         return {**_answer(appraisal, usual), "policy": self._policy}
 
 
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
 def read_line(line: bytes) -> JsonObject:
     """The members of one line; ParseError: not an object, unknown members, a long id, or no ``evidence``."""
     return _question(_object(line))
@@ -218,6 +221,9 @@ def _malformed(message: str, code: str = "batch-line") -> ParseError:
     return ParseError(message, source="line", code=code)
 
 
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
 def _dump(name: object, answer: JsonObject, line: bytes, settings: str) -> str:
     last = {"line": line_digest(line), "settings": settings, "format": "nvattest-batch", "version": 1}
     return json.dumps({"id": name, **answer, **last}, separators=(",", ":"))
@@ -263,6 +269,8 @@ def _device(device: DeviceAppraisal) -> JsonObject:
 def _failures(checks: Iterable[Check]) -> list[JsonObject]:
     return [{"id": check.id, "detail": check.detail} for check in checks]
 
+
+# --- on all cores -----------------------------------------------------------------------------------------------------
 
 # One judge per worker process, made by the pool's initializer. The parent never has one.
 _judges: list[Judge] = []
@@ -372,6 +380,9 @@ def _after_a_death(waiting: deque[_Chunk], digest: str) -> deque[_Chunk]:
     return found
 
 
+# --- the sums of a run ------------------------------------------------------------------------------------------------
+
+
 class Sums:
     """How many lines are trusted, are not, or could not be judged, and for which reasons."""
 
@@ -402,7 +413,7 @@ class Sums:
 
     def text(self) -> list[str]:
         refused = self.lines - self.trusted - self.bad
-        mark = f"   {SIMULATED}" * self.simulated
+        mark = f"   {SIMULATED}" if self.simulated else ""
         first = f"{counted(self.lines, 'line')}: {self.trusted} trusted, {refused} not trusted"
         lines = [f"{first}, {counted(self.bad, 'bad line')}{mark}"]
         for what, counts in (("not trusted", self.failures), ("bad line", self.errors)):
@@ -441,6 +452,9 @@ class Sums:
             "errors": dict(self.errors.most_common()),
             "settings": settings,
         }
+
+
+# --- a run that goes on where another ended ---------------------------------------------------------------------------
 
 
 class Resumed:
@@ -529,6 +543,9 @@ def _is_answer(value: object) -> TypeGuard[JsonObject]:
         return ends is None or (isinstance(ends, str) and format_time(parse_time(ends)) == ends)
     except InputError:
         return False
+
+
+# --- the output -------------------------------------------------------------------------------------------------------
 
 
 def open_output(path: str, before: Resumed | None, new_file: Callable[[str], BinaryIO]) -> BinaryIO:

@@ -373,7 +373,9 @@ def issue_token(
     claims, issuer = claims_of(appraisal, version=claims_version), issuer or DEFAULT_ISSUER
     sign: Callable[..., list[object] | str]
     if ear:
-        from nvattest.token.ear import sign_ear as sign
+        from nvattest.token.ear import sign_ear
+
+        sign = sign_ear
     else:
         from nvattest.token.claims import sign_detached_eat
 

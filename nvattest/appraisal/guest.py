@@ -198,9 +198,13 @@ def _check(demands: object) -> None:
 def _fits(value: object, item: Field[Any]) -> bool:
     if item.name == "minimum_tcb":
         return isinstance(value, Mapping) and all(type(floor) is TcbFloor for floor in value.values())
-    texts = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
-    above = isinstance(value, int) and value > item.metadata.get("maximum", value)
-    return fits(value, str(item.type)) and not above and all(_spelled(text, item.metadata) for text in texts)
+    if not fits(value, str(item.type)):
+        return False
+    if isinstance(value, int):
+        return bool(value <= item.metadata.get("maximum", value))
+    if isinstance(value, str):
+        return _spelled(value, item.metadata)
+    return not isinstance(value, tuple) or all(_spelled(text, item.metadata) for text in value)
 
 
 def _spelled(text: str, bounds: Mapping[str, Any]) -> bool:

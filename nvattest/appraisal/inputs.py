@@ -118,9 +118,11 @@ class EvidencePolicy:
             if not fits(value, str(item.type)):
                 message = f"{item.name} of an evidence policy is {value!r:.80}, expected {item.type}"
                 raise PolicyError(message, code="policy-value")
-            base: int = item.metadata.get("base", 0)
+            if "base" not in item.metadata or value is None:
+                continue
+            base: int = item.metadata["base"]
             # A text that is no version would match nothing: a list with it would deny nothing.
-            for version in () if not base or value is None else (value,) if type(value) is str else value:
+            for version in (value,) if isinstance(value, str) else value:
                 if version_key(version, base=base) is None:
                     message = f"an evidence policy names {version!r:.80}, which is not a version"
                     hint = f'write it as "{VERSION_EXAMPLES[base]}"'

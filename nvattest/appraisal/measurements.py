@@ -270,7 +270,10 @@ def version_problems(report: Report, policy: EvidencePolicy) -> list[tuple[str, 
         key = version_key(version, base=base)
         if key is None:
             # What cannot be compared can be shown neither to be new enough nor to be missing from a list.
-            if limit := [f">= {minimum}"] * (minimum is not None) + [f"not {item}" for item in denied]:
+            limit = [f"not {item}" for item in denied]
+            if minimum is not None:
+                limit.insert(0, f">= {minimum}")
+            if limit:
                 found.append((f"{word} {version} cannot be compared with the policy's", ", ".join(limit), version))
             continue
         for item in denied:

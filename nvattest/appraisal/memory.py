@@ -56,7 +56,8 @@ class ReadEvidence:
 
     def __repr__(self) -> str:
         unread = [name for name in ("report", "certificates") if isinstance(getattr(self, name), ParseError)]
-        return f"<ReadEvidence {self.evidence!r}{', cannot read: ' * bool(unread)}{' and '.join(unread)}>"
+        said = f", cannot read: {' and '.join(unread)}" if unread else ""
+        return f"<ReadEvidence {self.evidence!r}{said}>"
 
     def __post_init__(self, seal: object) -> None:
         # A report beside the evidence of another device would be judged in its place.

@@ -130,7 +130,7 @@ class Appraisal(NoTruthValue):
     guest: GuestAppraisal | None = None
 
     def __repr__(self) -> str:
-        judged = f"{verdict(self.trusted, self.failures)}{', simulated' * self.simulated}"
+        judged = verdict(self.trusted, self.failures) + (", simulated" if self.simulated else "")
         return f"<Appraisal {counted(len(self.devices), 'device')} at {self.at}: {judged}>"
 
     @property
@@ -157,7 +157,9 @@ class Appraisal(NoTruthValue):
         """All checks that prevent trust, each with the label of its device (``PLATFORM`` for the whole, ``GUEST``)."""
         found = [(device.label, check) for device in self.devices for check in device.failures]
         found += [("PLATFORM", check) for check in unacceptable(self.checks)]
-        return (*found, *(("GUEST", check) for check in (self.guest.failures if self.guest is not None else ())))
+        if self.guest is not None:
+            found += [("GUEST", check) for check in self.guest.failures]
+        return tuple(found)
 
     @property
     def collateral_expires(self) -> datetime | None:

@@ -42,11 +42,32 @@ from functools import partial
 from typing import NamedTuple
 
 from nvattest._registry import NO_PDI, PPCIE_ENABLED, SWITCH_LOCKED
-from nvattest.appraisal import identity as who
-from nvattest.appraisal import measurements as values
 from nvattest.appraisal.check import CHECKS, Check, absent, failed, not_made, of_switch, passed, rim_checks, skipped
-from nvattest.appraisal.identity import check_path, check_validity
+from nvattest.appraisal.identity import (
+    check_architecture,
+    check_chain_format,
+    check_debug,
+    check_fwid,
+    check_nonce,
+    check_path,
+    check_report,
+    check_signature,
+    check_validity,
+    chip_of_device,
+    identity_of,
+)
 from nvattest.appraisal.inputs import Collateral, EvidencePolicy, TopologyRule, Unavailable
+from nvattest.appraisal.measurements import (
+    check_conflicts,
+    check_hints,
+    check_measurements,
+    check_minimum_svn,
+    check_mode,
+    check_versions,
+    compare_measurements,
+    compare_svn,
+    signed_versions,
+)
 from nvattest.appraisal.memory import Basis, Memory, ReadEvidence
 from nvattest.appraisal.results import Appraisal, ChainAppraisal, DeviceAppraisal, RimAppraisal
 from nvattest.appraisal.revocation import check_revocation
@@ -133,55 +154,55 @@ def appraise_device(device: ReadEvidence, index: int, basis: Basis) -> DeviceApp
     evidence, kind, policy, memory = device.evidence, device.evidence.kind, basis.policy, basis.memory
     report, certificates = device.readable, device.chain
     chain = memory.validate_device_chain(certificates, basis.anchors, basis.at.device) if certificates else None
-    identity = who.identity_of(certificates) if certificates else None
+    identity = identity_of(certificates) if certificates else None
 
     # (1) the report reads as SPDM
-    checks = who.check_report(device, policy)
+    checks = check_report(device, policy)
     # (2) the certificate chain can be read
-    checks.append(who.check_chain_format(device))
+    checks.append(check_chain_format(device))
     # (3) the chain leads to the pinned device root
-    checks.append(who.check_path("chain-path", chain))
+    checks.append(check_path("chain-path", chain))
     # (4) all its certificates are in their validity period
-    checks.append(who.check_validity("chain-validity", chain))
+    checks.append(check_validity("chain-validity", chain))
     # (5) the report is signed by the leaf key
-    checks.append(who.check_signature(device, basis))
+    checks.append(check_signature(device, basis))
     # (6) the report answers our nonce
-    checks.append(who.check_nonce(device, basis))
+    checks.append(check_nonce(device, basis))
     # (7) chain, report and evidence name one architecture
-    check, architecture = who.check_architecture(device, identity, policy)
+    check, architecture = check_architecture(device, identity, policy)
     checks.append(check)
     named = architecture or evidence.architecture
     # (8) the firmware id of the report is the certified one
-    checks.append(who.check_fwid(device, named, policy))
+    checks.append(check_fwid(device, named, policy))
     # (9) the device is not in a debug state
-    checks.append(who.check_debug(device, named, policy))
+    checks.append(check_debug(device, named, policy))
     # (10) no certificate of the chain is revoked
     check, revocations = check_revocation("chain-revocation", chain, ChainProfile.DEVICE, basis)
     checks.append(check)
     # (11) to (13) each RIM is there and follows the profile, is signed, and describes this device
     ids, why, unpublished = name_rims(report, architecture)
     checks += unpublished
-    chip = who.chip_of_device(report, identity)
+    chip = chip_of_device(report, identity)
     rims = {role: appraise_rim(role, ids.get(role), why, report, chip, basis) for role in ROLES[kind]}
     for rim in rims.values():
         checks += rim.checks
     # (14) to (16) compare with the golden values of the RIMs that are verified
     verified = {role: rim.verified for role, rim in rims.items() if rim.verified is not None}
     complete = len(verified) == len(ROLES[kind])
-    comparison = values.compare_measurements(report, verified) if report is not None and verified else None
-    svn = values.compare_svn(report.opaque, verified) if report is not None and verified else None
+    comparison = compare_measurements(report, verified) if report is not None and verified else None
+    svn = compare_svn(report.opaque, verified) if report is not None and verified else None
     # (14) no golden value is claimed by two RIMs
-    checks.append(values.check_conflicts(comparison, svn, complete))
+    checks.append(check_conflicts(comparison, svn, complete))
     # (15) the measurements match the golden values
-    checks.append(values.check_measurements(comparison, complete))
+    checks.append(check_measurements(comparison, complete))
     # (16) security version numbers are high enough
-    checks.append(values.check_minimum_svn(svn, complete))
+    checks.append(check_minimum_svn(svn, complete))
     # (17) the device runs in a known and allowed mode
-    checks.append(values.check_mode(report, policy))
+    checks.append(check_mode(report, policy))
     # (18) its versions are allowed by the policy
-    checks.append(values.check_versions(report, policy))
+    checks.append(check_versions(report, policy))
     # (19) what the driver said beside the report agrees with it
-    checks.append(values.check_hints(report, evidence))
+    checks.append(check_hints(report, evidence))
 
     return DeviceAppraisal(
         index=index, kind=kind, declared_architecture=evidence.architecture, origin=evidence.origin,
@@ -218,8 +239,9 @@ def name_rims(
         return rim_ids(report, architecture), "", []
     except InputError as error:
         # The other error: fields of up to 64 characters each make an id that is too long.
-        unpublished = error.code == "no-reference-values"
-        return {}, error.message, [absent("reference-values", error.message, hint=error.hint)] * unpublished
+        if error.code != "no-reference-values":
+            return {}, error.message, []
+        return {}, error.message, [absent("reference-values", error.message, hint=error.hint)]
 
 
 def appraise_rim(
@@ -274,7 +296,7 @@ def appraise_rim(
     if verified is None or chip is None:
         check = not_made(binding, "nothing is read from a RIM that is not verified")
         return RimResult([*checks, check], appraisal)
-    version = values.signed_versions(report)[f"{role.value}_version"]
+    version = signed_versions(report)[f"{role.value}_version"]
     findings = bind_rim(verified, role=role, version=version, chip=chip, kind=report.kind)
     if not findings:
         own = verified.document
@@ -300,8 +322,8 @@ def appraise_platform(devices: tuple[DeviceAppraisal, ...], basis: Basis) -> App
         _check_trusted(devices),  # (20)
         _check_counts(len(gpus), len(switches), basis.policy),  # (21)
         _check_distinct(devices),  # (22)
-        _check_nonce(devices),  # (23)
-        _check_mode(gpus),  # (24)
+        _check_one_nonce(devices),  # (23)
+        _check_one_mode(gpus),  # (24)
         _check_topology(gpus, switches, basis.policy),  # (25)
     )
     return Appraisal(
@@ -354,7 +376,7 @@ def _check_distinct(devices: Devices) -> Check:
     return not_made("devices-distinct", "a chain could not be read")
 
 
-def _check_nonce(devices: Devices) -> Check:
+def _check_one_nonce(devices: Devices) -> Check:
     nonces = {device.report.request.nonce for device in devices if device.report is not None}
     if len(nonces) > 1:
         detail = f"the devices answered {len(nonces)} different nonces"
@@ -365,7 +387,7 @@ def _check_nonce(devices: Devices) -> Check:
     return not_made("one-nonce", "a report could not be read")
 
 
-def _check_mode(gpus: Devices) -> Check:
+def _check_one_mode(gpus: Devices) -> Check:
     modes = {feature_mode_name(gpu.report) if gpu.report is not None else "none" for gpu in gpus}
     if len(modes) > 1:
         names = ", ".join(sorted(modes))

@@ -137,22 +137,24 @@ class Parser(argparse.ArgumentParser):
         namespace, surplus = self.parse_known_args(args, namespace)
         if surplus:
             evidence = "--gpu-evidence-file" in self._option_string_actions and os.path.isfile(surplus[0])
-            near = (
-                self._meant(surplus)
-                or "; evidence is given with --gpu-evidence-file or --nvswitch-evidence-file" * evidence
-            )
+            near = self._meant(surplus)
             if surplus == ["help"]:
                 near = f"; nvattest help{self.prog.removeprefix('nvattest')}, or --help, prints the help"
-            shown = " ".join(word[:80] for word in surplus[:10]) + " …" * (len(surplus) > 10)
+            elif evidence and not near:
+                near = "; evidence is given with --gpu-evidence-file or --nvswitch-evidence-file"
+            shown = " ".join(word[:80] for word in surplus[:10])
+            if len(surplus) > 10:
+                shown += " …"
             self.error(f"unrecognized arguments: {shown}{near}")
         return namespace
 
     def _meant(self, words: list[str]) -> str:
         """The option that the first unknown one of these words may be meant for."""
         known = tuple(_options(self))
-        name = next((name for word in words if (name := word.partition("=")[0])[:2] == "--" and name not in known), "")
+        names = [word.partition("=")[0] for word in words if word.startswith("--")]
+        name = next((name for name in names if name not in known), "")
         near = suggestion(name, known, several=False) if name.strip("-") else ""
-        return f"; {near}" * bool(near)
+        return f"; {near}" if near else ""
 
     def _choices_of(self, message: str) -> str:
         """The words of the required argument, where it is one of a few: the actions of a command, say."""
@@ -168,13 +170,16 @@ class Parser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)
         except InputError as error:
-            raise argparse.ArgumentError(action, f"{error}" + f"; {error.hint}" * bool(error.hint)) from None
+            hint = f"; {error.hint}" if error.hint else ""
+            raise argparse.ArgumentError(action, f"{error}{hint}") from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the actions of a command, and the nearest, in the same words for every version of Python."""
         if action.choices is not None and value not in action.choices:
-            asked = f"; nvattest help{self.prog.removeprefix('nvattest')} prints the help" * (value == "help")
-            raise argparse.ArgumentError(action, _not_one_of(str(value), tuple(map(str, action.choices))) + asked)
+            message = _not_one_of(str(value), tuple(map(str, action.choices)))
+            if value == "help":
+                message += f"; nvattest help{self.prog.removeprefix('nvattest')} prints the help"
+            raise argparse.ArgumentError(action, message)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print, and let an error be one: argparse passes over a help that could not be written."""
@@ -287,8 +292,9 @@ class _Words:
 
 
 def _not_one_of(text: str, words: tuple[str, ...]) -> str:
+    message = f"{text[:80]!r} is not one of {', '.join(words)}"
     near = suggestion(text, words, several=False)
-    return f"{text[:80]!r} is not one of {', '.join(words)}" + f"; {near}" * bool(near)
+    return f"{message}; {near}" if near else message
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -392,12 +398,17 @@ def _require_own_files(parser: argparse.ArgumentParser, options: argparse.Namesp
     """Require that no ``output_file`` is named by another argument too: one content would be lost."""
     named: list[tuple[str, str]] = []
     for action in sorted(parser._actions, key=lambda action: action.type is output_file):  # noqa: SLF001 - as above
-        value, name = getattr(options, action.dest, None), "".join(action.option_strings[-1:]) or str(action.metavar)
-        paths = (value if isinstance(value, list) else [value]) if TAKES.get(str(action.metavar)) == "file" else []
-        for path in (path for path in paths if path and path != "-"):
-            for other, used in named if action.type is output_file else ():
-                if is_one_file(used, path):
-                    raise ArgumentError(f"{name} and {other} are one file: {path}")
+        if TAKES.get(str(action.metavar)) != "file":
+            continue
+        name = action.option_strings[-1] if action.option_strings else str(action.metavar)
+        value = getattr(options, action.dest, None)
+        for path in value if isinstance(value, list) else [value]:
+            if not path or path == "-":
+                continue
+            if action.type is output_file:
+                for other, used in named:
+                    if is_one_file(used, path):
+                        raise ArgumentError(f"{name} and {other} are one file: {path}")
             named.append((name, path))
 
 
@@ -517,8 +528,9 @@ def given(options: argparse.Namespace, *names: str) -> list[str]:
 
 def ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Warn of each of these options that the command line names: it has no effect."""
-    for name in given(options, *names) if warns(options) else ():
-        say(f"warning: {name} is ignored: {why}", error=True)
+    if warns(options):
+        for name in given(options, *names):
+            say(f"warning: {name} is ignored: {why}", error=True)
 
 
 def warns(options: argparse.Namespace) -> bool:

@@ -219,7 +219,9 @@ def _request(options: argparse.Namespace) -> Request:
     if options.simulate is None:
         _refuse(options.fault, "--fault: {} needs --simulate: no real device can be given it")
     else:
-        other = given(options, *_SIMULATED) + ["--verifier remote"] * remote
+        other = given(options, *_SIMULATED)
+        if remote:
+            other.append("--verifier remote")
         if options.device != "all":
             other += [f"{name} {options.device}" for name in given(options, "device")]
         _refuse(

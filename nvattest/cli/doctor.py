@@ -208,7 +208,12 @@ def render(items: Sequence[Item], terminal: Terminal) -> str:
     faults = sum(item.status == FAULT for item in items)
     warnings = sum(item.status == WARNING for item in items)
     total = f"{counted(faults, 'fault')}, {counted(warnings, 'warning')}"
-    lines += ["", terminal.paint(total, "bold", "bad" if faults else "warn" if warnings else "good")]
+    style = "good"
+    if faults:
+        style = "bad"
+    elif warnings:
+        style = "warn"
+    lines += ["", terminal.paint(total, "bold", style)]
     return terminal.finish(lines)
 
 

@@ -153,7 +153,8 @@ def _manifest(path: str, *, gate: bool) -> str:
     merged = add_process(text, our_entry(gate=gate))
     for item in manifest_findings(merged.encode(), root=image_tree(path)):
         if item.severity != "ok":
-            say(f"{item.severity}: {item.message}" + f"; {item.hint}" * bool(item.hint), error=True)
+            hint = f"; {item.hint}" if item.hint else ""
+            say(f"{item.severity}: {item.message}{hint}", error=True)
     return merged
 
 

@@ -108,8 +108,9 @@ def _bash(commands: tuple[Command, ...]) -> str:
         words = [action.path[-1] for action in command.actions]
         for argument in command.arguments:
             words += argument.names or argument.words
-            for name in argument.names if argument.takes else ():
-                values.setdefault(name, _bash_value(argument))
+            if argument.takes:
+                for name in argument.names:
+                    values.setdefault(name, _bash_value(argument))
         cases.append(f'        "{" ".join(command.path)}") words="{" ".join(words)}" ;;')
     grouped = "|".join(command.path[0] for command in commands if command.actions) or "-"
     return "\n".join(
@@ -222,7 +223,7 @@ def _fish_argument(argument: Argument, condition: str) -> list[str]:
     if not argument.names:
         return [f"complete -c nvattest -n '{condition}'{value}"] if value else []
     names = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in argument.names]
-    requires = " -x" if argument.takes == "word" else " -r" if argument.takes else ""
+    requires = {"": "", "word": " -x"}.get(argument.takes, " -r")
     line = f"complete -c nvattest -n '{condition}' {' '.join(sorted(names))}{requires}{value}"
     return [f"{line} -d '{_quoted(argument.help)}'"]
 

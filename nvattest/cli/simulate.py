@@ -256,5 +256,8 @@ def _catalogue() -> str:
 
 def _fault(name: str, argument: str, meaning: str, of: str) -> str:
     # An argument that may be left out stands in brackets.
-    value = argument.replace("[", "[=", 1) if argument.startswith("[") else f"={argument}" * bool(argument)
-    return f"  {name + value:34} {meaning} ({of})"
+    if argument.startswith("["):
+        name += argument.replace("[", "[=", 1)
+    elif argument:
+        name += f"={argument}"
+    return f"  {name:34} {meaning} ({of})"

@@ -99,7 +99,9 @@ def run(options: argparse.Namespace) -> int:
         ]  # fmt: skip
         for name in ("output", "summary", "metrics"):
             target = getattr(request, name)
-            for other, path in used if target is not None else ():
+            if target is None:
+                continue
+            for other, path in used:
                 if path is not None:
                     _refuse_one_file(other, path, f"--{name}", target)
             # What is written may not be one file either.

@@ -215,7 +215,7 @@ def run(options: argparse.Namespace) -> int:
         print_json("verify-token", _facts(verified, check, at), code=code)
     else:
         verdict = {GOOD: "TRUSTED", POLICY_MISMATCH: "REFUSED BY THE POLICY"}.get(status, "NOT TRUSTED")
-        marked = " (simulated)" * verified.simulated
+        marked = " (simulated)" if verified.simulated else ""
         result = f"Result: {verdict}{marked}, code {int(code)} ({code.message})"
         say(joined([*_lines(verified, at, request.keys.access), result]))
     return status
@@ -455,7 +455,9 @@ def _cpu_collateral(paths: Sequence[str], quote: bytes) -> CpuCollateral | None:
     amd = [item for item in read if isinstance(item, SnpCollateral)]
     if len(read) > 1 and len(amd) != len(read):
         raise InputError("--tee-collateral: one document of Intel's, or files of AMD's", code="collateral-format")
-    return sum(amd, SnpCollateral()) if amd else read[0] if read else None
+    if amd:
+        return sum(amd, SnpCollateral())
+    return read[0] if read else None
 
 
 def check_quote(verified: VerifiedToken, recipe: Recipe, nonce: Nonce, path: str) -> BindingCheck:
@@ -503,7 +505,7 @@ def _lines(verified: VerifiedToken, at: datetime, access: Access) -> list[str]:
     if verified.wrapper is not None:
         lines.append(f"taken out of {verified.wrapper} of a Python SDK's token, whose own signature proves nothing")
     if verified.anchors is not None:
-        marked = f"   {SIMULATED}" * verified.simulated
+        marked = f"   {SIMULATED}" if verified.simulated else ""
         lines.append(f"trust anchors: {clean(verified.anchors, _WIDTH)}{marked}")
     if verified.at is not None:
         lines.append(f"judged at {verified.at}")

@@ -408,7 +408,7 @@ class HttpClient:
                 entered, pause = host.enter(request, deadline)
             except GivenUp as error:
                 times = counted(error.attempts, "failed attempt", "failed attempts in a row")
-                again = " again" * bool(attempts)
+                again = " again" if attempts else ""
                 said = f"not asked{again}: the host was given up after {times}, the last with: {error.cause.cause}"
                 raise _error(service, url, error.cause, said) from None
             except TimeoutError:
@@ -614,7 +614,7 @@ def _error(service: Service, url: str, failed: Failed, said: str, *, withheld: b
     """The error for a failed attempt. ``withheld``: the key was not sent."""
     foreign = f"another program than the {service.name} answered; check {service.option} and proxies"
     hints = {
-        "rate-limited": f"wait{', use a service key' * service.keyed}, or keep a cache or bundle",
+        "rate-limited": "wait, use a service key, or keep a cache or bundle",
         "forbidden": "check --service-key (NV_ATTESTATION_SERVICE_KEY)",
         "not-found": "check the URL",
         "http-status": "try again later, or use a bundle",
@@ -623,6 +623,7 @@ def _error(service: Service, url: str, failed: Failed, said: str, *, withheld: b
         **dict.fromkeys(("too-large", "coding", "answer"), foreign),
     }
     if not service.keyed:
+        hints["rate-limited"] = "wait, or keep a cache or bundle"
         hints["forbidden"] = f"check {service.option} and proxies"
     elif withheld:
         hints["forbidden"] = "the service key was not sent: it goes to the configured hosts only, and only over https"

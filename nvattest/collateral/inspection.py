@@ -286,6 +286,9 @@ def _surplus(answers: Iterable[OcspAnswer], parse: Callable[[bytes], OcspRespons
     }
 
 
+# --- a bundle for people ----------------------------------------------------------------------------------------------
+
+
 def render_inspection(facts: Mapping[str, Any]) -> str:
     rims, answers, cpu, first = facts["rims"], facts["ocsp"], facts.get("cpu", []), facts["earliest_expiry"]
     mark = f"   {SIMULATED}" if facts["simulated"] is True else ""
@@ -319,7 +322,7 @@ def render_inspection(facts: Mapping[str, Any]) -> str:
         line = f"  {item.get('about') or 'CPU collateral ' + item['sha256'][:12]}: {_state(item)}"
         if item["state"] != NOT_VERIFIED:
             line += f", under the roots of {item['anchors']}, good until {item['until']}"
-        lines.append(line + f"   {SIMULATED}" * (item.get("simulated") is True))
+        lines.append(f"{line}   {SIMULATED}" if item.get("simulated") is True else line)
     if first is not None:
         lines.append(f"  first to expire: {first['of']}, {first['at']}")
     return joined(lines)
@@ -342,6 +345,9 @@ def _of_devices(answers: list[JsonObject]) -> list[str]:
 
 def _state(entry: JsonObject) -> str:
     return f"NOT VERIFIED: {entry['reason']}" if entry["state"] == NOT_VERIFIED else str(entry["state"])
+
+
+# --- before a rollout -------------------------------------------------------------------------------------------------
 
 
 def preflight(
@@ -487,7 +493,7 @@ def render_preflight(facts: Mapping[str, Any]) -> str:
         mark = "ok     " if "problem" not in item else "BAD    "
         lines.append(f"  {mark} {item['about']}, from the {item['source']}, good until {item['until']}")
         if item["anchors"] != CPU_MAKERS:
-            mark = f"   {SIMULATED}" * bool(item["simulated"])
+            mark = f"   {SIMULATED}" if item["simulated"] else ""
             lines.append(f"          roots: {item['anchors']}, not the makers'{mark}")
     for problem in facts["problems"]:
         lines.append(f"  problem {problem['result_code']}: {problem['message']}")
@@ -505,7 +511,8 @@ def foreign_anchors(label: object, *, simulated: bool) -> list[str]:
     """A line that names other trust anchors than NVIDIA's, or none."""
     if label == NVIDIA_ANCHORS.label:
         return []
-    return [f"  trust anchors: {label}, not NVIDIA's" + f"   {SIMULATED}" * simulated]
+    mark = f"   {SIMULATED}" if simulated else ""
+    return [f"  trust anchors: {label}, not NVIDIA's{mark}"]
 
 
 def _revocation_lines(of: Mapping[str, Any]) -> list[str]:

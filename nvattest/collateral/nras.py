@@ -238,7 +238,9 @@ def check_own_chains(jwks: object, kids: frozenset[str], at: datetime) -> None:
     from nvattest.token.jose import parse_x5c, validate_x5c
 
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
-    for entry in keys if isinstance(keys, list) else []:
+    if not isinstance(keys, list):
+        return
+    for entry in keys:
         if isinstance(entry, dict) and entry.get("kid") in kids and "x5c" in entry:
             what = f"JWKS key {str(entry['kid'])[:80]!r}"
             chain = parse_x5c(entry["x5c"], what=what)

@@ -37,7 +37,6 @@ NO_NONCE: Final = (
 RULE = "-----------------------------------"
 _NOUNS = {DeviceKind.GPU: "GPU", DeviceKind.NVSWITCH: "Switch"}
 _LIBRARIES = {DeviceKind.GPU: "GPU driver", DeviceKind.NVSWITCH: "NVSwitch library"}
-_ARCHITECTURE_NUMBERS = {Architecture.HOPPER: 9, Architecture.BLACKWELL: 10, Architecture.RUBIN: 13}
 _MAXIMUM_ANCHORS: Final = 64 * 1024
 # Revocation outcomes that the old SDK took for good: it looked at no window, no responder and no certificate id.
 _LOOSE: Final = frozenset({"STALE", "NOT_YET_VALID", "BAD_RESPONDER", "WRONG_CERTIFICATE"})
@@ -232,7 +231,10 @@ class GpuHandle(_Handle):
 
     def get_gpu_architecture_value(self) -> int | None:
         """NVML's number of the architecture, such as 9 for Hopper."""
-        return _ARCHITECTURE_NUMBERS.get(self.evidence.architecture)
+        from nvattest.devices.collect import NVML_ARCHITECTURES
+
+        numbers = {architecture: number for number, architecture in NVML_ARCHITECTURES.items()}
+        return numbers.get(self.evidence.architecture)
 
     def get_uuid(self) -> str:
         return self.evidence.hints.get("uuid", "")
@@ -430,7 +432,7 @@ def verify_at_nras(evidence: Sequence[Evidence], *, nonce: Nonce, url: str, sett
         answers = client.attest(evidence, nonce=nonce, at=at, accept_simulated=settings.trust_anchors().simulated)
     verified = answers[0].verified
     if not verified.of_nvidia:
-        simulated = " and is simulated, which proves nothing" * verified.simulated
+        simulated = " and is simulated, which proves nothing" if verified.simulated else ""
         migrated(
             f"{verified.issuer} verified, which is not NVIDIA's remote service{simulated}: a good result is "
             "good by its word alone."
@@ -523,8 +525,9 @@ def _device(device: DeviceAppraisal, item: Evidence) -> Iterator[str]:
         yield f"\t\t{noun} is in the expected state."
         return
     yield "\t\tThe runtime measurements are not matching with the golden measurements."
-    for cell in device.comparison.mismatches if device.comparison is not None else ():
-        yield f"\t\t\tindex {cell.index} ({'Driver' if cell.role is RimRole.DRIVER else 'Firmware'})"
+    if device.comparison is not None:
+        for cell in device.comparison.mismatches:
+            yield f"\t\t\tindex {cell.index} ({'Driver' if cell.role is RimRole.DRIVER else 'Firmware'})"
 
 
 def _rim(device: DeviceAppraisal, role: RimRole, title: str, prefix: str) -> Iterator[str]:

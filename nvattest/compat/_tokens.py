@@ -31,9 +31,10 @@ _LEEWAY: Final = timedelta(seconds=60)
 _OUTER: Final = "the SDK's outer token"
 # The names of verifiers, and the words that the names of their devices begin with.
 _DEVICES: Final = {
-    f"{place}_{word}_CLAIMS": labels
-    for place in ("LOCAL", "REMOTE")
-    for word, labels in (("GPU", ("GPU",)), ("SWITCH", ("SWITCH", "NVSWITCH")))
+    "LOCAL_GPU_CLAIMS": ("GPU",),
+    "REMOTE_GPU_CLAIMS": ("GPU",),
+    "LOCAL_SWITCH_CLAIMS": ("SWITCH", "NVSWITCH"),
+    "REMOTE_SWITCH_CLAIMS": ("SWITCH", "NVSWITCH"),
 }
 
 

@@ -19,7 +19,7 @@ GPUS_MAX: Final = 64
 REPORT_MAX: Final = 0x2000
 CHAIN_MAX: Final = 0x1400
 # NVML's numbers; the signed report and the chain decide later which chip it really is.
-_ARCHITECTURES: Final = {9: Architecture.HOPPER, 10: Architecture.BLACKWELL, 13: Architecture.RUBIN}
+NVML_ARCHITECTURES: Final = {9: Architecture.HOPPER, 10: Architecture.BLACKWELL, 13: Architecture.RUBIN}
 _OTHER_NAMES: Final = {5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada"}
 
 
@@ -80,7 +80,7 @@ def _collect_gpus(library: NvmlLibrary, nonce: bytes, deadline: Deadline, allow_
 def _one_gpu(calls: NvmlCalls, index: int, nonce: bytes, state: SystemState) -> Evidence:
     handle = calls.ask("nvmlDeviceGetHandleByIndex", index)
     number = int(calls.ask("nvmlDeviceGetArchitecture", handle))
-    architecture = _ARCHITECTURES.get(number)
+    architecture = NVML_ARCHITECTURES.get(number)
     if architecture is None:
         raise CollectionError(
             f"GPU-{index}: the architecture {_OTHER_NAMES.get(number, number)} cannot be attested; "

@@ -274,11 +274,15 @@ def _use(known: Record, stage: str, container: Container, journal: Journal, star
             "milliseconds": round(1000 * (time.monotonic() - started), 1),
         }
     )
-    line = headline(known.verdict, known.ready, known.cause) + " (SIMULATED)" * bool(known.simulated)
+    line = headline(known.verdict, known.ready, known.cause)
+    if known.simulated:
+        line += " (SIMULATED)"
     if known.reason is not None and not known.good:
         line += f": {known.reason.message}"
     line += f"; verdict of {age:.1f} s ago used again"
-    journal.verdict(line + "; whether they still are was not asked" * unasked, good=known.good)
+    if unasked:
+        line += "; whether they still are was not asked"
+    journal.verdict(line, good=known.good)
     return known.cause, known
 
 

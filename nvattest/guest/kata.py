@@ -316,9 +316,14 @@ def _deploy_values(values: Table) -> Iterator[Finding]:
             yield from _drop_in_text(name, text)
 
 
+def _tee_of(name: str) -> str:
+    """The kind of confidential guest in the name of a runtime, or an empty text."""
+    return next((tee for tee in ("snp", "tdx") if tee in name), "")
+
+
 def _custom_runtime(name: str, runtime: Table, enabled: set[str]) -> Iterator[Finding]:
     base = str(runtime.get("baseConfig"))
-    tee = "snp" if "snp" in base else "tdx" if "tdx" in base else ""
+    tee = _tee_of(base)
     if base not in enabled:
         yield bad("kata-deploy", f"{name}: its base {base} is not enabled among shims, so its files are not installed")
     for document in _yaml(str(runtime.get("runtimeClass", "")).encode(), name):
@@ -343,7 +348,7 @@ def _drop_in_text(name: str, text: str) -> Iterator[Finding]:
 
 def _runtime_class(document: Table, *, tee: str = "") -> Iterator[Finding]:
     handler = str(document.get("handler", ""))
-    tee = tee or ("snp" if "snp" in handler else "tdx" if "tdx" in handler else "")
+    tee = tee or _tee_of(handler)
     selector = at(document, "scheduling", "nodeSelector")
     overhead = at(document, "overhead", "podFixed")
     labels = at(document, "metadata", "labels")
@@ -374,7 +379,9 @@ def _pod(document: Table, path: str, deployment: _Deployment) -> Iterator[Findin
         yield bad("pod", "it names no runtimeClassName, and so runs without a guest")
     gpus = 0
     containers = spec.get("containers")
-    for container in containers if isinstance(containers, list) else []:
+    if not isinstance(containers, list):
+        containers = []
+    for container in containers:
         limits = at(container if isinstance(container, Mapping) else {}, "resources", "limits")
         count, switches = (_number(limits.get(f"nvidia.com/{name}")) for name in ("pgpu", "nvswitch"))
         gpus += count

@@ -554,7 +554,8 @@ def _device(device: DeviceAppraisal, item: Evidence, word: str) -> Iterator[str]
     if "vbios_version" in item.hints:
         yield f"\tVBIOS version fetched : {clean(item.hints['vbios_version'].lower(), _MAXIMUM)}"
     for depth, text, checks in _story(device, word):
-        yield from [*_failed(device, checks.split())] or ["\t" * depth + text]
+        failures = list(_failed(device, checks.split()))
+        yield from failures or ["\t" * depth + text]
     yield f"\t{name} {'verified successfully.' if device.trusted else 'could not be verified.'}"
 
 

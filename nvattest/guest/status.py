@@ -208,4 +208,6 @@ def _live(library: str | None) -> tuple[SystemState | None, str | None]:
 
 
 def _word(value: bool | None, yes: str, no: str) -> str:
-    return "unknown" if value is None else yes if value else no
+    if value is None:
+        return "unknown"
+    return yes if value else no

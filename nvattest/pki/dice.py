@@ -174,7 +174,13 @@ def same_chip(one: str, other: str) -> bool:
 
 def most_specific(*chips: str) -> str:
     """The most specific name: a member rather than its family; the first of several."""
-    return min(chips, key=lambda chip: len(match[2]) if (match := _FAMILY.fullmatch(chip)) else 0)
+
+    def letters(chip: str) -> int:
+        """How many letters of the name stand for any digit."""
+        family = _FAMILY.fullmatch(chip)
+        return len(family[2]) if family is not None else 0
+
+    return min(chips, key=letters)
 
 
 def _is_member(chip: str, family: str) -> bool:

@@ -382,8 +382,11 @@ def _conclude(
         return RevocationStatus.REVOKED, f"revoked{when}, reason {response.reason or 'not given'}"
     if response.status is RevocationStatus.ON_HOLD:
         held = "revoked for the time being (certificateHold)"
-        doubt = why if timing is not None else other_nonce if outcome is NonceOutcome.MISMATCH else ""
-        return RevocationStatus.ON_HOLD, f"{held}, by an answer that is not current: {doubt}" if doubt else held
+        if timing is not None:
+            held += f", by an answer that is not current: {why}"
+        elif outcome is NonceOutcome.MISMATCH:
+            held += f", by an answer that is not current: {other_nonce}"
+        return RevocationStatus.ON_HOLD, held
     if response.status is not RevocationStatus.GOOD:
         return RevocationStatus.UNKNOWN, "the responder does not know the certificate"
     if timing is not None:

@@ -361,7 +361,11 @@ def explain_evidence_policy(policy: EvidencePolicy) -> tuple[str, ...]:
 
 def explained(field: Field[Any], value: object, default: object, *, weaker: bool, table: str = "") -> str:
     """What one field of a policy demands, in a line: its value as JSON, the mark, and its meaning."""
-    mark = "  WEAKER" if weaker else "" if value == default else "  changed"
+    mark = ""
+    if weaker:
+        mark = "  WEAKER"
+    elif value != default:
+        mark = "  changed"
     shown = "not set" if value in (None, [], {}) else json.dumps(value)
     return f"{table}{field.name} = {shown}{mark}: {field.metadata['meaning']}"
 

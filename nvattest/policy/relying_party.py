@@ -289,16 +289,15 @@ def _shown(value: object) -> str:
 
 def kept_answers(appraisal: Appraisal) -> frozenset[Source]:
     """The sources of revocation answers that were not made for this request: these echo no nonce."""
-    chains = [
-        chain for device in appraisal.devices for chain in (device.chain, *(rim.chain for rim in device.rims.values()))
-    ]
-    return frozenset(
-        item.source
-        for chain in chains
-        if chain is not None
-        for item in chain.revocations
-        if item.source not in (None, Source.LIVE) and item.revocation.nonce is not NonceOutcome.MATCH
-    )
+    kept = set()
+    for device in appraisal.devices:
+        for chain in (device.chain, *(rim.chain for rim in device.rims.values())):
+            if chain is None:
+                continue
+            for item in chain.revocations:
+                if item.source not in (None, Source.LIVE) and item.revocation.nonce is not NonceOutcome.MATCH:
+                    kept.add(item.source)
+    return frozenset(kept)
 
 
 def as_if_fresh(claims: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

@@ -62,17 +62,17 @@ def entries() -> tuple[CatalogueEntry, ...]:
     """All entries: codes by number, checks in the order of the story, errors."""
     with open(_DATA, "rb") as file:
         document = load_toml(file.read(), source=_DATA, maximum=_MAXIMUM)
-    found = [
-        _entry(kind, key, table, words)
-        for kind, tables in document.items()
-        if isinstance(tables, dict)
-        for key, table in tables.items()
-        for words in (_RIMS if "{role}" in key else ({},))
-    ]
+    found: dict[str, list[CatalogueEntry]] = {}
+    for kind, tables in document.items():
+        if isinstance(tables, dict):
+            found[kind] = []
+            for key, table in tables.items():
+                for words in _RIMS if "{role}" in key else ({},):
+                    found[kind].append(_entry(kind, key, table, words))
     # The entries for RIMs stand check by check in the file, and RIM by RIM here.
-    kinds, checks = ("code", "check", "error"), list(CHECKS)
-    found.sort(key=lambda entry: (kinds.index(entry.kind), checks.index(entry.key) if entry.kind == "check" else 0))
-    return tuple(found)
+    checks = list(CHECKS)
+    found["check"].sort(key=lambda entry: checks.index(entry.key))
+    return (*found["code"], *found["check"], *found["error"])
 
 
 def _of_kind(kind: str) -> list[CatalogueEntry]:
@@ -135,7 +135,7 @@ def codes_of_status(status: int) -> tuple[ResultCode, ...]:
     return tuple(code for code in ResultCode if code.exit_status == status and int(code) != status)
 
 
-# -- of one case -------------------------------------------------------------------------------------------------------
+# --- of one case ------------------------------------------------------------------------------------------------------
 
 _MAXIMUM_CAUSES: Final = 4
 _MAXIMUM_ACTIONS: Final = 3
@@ -240,7 +240,7 @@ def _of_the_case(check: CheckView, appraisal: AppraisalView) -> Diagnosis:
     return Diagnosis()
 
 
-# -- measurements -----------------------------------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------------------------------
 
 # What is known of a GPU on which one index alone differs: the causes, and what helped.
 _REISSUED: Final = (
@@ -310,7 +310,7 @@ def _cleared(device: DeviceView, others: list[DeviceView]) -> str:
     return f"{who} with the same versions {verb}: the RIM is not the cause, this device is."
 
 
-# -- revocation -------------------------------------------------------------------------------------------------------
+# --- revocation -------------------------------------------------------------------------------------------------------
 
 _OF_STATUS: Final = {
     "revoked": ("NVIDIA withdrew this certificate: the release or device under it must no longer be trusted.",),
@@ -325,10 +325,14 @@ _OF_STATUS: Final = {
 
 def _revocation(check: CheckView, device: DeviceView) -> Diagnosis:
     rim = device.rim(check.id.partition("-")[0])
-    chain = device.chain if check.id == "chain-revocation" else rim.chain if rim is not None else None
+    chain = rim.chain if rim is not None else None
+    if check.id == "chain-revocation":
+        chain = device.chain
+    if chain is None:
+        return Diagnosis()
     facts: list[str] = []
     causes: tuple[str, ...] = ()
-    for certificate in chain.certificates if chain is not None else ():
+    for certificate in chain.certificates:
         answer = certificate.revocation
         if answer is None or answer.good:
             continue
@@ -340,7 +344,7 @@ def _revocation(check: CheckView, device: DeviceView) -> Diagnosis:
     return Diagnosis(facts=tuple(facts), causes=causes)
 
 
-# -- topology ---------------------------------------------------------------------------------------------------------
+# --- topology ---------------------------------------------------------------------------------------------------------
 
 
 def disagreements(view: AppraisalView) -> tuple[str, ...]:
@@ -364,7 +368,7 @@ def disagreements(view: AppraisalView) -> tuple[str, ...]:
     return tuple(problems)
 
 
-# -- for people ---------------------------------------------------------------------------------------------------
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def render_entry(entry: CatalogueEntry, terminal: Terminal) -> str:

@@ -50,8 +50,14 @@ def report_page(
         ) from error
     labels = [entry.label for entry in view.devices]
     # One device of a trusted platform is shown open, as an example of what was checked.
-    opened = set(labels if everything else labels[:1] if view.trusted else telling(view))
-    opened |= set() if device is None else {view.demand(device).label}
+    if everything:
+        opened = set(labels)
+    elif view.trusted:
+        opened = set(labels[:1])
+    else:
+        opened = set(telling(view))
+    if device is not None:
+        opened.add(view.demand(device).label)
     with open(os.path.join(_FOLDER, _STYLE), encoding="utf-8") as file:
         style = _tidy(file.read())
     environment = jinja2.Environment(
@@ -103,7 +109,7 @@ def _chunks(text: str, size: int = 16) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)] or [""]
 
 
-# -- the trust-chain diagram ------------------------------------------------------------------------------------------
+# --- the trust-chain diagram ------------------------------------------------------------------------------------------
 
 
 class Box(NamedTuple):
@@ -233,7 +239,7 @@ def _state(chain: ChainView, position: int, debug: str) -> tuple[str, str]:
     return "warn", "revocation was not asked"
 
 
-# -- the topology ----------------------------------------------------------------------------------------------------
+# --- the topology -----------------------------------------------------------------------------------------------------
 
 
 class Node(NamedTuple):
@@ -293,12 +299,12 @@ def topology(view: AppraisalView) -> Topology | None:
             places[key] = x + NODE_WIDTH // 2
             nodes.append(Node(x, y, *shown))
     # Both ends, as (key of the GPU, key of the switch), and whether each names the other.
-    pairs = {
-        (gpu.label, switch.label): gpu.names(switch) and switch.names(gpu)
-        for gpu in gpus
-        for switch in switches
-        if gpu.names(switch) or switch.names(gpu)
-    }
+    pairs = {}
+    for gpu in gpus:
+        for switch in switches:
+            there, back = gpu.names(switch), switch.names(gpu)
+            if there or back:
+                pairs[gpu.label, switch.label] = there and back
     pairs |= {(gpu.label, pdi): False for gpu in gpus for pdi in gpu.report.neighbours if pdi in lost_switches}
     pairs |= {(pdi, switch.label): False for switch in switches for pdi in switch.report.neighbours if pdi in lost_gpus}
     links = tuple(
@@ -308,7 +314,7 @@ def topology(view: AppraisalView) -> Topology | None:
     return Topology(width, tuple(nodes), links, sum(pairs.values()), disagreements(view))
 
 
-# -- the timelines ---------------------------------------------------------------------------------------------------
+# --- the timelines ----------------------------------------------------------------------------------------------------
 
 
 class Bar(NamedTuple):
@@ -354,7 +360,9 @@ def timelines(view: AppraisalView) -> tuple[Timeline, ...]:
     chains = [(device.chain, clock) for device in view.devices]
     chains += [(rim.chain, rim_clock) for device in view.devices for rim in device.rims]
     for chain, moment in chains:
-        for certificate in chain.certificates if chain is not None else ():
+        if chain is None:
+            continue
+        for certificate in chain.certificates:
             _note(certificates, certificate.name, certificate.not_before, certificate.not_after, moment)
             answer = certificate.revocation
             if answer is not None:

@@ -352,7 +352,7 @@ class AppraisalView(NamedTuple):
         return found
 
 
-# -- the document -----------------------------------------------------------------------------------------------------
+# --- the document -----------------------------------------------------------------------------------------------------
 
 
 def is_appraisal(document: object) -> bool:
@@ -500,7 +500,7 @@ def _words(value: object) -> str:
     return text({"value": value}, "value", "?")
 
 
-# -- values: each has the type that is asked for, or is not there -----------------------------------------------------
+# --- values: each has the type that is asked for, or is not there -----------------------------------------------------
 
 
 View = TypeVar("View")
@@ -527,14 +527,21 @@ def _parser(hint: Any) -> Callable[[object], object]:
     kinds = [kind for kind in get_args(hint) if kind not in (NoneType, Ellipsis)]
     if get_origin(hint) is tuple:
         one, limit = _parser(kinds[0]), _LIMITS.get(kinds[0], _MAXIMUM_ITEMS)
-        return lambda value: (
-            tuple(member for part in value[:limit] if (member := one(part)) is not None)
-            if isinstance(value, list)
-            else None
-        )
+
+        def several(value: object) -> tuple[object, ...] | None:
+            if not isinstance(value, list):
+                return None
+            members = map(one, value[:limit])
+            return tuple(member for member in members if member is not None)
+
+        return several
     if kinds:
         return _parser(kinds[0])
-    return lambda value: _read(hint, value) if isinstance(value, dict) and value else None
+
+    def one_object(value: object) -> object:
+        return _read(hint, value) if isinstance(value, dict) and value else None
+
+    return one_object
 
 
 def _text(value: object) -> str | None:

@@ -200,7 +200,7 @@ def _unknown(message: str, hint: str) -> InputError:
     return InputError(message, code="explain-format", hint=hint)
 
 
-# -- kinds of files -------------------------------------------------------------------------------------------------
+# --- kinds of files ---------------------------------------------------------------------------------------------------
 
 
 class Kind(NamedTuple):
@@ -379,7 +379,7 @@ def _kind_of_policy(start: bytes) -> str | None:
     return "evidence-policy" if named and _reads(partial(load_evidence_policy, source="file"), start) else None
 
 
-# -- shown ------------------------------------------------------------------------------------------------------------
+# --- shown ------------------------------------------------------------------------------------------------------------
 
 
 def render_subject(subject: Subject, terminal: Terminal, *, source: str) -> str:
@@ -543,10 +543,13 @@ def _one_line(value: object) -> str:
 def _result(result: JsonObject, terminal: Terminal) -> list[str]:
     """The result of ``verify-token``, a batch, a service or another command; that it is simulated comes first."""
     code, message = number(result.get("result_code")), text(result, "result_message")
-    lines = ["", *terminal.wrap(f"result code {code}{': ' * bool(message)}{message}", first="  ")]
+    said = f"result code {code}: {message}" if message else f"result code {code}"
+    lines = ["", *terminal.wrap(said, first="  ")]
     if any(flag(part.get("simulated")) for part in (result, *(item(result, name) for name in _VOUCHERS))):
         lines.append(terminal.paint(f"  {SIMULATED}", "warn", "bold"))
-    apart = ("result_code", "result_message", *(("guest", "binding") if isinstance(result.get("guest"), dict) else ()))
+    apart = ["result_code", "result_message"]
+    if isinstance(result.get("guest"), dict):
+        apart += ["guest", "binding"]
     rest = {name: value for name, value in result.items() if name not in apart}
     return [*lines, *_claims(rest, terminal)]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nvattest.policy.relying_party import PolicyDecision
     from nvattest.token.verified import Refusal
 
-# -- the account: every check as one line, then the verdict -----------------------------------------------------------
+# --- the account: every check as one line, then the verdict -----------------------------------------------------------
 
 _WORDS: Final = {
     "pass": ("ok", "good"),
@@ -140,14 +140,21 @@ def ranges(labels: Sequence[str]) -> list[str]:
             found[-1].append(label)
         else:
             found.append([label])
-    return [part for run in found for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
+    parts: list[str] = []
+    for run in found:
+        parts += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else run
+    return parts
 
 
 def guest_account(guest: GuestView, terminal: Terminal) -> list[str]:
     """The guest check by check, then what it says in one sentence."""
     lines = [f"GUEST  {guest.maker}, judged at {guest.at} under {guest.anchors}"]
-    # What one failure left unmade is one line: the cause stays in sight.
-    for _, alike in groupby(guest.checks, lambda check: check.detail if check.outcome == "skipped" else check.id):
+
+    def cause(check: CheckView) -> str:
+        # What one failure left unmade is one line: the cause stays in sight.
+        return check.detail if check.outcome == "skipped" else check.id
+
+    for _, alike in groupby(guest.checks, cause):
         checks = list(alike)
         if len(checks) == 1:
             lines += _checks(checks, terminal)
@@ -172,7 +179,8 @@ def _result_of(view: AppraisalView, terminal: Terminal) -> str:
 
 def _result(trusted: bool, code: int | None, message: str, terminal: Terminal, *, simulated: bool) -> str:
     verdict = terminal.paint("TRUSTED", "bold", "good") if trusted else terminal.paint("NOT TRUSTED", "bold", "bad")
-    return f"Result: {verdict}{' (simulated)' * simulated}, code {code} ({message})"
+    marked = " (simulated)" if simulated else ""
+    return f"Result: {verdict}{marked}, code {code} ({message})"
 
 
 def _folded(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:
@@ -180,7 +188,8 @@ def _folded(checks: Sequence[CheckView], terminal: Terminal) -> list[str]:
     others = [check for check in checks if check.outcome != "pass"]
     said = f"all {len(checks)} checks passed"
     if others:
-        said = f"{len(checks) - len(others)} of {len(checks)} checks passed; the other{'s' * (len(others) > 1)}:"
+        rest = "others" if len(others) > 1 else "other"
+        said = f"{len(checks) - len(others)} of {len(checks)} checks passed; the {rest}:"
     return [f"  {terminal.paint('ok', 'good')}         {said}", *_checks(others, terminal)]
 
 
@@ -218,8 +227,9 @@ def claims_account(
     """The answer of a remote service: who it is, a line per device, its reasons for refusing one, and the verdict."""
     service = "NVIDIA's remote service" if verified_by.get("nvidia") else "a remote service that is not NVIDIA's"
     simulated = bool(verified_by.get("simulated"))
+    mark = f"   {SIMULATED}" if simulated else ""
     lines = [
-        f"verified by {service}: {clean(str(verified_by.get('issuer')), 256)}" + f"   {SIMULATED}" * simulated,
+        f"verified by {service}: {clean(str(verified_by.get('issuer')), 256)}{mark}",
         "its signature, nonce and digests were checked here",
         f"key: {verified_by.get('key_source')}",
         f"issued {verified_by.get('issued')}",
@@ -236,7 +246,7 @@ def claims_account(
     return joined(lines)
 
 
-# -- the story: what failed and why, then each device with its checks, measurements, chains and RIMs ------------------
+# --- the story: what failed and why, then each device with its checks, measurements, chains and RIMs ------------------
 
 _SIGNS: Final = {
     "pass": ("✓", "+", "good", ""),
@@ -431,7 +441,7 @@ def _short_hex(value: str, keep: int = 48) -> str:
     return f"{value[:keep]}…" if digits and len(value) > keep + 1 else value
 
 
-# -- the measurement map: 64 cells in rows of eight, and each value that differs in full ------------------------------
+# --- the measurement map: 64 cells in rows of eight, and each value that differs in full ------------------------------
 
 COLUMNS: Final = 8
 CELLS: Final = 64
@@ -513,7 +523,7 @@ def _difference(cell: CellView, rim: RimView | None, terminal: Terminal) -> list
     return lines + terminal.hex(f"{'found':<8}", cell.runtime, indent=" " * 8, lines=8)
 
 
-# -- chains and RIMs --------------------------------------------------------------------------------------------------
+# --- chains and RIMs --------------------------------------------------------------------------------------------------
 
 
 def _rim(rim: RimView, terminal: Terminal) -> list[str]:

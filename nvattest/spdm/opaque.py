@@ -220,13 +220,17 @@ def switch_fields(opaque: OpaqueData) -> SwitchFields:
     """Read the fields of an NVSwitch; ParseError as ``gpu_fields``. It needs the BIOS version alone."""
     fields = _Fields(opaque, SwitchField)
     gpu_pdis, ports = fields.optional(SwitchField.SWITCH_GPU_PDIS, fields.pdis_and_ports) or ((), b"")
-    disabled = opaque.get(SwitchField.DISABLED_PORTS) or b""
+    disabled: list[int] = []
+    for byte in opaque.get(SwitchField.DISABLED_PORTS) or b"":
+        for bit in range(7, -1, -1):
+            # Each bit, the highest first, stands for four ports.
+            disabled += [byte >> bit & 1] * 4
     return SwitchFields(
         bios_version=fields.text(fields.need(SwitchField.BIOS_VERSION)),
         pdi=fields.optional(SwitchField.DEVICE_PDI, fields.pdi),
         gpu_pdis=gpu_pdis,
         ports=ports,
-        disabled_ports=tuple(byte >> bit & 1 for byte in disabled for bit in range(7, -1, -1) for _ in range(4)),
+        disabled_ports=tuple(disabled),
         position_id=fields.optional(SwitchField.SWITCH_POSITION_ID, fields.integer),
         lock_status=fields.optional(SwitchField.SWITCH_LOCK_STATUS, fields.integer),
         fwid=fields.optional(SwitchField.FWID, fields.fwid),

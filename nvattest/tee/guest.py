@@ -203,7 +203,8 @@ def _check_measurements(body: TdBody | SnpReport, demands: _Demands) -> Check:
         )  # fmt: skip
     demanded = ", ".join(names)
     if demands.measurements is not None:
-        return passed("guest-measurements", f"weakened: any guest counts{', with ' * bool(names)}{demanded}")
+        beside = f", with {demanded}" if demanded else ""
+        return passed("guest-measurements", f"weakened: any guest counts{beside}")
     return passed("guest-measurements", demanded)
 
 

@@ -147,12 +147,11 @@ def _find_path(report: SnpReport, collateral: SnpCollateral, anchors: CpuAnchors
     # Of several those for this chip and firmware; where there is none, any shows what differs.
     best = min(keys, key=fit)
     others = [parse_certificate(der) for der, key in read if key is None]
-    pairs = [
-        (key, issuer)
-        for key in keys
-        for issuer in others
-        if fit(key) == fit(best) and issuer.subject_der == key.issuer_der != issuer.issuer_der
-    ]
+    authorities = [certificate for certificate in others if certificate.subject_der != certificate.issuer_der]
+    pairs = []
+    for key in keys:
+        if fit(key) == fit(best):
+            pairs += [(key, issuer) for issuer in authorities if issuer.subject_der == key.issuer_der]
     if not pairs:
         name = Name(best.issuer_der).first(COMMON_NAME) or "its issuer"
         detail = f"it holds no certificate of {name}, which issued the {kind.upper()}"

@@ -143,7 +143,9 @@ class AmdGuest:
         policy = int(told.get("policy") or f"{_POLICY:x}", 16)
         policy |= (_DEBUG if "debug" in told else 0) | (_MIGRATION if "migratable" in told else 0)
         family, model, stepping = (0x19, 0x60, 1) if "wrong-generation" in told else generation.cpuid
-        key_info = _UNSIGNED if "unsigned" in told else _VLEK if self._kind == "vlek" else 0
+        key_info = _VLEK if self._kind == "vlek" else 0
+        if "unsigned" in told:
+            key_info = _UNSIGNED
         report = bytearray(_SIZE)
         for offset, content in (
             (0x000, struct.pack("<IIQ", version, 0, policy)),

@@ -332,7 +332,11 @@ class OcspIssuer(Authorities):
             return b"\x30\x03\x0a\x01"
         if "ocsp-status" in lies:
             return _failure(_STATUSES.get(lies["ocsp-status"].lower(), _INTERNAL))
-        shift = -(_DAY + _HOUR) if "stale" in lies else _HOUR if "future" in lies else -age
+        shift = -age
+        if "stale" in lies:
+            shift = -(_DAY + _HOUR)
+        elif "future" in lies:
+            shift = _HOUR
         produced = at.replace(microsecond=0) + shift
         manner = next((name for name in _RESPONDER_LIES if name in lies), "delegated")
         signer, embedded = issuer.key, b""

@@ -52,7 +52,7 @@ def derive_device_nonce(challenge: bytes, key_thumbprint: bytes) -> Nonce:
     )
 
 
-def evidence_digest(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
+def digest_of_hashes(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The digest of all device evidence, 48 bytes (recipe 2), from each device's (report SHA-256, chain SHA-256)."""
     if not pairs:
         raise InputError("there is no evidence to make a digest of", code="binding")
@@ -62,7 +62,7 @@ def evidence_digest(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 def evidence_digest_of(evidence: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The same digest from each device's raw report and raw certificate chain."""
-    return evidence_digest(
+    return digest_of_hashes(
         [(hashlib.sha256(report).digest(), hashlib.sha256(chain).digest()) for report, chain in evidence]
     )
 
@@ -70,7 +70,7 @@ def evidence_digest_of(evidence: Sequence[tuple[bytes, bytes]]) -> bytes:
 def appraised_digest(appraisal: Appraisal) -> bytes:
     """The same digest of the evidence of an appraisal's devices."""
     devices = appraisal.devices
-    return evidence_digest(
+    return digest_of_hashes(
         [(bytes.fromhex(device.report_sha256), bytes.fromhex(device.chain_sha256)) for device in devices]
     )
 

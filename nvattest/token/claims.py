@@ -204,7 +204,12 @@ def _chain_object(chain: ChainAppraisal | None) -> JsonObject | None:
         status = "valid"
     revocations = [item.revocation for item in chain.revocations]
     worst = next((item for item in revocations if item.status is not RevocationStatus.GOOD), None)
-    word = "undefined" if not revocations else "good" if worst is None else _OCSP_WORDS.get(worst.status, "undefined")
+    if not revocations:
+        word = "undefined"
+    elif worst is None:
+        word = "good"
+    else:
+        word = _OCSP_WORDS.get(worst.status, "undefined")
     return {
         "x-nvidia-cert-expiration-date": format_time(validated.earliest_not_after),
         "x-nvidia-cert-status": status,
@@ -230,11 +235,17 @@ def _record(cell: Cell) -> JsonObject:
 
 
 def _opaque_mismatches(device: DeviceAppraisal) -> list[JsonObject] | None:
-    return [
-        {"id": floor.data_type, "name": floor.name, "goldenType": "MIN_SVN", "goldenValue": floor.minimum}
-        | ({} if runtime is None else {"runtimeType": "MIN_SVN", "runtimeValue": runtime})
-        for floor, runtime in (device.svn.mismatches if device.svn is not None else ())
-    ] or None
+    if device.svn is None:
+        return None
+    found = []
+    for floor, runtime in device.svn.mismatches:
+        record: JsonObject = {
+            "id": floor.data_type, "name": floor.name, "goldenType": "MIN_SVN", "goldenValue": floor.minimum
+        }  # fmt: skip
+        if runtime is not None:
+            record |= {"runtimeType": "MIN_SVN", "runtimeValue": runtime}
+        found.append(record)
+    return found or None
 
 
 def _oemid(device: DeviceAppraisal) -> str | None:

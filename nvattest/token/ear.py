@@ -178,25 +178,29 @@ def device_vector(device: DeviceAppraisal, *, simulated: bool) -> dict[str, int]
     """The vector of one device. A simulated one is at most a warning, in words that every reader of EARs has."""
     signature = device.check("report-signature")
     forged = signature is not None and not signature.acceptable and signature.outcome is not Outcome.SKIPPED
-    return _vector(device, forged=forged, warned=["hardware"] * simulated)
+    return _vector(device, forged=forged, warned=["hardware"] if simulated else [])
 
 
 def guest_vector(guest: GuestAppraisal) -> dict[str, int]:
     """The vector of the guest. A weakening of the CPU policy is a warning, whether or not it was needed."""
     signature = guest.check("quote-signature")
-    warned = [
-        "executables" if name == ANY_GUEST else "hardware" if name.startswith("tdx.") else "configuration"
-        for name in guest.weakened
-    ]
+    warned = ["hardware"] if guest.simulated else []
+    for name in guest.weakened:
+        if name == ANY_GUEST:
+            warned.append("executables")
+        else:
+            warned.append("hardware" if name.startswith("tdx.") else "configuration")
     forged = signature is not None and signature.outcome is Outcome.FAIL
-    return _vector(guest, forged=forged, warned=[*warned, *(["hardware"] * guest.simulated)])
+    return _vector(guest, forged=forged, warned=warned)
 
 
 def platform_vector(appraisal: Appraisal, *, trusted: bool, weakened: bool) -> dict[str, int]:
     """The vector of the platform, from the checks of all devices together. The verdict and the mark are the token's."""
     values = [_GOOD["configuration"], *(_value("configuration", check) for check in appraisal.checks)]
-    values += [_WARNING["configuration"]] * (weakened or appraisal.simulated)
-    values += [_BAD["configuration"]] * (not trusted)
+    if weakened or appraisal.simulated:
+        values.append(_WARNING["configuration"])
+    if not trusted:
+        values.append(_BAD["configuration"])
     return {"configuration": max(values)}
 
 

@@ -388,7 +388,7 @@ class Keyring:
             return "public key that the caller named"
         if self.jwks is None:
             return "certificates in the token, validated to roots that the caller named"
-        validated = ", its certificates validated to roots that the caller named" * bool(self.anchors)
+        validated = ", its certificates validated to roots that the caller named" if self.anchors else ""
         if self.url is None:
             return f"key set that the caller gave{validated}"
         transport = "over TLS" if self.url.startswith("https://") else "without TLS"

@@ -125,7 +125,7 @@ class VerifiedToken(NoTruthValue):
 
     def __repr__(self) -> str:
         verdict = "trusted" if self.trusted else "not trusted"
-        marked = ", simulated" * self.simulated
+        marked = ", simulated" if self.simulated else ""
         return (
             f"<VerifiedToken {self.kind.value} of {self.issuer[:80]!r} about {counted(len(self.labels), 'device')}, "
             f"until {format_time(self.expires)}: {verdict}{marked}>"
@@ -183,7 +183,9 @@ class VerifiedToken(NoTruthValue):
 
 def refusals_of(label: str, details: object) -> tuple[Refusal, ...]:
     """The refusals in ``EAT_MEMBER`` of a device's claims, or ``EAR_MEMBER`` of a submodule. A null refuses nothing."""
-    listed = details if isinstance(details, list) else [] if details is None else [details]
+    if details is None:
+        return ()
+    listed = details if isinstance(details, list) else [details]
     return tuple(_refusal(label, item) for item in listed[:_MAXIMUM_REFUSALS])
 
 

@@ -132,8 +132,9 @@ def attest(
         if sets:
             _set_ready(appraisal, items, held=held if settings.hold_by_environment else ())
     finally:
-        for line in result.lines if params["verbose"] else ():
-            print(joined([line]), file=sys.stdout)
+        if params["verbose"]:
+            for line in result.lines:
+                print(joined([line]), file=sys.stdout)
     return result.trusted, result.token
 
 
@@ -144,17 +145,15 @@ def _rims(params: Mapping[str, Any], items: tuple[Evidence, ...]) -> Collateral 
     from nvattest.collateral.folders import read_rim_file
     from nvattest.collateral.gather import rim_ids_of
 
-    named = {
-        word: (path, read_rim_file(path))
-        for key, word in (("driver_rim", "_DRIVER_"), ("vbios_rim", "_VBIOS_"))
-        if (path := str(params[key] or ""))
-    }
-    rims = {
-        rim_id: RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=path)
-        for rim_id in (rim_ids_of(Verifier().read(items)) if named else ())
-        for word, (path, content) in named.items()
-        if word in rim_id
-    }
+    paths = {"_DRIVER_": str(params["driver_rim"] or ""), "_VBIOS_": str(params["vbios_rim"] or "")}
+    named = {word: read_rim_file(path) for word, path in paths.items() if path}
+    if not named:
+        return None
+    rims = {}
+    for rim_id in rim_ids_of(Verifier().read(items)):
+        for word, content in named.items():
+            if word in rim_id:
+                rims[rim_id] = RimAnswer(id=rim_id, content=content, source=Source.FILE, origin=paths[word])
     return Collateral(rims=rims) if rims else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nvattest.errors import InputError
-from nvattest.token.binding import derive_device_nonce, evidence_digest, evidence_digest_of, report_data
+from nvattest.token.binding import derive_device_nonce, digest_of_hashes, evidence_digest_of, report_data
 
 CHALLENGE = bytes(range(32))
 KEY = bytes(range(100, 132))
@@ -69,16 +69,16 @@ def test_a_thumbprint_and_digests_have_their_sizes(size: int) -> None:
     with pytest.raises(InputError):
         report_data(CHALLENGE, bytes(size), DIGEST)
     with pytest.raises(InputError):
-        evidence_digest([(bytes(size), bytes(32))])
+        digest_of_hashes([(bytes(size), bytes(32))])
     with pytest.raises(InputError):
-        evidence_digest([(bytes(32), bytes(size))])
+        digest_of_hashes([(bytes(32), bytes(size))])
     with pytest.raises(InputError):
         report_data(CHALLENGE, KEY, bytes(size + 1))
 
 
 def test_no_evidence_has_no_digest() -> None:
     with pytest.raises(InputError):
-        evidence_digest([])
+        digest_of_hashes([])
 
 
 NONCE_VECTOR = "ba3a17a0118199c8902edfd08ef8d4c4bb39bcc3274159ab8e8b969b33121936"
