@@ -72,10 +72,10 @@ layers: $(VENV)/.dev ## import direction, sans-IO below level 6, the public surf
 exhaustive: $(VENV)/.dev ## every bit and every length instead of a sample, and what refused it
 	$(BIN)/pytest -n $(JOBS) -rP -m exhaustive $(ARGS)
 
-# atheris is installed here and not with the rest: it has no wheel for every Python, and nothing else needs it.
 mutants: $(VENV)/.dev ## a seeded sample of small faults in the deciding modules: which does no test notice?
 	nice -n 10 $(BIN)/python tests/mutation/mutants.py $(ARGS)
 
+# atheris is installed here and not with the rest: it has no wheel for every Python, and nothing else needs it.
 fuzz: $(VENV)/.dev ## long random hunts: coverage-guided (FUZZ_SECONDS for each target), then by grammar
 	$(PIP) install 'atheris>=2.3'
 	$(BIN)/python tests/attack/fuzz/campaign.py --seconds $(FUZZ_SECONDS)

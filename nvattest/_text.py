@@ -34,8 +34,8 @@ def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
     if len(value) <= maximum:
         # Fast path: nearly every text is plain but for our own ellipsis, and each check of each device has several.
         plain = value.isprintable() and (value.isascii() or value.replace("…", "").isascii())
-        return value if plain else _clean(value)
-    return f"{_clean(value[:maximum])} [{len(value) - maximum} more characters]"
+        return value if plain else _spell_out(value)
+    return f"{_spell_out(value[:maximum])} [{len(value) - maximum} more characters]"
 
 
 def joined(lines: Iterable[str], *, colour: bool = False) -> str:
@@ -136,10 +136,11 @@ def _line(line: str, *, colour: bool) -> str:
         # Colours have the odd places.
         parts = _COLOUR.split(line)
         return "".join([part if place % 2 else _line(part, colour=False) for place, part in enumerate(parts)])
-    return "\t".join(map(_clean, line.split("\t"))) if "\t" in line else _clean(line)
+    return "\t".join(map(_spell_out, line.split("\t"))) if "\t" in line else _spell_out(line)
 
 
-def _clean(text: str) -> str:
+def _spell_out(text: str) -> str:
+    """The text with each sign that acts or hides spelled out."""
     if text.isascii():
         return "".join([sign if sign.isprintable() else _spelled(sign) for sign in text])
     from unicodedata import category

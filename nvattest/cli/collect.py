@@ -264,7 +264,7 @@ def run(options: argparse.Namespace) -> int:
         if coco is not None:
             _collect_coco(source, coco)
             return ResultCode.OK.exit_status
-        evidences = dump_evidence(_collect(source), form=EvidenceForm.ARRAY)
+        evidences = dump_evidence(_fresh_evidence(source), form=EvidenceForm.ARRAY)
     except NvattestError as error:
         code = error.result_code
         if options.format == "json":
@@ -277,7 +277,8 @@ def run(options: argparse.Namespace) -> int:
     return ResultCode.OK.exit_status
 
 
-def _collect(source: EvidenceSource) -> tuple[Evidence, ...]:
+def _fresh_evidence(source: EvidenceSource) -> tuple[Evidence, ...]:
+    """The evidence, every report of which answers the nonce."""
     from nvattest.spdm.report import parse_report
 
     nonce, evidence = nonce_and_evidence(source)
@@ -336,10 +337,10 @@ def _collect_with_or_without_switches(source: EvidenceSource) -> tuple[Evidence,
     A switch that is there and gives no evidence stops it all the same: to the verifier the two would look alike.
     """
     if len(source.kinds) == 1:
-        return _collect(source)
-    gpus = _collect(source._replace(kinds=(DeviceKind.GPU,)))
+        return _fresh_evidence(source)
+    gpus = _fresh_evidence(source._replace(kinds=(DeviceKind.GPU,)))
     try:
-        return gpus + _collect(source._replace(kinds=(DeviceKind.NVSWITCH,)))
+        return gpus + _fresh_evidence(source._replace(kinds=(DeviceKind.NVSWITCH,)))
     except CollectionError as error:
         if error.code not in _NO_SWITCH:
             raise

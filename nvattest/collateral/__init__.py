@@ -1,1 +1,1 @@
-"""Collateral from outside: folders, bundles, the cache, and NVIDIA's services. Bytes only; the core verifies them."""
+"""Collateral from outside: folders, bundles, cache, NVIDIA's services and those of CPU makers. The core verifies it."""

@@ -1,1 +1,1 @@
-"""The CPU's own attestation: quotes through Linux' configfs-tsm, runtime registers, and what a quote is bound to."""
+"""The CPU's quote: taken through Linux' configfs-tsm, read, verified and judged with the devices; runtime registers."""

@@ -1,7 +1,7 @@
 /* A simulated libnvidia-ml.so.1: NVML's C interface, as far as attestation needs it, answered by the simulation process.
  *
  * Structures follow the public NVML interface (nvidia-ml-py 13). Names with and without a version suffix are both exported,
- * since programs load either. What a call answers is decided by the simulation (server.py); this file converts.
+ * since programs load either. What a call answers is decided by the simulation (driver_answers.py); this file converts.
  */
 #include "sim_client.h"
 
