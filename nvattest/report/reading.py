@@ -465,13 +465,13 @@ def _checks(document: JsonObject, device: str) -> Checks:
 
 def _check(document: JsonObject, device: str) -> CheckView:
     check = _read(CheckView, document, device=device)
+    step, title = check.step, check.title or check.id
     spec = CHECKS.get(check.id)
+    if spec is not None:
+        step, title = step or spec.step, spec.title
     allowed = check.outcome in _OUTCOMES and acceptable(_OUTCOMES[check.outcome], check.tolerated_by)
-    return check._replace(
-        step=check.step if spec is None else check.step or spec.step,
-        title=check.title or check.id if spec is None else spec.title,
-        acceptable=allowed and flag(document.get("acceptable")) is not False,
-    )
+    allowed = allowed and flag(document.get("acceptable")) is not False
+    return check._replace(step=step, title=title, acceptable=allowed)
 
 
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}

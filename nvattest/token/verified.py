@@ -171,7 +171,9 @@ class VerifiedToken(NoTruthValue):
         if self.anchors not in (None, NVIDIA_ANCHORS.label):
             return True
         given = self.issuer == NVIDIA_ISSUER and self.key_url is None
-        return not (self.of_nvidia or given) and (self.anchors is None or self.kind is TokenKind.NRAS)
+        if self.of_nvidia or given:
+            return False
+        return self.anchors is None or self.kind is TokenKind.NRAS
 
     @property
     def result_code(self) -> ResultCode:

@@ -140,6 +140,7 @@ class Attestation:
 
     @class_or_instance
     def set_name(self, name: str) -> None:
+        """Set the name under which the token is kept."""
         self._name = str(name)
 
     @class_or_instance
@@ -216,6 +217,7 @@ class Attestation:
 
     @class_or_instance
     def set_verbose(self, verbose: bool) -> None:
+        """Print the progress lines of the old SDK on stdout, or not."""
         self._verbose = bool(verbose)
 
     @class_or_instance
@@ -250,6 +252,7 @@ class Attestation:
 
     @class_or_instance
     def get_verifier_by_name(self, verifier_name: str) -> list[Any] | None:
+        """The first verifier of this name, as ``get_verifiers`` has it, or None."""
         return next((entry for entry in self._verifiers if entry[VerifierFields.NAME] == verifier_name), None)
 
     # --- Evidence and verification
