@@ -418,10 +418,14 @@ def is_one_file(read: str | int, written: str | int) -> bool:
         facts = os.stat(read)
         return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, os.stat(written))
     except OSError:
-        # One of them is not there yet.
-        return (
-            isinstance(read, str) and isinstance(written, str) and os.path.realpath(read) == os.path.realpath(written)
-        )
+        # One of them is not there yet. Where the working folder is gone, writing the file fails, and says its name.
+        with suppress(OSError):
+            return (
+                isinstance(read, str)
+                and isinstance(written, str)
+                and os.path.realpath(read) == os.path.realpath(written)
+            )
+        return False
 
 
 def output_file(text: str) -> str:

@@ -183,6 +183,18 @@ def test_no_command_writes_over_what_another_of_its_options_names(
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_where_the_working_folder_is_gone_an_output_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-f", "json", "attest", "--simulate", "hopper-1"]) == 0
+    (tmp_path / "result.json").write_text(capsys.readouterr().out)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["explain", f"{tmp_path}/result.json", "--html", "page.html"]) == 4
+    assert "page.html: No such file or directory" in capsys.readouterr().err
+
+
 def test_a_token_and_its_key_go_into_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attest", "--token-out", str(tmp_path / "new"), "--jwks-out", f"{tmp_path}/./new"]) == 105
     assert "--jwks-out and --token-out are one file" in capsys.readouterr().err
