@@ -12,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nvattest._documents import load_toml
+from nvattest._text import decimal
 from nvattest.appraisal.check import CHECKS
 from nvattest.errors import ResultCode
 from nvattest.report.terminal import Terminal, listed
@@ -117,8 +118,8 @@ def _names() -> dict[str, CatalogueEntry]:
 def find_entry(word: str) -> CatalogueEntry | None:
     """The entry for ``104``, ``RIM_NOT_FOUND``, ``measurements``, ``cc-off``, ``ParseError`` or a known log line."""
     asked = word.strip().lower()
-    if asked.isdecimal():
-        asked = str(int(asked))
+    if (number := decimal(asked)) is not None:
+        asked = str(number)
     quoted = (entry for entry in entries() if any(phrase in asked for phrase in entry.phrases))
     return _names().get(asked) or _names().get(asked.replace("_", "-")) or next(quoted, None)
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from nvattest._package import __version__
-from nvattest._text import clean, joined
+from nvattest._text import clean, decimal, joined
 from nvattest.errors import ResultCode
 from nvattest.model import SIMULATED, counted
 from nvattest.report.catalogue import Failure, diagnose, failures, telling
@@ -136,7 +136,7 @@ def ranges(labels: Sequence[str]) -> list[str]:
     for label in labels:
         stem, _, number = label.rpartition("-")
         last = found[-1][-1] if found else ""
-        if number.isdecimal() and number.isascii() and last == f"{stem}-{int(number) - 1}":
+        if (place := decimal(number)) is not None and last == f"{stem}-{place - 1}":
             found[-1].append(label)
         else:
             found.append([label])

@@ -102,6 +102,8 @@ def test_words_are_found_in_any_case_and_with_zeros() -> None:
     assert find_entry("Measurements") is find_entry("measurements")
     assert find_entry("CC-OFF") is not None
     assert find_entry("no such word") is None
+    # More digits than Python makes a number of.
+    assert find_entry("1" * 5000) is None
     assert find_entry("²") is None
     assert "measurements" in similar("measurments")
 

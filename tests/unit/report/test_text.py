@@ -17,7 +17,7 @@ from nvattest.report import reading
 from nvattest.report.catalogue import Diagnosis, diagnose, failures
 from nvattest.report.reading import common_name, read_appraisal
 from nvattest.report.terminal import Terminal, columns, listed
-from nvattest.report.text import account, story
+from nvattest.report.text import account, ranges, story
 
 Appraise = Callable[..., dict[str, Any]]
 PLATFORMS = [
@@ -327,3 +327,9 @@ def test_what_a_policy_allows_of_the_guest_is_said_beside_what_failed() -> None:
     failed = {"id": "guest-state", "outcome": "fail", "detail": "it is in debug mode"}
     view = read_appraisal({"format": "nvattest-appraisal", "guest": {"kind": "sev_guest", "checks": [lists, failed]}})
     assert "Allowed by the policy: crl" in account(view, Terminal())
+
+
+def test_labels_are_joined_while_they_follow_each_other() -> None:
+    assert ranges(["GPU-0", "GPU-1", "GPU-2", "SWITCH-3", "SWITCH-4"]) == ["GPU-0 to GPU-2", "SWITCH-3", "SWITCH-4"]
+    # More digits than Python makes a number of.
+    assert ranges([foreign := f"GPU-{'1' * 5000}"]) == [foreign]
