@@ -193,7 +193,7 @@ def run(argv: list[str]) -> int:
             name, rest = split_command(rest)
             rest = [*rest, "--help"]
         if name is None:
-            return _help(rest)
+            return _delivered(_help(rest))
         if name not in COMMANDS:
             near = suggestion(name, tuple(COMMANDS), several=False)
             raise ArgumentError(
@@ -207,10 +207,7 @@ def run(argv: list[str]) -> int:
             ignored(options, ["format"], ONE_FORM[name])
         with _watched(name, options):
             status: int = _of(name, "run")(options) if COMMANDS[name][0] else _version(options)
-        # A caller that closed stdout wants the status alone.
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return status
+        return _delivered(status)
     except ArgumentError as error:
         # What was typed may be a whole file by mistake; no path has words as long.
         words = [word if len(word) < _LONGEST_WORD else f"{word[:100]}…" for word in str(error).split(" ")]
@@ -239,6 +236,13 @@ def run(argv: list[str]) -> int:
         return ResultCode.UNKNOWN.exit_status
     except KeyboardInterrupt:
         return 130
+
+
+def _delivered(status: int) -> int:
+    """The status, once all output is written; a caller that closed stdout wants the status alone."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return status
 
 
 def _watched(name: str, options: argparse.Namespace) -> AbstractContextManager[object]:

@@ -538,11 +538,17 @@ def test_a_time_that_cannot_be_read_shows_how_to_write_it(run) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device without room here")
-@pytest.mark.parametrize("words", [["attest", "--help"], ["help", "bundle"], ["--version"], ["completion", "fish"]])
+@pytest.mark.parametrize(
+    "words", [["attest", "--help"], ["help", "bundle"], ["--help"], [], ["--version"], ["completion", "fish"]]
+)
 def test_an_output_that_cannot_be_written_is_a_failure(words: list[str]) -> None:
     code = "import sys; from nvattest.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        # Each print would write at once, and fail there, with PYTHONUNBUFFERED.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, timeout=60, env=environment
+        )
     assert done.returncode == 1
     assert b"could not be written" in done.stderr
 
