@@ -407,9 +407,11 @@ class Sums:
             self.bad += 1
             self.errors[str(error.get("code"))] += 1
         parts = [answer, *cast("list[JsonObject]", answer.get("devices", []))]
-        failed = {str(check["id"]) for part in parts for check in cast("list[JsonObject]", part.get("failures", []))}
+        checks = (check for part in parts for check in cast("list[JsonObject]", part.get("failures", [])))
+        # In the order of the checks, so that the same answers have the same summary.
+        failed = list(dict.fromkeys(str(check["id"]) for check in checks))
         # That a device is not trusted follows from its own checks.
-        self.failures.update(failed - {"devices-trusted"} or failed)
+        self.failures.update([name for name in failed if name != "devices-trusted"] or failed)
 
     def text(self) -> list[str]:
         refused = self.lines - self.trusted - self.bad

@@ -156,3 +156,12 @@ def test_a_line_that_kills_its_worker_is_an_error_and_all_others_are_answered(
     assert not dead["trusted"]
     assert dead["error"]["code"] == "worker-died"
     assert all(answer["trusted"] for answer in answers if answer["id"] != "deadly")
+
+
+def test_checks_that_fail_equally_often_are_counted_in_the_order_of_the_story() -> None:
+    names = ["nonce", "mode", "chain-path", "topology", "measurements", "fwid", "debug", "versions"]
+    sums = Sums()
+    sums.add({"trusted": False, "devices": [{"failures": [{"id": name} for name in names]}]})
+    sums.add({"trusted": False, "failures": [{"id": "devices-trusted"}]})
+    assert list(sums.document("")["failures"]) == [*names, "devices-trusted"]
+    assert [text.split(": ")[1] for text in sums.text()[1:]] == [*names, "devices-trusted"]
