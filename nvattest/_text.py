@@ -29,6 +29,9 @@ _VERSION_PART: Final = re.compile(r"[0-9A-Fa-f]{1,8}")
 _COLOUR: Final = re.compile("(\x1b\\[[0-9;]{0,12}m)")
 
 
+# --- shown ------------------------------------------------------------------------------------------------------------
+
+
 def clean(value: str, maximum: int = MAXIMUM_TEXT) -> str:
     """``value`` as part of one line: at most ``maximum`` characters, none of which acts or hides."""
     if len(value) <= maximum:
@@ -55,6 +58,53 @@ def escaped(json_text: str) -> str:
         return json_text
     # Outside of strings JSON has ASCII only, so every character that is spelled out is inside a string.
     return _NOT_PLAIN.sub(lambda found: found[0] if _shows(found[0]) else _in_json(found[0]), json_text)
+
+
+def _line(line: str, *, colour: bool) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    if colour and "\x1b" in line:
+        # Colours have the odd places.
+        parts = _COLOUR.split(line)
+        return "".join([part if place % 2 else _line(part, colour=False) for place, part in enumerate(parts)])
+    return "\t".join(map(_spell_out, line.split("\t"))) if "\t" in line else _spell_out(line)
+
+
+def _spell_out(text: str) -> str:
+    """The text with each sign that acts or hides spelled out."""
+    if text.isascii():
+        return "".join([sign if sign.isprintable() else _spelled(sign) for sign in text])
+    from unicodedata import category
+
+    marks, found = 0, []
+    for sign in text:
+        marks = marks + 1 if category(sign) in ("Mn", "Me") else 0
+        found.append(sign if _shows(sign) and marks <= _MAXIMUM_MARKS else _spelled(sign))
+    return "".join(found)
+
+
+def _shows(sign: str) -> bool:
+    # Not printable to Python: control and format characters (direction and zero-width among them), surrogates, private
+    # and unassigned ones, and separators other than the space.
+    return sign.isprintable() and _BLANK.match(sign) is None
+
+
+def _spelled(sign: str) -> str:
+    number = ord(sign)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _in_json(sign: str) -> str:
+    number = ord(sign)
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
+
+
+# --- read -------------------------------------------------------------------------------------------------------------
 
 
 def base64_bytes(text: str, *, url: bool = False) -> bytes:
@@ -114,6 +164,9 @@ def version_key(text: str, *, base: int) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+# --- the nearest word -------------------------------------------------------------------------------------------------
+
+
 def suggestion(word: str, known: tuple[str, ...], *, several: bool = True) -> str:
     """``did you mean …?``; where no word is near, all of them, or nothing without ``several``."""
     from difflib import get_close_matches
@@ -127,47 +180,3 @@ def suggestion(word: str, known: tuple[str, ...], *, several: bool = True) -> st
 def with_suggestion(word: str, known: Iterable[str], rule: str) -> str:
     """The rule for a word, behind ``did you mean …?`` where one of the known words is near."""
     return f"{suggestion(word, tuple(known), several=False)} {rule}".lstrip()
-
-
-def _line(line: str, *, colour: bool) -> str:
-    if line.isascii() and line.isprintable():
-        return line
-    if colour and "\x1b" in line:
-        # Colours have the odd places.
-        parts = _COLOUR.split(line)
-        return "".join([part if place % 2 else _line(part, colour=False) for place, part in enumerate(parts)])
-    return "\t".join(map(_spell_out, line.split("\t"))) if "\t" in line else _spell_out(line)
-
-
-def _spell_out(text: str) -> str:
-    """The text with each sign that acts or hides spelled out."""
-    if text.isascii():
-        return "".join([sign if sign.isprintable() else _spelled(sign) for sign in text])
-    from unicodedata import category
-
-    marks, found = 0, []
-    for sign in text:
-        marks = marks + 1 if category(sign) in ("Mn", "Me") else 0
-        found.append(sign if _shows(sign) and marks <= _MAXIMUM_MARKS else _spelled(sign))
-    return "".join(found)
-
-
-def _shows(sign: str) -> bool:
-    # Not printable to Python: control and format characters (direction and zero-width among them), surrogates, private
-    # and unassigned ones, and separators other than the space.
-    return sign.isprintable() and _BLANK.match(sign) is None
-
-
-def _spelled(sign: str) -> str:
-    number = ord(sign)
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _in_json(sign: str) -> str:
-    number = ord(sign)
-    if number < 0x10000:
-        return f"\\u{number:04x}"
-    number -= 0x10000
-    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"

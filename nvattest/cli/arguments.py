@@ -1,4 +1,7 @@
-"""Parsing arguments the way NVIDIA's tools do: one code for each kind of mistake, messages on stderr.
+"""Arguments: the parser, which answers mistakes as NVIDIA's tools do, and the requests that commands make of them.
+
+A command declares its request as a named tuple whose fields are options (``option``, ``flag``). ``add_options`` makes
+the parser's options from the fields, and ``read`` the request from what was parsed.
 
 The exit codes are those of CLI11, which NVIDIA's ``nvattest`` uses: 104 conversion, 105 validation (a wrong choice, a
 file that is not there), 106 something required is missing, 109 an unexpected argument, 114 a missing or surplus value.
@@ -91,6 +94,9 @@ class _Unset(argparse.Action):
     ) -> None:
         namespace.__dict__.setdefault("_given", set()).discard(self.dest)
         setattr(namespace, self.dest, self.default)
+
+
+# --- the parser -------------------------------------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -208,6 +214,52 @@ class Parser(argparse.ArgumentParser):
         raise ArgumentError(message, status)
 
 
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The long options of a parser and of its actions that its help shows."""
+    for _, inner in _actions_of(parser):
+        yield from _options(inner)
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        if action.help != argparse.SUPPRESS:
+            yield from (name for name in action.option_strings if name.startswith("--"))
+
+
+def _require_own_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Require that no ``output_file`` is named by another argument too: one content would be lost."""
+    named: list[tuple[str, str]] = []
+    for action in sorted(parser._actions, key=lambda action: action.type is output_file):  # noqa: SLF001 - as above
+        if TAKES.get(str(action.metavar)) != "file":
+            continue
+        name = action.option_strings[-1] if action.option_strings else str(action.metavar)
+        value = getattr(options, action.dest, None)
+        for path in value if isinstance(value, list) else [value]:
+            if not path or path == "-":
+                continue
+            if action.type is output_file:
+                for other, used in named:
+                    if is_one_file(used, path):
+                        raise ArgumentError(f"{name} and {other} are one file: {path}")
+            named.append((name, path))
+
+
+def is_one_file(read: str | int, written: str | int) -> bool:
+    """Whether two paths or descriptors are one regular file, or will be."""
+    try:
+        facts = os.stat(read)
+        return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, os.stat(written))
+    except OSError:
+        # One of them is not there yet. Where the working folder is gone, writing the file fails, and says its name.
+        with suppress(OSError):
+            return (
+                isinstance(read, str)
+                and isinstance(written, str)
+                and os.path.realpath(read) == os.path.realpath(written)
+            )
+        return False
+
+
+# --- options that several commands have -------------------------------------------------------------------------------
+
+
 def add_global_options(parser: argparse.ArgumentParser, *, waits: bool = False) -> None:
     """``--log-level`` and ``--format``, which every command has, with NVIDIA's variables for their defaults.
 
@@ -267,6 +319,9 @@ def command_of(options: argparse.Namespace) -> list[str]:
     return words[1:] if words[:1] == ["--"] else words
 
 
+# --- types: what an argument may be -----------------------------------------------------------------------------------
+
+
 def choice(*words: str) -> Callable[[str], str]:
     """A type for argparse: one of these words, which shell completion reads back from its ``words``."""
     return _Words(lambda: words, closed=True)
@@ -295,15 +350,6 @@ def _not_one_of(text: str, words: tuple[str, ...]) -> str:
     message = f"{text[:80]!r} is not one of {', '.join(words)}"
     near = suggestion(text, words, several=False)
     return f"{message}; {near}" if near else message
-
-
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """The long options of a parser and of its actions that its help shows."""
-    for _, inner in _actions_of(parser):
-        yield from _options(inner)
-    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
-        if action.help != argparse.SUPPRESS:
-            yield from (name for name in action.option_strings if name.startswith("--"))
 
 
 def platform_names() -> Iterable[str]:
@@ -394,40 +440,6 @@ def _read_pipe(path: str, maximum: int) -> bytes:
     return b"".join(parts)
 
 
-def _require_own_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Require that no ``output_file`` is named by another argument too: one content would be lost."""
-    named: list[tuple[str, str]] = []
-    for action in sorted(parser._actions, key=lambda action: action.type is output_file):  # noqa: SLF001 - as above
-        if TAKES.get(str(action.metavar)) != "file":
-            continue
-        name = action.option_strings[-1] if action.option_strings else str(action.metavar)
-        value = getattr(options, action.dest, None)
-        for path in value if isinstance(value, list) else [value]:
-            if not path or path == "-":
-                continue
-            if action.type is output_file:
-                for other, used in named:
-                    if is_one_file(used, path):
-                        raise ArgumentError(f"{name} and {other} are one file: {path}")
-            named.append((name, path))
-
-
-def is_one_file(read: str | int, written: str | int) -> bool:
-    """Whether two paths or descriptors are one regular file, or will be."""
-    try:
-        facts = os.stat(read)
-        return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, os.stat(written))
-    except OSError:
-        # One of them is not there yet. Where the working folder is gone, writing the file fails, and says its name.
-        with suppress(OSError):
-            return (
-                isinstance(read, str)
-                and isinstance(written, str)
-                and os.path.realpath(read) == os.path.realpath(written)
-            )
-        return False
-
-
 def output_file(text: str) -> str:
     """A type for argparse: where a file is written whole, which no other option names.
 
@@ -465,6 +477,9 @@ def existing_directory(text: str) -> str:
         wrong = "Directory is actually a file" if os.path.exists(text) else "Directory does not exist"
         raise argparse.ArgumentTypeError(f"{wrong}: {text}")
     return text
+
+
+# --- requests: their fields declare options ---------------------------------------------------------------------------
 
 
 def from_environment(variable: str, default: T, kind: Callable[[str], T] | None = None) -> T | str:

@@ -58,6 +58,9 @@ def voucher(verified: VerifiedToken) -> dict[str, object]:
     }
 
 
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
 def write_file(path: str, content: str | bytes, *, mode: int = 0o666) -> None:
     """Write an output that the caller named. Text becomes UTF-8.
 
@@ -170,6 +173,9 @@ def _replace(path: str, data: bytes, mode: int, old: os.stat_result | None) -> N
         os.close(descriptor)
 
 
+# --- one document, or one failure -------------------------------------------------------------------------------------
+
+
 def print_json(
     form: str, document: Mapping[str, object], *, code: ResultCode | None = None, error: NvattestError | None = None
 ) -> None:
@@ -211,6 +217,9 @@ _INTERVAL: Final = 0.25
 # Without a terminal a line cannot be overwritten.
 _LINE_INTERVAL: Final = 5.0
 _CLEAR: Final = "\r\x1b[K"
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
 
 
 def terminal_for(stream: TextIO | None = None, *, color: str = "auto", width: int | None = None) -> Terminal:

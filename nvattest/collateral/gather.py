@@ -1,4 +1,4 @@
-"""What evidence needs, exactly that and each thing once, and how it is asked for.
+"""Gather the collateral of evidence: the RIMs and revocation answers that it needs, each asked for once.
 
 The network is asked in two waves: RIMs and device certificates together, then the certificates of the RIMs. What the
 caller has is preferred, then the cache, then the network. What could not be had is noted with its reason; the appraisal
