@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,11 @@ def test_a_good_appraisal_needs_the_policy_too(appraise: Appraise) -> None:
     assert combine(good, NO) == (False, ResultCode.RP_POLICY_MISMATCH)
     assert combine(good, YES, overrides=True) == (True, ResultCode.OK)
     assert combine(good, NO, overrides=True) == (False, ResultCode.RP_POLICY_MISMATCH)
+
+
+@pytest.mark.parametrize("matched", [1, "true", ["nv_match"], None])
+def test_nothing_but_true_is_a_match(matched: Any, appraise: Appraise) -> None:
+    assert combine(appraise("hopper-1"), PolicyDecision(matched=matched)) == (False, ResultCode.RP_POLICY_MISMATCH)
 
 
 @pytest.mark.parametrize("lie", ["gpu0:measurement=7", "driver-rim:revoked=1", "driver-rim:expired=0", "gpu0:debug"])
