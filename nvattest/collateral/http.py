@@ -185,6 +185,7 @@ class Host:
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 RETRIES: Final = 5
+_MORE_TIME: Final = "give more time with --timeout, or use a bundle (nvattest bundle fetch)"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 # NVAT begins with 0.1 s too; its cap is 30 s. With this one a whole round waits 2.5 s at most.
 BACKOFF_FIRST: Final = 0.1
@@ -322,7 +323,7 @@ class Service:
         except (ParseError, UnicodeDecodeError) as error:
             raise self.unusable(url, f"{error}; it begins with {body[:40]!r}") from None
 
-    def late(self, what: str, deadline: Deadline, hint: str = "give more time with --timeout") -> CollateralError:
+    def late(self, what: str, deadline: Deadline, hint: str = _MORE_TIME) -> CollateralError:
         """The error for an answer that has not come, or not whole, at the deadline."""
         return self.error(f"{what}: no whole answer within {deadline.seconds:g} s", code="deadline", hint=hint)
 
@@ -414,7 +415,7 @@ class HttpClient:
             except TimeoutError:
                 raise service.error(
                     f"{url}: the time limit of {deadline.seconds:g} s had passed; {attempts} attempts", code="deadline",
-                    hint="give more time with --timeout, or use a bundle (nvattest bundle fetch)",
+                    hint=_MORE_TIME,
                 ) from None  # fmt: skip
             attempts += 1
             try:

@@ -439,3 +439,10 @@ def test_closing_the_client_ends_the_threads_that_are_late(answer, again) -> Non
             assert not thread.is_alive()
         hold.set()
         server.join()
+
+
+def test_what_came_too_late_says_what_to_do_next() -> None:
+    error = RIM_SERVICE.failure("https://rim.example", Late(), Deadline(2.0))
+    assert (error.code, error.result_code) == ("deadline", ResultCode.RIM_CONNECTION_ERROR)
+    assert "--timeout" in error.hint
+    assert "nvattest bundle fetch" in error.hint
