@@ -223,7 +223,8 @@ def _scope(target: str) -> Scope | None:
     return {"platform": Scope.PLATFORM, "guest": Scope.GUEST}.get(target)
 
 
-_D, _R, _P, _G = (frozenset({scope}) for scope in Scope)
+_D, _R = frozenset({Scope.DEVICE}), frozenset({Scope.RIM})
+_P, _G = frozenset({Scope.PLATFORM}), frozenset({Scope.GUEST})
 _DR = _D | _R
 _F = _Form
 
