@@ -197,6 +197,9 @@ _CHUNK: Final = 64 * 1024
 _SHORTEST_PAUSE: Final = 0.001
 
 
+# --- settings and services --------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
     """How to reach the services.
@@ -340,6 +343,9 @@ class Service:
             return self.late(what, deadline)
         # A mistake of this program must neither become trust nor hide.
         return self.error(f"{what}: {got!r}"[:500], code="collateral", result_code=ResultCode.INTERNAL_ERROR)
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
 
 
 class Answer(NamedTuple):

@@ -185,6 +185,9 @@ def is_relying_party_policy(data: bytes, *, name: str) -> bool:
     return name.endswith(".rego") or _REGO.match(data) is not None
 
 
+# --- NVIDIA's JSON policies -------------------------------------------------------------------------------------------
+
+
 def load_json_policy(data: bytes, *, name: str) -> JsonPolicy:
     """Read a policy of NVIDIA's Python SDK, with the errors of ``load_policy``."""
     document = load_json(data, source=name, maximum=rego.MAXIMUM, result_code=ResultCode.POLICY_EVALUATION_ERROR)
