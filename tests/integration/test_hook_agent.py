@@ -116,6 +116,15 @@ def test_an_hgx_node_in_protected_pcie_is_set_ready_with_its_switches(world: New
     print(f"\nHGX node from start to verdict, bundle: {ended.seconds:.2f} s")
 
 
+def test_reports_in_protected_pcie_bring_the_switches_whatever_the_driver_says(world: NewWorld) -> None:
+    guest = world("hopper-8-ppcie")
+    guest.server.change(multi_gpu_mode=0, cc_feature=1)
+    guest.run()
+    policy = json.loads(guest.file("run/nvattest/appraisal.json").read_text())["policy"]
+    assert (guest.ready, guest.state["switches"]) == (0, 4)
+    assert (policy["topology"], policy["expected_gpus"], policy["expected_switches"]) == ("required", 8, 4)
+
+
 def test_the_log_tells_the_steps_in_the_words_and_order_of_nvidias_verifier(world: NewWorld) -> None:
     guest = world()
     guest.run()
