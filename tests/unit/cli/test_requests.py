@@ -9,8 +9,10 @@ import pytest
 
 from nvattest.cli import command_parser
 from nvattest.cli.arguments import ArgumentError, read
+from nvattest.cli.attest import BindingRequest, requested_binding
 from nvattest.cli.collect import evidence_source
 from nvattest.cli.sources import Access, collateral_source, services
+from nvattest.errors import InputError
 from nvattest.model import DeviceKind
 
 
@@ -60,3 +62,11 @@ def test_a_request_cannot_be_changed(tmp_path: Path) -> None:
     access = read(Access, attest("--tls-ca-path", str(tmp_path)))
     with pytest.raises(AttributeError):
         access.tls_ca_path = None  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("words", [("--challenge", "c0ffee"), ("--bind-tee", "quote"), ("--extend-rtmr", "2")])
+def test_any_option_of_a_binding_asks_for_one(words: tuple[str, ...]) -> None:
+    assert requested_binding(read(BindingRequest, attest()), "", None) is None
+    with pytest.raises(InputError) as caught:
+        requested_binding(read(BindingRequest, attest(*words)), "", None)
+    assert caught.value.code == "binding"
