@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 from nvattest.errors import CollectionError, InputError
 
@@ -138,6 +138,10 @@ class TrustedFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the descriptor a second time, by then perhaps that of another file.
+        raise TypeError("an open folder can be neither copied nor pickled; open it again")
 
     def __del__(self) -> None:
         self.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,12 @@ def test_where_the_path_leads_later_does_not_matter(tmp_path: Path) -> None:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_open_folder_has_one_owner(folder: TrustedFolder, again: Callable[[TrustedFolder], object]) -> None:
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        again(folder)
 
 
 def test_a_file_is_whole_or_as_it_was(folder: TrustedFolder) -> None:
