@@ -124,12 +124,12 @@ def evidence_source(options: argparse.Namespace) -> EvidenceSource:
     for kind, word, others in ((DeviceKind.GPU, "GPU", ["gpu_architecture"]), (DeviceKind.NVSWITCH, "switch", [])):
         names = [f"{kind.value}_evidence_source", f"{kind.value}_evidence_file"]
         chosen, path = (getattr(asked, name) for name in names)
-        flag = f"--{kind.value}-evidence-file"
+        file_option = f"--{kind.value}-evidence-file"
         if kind not in kinds:
             why = f"--device {asked.device} asks for no {word}; --device all asks for both kinds"
             ignored(options, [*names, *others], why)
-        elif chosen == "file" or given(options, *names) == [flag]:
-            files[kind] = _needed_file(path, flag)
+        elif chosen == "file" or given(options, *names) == [file_option]:
+            files[kind] = _needed_file(path, file_option)
         else:
             ignored(options, names[1:], f"the source is {chosen}, which is named too")
     if len(files) == len(kinds):

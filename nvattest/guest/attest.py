@@ -275,7 +275,7 @@ def _story(run: Run, termination: Termination) -> str:
     # (4) persistence, configuration and clock. The first before what can fail: we may be the driver's first client, and
     # a GPU that comes down when that ends does not come back for the next run.
     finding = inputs.keep_initialised(
-        run.driver, config.driver_persistence, seconds=min(_PERSISTENCE_SECONDS, budget.for_phase())
+        run.driver, config.driver_persistence, seconds=min(_PERSISTENCE_SECONDS, budget.for_call())
     )
     if finding:
         run.find("persistence", finding)

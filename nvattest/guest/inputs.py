@@ -174,7 +174,7 @@ def keep_initialised(driver: Driver, wanted: str, *, seconds: float) -> str:
     if wanted == "ignore":
         return ""
     try:
-        return driver.library.run("persistence mode", work, timeout=max(0.05, seconds))
+        return driver.library.run("persistence mode", work, timeout=seconds)
     except NvattestError as error:
         return f"persistence mode: {error.message}"[:300]
 
